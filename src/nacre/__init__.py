@@ -1,0 +1,1 @@
+"""Nacre: a compute cloud in one package."""

@@ -1,0 +1,32 @@
+"""Who is asking: made once from a token at the edge, carried as a value everywhere after that."""
+
+import msgspec
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True):
+    """The caller of one request. `roles` already contains the implied ones (admin > manager > member > reader)."""
+
+    request_id: str
+    user_id: str | None = None
+    user_name: str | None = None
+    user_domain_id: str | None = None
+    project_id: str | None = None
+    project_name: str | None = None
+    project_domain_id: str | None = None
+    domain_id: str | None = None
+    #: True for a token scoped to the whole system ("system": {"all": true}).
+    system: bool = False
+    roles: tuple[str, ...] = ()
+    #: The token's first audit id: what revocation and logs speak of. Never the token itself.
+    audit_id: str | None = None
+
+    @property
+    def is_admin(self) -> bool:
+        """Has the cloud administrator's role (on whatever the token is scoped to)."""
+        return "admin" in self.roles
+
+
+def service_context(request_id: str = "req-nacre") -> Context:
+    """The context of the cloud itself, for work that no user asked for (sweeps, reports)."""
+    return Context(request_id=request_id, user_id="nacre", user_name="nacre", system=True,
+                   roles=("admin", "manager", "member", "reader", "service"))

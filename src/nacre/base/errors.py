@@ -1,0 +1,125 @@
+"""Every error a caller can see. The class says what kind it is; only `base/web.py` knows the HTTP status of a kind.
+
+A message is for the person who asked: it names the field and the limit, or what to do next. `type` is the
+OpenStack name of the error where an API shows one (Neutron's `PortNotFound`); it defaults to the class's name.
+"""
+
+from typing import ClassVar
+
+
+class NacreError(Exception):
+    """Base of all. `field` names the offending input where there is one."""
+
+    default: ClassVar[str] = "The request failed."
+
+    def __init__(self, message: str | None = None, *, field: str | None = None, type: str | None = None):
+        self.message = message or self.default
+        self.field = field
+        self.type = type or self.__class__.__name__
+        super().__init__(self.message)
+
+
+class BadRequest(NacreError):
+    """The input breaks a rule."""
+
+    default = "The request is malformed."
+
+
+class Unauthenticated(NacreError):
+    """No token, or one that is not valid."""
+
+    default = "The request you have made requires authentication."
+
+
+class Forbidden(NacreError):
+    """Known caller, not allowed."""
+
+    default = "You are not authorized to perform the requested action."
+
+
+class QuotaExceeded(NacreError):
+    """A quota would be exceeded. Compute shows it as 403, network as 409, image as 413."""
+
+    default = "Quota exceeded."
+
+
+class NotFound(NacreError):
+    """No such thing, or none that this caller may see."""
+
+    default = "The resource could not be found."
+
+
+class NoSuchRoute(NotFound):
+    """No such URL or method in this API."""
+
+
+class NotAllowed(NacreError):
+    """The URL exists, the method does not."""
+
+    default = "The method is not allowed for this resource."
+
+
+class NotAcceptable(NacreError):
+    """An API version that is not spoken here."""
+
+    default = "The requested version is not supported."
+
+
+class Conflict(NacreError):
+    """The state of things forbids it (now)."""
+
+    default = "The request conflicts with the resource's state."
+
+
+class Gone(NacreError):
+    """Was there once, is not any more."""
+
+    default = "The resource is gone."
+
+
+class PreconditionFailed(NacreError):
+    """An If-Match style condition does not hold."""
+
+    default = "The precondition does not hold."
+
+
+class TooLarge(NacreError):
+    """Over a size limit."""
+
+    default = "The request is too large."
+
+
+class UnsupportedMedia(NacreError):
+    """A content type or format that is not taken here."""
+
+    default = "The content type is not supported."
+
+
+class NotBuilt(NacreError):
+    """Part of the API, not part of Nacre yet."""
+
+    default = "Nacre does not do this yet."
+
+
+class Unavailable(NacreError):
+    """A party that is needed does not answer."""
+
+    default = "A service that is needed for this is not available. Try again."
+
+
+class Refused(NacreError):
+    """A host declines (claim, stale epoch, duplicate): nothing was changed there; means `next host`."""
+
+    default = "The host refused."
+
+
+class BuildFailed(NacreError):
+    """A host tried and failed, and took back what it had done."""
+
+    default = "The build failed on the host."
+
+
+class NoValidHost(NacreError):
+    """No host fits; the message counts the reasons."""
+
+    default = "No valid host was found."

@@ -1,0 +1,57 @@
+"""Running other programs: a list of arguments, a time limit, a memory limit, an output limit. Never a shell string."""
+
+import asyncio
+import resource
+from collections.abc import Sequence
+
+import msgspec
+
+from nacre.base.errors import NacreError
+
+MB = 1 << 20
+
+
+class CommandFailed(NacreError):
+    """A program ended with an error, ran too long, or said too much. The message carries the end of what it said."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a program may use. Seconds of wall time, bytes of address space (None: unlimited) and of output."""
+
+    seconds: float = 30.0
+    memory: int | None = None
+    output: int = 16 * MB
+
+
+async def run(args: Sequence[str], *, limits: Limits = Limits(), stdin: bytes | None = None,
+              user: str | None = None, ok: tuple[int, ...] = (0,)) -> bytes:
+    """The program's standard output.
+
+    args: the program and its arguments; user: run as this account (needs root); ok: exit codes that are no error.
+    Raises CommandFailed.
+    """
+
+    def confine() -> None:
+        if limits.memory is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (limits.memory, limits.memory))
+
+    process = await asyncio.create_subprocess_exec(
+        *args, stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, user=user,
+        extra_groups=() if user is not None else None,
+        preexec_fn=confine if limits.memory is not None else None)
+    try:
+        async with asyncio.timeout(limits.seconds):
+            out, err = await process.communicate(stdin)
+    except TimeoutError:
+        raise CommandFailed(f"{args[0]} did not end within {limits.seconds:g} s") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if len(out) > limits.output:
+        raise CommandFailed(f"{args[0]} wrote more than {limits.output} bytes")
+    if process.returncode not in ok:
+        said = (err or out)[-2000:].decode(errors="replace").strip()
+        raise CommandFailed(f"{' '.join(args[:3])} ... failed with code {process.returncode}: {said}")
+    return out

@@ -1,0 +1,56 @@
+"""Undo beside do: `async with Undo() as undo:` and `undo.add(step, ...)` on the line before the effect.
+
+Before, because a cancelled or failed call may have had its effect. Steps are idempotent. They run in reverse order
+when the block fails, shielded from cancellation, each quietly (a failing step is logged, the rest still run), and are
+forgotten when the block succeeds. `forget()` drops them all: what a runner does that lost its lease.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any
+
+import structlog
+
+log = structlog.get_logger()
+
+Step = Callable[..., Awaitable[Any]]
+
+
+class Undo:
+    """A stack of steps to take back when the block fails."""
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[Step, tuple[Any, ...]]] = []
+
+    def add(self, step: Step, *args: Any) -> None:
+        """Remember `step(*args)`, to be awaited if the block fails."""
+        self._steps.append((step, args))
+
+    def forget(self) -> None:
+        """Drop every step: someone else answers for them now."""
+        self._steps.clear()
+
+    async def run(self) -> None:
+        """Run the steps now, last first, and forget them."""
+        steps, self._steps = self._steps[::-1], []
+        for step, args in steps:
+            try:
+                await step(*args)
+            except Exception:
+                log.exception("undo step failed", step=getattr(step, "__qualname__", repr(step)))
+
+    async def __aenter__(self) -> "Undo":
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                        trace: TracebackType | None) -> None:
+        if error is None:
+            self.forget()
+            return
+        work = asyncio.ensure_future(self.run())
+        while not work.done():
+            try:
+                await asyncio.shield(work)
+            except asyncio.CancelledError:
+                continue

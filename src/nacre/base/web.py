@@ -1,0 +1,322 @@
+"""The web edge: one ASGI app over a table of routes. Errors become HTTP here and nowhere else.
+
+A service is a list of `Route`s under a prefix. A request goes: route -> token -> microversion -> policy -> body -> handler
+-> reply. Identity comes from the token alone; identity headers a client sends are never read.
+"""
+
+import re
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import parse_qsl, unquote
+
+import msgspec
+import structlog
+
+from nacre.base import errors as e
+from nacre.base.context import Context
+
+log = structlog.get_logger()
+
+#: The largest JSON body taken, in bytes. Uploads stream and have limits of their own.
+MAX_BODY = 1 << 20
+
+STATUS: dict[type[e.NacreError], int] = {
+    e.BadRequest: 400, e.Unauthenticated: 401, e.Forbidden: 403, e.QuotaExceeded: 403, e.NotFound: 404,
+    e.NoSuchRoute: 404, e.NotAllowed: 405, e.NotAcceptable: 406, e.Conflict: 409, e.Gone: 410,
+    e.PreconditionFailed: 412, e.TooLarge: 413, e.UnsupportedMedia: 415, e.NotBuilt: 501, e.Unavailable: 503,
+    e.Refused: 409, e.BuildFailed: 500, e.NoValidHost: 400,
+}
+
+Version = tuple[int, int]
+Scope = Mapping[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+def status_of(error: e.NacreError) -> int:
+    """The HTTP status of an error: its class's, or that of the nearest base that has one."""
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+
+
+@dataclass
+class Reply:
+    """What a handler answers. body: anything JSON can hold, bytes, an async iterator of bytes, or None."""
+
+    body: Any = None
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    content_type: str = "application/json"
+
+
+@dataclass
+class Request:
+    """One request, as a handler sees it."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]  # names in lower case
+    query: list[tuple[str, str]]
+    base_url: str  # scheme://host[:port] as the client wrote it
+    receive: Receive
+    request_id: str
+    context: Context = field(default_factory=lambda: Context(request_id="req-none"))
+    params: dict[str, str] = field(default_factory=dict)
+    version: Version = (0, 0)
+    token: str | None = None
+    body: Any = None  # the parsed JSON, where the route takes one
+    service: "Service | None" = None
+    route: "Route | None" = None
+
+    @property
+    def service_url(self) -> str:
+        """The service's public root, without a closing slash."""
+        return self.base_url + (self.service.prefix if self.service else "")
+
+    def one(self, name: str, default: str | None = None) -> str | None:
+        """The last value of a query parameter."""
+        return next((v for k, v in reversed(self.query) if k == name), default)
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """The raw body, chunk by chunk."""
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise e.BadRequest("The client went away in the middle of the body.")
+            if chunk := message.get("body", b""):
+                yield chunk
+            if not message.get("more_body", False):
+                return
+
+    async def read(self, limit: int = MAX_BODY) -> bytes:
+        """The whole body. Raises TooLarge past `limit` bytes, before reading on."""
+        if int(self.headers.get("content-length") or 0) > limit:
+            raise e.TooLarge(f"The request body is larger than {limit} bytes.")
+        parts, size = [], 0
+        async for chunk in self.stream():
+            size += len(chunk)
+            if size > limit:
+                raise e.TooLarge(f"The request body is larger than {limit} bytes.")
+            parts.append(chunk)
+        return b"".join(parts)
+
+
+Handler = Callable[[Request], Awaitable[Any]]
+#: Checks a parsed body or query and returns it, perhaps converted; raises BadRequest naming the field.
+Check = Callable[[Request, Any], Any]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One line of an API. The table drives dispatch, fuzzing and the documentation."""
+
+    method: str
+    path: str  # "/servers/{server_id}"
+    handler: Handler
+    policy: str | None = None  # checked before the handler against the caller's own project
+    body: Check | None = None  # given: the route takes a JSON body
+    query: Check | None = None
+    action: str | None = None  # POST .../action: the body's key that selects this route
+    since: Version | None = None
+    until: Version | None = None
+    public: bool = False  # no token needed
+    raw: bool = False  # the handler reads the body itself
+
+
+class FaultRenderer(Protocol):
+    """How a service words an error."""
+
+    def __call__(self, error: e.NacreError, status: int, request: Request) -> Reply: ...
+
+
+class Negotiator(Protocol):
+    """A service's microversions: the version a request asks for, and the headers that say so in the answer."""
+
+    def pick(self, headers: Mapping[str, str]) -> Version: ...
+    def headers(self, version: Version | None, asked: str | None) -> list[tuple[str, str]]: ...
+    def asked(self, headers: Mapping[str, str]) -> str | None: ...
+
+
+@dataclass
+class Service:
+    """One API under one URL prefix."""
+
+    name: str
+    prefix: str  # "/compute"
+    routes: Sequence[Route]
+    fault: FaultRenderer
+    negotiator: Negotiator | None = None
+    statuses: Mapping[type[e.NacreError], int] = field(default_factory=dict)  # where this API differs from STATUS
+    request_id_headers: tuple[str, ...] = ("x-openstack-request-id",)
+
+    def __post_init__(self) -> None:
+        self._table: dict[tuple[int, str], list[tuple[tuple[str, ...], Route]]] = {}
+        for route in self.routes:
+            parts = tuple(p for p in route.path.split("/") if p)
+            head = parts[0] if parts and not parts[0].startswith("{") else ""
+            self._table.setdefault((len(parts), head), []).append((parts, route))
+
+    def find(self, path: str) -> list[tuple[Route, dict[str, str]]]:
+        """Every route whose path matches, with the path's parameters; literal segments win over parameters."""
+        segments = [unquote(s) for s in path.split("/") if s]
+        found = []
+        for head in dict.fromkeys((segments[0] if segments else "", "")):
+            for parts, route in self._table.get((len(segments), head), ()):
+                params = {}
+                for part, segment in zip(parts, segments, strict=True):
+                    if part[0] == "{":
+                        params[part[1:-1]] = segment
+                    elif part != segment:
+                        break
+                else:
+                    found.append((route, params))
+        return sorted(found, key=lambda f: len(f[1]))
+
+
+Authenticate = Callable[[str], Awaitable[Context]]
+Authorize = Callable[[Context, str, Mapping[str, Any]], None]
+
+
+class App:
+    """The ASGI application: services by prefix. `authenticate` raises Unauthenticated, `authorize` Forbidden."""
+
+    def __init__(self, services: Iterable[Service], authenticate: Authenticate, authorize: Authorize,
+                 observe: Callable[[Request, int], None] | None = None):
+        self._services = {s.prefix: s for s in services}
+        self._authenticate, self._authorize, self._observe = authenticate, authorize, observe
+        self.services = list(self._services.values())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await _lifespan(receive, send)
+        if scope["type"] != "http":
+            return
+        request = _request(scope, receive)
+        try:
+            reply = await self._answer(request)
+        except e.NacreError as error:
+            reply = self._fault(request, error)
+        except Exception:
+            log.exception("request failed", method=request.method, path=request.path, request_id=request.request_id)
+            reply = self._fault(request, e.NacreError(
+                f"Unexpected error. Give the operator this request id: {request.request_id}"))
+        if self._observe:
+            self._observe(request, reply.status)
+        await _send(request, reply, send)
+
+    async def _answer(self, request: Request) -> Reply:
+        head, _, _ = request.path.lstrip("/").partition("/")
+        service = self._services.get("/" + head) or self._services.get("")
+        if service is None:
+            raise e.NoSuchRoute
+        request.service = service
+        inner = request.path[len(service.prefix):] or "/"
+        if service.negotiator:
+            request.version = service.negotiator.pick(request.headers)
+        matches = service.find(inner)
+        routes = [m for m in matches if m[0].method == request.method] or (
+            [m for m in matches if m[0].method == "GET"] if request.method == "HEAD" else [])
+        public = bool(routes) and routes[0][0].public
+        request.token = request.headers.get("x-auth-token")
+        if not public:
+            if not request.token:
+                raise e.Unauthenticated
+            request.context = msgspec.structs.replace(
+                await self._authenticate(request.token), request_id=request.request_id)
+        if not routes:
+            raise e.NotAllowed if matches else e.NoSuchRoute
+        return await self._run(request, routes)
+
+    async def _run(self, request: Request, routes: list[tuple[Route, dict[str, str]]]) -> Reply:
+        if any(r.body or r.action for r, _ in routes):
+            request.body = _json(await request.read())
+        route, request.params = _choose(request, routes)
+        request.route = route
+        if route.policy:
+            context = request.context
+            self._authorize(context, route.policy, {
+                "project_id": context.project_id, "user_id": context.user_id, "domain_id": context.domain_id})
+        if route.query:
+            route.query(request, request.query)
+        if route.body:
+            request.body = route.body(request, request.body)
+        answer = await route.handler(request)
+        return answer if isinstance(answer, Reply) else Reply(answer)
+
+    def _fault(self, request: Request, error: e.NacreError) -> Reply:
+        service = request.service
+        status = service.statuses.get(type(error), status_of(error)) if service else status_of(error)
+        if service is None:
+            return Reply({"error": {"code": status, "message": error.message}}, status)
+        return service.fault(error, status, request)
+
+
+def _choose(request: Request, routes: list[tuple[Route, dict[str, str]]]) -> tuple[Route, dict[str, str]]:
+    """The route for this version and, for actions, this body. Raises NoSuchRoute, BadRequest."""
+    fitting = [(r, p) for r, p in routes
+               if (r.since is None or request.version >= r.since) and (r.until is None or request.version <= r.until)]
+    if fitting and fitting[0][0].action:
+        if not isinstance(request.body, dict) or len(request.body) != 1:
+            raise e.BadRequest("There must be exactly one action in the request body.", field="action")
+        key = next(iter(request.body))
+        fitting = [(r, p) for r, p in fitting if r.action == key]
+        if not fitting:
+            raise e.BadRequest(f"There is no such action: {key}", field="action")
+    if not fitting:
+        raise e.NoSuchRoute
+    return fitting[0]
+
+
+def _json(raw: bytes) -> Any:
+    try:
+        return msgspec.json.decode(raw) if raw else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise e.BadRequest("Malformed request body") from None
+
+
+_REQUEST_ID = re.compile(r"req-[0-9a-f-]{36}")
+
+
+def _request(scope: Scope, receive: Receive) -> Request:
+    headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
+    host = headers.get("host") or "{}:{}".format(*scope.get("server", ("localhost", 80)))
+    query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="replace")
+    path = scope["path"]
+    return Request(scope["method"], path if path == "/" else path.rstrip("/"), headers, query,
+                   f"{scope.get('scheme', 'http')}://{host}", receive, f"req-{uuid.uuid4()}")
+
+
+async def _send(request: Request, reply: Reply, send: Send) -> None:
+    service, body = request.service, reply.body
+    headers = list(reply.headers.items())
+    headers += [(h, request.request_id) for h in (service.request_id_headers if service else ())]
+    if service and service.negotiator:
+        headers += service.negotiator.headers(request.version, service.negotiator.asked(request.headers))
+    stream = hasattr(body, "__aiter__")
+    if body is None:
+        data = b""
+    elif stream or isinstance(body, bytes):
+        data = b"" if stream else body
+        headers.append(("content-type", reply.content_type))
+    else:
+        data = msgspec.json.encode(body)
+        headers.append(("content-type", reply.content_type))
+    bodiless = reply.status in (204, 304) or reply.status < 200
+    if not stream and not bodiless and not any(k.lower() == "content-length" for k, _ in headers):
+        headers.append(("content-length", str(len(data))))
+    await send({"type": "http.response.start", "status": reply.status,
+                "headers": [(k.lower().encode("latin-1"), v.encode("latin-1", "replace")) for k, v in headers]})
+    if stream and request.method != "HEAD":
+        async for chunk in body:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        data = b""
+    await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" or bodiless else data})
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": message["type"] + ".complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

@@ -1,0 +1,183 @@
+"""What others may ask of the network: ports for servers, and for nodes the wiring that makes them real."""
+
+from typing import Protocol
+
+import msgspec
+
+from nacre.base.context import Context
+from nacre.base.rpc.target import Target, cast
+
+TARGET = Target(topic="control", namespace="network", version="1.0")
+
+
+class NetworkRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One wanted interface, in the order asked for: a network, or a port the user brought."""
+
+    network_id: str | None = None
+    port_id: str | None = None
+    fixed_ip: str | None = None
+    tag: str | None = None
+
+
+class PortsOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """The interfaces of one server. requests None: "auto" (the project's only network); empty: none."""
+
+    server_id: str
+    context: Context
+    requests: tuple[NetworkRequest, ...] | None
+    security_groups: tuple[str, ...] = ()  # names or ids, for ports made here; empty: the project's default
+    hostname: str = ""
+    availability_zone: str = "nova"
+
+
+class FixedIp(msgspec.Struct, frozen=True, kw_only=True):
+    subnet_id: str
+    ip_address: str
+
+
+class AddressPair(msgspec.Struct, frozen=True, kw_only=True):
+    ip_address: str
+    mac_address: str | None = None
+
+
+class SubnetFacts(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    cidr: str
+    ip_version: int
+    gateway_ip: str | None
+    enable_dhcp: bool
+    dhcp_ip: str | None = None  # the address of the network's one distributed DHCP port
+    dns_nameservers: tuple[str, ...] = ()
+    host_routes: tuple[tuple[str, str], ...] = ()  # (destination, nexthop)
+    ipv6_address_mode: str | None = None
+    ipv6_ra_mode: str | None = None
+
+
+class NetworkFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A network and the segment that a host uses to reach it."""
+
+    id: str
+    name: str
+    project_id: str
+    mtu: int
+    network_type: str  # flat, vlan, vxlan, local
+    physical_network: str | None
+    segmentation_id: int | None
+    subnets: tuple[SubnetFacts, ...] = ()
+    dhcp_mac: str | None = None
+    dns_domain: str = ""
+
+
+class PortFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A port, as the server's views and the host's wiring need it."""
+
+    id: str
+    name: str
+    project_id: str
+    network_id: str
+    network_name: str
+    device_id: str
+    mac_address: str
+    fixed_ips: tuple[FixedIp, ...]
+    admin_state_up: bool = True
+    port_security: bool = True
+    security_groups: tuple[str, ...] = ()
+    allowed_pairs: tuple[AddressPair, ...] = ()
+    vnic_type: str = "normal"
+    vif_type: str = "unbound"
+    vif_details: dict[str, str | bool | int] = {}
+    host: str = ""
+    status: str = "DOWN"
+    dhcp_options: tuple[tuple[str, str, int], ...] = ()  # (name, value, ip version)
+    #: The user's own port: unbound, not deleted, when the server goes.
+    preserve: bool = False
+    tag: str | None = None
+    position: int = 0
+
+
+class RuleFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A security group's rule with its remote side already worked out."""
+
+    direction: str  # ingress, egress
+    ethertype: str  # IPv4, IPv6
+    protocol: str | None = None  # a name or a number
+    port_min: int | None = None  # for ICMP the type
+    port_max: int | None = None  # for ICMP the code
+    remote: tuple[str, ...] | None = None  # CIDRs; None: anywhere; empty: nobody (a group without members)
+
+
+class GroupFacts(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    stateful: bool
+    rules: tuple[RuleFacts, ...]
+
+
+class RemotePort(msgspec.Struct, frozen=True, kw_only=True):
+    """A port on another host, for the tunnel's forwarding table and ARP answers."""
+
+    network_id: str
+    mac_address: str
+    ip_addresses: tuple[str, ...]
+    tunnel_ip: str
+
+
+class HostWiring(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host must have wired: everything, or what belongs to the ports asked for (`whole` says which)."""
+
+    whole: bool
+    ports: tuple[PortFacts, ...] = ()
+    networks: tuple[NetworkFacts, ...] = ()
+    groups: tuple[GroupFacts, ...] = ()
+    remotes: tuple[RemotePort, ...] = ()
+    tunnels: tuple[str, ...] = ()  # tunnel addresses of the other hosts
+
+
+class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host's network agent says of itself, at start and periodically."""
+
+    host: str
+    tunnel_ip: str | None
+    bridge_mappings: dict[str, str]
+    tunnel_types: tuple[str, ...]
+    datapath_type: str = "netdev"
+    agents: tuple[str, ...] = ("Open vSwitch agent", "DHCP agent", "Metadata agent")
+
+
+class Network(Protocol):
+    """The network service. Every verb may be repeated without harm."""
+
+    async def check(self, order: PortsOrder, count: int) -> None:
+        """Would `allocate` work for `count` such servers? Changes nothing. Raises BadRequest, NotFound, Conflict,
+        QuotaExceeded."""
+        ...
+
+    async def allocate(self, order: PortsOrder) -> tuple[PortFacts, ...]:
+        """The server's ports, unbound, made if they are not there yet (FLOW B6). All or nothing."""
+        ...
+
+    async def bind(self, server_id: str, host: str) -> tuple[PortFacts, ...]:
+        """The server's ports bound to the host (FLOW B8-B11). Raises BuildFailed where one does not bind."""
+        ...
+
+    async def unbind(self, server_id: str, host: str) -> None:
+        """Takes `bind` back, if the ports are still bound there."""
+        ...
+
+    async def deallocate(self, server_id: str) -> None:
+        """Deletes the ports made for the server; the user's own are only unbound."""
+        ...
+
+    async def ports_of(self, server_ids: tuple[str, ...]) -> dict[str, tuple[PortFacts, ...]]:
+        """The ports of each of these servers, in the order asked for."""
+        ...
+
+    async def wiring(self, host: str, port_ids: tuple[str, ...] = ()) -> HostWiring:
+        """For a host's agent: what to wire. No ports named: everything of the host."""
+        ...
+
+    async def wired(self, host: str, port_ids: tuple[str, ...], up: bool) -> None:
+        """From a host's agent: these ports work (status ACTIVE) or do not (DOWN)."""
+        ...
+
+    @cast
+    async def agent_report(self, report: AgentReport) -> None: ...
