@@ -1,0 +1,230 @@
+"""`nacre demo`: the main job, from nothing to a shell in a guest, through the public APIs. A second run changes nothing
+that is in place: every step looks for what it would make."""
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from rich.console import Console
+
+from nacre.base import shell
+from nacre.cli.client import ApiError, Client
+from nacre.cli.trace import show, timeline
+
+NAME = "demo"
+CIDR = "10.20.0.0/24"
+BOOT_SECONDS = 300.0
+
+
+class Progress:
+    """Says what is going on, and remembers how long each step took."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.steps: list[dict[str, Any]] = []
+
+    @contextmanager
+    def step(self, text: str) -> Iterator[Callable[[str], None]]:
+        begin = time.monotonic()
+        with self.console.status(text) as status:
+            yield lambda more: status.update(f"{text}: {more}")
+        took = time.monotonic() - begin
+        self.steps.append({"step": text, "seconds": round(took, 3)})
+        self.console.print(f"[green]✓[/] {text} [dim]{took:.1f} s[/]")
+
+
+def key_pair(client: Client, data: Path) -> Path:
+    """The private key's file; made here, and only the public half leaves the machine."""
+    file = data / "demo_key"
+    if not file.exists():
+        private = Ed25519PrivateKey.generate().private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption())
+        file.touch(mode=0o600)
+        file.write_bytes(private)
+    key = serialization.load_ssh_private_key(file.read_bytes(), None)
+    public = key.public_key().public_bytes(
+        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
+    known = {k["keypair"]["name"]: k["keypair"]["public_key"] for k in client.get("compute", "/os-keypairs")["keypairs"]}
+    if known.get(NAME, "").split()[:2] != public.split()[:2]:
+        if NAME in known:
+            client.request("DELETE", "compute", f"/os-keypairs/{NAME}")
+        client.post("compute", "/os-keypairs", {"keypair": {"name": NAME, "type": "ssh", "public_key": public}})
+    return file
+
+
+def image(client: Client, disk: Path) -> str:
+    """The tiny guest's image id; uploaded once."""
+    for found in client.get("image", "/images", params={"name": "tiny"})["images"]:
+        if found["status"] == "active":
+            return str(found["id"])
+    made = client.post("image", "/images", {
+        "name": "tiny", "disk_format": "qcow2", "container_format": "bare", "min_ram": 96})
+    client.request("PUT", "image", f"/images/{made['id']}/file", content=_chunks(disk),
+                   headers={"Content-Type": "application/octet-stream"})
+    return str(made["id"])
+
+
+def _chunks(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as source:
+        while chunk := source.read(1 << 20):
+            yield chunk
+
+
+def network(client: Client) -> str:
+    """The demo network's id, with its one subnet."""
+    nets = client.get("network", "/networks", params={"name": NAME, "project_id": client.project_id})["networks"]
+    net = nets[0] if nets else client.post("network", "/networks", {"network": {"name": NAME}})["network"]
+    if not net.get("subnets"):
+        client.post("network", "/subnets", {"subnet": {
+            "name": NAME, "network_id": net["id"], "ip_version": 4, "cidr": CIDR}})
+    return str(net["id"])
+
+
+def security_group(client: Client) -> None:
+    """A group named demo that lets ping and ssh in."""
+    groups = client.get("network", "/security-groups",
+                        params={"name": NAME, "project_id": client.project_id})["security_groups"]
+    group = groups[0] if groups else client.post("network", "/security-groups", {"security_group": {
+        "name": NAME, "description": "ping and ssh"}})["security_group"]
+    have = {(r["direction"], r["protocol"], r["port_range_min"]) for r in group["security_group_rules"]}
+    for protocol, port in (("icmp", None), ("tcp", 22)):
+        if ("ingress", protocol, port) not in have:
+            client.post("network", "/security-group-rules", {"security_group_rule": {
+                "security_group_id": group["id"], "direction": "ingress", "ethertype": "IPv4", "protocol": protocol,
+                "port_range_min": port, "port_range_max": port}})
+
+
+def server(client: Client, image_id: str, network_id: str) -> dict[str, Any]:
+    """The demo server, ACTIVE: the one that is there, or a new one. Raises ApiError with the fault's words."""
+    found = client.get("compute", "/servers/detail", params={"name": f"^{NAME}$"})["servers"]
+    for old in [s for s in found if s["status"] == "ERROR"]:
+        client.request("DELETE", "compute", f"/servers/{old['id']}")
+    alive = [s for s in found if s["status"] != "ERROR"]
+    if not alive:
+        flavors = client.get("compute", "/flavors/detail")["flavors"]
+        flavor = min((f for f in flavors if f["ram"] >= 96), key=lambda f: (f["ram"], f["disk"]))
+        made = client.post("compute", "/servers", {"server": {
+            "name": NAME, "imageRef": image_id, "flavorRef": flavor["id"], "key_name": NAME,
+            "networks": [{"uuid": network_id}], "security_groups": [{"name": NAME}],
+            "metadata": {"made-by": "nacre demo"}}})["server"]
+    else:
+        made = alive[0]
+        if alive[0]["status"] == "SHUTOFF":
+            client.post("compute", f"/servers/{made['id']}/action", {"os-start": None})
+    deadline = time.monotonic() + BOOT_SECONDS
+    while time.monotonic() < deadline:
+        now = client.get("compute", f"/servers/{made['id']}")["server"]
+        if now["status"] == "ACTIVE":
+            return dict(now)
+        if now["status"] == "ERROR":
+            raise ApiError(f"The server failed: {now.get('fault', {}).get('message')}. "
+                           f"See `nacre trace {now['id']}`.")
+        time.sleep(0.1)
+    raise ApiError(f"The server was not ACTIVE within {BOOT_SECONDS:.0f} s. See `nacre trace {made['id']}`.")
+
+
+def ready_line(client: Client, server_id: str, tell: Callable[[str], None]) -> str:
+    """The guest's own READY line from its console."""
+    deadline = time.monotonic() + BOOT_SECONDS
+    while time.monotonic() < deadline:
+        output = client.post("compute", f"/servers/{server_id}/action", {"os-getConsoleOutput": {}})["output"]
+        lines = [line.strip() for line in output.splitlines() if line.strip()]
+        if ready := [line for line in lines if re.search(r"\bREADY\b", line)]:
+            return ready[-1]
+        if lines:
+            tell(lines[-1][:60])
+        time.sleep(0.2)
+    raise ApiError(f"The guest did not report READY within {BOOT_SECONDS:.0f} s. "
+                   f"Its console: openstack --os-cloud demo console log show {server_id}")
+
+
+def address(detail: dict[str, Any]) -> str:
+    return str(next(a["addr"] for a in detail["addresses"][NAME] if a["version"] == 4))
+
+
+def namespace(network_id: str) -> str:
+    """The network's namespace on this host: where its DHCP server lives, and the way in for ssh."""
+    from nacre.node.netns import namespace_name
+
+    return namespace_name(network_id)
+
+
+def ssh(space: str, key: Path, host: str, command: str) -> str:
+    """What `command` prints in the guest. Raises CommandFailed."""
+    options = [f"-o{o}" for o in ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR",
+                                  "ConnectTimeout=10", "BatchMode=yes")]
+    out = asyncio.run(shell.run(
+        ["ip", "netns", "exec", space, "ssh", *options, "-i", str(key), f"root@{host}", command],
+        limits=shell.Limits(seconds=60)))
+    return out.decode(errors="replace").strip()
+
+
+def run(data: Path, console: Console) -> dict[str, Any]:
+    """Everything above, in order. Answers the facts that `--json` prints."""
+    from nacre import guest
+    from nacre.cli.up import ensure_up
+
+    progress = Progress(console)
+    with progress.step("starting the cloud"):
+        ensure_up(data)
+    with progress.step("building the tiny guest from Debian packages") as tell:
+        images = asyncio.run(guest.build(data / "guest", tell))
+    client = Client(data, "demo")
+    with progress.step("key pair, security group, network"):
+        key = key_pair(client, data)
+        security_group(client)
+        network_id = network(client)
+    with progress.step("uploading the image"):
+        image_id = image(client, images.disk)
+    with progress.step("booting the server"):
+        detail = server(client, image_id, network_id)
+    with progress.step("waiting for the guest itself") as tell:
+        ready = ready_line(client, detail["id"], tell)
+    host = address(detail)
+    space = namespace(network_id)
+    with progress.step("logging in over ssh"):
+        hostname = ssh(space, key, host, "hostname")
+        metadata = json.loads(ssh(
+            space, key, host, "timeout 5 wget -q -O - http://169.254.169.254/openstack/latest/meta_data.json"))
+    return {"server": {"id": detail["id"], "name": detail["name"], "status": detail["status"], "address": host},
+            "ready": ready, "hostname": hostname, "metadata": metadata, "steps": progress.steps,
+            "timeline": timeline(client, detail["id"])["actions"],
+            "ssh": f"ip netns exec {space} ssh -i {key} root@{host}"}
+
+
+def tell_next(facts: dict[str, Any], data: Path, console: Console) -> None:
+    """What happened, and what to try now."""
+    console.print(f"\nThe guest says: [bold]{facts['ready']}[/]")
+    console.print(f"Its hostname over ssh: [bold]{facts['hostname']}[/]; its metadata: "
+                  f"uuid {facts['metadata']['uuid']}, meta {facts['metadata'].get('meta')}\n")
+    show({"actions": facts["timeline"][:1]}, console)
+    console.print("\n[bold]Try next[/]")
+    for command in (facts["ssh"], f"export OS_CLIENT_CONFIG_FILE={data}/clouds.yaml",
+                    "openstack --os-cloud demo server list",
+                    "openstack --os-cloud demo server create --image tiny --flavor m1.nano --network demo --wait two",
+                    "./nacre trace demo", "./nacre status", "./nacre down"):
+        console.print(f"  {command}", soft_wrap=True, highlight=False)
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="end with one JSON object of the same facts")
+@click.option("--data", type=click.Path(path_type=Path), default=None, help="the cloud's data folder")
+def demo(as_json: bool, data: Path | None) -> None:
+    """Start the cloud, boot a real guest through the API, log in to it, and show where the time went."""
+    from nacre.config import data_folder
+
+    folder = data_folder(data)
+    console = Console(stderr=as_json)
+    facts = run(folder, console)
+    if as_json:
+        click.echo(json.dumps(facts))
+    else:
+        tell_next(facts, folder, console)
