@@ -1,0 +1,65 @@
+"""PostgreSQL: units run in a small pool of threads, serializable, and again when two of them got in each other's way."""
+
+import asyncio
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from nacre.base.db import DatabaseUnavailable, Unit, make_engine
+
+T = TypeVar("T")
+
+CONNECTIONS = 8
+ATTEMPTS = 12
+#: serialization_failure, deadlock_detected: run it again and it will do.
+AGAIN = frozenset({"40001", "40P01"})
+
+
+def engine(url: str) -> sa.Engine:
+    """A pooled engine at serializable isolation."""
+    return make_engine(url, pool_size=CONNECTIONS, max_overflow=2, pool_pre_ping=True, isolation_level="SERIALIZABLE")
+
+
+class Postgres:
+    """The driver of `postgresql:` URLs."""
+
+    def __init__(self, url: str):
+        self.engine = engine(url)
+        self._readers = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        self._pool = ThreadPoolExecutor(CONNECTIONS, "sql")
+
+    async def run(self, unit: Unit[T]) -> T:
+        return await self._off_loop(self.engine, unit)
+
+    async def read(self, unit: Unit[T]) -> T:
+        return await self._off_loop(self._readers, unit)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._pool.shutdown)
+        self.engine.dispose()
+
+    async def _off_loop(self, engine: sa.Engine, unit: Unit[T]) -> T:
+        # The thread goes on when the waiter is cancelled: an accepted unit is finished.
+        return await asyncio.get_running_loop().run_in_executor(self._pool, _repeat, engine, unit)
+
+
+def _repeat(engine: sa.Engine, unit: Unit[T]) -> T:
+    for attempt in range(ATTEMPTS):
+        try:
+            with engine.begin() as connection:
+                return unit(connection)
+        except sa.exc.DBAPIError as error:
+            state = _state(error)
+            if state not in AGAIN:
+                if isinstance(error, sa.exc.OperationalError) and state is None:
+                    raise DatabaseUnavailable("The database does not answer.") from error
+                raise
+        time.sleep(random.uniform(0, 0.002 * 2 ** min(attempt, 7)))  # noqa: S311 - jitter, not a secret
+    raise DatabaseUnavailable(f"The database refused this work {ATTEMPTS} times because of other work on the same rows.")
+
+
+def _state(error: sa.exc.DBAPIError) -> Any:
+    return getattr(error.orig, "sqlstate", None)

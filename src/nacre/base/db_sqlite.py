@@ -1,0 +1,191 @@
+"""SQLite, durable and fast: one writer thread commits the units that wait as one group, each in a savepoint.
+
+The driver's own transactions are off (they break savepoints), BEGIN IMMEDIATE is ours. Results leave the thread only
+after COMMIT. A group that fails as a whole is run again unit by unit, so that one bad unit harms nobody else.
+Readers have connections of their own: WAL lets them read while the writer writes.
+"""
+
+import asyncio
+import queue
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.pool import QueuePool, StaticPool
+
+from nacre.base.db import DatabaseUnavailable, Unit, make_engine
+
+T = TypeVar("T")
+
+#: How many waiting units are committed together at most.
+GROUP = 128
+READERS = 4
+#: How long another program (a migration, a backup) may hold the file, in ms.
+BUSY_MS = 30_000
+
+
+def is_memory(url: str) -> bool:
+    """Whether the database lives in this process only."""
+    database = sa.make_url(url).database
+    return database in (None, "", ":memory:")
+
+
+def engine(url: str, begin: str = "BEGIN IMMEDIATE", size: int = 1) -> sa.Engine:
+    """An engine whose transactions start with `begin`, with at most `size` connections."""
+    options: dict[str, Any] = {"connect_args": {"check_same_thread": False, "timeout": BUSY_MS / 1000}}
+    if is_memory(url):
+        options["poolclass"] = StaticPool
+    else:
+        options |= {"poolclass": QueuePool, "pool_size": size, "max_overflow": 0}
+    made = make_engine(url, **options)
+
+    @sa.event.listens_for(made, "connect")
+    def connected(raw: Any, _: Any) -> None:
+        raw.isolation_level = None
+        for pragma in ("foreign_keys=ON", f"busy_timeout={BUSY_MS}", "journal_mode=WAL", "synchronous=FULL",
+                       "temp_store=MEMORY", "cache_size=-8000"):
+            raw.execute(f"PRAGMA {pragma}")
+
+    @sa.event.listens_for(made, "begin")
+    def begun(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return made
+
+
+class _Job:
+    """One unit, who waits for it, and what came of it."""
+
+    __slots__ = ("error", "future", "loop", "result", "unit")
+
+    def __init__(self, unit: Unit[Any], loop: asyncio.AbstractEventLoop):
+        self.unit, self.loop = unit, loop
+        self.future: asyncio.Future[Any] = loop.create_future()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class Sqlite:
+    """The driver of `sqlite:` URLs."""
+
+    def __init__(self, url: str):
+        self.engine = engine(url)
+        self._memory = is_memory(url)
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._readers: sa.Engine | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        if not self._memory:
+            self._readers = engine(url, "BEGIN", READERS)
+            self._pool = ThreadPoolExecutor(READERS, "sql-read")
+
+    async def run(self, unit: Unit[T]) -> T:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._write, name="sql-write", daemon=True)
+            self._thread.start()
+        job = _Job(unit, asyncio.get_running_loop())
+        self._jobs.put(job)
+        return await job.future  # type: ignore[no-any-return]
+
+    async def read(self, unit: Unit[T]) -> T:
+        if self._readers is None or self._pool is None:
+            return await self.run(unit)
+        readers = self._readers
+
+        def reading() -> T:
+            with readers.connect() as connection:
+                return unit(connection)
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, reading)
+
+    async def close(self) -> None:
+        if self._thread is not None:
+            self._jobs.put(None)
+            await asyncio.to_thread(self._thread.join)
+            self._thread = None
+        if self._pool is not None:
+            self._pool.shutdown()
+        if self._readers is not None:
+            self._readers.dispose()
+        self.engine.dispose()
+
+    def _write(self) -> None:
+        """The writer thread."""
+        last = False
+        while not last:
+            jobs: list[_Job] = []
+            job = self._jobs.get()
+            while job is not None:
+                jobs.append(job)
+                if len(jobs) == GROUP:
+                    break
+                try:
+                    job = self._jobs.get_nowait()
+                except queue.Empty:
+                    break
+            last = job is None
+            if jobs:
+                if not self._group(jobs):
+                    for one in jobs:
+                        self._group([one])
+                _release(jobs)
+
+    def _group(self, jobs: list[_Job]) -> bool:
+        """Run the jobs and commit them together. False: nothing happened, and each may be run again by itself."""
+        try:
+            with self.engine.connect() as connection, connection.begin():
+                raw = connection.connection.dbapi_connection
+                assert raw is not None
+                for job in jobs:
+                    _run(job, connection, raw)
+        except Exception as error:
+            for job in jobs:
+                job.result, job.error = None, _translated(error)
+            return len(jobs) == 1
+        return True
+
+
+class _RolledBack(Exception):
+    """SQLite gave up the whole transaction in the middle of a unit (disk full, out of memory)."""
+
+
+def _run(job: _Job, connection: sa.Connection, raw: Any) -> None:
+    job.result = job.error = None
+    raw.execute("SAVEPOINT unit")
+    try:
+        job.result = job.unit(connection)
+    except BaseException as error:
+        if not raw.in_transaction:
+            raise _RolledBack(str(error)) from error
+        raw.execute("ROLLBACK TO unit")
+        job.error = error
+    raw.execute("RELEASE unit")
+
+
+def _translated(error: Exception) -> Exception:
+    if isinstance(error, _RolledBack):
+        return DatabaseUnavailable(f"The database gave up a transaction: {error}")
+    if isinstance(error, sa.exc.OperationalError):
+        return DatabaseUnavailable(f"The database does not take writes: {error.orig}")
+    return error
+
+
+def _release(jobs: list[_Job]) -> None:
+    """Tell the waiters, with one wake-up for each loop."""
+    loops: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
+    for job in jobs:
+        loops.setdefault(job.loop, []).append(job)
+    for loop, theirs in loops.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_tell, theirs)
+
+
+def _tell(jobs: list[_Job]) -> None:
+    for job in jobs:
+        if job.future.done():
+            continue
+        if job.error is not None:
+            job.future.set_exception(job.error)
+        else:
+            job.future.set_result(job.result)

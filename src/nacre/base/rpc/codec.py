@@ -1,0 +1,143 @@
+"""A contract on the wire: each verb's arguments become one struct, everything is msgpack with types, never pickle.
+
+Arguments travel by name: a field that one side does not know is ignored, one that is missing takes its default. That
+is what lets a host be one release behind.
+"""
+
+import inspect
+import typing
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from nacre.base.errors import BadRequest, NacreError
+
+CALL, CAST = 0, 1
+
+
+class Request(msgspec.Struct, frozen=True, array_like=True):
+    """What a caller sends. id: 16 random bytes, unique to the message; kind: CALL or CAST."""
+
+    id: bytes
+    kind: int
+    namespace: str
+    version: str
+    verb: str
+    args: msgspec.Raw
+
+
+class Failure(msgspec.Struct, frozen=True, array_like=True):
+    """An error: the names of its class and its bases, nearest first, and what it says."""
+
+    kinds: tuple[str, ...]
+    message: str
+    type: str
+    field: str | None = None
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True):
+    """What comes back; for a cast it says only that the message arrived."""
+
+    id: bytes
+    error: Failure | None = None
+    result: msgspec.Raw = msgspec.Raw(b"\xc0")
+
+
+_encoder = msgspec.msgpack.Encoder()
+_requests = msgspec.msgpack.Decoder(Request)
+_answers = msgspec.msgpack.Decoder(Answer)
+
+
+def encode(value: Any) -> bytes:
+    """Any value made of structs and plain types."""
+    return _encoder.encode(value)
+
+
+def decode_request(data: bytes) -> Request:
+    """Raises BadRequest for anything that is not a request."""
+    try:
+        return _requests.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"Not an RPC request: {error}") from None
+
+
+def decode_answer(data: bytes) -> Answer:
+    """Raises BadRequest for anything that is not an answer."""
+    try:
+        return _answers.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"Not an RPC answer: {error}") from None
+
+
+class Verb:
+    """One method of a contract: its arguments as a struct, and how to read its result."""
+
+    def __init__(self, name: str, method: Any):
+        hints = typing.get_type_hints(method)
+        parameters = list(inspect.signature(method).parameters.values())[1:]
+        fields: list[Any] = [(p.name, hints[p.name]) if p.default is p.empty else (p.name, hints[p.name], p.default)
+                             for p in parameters]
+        self.name = name
+        self.cast = bool(getattr(method, "__rpc_cast__", False))
+        self.fields = tuple(p.name for p in parameters)
+        self.args = msgspec.defstruct(f"{name}_args", fields, frozen=True)
+        self._read_args = msgspec.msgpack.Decoder(self.args)
+        self._read_result = msgspec.msgpack.Decoder(hints.get("return", Any))
+
+    def pack(self, *args: Any, **named: Any) -> bytes:
+        """The arguments of one call. Raises TypeError as a method would."""
+        return _encoder.encode(self.args(*args, **named))
+
+    def unpack(self, data: msgspec.Raw) -> dict[str, Any]:
+        """The arguments by name. Raises BadRequest naming what does not fit."""
+        try:
+            got = self._read_args.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadRequest(f"{self.name}: {error}") from None
+        return {name: getattr(got, name) for name in self.fields}
+
+    def result(self, data: msgspec.Raw) -> Any:
+        """The verb's result. Raises BadRequest if the other side broke the contract."""
+        try:
+            return self._read_result.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadRequest(f"The answer to {self.name} breaks the contract: {error}") from None
+
+
+@cache
+def verbs(contract: type) -> dict[str, Verb]:
+    """Every verb of a contract by its name."""
+    return {name: Verb(name, method) for name, method in vars(contract).items()
+            if not name.startswith("_") and inspect.iscoroutinefunction(method)}
+
+
+def failure(error: NacreError) -> Failure:
+    """The error as it travels."""
+    kinds = tuple(c.__name__ for c in type(error).__mro__ if issubclass(c, NacreError))
+    return Failure(kinds, error.message, error.type, error.field)
+
+
+def error_from(got: Failure) -> NacreError:
+    """The error as its caller sees it: of its own class if this process knows it, else of its nearest known base."""
+    known = _kinds(NacreError)
+    kind = next((known[name] for name in got.kinds if name in known), NacreError)
+    error = kind.__new__(kind)
+    NacreError.__init__(error, got.message, field=got.field, type=got.type)
+    return error
+
+
+def _kinds(kind: type[NacreError]) -> dict[str, type[NacreError]]:
+    found = {kind.__name__: kind}
+    for child in kind.__subclasses__():
+        found |= _kinds(child)
+    return found
+
+
+def compatible(asked: str, served: str) -> bool:
+    """The version rule: the same major, and a minor that the server already has."""
+    try:
+        (major, minor), (own_major, own_minor) = (map(int, v.split(".")) for v in (asked, served))
+    except ValueError:
+        return False
+    return major == own_major and minor <= own_minor

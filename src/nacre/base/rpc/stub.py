@@ -1,0 +1,84 @@
+"""The caller's side: a contract's methods, each sending one message. Derived from the contract, never written by hand."""
+
+import os
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, Protocol, TypeVar, cast
+
+import msgspec
+
+from nacre.base.rpc.codec import CALL, CAST, Answer, Request, Verb, error_from, verbs
+from nacre.base.rpc.target import Target
+
+C = TypeVar("C")
+
+#: How long a call waits for its answer unless the client was prepared with another time, in seconds.
+TIMEOUT = 30.0
+
+
+class Sender(Protocol):
+    """What a transport does for its clients."""
+
+    async def ask(self, target: Target, request: Request, timeout: float) -> Answer:
+        """The answer. Raises Unavailable if there is nobody, the queue is full, or no answer comes in time."""
+        ...
+
+    async def post(self, target: Target, request: Request) -> None:
+        """Takes the message into the queue and sees to it that it arrives. Raises Unavailable if the queue is full."""
+        ...
+
+
+@dataclass(frozen=True)
+class Client:
+    """Whom to ask, and how long to wait."""
+
+    sender: Sender
+    target: Target
+    timeout: float = TIMEOUT
+
+    def prepare(self, *, server: str | None = None, timeout: float | None = None,
+                version: str | None = None) -> "Client":
+        """The same client for one server of the topic, another time limit (seconds), or an older version."""
+        changes: dict[str, Any] = {}
+        if server is not None:
+            changes["server"] = server
+        if version is not None:
+            changes["version"] = version
+        target = msgspec.structs.replace(self.target, **changes) if changes else self.target
+        return replace(self, target=target, timeout=self.timeout if timeout is None else timeout)
+
+    async def send(self, verb: Verb, args: bytes) -> Any:
+        """One message; the result, or None for a cast."""
+        request = Request(os.urandom(16), CAST if verb.cast else CALL, self.target.namespace, self.target.version,
+                          verb.name, msgspec.Raw(args))
+        if verb.cast:
+            await self.sender.post(self.target, request)
+            return None
+        answer = await self.sender.ask(self.target, request, self.timeout)
+        if answer.error is not None:
+            raise error_from(answer.error)
+        return verb.result(answer.result)
+
+
+def stub(contract: type[C], client: Client) -> C:
+    """An object with the contract's methods that asks over `client`."""
+    return cast(C, _class(contract)(client))
+
+
+@cache
+def _class(contract: type) -> Any:
+    def init(self: Any, client: Client) -> None:
+        self._client = client
+
+    members: dict[str, Any] = {"__init__": init, "__slots__": ("_client",)}
+    for name, verb in verbs(contract).items():
+        members[name] = _method(verb)
+    return type(f"{contract.__name__}Stub", (), members)
+
+
+def _method(verb: Verb) -> Any:
+    async def method(self: Any, *args: Any, **named: Any) -> Any:
+        return await self._client.send(verb, verb.pack(*args, **named))
+
+    method.__name__ = verb.name
+    return method
