@@ -1,0 +1,35 @@
+"""What a node asks of its network side, real (`agent.OvsAgent`) or simulated (`fake.FakeWiring`)."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from nacre.network.contract import AgentReport, NetworkFacts, PortFacts
+
+
+class Wiring(Protocol):
+    """The network of one host's guests. Every verb may be repeated without harm."""
+
+    async def start(self) -> None:
+        """Bridges, services and what is wanted of this host already; then the loop that mends drift."""
+        ...
+
+    async def stop(self) -> None:
+        """Ends the loop. Flows, namespaces and helpers stay: guests keep their network."""
+        ...
+
+    async def wire(self, ports: Sequence[PortFacts], networks: Sequence[NetworkFacts]) -> None:
+        """Makes these ports work. Their interfaces exist on the integration bridge (external_ids iface-id = port id)
+        and their guest does not run yet: when this returns every flow is in place. Raises BuildFailed."""
+        ...
+
+    async def unwire(self, port_ids: Sequence[str]) -> None:
+        """These ports are no longer here."""
+        ...
+
+    async def rewire(self, port_ids: Sequence[str]) -> None:
+        """Something about these ports (none named: anything) changed: fetched and applied soon; does not wait."""
+        ...
+
+    def report(self) -> AgentReport:
+        """What the agent says of itself, for binding."""
+        ...

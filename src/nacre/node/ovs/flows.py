@@ -1,0 +1,62 @@
+"""Flows as values: the tables of the integration bridge, and how a flow is written for ovs-ofctl.
+
+A frame runs CLASSIFY (whose port, which network) -> ANTISPOOF -> ND -> EGRESS -> EGRESS_TRACKED -> DELIVER (who gets
+it) -> UNKNOWN or FLOOD -> INGRESS -> INGRESS_TRACKED. What no flow names is dropped. Nothing is learnt from frames.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+CLASSIFY, ANTISPOOF, ND, EGRESS, EGRESS_TRACKED = 0, 10, 11, 20, 21
+DELIVER, UNKNOWN, FLOOD, INGRESS, INGRESS_TRACKED = 30, 41, 40, 50, 51
+
+#: Registers: the port a frame goes to, its network's number on this host, and where it came from.
+TO, NET, FROM = "reg5", "reg6", "reg7"
+GUEST, OUTSIDE, DHCP = 0, 1, 2
+
+#: Marks what is ours, for people who look at a bridge.
+COOKIE = 0x6E616372
+
+
+class Flow(msgspec.Struct, frozen=True, order=True):
+    """One flow; table, priority and match are its identity."""
+
+    table: int
+    priority: int
+    match: str
+    actions: str
+
+    @property
+    def key(self) -> str:
+        return f"table={self.table},priority={self.priority}" + (f",{self.match}" if self.match else "")
+
+    @property
+    def text(self) -> str:
+        return f"cookie={COOKIE:#x},{self.key},actions={self.actions}"
+
+
+class Local(msgspec.Struct, frozen=True, kw_only=True):
+    """What only this host knows: OpenFlow port numbers and its own numbers of networks.
+
+    ofports: by port id; numbers, dhcp (the port of the DHCP namespace): by network id; uplinks: by physical network.
+    """
+
+    ofports: Mapping[str, int] = {}
+    numbers: Mapping[str, int] = {}
+    dhcp: Mapping[str, int] = {}
+    uplinks: Mapping[str, int] = {}
+    vxlan: int | None = None
+
+
+def to_port(ofport: int) -> str:
+    """Actions that hand the frame to a guest's port, through its security groups."""
+    return f"load:{ofport}->NXM_NX_REG5[],resubmit(,{INGRESS})"
+
+
+def unique(flows: Iterable[Flow]) -> tuple[Flow, ...]:
+    """The flows without repetitions, in the tables' order; of two with one identity the first counts."""
+    by_key: dict[str, Flow] = {}
+    for flow in flows:
+        by_key.setdefault(flow.key, flow)
+    return tuple(sorted(by_key.values(), key=lambda f: (f.table, -f.priority, f.match)))

@@ -1,0 +1,76 @@
+"""Open vSwitch's own processes: systemd's units where systemd runs, else started here (containers)."""
+
+import asyncio
+from pathlib import Path
+
+import structlog
+
+from nacre.base.errors import Unavailable
+from nacre.base.shell import CommandFailed, Limits, run
+
+log = structlog.get_logger()
+
+SYSTEMD = Path("/run/systemd/system")
+OVS_CTL = "/usr/share/openvswitch/scripts/ovs-ctl"
+UNITS = ("openvswitch-switch", "openvswitch")  # Debian's name, then Fedora's
+#: Says that it was us who started the daemons, so that `stop_services` stops no one else's.
+MARK = "started-by-nacre"
+
+
+async def ensure_services(rundir: Path = Path("/run/openvswitch")) -> bool:
+    """Open vSwitch answers at `rundir`/db.sock. True if this call started it. Raises Unavailable."""
+    if await _answers(rundir):
+        return False
+    problems = []
+    for command in _starters():
+        try:
+            await run(command, limits=Limits(seconds=60))
+        except (CommandFailed, OSError) as error:
+            problems.append(str(error))
+            continue
+        if await _wait(rundir):
+            if command[0] == OVS_CTL:
+                (rundir / MARK).touch()
+            log.info("Open vSwitch started", by=command[0])
+            return True
+    raise Unavailable("Open vSwitch does not run and could not be started: " + ("; ".join(problems) or "no answer"))
+
+
+async def stop_services(rundir: Path = Path("/run/openvswitch")) -> None:
+    """Stops Open vSwitch if `ensure_services` started it without systemd; else does nothing."""
+    if not (rundir / MARK).exists():
+        return
+    (rundir / MARK).unlink()
+    await run([OVS_CTL, "stop"], limits=Limits(seconds=60))
+
+
+def alive(pid: int) -> bool:
+    """Does this process run? A zombie does not (and a plain kill(pid, 0) would say it does)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
+    except OSError:
+        return False
+
+
+def _starters() -> list[list[str]]:
+    if SYSTEMD.is_dir():
+        return [["systemctl", "start", unit] for unit in UNITS]
+    return [[OVS_CTL, "start", "--no-record-hostname", "--system-id=random"]]
+
+
+async def _answers(rundir: Path) -> bool:
+    """The database answers and vswitchd is alive behind it."""
+    try:
+        await run(["ovs-vsctl", f"--db=unix:{rundir}/db.sock", "--timeout=3", "--no-wait", "show"])
+        pid = int((rundir / "ovs-vswitchd.pid").read_text())
+        return alive(pid)
+    except (CommandFailed, OSError, ValueError):
+        return False
+
+
+async def _wait(rundir: Path) -> bool:
+    for _ in range(50):
+        if await _answers(rundir):
+            return True
+        await asyncio.sleep(0.1)
+    return False

@@ -1,0 +1,157 @@
+"""Who gets a frame: the whole flow table of the integration bridge from the wiring and this host's own numbers."""
+
+from collections.abc import Iterator
+
+from nacre.network.contract import HostWiring, NetworkFacts, PortFacts, RemotePort
+from nacre.node.ovs.antispoof import antispoof_base, antispoof_flows, identities
+from nacre.node.ovs.firewall import firewall_base, open_flows, security_flows
+from nacre.node.ovs.flows import (
+    ANTISPOOF,
+    CLASSIFY,
+    DELIVER,
+    DHCP,
+    FLOOD,
+    FROM,
+    GUEST,
+    NET,
+    OUTSIDE,
+    UNKNOWN,
+    Flow,
+    Local,
+    to_port,
+    unique,
+)
+
+METADATA_IP, METADATA_IP6 = "169.254.169.254", "fe80::a9fe:a9fe"
+_MULTICAST = "dl_dst=01:00:00:00:00:00/01:00:00:00:00:00"
+
+
+def flow_table(wiring: HostWiring, local: Local) -> tuple[Flow, ...]:
+    """Every flow of the bridge. Ports without an OpenFlow port here have none."""
+    flows: list[Flow] = [*antispoof_base(), *firewall_base()]
+    flows += [Flow(table, 0, "", "drop") for table in (CLASSIFY, DELIVER, UNKNOWN, FLOOD)]
+    groups = {group.id: group for group in wiring.groups}
+    for network in wiring.networks:
+        if network.id not in local.numbers:
+            continue
+        ports = [port for port in wiring.ports if port.network_id == network.id and port.admin_state_up
+                 and port.id in local.ofports]
+        switch = _Switch(network, ports, wiring, local)
+        flows += switch.flows()
+        for port in ports:
+            ofport = local.ofports[port.id]
+            if port.port_security:
+                flows += antispoof_flows(port, ofport)
+                flows += security_flows(port, ofport, groups)
+            else:
+                flows += open_flows(ofport)
+    return unique(flows)
+
+
+class _Switch:
+    """One network on this host."""
+
+    def __init__(self, network: NetworkFacts, ports: list[PortFacts], wiring: HostWiring, local: Local):
+        self.network, self.ports, self.local = network, ports, local
+        self.net = f"{NET}={local.numbers[network.id]}"
+        self.dhcp = local.dhcp.get(network.id)
+        self.remotes: list[RemotePort] = [r for r in wiring.remotes if r.network_id == network.id]
+        self.tunnels = wiring.tunnels
+        self.uplink = local.uplinks.get(network.physical_network or "") \
+            if network.network_type in {"flat", "vlan"} else None
+        self.vxlan = local.vxlan if network.network_type == "vxlan" else None
+
+    def flows(self) -> Iterator[Flow]:
+        yield from self._classify()
+        yield from self._known()
+        yield from self._to_dhcp()
+        yield from self._flood()
+
+    def _enter(self, match: str, source: int, table: int, first: str = "") -> Flow:
+        number = self.local.numbers[self.network.id]
+        return Flow(CLASSIFY, 100, match,
+                    f"{first}load:{number}->NXM_NX_REG6[],load:{source}->NXM_NX_REG7[],resubmit(,{table})")
+
+    def _classify(self) -> Iterator[Flow]:
+        for port in self.ports:
+            table = ANTISPOOF if port.port_security else DELIVER
+            yield self._enter(f"in_port={self.local.ofports[port.id]},vlan_tci=0x0000", GUEST, table)
+        if self.dhcp is not None:
+            yield self._enter(f"in_port={self.dhcp},vlan_tci=0x0000", DHCP, DELIVER)
+        outside = None
+        if self.vxlan is not None:
+            outside = f"in_port={self.vxlan},tun_id={self.network.segmentation_id:#x},vlan_tci=0x0000"
+            for tunnel in self.tunnels:  # a frame counts only from a host we know
+                yield self._enter(f"{outside},tun_src={tunnel}", OUTSIDE, DELIVER)
+        elif self.uplink is not None and self.network.network_type == "vlan":
+            outside = f"in_port={self.uplink},dl_vlan={self.network.segmentation_id}"
+            yield self._enter(outside, OUTSIDE, DELIVER, "strip_vlan,")
+        elif self.uplink is not None:
+            outside = f"in_port={self.uplink},vlan_tci=0x0000"
+            yield self._enter(outside, OUTSIDE, DELIVER)
+        if outside and self.network.dhcp_mac:  # the distributed DHCP port never speaks from elsewhere
+            yield Flow(CLASSIFY, 110, f"{outside},dl_src={self.network.dhcp_mac}", "drop")
+
+    def _known(self) -> Iterator[Flow]:
+        for port in self.ports:
+            yield Flow(DELIVER, 100, f"{self.net},dl_dst={port.mac_address}", to_port(self.local.ofports[port.id]))
+        for remote in self.remotes if self.vxlan is not None else ():
+            yield Flow(DELIVER, 80, f"{self.net},{FROM}={GUEST},dl_dst={remote.mac_address}",
+                       self._tunnel([remote.tunnel_ip]))
+
+    def _to_dhcp(self) -> Iterator[Flow]:
+        """What is for the distributed DHCP port stays on this host."""
+        if self.dhcp is None:
+            return
+        guest, out = f"{self.net},{FROM}={GUEST}", f"output:{self.dhcp}"
+        yield Flow(DELIVER, 100, f"{guest},dl_dst={self.network.dhcp_mac}", out)
+        served = {subnet.ip_version for subnet in self.network.subnets if subnet.enable_dhcp}
+        if 4 in served:
+            yield Flow(DELIVER, 110, f"udp,{guest},tp_src=68,tp_dst=67", out)
+        if 6 in served:
+            yield Flow(DELIVER, 110, f"udp6,{guest},tp_src=546,tp_dst=547", out)
+            yield Flow(DELIVER, 110, f"icmp6,{guest},icmp_type=133", f"{out},resubmit(,{FLOOD})")
+        addresses = [subnet.dhcp_ip for subnet in self.network.subnets if subnet.dhcp_ip]
+        for address in (*addresses, METADATA_IP, METADATA_IP6):
+            match = f"icmp6,{guest},icmp_type=135,nd_target" if ":" in address else f"arp,{guest},arp_op=1,arp_tpa"
+            yield Flow(DELIVER, 110, f"{match}={address}", out)
+
+    def _flood(self) -> Iterator[Flow]:
+        everyone = [to_port(self.local.ofports[port.id]) for port in self.ports]
+        yield Flow(DELIVER, 90, f"{self.net},{_MULTICAST}", f"resubmit(,{FLOOD})")
+        yield Flow(DELIVER, 50, self.net, f"resubmit(,{UNKNOWN})")
+        yield from self._spread(FLOOD, 20, "", everyone)
+        # Unicast to a MAC that is no port's own: those who may answer to it, and the other hosts.
+        unbound = [port for port in self.ports if not port.port_security]
+        claimed: dict[str, list[PortFacts]] = {}
+        for port in self.ports:
+            for mac in identities(port) if port.port_security else ():
+                if mac != port.mac_address:
+                    claimed.setdefault(mac, []).append(port)
+        for mac, ports in claimed.items():
+            yield from self._spread(UNKNOWN, 40, f",dl_dst={mac}",
+                                    [to_port(self.local.ofports[port.id]) for port in (*ports, *unbound)])
+        yield from self._spread(UNKNOWN, 20, "", [to_port(self.local.ofports[port.id]) for port in unbound])
+
+    def _spread(self, table: int, priority: int, more: str, outputs: list[str]) -> Iterator[Flow]:
+        away = self._away()
+        if outputs:
+            yield Flow(table, priority, f"{self.net}{more}", ",".join(outputs))
+        if outputs or away:
+            yield Flow(table, priority + 5, f"{self.net},{FROM}={GUEST}{more}",
+                       ",".join([*outputs, away] if away else outputs))
+
+    def _away(self) -> str:
+        """Actions that send a guest's frame to all other hosts; they come last, for they change the frame."""
+        if self.vxlan is not None:
+            return self._tunnel(list(self.tunnels)) if self.tunnels else ""
+        if self.uplink is None:
+            return ""
+        if self.network.network_type == "vlan":
+            return f"push_vlan:0x8100,set_field:{4096 + (self.network.segmentation_id or 0)}->vlan_vid," \
+                   f"output:{self.uplink}"
+        return f"output:{self.uplink}"
+
+    def _tunnel(self, addresses: list[str]) -> str:
+        outputs = ",".join(f"set_field:{address}->tun_dst,output:{self.vxlan}" for address in addresses)
+        return f"set_field:{self.network.segmentation_id}->tun_id,{outputs}"

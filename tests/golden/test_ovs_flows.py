@@ -1,0 +1,90 @@
+"""The whole flow table of a small host, as reviewed text. NACRE_GOLDEN=write rewrites it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from nacre.network.contract import (
+    AddressPair,
+    FixedIp,
+    GroupFacts,
+    HostWiring,
+    NetworkFacts,
+    PortFacts,
+    RemotePort,
+    RuleFacts,
+    SubnetFacts,
+)
+from nacre.node.ovs.flows import Local
+from nacre.node.ovs.plan import changes
+from nacre.node.ovs.switching import flow_table
+
+HERE = Path(__file__).parent / "flows"
+
+
+def port(number, network, **more):
+    return PortFacts(**{"id": f"port{number}", "name": "", "project_id": "p", "network_id": network,
+                        "network_name": network, "device_id": f"server{number}",
+                        "mac_address": f"fa:16:3e:00:00:{number:02x}", "security_groups": ("web",),
+                        "fixed_ips": (FixedIp(subnet_id="s4", ip_address=f"10.0.0.{number}"),)} | more)
+
+
+def network(name, kind, **more):
+    subnet = SubnetFacts(id="s4", cidr="10.0.0.0/24", ip_version=4, gateway_ip="10.0.0.1", enable_dhcp=True,
+                         dhcp_ip="10.0.0.2")
+    return NetworkFacts(**{"id": name, "name": name, "project_id": "p", "mtu": 1450, "network_type": kind,
+                           "physical_network": None, "segmentation_id": None, "subnets": (subnet,),
+                           "dhcp_mac": "fa:16:3e:00:00:fe"} | more)
+
+
+WEB = GroupFacts(id="web", stateful=True, rules=(
+    RuleFacts(direction="egress", ethertype="IPv4"), RuleFacts(direction="egress", ethertype="IPv6"),
+    RuleFacts(direction="ingress", ethertype="IPv4", protocol="tcp", port_min=80, port_max=80),
+    RuleFacts(direction="ingress", ethertype="IPv4", protocol="icmp", remote=("10.0.0.9/32",))))
+PLAIN = GroupFacts(id="plain", stateful=False, rules=(
+    RuleFacts(direction="ingress", ethertype="IPv4", protocol="udp", port_min=53, port_max=53),))
+
+CASES = {
+    "vxlan": (HostWiring(whole=True, ports=(port(5, "n"), port(6, "n", port_security=False)), groups=(WEB,),
+                         networks=(network("n", "vxlan", segmentation_id=77),), tunnels=("172.31.0.2", "172.31.0.3"),
+                         remotes=(RemotePort(network_id="n", mac_address="fa:16:3e:00:00:07",
+                                             ip_addresses=("10.0.0.7",), tunnel_ip="172.31.0.2"),)),
+              Local(ofports={"port5": 11, "port6": 12}, numbers={"n": 1}, dhcp={"n": 20}, vxlan=2)),
+    "vlan": (HostWiring(whole=True, groups=(PLAIN,), networks=(
+                 network("v", "vlan", physical_network="phys", segmentation_id=100),),
+                 ports=(port(5, "v", security_groups=("plain",), allowed_pairs=(
+                     AddressPair(ip_address="10.0.0.100", mac_address="00:00:5e:00:01:01"),
+                     AddressPair(ip_address="not an address"))),)),
+             Local(ofports={"port5": 11}, numbers={"v": 3}, uplinks={"phys": 4})),
+    "flat": (HostWiring(whole=True, groups=(WEB,), networks=(network("f", "flat", physical_network="phys"),),
+                        ports=(port(5, "f"), port(6, "f", admin_state_up=False))),
+             Local(ofports={"port5": 11, "port6": 12}, numbers={"f": 3}, uplinks={"phys": 4}, dhcp={"f": 9})),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_flow_table(name):
+    text = "\n".join(flow.text.partition(",")[2] for flow in flow_table(*CASES[name])) + "\n"
+    path = HERE / f"{name}.txt"
+    if os.environ.get("NACRE_GOLDEN") == "write":
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def test_changes_turn_one_table_into_the_other():
+    wiring, local = CASES["vxlan"]
+    everything = flow_table(wiring, local)
+    assert changes(everything, everything) == []
+    fewer = flow_table(wiring, Local(ofports={"port5": 11}, numbers={"n": 1}, dhcp={"n": 20}, vxlan=2))
+    lines = changes(everything, fewer)
+    assert any(line.startswith("delete_strict table=0,priority=100,in_port=12") for line in lines)
+    assert not any("in_port=12" in flow.text or "output:12" in flow.text for flow in fewer)
+    assert changes((), fewer) == [f"add {flow.text}" for flow in fewer]
+
+
+def test_no_flow_of_a_port_that_is_not_here():
+    wiring, _ = CASES["vxlan"]
+    flows = flow_table(wiring, Local(numbers={"n": 1}))
+    assert all("fa:16:3e:00:00:05" not in flow.text for flow in flows)
