@@ -1,0 +1,108 @@
+"""Who may do what in compute: Nova's rule names, with the defaults of today's releases.
+
+Any of them can be overridden in the operator's policy file. The shared rules carry the service's name.
+"""
+
+ADMIN = "rule:compute:admin"
+MANAGER = "rule:compute:project_manager_or_admin"
+MEMBER = "rule:compute:project_member_or_admin"
+READER = "rule:compute:project_reader_or_admin"
+SERVICE = "rule:compute:service_or_admin"
+ANYONE = "@"
+SAME_USER = "rule:compute:admin or user_id:%(user_id)s"
+
+_SHARED = {
+    "compute:admin": "role:admin",
+    "compute:project_manager_or_admin": "(role:manager and project_id:%(project_id)s) or role:admin",
+    "compute:project_member_or_admin": "(role:member and project_id:%(project_id)s) or role:admin",
+    "compute:project_reader_or_admin": "(role:reader and project_id:%(project_id)s) or role:admin",
+    "compute:service_or_admin": "role:service or role:admin",
+}
+
+#: Rules by who may: the part after `os_compute_api:`.
+_BY_ROLE: dict[str, tuple[str, ...]] = {
+    ADMIN: (
+        "os-admin-actions:reset_state", "os-admin-actions:inject_network_info",
+        "os-aggregates:set_metadata", "os-aggregates:add_host", "os-aggregates:create", "os-aggregates:remove_host",
+        "os-aggregates:update", "os-aggregates:index", "os-aggregates:delete", "os-aggregates:show",
+        "os-availability-zone:detail", "os-baremetal-nodes:list", "os-baremetal-nodes:show",
+        "os-console-auth-tokens", "os-evacuate", "os-extended-server-attributes",
+        "os-flavor-access:add_tenant_access", "os-flavor-access:remove_tenant_access", "os-flavor-access",
+        "os-flavor-extra-specs:create", "os-flavor-extra-specs:update", "os-flavor-extra-specs:delete",
+        "os-flavor-manage:create", "os-flavor-manage:update", "os-flavor-manage:delete",
+        "os-hosts:list", "os-hosts:show", "os-hosts:update", "os-hosts:reboot", "os-hosts:shutdown",
+        "os-hosts:start", "os-hypervisors:list", "os-hypervisors:list-detail", "os-hypervisors:statistics",
+        "os-hypervisors:show", "os-hypervisors:uptime", "os-hypervisors:search", "os-hypervisors:servers",
+        "os-instance-actions:events:details", "os-instance-actions:events",
+        "os-instance-usage-audit-log:list", "os-instance-usage-audit-log:show", "limits:other_project",
+        "os-lock-server:unlock:unlock_override", "os-migrate-server:migrate:host",
+        "os-migrate-server:migrate_live:host", "os-migrations:index:all_projects", "os-migrations:index:host",
+        "os-quota-class-sets:show", "os-quota-class-sets:update", "os-quota-sets:update", "os-quota-sets:delete",
+        "os-server-diagnostics", "os-server-groups:index:all_projects",
+        "servers:index:get_all_tenants", "servers:detail:get_all_tenants", "servers:allow_all_filters",
+        "servers:show:host_status", "servers:show:host_status:unknown-only", "servers:create:forced_host",
+        "servers:create:zero_disk_flavor", "servers:migrations:show", "servers:migrations:index:host",
+        "os-services:list", "os-services:update", "os-services:delete", "os-shelve:shelve_offload",
+        "os-shelve:unshelve_to_host", "os-simple-tenant-usage:list",
+    ),
+    MANAGER: (
+        "os-migrate-server:migrate", "os-migrate-server:migrate_live", "os-migrations:index",
+        "servers:migrations:force_complete", "servers:migrations:delete", "servers:migrations:index",
+    ),
+    MEMBER: (
+        "os-admin-password", "os-attach-interfaces:create", "os-attach-interfaces:delete", "os-console-output",
+        "os-create-backup", "os-deferred-delete:restore", "os-deferred-delete:force", "os-floating-ips:add",
+        "os-floating-ips:remove", "os-floating-ips:create", "os-floating-ips:delete", "os-lock-server:lock",
+        "os-lock-server:unlock", "os-multinic:add", "os-multinic:remove", "os-pause-server:pause",
+        "os-pause-server:unpause", "os-remote-consoles", "os-rescue", "os-unrescue", "os-security-groups:create",
+        "os-security-groups:update", "os-security-groups:delete", "os-security-groups:rule:create",
+        "os-security-groups:rule:delete", "os-security-groups:add", "os-security-groups:remove",
+        "os-server-groups:create", "os-server-groups:delete", "server-metadata:create", "server-metadata:update_all",
+        "server-metadata:update", "server-metadata:delete", "os-server-password:clear", "os-server-tags:delete_all",
+        "os-server-tags:update_all", "os-server-tags:delete", "os-server-tags:update", "servers:create",
+        "servers:create:attach_volume", "servers:create:attach_network", "servers:create:trusted_certs",
+        "servers:delete", "servers:update", "servers:confirm_resize", "servers:revert_resize", "servers:reboot",
+        "servers:resize", "servers:rebuild", "servers:rebuild:trusted_certs", "servers:create_image",
+        "servers:create_image:allow_volume_backed", "servers:start", "servers:stop", "servers:trigger_crash_dump",
+        "os-shelve:shelve", "os-shelve:unshelve", "os-suspend-server:resume", "os-suspend-server:suspend",
+        "os-volumes:create", "os-volumes:delete", "os-volumes-attachments:create", "os-volumes-attachments:update",
+        "os-volumes-attachments:delete",
+    ),
+    READER: (
+        "os-attach-interfaces:list", "os-attach-interfaces:show", "os-flavor-extra-specs:show",
+        "os-flavor-extra-specs:index", "os-floating-ips:list", "os-floating-ips:show", "os-instance-actions:list",
+        "os-instance-actions:show", "ips:show", "ips:index", "os-networks:list", "os-networks:show",
+        "os-quota-sets:show", "os-quota-sets:detail", "os-security-groups:get", "os-security-groups:show",
+        "os-security-groups:list", "os-server-groups:index", "os-server-groups:show", "server-metadata:index",
+        "server-metadata:show", "os-server-password:show", "os-server-tags:index", "os-server-tags:show",
+        "servers:index", "servers:detail", "servers:show", "servers:show:flavor-extra-specs",
+        "os-simple-tenant-usage:show", "os-tenant-networks:list", "os-tenant-networks:show", "os-volumes:list",
+        "os-volumes:detail", "os-volumes:show", "os-volumes-attachments:index", "os-volumes-attachments:show",
+    ),
+    SERVICE: (
+        "os-server-external-events:create", "os-assisted-volume-snapshots:create",
+        "os-assisted-volume-snapshots:delete", "os-volumes-attachments:swap",
+    ),
+    ANYONE: (
+        "os-availability-zone:list", "extensions", "os-floating-ip-pools", "limits", "os-quota-sets:defaults",
+    ),
+    SAME_USER: ("os-keypairs:index", "os-keypairs:create", "os-keypairs:delete", "os-keypairs:show"),
+}
+
+POLICIES: dict[str, str] = {
+    **_SHARED,
+    **{f"os_compute_api:{name}": check for check, names in _BY_ROLE.items() for name in names},
+    "compute:aggregates:images": ADMIN,
+    "compute:servers:create:requested_destination": ADMIN,
+    "compute:server:topology:index": READER,
+    "compute:server:topology:host:index": ADMIN,
+    "network:attach_external_network": ADMIN,
+}
+
+
+def rule(name: str) -> str:
+    """`servers:show` -> the rule's whole name. Raises KeyError for a rule that does not exist."""
+    whole = f"os_compute_api:{name}"
+    if whole not in POLICIES:
+        raise KeyError(whole)
+    return whole
