@@ -44,7 +44,7 @@ def normal_url(url: str) -> str:
                         ("postgresql:", "postgresql+psycopg:"), ("postgres:", "postgresql+psycopg:")):
         if url.startswith(plain):
             return ours + url[len(plain):]
-    raise NacreError(f"database url: {url.split(':')[0]!r} is not spoken here; use sqlite:///FILE or postgresql://...")
+    raise NacreError(f"database_url: {url.partition(':')[0]!r} is not spoken here; use sqlite:///FILE or postgresql://...")
 
 
 def make_engine(url: str, **rest: Any) -> sa.Engine:

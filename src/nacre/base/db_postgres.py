@@ -1,4 +1,4 @@
-"""PostgreSQL: units run in a small pool of threads, serializable, and again when two of them got in each other's way."""
+"""PostgreSQL: units run in a small pool of threads, serializable, and again when two of them collided."""
 
 import asyncio
 import random
@@ -58,7 +58,7 @@ def _repeat(engine: sa.Engine, unit: Unit[T]) -> T:
                     raise DatabaseUnavailable("The database does not answer.") from error
                 raise
         time.sleep(random.uniform(0, 0.002 * 2 ** min(attempt, 7)))  # noqa: S311 - jitter, not a secret
-    raise DatabaseUnavailable(f"The database refused this work {ATTEMPTS} times because of other work on the same rows.")
+    raise DatabaseUnavailable(f"The database refused this work {ATTEMPTS} times: other work on the same rows.")
 
 
 def _state(error: sa.exc.DBAPIError) -> Any:

@@ -21,6 +21,9 @@ log = structlog.get_logger()
 RESEND, RESENDS = 0.5, 60
 
 
+CONTROL = Peer("control", "control")
+
+
 class Faults(msgspec.Struct, kw_only=True):
     """What goes wrong, as probabilities of a message, and how long one takes (seconds, least and most)."""
 
@@ -70,7 +73,7 @@ class MemoryHub:
 class MemoryTransport:
     """One process's place on a hub. me: the identity that its messages carry."""
 
-    def __init__(self, hub: MemoryHub | None = None, *, me: Peer = Peer("control", "control")):
+    def __init__(self, hub: MemoryHub | None = None, *, me: Peer = CONTROL):
         self.hub, self.me = hub or MemoryHub(), me
         self._dispatcher = Dispatcher()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -95,9 +98,9 @@ class MemoryTransport:
             raise Unavailable(f"Nobody serves {target.namespace} at {target.server or target.topic}.")
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._start(self._deliver(target, request, future))
-        limit = asyncio.ensure_future(self.hub.clock.sleep(timeout))
+        limit: asyncio.Future[None] = asyncio.ensure_future(self.hub.clock.sleep(timeout))
         try:
-            await asyncio.wait({future, limit}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((future, limit), return_when=asyncio.FIRST_COMPLETED)
         finally:
             limit.cancel()
         if not future.done():

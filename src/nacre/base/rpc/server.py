@@ -35,11 +35,14 @@ def peer() -> Peer | None:
     return _peer.get()
 
 
-def speaks_for(host: str) -> None:
-    """Raises Forbidden if the message that is being answered comes from a node other than `host`."""
-    sender = _peer.get()
-    if sender is not None and sender.role == "node" and sender.name != host:
-        raise Forbidden(f"Node {sender.name} may not speak for {host}.")
+def _own_host(args: dict[str, Any], sender: Peer) -> None:
+    """A node speaks only for itself: whatever host its message names, in an argument or a report, is its own."""
+    if sender.role != "node":
+        return
+    for name, value in args.items():
+        host = value if name == "host" else getattr(value, "host", None)
+        if isinstance(host, str) and host != sender.name:
+            raise Forbidden(f"Node {sender.name} may not speak for {host}.")
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -101,4 +104,5 @@ class Dispatcher:
             raise NotFound(f"{request.namespace} {request.version} is not spoken here, {served.target.version} is.")
         served.check(request.verb, sender)
         args = verb.unpack(request.args)
+        _own_host(args, sender)
         return encode(await getattr(served.endpoint, request.verb)(**args))

@@ -1,4 +1,4 @@
-"""The caller's side: a contract's methods, each sending one message. Derived from the contract, never written by hand."""
+"""The caller's side: a contract's methods, each sending one message. Derived, never written by hand."""
 
 import os
 from dataclasses import dataclass, replace
@@ -62,7 +62,8 @@ class Client:
 
 def stub(contract: type[C], client: Client) -> C:
     """An object with the contract's methods that asks over `client`."""
-    return cast(C, _class(contract)(client))
+    made: Any = _class
+    return cast(C, made(contract)(client))
 
 
 @cache

@@ -1,0 +1,293 @@
+"""RPC over ZeroMQ, point to point: a ROUTER that answers, a DEALER to each process that is asked. No broker.
+
+CURVE is always on. Who a peer is says its key, as ZAP authenticated it, never the routing id it chose; a key that
+nobody registered gets no connection. Queues are bounded, and full ones say so. A cast is sent again until it is
+acknowledged; a message that comes twice is run once.
+"""
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import msgspec
+import structlog
+import zmq
+from zmq.utils import z85
+
+from nacre.base.errors import BadRequest, Unavailable
+from nacre.base.rpc.codec import CAST, Answer, Request, decode_answer, decode_request, encode, failure
+from nacre.base.rpc.keys import KeyPair
+from nacre.base.rpc.pump import Pump
+from nacre.base.rpc.server import Allow, Dispatcher, Peer
+from nacre.base.rpc.stub import Client
+from nacre.base.rpc.target import Target
+
+log = structlog.get_logger()
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds. message: bytes of one; queue: messages waiting for one peer; running: verbs at work at once;
+    resend, give_up: seconds until a cast is sent again, and until it is given up."""
+
+    message: int = 64 << 20
+    queue: int = 2000
+    running: int = 5000
+    resend: float = 1.0
+    give_up: float = 120.0
+
+
+DEFAULTS = Limits()
+
+
+class Link:
+    """The way to one other process: its socket, and who waits for which answer."""
+
+    def __init__(self, socket: zmq.Socket[bytes], address: str, queue: int):
+        self.address, self._queue = address, queue
+        self.waiting: dict[bytes, asyncio.Future[Answer]] = {}
+        self.pump = Pump(socket, self._receive)
+
+    def send(self, request: Request) -> asyncio.Future[Answer]:
+        """Queue the message. The future gets its answer. Raises Unavailable when the queue is full."""
+        if len(self.waiting) >= self._queue or not self.pump.send([encode(request)]):
+            raise Unavailable(f"The queue to {self.address} is full ({self._queue} messages). Try again later.")
+        future = asyncio.get_running_loop().create_future()
+        self.waiting[request.id] = future
+        return future
+
+    def _receive(self, frames: list[bytes], _: str) -> None:
+        try:
+            answer = decode_answer(frames[-1])
+        except BadRequest as error:
+            log.warning("rpc answer dropped", address=self.address, reason=error.message)
+            return
+        future = self.waiting.pop(answer.id, None)
+        if future is not None and not future.done():
+            future.set_result(answer)
+
+    def close(self) -> None:
+        self.pump.close()
+        for future in self.waiting.values():
+            future.cancel()
+        self.waiting.clear()
+
+
+class ZmqTransport:
+    """One process's place on the network. `start` before use.
+
+    me: what this process is called and its role; listen: where to answer ("tcp://127.0.0.1:0": a free port), or None.
+    """
+
+    def __init__(self, me: Peer, keys: KeyPair, listen: str | None = None, limits: Limits = DEFAULTS):
+        self.me, self.keys, self.limits = me, keys, limits
+        self.address = listen or ""
+        self._listen = listen
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._dispatcher = Dispatcher()
+        self._peers: dict[str, Peer] = {}
+        self._routes: dict[tuple[str, str], tuple[str, str]] = {}
+        self._links: dict[tuple[str, str], Link] = {}
+        self._router: Pump | None = None
+        self._zap: Pump | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._turn = 0
+
+    def register(self, public_key: str, peer: Peer) -> None:
+        """Let the holder of this key in, under this name and role."""
+        self._peers[public_key] = peer
+
+    def revoke(self, name: str) -> None:
+        """Shut a peer out, at once: also on connections that it has."""
+        self._peers = {k: p for k, p in self._peers.items() if p.name != name}
+
+    def route(self, topic: str, server: str, address: str, public_key: str) -> None:
+        """Say where a process of a topic answers, and by which key it is known."""
+        old = self._routes.get((topic, server))
+        self._routes[topic, server] = (address, public_key)
+        if old not in (None, (address, public_key)) and (link := self._links.pop(old, None)):
+            link.close()
+
+    def client(self, target: Target) -> Client:
+        """A client for stubs."""
+        return Client(self, target)
+
+    def serve(self, target: Target, endpoint: Any, contract: type, allow: Allow = None) -> None:
+        """Answer the contract's verbs of the target with the endpoint's methods. allow: the roles that may ask."""
+        self._dispatcher.serve(target, endpoint, contract, allow)
+
+    async def start(self) -> None:
+        """Open the sockets. Raises Unavailable if the address is taken."""
+        if self._listen is None:
+            return
+        zap = self._context.socket(zmq.ROUTER)
+        zap.bind("inproc://zeromq.zap.01")
+        self._zap = Pump(zap, self._authenticate)
+        router = self._socket(zmq.ROUTER)
+        router.set(zmq.ROUTER_MANDATORY, 1)
+        router.set(zmq.CURVE_SERVER, 1)
+        router.set(zmq.CURVE_SECRETKEY, self.keys.secret.encode())
+        router.set(zmq.CURVE_PUBLICKEY, self.keys.public.encode())
+        try:
+            router.bind(self._listen)
+        except zmq.ZMQError as error:
+            router.close()
+            self._zap.close()
+            raise Unavailable(f"RPC cannot listen on {self._listen}: {error}. Choose another rpc_port.") from None
+        self.address = bytes(router.get(zmq.LAST_ENDPOINT)).decode().rstrip("\0")
+        self._router = Pump(router, self._receive)
+
+    async def close(self) -> None:
+        """Give up what is running and close everything."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for link in self._links.values():
+            link.close()
+        for pump in (self._router, self._zap):
+            if pump:
+                pump.close()
+        self._links.clear()
+        self._context.destroy(linger=0)
+
+    async def ask(self, target: Target, request: Request, timeout: float) -> Answer:
+        if self._is_here(target):
+            return await self._ask_here(target, request, timeout)
+        link = self._link(target)
+        try:
+            future = link.send(request)
+            async with asyncio.timeout(timeout):
+                return await future
+        except TimeoutError:
+            link.waiting.pop(request.id, None)
+            self._doubt(link)
+            raise _silent(target, request, timeout) from None
+        except Unavailable:
+            self._doubt(link)
+            raise
+        finally:
+            link.waiting.pop(request.id, None)
+
+    async def post(self, target: Target, request: Request) -> None:
+        if len(self._tasks) >= self.limits.running:
+            raise Unavailable(f"{len(self._tasks)} messages are under way already. Try again later.")
+        if self._is_here(target):
+            self._start(self._dispatcher.answer(decode_request(encode(request)), self.me))
+        else:
+            self._start(self._insist(target, request))
+
+    async def _insist(self, target: Target, request: Request) -> None:
+        """Send a cast until it is acknowledged: to the same server, or in turn to each process of the topic."""
+        end = time.monotonic() + self.limits.give_up
+        while time.monotonic() < end:
+            began = time.monotonic()
+            try:
+                await self.ask(target, request, self.limits.resend)
+                return
+            except Unavailable:
+                await asyncio.sleep(max(0.0, self.limits.resend - (time.monotonic() - began)))
+        log.warning("cast given up", namespace=request.namespace, verb=request.verb, server=target.server)
+
+    async def _ask_here(self, target: Target, request: Request, timeout: float) -> Answer:
+        """This process is its own server: no socket, but the same codec."""
+        work = self._start(self._dispatcher.answer(decode_request(encode(request)), self.me))
+        try:
+            async with asyncio.timeout(timeout):
+                return decode_answer(encode(await asyncio.shield(work)))
+        except TimeoutError:
+            raise _silent(target, request, timeout) from None
+
+    def _is_here(self, target: Target) -> bool:
+        served = self._dispatcher.served.get(target.namespace)
+        return (served is not None and served.target.topic == target.topic
+                and target.server in (None, served.target.server or self.me.name))
+
+    def _link(self, target: Target) -> Link:
+        """The link to the target's server, or in turn to one of its topic. Raises Unavailable if none is known."""
+        if target.server is not None:
+            known = [r for r in (self._routes.get((target.topic, target.server)),) if r]
+        else:
+            known = [r for (topic, _), r in self._routes.items() if topic == target.topic]
+        if not known:
+            raise Unavailable(f"No process is known that serves {target.namespace} as {target.server or target.topic}.")
+        self._turn += 1
+        where = known[self._turn % len(known)]
+        if where not in self._links:
+            self._links[where] = Link(self._connect(*where), where[0], self.limits.queue)
+        return self._links[where]
+
+    def _doubt(self, link: Link) -> None:
+        """A link that is silent while nobody waits on it may be dead (refused by its server): make it anew next time."""
+        if not link.waiting:
+            self._links = {where: other for where, other in self._links.items() if other is not link}
+            link.close()
+
+    def _connect(self, address: str, public_key: str) -> "zmq.Socket[bytes]":
+        socket = self._socket(zmq.DEALER)
+        socket.set(zmq.CURVE_SERVERKEY, public_key.encode())
+        socket.set(zmq.CURVE_SECRETKEY, self.keys.secret.encode())
+        socket.set(zmq.CURVE_PUBLICKEY, self.keys.public.encode())
+        socket.set(zmq.RECONNECT_IVL, 20)
+        socket.set(zmq.RECONNECT_IVL_MAX, 500)
+        socket.connect(address)
+        return socket
+
+    def _socket(self, kind: int) -> "zmq.Socket[bytes]":
+        socket = self._context.socket(kind)
+        for option, value in ((zmq.LINGER, 0), (zmq.SNDHWM, self.limits.queue), (zmq.RCVHWM, self.limits.queue),
+                              (zmq.MAXMSGSIZE, self.limits.message), (zmq.HEARTBEAT_IVL, 5000),
+                              (zmq.HEARTBEAT_TIMEOUT, 15000), (zmq.HANDSHAKE_IVL, 10000)):
+            socket.set(option, value)
+        return socket
+
+    def _authenticate(self, frames: list[bytes], _user: str) -> None:
+        """ZAP: is this key one of ours? The user id that it answers comes with every message of the connection."""
+        assert self._zap is not None
+        back, (version, sequence, _domain, address, _routing, mechanism, *credentials) = frames[:2], frames[2:]
+        key = z85.encode(credentials[0]).decode() if mechanism == b"CURVE" and credentials else ""
+        if key in self._peers:
+            self._zap.send([*back, version, sequence, b"200", b"OK", key.encode(), b""])
+        else:
+            log.warning("rpc peer refused", address=address.decode(errors="replace"), key=key)
+            self._zap.send([*back, version, sequence, b"400", b"unknown key", b"", b""])
+
+    def _receive(self, frames: list[bytes], key: str) -> None:
+        """One request: dropped if its sender is unknown, acknowledged if a cast, run if it did not come before."""
+        sender = self._peers.get(key)
+        if sender is None or len(frames) != 2:
+            return
+        try:
+            request = decode_request(frames[1])
+        except BadRequest as error:
+            log.warning("rpc request dropped", peer=sender.name, reason=error.message)
+            return
+        if len(self._tasks) >= self.limits.running:
+            busy = Unavailable(f"{self.me.name} is busy with {len(self._tasks)} requests. Try again later.")
+            self._reply(frames[0], Answer(request.id, failure(busy)))
+            return
+        again = self._dispatcher.again(request)
+        if request.kind == CAST:
+            self._reply(frames[0], Answer(request.id))
+        if not again:
+            self._start(self._run(frames[0], request, sender))
+
+    async def _run(self, routing: bytes, request: Request, sender: Peer) -> None:
+        answer = await self._dispatcher.answer(request, sender)
+        if request.kind != CAST:
+            self._reply(routing, answer)
+
+    def _reply(self, routing: bytes, answer: Answer) -> None:
+        assert self._router is not None
+        if not self._router.send([routing, encode(answer)]):
+            log.warning("rpc answer lost: its caller is gone or does not read")
+
+    def _start(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _silent(target: Target, request: Request, timeout: float) -> Unavailable:
+    return Unavailable(f"{target.server or target.topic} did not answer {request.namespace}.{request.verb} "
+                       f"within {timeout:g} s.")
