@@ -137,8 +137,13 @@ class Bridge:
                 txn.add(api.del_port(patch_names(self.name, physical)[1], bridge=provider, if_exists=True))
 
     def _interfaces(self) -> list[Any]:
-        bridges = [row for row in self._connected().tables["Bridge"].rows.values() if row.name == self.name]
-        return [interface for bridge in bridges for port in bridge.ports for interface in port.interfaces]
+        for _ in range(20):
+            try:
+                bridges = [row for row in self._connected().tables["Bridge"].rows.values() if row.name == self.name]
+                return [interface for bridge in bridges for port in bridge.ports for interface in port.interfaces]
+            except RuntimeError:  # ovsdbapp's own thread took in a change meanwhile
+                continue
+        raise Unavailable("Open vSwitch's database changes too fast to be read")
 
     def _ofports(self) -> dict[str, int]:
         return {row.name: row.ofport[0] for row in self._interfaces() if row.ofport and row.ofport[0] > 0}

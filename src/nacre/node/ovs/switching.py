@@ -1,8 +1,11 @@
 """Who gets a frame: the whole flow table of the integration bridge from the wiring and this host's own numbers."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 
-from nacre.network.contract import HostWiring, NetworkFacts, PortFacts, RemotePort
+import structlog
+
+from nacre.network.contract import GroupFacts, HostWiring, NetworkFacts, PortFacts, RemotePort
 from nacre.node.ovs.antispoof import antispoof_base, antispoof_flows, identities
 from nacre.node.ovs.firewall import firewall_base, open_flows, security_flows
 from nacre.node.ovs.flows import (
@@ -22,7 +25,10 @@ from nacre.node.ovs.flows import (
     unique,
 )
 
+log = structlog.get_logger()
+
 METADATA_IP, METADATA_IP6 = "169.254.169.254", "fe80::a9fe:a9fe"
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII | re.IGNORECASE)
 _MULTICAST = "dl_dst=01:00:00:00:00:00/01:00:00:00:00:00"
 
 
@@ -31,21 +37,30 @@ def flow_table(wiring: HostWiring, local: Local) -> tuple[Flow, ...]:
     flows: list[Flow] = [*antispoof_base(), *firewall_base()]
     flows += [Flow(table, 0, "", "drop") for table in (CLASSIFY, DELIVER, UNKNOWN, FLOOD)]
     groups = {group.id: group for group in wiring.groups}
+    sound = [port for port in wiring.ports if _sound(port)]
     for network in wiring.networks:
         if network.id not in local.numbers:
             continue
-        ports = [port for port in wiring.ports if port.network_id == network.id and port.admin_state_up
+        ports = [port for port in sound if port.network_id == network.id and port.admin_state_up
                  and port.id in local.ofports]
-        switch = _Switch(network, ports, wiring, local)
-        flows += switch.flows()
+        flows += _Switch(network, ports, wiring, local).flows()
         for port in ports:
-            ofport = local.ofports[port.id]
-            if port.port_security:
-                flows += antispoof_flows(port, ofport)
-                flows += security_flows(port, ofport, groups)
-            else:
-                flows += open_flows(ofport)
+            flows += _guarded(port, local.ofports[port.id], groups)
     return unique(flows)
+
+
+def _sound(port: PortFacts) -> bool:
+    """A port whose MAC cannot be written as a match gets no flows; the others do."""
+    if _MAC.fullmatch(port.mac_address):
+        return True
+    log.error("port without a usable MAC", port=port.id, mac=port.mac_address)
+    return False
+
+
+def _guarded(port: PortFacts, ofport: int, groups: Mapping[str, GroupFacts]) -> list[Flow]:
+    if not port.port_security:
+        return list(open_flows(ofport))
+    return [*antispoof_flows(port, ofport), *security_flows(port, ofport, groups)]
 
 
 class _Switch:
