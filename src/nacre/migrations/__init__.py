@@ -1,0 +1,48 @@
+"""The database's schema, version by version: one linear chain. `upgrade` brings any database to the newest."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from nacre.base.db import make_engine, normal_url
+from nacre.base.errors import NacreError
+
+
+def _config(url: str) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent))
+    config.attributes["url"] = normal_url(url)
+    return config
+
+
+def newest() -> str | None:
+    """The revision that this release works with."""
+    return ScriptDirectory.from_config(_config("sqlite://")).get_current_head()
+
+
+def current(url: str) -> str | None:
+    """The revision a database is at; None if it is empty."""
+    engine = make_engine(url)
+    try:
+        with engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+    finally:
+        engine.dispose()
+
+
+def upgrade(url: str) -> bool:
+    """Bring the database to the newest revision. False if it was there already.
+
+    Raises NacreError if the database is of a newer release than this one.
+    """
+    before = current(url)
+    if before == newest():
+        return False
+    known = {s.revision for s in ScriptDirectory.from_config(_config(url)).walk_revisions()}
+    if before is not None and before not in known:
+        raise NacreError(f"The database is at revision {before}, which this release does not know: use a newer Nacre.")
+    command.upgrade(_config(url), "head")
+    return True

@@ -217,7 +217,7 @@ class ZmqTransport:
         return self._links[where]
 
     def _doubt(self, link: Link) -> None:
-        """A link that is silent while nobody waits on it may be dead (refused by its server): make it anew next time."""
+        """A link that is silent while nobody waits on it may be dead (refused by its server): make it anew."""
         if not link.waiting:
             self._links = {where: other for where, other in self._links.items() if other is not link}
             link.close()

@@ -1,0 +1,266 @@
+"""What a transport promises, held against the network's and the simulated one alike."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Protocol
+
+import msgspec
+import pytest
+
+from nacre.base.errors import BadRequest, Conflict, Forbidden, NacreError, NotFound, Unavailable
+from nacre.base.rpc.codec import CALL, Request, verbs
+from nacre.base.rpc.keys import load_keys, new_keys
+from nacre.base.rpc.memory import Faults, MemoryHub, MemoryTransport
+from nacre.base.rpc.server import Peer, peer
+from nacre.base.rpc.stub import stub
+from nacre.base.rpc.target import Target, cast
+from nacre.base.rpc.zmq import Limits, ZmqTransport
+
+TARGET = Target(topic="control", namespace="shelf", version="1.1")
+
+
+class Report(msgspec.Struct, frozen=True):
+    host: str
+    load: float
+
+
+class Shelf(Protocol):
+    async def put(self, name: str, sizes: tuple[int, ...] = ()) -> dict[str, int]: ...
+    async def fail(self, how: str) -> None: ...
+    async def who(self) -> tuple[str, str]: ...
+    async def slow(self, seconds: float) -> int: ...
+    async def report(self, report: Report) -> None: ...
+    @cast
+    async def poke(self, number: int) -> None: ...
+
+
+class RealShelf:
+    def __init__(self) -> None:
+        self.poked: list[int] = []
+        self.calls = 0
+
+    async def put(self, name: str, sizes: tuple[int, ...] = ()) -> dict[str, int]:
+        self.calls += 1
+        return {name: sum(sizes)}
+
+    async def fail(self, how: str) -> None:
+        raise Conflict("already there", field="name", type="ShelfFull") if how == "known" else KeyError("secret-detail")
+
+    async def who(self) -> tuple[str, str]:
+        sender = peer()
+        assert sender is not None
+        return sender.name, sender.role
+
+    async def slow(self, seconds: float) -> int:
+        await asyncio.sleep(seconds)
+        return 1
+
+    async def report(self, report: Report) -> None:
+        return None
+
+    async def poke(self, number: int) -> None:
+        self.poked.append(number)
+
+
+class World:
+    """A control process that serves the shelf, and a way to add peers."""
+
+    def __init__(self, shelf: RealShelf, add: Callable[[Peer], Awaitable[Any]], server: Any):
+        self.shelf, self.add, self.server = shelf, add, server
+
+    async def ask(self, name: str = "host-1", role: str = "node", **how: Any) -> Shelf:
+        transport = await self.add(Peer(name, role))
+        return stub(Shelf, transport.client(TARGET).prepare(**how))
+
+
+@pytest.fixture(params=["memory", "zmq"])
+async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    shelf, made = RealShelf(), []
+    if request.param == "memory":
+        hub = MemoryHub()
+        server: Any = MemoryTransport(hub, me=Peer("control", "control"))
+
+        async def add(who: Peer) -> Any:
+            made.append(MemoryTransport(hub, me=who))
+            return made[-1]
+    else:
+        keys = new_keys()
+        server = ZmqTransport(Peer("control", "control"), keys, "tcp://127.0.0.1:0")
+        await server.start()
+
+        async def add(who: Peer) -> Any:
+            own = new_keys()
+            server.register(own.public, who)
+            made.append(ZmqTransport(who, own))
+            made[-1].route("control", "control", server.address, keys.public)
+            return made[-1]
+    server.serve(TARGET, shelf, Shelf, {**dict.fromkeys(verbs(Shelf), ("node", "control")), "slow": ("control",)})
+    yield World(shelf, add, server)
+    for transport in (*made, server):
+        await transport.close()
+
+
+async def test_a_call_brings_its_result(world: World) -> None:
+    shelf = await world.ask()
+    assert await shelf.put("a", sizes=(1, 2)) == {"a": 3}
+    assert await shelf.put("b") == {"b": 0}
+
+
+async def test_an_error_is_raised_where_the_call_was_made(world: World) -> None:
+    shelf = await world.ask()
+    with pytest.raises(Conflict) as error:
+        await shelf.fail("known")
+    assert (error.value.message, error.value.field, error.value.type) == ("already there", "name", "ShelfFull")
+
+
+async def test_an_unexpected_error_tells_no_detail(world: World) -> None:
+    with pytest.raises(NacreError) as error:
+        await (await world.ask()).fail("unknown")
+    assert "secret-detail" not in error.value.message
+
+
+async def test_the_sender_is_known_and_may_do_only_what_its_role_may(world: World) -> None:
+    shelf = await world.ask("host-9")
+    assert await shelf.who() == ("host-9", "node")
+    with pytest.raises(Forbidden, match="node"):
+        await shelf.slow(0)
+    assert await (await world.ask("api-1", "control")).slow(0) == 1
+
+
+async def test_a_node_speaks_only_for_itself(world: World) -> None:
+    shelf = await world.ask("host-1")
+    await shelf.report(Report("host-1", 0.5))
+    with pytest.raises(Forbidden, match="host-2"):
+        await shelf.report(Report("host-2", 0.5))
+
+
+async def test_a_cast_arrives_once(world: World) -> None:
+    shelf = await world.ask()
+    for number in range(20):
+        await shelf.poke(number)
+    async with asyncio.timeout(5):
+        while len(world.shelf.poked) < 20:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    assert sorted(world.shelf.poked) == list(range(20))
+
+
+async def test_silence_is_unavailable(world: World) -> None:
+    shelf = await world.ask("api-1", "control", timeout=0.1)
+    with pytest.raises(Unavailable, match=r"0\.1 s"):
+        await shelf.slow(2)
+    assert await shelf.put("still", (1,)) == {"still": 1}
+
+
+async def test_nobody_is_unavailable_at_once(world: World) -> None:
+    transport = await world.add(Peer("host-1", "node"))
+    client = transport.client(Target(topic="node", namespace="node", server="nowhere"))
+    with pytest.raises(Unavailable, match="nowhere"):
+        await stub(Shelf, client).put("a")
+
+
+async def test_versions(world: World) -> None:
+    assert await (await world.ask(version="1.0")).put("old") == {"old": 0}
+    for version in ("1.2", "2.0"):
+        with pytest.raises(NotFound, match=version):
+            await (await world.ask(version=version)).put("new")
+
+
+async def test_a_process_asks_itself_through_the_same_codec(world: World) -> None:
+    shelf = stub(Shelf, world.server.client(TARGET))
+    assert await shelf.who() == ("control", "control")
+    await shelf.poke(1)
+    with pytest.raises(BadRequest):
+        await shelf.put(3)  # type: ignore[arg-type]
+
+
+async def test_many_at_once(world: World) -> None:
+    shelf = await world.ask()
+    answers = await asyncio.gather(*(shelf.put(str(n), (n,)) for n in range(200)))
+    assert answers == [{str(n): n} for n in range(200)]
+
+
+async def test_a_replayed_message_runs_nothing(world: World) -> None:
+    transport = await world.add(Peer("host-1", "node"))
+    client = transport.client(TARGET)
+    args = msgspec.Raw(verbs(Shelf)["put"].pack("a"))
+    request = Request(b"0123456789abcdef", CALL, "shelf", "1.1", "put", args)
+    await client.sender.ask(TARGET, request, 2)
+    with pytest.raises(Unavailable):
+        await client.sender.ask(TARGET, request, 0.2)
+    assert world.shelf.calls == 1
+
+
+def test_an_endpoint_that_lacks_a_verb_is_not_served() -> None:
+    with pytest.raises(TypeError, match="poke"):
+        MemoryTransport().serve(TARGET, object(), Shelf)
+
+
+async def test_an_unknown_key_runs_nothing() -> None:
+    shelf, keys = RealShelf(), new_keys()
+    server = ZmqTransport(Peer("control", "control"), keys, "tcp://127.0.0.1:0")
+    server.serve(TARGET, shelf, Shelf)
+    await server.start()
+    stranger, own = ZmqTransport(Peer("control", "control"), key := new_keys()), Peer("host-1", "node")
+    stranger.route("control", "control", server.address, keys.public)
+    asking = stub(Shelf, stranger.client(TARGET).prepare(timeout=0.3))
+    with pytest.raises(Unavailable):
+        await asking.put("a")
+    assert shelf.calls == 0
+    server.register(key.public, own)
+    patient = stub(Shelf, stranger.client(TARGET).prepare(timeout=5))
+    assert await patient.who() == ("host-1", "node"), "the name comes from the key, not from the sender"
+    server.revoke("host-1")
+    with pytest.raises(Unavailable):
+        await asking.put("a")
+    await stranger.close()
+    await server.close()
+
+
+async def test_a_message_over_the_limit_is_cut_off() -> None:
+    shelf, keys, own = RealShelf(), new_keys(), new_keys()
+    server = ZmqTransport(Peer("control", "control"), keys, "tcp://127.0.0.1:0", Limits(message=1000))
+    server.serve(TARGET, shelf, Shelf)
+    server.register(own.public, Peer("host-1", "node"))
+    await server.start()
+    client = ZmqTransport(Peer("host-1", "node"), own)
+    client.route("control", "control", server.address, keys.public)
+    with pytest.raises(Unavailable):
+        await stub(Shelf, client.client(TARGET).prepare(timeout=0.3)).put("x" * 5000)
+    assert shelf.calls == 0
+    await client.close()
+    await server.close()
+
+
+async def test_a_full_queue_says_so() -> None:
+    own, nobody = new_keys(), new_keys()
+    client = ZmqTransport(Peer("host-1", "node"), own, limits=Limits(queue=5))
+    client.route("control", "control", "tcp://127.0.0.1:9", nobody.public)
+    shelf = stub(Shelf, client.client(TARGET).prepare(timeout=0.2))
+    results = await asyncio.gather(*(shelf.put("a") for _ in range(10)), return_exceptions=True)
+    assert any("full" in str(r) for r in results) and all(isinstance(r, Unavailable) for r in results)
+    await client.close()
+
+
+async def test_casts_survive_a_network_that_loses_doubles_and_reorders() -> None:
+    hub = MemoryHub(faults=Faults(drop=0.3, double=0.3, reorder=0.3, delay=(0.0, 0.002)), seed=7)
+    server, shelf = MemoryTransport(hub), RealShelf()
+    server.serve(TARGET, shelf, Shelf)
+    asking = stub(Shelf, MemoryTransport(hub, me=Peer("host-1", "node")).client(TARGET))
+    for number in range(30):
+        await asking.poke(number)
+    async with asyncio.timeout(20):
+        while len(shelf.poked) < 30:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert sorted(shelf.poked) == list(range(30))
+    assert shelf.poked != sorted(shelf.poked)
+
+
+def test_keys_are_kept_and_kept_secret(tmp_path: Any) -> None:
+    path = tmp_path / "keys" / "control.json"
+    made = load_keys(path)
+    assert load_keys(path) == made and path.stat().st_mode & 0o777 == 0o600
+    assert made.secret not in repr(made)
+    path.chmod(0o644)
+    with pytest.raises(NacreError, match="chmod 600"):
+        load_keys(path)
