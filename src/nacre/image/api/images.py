@@ -1,0 +1,160 @@
+"""/v2/images: one function for one line of the API, between the wire and the service."""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+
+from nacre.base import errors as e
+from nacre.base.web import Reply, Request
+from nacre.image import patches, queries
+from nacre.image.api import views
+from nacre.image.members import Members
+from nacre.image.schemas import check_image
+from nacre.image.service import ImageService
+from nacre.image.uploads import Uploads
+
+IMPORT_METHODS = ("glance-direct",)
+#: Import methods that exist elsewhere: known names get a reason, not "unknown".
+ELSEWHERE = frozenset({"web-download", "copy-image", "glance-download"})
+
+
+class ImagesApi:
+    """Handlers for images and their members."""
+
+    def __init__(self, service: ImageService, uploads: Uploads, members: Members):
+        self._service, self._uploads, self._members = service, uploads, members
+        self._store = service.store.name
+
+    async def create(self, request: Request) -> Reply:
+        image = await self._service.create(request.context, request.body)
+        view = views.image(image, self._store)
+        return Reply(view, 201, {"Location": f"{request.service_url}{view['self']}",
+                                 "OpenStack-image-import-methods": ",".join(IMPORT_METHODS),
+                                 "OpenStack-image-store-ids": self._store})
+
+    async def list(self, request: Request) -> dict[str, Any]:
+        listing = queries.parse(request.query)
+        images, more = await self._service.page(request.context, listing)
+        plain = [(n, v) for n, v in request.query if n != "marker"]
+        answer = {"images": [views.image(i, self._store) for i in images], "schema": "/v2/schemas/images",
+                  "first": "/v2/images" + (f"?{urlencode(plain)}" if plain else "")}
+        if more and images:
+            answer["next"] = f"/v2/images?{urlencode([*plain, ('marker', images[-1].id)])}"
+        return answer
+
+    async def show(self, request: Request) -> dict[str, Any]:
+        return views.image(await self._service.show(request.context, request.params["image_id"]), self._store)
+
+    async def update(self, request: Request) -> dict[str, Any]:
+        kind = (request.headers.get("content-type") or "").partition(";")[0].strip().lower()
+        if kind not in patches.DIALECTS:
+            raise e.UnsupportedMedia(f"The content type must be one of {', '.join(sorted(patches.DIALECTS))}.",
+                                     field="Content-Type")
+        changes = patches.parse(json_body(await request.read()), patches.DIALECTS[kind])
+        image = await self._service.update(request.context, request.params["image_id"], changes)
+        return views.image(image, self._store)
+
+    async def delete(self, request: Request) -> Reply:
+        await self._service.delete(request.context, request.params["image_id"])
+        return Reply(status=204)
+
+    async def deactivate(self, request: Request) -> Reply:
+        await self._service.set_active(request.context, request.params["image_id"], active=False)
+        return Reply(status=204)
+
+    async def reactivate(self, request: Request) -> Reply:
+        await self._service.set_active(request.context, request.params["image_id"], active=True)
+        return Reply(status=204)
+
+    async def add_tag(self, request: Request) -> Reply:
+        tag = request.params["tag"]
+        check_image({"tags": [tag]})
+        await self._service.tag(request.context, request.params["image_id"], tag, present=True)
+        return Reply(status=204)
+
+    async def drop_tag(self, request: Request) -> Reply:
+        await self._service.tag(request.context, request.params["image_id"], request.params["tag"], present=False)
+        return Reply(status=204)
+
+    async def add_member(self, request: Request) -> dict[str, Any]:
+        member = text_field(request.body, "member", 255)
+        return views.member(await self._members.add(request.context, request.params["image_id"], member))
+
+    async def list_members(self, request: Request) -> dict[str, Any]:
+        rows = await self._members.list(request.context, request.params["image_id"])
+        return {"members": [views.member(row) for row in rows], "schema": "/v2/schemas/members"}
+
+    async def show_member(self, request: Request) -> dict[str, Any]:
+        params = request.params
+        return views.member(await self._members.show(request.context, params["image_id"], params["member_id"]))
+
+    async def answer_member(self, request: Request) -> dict[str, Any]:
+        status, params = text_field(request.body, "status", 20), request.params
+        return views.member(await self._members.answer(
+            request.context, params["image_id"], params["member_id"], status))
+
+    async def remove_member(self, request: Request) -> Reply:
+        params = request.params
+        await self._members.remove(request.context, params["image_id"], params["member_id"])
+        return Reply(status=204)
+
+    async def import_(self, request: Request) -> Reply:
+        order = import_order(request.body)
+        await self._uploads.import_staged(request.context, request.params["image_id"], order)
+        return Reply(status=202)
+
+    async def list_tasks(self, request: Request) -> dict[str, Any]:
+        rows = await self._service.tasks(request.context, request.params["image_id"])
+        return {"tasks": [views.task(row) for row in rows]}
+
+
+def create_body(_: Request, body: Any) -> Any:
+    """Checks the body of POST /v2/images."""
+    if not isinstance(body, Mapping):
+        raise e.BadRequest("Body expected in request.")
+    for name in ("direct_url", "self", "file", "schema", "stores"):
+        if name in body:
+            raise e.Forbidden(f"Attribute '{name}' is read-only.", field=name)
+    check_image(body)
+    return body
+
+
+def any_body(_: Request, body: Any) -> Any:
+    """Takes any JSON; the handler looks for what it needs."""
+    return body
+
+
+def text_field(body: Any, name: str, limit: int) -> str:
+    """A required string of a body. Raises BadRequest."""
+    value = body.get(name) if isinstance(body, Mapping) else None
+    if not isinstance(value, str) or not value or len(value) > limit or "\x00" in value:
+        raise e.BadRequest(f"Expected an object with a {name!r} of 1 to {limit} characters.", field=name)
+    return value
+
+
+def import_order(body: Any) -> Mapping[str, Any]:
+    """The body of POST .../import. Raises BadRequest, or NotBuilt for a method that is not offered here."""
+    method = body.get("method") if isinstance(body, Mapping) else None
+    if not isinstance(method, Mapping):
+        raise e.BadRequest("Import request requires a 'method' field.", field="method")
+    name = method.get("name")
+    if not isinstance(name, str):
+        raise e.BadRequest("Import request requires a 'name' field.", field="method/name")
+    if name in ELSEWHERE:
+        raise e.NotBuilt(f"The import method {name!r} is not offered here. Upload the data, or use 'glance-direct'.")
+    if name not in IMPORT_METHODS:
+        raise e.BadRequest(f"Unknown import method name '{name[:64]}'.", field="method/name")
+    for flag in ("all_stores", "all_stores_must_succeed"):
+        if not isinstance(body.get(flag, True), bool):
+            raise e.BadRequest(f"'{flag}' must be boolean value only", field=flag)
+    return dict(body)
+
+
+def json_body(raw: bytes) -> Any:
+    """A parsed body. Raises BadRequest."""
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise e.BadRequest("Malformed request body") from None

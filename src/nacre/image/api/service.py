@@ -1,0 +1,128 @@
+"""The image API: every line of it, and the versions it speaks."""
+
+from typing import Any
+
+from nacre.base import errors as e
+from nacre.base.web import Reply, Request, Route, Service
+from nacre.image.api import views
+from nacre.image.api.data import BadRange, DataApi
+from nacre.image.api.images import IMPORT_METHODS, ImagesApi, any_body, create_body
+from nacre.image.members import Members
+from nacre.image.schemas import DOCUMENTS
+from nacre.image.service import ImageService
+from nacre.image.uploads import Uploads
+
+PREFIX = "/image"
+#: The newest first. 2.8 to 2.13 are those of a site with several stores, 2.14 and 2.16 of one with a cache: not ours.
+VERSIONS = ("2.17", "2.15", "2.9", "2.7", "2.6", "2.5", "2.4", "2.3", "2.2", "2.1", "2.0")
+#: Where this API's statuses differ from the common ones.
+STATUSES: dict[type[e.NacreError], int] = {e.QuotaExceeded: 413, BadRange: 416}
+
+
+def service(images: ImageService, uploads: Uploads, members: Members) -> Service:
+    """The Service to mount under /image."""
+    info = InfoApi(images)
+    routes = [*_image_routes(ImagesApi(images, uploads, members)), *_data_routes(DataApi(uploads)), *info.routes()]
+    return Service("image", PREFIX, routes, views.fault, statuses=STATUSES)
+
+
+def _image_routes(api: ImagesApi) -> list[Route]:
+    one = "/v2/images/{image_id}"
+    return [
+        Route("POST", "/v2/images", api.create, body=create_body),
+        Route("GET", "/v2/images", api.list),
+        Route("GET", one, api.show),
+        Route("PATCH", one, api.update, raw=True),
+        Route("DELETE", one, api.delete),
+        Route("POST", one + "/actions/deactivate", api.deactivate),
+        Route("POST", one + "/actions/reactivate", api.reactivate),
+        Route("PUT", one + "/tags/{tag}", api.add_tag),
+        Route("DELETE", one + "/tags/{tag}", api.drop_tag),
+        Route("GET", one + "/members", api.list_members),
+        Route("POST", one + "/members", api.add_member, body=any_body),
+        Route("GET", one + "/members/{member_id}", api.show_member),
+        Route("PUT", one + "/members/{member_id}", api.answer_member, body=any_body),
+        Route("DELETE", one + "/members/{member_id}", api.remove_member),
+        Route("POST", one + "/import", api.import_, body=any_body),
+        Route("GET", one + "/tasks", api.list_tasks),
+        Route("GET", one + "/locations", _locations),
+        Route("POST", one + "/locations", _locations),
+    ]
+
+
+def _data_routes(api: DataApi) -> list[Route]:
+    return [
+        Route("GET", "/v2/images/{image_id}/file", api.download),
+        Route("PUT", "/v2/images/{image_id}/file", api.upload, raw=True),
+        Route("PUT", "/v2/images/{image_id}/stage", api.stage, raw=True),
+    ]
+
+
+async def _locations(_: Request) -> Reply:
+    raise e.NotBuilt("Image data is kept in this cloud's own store; locations elsewhere are not offered.")
+
+
+class InfoApi:
+    """What the service says of itself: versions, schemas, import methods, stores, tasks."""
+
+    def __init__(self, images: ImageService):
+        self._images = images
+
+    def routes(self) -> list[Route]:
+        """Its lines of the API."""
+        documents = [Route("GET", f"/v2/schemas/{name}", _constant(body)) for name, body in DOCUMENTS.items()]
+        return [
+            Route("GET", "/", self.choices, public=True),
+            Route("GET", "/versions", self.versions, public=True),
+            *documents,
+            Route("GET", "/v2/info/import", self.import_methods),
+            Route("GET", "/v2/info/stores", self.stores),
+            Route("GET", "/v2/info/stores/detail", self.stores_detail),
+            Route("GET", "/v2/tasks", self.tasks),
+            Route("GET", "/v2/tasks/{task_id}", self.task),
+            Route("POST", "/v2/tasks", self.new_task),
+        ]
+
+    async def choices(self, request: Request) -> Reply:
+        return Reply({"versions": _versions(request)}, 300)
+
+    async def versions(self, request: Request) -> Reply:
+        return Reply({"versions": _versions(request)})
+
+    async def import_methods(self, _: Request) -> dict[str, Any]:
+        return {"import-methods": {"description": "Import methods available.", "type": "array",
+                                   "value": list(IMPORT_METHODS)}}
+
+    async def stores(self, _: Request) -> dict[str, Any]:
+        return {"stores": [self._store()]}
+
+    async def stores_detail(self, request: Request) -> dict[str, Any]:
+        self._images.policy.check(request.context, "stores_info_detail", {})
+        return {"stores": [{**self._store(), "type": self._images.store.name, "properties": {}}]}
+
+    async def tasks(self, request: Request) -> dict[str, Any]:
+        rows = await self._images.all_tasks(request.context)
+        brief = [{k: v for k, v in views.task(row).items() if k not in ("input", "result", "message")} for row in rows]
+        return {"tasks": brief, "first": "/v2/tasks", "schema": "/v2/schemas/tasks"}
+
+    async def task(self, request: Request) -> dict[str, Any]:
+        rows = await self._images.all_tasks(request.context, request.params["task_id"])
+        return views.task(rows[0])
+
+    async def new_task(self, request: Request) -> Reply:
+        self._images.policy.check(request.context, "tasks_api_access", {})
+        raise e.BadRequest("Tasks cannot be created here. Upload the data, or stage it and ask for its import.")
+
+    def _store(self) -> dict[str, str]:
+        return {"id": self._images.store.name, "description": "The images' data", "default": "true"}
+
+
+def _versions(request: Request) -> list[dict[str, Any]]:
+    links = [{"rel": "self", "href": f"{request.service_url}/v2/"}]
+    return [{"id": f"v{v}", "status": "SUPPORTED" if i else "CURRENT", "links": links} for i, v in enumerate(VERSIONS)]
+
+
+def _constant(body: Any) -> Any:
+    async def answer(_: Request) -> Any:
+        return body
+    return answer

@@ -1,0 +1,120 @@
+"""Images as values, and the few statements that read and write them."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from nacre.base.context import Context
+from nacre.base.errors import Conflict, NotFound
+from nacre.image.contract import ImageFacts
+from nacre.image.queries import Listing, select, visible
+from nacre.image.tables import image_members, image_properties, image_tags, images
+
+
+class Image(msgspec.Struct, kw_only=True):
+    """One image. `row` has the columns of its table; `member_id` is the caller's project if it is shared with it."""
+
+    row: dict[str, Any]
+    properties: dict[str, str]
+    tags: list[str]
+    member_id: str | None = None
+
+    @property
+    def id(self) -> str:
+        return str(self.row["id"])
+
+    @property
+    def status(self) -> str:
+        return str(self.row["status"])
+
+    @property
+    def target(self) -> dict[str, Any]:
+        """What policy rules ask about. An absent value is one that equals nobody's project."""
+        owner = self.row["owner"] or ""
+        return {"project_id": owner, "owner": owner, "member_id": self.member_id or "",
+                "visibility": self.row["visibility"]}
+
+    def facts(self) -> ImageFacts:
+        """For compute."""
+        names = [n for n in ImageFacts.__struct_fields__ if n != "properties"]
+        return ImageFacts(**{n: self.row[n] for n in names}, properties=dict(self.properties))
+
+
+def load(conn: sa.Connection, context: Context, image_id: str) -> Image:
+    """The image, if the caller may see it. Raises NotFound."""
+    row = conn.execute(sa.select(images).where(images.c.id == image_id, visible(context))).first()
+    if row is None:
+        raise missing(image_id)
+    image = _assemble(conn, [row])[0]
+    if row.visibility == "shared" and row.owner != context.project_id:
+        image.member_id = conn.execute(sa.select(image_members.c.member_id).where(
+            image_members.c.image_id == image_id, image_members.c.member_id == context.project_id)).scalar()
+    return image
+
+
+def load_page(conn: sa.Connection, context: Context, listing: Listing) -> tuple[list[Image], bool]:
+    """A page of images, and whether there are more. Raises NotFound if the marker cannot be seen."""
+    marker = None
+    if listing.marker is not None:
+        marker = conn.execute(sa.select(images).where(images.c.id == listing.marker, visible(context))).first()
+        if marker is None:
+            raise missing(listing.marker)
+    rows = conn.execute(select(listing, context, marker)).all()
+    return _assemble(conn, rows[:listing.limit]), len(rows) > listing.limit
+
+
+def insert(conn: sa.Connection, image: Image) -> None:
+    """A new image. Raises Conflict if the id is taken."""
+    try:
+        conn.execute(sa.insert(images).values(image.row))
+    except sa.exc.IntegrityError:
+        raise Conflict(f"Image ID {image.id} already exists!", field="id") from None
+    replace_properties(conn, image.id, {}, image.properties)
+    replace_tags(conn, image.id, (), image.tags)
+
+
+def replace_properties(conn: sa.Connection, image_id: str, old: Mapping[str, str], new: Mapping[str, str]) -> None:
+    """Writes the difference."""
+    gone = [n for n in old if n not in new or old[n] != new[n]]
+    if gone:
+        conn.execute(sa.delete(image_properties).where(
+            image_properties.c.image_id == image_id, image_properties.c.name.in_(gone)))
+    fresh = [{"image_id": image_id, "name": n, "value": v} for n, v in new.items() if old.get(n) != v or n not in old]
+    if fresh:
+        conn.execute(sa.insert(image_properties), fresh)
+
+
+def replace_tags(conn: sa.Connection, image_id: str, old: Iterable[str], new: Iterable[str]) -> None:
+    """Writes the difference."""
+    had, has = set(old), set(new)
+    if had - has:
+        conn.execute(sa.delete(image_tags).where(image_tags.c.image_id == image_id, image_tags.c.tag.in_(had - has)))
+    if has - had:
+        conn.execute(sa.insert(image_tags), [{"image_id": image_id, "tag": t} for t in sorted(has - had)])
+
+
+def move(conn: sa.Connection, image_id: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Compare and set: True if the image was as `before` says, and is now as `after` says."""
+    where = [images.c[name] == value for name, value in before.items()]
+    return conn.execute(sa.update(images).where(images.c.id == image_id, *where).values(after)).rowcount == 1
+
+
+def missing(image_id: str) -> NotFound:
+    """The error for an image that is not there, or not for this caller."""
+    return NotFound(f"No image found with ID {image_id[:64]}")
+
+
+def _assemble(conn: sa.Connection, rows: Sequence[Any]) -> list[Image]:
+    """The rows with their properties and tags: two more statements, however many rows."""
+    ids = [row.id for row in rows]
+    properties: dict[str, dict[str, str]] = defaultdict(dict)
+    tags: dict[str, list[str]] = defaultdict(list)
+    if ids:
+        for p in conn.execute(sa.select(image_properties).where(image_properties.c.image_id.in_(ids))):
+            properties[p.image_id][p.name] = p.value
+        for t in conn.execute(sa.select(image_tags).where(image_tags.c.image_id.in_(ids)).order_by(image_tags.c.tag)):
+            tags[t.image_id].append(t.tag)
+    return [Image(row=dict(row._mapping), properties=properties[row.id], tags=tags[row.id]) for row in rows]

@@ -1,0 +1,229 @@
+"""Images: registering, finding, changing and deleting them. Their data goes through `uploads.py`."""
+
+import asyncio
+import datetime as dt
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+import sqlalchemy as sa
+
+from nacre.base import errors as e
+from nacre.base.clock import Clock
+from nacre.base.context import Context
+from nacre.base.db import Database
+from nacre.identity.contract import Policy
+from nacre.image import records
+from nacre.image.contract import ImageFacts
+from nacre.image.patches import Change, Draft, check_name
+from nacre.image.queries import Listing
+from nacre.image.records import Image
+from nacre.image.schemas import IMAGE
+from nacre.image.stores import Store
+from nacre.image.tables import image_members, image_properties, image_tags, image_tasks, images
+
+T = TypeVar("T")
+#: Runs a blocking function off the event loop; a simulation runs it in place.
+Runner = Callable[..., Awaitable[Any]]
+
+#: The rule that a visibility needs of whoever sets it.
+VISIBILITY_RULES = {"public": "publicize_image", "community": "communitize_image"}
+HELD = ("active", "deactivated")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits, as Glance has them. Sizes in bytes; None is no limit."""
+
+    worker: str = "control"  # this process's name: at its start it takes back what it was writing
+    max_image_bytes: int = 1 << 40
+    max_project_bytes: int | None = None
+    max_properties: int = 128
+    max_tags: int = 128
+    max_members: int = 128
+
+
+async def inline(function: Callable[..., T], *args: Any) -> T:
+    """The Runner of simulations."""
+    return function(*args)
+
+
+class ImageService:
+    """The images of a cloud. Every verb checks policy; what a caller may not see is NotFound."""
+
+    def __init__(self, db: Database, policy: Policy, store: Store, clock: Clock, settings: Settings | None = None):
+        self.db, self.policy, self.store, self.clock = db, policy, store, clock
+        self.settings = settings or Settings()
+        self.run: Runner = inline if store.name == "memory" else asyncio.to_thread
+
+    # What others ask (contract.Images)
+
+    async def find(self, context: Context, image_id: str) -> ImageFacts:
+        """The image, if `context` may see it. Raises NotFound."""
+        return (await self.show(context, image_id)).facts()
+
+    async def read(self, image_id: str, offset: int, length: int) -> bytes:
+        """A piece of an image's data, for a node. Raises NotFound."""
+        def unit(conn: sa.Connection) -> str | None:
+            return conn.execute(sa.select(images.c.data_key).where(
+                images.c.id == image_id, images.c.status.in_(HELD))).scalar()
+
+        key = await self.db.read(unit)
+        if key is None:
+            raise e.NotFound(f"Image {image_id[:64]} has no data.")
+        data: bytes = await self.run(self.store.read, key, offset, length)
+        return data
+
+    # What users ask
+
+    async def create(self, context: Context, body: Mapping[str, Any]) -> Image:
+        """A new image in state queued. `body` has passed the schema. Raises BadRequest, Conflict, Forbidden."""
+        image = draft_of(context, body, self.now())
+        self._limit(image.properties, image.tags)
+        if not self.policy.allows(context, "add_image", image.target):
+            raise e.Forbidden(f"You are not permitted to create images owned by '{image.row['owner']}'", field="owner")
+        self._check_visibility(context, image)
+        await self.db.run(lambda conn: records.insert(conn, image))
+        return image
+
+    async def show(self, context: Context, image_id: str) -> Image:
+        """One image. Raises NotFound."""
+        image = await self.db.read(lambda conn: records.load(conn, context, image_id))
+        self.allow(context, "get_image", image)
+        return image
+
+    async def page(self, context: Context, listing: Listing) -> tuple[list[Image], bool]:
+        """A page of the images that the caller may see, and whether there are more."""
+        self.policy.check(context, "get_images", {"project_id": context.project_id or ""})
+        return await self.db.read(lambda conn: records.load_page(conn, context, listing))
+
+    async def update(self, context: Context, image_id: str, changes: Sequence[Change]) -> Image:
+        """All changes, or none. Raises NotFound, Forbidden, Conflict, TooLarge."""
+        def unit(conn: sa.Connection) -> Image:
+            image = records.load(conn, context, image_id)
+            self.allow(context, "modify_image", image)
+            draft = Draft(image.row, image.properties, image.tags)
+            for change in changes:
+                draft.apply(change, admin=context.is_admin)
+            changed = Image(row=draft.attributes, properties=draft.properties, tags=draft.tags)
+            self._limit(changed.properties, changed.tags)
+            if changed.row["visibility"] != image.row["visibility"]:
+                self._check_visibility(context, changed)
+            if changes:
+                changed.row["updated_at"] = self.now()
+                conn.execute(sa.update(images).where(images.c.id == image_id).values(
+                    {n: v for n, v in changed.row.items() if v != image.row[n]}))
+                records.replace_properties(conn, image_id, image.properties, changed.properties)
+                records.replace_tags(conn, image_id, image.tags, changed.tags)
+            return changed
+
+        return await self.db.run(unit)
+
+    async def delete(self, context: Context, image_id: str) -> None:
+        """The image and its data are gone. An upload that is under way finds out at its end. Raises Forbidden."""
+        def unit(conn: sa.Connection) -> str | None:
+            image = records.load(conn, context, image_id)
+            self.allow(context, "delete_image", image)
+            if image.row["protected"]:
+                raise e.Forbidden(f"Image {image_id} is protected and cannot be deleted.", field="protected")
+            for table in (image_members, image_properties, image_tags):
+                conn.execute(sa.delete(table).where(table.c.image_id == image_id))
+            conn.execute(sa.delete(images).where(images.c.id == image_id))
+            key: str | None = image.row["data_key"]
+            return key
+
+        key = await self.db.run(unit)
+        if key is not None:
+            await self.run(self.store.delete, key)
+
+    async def tag(self, context: Context, image_id: str, tag: str, *, present: bool) -> None:
+        """Adds a tag, or takes it away. Raises NotFound if there is none to take."""
+        def unit(conn: sa.Connection) -> None:
+            image = records.load(conn, context, image_id)
+            self.allow(context, "modify_image", image)
+            if not present and tag not in image.tags:
+                raise e.NotFound
+            tags = [*image.tags, tag] if present else [t for t in image.tags if t != tag]
+            self._limit({}, list(dict.fromkeys(tags)))
+            records.replace_tags(conn, image_id, image.tags, tags)
+            records.move(conn, image_id, {}, {"updated_at": self.now()})
+
+        await self.db.run(unit)
+
+    async def set_active(self, context: Context, image_id: str, *, active: bool) -> None:
+        """Lets the data be read again, or not any more. Raises Forbidden in any other state."""
+        rule, before, after = ("reactivate", "deactivated", "active") if active else (
+            "deactivate", "active", "deactivated")
+
+        def unit(conn: sa.Connection) -> None:
+            image = records.load(conn, context, image_id)
+            self.allow(context, rule, image)
+            if image.status not in HELD:
+                raise e.Forbidden(f"Not allowed to {rule} image in status '{image.status}'")
+            records.move(conn, image_id, {"status": before}, {"status": after, "updated_at": self.now()})
+
+        await self.db.run(unit)
+
+    async def tasks(self, context: Context, image_id: str) -> list[Mapping[str, Any]]:
+        """The imports of an image, newest first."""
+        await self.show(context, image_id)
+        rows = await self.db.read(lambda conn: conn.execute(sa.select(image_tasks).where(
+            image_tasks.c.image_id == image_id).order_by(image_tasks.c.created_at.desc())).all())
+        return [dict(row._mapping) for row in rows]
+
+    async def all_tasks(self, context: Context, task_id: str | None = None) -> list[Mapping[str, Any]]:
+        """Every import, or the one of that id, for administrators. Raises NotFound."""
+        self.policy.check(context, "tasks_api_access", {})
+        query = sa.select(image_tasks).order_by(image_tasks.c.created_at.desc()).limit(1000)
+        if task_id is not None:
+            query = query.where(image_tasks.c.id == task_id)
+        rows = await self.db.read(lambda conn: conn.execute(query).all())
+        if task_id is not None and not rows:
+            raise e.NotFound(f"Task {task_id[:64]} not found")
+        return [dict(row._mapping) for row in rows]
+
+    # What its own parts ask
+
+    def now(self) -> dt.datetime:
+        """The time as the database keeps it."""
+        return self.clock.now().replace(tzinfo=None)
+
+    def allow(self, context: Context, rule: str, image: Image) -> None:
+        """Raises Forbidden, or NotFound where even that the image exists is none of the caller's business."""
+        if not self.policy.allows(context, rule, image.target):
+            if rule == "get_image" or not self.policy.allows(context, "get_image", image.target):
+                raise records.missing(image.id)
+            raise e.Forbidden(f"You are not authorized to complete {rule} action.")
+
+    def _check_visibility(self, context: Context, image: Image) -> None:
+        if rule := VISIBILITY_RULES.get(image.row["visibility"]):
+            self.policy.check(context, rule, image.target)
+
+    def _limit(self, properties: Mapping[str, str], tags: Sequence[str]) -> None:
+        for what, number, limit in (("properties", len(properties), self.settings.max_properties),
+                                    ("tags", len(tags), self.settings.max_tags)):
+            if number > limit:
+                raise e.TooLarge(f"The limit has been exceeded on the number of allowed image {what}. "
+                                 f"Attempted: {number}, Maximum: {limit}", field=what)
+
+
+def draft_of(context: Context, body: Mapping[str, Any], now: dt.datetime) -> Image:
+    """The image that a request describes. Raises Forbidden for attributes that are not the user's."""
+    for name in body:
+        if name not in IMAGE or name in ("direct_url", "self", "file", "schema", "stores", "status", "checksum", "size",
+                                         "virtual_size", "created_at", "updated_at", "os_hash_algo", "os_hash_value"):
+            check_name(name)
+        if name == "locations":
+            raise e.Forbidden("Locations of image data are not shown or set at this site.", field=name)
+    row = {
+        "id": (body.get("id") or str(uuid.uuid4())).lower(), "name": body.get("name"), "status": "queued",
+        "owner": body.get("owner", context.project_id), "visibility": body.get("visibility", "shared"),
+        "disk_format": body.get("disk_format"), "container_format": body.get("container_format"),
+        "size": None, "virtual_size": None, "checksum": None, "os_hash_algo": None, "os_hash_value": None,
+        "min_disk": body.get("min_disk", 0), "min_ram": body.get("min_ram", 0),
+        "protected": body.get("protected", False), "os_hidden": body.get("os_hidden", False),
+        "data_key": None, "worker": None, "created_at": now, "updated_at": now}
+    return Image(row=row, properties={n: v for n, v in body.items() if n not in IMAGE},
+                 tags=sorted(set(body.get("tags", ()))))
+
+

@@ -1,0 +1,86 @@
+"""An image service of its own for each test: real SQL, real policy rules, a real directory; tokens are names."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+from oslo_config import cfg
+from oslo_policy import policy as oslo
+
+from nacre.base.clock import RealClock
+from nacre.base.context import Context
+from nacre.base.db import Database
+from nacre.base.errors import Forbidden, Unauthenticated
+from nacre.base.web import App
+from nacre.image.api.service import service
+from nacre.image.members import Members
+from nacre.image.policies import POLICIES
+from nacre.image.service import ImageService, Settings
+from nacre.image.stores import FileStore
+from nacre.image.uploads import Uploads
+
+A, B = "a" * 32, "b" * 32
+ROLES = {"admin": ("admin", "manager", "member", "reader"), "member": ("member", "reader"), "reader": ("reader",)}
+
+
+class Rules:
+    """The service's own default rules, asked as an operator's policy file would be."""
+
+    def __init__(self) -> None:
+        self._enforcer = oslo.Enforcer(cfg.ConfigOpts(), use_conf=False)
+        self._enforcer.set_rules(oslo.Rules.from_dict(POLICIES), use_conf=False)
+
+    def allows(self, context: Context, rule: str, target: Mapping[str, Any] | None = None) -> bool:
+        return bool(self._enforcer.enforce(rule, dict(target or {}), {
+            "roles": list(context.roles), "project_id": context.project_id, "user_id": context.user_id}))
+
+    def check(self, context: Context, rule: str, target: Mapping[str, Any] | None = None) -> None:
+        if not self.allows(context, rule, target):
+            raise Forbidden
+
+
+def context_of(token: str) -> Context:
+    """`a-member` is a member of project A."""
+    project, _, role = token.partition("-")
+    if role not in ROLES:
+        raise Unauthenticated
+    return Context(request_id="req-x", user_id=f"user-{token}", project_id={"a": A, "b": B}.get(project, project),
+                   roles=ROLES[role])
+
+
+async def authenticate(token: str) -> Context:
+    return context_of(token)
+
+
+class Cloud:
+    """The service, and clients for it."""
+
+    def __init__(self, directory: Path, database: Database, settings: Settings):
+        self.directory, self.database = directory, database
+        rules = Rules()
+        self.images = ImageService(database, rules, FileStore(directory), RealClock(), settings)
+        self.uploads, self.members = Uploads(self.images), Members(self.images)
+        self.app = App([service(self.images, self.uploads, self.members)],
+                       authenticate, rules.check)
+
+    def client(self, token: str | None) -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://cloud/image",
+                                 headers={"X-Auth-Token": token} if token else {})
+
+    def files(self) -> list[str]:
+        return sorted(p.name for p in self.directory.iterdir())
+
+
+async def register(client: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
+    """A queued image."""
+    reply = await client.post("/v2/images", json={"name": "i", "disk_format": "raw", "container_format": "bare"} | body)
+    assert reply.status_code == 201, reply.text
+    document: dict[str, Any] = reply.json()
+    return document
+
+
+async def send(client: httpx.AsyncClient, image_id: str, data: bytes, to: str = "file") -> httpx.Response:
+    """Its data."""
+    return await client.put(f"/v2/images/{image_id}/{to}", content=data,
+                            headers={"Content-Type": "application/octet-stream"})

@@ -1,0 +1,178 @@
+"""An image from registration to deletion, and the ways that each step may fail."""
+
+import asyncio
+import hashlib
+import os
+
+import httpx
+import pytest
+from image_cloud import A, Cloud, register, send
+
+from nacre.image.service import Settings
+
+V21 = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
+
+
+async def test_register_upload_download_delete(a: httpx.AsyncClient, cloud: Cloud) -> None:
+    image = await register(a, hw_disk_bus="virtio", tags=["x"])
+    assert (image["status"], image["owner"], image["visibility"]) == ("queued", A, "shared")
+    assert image["hw_disk_bus"] == "virtio"
+    empty = await a.get(f"/v2/images/{image['id']}/file")
+    assert (empty.status_code, empty.content) == (204, b"")
+    data = os.urandom(3 << 20)
+    assert (await send(a, image["id"], data)).status_code == 204
+    shown = (await a.get(f"/v2/images/{image['id']}")).json()
+    assert shown["status"] == "active" and shown["size"] == shown["virtual_size"] == len(data)
+    assert shown["checksum"] == hashlib.md5(data).hexdigest()
+    assert (shown["os_hash_algo"], shown["os_hash_value"]) == ("sha512", hashlib.sha512(data).hexdigest())
+    reply = await a.get(f"/v2/images/{image['id']}/file")
+    assert reply.content == data and reply.headers["content-md5"] == shown["checksum"]
+    assert reply.headers["content-type"] == "application/octet-stream"
+    assert await cloud.images.read(image["id"], 10, 20) == data[10:30]
+    again = await send(a, image["id"], b"other")
+    assert again.status_code == 409
+    assert (await a.delete(f"/v2/images/{image['id']}")).status_code == 204
+    assert (await a.get(f"/v2/images/{image['id']}")).status_code == 404
+    assert cloud.files() == []
+
+
+@pytest.mark.parametrize(("asked", "status", "said", "piece"), [
+    ("bytes=0-4", 206, "bytes 0-4/10", b"01234"), ("bytes=5-", 206, "bytes 5-9/10", b"56789"),
+    ("bytes=-3", 206, "bytes 7-9/10", b"789"), ("bytes=3-99", 206, "bytes 3-9/10", b"3456789"),
+    ("bytes=10-", 416, None, None), ("octets=1-2", 416, None, None), ("bytes=-", 416, None, None)])
+async def test_ranges(a: httpx.AsyncClient, asked: str, status: int, said: str | None, piece: bytes | None) -> None:
+    image = await register(a)
+    await send(a, image["id"], b"0123456789")
+    reply = await a.get(f"/v2/images/{image['id']}/file", headers={"Range": asked})
+    assert reply.status_code == status
+    if piece is not None:
+        assert reply.content == piece and reply.headers["content-range"] == said
+
+
+async def test_protected_images_stay(a: httpx.AsyncClient) -> None:
+    image = await register(a, protected=True)
+    assert (await a.delete(f"/v2/images/{image['id']}")).status_code == 403
+    change = [{"op": "replace", "path": "/protected", "value": False}]
+    assert (await a.patch(f"/v2/images/{image['id']}", json=change, headers=V21)).status_code == 200
+    assert (await a.delete(f"/v2/images/{image['id']}")).status_code == 204
+
+
+async def test_deactivated_data_is_kept_from_users(a: httpx.AsyncClient, admin: httpx.AsyncClient) -> None:
+    image = await register(a)
+    path = f"/v2/images/{image['id']}"
+    assert (await a.post(f"{path}/actions/deactivate")).status_code == 403
+    await send(a, image["id"], b"data")
+    assert (await a.post(f"{path}/actions/deactivate")).status_code == 204
+    assert (await a.get(path)).json()["status"] == "deactivated"
+    assert (await a.get(f"{path}/file")).status_code == 403
+    assert (await admin.get(f"{path}/file")).content == b"data"
+    assert (await a.post(f"{path}/actions/reactivate")).status_code == 204
+    assert (await a.get(f"{path}/file")).content == b"data"
+
+
+async def test_formats_must_be_known_before_data(a: httpx.AsyncClient, cloud: Cloud) -> None:
+    image = (await a.post("/v2/images", json={"name": "bare"})).json()
+    assert (await send(a, image["id"], b"data")).status_code == 400
+    assert (await a.get(f"/v2/images/{image['id']}")).json()["status"] == "queued"
+    wrong = await a.put(f"/v2/images/{image['id']}/file", content=b"x", headers={"Content-Type": "text/plain"})
+    assert wrong.status_code == 415 and cloud.files() == []
+
+
+async def test_stage_and_import(a: httpx.AsyncClient, cloud: Cloud) -> None:
+    image = await register(a)
+    path = f"/v2/images/{image['id']}"
+    order = {"method": {"name": "glance-direct"}}
+    assert (await a.post(f"{path}/import", json=order)).status_code == 409
+    assert (await send(a, image["id"], b"staged data", to="stage")).status_code == 204
+    assert (await a.get(path)).json()["status"] == "uploading"
+    reply = await a.post(f"{path}/import", json=order)
+    assert reply.status_code == 202
+    await cloud.uploads.close()
+    shown = (await a.get(path)).json()
+    assert shown["status"] == "active" and shown["size"] == 11
+    assert (await a.get(f"{path}/file")).content == b"staged data"
+    task = (await a.get(f"{path}/tasks")).json()["tasks"][0]
+    assert task["status"] == "success" and task["request_id"] == reply.headers["x-openstack-request-id"]
+    assert task["input"]["import_req"] == order and len(cloud.files()) == 1
+
+
+async def test_an_import_of_bad_data_goes_back_to_queued(a: httpx.AsyncClient, cloud: Cloud) -> None:
+    image = await register(a, disk_format="qcow2")
+    await send(a, image["id"], b"this is no qcow2", to="stage")
+    await a.post(f"/v2/images/{image['id']}/import", json={"method": {"name": "glance-direct"}})
+    await cloud.uploads.close()
+    assert (await a.get(f"/v2/images/{image['id']}")).json()["status"] == "queued"
+    task = (await a.get(f"/v2/images/{image['id']}/tasks")).json()["tasks"][0]
+    assert task["status"] == "failure" and "qcow2" in task["message"] and cloud.files() == []
+
+
+@pytest.mark.parametrize(("body", "status"), [
+    ({}, 400), ({"method": 1}, 400), ({"method": {"name": "nonsense"}}, 400),
+    ({"method": {"name": "web-download"}}, 501),
+    ({"method": {"name": "glance-direct"}, "all_stores": "yes"}, 400)])
+async def test_imports_that_are_not_offered(a: httpx.AsyncClient, body: object, status: int) -> None:
+    image = await register(a)
+    assert (await a.post(f"/v2/images/{image['id']}/import", json=body)).status_code == status
+
+
+async def test_a_delete_during_the_upload_wins(a: httpx.AsyncClient, cloud: Cloud) -> None:
+    image = await register(a)
+    seen = asyncio.Event()
+    gone = asyncio.Event()
+
+    async def slow():  # type: ignore[no-untyped-def]
+        yield b"first"
+        seen.set()
+        await gone.wait()
+        yield b"second"
+
+    upload = asyncio.create_task(a.put(f"/v2/images/{image['id']}/file", content=slow(),
+                                       headers={"Content-Type": "application/octet-stream"}))
+    gone_soon = asyncio.create_task(a.delete(f"/v2/images/{image['id']}"))
+    assert (await gone_soon).status_code in (204, 404)
+    gone.set()
+    assert (await upload).status_code in (404, 410)
+    assert cloud.files() == []
+
+
+class TestSmall:
+    """A site with tight limits."""
+
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return Settings(max_image_bytes=100, max_properties=2, max_tags=2, max_members=1, max_project_bytes=150)
+
+    async def test_too_large(self, a: httpx.AsyncClient, cloud: Cloud) -> None:
+        image = await register(a)
+        assert (await send(a, image["id"], b"x" * 101)).status_code == 413
+        assert (await a.get(f"/v2/images/{image['id']}")).json()["status"] == "queued" and cloud.files() == []
+        assert (await send(a, image["id"], b"x" * 100)).status_code == 204
+        other = await register(a)
+        assert (await send(a, other["id"], b"x" * 100)).status_code == 204
+        third = await register(a)
+        assert (await send(a, third["id"], b"x")).status_code == 413
+
+    async def test_too_many(self, a: httpx.AsyncClient) -> None:
+        assert (await a.post("/v2/images", json={"a": "1", "b": "2", "c": "3"})).status_code == 413
+        image = await register(a, tags=["1", "2"])
+        assert (await a.put(f"/v2/images/{image['id']}/tags/3")).status_code == 413
+        assert (await a.put(f"/v2/images/{image['id']}/tags/2")).status_code == 204
+        assert (await a.post(f"/v2/images/{image['id']}/members", json={"member": "p"})).status_code == 200
+        assert (await a.post(f"/v2/images/{image['id']}/members", json={"member": "q"})).status_code == 413
+
+
+async def test_a_restart_takes_back_what_was_being_written(a: httpx.AsyncClient, cloud: Cloud) -> None:
+    kept = await register(a)
+    await send(a, kept["id"], b"kept")
+    image = await register(a)
+    from image_cloud import context_of
+
+    from nacre.image.records import load
+    await cloud.uploads._begin(context_of("a-member"), image["id"], "upload_image", "saving")
+    row = await cloud.database.read(lambda conn: load(conn, context_of("a-member"), image["id"]))
+    (cloud.directory / (row.row["data_key"] + ".part")).write_bytes(b"half")
+    (cloud.directory / "foreign").write_bytes(b"not ours")
+    await cloud.uploads.recover()
+    assert (await a.get(f"/v2/images/{image['id']}")).json()["status"] == "queued"
+    assert len(cloud.files()) == 2 and "foreign" in cloud.files()
+    assert (await a.get(f"/v2/images/{kept['id']}/file")).content == b"kept"
