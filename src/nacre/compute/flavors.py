@@ -105,7 +105,8 @@ class Flavors:
         """An empty id gets a UUID. Raises Conflict where the name or the id is taken."""
         if not flavor.id:
             flavor = msgspec.structs.replace(flavor, id=str(uuid.uuid4()))
-        values = {**msgspec.structs.asdict(flavor), "created_at": self._clock.now().astimezone(UTC).replace(tzinfo=None)}
+        now = self._clock.now().astimezone(UTC).replace(tzinfo=None)
+        values = {**msgspec.structs.asdict(flavor), "created_at": now}
 
         def unit(c: sa.Connection) -> None:
             same = c.execute(sa.select(flavors.c.id, flavors.c.name).where(

@@ -91,7 +91,7 @@ class KeyPairs:
         private, public = await asyncio.to_thread(generate)
         return await self.add(user_id, name, kind, public, limit), private
 
-    async def add(self, user_id: str, name: str, kind: str, public_key: str, limit: int) -> KeyPair:  # noqa: PLR0913
+    async def add(self, user_id: str, name: str, kind: str, public_key: str, limit: int) -> KeyPair:
         """Keeps a public key that the user made. Raises BadRequest, Conflict, QuotaExceeded."""
         pair = KeyPair(user_id=user_id, name=name, type=kind, fingerprint=fingerprint(public_key, kind),
                        public_key=public_key, created_at=self._clock.now().astimezone(UTC).replace(tzinfo=None))

@@ -25,7 +25,8 @@ def limits_of(connection: sa.Connection, project_id: str | None, user_id: str = 
     class's, else the built-in ones."""
     found = dict(defaults)
     levels = [("", ""), (project_id or "", ""), (project_id or "", user_id)]
-    rows = connection.execute(sa.select(quota_limits).where(quota_limits.c.project_id.in_({p for p, _ in levels}))).all()
+    projects = {project for project, _ in levels}
+    rows = connection.execute(sa.select(quota_limits).where(quota_limits.c.project_id.in_(projects))).all()
     stored = {(row.project_id, row.user_id, row.resource): row.hard_limit for row in rows}
     for project, user in dict.fromkeys(levels):
         found.update({name: stored[project, user, name] for name in found if (project, user, name) in stored})

@@ -90,7 +90,7 @@ class FlavorRoutes:
             rxtx_factor=float(given.get("rxtx_factor", 1.0)), description=given.get("description"),
             is_public=t.as_bool(given.get("os-flavor-access:is_public", True)))
         if flavor.rxtx_factor <= 0:
-            raise BadRequest("Invalid input for field/attribute rxtx_factor. Value: 0. 'rxtx_factor' must be more than 0",
+            raise BadRequest("Invalid input for field/attribute rxtx_factor. Value: 0. It must be more than 0.",
                              field="rxtx_factor")
         return self._one(request, await self._flavors.create(flavor))
 

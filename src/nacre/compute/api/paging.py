@@ -16,7 +16,8 @@ def limit_and_marker(request: Request) -> tuple[int, str | None]:
     if text is None or text == "":
         return MAX_LIMIT, request.one("marker")
     if not text.isascii() or not text.isdigit():
-        raise BadRequest("limit param must be an integer" if not text.startswith("-") else "limit param must be positive",
+        negative = text.startswith("-")
+        raise BadRequest("limit param must be positive" if negative else "limit param must be an integer",
                          field="limit")
     return min(int(text[:9]), MAX_LIMIT), request.one("marker")
 

@@ -5,7 +5,6 @@ version are dropped there, so that they are refused as unknown. `Since({1: a, 37
 """
 
 import base64
-import binascii
 import ipaddress
 import re
 import unicodedata
@@ -21,7 +20,7 @@ from nacre.base.errors import BadRequest
 from nacre.base.web import Request, Version
 from nacre.compute.api.microversions import known
 
-JsonSchema = Mapping[str, Any]
+JsonSchema = Any
 
 
 class Since:
@@ -56,7 +55,8 @@ class Schema:
         if validator.is_valid(value):
             return
         error = min(validator.iter_errors(value), key=lambda found: len(found.instance_path))
-        raise BadRequest(self._message(error, _part(value, error.instance_path)), field=".".join(str(p) for p in error.instance_path) or None)
+        path = error.instance_path
+        raise BadRequest(self._message(error, _part(value, path)), field=".".join(str(p) for p in path) or None)
 
     def _message(self, error: Any, part: Any) -> str:
         kind = error.kind.as_dict()
@@ -79,7 +79,8 @@ class Query(Schema):
     def __init__(self, noun: str, names: Mapping[str, JsonSchema], *, strict_from: int = 75):
         fields = {name: {"type": "array", "items": schema} for name, schema in names.items()}
         loose = {"type": "object", "noun": noun, "properties": fields}
-        super().__init__(Since({1: loose, strict_from: {**loose, "additionalProperties": False}}))  # type: ignore[arg-type]
+        strict = {**loose, "additionalProperties": False}
+        super().__init__(Since({1: loose, strict_from: strict}))
 
     def __call__(self, request: Request, value: Any) -> Any:
         found: dict[str, list[str]] = {}
@@ -165,11 +166,11 @@ def is_uuid(text: str) -> bool:
         return False
 
 
-def _tries(reader: Any, *errors: type[Exception]) -> Any:
+def _tries(reader: Any, error: type[Exception] = ValueError) -> Any:
     def check(text: str) -> bool:
         try:
             reader(text)
-        except errors or (ValueError,):
+        except error:
             return False
         return True
     return check
@@ -206,7 +207,7 @@ FORMATS = {
     "ipv4": _tries(ipaddress.IPv4Address),
     "ipv6": _tries(ipaddress.IPv6Address),
     "cidr": lambda text: "/" in text and _tries(lambda t: ipaddress.ip_network(t, strict=False))(text),
-    "base64": _tries(lambda text: base64.b64decode("".join(text.split()), validate=True), binascii.Error, ValueError),
+    "base64": _tries(lambda text: base64.b64decode("".join(text.split()), validate=True)),
     "date-time": _tries(parse_time),
     "regex": _regex,
     "int32": _int32,

@@ -1,0 +1,1 @@
+"""What administrators see of the hosts: services, hypervisors, aggregates, availability zones."""

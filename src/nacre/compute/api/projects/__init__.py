@@ -1,0 +1,1 @@
+"""What a project may have and has: limits, quotas, usage, server groups."""

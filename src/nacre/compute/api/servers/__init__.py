@@ -1,0 +1,1 @@
+"""/servers: everything about servers and what belongs to one."""
