@@ -1,0 +1,122 @@
+"""The attribute table of a resource, and what follows from it: parsing, policy per attribute, rendering."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nacre.base.context import Context
+from nacre.base.errors import BadRequest
+from nacre.network.api import checks
+
+Row = dict[str, Any]
+
+
+class _Unset:
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+#: No default: the attribute is absent when the client does not send it.
+UNSET: Final = _Unset()
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One line of a table. post, put: may be given on create, on update. guard: setting it asks the rule
+    `create_<resource>:<name>`. secret: seeing it asks `get_<resource>:<name>`."""
+
+    name: str
+    check: checks.Check = checks.anything
+    post: bool = False
+    put: bool = False
+    default: Any = UNSET
+    required: bool = False
+    guard: bool = False
+    secret: bool = False
+    visible: bool = True
+    filter: bool = True
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A resource's names and its attributes. alias: the plural's spelling in URLs."""
+
+    name: str
+    plural: str
+    attributes: Mapping[str, Attribute]
+
+    @property
+    def path(self) -> str:
+        return self.plural.replace("_", "-")
+
+    def parse_create(self, raw: Mapping[str, Any], context: Context) -> Row:
+        """What a POST asks for, checked, with defaults. Raises BadRequest naming the attribute."""
+        given = self._known(raw, context)
+        data: Row = {}
+        for name, attribute in self.attributes.items():
+            if name in given:
+                if not attribute.post:
+                    raise BadRequest(f"Attribute '{name}' not allowed in POST", field=name, type="HTTPBadRequest")
+                data[name] = _checked(attribute, given[name])
+            elif attribute.required:
+                raise BadRequest(f"Failed to parse request. Required attribute '{name}' not specified", field=name,
+                                 type="HTTPBadRequest")
+            elif attribute.post and attribute.default is not UNSET:
+                default = attribute.default
+                data[name] = list(default) if isinstance(default, list) else default
+        data.setdefault("project_id", context.project_id or "")
+        return data
+
+    def parse_update(self, raw: Mapping[str, Any], context: Context) -> Row:
+        """What a PUT changes, checked. Raises BadRequest naming the attribute."""
+        given = self._known(raw, context)
+        for name in given:
+            if not self.attributes[name].put:
+                raise BadRequest(f"Cannot update read-only attribute {name}", field=name, type="HTTPBadRequest")
+        return {name: _checked(self.attributes[name], value) for name, value in given.items()}
+
+    def _known(self, raw: Mapping[str, Any], context: Context) -> Row:
+        given = dict(raw)
+        if "tenant_id" in given:
+            tenant = given.pop("tenant_id")
+            if given.setdefault("project_id", tenant) != tenant:
+                raise BadRequest("'project_id' and 'tenant_id' do not match", field="tenant_id", type="HTTPBadRequest")
+        if unknown := [name for name in given if name not in self.attributes]:
+            raise BadRequest(f"Unrecognized attribute(s) '{', '.join(unknown)[:500]}'", field=unknown[0],
+                             type="HTTPBadRequest")
+        return given
+
+    def guarded(self, raw: Mapping[str, Any]) -> list[str]:
+        """The attributes of a body whose setting needs a policy rule of its own."""
+        return [name for name in raw if name in self.attributes and self.attributes[name].guard]
+
+    def secrets(self) -> list[str]:
+        return [a.name for a in self.attributes.values() if a.secret]
+
+
+def _checked(attribute: Attribute, value: Any) -> Any:
+    try:
+        return attribute.check(value)
+    except ValueError as error:
+        raise BadRequest(f"Invalid input for {attribute.name}. Reason: {error}.", field=attribute.name,
+                         type="HTTPBadRequest") from None
+
+
+def standard(*, named: bool = True) -> list[Attribute]:
+    """The attributes that every resource has. Times and revision are kept by the service."""
+    attributes = [
+        Attribute("id"),
+        Attribute("name", checks.name, post=True, put=True, default=""),
+        Attribute("project_id", checks.text(64), post=True),
+        Attribute("tenant_id"),
+        Attribute("description", checks.text(255), post=True, put=True, default=""),
+        Attribute("created_at"), Attribute("updated_at"), Attribute("revision_number"),
+        Attribute("tags", checks.tags, post=True, default=[]),
+    ]
+    return [a for a in attributes if named or a.name != "name"]
+
+
+def resource(name: str, plural: str, attributes: Iterable[Attribute], *, named: bool = True) -> Resource:
+    """A resource with the standard attributes; later lines of the same name replace earlier ones."""
+    table = {a.name: a for a in [*standard(named=named), *attributes]}
+    return Resource(name, plural, table)

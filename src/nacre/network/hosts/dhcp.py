@@ -1,0 +1,53 @@
+"""The one distributed DHCP port of a network: the same MAC and addresses on every host."""
+
+import sqlalchemy as sa
+
+from nacre.network import ipam
+from nacre.network import tables as t
+from nacre.network.extensions import addresses
+from nacre.network.work import Row, Work
+
+OWNER = "network:dhcp"
+
+
+def port_of(work: Work, network_id: str) -> Row | None:
+    """The network's DHCP port, if it has one."""
+    return work.row(sa.select(t.ports).where(t.ports.c.network_id == network_id, t.ports.c.device_owner == OWNER))
+
+
+def ensure(work: Work, network_id: str) -> None:
+    """The network has its DHCP port if one of its subnets wants DHCP."""
+    if port_of(work, network_id) is None and _subnets(work, network_id):
+        network = work.row(sa.select(t.networks).where(t.networks.c.id == network_id))
+        if network is not None:
+            work.insert(t.ports, {
+                **work.new({"project_id": network["project_id"]}), "name": "", "network_id": network_id,
+                "mac_address": ipam.new_mac(work.rng), "admin_state_up": True, "status": "ACTIVE",
+                "device_id": f"dhcp-distributed-{network_id}", "device_owner": OWNER, "port_security_enabled": False,
+                "allowed_address_pairs": [], "extra_dhcp_opts": [], "dns_name": "", "host": "", "vnic_type": "normal",
+                "vif_type": "distributed", "vif_details": {}, "profile": {}, "preserve": False, "device_tag": None,
+                "position": 0})
+    sync(work, network_id)
+
+
+def sync(work: Work, network_id: str) -> None:
+    """The DHCP port (where there is one) has an address in each subnet that wants DHCP, and in no other."""
+    port = port_of(work, network_id)
+    if port is None:
+        return
+    a = t.addresses.c
+    has = set(work.conn.execute(sa.select(a.subnet_id).where(a.port_id == port["id"])).scalars())
+    wants = {s["id"]: s for s in _subnets(work, network_id)}
+    if gone := has - set(wants):
+        work.conn.execute(sa.delete(t.addresses).where(a.port_id == port["id"], a.subnet_id.in_(gone)))
+    for subnet_id in set(wants) - has:
+        subnet = wants[subnet_id]
+        address = ipam.eui64(subnet["cidr"], port["mac_address"]) if ipam.is_auto(subnet) else addresses.take(
+            work, subnet, set())
+        if address:  # a full subnet goes without DHCP rather than without ports
+            work.insert(t.addresses, {"port_id": port["id"], "subnet_id": subnet_id, "ip_address": address,
+                                      "position": 0})
+
+
+def _subnets(work: Work, network_id: str) -> list[Row]:
+    return work.rows(sa.select(t.subnets).where(t.subnets.c.network_id == network_id, t.subnets.c.enable_dhcp))

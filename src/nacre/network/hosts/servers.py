@@ -1,0 +1,226 @@
+"""The ports of servers: what was asked for becomes ports, bound to a host, and goes again (FLOW B6)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from nacre.base.errors import BadRequest, Forbidden, NotFound
+from nacre.network import networks, ports, security_groups
+from nacre.network import tables as t
+from nacre.network.api import checks
+from nacre.network.contract import AddressPair, FixedIp, NetworkRequest, PortFacts, PortsOrder
+from nacre.network.hosts import bindings, dhcp
+from nacre.network.work import Row, Work, conflict, missing
+
+
+@dataclass(frozen=True)
+class Interface:
+    """One interface of the order, looked up: on a network, or a port that the user brought."""
+
+    request: NetworkRequest
+    network: Row
+    port: Row | None = None
+
+
+def resolve(work: Work, order: PortsOrder) -> list[Interface]:
+    """The order's interfaces. Changes nothing; raises BadRequest, NotFound, Conflict, Forbidden."""
+    if order.requests is None:
+        return _automatic(work)
+    found = [_one(work, order, request) for request in order.requests]
+    brought = [i.port["id"] for i in found if i.port]
+    if len(brought) != len(set(brought)):
+        raise conflict("PortInUse", f"Port {brought[0]} is still in use.")
+    group_ids(work, order)
+    return found
+
+
+def _automatic(work: Work) -> list[Interface]:
+    n = t.networks.c
+    shared = networks.granted("network", work.context.project_id, networks.SHARED)
+    rows = work.rows(sa.select(t.networks).where(
+        sa.or_(n.project_id == work.context.project_id, n.id.in_(shared)), n.external.is_(False)).limit(2))
+    if len(rows) > 1:
+        raise conflict("NetworkAmbiguous",
+                       "Multiple possible networks found, use a Network ID to be more specific.")
+    return [Interface(NetworkRequest(network_id=r["id"]), r) for r in rows]
+
+
+def _one(work: Work, order: PortsOrder, request: NetworkRequest) -> Interface:
+    if request.port_id:
+        row = next(iter(work.rows(sa.select(t.ports).where(t.ports.c.id == request.port_id,
+                                                           ports._visible(work)))), None)
+        if row is None:
+            raise missing("port", request.port_id)
+        if row["device_id"] and row["device_id"] != order.server_id:
+            raise conflict("PortInUse", f"Port {row['id']} is still in use.")
+        fixed = work.row(sa.select(t.addresses.c.ip_address).where(t.addresses.c.port_id == row["id"]).limit(1))
+        if fixed is None:
+            raise BadRequest(f"Port {row['id']} requires a FixedIP in order to be used.", type="PortRequiresFixedIP")
+        return Interface(request, networks.get(work, row["network_id"]), row)
+    network = networks.get(work, request.network_id or "")
+    if network["external"] and not work.context.is_admin and network["project_id"] != work.context.project_id:
+        shared = networks.granted("network", work.context.project_id, networks.SHARED)
+        if network["id"] not in set(work.conn.execute(shared).scalars()):
+            raise Forbidden(f"It is not allowed to create an interface on external network {network['id']}",
+                            type="ExternalNetworkAttachForbidden")
+    subnets = work.rows(sa.select(t.subnets.c.cidr).where(t.subnets.c.network_id == network["id"]))
+    if not subnets:
+        raise BadRequest(f"Network {network['id']} requires a subnet in order to boot instances on.",
+                         type="NetworkRequiresSubnet")
+    if request.fixed_ip:
+        _check_fixed(work, network["id"], request.fixed_ip)
+    return Interface(request, network)
+
+
+def _check_fixed(work: Work, network_id: str, address: str) -> None:
+    try:
+        address = checks.ip(address)
+    except ValueError:
+        raise BadRequest(f"Fixed IP {address} is not a valid IP address.", field="fixed_ip") from None
+    taken = work.row(sa.select(t.addresses.c.port_id).join(
+        t.subnets, t.subnets.c.id == t.addresses.c.subnet_id).where(
+            t.subnets.c.network_id == network_id, t.addresses.c.ip_address == address))
+    if taken:
+        raise BadRequest(f"Fixed IP address {address} is already in use on instance network {network_id}.",
+                         field="fixed_ip", type="FixedIpAlreadyInUse")
+
+
+def group_ids(work: Work, order: PortsOrder) -> list[str] | None:
+    """The ids of the order's security groups (given by name or id). None: none were named."""
+    if not order.security_groups:
+        return None
+    rows = work.rows(sa.select(t.security_groups.c.id, t.security_groups.c.name).where(
+        security_groups._may_use(work), sa.or_(t.security_groups.c.name.in_(order.security_groups),
+                                               t.security_groups.c.id.in_(order.security_groups)),
+        t.security_groups.c.project_id == work.context.project_id))
+    found = []
+    for wanted in dict.fromkeys(order.security_groups):
+        fitting = [r["id"] for r in rows if r["id"] == wanted] or [r["id"] for r in rows if r["name"] == wanted]
+        if len(fitting) > 1:
+            raise conflict("NoUniqueMatch", f"Multiple security_group matches found for name '{wanted}', use an ID to "
+                           "be more specific.")
+        if not fitting and wanted != "default":
+            raise NotFound(f"Security group {wanted} not found.", type="SecurityGroupNotFound")
+        found += fitting or [""]  # "": the default group, which is made when the ports are
+    return found
+
+
+def check(work: Work, order: PortsOrder, count: int) -> None:
+    """As the contract's `check`."""
+    interfaces = resolve(work, order)
+    made = sum(1 for i in interfaces if i.port is None)
+    if len(interfaces) != made and count > 1:
+        raise BadRequest("Unable to launch multiple instances with a single configured port ID. Please launch your "
+                         "instance one by one with different ports.", type="MultiplePortsNotApplicable")
+    if made and work.context.project_id:
+        work.room("port", work.context.project_id, made * count)
+
+
+def allocate(work: Work, order: PortsOrder) -> tuple[PortFacts, ...]:
+    """As the contract's `allocate`: one transaction for all the server's ports."""
+    if there := of_servers(work, [order.server_id]).get(order.server_id):
+        return there
+    interfaces = resolve(work, order)
+    groups = group_ids(work, order)
+    project = work.context.project_id or ""
+    made = sum(1 for i in interfaces if i.port is None)
+    if made:
+        work.room("port", project, made)
+    if groups is not None:
+        groups = [g or security_groups.ensure_default(work, project) for g in groups]
+    for position, interface in enumerate(interfaces):
+        if interface.port:
+            _adopt(work, order, interface, position)
+        else:
+            _create(work, order, interface, groups, position)
+    return of_servers(work, [order.server_id]).get(order.server_id, ())
+
+
+def _adopt(work: Work, order: PortsOrder, interface: Interface, position: int) -> None:
+    assert interface.port is not None
+    work.change(t.ports, interface.port["id"], {
+        "device_id": order.server_id, "device_owner": f"compute:{order.availability_zone}", "preserve": True,
+        "position": position, "device_tag": interface.request.tag,
+        "dns_name": interface.port["dns_name"] or _dns(order.hostname)})
+
+
+def _create(work: Work, order: PortsOrder, interface: Interface, groups: list[str] | None, position: int) -> None:
+    network = interface.network
+    data = ports.defaults() | {
+        "project_id": work.context.project_id or "", "device_id": order.server_id, "position": position,
+        "device_owner": f"compute:{order.availability_zone}", "device_tag": interface.request.tag,
+        "dns_name": _dns(order.hostname)}
+    if interface.request.fixed_ip:
+        data["fixed_ips"] = [{"ip_address": checks.ip(interface.request.fixed_ip)}]
+    if groups is not None and network["port_security_enabled"]:
+        data["security_groups"] = groups
+    ports.insert(work, network, data)
+
+
+def _dns(hostname: str) -> str:
+    try:
+        return str(checks.dns_host(hostname))[:63]
+    except ValueError:
+        return ""
+
+
+def _of_server(work: Work, server_id: str) -> list[Row]:
+    return work.rows(sa.select(t.ports).where(
+        t.ports.c.device_id == server_id, t.ports.c.device_owner.like("compute:%")).order_by(t.ports.c.position))
+
+
+def bind(work: Work, server_id: str, host: str) -> tuple[tuple[PortFacts, ...], list[str]]:
+    """The server's ports on the host, and the ids of those that nothing binds there."""
+    rows = _of_server(work, server_id)
+    todo = [r for r in rows if r["host"] != host or r["vif_type"] in ("unbound", "binding_failed")]
+    failed = bindings.bind_or_mark(work, todo, host) if todo else []
+    for network_id in {r["network_id"] for r in todo}:
+        dhcp.ensure(work, network_id)
+    return facts(work, rows), failed
+
+
+def unbind(work: Work, server_id: str, host: str) -> None:
+    """As the contract's `unbind`."""
+    bindings.clear(work, [r for r in _of_server(work, server_id) if r["host"] == host])
+
+
+def deallocate(work: Work, server_id: str) -> None:
+    """As the contract's `deallocate`."""
+    rows = _of_server(work, server_id)
+    ports.drop(work, [r["id"] for r in rows if not r["preserve"]])
+    kept = [r for r in rows if r["preserve"]]
+    bindings.clear(work, kept)
+    for row in kept:
+        work.change(t.ports, row["id"], {"device_id": "", "device_owner": "", "preserve": False, "position": 0,
+                                         "device_tag": None})
+
+
+def of_servers(work: Work, server_ids: Sequence[str]) -> dict[str, tuple[PortFacts, ...]]:
+    """server id -> its ports in their order, in four statements for any number of servers."""
+    rows = work.rows(sa.select(t.ports).where(
+        t.ports.c.device_id.in_(server_ids), t.ports.c.device_owner.like("compute:%")).order_by(t.ports.c.position))
+    found: dict[str, tuple[PortFacts, ...]] = {}
+    for port in facts(work, rows):
+        found[port.device_id] = (*found.get(port.device_id, ()), port)
+    return found
+
+
+def facts(work: Work, rows: Sequence[Row]) -> tuple[PortFacts, ...]:
+    """The contract's view of these ports, in their order."""
+    fixed, groups = ports.parts(work, rows)
+    ids = {r["network_id"] for r in rows}
+    nets = {n["id"]: n for n in work.rows(sa.select(
+        t.networks.c.id, t.networks.c.name, t.networks.c.admin_state_up).where(t.networks.c.id.in_(ids)))} if ids else {}
+    return tuple(PortFacts(
+        id=r["id"], name=r["name"], project_id=r["project_id"], network_id=r["network_id"],
+        network_name=nets[r["network_id"]]["name"], device_id=r["device_id"], mac_address=r["mac_address"],
+        fixed_ips=tuple(FixedIp(subnet_id=s, ip_address=a) for s, a in fixed[r["id"]]),
+        admin_state_up=r["admin_state_up"] and nets[r["network_id"]]["admin_state_up"],
+        port_security=r["port_security_enabled"], security_groups=tuple(groups[r["id"]]),
+        allowed_pairs=tuple(AddressPair(ip_address=p["ip_address"], mac_address=p.get("mac_address"))
+                            for p in r["allowed_address_pairs"]),
+        vnic_type=r["vnic_type"], vif_type=r["vif_type"], vif_details=r["vif_details"], host=r["host"],
+        status=r["status"], preserve=r["preserve"], tag=r["device_tag"], position=r["position"],
+        dhcp_options=tuple((o["opt_name"], o["opt_value"], o["ip_version"]) for o in r["extra_dhcp_opts"]
+                           if o["opt_value"] is not None)) for r in rows)

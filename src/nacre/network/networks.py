@@ -1,0 +1,249 @@
+"""Networks and their segments."""
+
+import uuid
+from collections import defaultdict
+from collections.abc import Collection
+from typing import Any
+
+import sqlalchemy as sa
+
+from nacre.base.errors import BadRequest
+from nacre.network import tables as t
+from nacre.network.api.definitions import NETWORK
+from nacre.network.ml2 import types
+from nacre.network.ml2.driver import Segment
+from nacre.network.work import Row, Work, conflict, missing, standard_view, where
+
+#: Ports that go with their network or subnet without being asked.
+AUTO_DELETE = ("network:dhcp",)
+SHARED, EXTERNAL = "access_as_shared", "access_as_external"
+_PROVIDER = ("provider:network_type", "provider:physical_network", "provider:segmentation_id")
+
+
+def among(column: sa.Column[Any], ids: Collection[str]) -> sa.ColumnElement[bool]:
+    """`column IN ids`, or everything where the list would be longer than a statement should be."""
+    return column.in_(ids) if len(ids) <= 500 else sa.true()
+
+
+def granted(object_type: str, project_id: str | None, *actions: str) -> sa.Select[Any]:
+    """The ids of the objects that others' RBAC policies open to a project."""
+    r = t.rbac_policies.c
+    return sa.select(r.object_id).where(r.object_type == object_type, r.action.in_(actions),
+                                        r.target_project.in_(["*", project_id or ""]))
+
+
+def visible(work: Work) -> sa.ColumnElement[bool]:
+    """The networks that the caller may see: its own, shared and external ones; administrators see all."""
+    if work.context.is_admin or "service" in work.context.roles:
+        return sa.true()
+    project = work.context.project_id
+    return sa.or_(t.networks.c.project_id == project,
+                  t.networks.c.id.in_(granted("network", project, SHARED, EXTERNAL)))
+
+
+class Networks:
+    """The store behind /networks."""
+
+    resource = NETWORK
+
+    def list(self, work: Work, filters: Row) -> list[Row]:
+        rows = work.rows(sa.select(t.networks).where(visible(work), *where(t.networks, filters)))
+        ids = [r["id"] for r in rows]
+        if not ids:
+            return []
+        subnets, segments, shared = defaultdict(list), defaultdict(list), set[str]()
+        for row in work.rows(sa.select(t.subnets.c.id, t.subnets.c.network_id).where(
+                among(t.subnets.c.network_id, ids))):
+            subnets[row["network_id"]].append(row["id"])
+        for row in work.rows(sa.select(t.segments).where(among(t.segments.c.network_id, ids),
+                                                         t.segments.c.dynamic.is_(False)).order_by(
+                                                             t.segments.c.position)):
+            segments[row["network_id"]].append(row)
+        shared.update(work.conn.execute(granted("network", work.context.project_id, SHARED)).scalars())
+        return [_view(r, subnets[r["id"]], segments[r["id"]], r["id"] in shared) for r in rows]
+
+    def target(self, work: Work, data: Row) -> Row:
+        return {}
+
+    def create(self, work: Work, data: Row) -> Row:
+        work.room("network", data["project_id"])
+        wanted = _wanted(data)
+        network_id = str(uuid.uuid4())
+        mtu = min(work.settings.types.mtu(s.get("provider:network_type") or work.settings.types.tenant_types[0])
+                  for s in wanted or [{}])
+        if data["mtu"] > mtu or (data["mtu"] and data["mtu"] < 68):
+            raise BadRequest(f"Invalid input for operation: Requested MTU is too big, maximum is {mtu}."
+                             if data["mtu"] > mtu else "Invalid input for operation: the minimum MTU is 68.",
+                             field="mtu", type="InvalidInput")
+        row = work.insert(t.networks, {
+            **work.new(data), "id": network_id, "mtu": data["mtu"] or mtu, "external": data["router:external"],
+            **{k: data[k] for k in ("name", "admin_state_up", "port_security_enabled", "is_default", "dns_domain",
+                                    "availability_zone_hints")}})
+        segments = [_allocate(work, network_id, s, i) for i, s in enumerate(wanted or [{}])]
+        for action, given in ((SHARED, data["shared"]), (EXTERNAL, data["router:external"])):
+            if given:
+                grant(work, row, action)
+        return _view(row, [], segments, data["shared"])
+
+    def update(self, work: Work, current: Row, data: Row) -> Row:
+        if changed := [k for k in _PROVIDER if k in data and data[k] != current.get(k)]:
+            raise BadRequest(f"Invalid input for operation: Plugin does not support updating provider attributes "
+                             f"({changed[0]}).", field=changed[0], type="InvalidInput")
+        for name, action in (("shared", SHARED), ("router:external", EXTERNAL)):
+            if name in data and data[name] != current[name]:
+                grant(work, current, action) if data[name] else _revoke(work, current, action)
+        self._check_mtu(work, current, data)
+        values = {k: data[k] for k in ("name", "description", "admin_state_up", "port_security_enabled", "is_default",
+                                       "dns_domain", "mtu") if k in data}
+        if "router:external" in data:
+            values["external"] = data["router:external"]
+        work.change(t.networks, current["id"], values)
+        work.changes.networks.add(current["id"])
+        return current | data
+
+    def _check_mtu(self, work: Work, current: Row, data: Row) -> None:
+        if not data.get("mtu"):
+            data.pop("mtu", None)
+            return
+        limit = work.settings.types.mtu(current["provider:network_type"] or "local")
+        if not 68 <= data["mtu"] <= limit:
+            raise BadRequest(f"Invalid input for operation: Requested MTU is out of range, 68 to {limit}.",
+                             field="mtu", type="InvalidInput")
+
+    def delete(self, work: Work, current: Row) -> None:
+        network_id = current["id"]
+        used = [r["id"] for r in work.rows(sa.select(t.ports.c.id).where(
+            t.ports.c.network_id == network_id, t.ports.c.device_owner.not_in(AUTO_DELETE)).limit(20))]
+        if used:
+            raise conflict("NetworkInUse", f"Unable to complete operation on network {network_id}. There are one or "
+                           f"more ports still in use on the network, id for these ports is {','.join(used)}.")
+        gone = sa.select(t.ports.c.id).where(t.ports.c.network_id == network_id)
+        work.conn.execute(sa.delete(t.addresses).where(t.addresses.c.port_id.in_(gone)))
+        work.conn.execute(sa.delete(t.port_groups).where(t.port_groups.c.port_id.in_(gone)))
+        work.conn.execute(sa.delete(t.ports).where(t.ports.c.network_id == network_id))
+        for table in (t.subnets, t.segments):
+            work.conn.execute(sa.delete(table).where(table.c.network_id == network_id))
+        work.conn.execute(sa.delete(t.rbac_policies).where(t.rbac_policies.c.object_id == network_id))
+        work.conn.execute(sa.delete(t.networks).where(t.networks.c.id == network_id))
+
+
+def get(work: Work, network_id: str) -> Row:
+    """A network's row, if the caller may see it. Raises NotFound."""
+    found = work.row(sa.select(t.networks).where(t.networks.c.id == network_id, visible(work)))
+    if found is None:
+        raise missing("network", network_id)
+    return found
+
+
+def grant(work: Work, network: Row, action: str) -> None:
+    """Opens a network to everybody (idempotent)."""
+    r = t.rbac_policies.c
+    there = work.row(sa.select(r.id).where(r.object_id == network["id"], r.action == action, r.target_project == "*"))
+    if there is None:
+        work.insert(t.rbac_policies, {
+            "id": str(uuid.uuid4()), "project_id": network["project_id"], "object_type": "network",
+            "object_id": network["id"], "action": action, "target_project": "*"})
+
+
+def _revoke(work: Work, network: Row, action: str) -> None:
+    refuse_withdrawal(work, network["id"], action, "*")
+    r = t.rbac_policies.c
+    work.conn.execute(sa.delete(t.rbac_policies).where(
+        r.object_id == network["id"], r.action == action, r.target_project == "*"))
+
+
+def refuse_withdrawal(work: Work, network_id: str, action: str, target: str) -> None:
+    """Raises InvalidSharedSetting while projects that only this sharing lets in use the network."""
+    r, p = t.rbac_policies.c, t.ports.c
+    owner = sa.select(t.networks.c.project_id).where(t.networks.c.id == network_id).scalar_subquery()
+    others = sa.select(r.target_project).where(r.object_id == network_id, r.action == action,
+                                               r.target_project != target)
+    if action == EXTERNAL:
+        uses = [p.device_owner.in_(["network:router_gateway", "network:floatingip"])]
+    else:
+        uses = [p.project_id != owner, ~p.device_owner.like("network:%"), p.project_id.not_in(others)]
+    if target != "*":
+        uses.append(p.project_id == target)
+    wide = work.row(sa.select(r.id).where(r.object_id == network_id, r.action == action, r.target_project == "*"))
+    if target != "*" and wide:
+        return
+    if work.row(sa.select(p.id).where(p.network_id == network_id, *uses).limit(1)):
+        kind = "ExternalNetworkInUse" if action == EXTERNAL else "InvalidSharedSetting"
+        raise conflict(kind, f"External network {network_id} cannot be updated to be made non-external, since it has "
+                       "existing gateway ports." if action == EXTERNAL else
+                       f"Unable to reconfigure sharing settings for network {network_id}. Multiple projects are using it.")
+
+
+def _wanted(data: Row) -> list[Row]:
+    given = {k: data[k] for k in _PROVIDER if data.get(k) is not None}
+    if given and data.get("segments"):
+        raise BadRequest("Invalid input for operation: Segments and provider values cannot both be set.",
+                         field="segments", type="SegmentsSetInConjunctionWithProviders")
+    return data.get("segments") or ([given] if given else [])
+
+
+def _allocate(work: Work, network_id: str, wanted: Row, position: int) -> Row:
+    """A segment as asked for by an administrator, or a free one of the tenant types."""
+    settings = work.settings.types
+    kind, physical, number = (wanted.get(k) for k in _PROVIDER)
+    if kind:
+        types.validate(settings, kind, physical, number)
+        return reserve(work, network_id, kind, physical, number, position=position)
+    if wanted:
+        raise BadRequest("Invalid input for operation: provider:network_type required.", type="InvalidInput")
+    for kind in settings.tenant_types:
+        for place in list(settings.vlan_ranges) if kind == "vlan" else [None]:
+            if kind == "local" or _free(work, kind, place) is not None:
+                return reserve(work, network_id, kind, place, None, position=position)
+    raise conflict("NoNetworkAvailable", "Unable to create the network. No tenant network is available for allocation.")
+
+
+def _free(work: Work, kind: str, physical: str | None) -> int | None:
+    s = t.segments.c
+    taken = work.conn.execute(sa.select(s.segmentation_id).where(
+        s.network_type == kind, s.segmentation_id.is_not(None),
+        s.physical_network == physical if physical else sa.true())).scalars()
+    return types.free_number(work.settings.types, kind, physical, taken)
+
+
+def reserve(work: Work, network_id: str, kind: str, physical: str | None,  # noqa: PLR0913 - a segment's own nouns
+            number: int | None, *, position: int = 0, dynamic: bool = False) -> Row:
+    """A segment's row. Raises Conflict where it is taken or none is free."""
+    if number is None and kind in ("vlan", "vxlan"):
+        number = _free(work, kind, physical)
+        if number is None:
+            raise conflict("NoNetworkAvailable", f"Unable to create the network. No free {kind} segment is left.")
+    claim = types.claim(kind, physical, number)
+    if claim and work.row(sa.select(t.segments.c.id).where(t.segments.c.claim == claim)):
+        kinds = {"flat": ("FlatNetworkInUse", f"Unable to create the flat network. Physical network {physical} is in use."),
+                 "vlan": ("VlanIdInUse", f"Unable to create the network. The VLAN {number} on physical network "
+                                         f"{physical} is in use.")}
+        raise conflict(*kinds.get(kind, ("TunnelIdInUse", f"Unable to create the network. The tunnel ID {number} "
+                                                          "is in use.")))
+    return work.insert(t.segments, {
+        "id": str(uuid.uuid4()), "network_id": network_id, "network_type": kind, "physical_network": physical,
+        "segmentation_id": number, "position": position, "dynamic": dynamic, "claim": claim})
+
+
+def segment(row: Row) -> Segment:
+    """A segment's row as binding sees it."""
+    return Segment(**{k: row[k] for k in ("id", "network_type", "physical_network", "segmentation_id", "dynamic")})
+
+
+def _provider(row: Row) -> Row:
+    return {"provider:network_type": row["network_type"], "provider:physical_network": row["physical_network"],
+            "provider:segmentation_id": row["segmentation_id"]}
+
+
+def _view(row: Row, subnets: list[str], segments: list[Row], shared: bool) -> Row:
+    view = standard_view(row) | {
+        "admin_state_up": row["admin_state_up"], "status": "ACTIVE", "subnets": subnets, "shared": shared,
+        "router:external": row["external"], "port_security_enabled": row["port_security_enabled"], "mtu": row["mtu"],
+        "dns_domain": row["dns_domain"], "availability_zone_hints": row["availability_zone_hints"],
+        "availability_zones": ["nova"] if subnets else [], "ipv4_address_scope": None, "ipv6_address_scope": None,
+        "vlan_transparent": None, "is_default": row["is_default"],
+    }
+    if len(segments) > 1:
+        return view | {"segments": [_provider(s) for s in segments],
+                       **dict.fromkeys(_PROVIDER)}
+    return view | (_provider(segments[0]) if segments else dict.fromkeys(_PROVIDER))

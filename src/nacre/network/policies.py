@@ -1,0 +1,78 @@
+"""Who may do what: Neutron's rule names with its current defaults.
+
+What depends on more than the caller and the owner (a shared network is visible, the owner of a network sees its
+ports) is decided where the rows are read; these rules say the rest.
+"""
+
+ADMIN = "role:admin"
+ADMIN_OR_SERVICE = "role:admin or role:service"
+MEMBER = "role:admin or (role:member and project_id:%(project_id)s)"
+READER = "role:admin or (role:reader and project_id:%(project_id)s)"
+MANAGER = "role:admin or (role:manager and project_id:%(project_id)s)"
+SERVICE_OR_MEMBER = f"role:service or {MEMBER}"
+SERVICE_OR_READER = f"role:service or {READER}"
+#: The port's or subnet's network belongs to the caller.
+NETWORK_MEMBER = "role:admin or role:service or (role:member and project_id:%(network:project_id)s)"
+NETWORK_MANAGER = "role:admin or role:service or (role:manager and project_id:%(network:project_id)s)"
+EITHER_MEMBER = f"{NETWORK_MEMBER} or (role:member and project_id:%(project_id)s)"
+ANYONE = "role:reader or role:service"
+
+_OWNED = ("router", "floatingip", "subnetpool", "address_scope", "rbac_policy", "security_group", "network",
+          "security_group_rule")
+
+POLICIES: dict[str, str] = {
+    f"{verb}_{resource}": READER if verb == "get" else MEMBER
+    for resource in _OWNED for verb in ("create", "get", "update", "delete")
+}
+
+POLICIES |= {
+    "get_network": SERVICE_OR_READER,
+    "create_subnet": NETWORK_MEMBER, "get_subnet": SERVICE_OR_READER,
+    "update_subnet": EITHER_MEMBER, "delete_subnet": EITHER_MEMBER,
+    "create_port": SERVICE_OR_MEMBER, "get_port": SERVICE_OR_READER,
+    "update_port": SERVICE_OR_MEMBER, "delete_port": EITHER_MEMBER,
+    "create_address_group": ADMIN, "get_address_group": READER, "update_address_group": ADMIN,
+    "delete_address_group": ADMIN,
+    "get_agent": ADMIN, "create_agent": ADMIN, "update_agent": ADMIN, "delete_agent": ADMIN,
+    "get_quota": MANAGER, "update_quota": ADMIN, "delete_quota": ADMIN,
+    "get_availability_zone": ANYONE, "get_network_ip_availability": ADMIN_OR_SERVICE,
+    "add_router_interface": MEMBER, "remove_router_interface": MEMBER,
+    "add_extraroutes": MEMBER, "remove_extraroutes": MEMBER,
+    "add_prefixes": MEMBER, "remove_prefixes": MEMBER, "onboard_network_subnets": MEMBER,
+    "get_default_security_group_rule": ANYONE,
+}
+
+#: Attributes that only some may set or see.
+POLICIES |= {
+    f"{verb}_network:{attribute}": ADMIN for verb in ("create", "update")
+    for attribute in ("shared", "router:external", "is_default", "segments", "provider:network_type",
+                      "provider:physical_network", "provider:segmentation_id")
+}
+POLICIES |= {
+    f"get_network:{attribute}": ADMIN
+    for attribute in ("segments", "provider:network_type", "provider:physical_network", "provider:segmentation_id")
+}
+for _verb in ("create", "update"):
+    POLICIES |= {
+        f"{_verb}_port:device_owner": ADMIN_OR_SERVICE,  # asked only for owners that begin with "network:"
+        f"{_verb}_port:fixed_ips": NETWORK_MEMBER,  # asked where an address is named
+        f"{_verb}_port:allowed_address_pairs": NETWORK_MEMBER,
+        f"{_verb}_port:port_security_enabled": NETWORK_MEMBER,
+        f"{_verb}_port:binding:host_id": ADMIN_OR_SERVICE,
+        f"{_verb}_port:binding:profile": ADMIN_OR_SERVICE,
+        f"{_verb}_subnet:service_types": ADMIN,
+        f"{_verb}_router:external_gateway_info": MEMBER,
+        f"{_verb}_router:external_gateway_info:enable_snat": ADMIN,
+        f"{_verb}_router:external_gateway_info:external_fixed_ips": ADMIN,
+        f"{_verb}_router:distributed": ADMIN, f"{_verb}_router:ha": ADMIN,
+        f"{_verb}_subnetpool:is_default": ADMIN, f"{_verb}_subnetpool:shared": ADMIN,
+        f"{_verb}_address_scope:shared": ADMIN,
+        f"{_verb}_rbac_policy:target_tenant": ADMIN,  # asked for the target "*"
+    }
+POLICIES |= {
+    "create_port:mac_address": NETWORK_MEMBER, "update_port:mac_address": NETWORK_MANAGER,
+    "get_port:binding:host_id": ADMIN_OR_SERVICE, "get_port:binding:profile": ADMIN_OR_SERVICE,
+    "get_port:binding:vif_type": ADMIN_OR_SERVICE, "get_port:binding:vif_details": ADMIN_OR_SERVICE,
+    "get_port:resource_request": ADMIN, "get_router:distributed": ADMIN, "get_router:ha": ADMIN,
+    "create_floatingip:floating_ip_address": MANAGER,
+}

@@ -1,0 +1,236 @@
+"""Ports: addresses, MAC, security; where they are bound is in hosts/bindings.py."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from nacre.network import ipam, networks, security_groups
+from nacre.network import tables as t
+from nacre.network.api.definitions import PORT
+from nacre.network.extensions import addresses
+from nacre.network.extensions.addresses import Wish
+from nacre.network.hosts import bindings
+from nacre.network.networks import among
+from nacre.network.work import Row, Work, conflict, missing, standard_view, where
+
+#: Ports that only the thing they belong to may delete.
+SERVICE_OWNERS = ("network:router_interface", "network:router_gateway", "network:floatingip")
+_SAME = ("name", "description", "admin_state_up", "device_id", "device_owner", "allowed_address_pairs",
+         "extra_dhcp_opts", "dns_name", "port_security_enabled", "mac_address")
+
+
+class Ports:
+    """The store behind /ports."""
+
+    resource = PORT
+
+    def list(self, work: Work, filters: Row) -> list[Row]:
+        conditions = [_visible(work), *where(t.ports, filters)]
+        rows = work.rows(sa.select(t.ports).where(*conditions).order_by(t.ports.c.created_at))
+        return views(work, rows)
+
+    def target(self, work: Work, data: Row) -> Row:
+        return {"network:project_id": networks.get(work, data["network_id"])["project_id"]}
+
+    def create(self, work: Work, data: Row) -> Row:
+        network = networks.get(work, data["network_id"])
+        work.room("port", data["project_id"])
+        row, chosen = insert(work, network, data)
+        if data.get("binding:host_id"):
+            bindings.bind_or_mark(work, [row], data["binding:host_id"])
+        return _view(row, chosen, data["security_groups"], work)
+
+    def update(self, work: Work, current: Row, data: Row) -> Row:
+        old = work.row(sa.select(t.ports).where(t.ports.c.id == current["id"]))
+        if old is None:
+            raise missing("port", current["id"])
+        values = {k: data[k] for k in _SAME if k in data}
+        if data.get("mac_address") != old["mac_address"] and "mac_address" in values:
+            values["mac_address"] = self._new_mac(work, old, data["mac_address"])
+        secured = data.get("port_security_enabled", old["port_security_enabled"])
+        groups = _security(data, secured, current["security_groups"], old["allowed_address_pairs"])
+        if groups is not None:
+            security_groups.choose(work, groups, old["project_id"])
+            _set_groups(work, old["id"], groups)
+        if "fixed_ips" in data or "mac_address" in values:
+            self._readdress(work, old | values, current, data.get("fixed_ips"))
+        if "binding:vnic_type" in data:
+            values["vnic_type"] = data["binding:vnic_type"]
+        if "binding:profile" in data:
+            values["profile"] = data["binding:profile"]
+        work.change(t.ports, old["id"], values)
+        host = data.get("binding:host_id", old["host"]) or ""
+        if host != old["host"]:
+            bindings.bind_or_mark(work, [old | values], host)
+        work.changes.ports[old["id"]] = old["host"]
+        if groups is not None or values.keys() & {"allowed_address_pairs"} or "fixed_ips" in data:
+            work.changes.members.update(current["security_groups"], groups or ())
+        return current | data
+
+    def _new_mac(self, work: Work, old: Row, wanted: str | None) -> str:
+        if old["host"]:
+            raise conflict("PortBound", f"Unable to complete operation on port {old['id']}, port is already bound, port "
+                           f"type: {old['vif_type']}, old_mac {old['mac_address']}, new_mac {wanted}.")
+        return _mac(work, old["network_id"], wanted)
+
+    def _readdress(self, work: Work, port: Row, current: Row, wanted: Sequence[dict[str, str]] | None) -> None:
+        kept = tuple((f["subnet_id"], f["ip_address"]) for f in current["fixed_ips"])
+        if wanted is None:  # a new MAC moves the automatic addresses only
+            auto = set(work.conn.execute(sa.select(t.subnets.c.id).where(
+                t.subnets.c.network_id == port["network_id"],
+                t.subnets.c.ipv6_address_mode.in_(ipam.AUTO_MODES))).scalars())
+            wanted = [{"subnet_id": s, "ip_address": a} for s, a in kept if s not in auto]
+            kept = tuple(k for k in kept if k[0] not in auto)
+        chosen = addresses.choose(work, Wish(port["network_id"], port["mac_address"], port["device_owner"], wanted,
+                                             kept))
+        work.conn.execute(sa.delete(t.addresses).where(t.addresses.c.port_id == port["id"]))
+        _set_addresses(work, port["id"], chosen)
+
+    def delete(self, work: Work, current: Row) -> None:
+        if current["device_owner"] in SERVICE_OWNERS:
+            raise conflict("ServicePortInUse", f"Port {current['id']} cannot be deleted directly via the port API: "
+                           f"has device owner {current['device_owner']}.")
+        drop(work, [current["id"]])
+
+
+def _visible(work: Work) -> sa.ColumnElement[bool]:
+    """A project's own ports and those on its networks; administrators and services see all."""
+    if work.context.is_admin or "service" in work.context.roles:
+        return sa.true()
+    project = work.context.project_id
+    mine = sa.select(t.networks.c.id).where(t.networks.c.project_id == project)
+    return sa.or_(t.ports.c.project_id == project, t.ports.c.network_id.in_(mine))
+
+
+def insert(work: Work, network: Row, data: Row) -> tuple[Row, list[tuple[str, str]]]:
+    """A new port, unbound, with its addresses and groups. `data` gets the groups and MAC that were chosen."""
+    secured = data.get("port_security_enabled")
+    secured = network["port_security_enabled"] if secured is None else secured
+    owner = data["device_owner"]
+    groups = _security(data, secured, [], [])
+    if groups is None:
+        groups = None if secured and not owner.startswith("network:") else []
+    mac = _mac(work, network["id"], data.get("mac_address"))
+    chosen = addresses.choose(work, Wish(network["id"], mac, owner, data.get("fixed_ips")))
+    if groups is None and not chosen:
+        groups = []
+    data["security_groups"] = security_groups.choose(work, groups, data["project_id"])
+    row = work.insert(t.ports, {
+        **work.new(data), **{k: data[k] for k in _SAME if k not in ("description", "mac_address")},
+        "network_id": network["id"], "mac_address": mac, "port_security_enabled": secured, "status": "DOWN", "host": "",
+        "vnic_type": data["binding:vnic_type"], "vif_type": "unbound", "vif_details": {},
+        "profile": data.get("binding:profile") or {}, "preserve": data.get("preserve", False),
+        "device_tag": data.get("device_tag"), "position": data.get("position", 0)})
+    _set_addresses(work, row["id"], chosen)
+    _set_groups(work, row["id"], data["security_groups"], fresh=True)
+    work.changes.members.update(data["security_groups"])
+    return row, chosen
+
+
+def defaults() -> Row:
+    """The values of a port that nobody said anything about."""
+    return {"name": "", "description": "", "admin_state_up": True, "device_id": "", "device_owner": "", "tags": [],
+            "allowed_address_pairs": [], "extra_dhcp_opts": [], "dns_name": "", "port_security_enabled": None,
+            "binding:vnic_type": "normal"}
+
+
+def _security(data: Row, secured: bool, groups: list[str], pairs: list[Any]) -> list[str] | None:
+    """The port's groups if the change names them. Raises Conflict where groups or pairs meet no port security."""
+    wanted: list[str] | None = data.get("security_groups")
+    if secured:
+        data["port_security_enabled"] = True
+        return wanted
+    if wanted:
+        raise conflict("PortSecurityAndIPRequiredForSecurityGroups", "Port security must be enabled and port must have an "
+                       "IP address in order to use security groups.")
+    if groups and wanted is None:
+        raise conflict("PortSecurityPortHasSecurityGroup", "Port has security group associated. Cannot disable port "
+                       "security or IP address until security group is removed.")
+    if data.get("allowed_address_pairs", pairs):
+        raise conflict("AddressPairAndPortSecurityRequired",
+                       "Port Security must be enabled in order to have allowed address pairs on a port.")
+    data["port_security_enabled"] = False
+    return wanted
+
+
+def _mac(work: Work, network_id: str, wanted: str | None) -> str:
+    """The wanted MAC if the network has it free, else a new one. Raises Conflict."""
+    tries = [wanted] if wanted else [ipam.new_mac(work.rng) for _ in range(4)]
+    taken = set(work.conn.execute(sa.select(t.ports.c.mac_address).where(
+        t.ports.c.network_id == network_id, t.ports.c.mac_address.in_(tries))).scalars())
+    free = next((m for m in tries if m not in taken), None)
+    if free is None:
+        raise conflict("MacAddressInUse", f"Unable to complete operation for network {network_id}. The mac address "
+                       f"{tries[0]} is in use.")
+    return free
+
+
+def _set_addresses(work: Work, port_id: str, chosen: Sequence[tuple[str, str]]) -> None:
+    if chosen:
+        work.conn.execute(sa.insert(t.addresses), [
+            {"port_id": port_id, "subnet_id": s, "ip_address": a, "position": i} for i, (s, a) in enumerate(chosen)])
+
+
+def _set_groups(work: Work, port_id: str, groups: Sequence[str], *, fresh: bool = False) -> None:
+    if not fresh:
+        work.conn.execute(sa.delete(t.port_groups).where(t.port_groups.c.port_id == port_id))
+    if groups:
+        work.conn.execute(sa.insert(t.port_groups), [{"port_id": port_id, "group_id": g} for g in groups])
+
+
+def drop(work: Work, port_ids: Sequence[str]) -> None:
+    """Deletes ports with everything that hangs on them; hosts are told."""
+    if not port_ids:
+        return
+    for row in work.rows(sa.select(t.ports.c.id, t.ports.c.host, t.ports.c.network_id).where(
+            t.ports.c.id.in_(port_ids))):
+        work.changes.ports[row["id"]] = row["host"]
+        if row["host"]:
+            work.changes.networks.add(row["network_id"])
+    work.changes.members.update(work.conn.execute(sa.select(t.port_groups.c.group_id).where(
+        t.port_groups.c.port_id.in_(port_ids))).scalars())
+    work.conn.execute(sa.update(t.floatingips).where(t.floatingips.c.port_id.in_(port_ids)).values(
+        port_id=None, fixed_ip_address=None, router_id=None, status="DOWN"))
+    for table in (t.addresses, t.port_groups, t.levels):
+        work.conn.execute(sa.delete(table).where(table.c.port_id.in_(port_ids)))
+    work.conn.execute(sa.delete(t.ports).where(t.ports.c.id.in_(port_ids)))
+
+
+def parts(work: Work, rows: Sequence[Row]) -> tuple[dict[str, list[tuple[str, str]]], dict[str, list[str]]]:
+    """The addresses and the groups of these ports, in two statements however many they are."""
+    fixed: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    groups: dict[str, list[str]] = defaultdict(list)
+    if ids := [r["id"] for r in rows]:
+        a, g = t.addresses.c, t.port_groups.c
+        for port_id, subnet_id, address in work.conn.execute(sa.select(a.port_id, a.subnet_id, a.ip_address).where(
+                among(a.port_id, ids)).order_by(a.position, a.ip_address)):
+            fixed[port_id].append((subnet_id, address))
+        for port_id, group_id in work.conn.execute(sa.select(g.port_id, g.group_id).where(among(g.port_id, ids))):
+            groups[port_id].append(group_id)
+    return fixed, groups
+
+
+def views(work: Work, rows: Sequence[Row]) -> list[Row]:
+    """The ports as the API shows them."""
+    fixed, groups = parts(work, rows)
+    return [_view(r, fixed[r["id"]], groups[r["id"]], work) for r in rows]
+
+
+def _assignment(row: Row, address: str, domain: str) -> Row:
+    host = row["dns_name"] or "host-" + address.replace(".", "-").replace(":", "-")
+    return {"ip_address": address, "hostname": host.split(".")[0], "fqdn": f"{host.rstrip('.')}.{domain}."}
+
+
+def _view(row: Row, fixed: Sequence[tuple[str, str]], groups: list[str], work: Work) -> Row:
+    domain = work.settings.dns_domain
+    return standard_view(row) | {k: row[k] for k in (
+        "network_id", "mac_address", "admin_state_up", "status", "device_id", "device_owner", "port_security_enabled",
+        "allowed_address_pairs", "extra_dhcp_opts", "dns_name")} | {
+        "fixed_ips": [{"subnet_id": s, "ip_address": a} for s, a in fixed], "security_groups": groups,
+        "dns_assignment": [_assignment(row, a, domain) for _, a in fixed],
+        "binding:host_id": row["host"], "binding:profile": row["profile"], "binding:vnic_type": row["vnic_type"],
+        "binding:vif_type": row["vif_type"], "binding:vif_details": row["vif_details"],
+        "ip_allocation": "immediate" if fixed else "none", "qos_policy_id": None, "qos_network_policy_id": None,
+        "resource_request": None}

@@ -1,0 +1,299 @@
+"""Security groups and their rules: a project's default group, normal forms, duplicates."""
+
+import ipaddress
+import uuid
+from collections import defaultdict
+from typing import Any
+
+import sqlalchemy as sa
+
+from nacre.base.errors import BadRequest
+from nacre.network import tables as t
+from nacre.network.api.definitions import SECURITY_GROUP, SECURITY_GROUP_RULE
+from nacre.network.networks import SHARED, among, granted
+from nacre.network.work import Row, Work, conflict, missing, standard_view, where
+
+PROTOCOLS = {
+    "ah": 51, "dccp": 33, "egp": 8, "esp": 50, "gre": 47, "hopopt": 0, "icmp": 1, "igmp": 2, "ip": 0, "ipip": 4,
+    "ipv6-encap": 41, "ipv6-frag": 44, "ipv6-icmp": 58, "icmpv6": 58, "ipv6-nonxt": 59, "ipv6-opts": 60,
+    "ipv6-route": 43, "ospf": 89, "pgm": 113, "rsvp": 46, "sctp": 132, "tcp": 6, "udp": 17, "udplite": 136,
+    "vrrp": 112,
+}
+_WITH_PORTS = (6, 17, 33, 132, 136)
+_ONLY_V6 = ("ipv6-encap", "ipv6-frag", "ipv6-icmp", "icmpv6", "ipv6-nonxt", "ipv6-opts", "ipv6-route")
+_RULE = ("security_group_id", "direction", "ethertype", "protocol", "port_range_min", "port_range_max",
+         "remote_ip_prefix", "remote_group_id", "remote_address_group_id")
+
+
+def _bad(kind: str, message: str, field: str) -> BadRequest:
+    return BadRequest(message, field=field, type=kind)
+
+
+def protocol(value: Any) -> str | None:
+    """A protocol's name in lower case, or its number as a string; None for any. Raises BadRequest."""
+    if value in (None, "", "any"):
+        return None
+    word = str(value).lower()
+    if not isinstance(value, bool) and (word in PROTOCOLS or (word.isascii() and word.isdigit() and int(word) <= 255)):
+        return word if word in PROTOCOLS else str(int(word))
+    raise _bad("SecurityGroupRuleInvalidProtocol", f"Security group rule protocol {value} not supported. Only protocol "
+               f"values {[None, 'any', *PROTOCOLS]} and integer representations [0 to 255] are supported.", "protocol")
+
+
+def protocol_number(value: str | None) -> int | None:
+    """The IP protocol number of a rule's protocol; None for any."""
+    if value is None or value == "ip":
+        return None
+    return PROTOCOLS[value] if value in PROTOCOLS else int(value)
+
+
+def _port(value: Any, field: str) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool | float) or not str(value).lstrip("-").isdigit() or not 0 <= int(value) <= 65535:
+        raise _bad("SecurityGroupInvalidPortValue", f"Invalid value for port {value}", field)
+    return int(value)
+
+
+def normalise(data: Row) -> Row:
+    """A rule as it is kept: canonical protocol, ports as integers, prefix as given but checked. Raises BadRequest."""
+    rule = dict(data)
+    rule["protocol"] = protocol(data["protocol"])
+    rule["port_range_min"] = _port(data["port_range_min"], "port_range_min")
+    rule["port_range_max"] = _port(data["port_range_max"], "port_range_max")
+    if sum(1 for k in ("remote_ip_prefix", "remote_group_id", "remote_address_group_id") if data.get(k)) > 1:
+        raise _bad("SecurityGroupMultipleRemoteEntites", "Only one of remote_ip_prefix or remote_group_id or "
+                   "remote_address_group_id may be provided.", "remote_ip_prefix")
+    rule["remote_ip_prefix"] = _prefix(data["remote_ip_prefix"], data["ethertype"])
+    if rule["protocol"] in _ONLY_V6 and rule["ethertype"] != "IPv6":
+        raise _bad("SecurityGroupEthertypeConflictWithProtocol",
+                   f"Invalid ethertype {rule['ethertype']} for protocol {rule['protocol']}.", "ethertype")
+    _check_ports(rule)
+    return rule
+
+
+def _prefix(value: str | None, ethertype: str) -> str | None:
+    if not value:
+        return None
+    try:
+        if "%" in value:
+            raise ValueError
+        interface = ipaddress.ip_interface(value)
+    except ValueError:
+        raise _bad("InvalidCIDR", f"Invalid CIDR {value} given as IP prefix.", "remote_ip_prefix") from None
+    if interface.version != (4 if ethertype == "IPv4" else 6):
+        raise _bad("SecurityGroupRuleParameterConflict",
+                   f"Conflicting value ethertype {ethertype} for CIDR {value}", "remote_ip_prefix")
+    return f"{interface.ip}/{interface.network.prefixlen}"
+
+
+def _check_ports(rule: Row) -> None:
+    low, high, number = rule["port_range_min"], rule["port_range_max"], protocol_number(rule["protocol"])
+    if low is None and high is None:
+        return
+    if rule["protocol"] is None:
+        raise _bad("SecurityGroupProtocolRequiredWithPorts", "Must also specify protocol if port range is given.",
+                   "protocol")
+    if number in (1, 58):
+        for value, name, words in ((low, "port_range_min", "type"), (high, "port_range_max", "code")):
+            if value is not None and not 0 <= value <= 255:
+                raise _bad("SecurityGroupInvalidIcmpValue", f"Invalid value for ICMP {words} ({name}) {value}. "
+                           "It must be 0 to 255.", name)
+        if low is None:
+            raise _bad("SecurityGroupMissingIcmpType", f"ICMP code (port-range-max) {high} is provided but ICMP type "
+                       "(port-range-min) is missing.", "port_range_min")
+        return
+    if number not in _WITH_PORTS:
+        raise _bad("SecurityGroupInvalidProtocolForPort", f"Ports cannot be specified for protocol {rule['protocol']}. "
+                   "Ports are only supported for dccp, sctp, tcp, udp and udplite.", "port_range_min")
+    if low is None or high is None or low > high or (number in (6, 17) and low == 0 and high == 0):
+        raise _bad("SecurityGroupInvalidPortRange", "For TCP/UDP protocols, port_range_min must be <= port_range_max",
+                   "port_range_min")
+
+
+def same(rule: Row) -> tuple[Any, ...]:
+    """What two rules of a group may not have in common."""
+    prefix = rule["remote_ip_prefix"]
+    net = str(ipaddress.ip_network(prefix, strict=False)) if prefix else None
+    return (rule["direction"], rule["ethertype"], protocol_number(rule["protocol"]), rule["port_range_min"],
+            rule["port_range_max"], None if net in ("0.0.0.0/0", "::/0") else net, rule["remote_group_id"],
+            rule["remote_address_group_id"])
+
+
+def _own(work: Work, table: sa.Table) -> sa.ColumnElement[bool]:
+    if work.context.is_admin or "service" in work.context.roles:
+        return sa.true()
+    return table.c.project_id == work.context.project_id
+
+
+def _may_use(work: Work) -> sa.ColumnElement[bool]:
+    """The groups that the caller may see and put on ports: its own and those shared with it."""
+    return sa.or_(_own(work, t.security_groups), t.security_groups.c.id.in_(
+        granted("security_group", work.context.project_id, SHARED)))
+
+
+class SecurityGroups:
+    """The store behind /security-groups."""
+
+    resource = SECURITY_GROUP
+
+    def list(self, work: Work, filters: Row) -> list[Row]:
+        rows = work.rows(sa.select(t.security_groups).where(_may_use(work), *where(t.security_groups, filters)))
+        rules = defaultdict(list)
+        if ids := [r["id"] for r in rows]:
+            for rule in work.rows(sa.select(t.security_group_rules).where(
+                    among(t.security_group_rules.c.security_group_id, ids))):
+                rules[rule["security_group_id"]].append(_rule_view(rule, False))
+        shared = set(work.conn.execute(granted("security_group", work.context.project_id, SHARED)).scalars())
+        return [_view(r, rules[r["id"]], r["id"] in shared) for r in rows]
+
+    def target(self, work: Work, data: Row) -> Row:
+        return {}
+
+    def create(self, work: Work, data: Row) -> Row:
+        if data["name"].lower() == "default":
+            raise conflict("SecurityGroupDefaultAlreadyExists", "Default security group already exists.")
+        ensure_default(work, data["project_id"])
+        work.room("security_group", data["project_id"])
+        return _create(work, data, default=False)
+
+    def update(self, work: Work, current: Row, data: Row) -> Row:
+        if "name" in data and data["name"] != current["name"]:
+            if current["name"] == "default":
+                raise conflict("SecurityGroupCannotUpdateDefault", "Updating default security group not allowed.")
+            if data["name"].lower() == "default":
+                raise conflict("SecurityGroupDefaultAlreadyExists", "Default security group already exists.")
+        if "stateful" in data and data["stateful"] != current["stateful"]:
+            self._refuse_used(work, current["id"])
+        work.change(t.security_groups, current["id"], data)
+        return current | data
+
+    def _refuse_used(self, work: Work, group_id: str) -> None:
+        if work.row(sa.select(t.port_groups.c.port_id).where(t.port_groups.c.group_id == group_id).limit(1)):
+            raise conflict("SecurityGroupInUse", f"Security Group {group_id} in use.")
+
+    def delete(self, work: Work, current: Row) -> None:
+        if current["name"] == "default" and not work.context.is_admin:
+            raise conflict("SecurityGroupCannotRemoveDefault", "Insufficient rights for removing default security group.")
+        self._refuse_used(work, current["id"])
+        rules = t.security_group_rules
+        using = work.conn.execute(sa.select(rules.c.security_group_id).where(
+            rules.c.remote_group_id == current["id"])).scalars()
+        work.changes.groups.update(using)
+        work.conn.execute(sa.delete(rules).where(sa.or_(rules.c.security_group_id == current["id"],
+                                                        rules.c.remote_group_id == current["id"])))
+        work.conn.execute(sa.delete(t.default_groups).where(t.default_groups.c.group_id == current["id"]))
+        work.conn.execute(sa.delete(t.rbac_policies).where(t.rbac_policies.c.object_id == current["id"]))
+        work.conn.execute(sa.delete(t.security_groups).where(t.security_groups.c.id == current["id"]))
+
+
+class SecurityGroupRules:
+    """The store behind /security-group-rules."""
+
+    resource = SECURITY_GROUP_RULE
+
+    def list(self, work: Work, filters: Row) -> list[Row]:
+        rules = t.security_group_rules
+        mine = sa.select(t.security_groups.c.id).where(_own(work, t.security_groups))
+        defaults = set(work.conn.execute(sa.select(t.default_groups.c.group_id)).scalars())
+        return [_rule_view(r, r["security_group_id"] in defaults) for r in work.rows(sa.select(rules).where(
+            sa.or_(_own(work, rules), rules.c.security_group_id.in_(mine)), *where(rules, filters)))]
+
+    def target(self, work: Work, data: Row) -> Row:
+        # A rule belongs to whom its group belongs to.
+        group = work.row(sa.select(t.security_groups.c.project_id).where(
+            t.security_groups.c.id == data["security_group_id"], _own(work, t.security_groups)))
+        if group is None:
+            raise missing("security_group", data["security_group_id"])
+        return {"project_id": group["project_id"]}
+
+    def create(self, work: Work, data: Row) -> Row:
+        rule = normalise(data)
+        group = work.row(sa.select(t.security_groups).where(
+            t.security_groups.c.id == rule["security_group_id"], _own(work, t.security_groups)))
+        if group is None:
+            raise missing("security_group", rule["security_group_id"])
+        self._check_remote(work, rule)
+        work.room("security_group_rule", rule["project_id"])
+        rules = t.security_group_rules
+        key = same(rule)
+        for other in work.rows(sa.select(rules).where(rules.c.security_group_id == group["id"])):
+            if same(other) == key:
+                raise conflict("SecurityGroupRuleExists",
+                               f"Security group rule already exists. Rule id is {other['id']}.")
+        row = work.insert(rules, {**work.new(rule), **{k: rule[k] for k in _RULE}})
+        work.touch(t.security_groups, group["id"])
+        work.changes.groups.add(group["id"])
+        return _rule_view(row, group["name"] == "default")
+
+    def _check_remote(self, work: Work, rule: Row) -> None:
+        if (remote := rule["remote_group_id"]) and not work.row(
+                sa.select(t.security_groups.c.id).where(t.security_groups.c.id == remote, _may_use(work))):
+            raise missing("security_group", remote)
+        a = t.address_groups.c
+        if (remote := rule["remote_address_group_id"]) and not work.row(sa.select(a.id).where(a.id == remote, sa.or_(
+                _own(work, t.address_groups), a.id.in_(granted("address_group", work.context.project_id, SHARED))))):
+            raise missing("address_group", remote)
+
+    def update(self, work: Work, current: Row, data: Row) -> Row:
+        work.change(t.security_group_rules, current["id"], data)
+        return current | data
+
+    def delete(self, work: Work, current: Row) -> None:
+        work.conn.execute(sa.delete(t.security_group_rules).where(t.security_group_rules.c.id == current["id"]))
+        work.touch(t.security_groups, current["security_group_id"])
+        work.changes.groups.add(current["security_group_id"])
+
+
+def default_of(work: Work, project_id: str) -> str | None:
+    """The id of the project's default group, if it has one by now."""
+    found: str | None = work.conn.execute(sa.select(t.default_groups.c.group_id).where(
+        t.default_groups.c.project_id == project_id)).scalar()
+    return found
+
+
+def ensure_default(work: Work, project_id: str) -> str:
+    """The id of the project's default group, made on demand: all egress, ingress from its own members."""
+    if found := default_of(work, project_id):
+        return found
+    data = {"name": "default", "description": "Default security group", "project_id": project_id, "stateful": True}
+    group_id: str = _create(work, data, default=True)["id"]
+    work.insert(t.default_groups, {"project_id": project_id, "group_id": group_id})
+    return group_id
+
+
+def _create(work: Work, data: Row, *, default: bool) -> Row:
+    row = work.insert(t.security_groups, {**work.new(data), "name": data["name"], "stateful": data["stateful"]})
+    rules = [("egress", kind, None) for kind in ("IPv4", "IPv6")]
+    if default:
+        rules += [("ingress", kind, row["id"]) for kind in ("IPv4", "IPv6")]
+    made = [{**work.new({"project_id": data["project_id"]}), "id": str(uuid.uuid4()), **dict.fromkeys(_RULE),
+             "security_group_id": row["id"], "direction": direction, "ethertype": kind, "remote_group_id": remote}
+            for direction, kind, remote in rules]
+    work.conn.execute(sa.insert(t.security_group_rules), made)
+    return _view(row, [_rule_view(r, default) for r in made], False)
+
+
+def choose(work: Work, wanted: list[str] | None, project_id: str) -> list[str]:
+    """The ids of a new port's groups: those asked for, or the project's default. Raises NotFound."""
+    if wanted is None:
+        return [ensure_default(work, project_id)]
+    if wanted:
+        found = set(work.conn.execute(sa.select(t.security_groups.c.id).where(
+            t.security_groups.c.id.in_(wanted), _may_use(work))).scalars())
+        if gone := [g for g in wanted if g not in found]:
+            raise missing("security_group", gone[0])
+    return wanted
+
+
+def _view(row: Row, rules: list[Row], shared: bool) -> Row:
+    return standard_view(row) | {"stateful": row["stateful"], "shared": shared, "security_group_rules": rules}
+
+
+def _rule_view(row: Row, default: bool) -> Row:
+    view = standard_view(row) | {k: row[k] for k in _RULE}
+    prefix = row["remote_ip_prefix"]
+    view["normalized_cidr"] = str(ipaddress.ip_network(prefix, strict=False)) if prefix else None
+    view["belongs_to_default_sg"] = default
+    del view["name"]
+    return view

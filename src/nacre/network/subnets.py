@@ -1,0 +1,243 @@
+"""Subnets: their address plan, checked against one another and against the ports that use them."""
+
+import ipaddress
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy as sa
+
+from nacre.base.errors import BadRequest
+from nacre.network import ipam, networks
+from nacre.network import tables as t
+from nacre.network.api.definitions import SUBNET
+from nacre.network.extensions import subnetpools
+from nacre.network.networks import EXTERNAL, SHARED, granted
+from nacre.network.work import Row, Work, conflict, missing, standard_view, where
+
+_PLAIN = ("name", "description", "enable_dhcp", "dns_nameservers", "host_routes", "gateway_ip", "allocation_pools",
+          "service_types")
+
+
+def _bad(message: str, field: str | None = None) -> BadRequest:
+    return BadRequest(f"Invalid input for operation: {message}.", field=field, type="InvalidInput")
+
+
+class Subnets:
+    """The store behind /subnets."""
+
+    resource = SUBNET
+
+    def list(self, work: Work, filters: Row) -> list[Row]:
+        return [_view(r) for r in work.rows(sa.select(t.subnets).where(
+            self._visible(work), *where(t.subnets, filters)))]
+
+    def _visible(self, work: Work) -> sa.ColumnElement[bool]:
+        if work.context.is_admin or "service" in work.context.roles:
+            return sa.true()
+        project, s = work.context.project_id, t.subnets.c
+        mine = sa.select(t.networks.c.id).where(t.networks.c.project_id == project)
+        return sa.or_(s.project_id == project, s.network_id.in_(mine),
+                      s.network_id.in_(granted("network", project, SHARED, EXTERNAL)))
+
+    def target(self, work: Work, data: Row) -> Row:
+        return {"network:project_id": networks.get(work, data["network_id"])["project_id"]}
+
+    def create(self, work: Work, data: Row) -> Row:
+        network = networks.get(work, data["network_id"])
+        work.room("subnet", data["project_id"])
+        pool_id = subnetpools.choose(work, data)
+        cidr = data.get("cidr")
+        if not cidr:
+            raise BadRequest("Bad subnets request: a subnetpool must be specified in the absence of a cidr.",
+                             field="cidr", type="BadRequest")
+        _check_version(cidr, data)
+        _check_modes(data, cidr)
+        self._check_overlap(work, network["id"], cidr)
+        gateway = data["gateway_ip"] if "gateway_ip" in data else ipam.default_gateway(cidr)
+        if gateway:
+            _check_gateway(gateway, cidr)
+        pools = data.get("allocation_pools")
+        if pools:
+            _check_pools(pools, cidr)
+            _check_gateway_outside(gateway, pools)
+        _check_families(data, ipaddress.ip_network(cidr).version)
+        return self._insert(work, data | {
+            "subnetpool_id": pool_id, "cidr": cidr, "gateway_ip": gateway,
+            "allocation_pools": pools if pools is not None else ipam.default_pools(cidr, gateway)})
+
+    def _insert(self, work: Work, data: Row) -> Row:
+        row = work.insert(t.subnets, {
+            **work.new(data), "network_id": data["network_id"], "cidr": data["cidr"],
+            "ip_version": data["ip_version"], "ipv6_ra_mode": data["ipv6_ra_mode"],
+            "ipv6_address_mode": data["ipv6_address_mode"], "subnetpool_id": data["subnetpool_id"],
+            **{k: data[k] for k in _PLAIN if k != "description"}})
+        self._add_auto_addresses(work, row)
+        work.changes.networks.add(row["network_id"])
+        return _view(row)
+
+    def _add_auto_addresses(self, work: Work, subnet: Row) -> None:
+        """Guests on the network give themselves an address in a new SLAAC subnet: write it down."""
+        if not ipam.is_auto(subnet):
+            return
+        owners = ["network:dhcp", "network:router_gateway", "network:router_interface"]
+        rows = work.rows(sa.select(t.ports.c.id, t.ports.c.mac_address).where(
+            t.ports.c.network_id == subnet["network_id"], t.ports.c.device_owner.not_in(owners)))
+        if rows:
+            work.conn.execute(sa.insert(t.addresses), [
+                {"subnet_id": subnet["id"], "ip_address": ipam.eui64(subnet["cidr"], r["mac_address"]),
+                 "port_id": r["id"], "position": 90} for r in rows])
+            work.changes.ports.update({r["id"]: "" for r in rows})
+
+    def _check_overlap(self, work: Work, network_id: str, cidr: str) -> None:
+        others = work.rows(sa.select(t.subnets.c.id, t.subnets.c.cidr).where(t.subnets.c.network_id == network_id))
+        if ipam.overlap(cidr, [o["cidr"] for o in others]):
+            raise _bad(f"Requested subnet with cidr: {cidr} for network: {network_id} overlaps with another subnet",
+                       "cidr")
+
+    def update(self, work: Work, current: Row, data: Row) -> Row:
+        cidr = current["cidr"]
+        new = current | data
+        if "allocation_pools" in data:
+            _check_pools(data["allocation_pools"], cidr)
+        if data.get("gateway_ip") and data["gateway_ip"] != current["gateway_ip"]:
+            _check_gateway(data["gateway_ip"], cidr)
+            self._check_gateway_free(work, current, data["gateway_ip"])
+        if "gateway_ip" in data or "allocation_pools" in data:
+            self._check_gateway_used(work, current, data)
+            _check_gateway_outside(new["gateway_ip"], new["allocation_pools"])
+        _check_families(data, current["ip_version"])
+        if "enable_dhcp" in data and not data["enable_dhcp"] and (current["ipv6_ra_mode"]
+                                                                 or current["ipv6_address_mode"]):
+            raise _bad("Subnet has ipv6_address_mode or ipv6_ra_mode set; enable_dhcp cannot be False", "enable_dhcp")
+        work.change(t.subnets, current["id"], {k: data[k] for k in _PLAIN if k in data})
+        work.changes.networks.add(current["network_id"])
+        return new
+
+    def _check_gateway_free(self, work: Work, subnet: Row, gateway: str) -> None:
+        holder = work.row(sa.select(t.ports.c.id, t.ports.c.device_owner).join(
+            t.addresses, t.addresses.c.port_id == t.ports.c.id).where(
+                t.addresses.c.subnet_id == subnet["id"], t.addresses.c.ip_address == gateway))
+        if holder and not holder["device_owner"].startswith("network:router"):
+            raise conflict("GatewayIpInUse", f"Current gateway ip {gateway} already in use by port {holder['id']}. "
+                           "Unable to update.")
+
+    def _check_gateway_used(self, work: Work, subnet: Row, data: Row) -> None:
+        old = subnet["gateway_ip"]
+        if "gateway_ip" not in data or not old or data["gateway_ip"] == old:
+            return
+        holder = work.row(sa.select(t.ports.c.id).join(t.addresses, t.addresses.c.port_id == t.ports.c.id).where(
+            t.addresses.c.subnet_id == subnet["id"], t.addresses.c.ip_address == old,
+            t.ports.c.device_owner.like("network:router%")))
+        if holder:
+            raise conflict("GatewayIpInUse", f"Current gateway ip {old} already in use by port {holder['id']}. "
+                           "Unable to update.")
+
+    def delete(self, work: Work, current: Row) -> None:
+        a, p = t.addresses.c, t.ports.c
+        rows = work.rows(sa.select(p.id, p.device_owner).join(t.addresses, a.port_id == p.id).where(
+            a.subnet_id == current["id"]))
+        auto = ipam.is_auto(current)
+        kept = [r for r in rows if r["device_owner"] not in networks.AUTO_DELETE
+                and not (auto and not r["device_owner"].startswith("network:"))]
+        if kept:
+            raise conflict("SubnetInUse", f"Unable to complete operation on subnet {current['id']}: One or more ports "
+                           "have an IP allocation from this subnet.")
+        work.conn.execute(sa.delete(t.addresses).where(a.subnet_id == current["id"]))
+        dhcp = [r["id"] for r in rows if r["device_owner"] in networks.AUTO_DELETE]
+        left = sa.select(a.port_id)
+        work.conn.execute(sa.delete(t.ports).where(p.id.in_(dhcp), p.id.not_in(left)))
+        work.conn.execute(sa.delete(t.subnets).where(t.subnets.c.id == current["id"]))
+        work.changes.networks.add(current["network_id"])
+
+
+def get(work: Work, subnet_id: str) -> Row:
+    """A subnet, if the caller may see it. Raises NotFound."""
+    found = Subnets().list(work, {"id": [subnet_id]})
+    if not found:
+        raise missing("subnet", subnet_id)
+    return found[0]
+
+
+def _check_version(cidr: str, data: Row) -> None:
+    net = ipaddress.ip_network(cidr)
+    if net.version != data["ip_version"]:
+        raise _bad(f"Invalid CIDR {cidr} given as IP address version {data['ip_version']}: it does not match the "
+                   f"ip_version '{data['ip_version']}'", "cidr")
+    if net.prefixlen == 0:
+        raise _bad("0 is not allowed as CIDR prefix length", "cidr")
+    if net.is_multicast or net.is_loopback:
+        raise _bad(f"multicast and loopback networks cannot be subnets: {cidr}", "cidr")
+
+
+def _check_modes(data: Row, cidr: str) -> None:
+    ra, address = data["ipv6_ra_mode"], data["ipv6_address_mode"]
+    if not ra and not address:
+        return
+    if data["ip_version"] != 6:
+        raise _bad("ipv6_ra_mode and ipv6_address_mode are only valid when ip_version is 6", "ipv6_ra_mode")
+    if not data["enable_dhcp"]:
+        raise _bad("ipv6_ra_mode or ipv6_address_mode cannot be set when enable_dhcp is set to False", "ipv6_ra_mode")
+    if ra and address and ra != address:
+        raise _bad(f"ipv6_ra_mode set to '{ra}' with ipv6_address_mode set to '{address}' is not valid. If both "
+                   "attributes are set, they must be the same value", "ipv6_address_mode")
+    if (ra in ipam.AUTO_MODES or address in ipam.AUTO_MODES) and ipaddress.ip_network(cidr).prefixlen != 64:
+        raise _bad(f"Invalid CIDR {cidr} for IPv6 address mode. OpenStack uses the EUI-64 address format, which "
+                   "requires the prefix to be /64", "cidr")
+
+
+def _check_gateway(gateway: str, cidr: str) -> None:
+    net, ip = ipaddress.ip_network(cidr), ipaddress.ip_address(gateway)
+    if ip.version != net.version:
+        raise _bad(f"gateway_ip '{gateway}' is not an IPv{net.version} address", "gateway_ip")
+    # An IPv6 gateway may be a link-local address; an IPv4 one outside the subnet may be on its link.
+    if ip in net and net.version == 4 and not ipam.usable(gateway, cidr):
+        raise _bad(f"Gateway is not valid on subnet: {gateway}", "gateway_ip")
+
+
+def _check_gateway_outside(gateway: str | None, pools: Iterable[dict[str, str]]) -> None:
+    if gateway is None:
+        return
+    value = ipaddress.ip_address(gateway)
+    for pool in pools:
+        start = ipaddress.ip_address(pool["start"])
+        if start.version == value.version and int(start) <= int(value) <= int(ipaddress.ip_address(pool["end"])):
+            raise conflict("GatewayConflictWithAllocationPools",
+                           f"Gateway ip {gateway} conflicts with allocation pool {pool['start']}-{pool['end']}.")
+
+
+def _check_pools(pools: list[dict[str, str]], cidr: str) -> None:
+    net = ipaddress.ip_network(cidr)
+    ranges: list[tuple[int, int, str]] = []
+    for pool in pools:
+        words = f"{pool['start']}-{pool['end']}"
+        start, end = ipaddress.ip_address(pool["start"]), ipaddress.ip_address(pool["end"])
+        if start.version != net.version or end.version != net.version or int(end) < int(start):
+            raise BadRequest(f"The allocation pool {words} is not valid.", field="allocation_pools",
+                             type="InvalidAllocationPool")
+        if start not in net or end not in net or not ipam.usable(pool["start"], cidr) or not ipam.usable(
+                pool["end"], cidr):
+            raise BadRequest(f"The allocation pool {words} spans beyond the subnet cidr {cidr}.",
+                             field="allocation_pools", type="OutOfBoundsAllocationPool")
+        ranges.append((int(start), int(end), words))
+    ranges.sort()
+    for (_, end, one), (begin, _, two) in zip(ranges, ranges[1:], strict=False):
+        if begin <= end:
+            raise conflict("OverlappingAllocationPools",
+                           f"Found overlapping allocation pools: {one} {two} for subnet {cidr}.")
+
+
+def _check_families(data: Row, version: int) -> None:
+    def wrong(address: str) -> bool:
+        return ipaddress.ip_network(address).version != version
+
+    if bad := [n for n in data.get("dns_nameservers", ()) if wrong(n)]:
+        raise _bad(f"{bad[0]} in dns_nameservers is not an IPv{version} address", "dns_nameservers")
+    routes: list[Any] = data.get("host_routes", [])
+    if any(wrong(r["destination"]) or wrong(r["nexthop"]) for r in routes):
+        raise _bad(f"host_routes must be IPv{version} throughout", "host_routes")
+
+
+def _view(row: Row) -> Row:
+    return standard_view(row) | {k: row[k] for k in (
+        "network_id", "ip_version", "cidr", "gateway_ip", "enable_dhcp", "allocation_pools", "dns_nameservers",
+        "host_routes", "ipv6_ra_mode", "ipv6_address_mode", "subnetpool_id", "service_types")}

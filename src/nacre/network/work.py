@@ -1,0 +1,150 @@
+"""One unit of work on the network's tables: the connection, the caller, and what the hosts must be told of.
+
+A unit may be run again by the database, so a `Work` is made anew for each run and everything in it is dropped with it.
+"""
+
+import random
+import uuid
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from nacre.base.context import Context
+from nacre.base.errors import Conflict, NotFound, QuotaExceeded
+from nacre.network import tables as t
+from nacre.network.ml2.types import SegmentTypes
+
+Row = dict[str, Any]
+
+#: What a project may have where no row of the quota table says otherwise; -1: no limit.
+DEFAULT_QUOTAS = {
+    "network": 100, "subnet": 100, "port": 500, "router": 10, "floatingip": 50, "security_group": 10,
+    "security_group_rule": 100, "subnetpool": -1, "rbac_policy": 10, "address_group": -1,
+}
+
+COUNTED: dict[str, sa.Table] = {
+    "network": t.networks, "subnet": t.subnets, "port": t.ports, "router": t.routers, "floatingip": t.floatingips,
+    "security_group": t.security_groups, "security_group_rule": t.security_group_rules, "subnetpool": t.subnetpools,
+    "rbac_policy": t.rbac_policies, "address_group": t.address_groups,
+}
+
+
+class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the operator decides about networks. drivers: mechanism drivers in their order."""
+
+    types: SegmentTypes = SegmentTypes()
+    drivers: tuple[str, ...] = ("openvswitch",)
+    quotas: dict[str, int] = DEFAULT_QUOTAS
+    dns_domain: str = "openstacklocal"
+    agent_down_after: float = 75.0
+
+
+@dataclass
+class Changes:
+    """What a unit changed that hosts have wired. `members`: groups that ports joined, left or moved in."""
+
+    ports: dict[str, str] = field(default_factory=dict)  # id -> host (where known)
+    networks: set[str] = field(default_factory=set)
+    members: set[str] = field(default_factory=set)
+    groups: set[str] = field(default_factory=set)
+    address_groups: set[str] = field(default_factory=set)
+
+    def __bool__(self) -> bool:
+        return bool(self.ports or self.networks or self.members or self.groups or self.address_groups)
+
+
+@dataclass
+class Work:
+    """What a step of a unit needs."""
+
+    conn: sa.Connection
+    context: Context
+    now: datetime  # naive UTC, as the database keeps it
+    settings: NetworkSettings
+    changes: Changes = field(default_factory=Changes)
+    rng: random.Random = field(default_factory=random.Random)
+
+    def rows(self, statement: sa.Select[Any]) -> list[Row]:
+        return [dict(r) for r in self.conn.execute(statement).mappings()]
+
+    def row(self, statement: sa.Select[Any]) -> Row | None:
+        found = self.conn.execute(statement).mappings().first()
+        return dict(found) if found else None
+
+    def new(self, data: Row) -> Row:
+        """The standard columns of a new row, filled."""
+        return {"id": str(uuid.uuid4()), "created_at": self.now, "updated_at": self.now, "revision_number": 1,
+                "tags": data.get("tags") or [], "description": data.get("description", ""),
+                "project_id": data["project_id"]}
+
+    def insert(self, table: sa.Table, row: Row) -> Row:
+        self.conn.execute(sa.insert(table), row)
+        return row
+
+    def change(self, table: sa.Table, row_id: str, values: Row) -> None:
+        """Writes values into a row and counts its revision up."""
+        self.conn.execute(sa.update(table).where(table.c.id == row_id).values(
+            **values, updated_at=self.now, revision_number=table.c.revision_number + 1))
+
+    def touch(self, table: sa.Table, row_id: str) -> None:
+        """A part of the row's resource changed elsewhere: only the revision counts up."""
+        self.change(table, row_id, {})
+
+    def room(self, resource: str, project_id: str, wanted: int = 1) -> None:
+        """Raises QuotaExceeded (OverQuota) unless the project may have `wanted` more."""
+        limit = self.conn.execute(sa.select(t.quotas.c.limit).where(
+            t.quotas.c.project_id == project_id, t.quotas.c.resource == resource)).scalar()
+        limit = self.settings.quotas.get(resource, -1) if limit is None else limit
+        if limit >= 0 and self.used(resource, project_id) + wanted > limit:
+            raise QuotaExceeded(f"Quota exceeded for resources: ['{resource}'].", type="OverQuota")
+
+    def used(self, resource: str, project_id: str) -> int:
+        table = COUNTED[resource]
+        return int(self.conn.execute(
+            sa.select(sa.func.count()).select_from(table).where(table.c.project_id == project_id)).scalar_one())
+
+
+#: Per resource: Neutron's name of "no such thing" and its wording.
+MISSING = {
+    "network": ("NetworkNotFound", "Network {} could not be found."),
+    "subnet": ("SubnetNotFound", "Subnet {} could not be found."),
+    "port": ("PortNotFound", "Port {} could not be found."),
+    "security_group": ("SecurityGroupNotFound", "Security group {} does not exist"),
+    "security_group_rule": ("SecurityGroupRuleNotFound", "Security group rule {} does not exist"),
+    "router": ("RouterNotFound", "Router {} could not be found"),
+    "floatingip": ("FloatingIPNotFound", "Floating IP {} could not be found"),
+    "subnetpool": ("SubnetPoolNotFound", "Subnet pool {} could not be found."),
+    "address_scope": ("AddressScopeNotFound", "Address scope {} could not be found."),
+    "address_group": ("AddressGroupNotFound", "Address group {} could not be found."),
+    "rbac_policy": ("RbacPolicyNotFound", "RBAC policy of type rbac_policy with ID {} not found"),
+    "agent": ("AgentNotFound", "Agent {} could not be found."),
+}
+
+
+def missing(resource: str, row_id: str) -> NotFound:
+    """The resource's own 404."""
+    kind, words = MISSING[resource]
+    return NotFound(words.format(row_id[:64]), type=kind)
+
+
+def conflict(kind: str, message: str) -> Conflict:
+    return Conflict(message, type=kind)
+
+
+def standard_view(row: Row) -> Row:
+    """The standard attributes as the API shows them."""
+    return {
+        "id": row["id"], "name": row.get("name", ""), "project_id": row["project_id"], "tenant_id": row["project_id"],
+        "description": row["description"], "tags": row["tags"], "revision_number": row["revision_number"],
+        "created_at": row["created_at"].strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "updated_at": row["updated_at"].strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+
+
+def where(table: sa.Table, filters: Row) -> list[sa.ColumnElement[bool]]:
+    """Conditions for those filters that are columns of the table (values: lists; the rest is compared later)."""
+    return [table.c[name].in_(values) for name, values in filters.items()
+            if name in table.c and isinstance(table.c[name].type, sa.String) and 0 < len(values) <= 500]
