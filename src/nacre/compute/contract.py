@@ -1,0 +1,120 @@
+"""What others may ask of compute: servers as they are, what a create asks for, and the verbs of both."""
+
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+
+from nacre.base.context import Context
+from nacre.network.contract import NetworkRequest
+
+
+class ServerFlavor(msgspec.Struct, frozen=True, kw_only=True):
+    """The size a server was made with: a copy, so that it outlives the flavor. Memory and swap MB, disks GB."""
+
+    id: str
+    name: str
+    memory_mb: int
+    vcpus: int
+    root_gb: int
+    ephemeral_gb: int = 0
+    swap_mb: int = 0
+    extra_specs: dict[str, str] = {}
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a server is in ERROR."""
+
+    code: int
+    message: str
+    created_at: datetime
+    details: str = ""
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """One server, with all that its views need but its ports. Times are naive UTC."""
+
+    id: str
+    name: str
+    project_id: str
+    user_id: str
+    vm_state: str  # building, active, stopped, error, deleted, ...
+    created_at: datetime
+    flavor: ServerFlavor
+    task_state: str | None = None
+    power_state: str = ""  # running, paused, shutdown, crashed; empty: not known
+    host: str = ""
+    availability_zone: str | None = None
+    pinned_zone: str | None = None  # the zone the user asked for
+    updated_at: datetime | None = None
+    launched_at: datetime | None = None
+    terminated_at: datetime | None = None
+    deleted: bool = False
+    metadata: dict[str, str] = {}
+    tags: tuple[str, ...] = ()
+    image_id: str = ""
+    image_properties: dict[str, str] = {}
+    kernel_id: str = ""
+    ramdisk_id: str = ""
+    key_name: str | None = None
+    description: str | None = None
+    hostname: str = ""
+    access_ip_v4: str | None = None
+    access_ip_v6: str | None = None
+    disk_config: str = "MANUAL"
+    config_drive: bool = False
+    user_data: str | None = None
+    reservation_id: str = ""
+    launch_index: int = 0
+    root_device_name: str = "/dev/vda"
+    domain_name: str = ""
+    locked: bool = False
+    locked_reason: str | None = None
+    trusted_certs: tuple[str, ...] = ()
+    group_id: str | None = None
+    hints: dict[str, object] = {}
+    fault: Fault | None = None
+
+
+class ServerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a create asks for, already parsed: FLOW A2. `networks` None is "auto", empty is "none"."""
+
+    name: str
+    flavor_id: str
+    image_id: str
+    networks: tuple[NetworkRequest, ...] | None = None
+    min_count: int = 1
+    max_count: int = 1
+    description: str | None = None
+    hostname: str | None = None
+    metadata: dict[str, str] = {}
+    tags: tuple[str, ...] = ()
+    key_name: str | None = None
+    security_groups: tuple[str, ...] = ()
+    availability_zone: str | None = None
+    host: str | None = None  # forced: administrators only, checked at the edge
+    user_data: str | None = None
+    files: tuple[tuple[str, str], ...] = ()
+    admin_password: str | None = None
+    access_ip_v4: str | None = None
+    access_ip_v6: str | None = None
+    config_drive: bool = False
+    disk_config: str = "MANUAL"
+    kernel_id: str = ""
+    ramdisk_id: str = ""
+    trusted_certs: tuple[str, ...] = ()
+    hints: dict[str, object] = {}
+
+
+class Servers(Protocol):
+    """The verbs of servers that stories (build, delete, power) begin with."""
+
+    async def create(self, context: Context, specs: tuple[ServerSpec, ...]) -> tuple[Server, ...]:
+        """All or none; committed, with their stories, when this answers. Raises BadRequest, NotFound, QuotaExceeded."""
+        ...
+
+    async def delete(self, context: Context, server: Server) -> None: ...
+
+    async def power(self, context: Context, server: Server, action: str) -> None:
+        """action: start, stop, reboot-soft, reboot-hard. Raises Conflict in a state that forbids it."""
+        ...
