@@ -1,0 +1,168 @@
+"""Guests (namespaces) on a real bridge: DHCP, security groups, TCP, metadata, restarts."""
+
+import asyncio
+import json
+
+import pytest
+from wiring_lab import NetworkStub, able, allow, group, lab, network, port
+
+from nacre.base.errors import BuildFailed
+from nacre.base.shell import run
+
+pytestmark = [pytest.mark.host, pytest.mark.skipif(not able(), reason="needs root, Open vSwitch, dnsmasq, udhcpc")]
+
+OPEN = group("open", allow("icmp"), allow("tcp", 80, 80))
+SHUT = group("shut")
+
+
+async def eventually(check, seconds=8.0):
+    for _ in range(int(seconds / 0.1)):
+        if await check():
+            return True
+        await asyncio.sleep(0.1)
+    return False
+
+
+async def test_dhcp_groups_tcp_and_metadata():
+    net = network()
+    ports = [port(11, net, dhcp_options=(("ntp-server", "10.77.1.99", 4), ("server-ip\naddress", "x", 4),
+                                         ("mtu", "1\ndhcp-script=/bin/sh", 4))),
+             port(12, net), port(13, net, security_groups=("shut",)), port(14, net, device_id="ghost")]
+    stub = NetworkStub([net], ports, [OPEN, SHUT])
+    async with lab(stub) as place:
+        one, two, shut, ghost = [await place.guest(p, address=p.id != ports[0].id) for p in ports]
+        await place.wire(one, two, shut, ghost)
+        assert ({g.port.id for g in (one, two, shut, ghost)}, True) == (set(stub.said[0][0]), stub.said[0][1])
+
+        lease = await one.lease()
+        assert (lease["ip"], lease["router"], lease["dns"], lease["mtu"]) == ("10.77.1.11", "10.77.1.1", "9.9.9.9",
+                                                                             "1450")
+        assert lease["staticroutes"].split()[:2] == ["169.254.169.254/32", "10.77.1.2"]
+        assert lease["ntpsrv"] == "10.77.1.99" and lease["seconds"] < 4
+        await one.x("ip", "addr", "add", "10.77.1.11/24", "dev", "eth0")
+        await one.x("ip", "route", "add", "169.254.169.254/32", "via", "10.77.1.2")
+
+        assert await one.pings("10.77.1.12") and await two.pings("10.77.1.11")
+        assert await shut.pings("10.77.1.11")  # outward is allowed, and the answers with it
+        assert not await one.pings("10.77.1.13")
+        assert await one.tcp(two, 80) and not await one.tcp(two, 81) and not await one.tcp(shut, 80)
+
+        status, body = await one.curl("/openstack/latest/meta_data.json")
+        assert status == 200 and json.loads(body)["uuid"] == "server11"
+        status, body = await one.curl("/openstack/latest/meta_data.json", "X-Forwarded-For: 10.77.1.12",
+                                      "X-Instance-ID: server12", "X-Neutron-Network-ID: other")
+        assert status == 200 and json.loads(body)["uuid"] == "server11"
+        assert (await two.curl("/latest/meta-data/local-ipv4"))[1] == "10.77.1.12"
+        assert (await ghost.curl("/openstack/latest/meta_data.json", "X-Instance-ID: server12"))[0] == 404
+
+
+async def test_a_new_port_and_a_lost_one():
+    net = network()
+    ports = [port(11, net), port(12, net)]
+    stub = NetworkStub([net], ports[:1], [OPEN])
+    async with lab(stub) as place:
+        one = await place.guest(ports[0])
+        await place.wire(one)
+        stub.ports.append(ports[1])
+        two = await place.guest(ports[1], address=False)
+        await place.wire(two)
+        assert (await two.lease())["ip"] == "10.77.1.12"  # seen by the running server, without a restart
+        stub.ports.remove(ports[1])
+        await place.agent.unwire([ports[1].id])
+        await place.agent.unwire([ports[1].id])
+
+        async def gone():
+            flows = await run(["ovs-ofctl", "-O", "OpenFlow14", "dump-flows", "ntw-int"])
+            return ports[1].mac_address.encode() not in flows
+        assert await eventually(gone)
+        stub.ports.clear()
+        await place.agent.rewire(())
+        await place.agent.unwire([ports[0].id])
+
+        async def empty():
+            return not await place.places.namespaces.list() or \
+                await place.places.namespaces.list() == [g.ns for g in place.guests]
+        assert await eventually(empty)
+
+
+async def test_a_port_without_an_interface_fails_alone():
+    net = network()
+    stub = NetworkStub([net], [port(11, net), port(12, net)], [OPEN])
+    async with lab(stub) as place:
+        one = await place.guest(stub.ports[0])
+        bad = asyncio.create_task(place.agent.wire([stub.ports[1]], [net]))
+        await place.wire(one)
+        with pytest.raises(BuildFailed, match="no interface"):
+            await bad
+        stranger = port(19, net)
+        await place.guest(stranger)
+        with pytest.raises(BuildFailed, match="not for this host"):
+            await place.agent.wire([stranger], [net])
+
+
+async def test_flows_come_back_after_they_were_lost():
+    net = network()
+    stub = NetworkStub([net], [port(11, net), port(12, net)], [OPEN])
+    async with lab(stub) as place:
+        one, two = [await place.guest(p) for p in stub.ports]
+        await place.wire(one, two)
+        await run(["ovs-ofctl", "-O", "OpenFlow14", "del-flows", "ntw-int"])
+        assert await eventually(lambda: one.pings("10.77.1.12"))
+
+
+async def test_the_agent_comes_back_and_adopts():
+    net = network()
+    stub = NetworkStub([net], [port(11, net), port(12, net)], [OPEN])
+    async with lab(stub) as place:
+        one, two = [await place.guest(p) for p in stub.ports]
+        await place.wire(one, two)
+        home = place.places.dhcp.settings.directory / net.id
+        before = (home / "pid").read_text()
+        await place.agent.stop()
+        assert await one.pings("10.77.1.12")  # without any agent
+        from wiring_lab import Lab
+        again = Lab(stub)
+        again.places.dhcp = place.places.dhcp
+        again.home.rmdir()
+        await again.agent.start()
+        assert (home / "pid").read_text() == before
+        assert await one.pings("10.77.1.12") and (await one.curl("/latest/meta-data/instance-type"))[0] == 200
+        place.agent, place.bridge, place.places = again.agent, again.bridge, again.places
+
+
+async def test_a_poisoned_rule_hurts_nobody():
+    net = network()
+    bad = group("bad", allow("vrrp", 1, 2), allow("tcp", 80, 22), allow(remote=("10.0.0.0/99",)),
+                allow("icmp\nadd priority=65535,actions=normal"), allow("icmp"))
+    stub = NetworkStub([net], [port(11, net), port(12, net, security_groups=("bad",))], [OPEN, bad])
+    async with lab(stub) as place:
+        one, two = [await place.guest(p) for p in stub.ports]
+        await place.wire(one, two)
+        assert await one.pings("10.77.1.12") and not await one.tcp(two, 80)
+
+
+async def test_a_rule_taken_away_stops_what_it_had_let_in():
+    net = network()
+    stub = NetworkStub([net], [port(11, net), port(12, net, security_groups=("web",))],
+                       [OPEN, group("web", allow("icmp"))])
+    async with lab(stub) as place:
+        one, two = [await place.guest(p) for p in stub.ports]
+        await place.wire(one, two)
+        assert await one.pings("10.77.1.12")
+        stub.groups[1] = group("web")
+        await place.agent.rewire([two.port.id])
+
+        async def silent():
+            return not await one.pings("10.77.1.12")
+        assert await eventually(silent)
+
+
+async def test_stateless_groups_and_open_ports():
+    net = network()
+    plain = group("plain", allow("udp"), allow("icmp", 8), stateful=False)
+    stub = NetworkStub([net], [port(11, net, security_groups=("plain",)), port(12, net, port_security=False)], [plain])
+    async with lab(stub) as place:
+        one, two = [await place.guest(p) for p in stub.ports]
+        await place.wire(one, two)
+        assert await two.pings("10.77.1.11")  # echo request let in; the answer goes out by the egress rules
+        assert not await one.pings("10.77.1.12")  # its answer needs a rule of its own
