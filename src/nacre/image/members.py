@@ -96,7 +96,7 @@ class Members:
 
     def _member(self, conn: sa.Connection, context: Context, image: Image, member_id: str) -> Mapping[str, Any]:
         row = None
-        if self._owns(context, image) or member_id == context.project_id:
+        if "\x00" not in member_id and (self._owns(context, image) or member_id == context.project_id):
             row = conn.execute(sa.select(image_members).where(*_one(image.id, member_id))).first()
         if row is None:
             raise e.NotFound(f"{member_id[:64]} not found in the member list of the image {image.id}.")

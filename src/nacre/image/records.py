@@ -45,6 +45,8 @@ class Image(msgspec.Struct, kw_only=True):
 
 def load(conn: sa.Connection, context: Context, image_id: str) -> Image:
     """The image, if the caller may see it. Raises NotFound."""
+    if len(image_id) > 36 or "\x00" in image_id:  # no id looks so, and PostgreSQL refuses a NUL
+        raise missing(image_id)
     row = conn.execute(sa.select(images).where(images.c.id == image_id, visible(context))).first()
     if row is None:
         raise missing(image_id)

@@ -176,6 +176,7 @@ class ImageService:
         self.policy.check(context, "tasks_api_access", {})
         query = sa.select(image_tasks).order_by(image_tasks.c.created_at.desc()).limit(1000)
         if task_id is not None:
+            task_id = task_id.replace("\x00", "")
             query = query.where(image_tasks.c.id == task_id)
         rows = await self.db.read(lambda conn: conn.execute(query).all())
         if task_id is not None and not rows:
