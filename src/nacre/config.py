@@ -1,0 +1,270 @@
+"""Every option, in one frozen tree: defaults, then the TOML file, then NACRE_* variables, then the command line.
+
+The file is `nacre.toml` in the data folder, or what NACRE_CONFIG names. An option `period` of section `scheduler` is
+`[scheduler] period = 5` there, and NACRE_SCHEDULER_PERIOD=5 in the environment. Lists in variables are separated by
+commas, tables are written as `key:value,key:value`.
+"""
+
+import os
+import pwd
+import socket
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from nacre.base.errors import NacreError
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Delay = Annotated[float, msgspec.Meta(ge=0)]
+Ratio = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class SettingsError(NacreError):
+    """An option that is wrong: the message names it, and what would be right."""
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A part of the tree."""
+
+
+class Rpc(Section, frozen=True):
+    """How the processes talk. port 0: any free one."""
+
+    listen: str = "127.0.0.1"
+    port: Port = 0
+    control: str = ""  # a node's: where the control process answers, "tcp://192.0.2.1:8775"
+    control_key: str = ""  # a node's: the control process's public key
+    node_keys: dict[str, str] = {}  # the control process's: host name -> public key
+
+
+class Identity(Section, frozen=True):
+    """Tokens and passwords. Lifetimes in seconds, memory in KiB."""
+
+    token_lifetime: Positive = 3600 * 4
+    admin_password: str = ""  # empty: generated at the first start
+    demo_password: str = ""
+    argon2_time: Positive = 2
+    argon2_memory: Positive = 19456
+
+
+class Quotas(Section, frozen=True):
+    """A project's limits unless an administrator set others; -1: none."""
+
+    instances: int = 10
+    cores: int = 20
+    ram_mb: int = 51200
+    networks: int = 100
+    ports: int = 500
+    security_groups: int = 10
+
+
+class Images(Section, frozen=True):
+    """Where image data lies, and how much of it. Sizes in bytes; 0: no limit."""
+
+    max_bytes: Positive = 1 << 40
+    max_project_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class Network(Section, frozen=True):
+    """Networks: what they are made of unless an administrator says otherwise."""
+
+    dns_domain: str = "novalocal"
+    tenant_types: tuple[str, ...] = ("vxlan", "vlan", "local")
+    vni_range: tuple[Positive, Positive] = (1, 65536)
+    vlan_range: tuple[Positive, Positive] = (1, 4094)
+    mechanisms: tuple[str, ...] = ("openvswitch",)
+    mtu: Positive = 1500
+    dns_servers: tuple[str, ...] = ()
+    public_cidr: str = "172.24.4.0/24"
+    agent_down: Seconds = 75.0
+
+
+class Scheduler(Section, frozen=True):
+    """How hosts are chosen. sign 1 packs, -1 spreads; best: choose among that many of the best."""
+
+    period: Seconds = 10.0
+    default_queue: str = "kvm"
+    strategy: Literal["memory", "cpu", "disk"] = "memory"
+    sign: Literal[1, -1] = -1
+    best: Positive = 1
+    attempts: Positive = 3
+
+
+class Node(Section, frozen=True):
+    """A compute host. Periods in seconds, memory in MB."""
+
+    name: str = ""  # empty: this machine's
+    queue: str = "kvm"
+    cpu_ratio: Ratio = 4.0
+    ram_ratio: Ratio = 1.0
+    disk_ratio: Ratio = 1.0
+    reserved_memory_mb: Annotated[int, msgspec.Meta(ge=0)] = 512
+    report_period: Seconds = 10.0
+    max_builds: Positive = 10
+    boot_timeout: Seconds = 300.0
+    virt_type: Literal["auto", "kvm", "qemu"] = "auto"
+    libvirt_uri: str = "qemu:///system"
+    tunnel_ip: str = "127.0.0.1"
+    bridge_mappings: dict[str, str] = msgspec.field(default_factory=lambda: {"public": "br-ex"})
+    datapath: Literal["auto", "system", "netdev"] = "auto"
+
+
+class Fake(Section, frozen=True):
+    """The simulated hypervisor: how big it says it is, how long its work takes (seconds), how often it fails."""
+
+    vcpus: Positive = 64
+    memory_mb: Positive = 262144
+    disk_gb: Positive = 4096
+    spawn_delay: Delay = 0.0
+    spawn_fails: Share = 0.0
+
+
+class Settings(Section, frozen=True):
+    """The whole tree. region: the catalog's only one."""
+
+    data_dir: str = ""
+    host: str = "127.0.0.1"
+    port: Port = 8774
+    hypervisor: Literal["libvirt", "fake"] = "libvirt"
+    region: str = "RegionOne"
+    public_url: str = ""  # empty: http://HOST:PORT
+    database_url: str = ""  # empty: a SQLite file in the data folder
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_json: bool = False
+    rpc: Rpc = Rpc()
+    identity: Identity = Identity()
+    quotas: Quotas = Quotas()
+    images: Images = Images()
+    network: Network = Network()
+    scheduler: Scheduler = Scheduler()
+    node: Node = Node()
+    fake: Fake = Fake()
+
+    @property
+    def data(self) -> Path:
+        """The data folder."""
+        return Path(self.data_dir)
+
+    @property
+    def url(self) -> str:
+        """How clients reach the APIs, without a closing slash."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared, not bound
+        return (self.public_url or f"http://{host}:{self.port}").rstrip("/")
+
+    @property
+    def database(self) -> str:
+        """The database's URL."""
+        return self.database_url or f"sqlite:///{self.data / 'nacre.db'}"
+
+    @property
+    def host_name(self) -> str:
+        """What this compute host is called."""
+        return self.node.name or socket.gethostname()
+
+
+def owner() -> "pwd.struct_passwd | None":
+    """The user behind `sudo`, whose cloud it is; None without sudo."""
+    name = os.environ.get("SUDO_USER") if os.geteuid() == 0 else None
+    try:
+        return pwd.getpwnam(name) if name and name != "root" else None
+    except KeyError:
+        return None
+
+
+def data_folder(given: Path | None = None) -> Path:
+    """Where a cloud keeps everything: `given`, else NACRE_DATA_DIR, else ~/.nacre (under sudo: the user's)."""
+    if given is None and (named := os.environ.get("NACRE_DATA_DIR")):
+        given = Path(named)
+    user = owner()
+    home = Path(user.pw_dir) if user else Path.home()
+    return (given or home / ".nacre").expanduser().absolute()
+
+
+def load(data: Path | None = None, *, environ: Mapping[str, str] | None = None, **given: Any) -> Settings:
+    """The settings of a cloud. given: what the command line says (None: nothing). Raises SettingsError."""
+    environ = os.environ if environ is None else environ
+    folder = data_folder(data)
+    tree = _file(Path(environ.get("NACRE_CONFIG") or folder / "nacre.toml"), must="NACRE_CONFIG" in environ)
+    _merge_environment(tree, environ)
+    tree |= {k: v for k, v in given.items() if v is not None}
+    tree["data_dir"] = str(folder)
+    try:
+        return msgspec.convert(tree, Settings)
+    except msgspec.ValidationError as error:
+        raise SettingsError(_explain(str(error))) from None
+
+
+def _file(path: Path, *, must: bool) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        if must:
+            raise SettingsError(f"NACRE_CONFIG names {path}, which is not there.") from None
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not TOML: {error}") from None
+    except PermissionError:
+        raise SettingsError(f"{path} may not be read: check its owner and mode.") from None
+
+
+#: Variables that are not options.
+_OTHERS = frozenset({"NACRE_CONFIG", "NACRE_DATA_DIR"})
+
+
+def _merge_environment(tree: dict[str, Any], environ: Mapping[str, str]) -> None:
+    known = options()
+    for variable, text in environ.items():
+        if not variable.startswith("NACRE_") or variable in _OTHERS:
+            continue
+        if variable not in known:
+            raise SettingsError(f"{variable} is no option of Nacre: unset it. Known are {_near(variable, known)}.")
+        section, name, kind = known[variable]
+        into = tree.setdefault(section, {}) if section else tree
+        into[name] = _parse(variable, text, kind)
+
+
+def options() -> dict[str, tuple[str, str, Any]]:
+    """Every option by its variable: (section or "", name, type)."""
+    found = {}
+    hints = typing.get_type_hints(Settings, include_extras=True)
+    for name, kind in hints.items():
+        if isinstance(kind, type) and issubclass(kind, Section):
+            for inner, inner_kind in typing.get_type_hints(kind, include_extras=True).items():
+                found[f"NACRE_{name}_{inner}".upper()] = (name, inner, inner_kind)
+        elif name != "data_dir":
+            found[f"NACRE_{name}".upper()] = ("", name, kind)
+    return found
+
+
+def _parse(variable: str, text: str, kind: Any) -> Any:
+    origin = typing.get_origin(kind)
+    value: Any = text
+    if origin is tuple:
+        value = [part.strip() for part in text.split(",") if part.strip()]
+    elif origin in (dict, types.GenericAlias):
+        pairs = [part.partition(":") for part in text.split(",") if part.strip()]
+        value = {key.strip(): rest.strip() for key, _, rest in pairs}
+    try:
+        return msgspec.to_builtins(msgspec.convert(value, kind, strict=False))
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{variable}={text!r}: {error}. Correct or unset it.") from None
+
+
+def _near(variable: str, known: Mapping[str, Any]) -> str:
+    import difflib
+    return ", ".join(difflib.get_close_matches(variable, known, n=3, cutoff=0.3)) or "those of docs/operations.md"
+
+
+def _explain(error: str) -> str:
+    """msgspec's words, with the option in front: `scheduler.period: Expected float > 0.0`."""
+    text, _, path = error.partition(" - at `$")
+    where = path.rstrip("`").lstrip(".")
+    return f"{where or 'settings'}: {text}. Correct it in nacre.toml, or remove it to have the default."
