@@ -1,0 +1,59 @@
+"""The `nacre` command. Each subcommand's module is imported when it is asked for, so that `--help` costs nothing."""
+
+import importlib
+import sys
+
+import click
+
+from nacre.base.errors import NacreError
+
+#: Name -> (module, attribute, one line of help; "": not listed).
+COMMANDS = {
+    "up": ("nacre.cli.up", "up", "Start the cloud on this machine."),
+    "down": ("nacre.cli.up", "down", "Stop the cloud's processes; servers keep running."),
+    "status": ("nacre.cli.status", "status", "Show what runs, and whether it answers."),
+    "demo": ("nacre.cli.demo", "demo", "From nothing to a shell in a guest."),
+    "doctor": ("nacre.cli.doctor", "doctor", "Check this machine; each failure names its cure."),
+    "trace": ("nacre.cli.trace", "trace", "Show where a server's time went."),
+    "db": ("nacre.cli.db", "db", "The database's schema."),
+    "supervise": ("nacre.cli.supervisor", "supervise", ""),
+    "control": ("nacre.cli.process", "control", ""),
+    "node": ("nacre.cli.process", "node", ""),
+}
+
+
+class Commands(click.Group):
+    """The group, over the table above."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for name, (_, _, text) in COMMANDS.items() if text]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items() if text])
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="nacre")
+def group() -> None:
+    """Nacre: a whole compute cloud. Start with `nacre up`."""
+
+
+def main() -> None:
+    """The entry point: errors of ours are one line, not a traceback."""
+    try:
+        group(prog_name="nacre")
+    except NacreError as error:
+        click.echo(f"nacre: {error.message}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""The two processes that `nacre up` runs, as hidden commands."""
+
+import asyncio
+import gc
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nacre.base import log
+from nacre.config import Settings, load
+
+
+def _run(settings: Settings, main: Coroutine[Any, Any, None]) -> None:
+    import uvloop
+
+    log.configure(settings.log_level, json=settings.log_json)
+    # What was imported stays: the collector need not look at it again and again.
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 50)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)
+
+
+@click.command(hidden=True)
+@click.option("--data", type=click.Path(path_type=Path), required=True)
+def control(data: Path) -> None:
+    """The APIs and the services behind them."""
+    from nacre import cloud
+
+    settings = load(data)
+    _run(settings, cloud.run_control(settings))
+
+
+@click.command(hidden=True)
+@click.option("--data", type=click.Path(path_type=Path), required=True)
+def node(data: Path) -> None:
+    """The compute host and its network agent."""
+    from nacre import cloud
+
+    settings = load(data)
+    _run(settings, cloud.run_node(settings))

@@ -1,0 +1,184 @@
+"""The small process that keeps the others running: starts control and node, starts again what dies, stops both.
+
+It holds the RPC keys' introduction: each process is told the other's public key when it starts, never through a file
+that the other could write. Kept free of big imports: it lives as long as the cloud.
+"""
+
+import fcntl
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+import click
+
+from nacre.base.rpc.keys import KeyPair, load_keys
+from nacre.config import Settings, load, owner
+
+#: Seconds between two starts of a process that keeps dying: grows to the second.
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
+#: How long a process may take to stop before it is killed.
+PATIENCE = 10.0
+
+
+def free_port() -> int:
+    """A port that nobody uses right now."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+class Child:
+    """One process that shall run."""
+
+    def __init__(self, name: str, folder: Path, environ: dict[str, str], user: "pwd.struct_passwd | None"):
+        self.name, self._folder, self._environ, self._user = name, folder, environ, user
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pause, self._next, self._started = FIRST_PAUSE, 0.0, 0.0
+
+    def tend(self, now: float) -> None:
+        """Start it if it does not run and its pause is over."""
+        if self._process is not None:
+            code = self._process.poll()
+            if code is None:
+                return
+            self._say(f"{self.name} ended with {code}; it is started again in {self._pause:.1f} s")
+            self._process = None
+            if now - self._started > LONGEST_PAUSE:
+                self._pause = FIRST_PAUSE
+            self._next = now + self._pause
+            self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        if now >= self._next:
+            self._started = now
+            self._start()
+
+    def _start(self) -> None:
+        log = self._log()
+        identity = {} if self._user is None else {
+            "user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "nacre.cli.main", self.name, "--data", str(self._folder)],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environ, **identity)  # type: ignore[call-overload]
+        log.close()
+        (self._folder / "run" / f"{self.name}.pid").write_text(str(self._process.pid))
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+
+    def wait(self, until: float) -> None:
+        """Wait for its end, and make an end of it at `until`."""
+        if self._process is not None:
+            try:
+                self._process.wait(max(0.0, until - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        (self._folder / "run" / f"{self.name}.pid").unlink(missing_ok=True)
+
+    def _log(self) -> IO[bytes]:
+        return (self._folder / "logs" / f"{self.name}.log").open("ab", buffering=0)
+
+    def _say(self, text: str) -> None:
+        with self._log() as log:
+            log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} supervisor: {text}\n".encode())
+
+
+def keys_for(folder: Path, role: str, user: "pwd.struct_passwd | None") -> KeyPair:
+    """A role's keys, readable by its process only."""
+    path = folder / role / "rpc-key.json"
+    keys = load_keys(path)
+    if user is not None:
+        for made in (path.parent, path):
+            os.chown(made, user.pw_uid, user.pw_gid)
+    return keys
+
+
+def children(settings: Settings) -> list[Child]:
+    """Control, and the node of this machine, introduced to each other."""
+    folder, user = settings.data, owner()
+    control, node = keys_for(folder, "control", user), keys_for(folder, "node", None)
+    rpc_port = settings.rpc.port or free_port()
+    node_at = f"tcp://127.0.0.1:{free_port()}"
+    common = {**os.environ, "NACRE_PORT": str(settings.port), "NACRE_HYPERVISOR": settings.hypervisor}
+    for name in ("control", "node"):
+        (folder / name).mkdir(exist_ok=True, mode=0o700)
+    return [
+        Child("control", folder, {
+            **common, "NACRE_RPC_PORT": str(rpc_port),
+            "NACRE_RPC_NODE_KEYS": f"{settings.host_name}:{node.public} {node_at}"}, user),
+        Child("node", folder, {
+            **common, "NACRE_RPC_PORT": node_at.rpartition(":")[2],
+            "NACRE_RPC_CONTROL": f"tcp://127.0.0.1:{rpc_port}", "NACRE_RPC_CONTROL_KEY": control.public}, None),
+    ]
+
+
+def prepare(settings: Settings) -> None:
+    """The data folder, and the database at this release's schema."""
+    folder, user = settings.data, owner()
+    for path in (folder, folder / "run", folder / "logs"):
+        path.mkdir(parents=True, exist_ok=True, mode=0o755 if user else 0o700)
+    if user is not None:
+        os.chown(folder, user.pw_uid, user.pw_gid)
+    if not _migrated(settings):
+        identity = {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        with (folder / "logs" / "control.log").open("ab") as log:
+            subprocess.run([sys.executable, "-m", "nacre.cli.main", "db", "upgrade", "--data", str(folder)],
+                           check=True, stdout=log, stderr=log, **identity)  # type: ignore[call-overload]
+
+
+def _migrated(settings: Settings) -> bool:
+    """Whether a SQLite database is at the newest revision; asked without loading what migrates."""
+    import sqlite3
+
+    if not settings.database.startswith("sqlite:///"):
+        return False
+    versions = Path(__file__).parents[1] / "migrations" / "versions"
+    newest = max((p.stem.partition("_")[0] for p in versions.glob("[0-9]*.py")), default="")
+    try:
+        with sqlite3.connect(f"file:{settings.database.removeprefix('sqlite:///')}?mode=ro", uri=True) as connection:
+            return bool(connection.execute("select version_num from alembic_version").fetchone() == (newest,))
+    except sqlite3.Error:
+        return False
+
+
+@click.command(hidden=True)
+@click.option("--data", type=click.Path(path_type=Path), required=True)
+def supervise(data: Path) -> None:
+    """Keep control and node running until told to stop."""
+    settings = load(data)
+    stopping = False
+
+    def stop(_: int, __: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    prepare(settings)
+    run = settings.data / "run"
+    with (run / "supervisor.pid").open("a+") as pid:
+        try:
+            fcntl.flock(pid, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise click.ClickException(f"Nacre runs already in {data}.") from None
+        pid.truncate(0)
+        pid.write(str(os.getpid()))
+        pid.flush()
+        running = children(settings)
+        while not stopping:
+            for child in running:
+                child.tend(time.monotonic())
+            time.sleep(0.1)
+        for child in reversed(running):
+            child.stop()
+        until = time.monotonic() + PATIENCE
+        for child in running:
+            child.wait(until)
+        (run / "supervisor.pid").unlink(missing_ok=True)

@@ -1,0 +1,171 @@
+"""`nacre up` and `nacre down`: the whole cloud on this machine, started and stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from nacre.base.errors import NacreError
+from nacre.config import Settings, load
+
+#: How long the cloud may take to answer, in seconds.
+PATIENCE = 60.0
+
+
+class NotStarted(NacreError):
+    """The cloud did not come up; the message says where to look."""
+
+
+def supervisor_pid(data: Path) -> int | None:
+    """The process that keeps this folder's cloud running; None if none does."""
+    try:
+        pid = int((data / "run" / "supervisor.pid").read_text())
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (OSError, ValueError):
+        return None
+    return pid if b"supervise" in command and str(data).encode() in command else None
+
+
+def start(settings: Settings) -> bool:
+    """Start the supervisor, detached. False if it runs already."""
+    if supervisor_pid(settings.data) is not None:
+        return False
+    settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (settings.data / "logs").mkdir(exist_ok=True)
+    environ = {**os.environ, "NACRE_PORT": str(settings.port), "NACRE_HYPERVISOR": settings.hypervisor}
+    with (settings.data / "logs" / "supervisor.log").open("ab") as log:
+        subprocess.Popen([sys.executable, "-m", "nacre.cli.main", "supervise", "--data", str(settings.data)],
+                         stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environ)
+    return True
+
+
+def stop(data: Path, patience: float = 20.0) -> bool:
+    """Stop the cloud's processes and wait for their end. False if none ran."""
+    pid = supervisor_pid(data)
+    if pid is None:
+        return False
+    os.kill(pid, signal.SIGTERM)
+    end = time.monotonic() + patience
+    while supervisor_pid(data) == pid:
+        if time.monotonic() > end:
+            raise NotStarted(f"The cloud does not stop; see {data}/logs. Its supervisor is process {pid}.")
+        time.sleep(0.05)
+    return True
+
+
+class Api:
+    """Just enough of a client to see whether the cloud answers, without loading a library for it."""
+
+    def __init__(self, settings: Settings):
+        self._url, self._file = settings.url, settings.data / "clouds.yaml"
+        self._token = ""
+
+    def token(self) -> bool:
+        """Whether the administrator gets a token."""
+        try:
+            auth = yaml.safe_load(self._file.read_text())["clouds"]["nacre"]["auth"]
+        except (OSError, yaml.YAMLError, TypeError, KeyError):
+            return False
+        body = {"auth": {
+            "identity": {"methods": ["password"], "password": {"user": {
+                "name": auth["username"], "password": auth["password"], "domain": {"id": "default"}}}},
+            "scope": {"project": {"name": auth["project_name"], "domain": {"id": "default"}}}}}
+        answer = self._send("/identity/v3/auth/tokens", body)
+        self._token = answer[1].get("x-subject-token", "") if answer else ""
+        return bool(self._token)
+
+    def host_up(self) -> bool:
+        """Whether a compute host reports."""
+        answer = self._send("/compute/v2.1/os-services?binary=nova-compute")
+        return bool(answer) and any(s["state"] == "up" for s in answer[0].get("services", ()))
+
+    def _send(self, path: str, body: Any = None) -> Any:
+        request = urllib.request.Request(self._url + path, json.dumps(body).encode() if body else None, {  # noqa: S310
+            "content-type": "application/json", "x-auth-token": self._token})
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - our own address
+                return json.load(answer), {k.lower(): v for k, v in answer.headers.items()}
+        except (urllib.error.URLError, OSError, ValueError):
+            return None
+
+
+def wait(settings: Settings, say: Any) -> None:
+    """Until a token is issued and a host is up. say: told each step. Raises NotStarted."""
+    api = Api(settings)
+    for text, ready, log in (
+            ("the APIs answer", api.token, "control"), ("the compute host is up", api.host_up, "node")):
+        begin = time.monotonic()
+        while not ready():
+            waited = time.monotonic() - begin
+            if waited > PATIENCE or (waited > 5 and supervisor_pid(settings.data) is None):
+                raise NotStarted(f"Waited {waited:.0f} s in vain until {text}.\n{_tail(settings.data / 'logs', log)}")
+            time.sleep(0.03)
+        say(text, time.monotonic() - begin)
+
+
+def _tail(folder: Path, name: str) -> str:
+    for log in (folder / f"{name}.log", folder / "supervisor.log"):
+        if log.exists() and (lines := log.read_text(errors="replace").splitlines()[-15:]):
+            return f"The end of {log}:\n  " + "\n  ".join(lines)
+    return f"There is nothing in {folder}."
+
+
+def bring_up(settings: Settings, say: Any) -> bool:
+    """Start the cloud and wait until it can be used. False if it ran already. Raises NotStarted."""
+    if settings.hypervisor == "libvirt" and os.geteuid() != 0:
+        raise NotStarted("Guests need root: use `sudo`, or `nacre up --hypervisor fake` for a cloud without guests.")
+    started = start(settings)
+    wait(settings, say)
+    return started
+
+
+def ensure_up(data: Path) -> bool:
+    """For commands that need a running cloud: `bring_up` with the folder's own settings."""
+    return bring_up(load(data), lambda text, seconds: None)
+
+
+@click.command()
+@click.option("-d", "--detach", is_flag=True, help="return when the cloud is up, and leave it running")
+@click.option("--data", type=click.Path(path_type=Path), default=None, help="the cloud's data folder [~/.nacre]")
+@click.option("--port", type=click.IntRange(1, 65535), default=None, help="the APIs' port [8774]")
+@click.option("--hypervisor", type=click.Choice(["libvirt", "fake"]), default=None,
+              help="libvirt: real guests, needs root; fake: none, for trying the APIs")
+def up(detach: bool, data: Path | None, port: int | None, hypervisor: str | None) -> None:
+    """Start the cloud on this machine, and say how to use it."""
+    from rich.console import Console
+
+    settings, console = load(data, port=port, hypervisor=hypervisor), Console(stderr=True, highlight=False)
+
+    def say(text: str, seconds: float) -> None:
+        console.print(f"[green]✓[/] {text} [dim]{seconds:.1f} s[/]")
+
+    with console.status("starting"):
+        started = bring_up(settings, say)
+    console.print(f"Nacre {'is up' if started else 'was up already'} at {settings.url}\n"
+                  f"  export OS_CLIENT_CONFIG_FILE={settings.data}/clouds.yaml\n"
+                  f"  openstack --os-cloud demo server list")
+    if detach:
+        return
+    console.print("Ctrl-C stops it (`nacre up -d` leaves it running); servers keep running.")
+    try:
+        while supervisor_pid(settings.data) is not None:
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        stop(settings.data)
+        console.print("stopped")
+
+
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path), default=None, help="the cloud's data folder [~/.nacre]")
+def down(data: Path | None) -> None:
+    """Stop the cloud's processes; servers keep running, and are found again by the next `up`."""
+    click.echo("stopped" if stop(load(data).data) else "nothing was running")
