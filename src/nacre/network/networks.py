@@ -93,7 +93,7 @@ class Networks:
             if name in data and data[name] != current[name]:
                 grant(work, current, action) if data[name] else _revoke(work, current, action)
         self._check_mtu(work, current, data)
-        values = {k: data[k] for k in ("name", "description", "admin_state_up", "port_security_enabled", "is_default",
+        values: Row = {k: data[k] for k in ("name", "description", "admin_state_up", "port_security_enabled", "is_default",
                                        "dns_domain", "mtu") if k in data}
         if "router:external" in data:
             values["external"] = data["router:external"]
@@ -159,7 +159,7 @@ def refuse_withdrawal(work: Work, network_id: str, action: str, target: str) -> 
     others = sa.select(r.target_project).where(r.object_id == network_id, r.action == action,
                                                r.target_project != target)
     if action == EXTERNAL:
-        uses = [p.device_owner.in_(["network:router_gateway", "network:floatingip"])]
+        uses: list[sa.ColumnElement[bool]] = [p.device_owner.in_(["network:router_gateway", "network:floatingip"])]
     else:
         uses = [p.project_id != owner, ~p.device_owner.like("network:%"), p.project_id.not_in(others)]
     if target != "*":

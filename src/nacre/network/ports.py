@@ -49,7 +49,7 @@ class Ports:
         values = {k: data[k] for k in _SAME if k in data}
         if data.get("mac_address") != old["mac_address"] and "mac_address" in values:
             values["mac_address"] = self._new_mac(work, old, data["mac_address"])
-        secured = data.get("port_security_enabled", old["port_security_enabled"])
+        secured = bool(data.get("port_security_enabled", old["port_security_enabled"]))
         groups = _security(data, secured, current["security_groups"], old["allowed_address_pairs"])
         if groups is not None:
             security_groups.choose(work, groups, old["project_id"])

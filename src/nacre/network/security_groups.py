@@ -150,6 +150,13 @@ class SecurityGroups:
     def target(self, work: Work, data: Row) -> Row:
         return {}
 
+    def lacking(self, work: Work) -> bool:
+        """Whether the caller's project has no default group yet."""
+        return bool(work.context.project_id) and default_of(work, work.context.project_id or "") is None
+
+    def prepare(self, work: Work) -> None:
+        ensure_default(work, work.context.project_id or "")
+
     def create(self, work: Work, data: Row) -> Row:
         if data["name"].lower() == "default":
             raise conflict("SecurityGroupDefaultAlreadyExists", "Default security group already exists.")

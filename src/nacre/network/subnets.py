@@ -1,6 +1,7 @@
 """Subnets: their address plan, checked against one another and against the ports that use them."""
 
 import ipaddress
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -220,8 +221,8 @@ def _check_pools(pools: list[dict[str, str]], cidr: str) -> None:
                              field="allocation_pools", type="OutOfBoundsAllocationPool")
         ranges.append((int(start), int(end), words))
     ranges.sort()
-    for (_, end, one), (begin, _, two) in zip(ranges, ranges[1:], strict=False):
-        if begin <= end:
+    for (_, last, one), (begin, _, two) in itertools.pairwise(ranges):
+        if begin <= last:
             raise conflict("OverlappingAllocationPools",
                            f"Found overlapping allocation pools: {one} {two} for subnet {cidr}.")
 

@@ -37,7 +37,7 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     types: SegmentTypes = SegmentTypes()
     drivers: tuple[str, ...] = ("openvswitch",)
-    quotas: dict[str, int] = DEFAULT_QUOTAS
+    quotas: dict[str, int] = {}  # where they differ from DEFAULT_QUOTAS
     dns_domain: str = "openstacklocal"
     agent_down_after: float = 75.0
 
@@ -97,7 +97,7 @@ class Work:
         """Raises QuotaExceeded (OverQuota) unless the project may have `wanted` more."""
         limit = self.conn.execute(sa.select(t.quotas.c.limit).where(
             t.quotas.c.project_id == project_id, t.quotas.c.resource == resource)).scalar()
-        limit = self.settings.quotas.get(resource, -1) if limit is None else limit
+        limit = {**DEFAULT_QUOTAS, **self.settings.quotas}.get(resource, -1) if limit is None else limit
         if limit >= 0 and self.used(resource, project_id) + wanted > limit:
             raise QuotaExceeded(f"Quota exceeded for resources: ['{resource}'].", type="OverQuota")
 

@@ -1,8 +1,7 @@
 """Subnet pools: prefixes from which subnets' ranges are cut."""
 
-import sqlalchemy as sa
 
-from nacre.network.work import Row, Work, missing
+from nacre.network.work import Row, Work
 
 
 def choose(work: Work, data: Row) -> str | None:

@@ -1,0 +1,160 @@
+"""Lists: filters, fields, sorting and pages, over the attributes of a resource. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+
+from nacre.base.errors import BadRequest, NotFound
+from nacre.network.api.attributes import Resource, Row
+
+_CONTROL = ("fields", "limit", "marker", "page_reverse", "sort_key", "sort_dir")
+_TAGS = ("tags", "tags-any", "not-tags", "not-tags-any")
+#: A page is never larger than this, whatever was asked.
+MAX_PAGE = 100_000
+
+
+@dataclass
+class Listing:
+    """A list request, parsed."""
+
+    filters: dict[str, list[str]] = field(default_factory=dict)
+    tags: dict[str, list[str]] = field(default_factory=dict)
+    fields: list[str] = field(default_factory=list)
+    sort: list[tuple[str, bool]] = field(default_factory=list)  # (attribute, descending)
+    limit: int | None = None
+    marker: str | None = None
+    reverse: bool = False
+    changed_since: str | None = None
+
+
+def _bad(message: str, field_name: str) -> BadRequest:
+    return BadRequest(message, field=field_name, type="HTTPBadRequest")
+
+
+def parse(resource: Resource, query: Sequence[tuple[str, str]]) -> Listing:
+    """What a list request asks for. Raises BadRequest naming the parameter."""
+    found, unknown = Listing(), []
+    directions, keys = [], []
+    for key, value in query:
+        if key == "sort_key":
+            keys.append(value)
+        elif key == "sort_dir":
+            directions.append(value)
+        elif key == "fields":
+            found.fields += [value] if value else []
+        elif key in _TAGS:
+            found.tags.setdefault(key, []).extend(value.split(","))
+        elif key == "changed_since":
+            found.changed_since = _moment(value)
+        elif key not in _CONTROL:
+            name = "project_id" if key == "tenant_id" else key
+            attribute = resource.attributes.get(name)
+            if attribute is None or not attribute.filter:
+                unknown.append(key)
+            found.filters.setdefault(name, []).append(value)
+    if unknown:
+        raise _bad(f"{unknown} is invalid attribute for filtering", unknown[0])
+    values = dict(query)
+    found.limit, found.marker = _limit(values.get("limit")), values.get("marker") or None
+    found.reverse = values.get("page_reverse", "").lower() in ("true", "1")
+    found.sort = _sort(resource, keys, directions)
+    return found
+
+
+def _moment(value: str) -> str:
+    digits = value.rstrip("Z")[:19]
+    if len(digits) != 19 or digits[4] != "-" or digits[10] != "T":
+        raise _bad(f"Invalid input for changed_since. Reason: '{value}' is not a time like 2026-01-01T00:00:00.",
+                   "changed_since")
+    return digits + "Z"
+
+
+def _limit(value: str | None) -> int | None:
+    if not value or value == "infinite":
+        return None
+    if not value.isascii() or not value.isdigit():
+        raise _bad(f"Limit must be an integer 0 or greater and not '{value}'", "limit")
+    return min(int(value), MAX_PAGE) or None
+
+
+def _sort(resource: Resource, keys: list[str], directions: list[str]) -> list[tuple[str, bool]]:
+    if directions and len(keys) != len(directions):
+        raise _bad("The number of sort_keys and sort_dirs must be same", "sort_dir")
+    for key in keys:
+        attribute = resource.attributes.get(key)
+        if attribute is None or not attribute.visible:
+            raise _bad(f"['{key}'] is invalid attribute for sort_keys", "sort_key")
+    if wrong := [d for d in directions if d not in ("asc", "desc")]:
+        raise _bad(f"sort_dir must be asc or desc, not '{wrong[0]}'", "sort_dir")
+    return list(zip(keys, [d == "desc" for d in directions] or [False] * len(keys), strict=True))
+
+
+def _equal(value: Any, wanted: str) -> bool:
+    if isinstance(value, bool):
+        return wanted.lower() in (("true", "1") if value else ("false", "0"))
+    if value is None:
+        return wanted in ("", "None", "null")
+    if isinstance(value, list):
+        return any(_equal_item(v, wanted) for v in value)
+    return str(value) == wanted
+
+
+def _equal_item(value: Any, wanted: str) -> bool:
+    if not isinstance(value, dict):
+        return str(value) == wanted
+    # fixed_ips=ip_address=10.0.0.3, fixed_ips=subnet_id=...
+    key, _, rest = wanted.partition("=")
+    if key == "ip_address_substr":
+        return rest in str(value.get("ip_address", ""))
+    return key in value and str(value[key]) == rest
+
+
+def matches(row: Row, listing: Listing) -> bool:
+    """Whether a row is wanted: each filter has one of its values (fixed_ips: all of them)."""
+    for name, wanted in listing.filters.items():
+        some = all if name == "fixed_ips" else any
+        if not some(_equal(row.get(name), w) for w in wanted):
+            return False
+    if listing.changed_since and row["updated_at"] < listing.changed_since:
+        return False
+    have = set(row.get("tags") or ())
+    return all({"tags": have >= set(given), "tags-any": bool(have & set(given)),
+                "not-tags": not have >= set(given), "not-tags-any": not have & set(given)}[kind]
+               for kind, given in listing.tags.items())
+
+
+def _key(row: Row, name: str) -> tuple[bool, Any]:
+    value = row.get(name)
+    return (value is not None, value if isinstance(value, int | str) else str(value))
+
+
+def page(rows: list[Row], listing: Listing) -> list[Row]:
+    """The rows of the page asked for, in order. Raises NotFound where the marker is not among them."""
+    if listing.sort or listing.limit or listing.marker:
+        rows = sorted(rows, key=lambda r: str(r["id"]))
+        for name, descending in reversed(listing.sort):
+            rows.sort(key=lambda r: _key(r, name), reverse=descending)
+    if listing.marker:
+        at = next((i for i, r in enumerate(rows) if r["id"] == listing.marker), None)
+        if at is None:
+            raise NotFound(f"Marker {listing.marker[:64]} could not be found.", field="marker", type="MarkerNotFound")
+        rows = rows[:at] if listing.reverse else rows[at + 1:]
+    if listing.limit:
+        rows = rows[-listing.limit:] if listing.reverse else rows[:listing.limit]
+    return rows
+
+
+def links(url: str, query: Sequence[tuple[str, str]], listing: Listing, rows: Sequence[Row]) -> list[dict[str, str]]:
+    """The next and previous links of a page."""
+    if not listing.limit:
+        return []
+    rest = [(k, v) for k, v in query if k not in ("marker", "page_reverse")]
+    full, found = len(rows) >= listing.limit, []
+    if full or listing.reverse:
+        marker = [("marker", rows[-1]["id"])] if rows else []
+        found.append({"rel": "next", "href": f"{url}?{urlencode([*rest, *marker])}"})
+    if full or not listing.reverse:
+        marker = [("marker", rows[0]["id"])] if rows else []
+        found.append({"rel": "previous", "href": f"{url}?{urlencode([*rest, *marker, ('page_reverse', 'True')])}"})
+    return found

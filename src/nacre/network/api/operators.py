@@ -1,0 +1,172 @@
+"""What operators look at: agents, availability zones, how full networks are."""
+
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+
+from nacre.base.errors import BadRequest, Forbidden, NotBuilt
+from nacre.base.web import Reply, Request, Route
+from nacre.network import ipam
+from nacre.network import tables as t
+from nacre.network.api import checks
+from nacre.network.api.attributes import Row
+from nacre.network.hosts import agents, dhcp
+from nacre.network.manager import NetworkManager
+from nacre.network.networks import Networks
+from nacre.network.work import Work, missing
+
+_AGENT_FILTERS = ("agent_type", "host", "binary", "alive", "admin_state_up", "id", "availability_zone", "description",
+                  "topic")
+_AVAILABILITY_FILTERS = ("network_id", "network_name", "tenant_id", "project_id", "ip_version")
+
+
+class Operators:
+    """/v2.0/agents, /availability_zones, /network-ip-availabilities."""
+
+    def __init__(self, manager: NetworkManager):
+        self._manager = manager
+
+    def routes(self) -> list[Route]:
+        agent, full = "/v2.0/agents/{id}", "/v2.0/network-ip-availabilities"
+        return [Route("GET", "/v2.0/agents", self.agents), Route("GET", agent, self.agent),
+                Route("PUT", agent, self.update_agent, body=_agent_body), Route("DELETE", agent, self.delete_agent),
+                Route("GET", "/v2.0/networks/{id}/dhcp-agents", self.dhcp_agents),
+                Route("GET", "/v2.0/agents/{id}/dhcp-networks", self.dhcp_networks),
+                Route("POST", "/v2.0/agents/{id}/dhcp-networks", _distributed),
+                Route("DELETE", "/v2.0/agents/{id}/dhcp-networks/{network}", _distributed),
+                Route("GET", "/v2.0/availability_zones", self.zones),
+                Route("GET", full, self.availabilities), Route("GET", f"{full}/{{id}}", self.availability)]
+
+    def _check(self, request: Request, rule: str) -> None:
+        if not self._manager.policy.allows(request.context, rule, {"project_id": request.context.project_id}):
+            raise Forbidden(f"(rule:{rule}) is disallowed by policy")
+
+    async def agents(self, request: Request) -> Row:
+        self._check(request, "get_agent")
+        keep = _filter(request, _AGENT_FILTERS)
+        return {"agents": [a for a in await self._manager.read(request.context, agents.views) if keep(a)]}
+
+    async def agent(self, request: Request) -> Row:
+        self._check(request, "get_agent")
+        return {"agent": await self._manager.read(request.context, lambda w: agents.get(w, request.params["id"]))}
+
+    async def update_agent(self, request: Request) -> Row:
+        self._check(request, "update_agent")
+
+        def step(work: Work) -> Row:
+            agents.get(work, request.params["id"])
+            if request.body:
+                work.conn.execute(sa.update(t.agents).where(t.agents.c.id == request.params["id"]).values(request.body))
+            return agents.get(work, request.params["id"])
+
+        return {"agent": await self._manager.write(request.context, step)}
+
+    async def delete_agent(self, request: Request) -> Reply:
+        self._check(request, "delete_agent")
+
+        def step(work: Work) -> None:
+            agents.get(work, request.params["id"])
+            work.conn.execute(sa.delete(t.agents).where(t.agents.c.id == request.params["id"]))
+
+        await self._manager.write(request.context, step)
+        return Reply(status=204)
+
+    async def dhcp_agents(self, request: Request) -> Row:
+        """The hosts that serve DHCP for a network: those that have ports of it."""
+        self._check(request, "get_agent")
+
+        def step(work: Work) -> list[Row]:
+            hosts = set(work.conn.execute(sa.select(t.ports.c.host).where(
+                t.ports.c.network_id == request.params["id"], t.ports.c.host != "")).scalars())
+            return [a for a in agents.views(work) if a["agent_type"] == "DHCP agent" and a["host"] in hosts]
+
+        return {"agents": await self._manager.read(request.context, step)}
+
+    async def dhcp_networks(self, request: Request) -> Row:
+        self._check(request, "get_agent")
+
+        def step(work: Work) -> list[Row]:
+            host = agents.get(work, request.params["id"])["host"]
+            served = set(work.conn.execute(sa.select(t.ports.c.network_id).where(
+                t.ports.c.host == host, t.ports.c.network_id.in_(
+                    sa.select(t.ports.c.network_id).where(t.ports.c.device_owner == dhcp.OWNER)))).scalars())
+            return Networks().list(work, {"id": sorted(served)}) if served else []
+
+        return {"networks": await self._manager.read(request.context, step)}
+
+    async def zones(self, request: Request) -> Row:
+        self._check(request, "get_availability_zone")
+        kinds = await self._manager.read(request.context, lambda work: {
+            a["agent_type"] for a in agents.views(work) if a["alive"]})
+        found = [{"name": "nova", "resource": "network", "state": "available"}]
+        return {"availability_zones": found + (
+            [{"name": "nova", "resource": "router", "state": "available"}] if "L3 agent" in kinds else [])}
+
+    async def availabilities(self, request: Request) -> Row:
+        self._check(request, "get_network_ip_availability")
+        keep = _filter(request, _AVAILABILITY_FILTERS)
+        rows = await self._manager.read(request.context, lambda work: _availability(work, None))
+        if version := request.one("ip_version"):
+            for row in rows:
+                row["subnet_ip_availability"] = [s for s in row["subnet_ip_availability"]
+                                                 if str(s["ip_version"]) == version]
+                row["total_ips"] = sum(s["total_ips"] for s in row["subnet_ip_availability"])
+                row["used_ips"] = sum(s["used_ips"] for s in row["subnet_ip_availability"])
+        return {"network_ip_availabilities": [r for r in rows if keep(r)]}
+
+    async def availability(self, request: Request) -> Row:
+        self._check(request, "get_network_ip_availability")
+        rows = await self._manager.read(request.context, lambda work: _availability(work, request.params["id"]))
+        if not rows:
+            raise missing("network", request.params["id"])
+        return {"network_ip_availability": rows[0]}
+
+
+def _availability(work: Work, network_id: str | None) -> list[Row]:
+    a = t.addresses.c
+    counts = {r[0]: r[1] for r in work.conn.execute(
+        sa.select(a.subnet_id, sa.func.count()).group_by(a.subnet_id))}
+    subnets: dict[str, list[Row]] = {}
+    for s in work.rows(sa.select(t.subnets)):
+        subnets.setdefault(s["network_id"], []).append({
+            "subnet_id": s["id"], "subnet_name": s["name"], "cidr": s["cidr"], "ip_version": s["ip_version"],
+            "total_ips": ipam.size(s["allocation_pools"]), "used_ips": counts.get(s["id"], 0)})
+    filters = {"id": [network_id]} if network_id else {}
+    return [{"network_id": n["id"], "network_name": n["name"], "project_id": n["project_id"],
+             "tenant_id": n["project_id"], "subnet_ip_availability": (own := subnets.get(n["id"], [])),
+             "total_ips": sum(s["total_ips"] for s in own), "used_ips": sum(s["used_ips"] for s in own)}
+            for n in Networks().list(work, filters)]
+
+
+def _filter(request: Request, allowed: tuple[str, ...]) -> Callable[[Row], bool]:
+    wanted: dict[str, list[str]] = {}
+    for key, value in request.query:
+        if key in ("fields", "limit", "marker", "sort_key", "sort_dir", "page_reverse"):
+            continue
+        if key not in allowed:
+            raise BadRequest(f"['{key}'] is invalid attribute for filtering", field=key)
+        if key != "ip_version":
+            wanted.setdefault(key, []).append(value)
+    return lambda row: all(
+        any(str(row.get(k)).lower() == v.lower() for v in values) for k, values in wanted.items())
+
+
+def _agent_body(request: Request, body: Any) -> Row:
+    given = body.get("agent") if isinstance(body, dict) else None
+    if not isinstance(given, dict):
+        raise BadRequest("Unable to find 'agent' in request body", field="agent")
+    found: Row = {}
+    for name, value in given.items():
+        check = {"admin_state_up": checks.boolean, "description": checks.maybe(checks.text(255))}.get(name)
+        if check is None:
+            raise BadRequest(f"Unrecognized attribute(s) '{name[:64]}'", field=name)
+        try:
+            found[name] = check(value)
+        except ValueError as error:
+            raise BadRequest(f"Invalid input for {name}. Reason: {error}.", field=name) from None
+    return found
+
+
+async def _distributed(request: Request) -> Row:
+    raise NotBuilt("DHCP is served by every host for its own guests; networks are not scheduled to agents.")

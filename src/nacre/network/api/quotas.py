@@ -1,0 +1,122 @@
+"""Quotas: limits per project, what is used, and the defaults."""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from nacre.base.context import Context
+from nacre.base.errors import BadRequest, Forbidden
+from nacre.base.web import Reply, Request, Route
+from nacre.network import tables as t
+from nacre.network.api import checks
+from nacre.network.api.attributes import Row
+from nacre.network.manager import NetworkManager
+from nacre.network.work import COUNTED, DEFAULT_QUOTAS, Work
+
+
+class Quotas:
+    """/v2.0/quotas."""
+
+    def __init__(self, manager: NetworkManager):
+        self._manager = manager
+
+    def routes(self) -> list[Route]:
+        one = "/v2.0/quotas/{id}"
+        return [Route("GET", "/v2.0/quotas", self.index), Route("GET", "/v2.0/quotas/tenant", self.tenant),
+                Route("GET", "/v2.0/quotas/project", self.tenant), Route("GET", one, self.show),
+                Route("GET", f"{one}/details", self.details), Route("GET", f"{one}/details.json", self.details),
+                Route("GET", f"{one}/default", self.default), Route("PUT", one, self.update, body=_limits),
+                Route("DELETE", one, self.delete)]
+
+    def _check(self, context: Context, verb: str, project_id: str) -> None:
+        # A project may always see its own limits: clients show them to every user.
+        if verb == "get" and project_id == context.project_id:
+            return
+        if not self._manager.policy.allows(context, f"{verb}_quota", {"project_id": project_id}):
+            raise Forbidden(f"(rule:{verb}_quota) is disallowed by policy")
+
+    def _limits(self, work: Work, project_id: str) -> dict[str, int]:
+        rows = work.rows(sa.select(t.quotas).where(t.quotas.c.project_id == project_id))
+        return {**DEFAULT_QUOTAS, **work.settings.quotas, **{r["resource"]: r["limit"] for r in rows}}
+
+    async def index(self, request: Request) -> Row:
+        if not request.context.is_admin:
+            raise Forbidden("(rule:get_quota) is disallowed by policy")
+
+        def step(work: Work) -> list[Row]:
+            projects = sorted(set(work.conn.execute(sa.select(t.quotas.c.project_id)).scalars()))
+            return [{"tenant_id": p, "project_id": p, **self._limits(work, p)} for p in projects]
+
+        return {"quotas": await self._manager.read(request.context, step)}
+
+    async def tenant(self, request: Request) -> Row:
+        project = request.context.project_id or ""
+        return {"tenant": {"tenant_id": project, "project_id": project}}
+
+    async def show(self, request: Request) -> Row:
+        project = request.params["id"]
+        self._check(request.context, "get", project)
+        return {"quota": await self._manager.read(request.context, lambda work: self._limits(work, project))}
+
+    async def default(self, request: Request) -> Row:
+        self._check(request.context, "get", request.params["id"])
+        return {"quota": {**DEFAULT_QUOTAS, **self._manager.settings.quotas}}
+
+    async def details(self, request: Request) -> Row:
+        project = request.params["id"]
+        self._check(request.context, "get", project)
+
+        def step(work: Work) -> Row:
+            return {name: {"limit": limit, "used": work.used(name, project), "reserved": 0}
+                    for name, limit in self._limits(work, project).items() if name in COUNTED}
+
+        return {"quota": await self._manager.read(request.context, step)}
+
+    async def update(self, request: Request) -> Row:
+        project, body = request.params["id"], dict(request.body)
+        self._check(request.context, "update", project)
+        force = body.pop("force", False)
+        if body.pop("check_limit", False) and not force:
+            await self._check_used(request.context, project, body)
+
+        def step(work: Work) -> dict[str, int]:
+            q = t.quotas.c
+            work.conn.execute(sa.delete(t.quotas).where(q.project_id == project, q.resource.in_(list(body))))
+            if body:
+                work.conn.execute(sa.insert(t.quotas), [
+                    {"project_id": project, "resource": k, "limit": v} for k, v in body.items()])
+            return self._limits(work, project)
+
+        return {"quota": await self._manager.write(request.context, step)}
+
+    async def _check_used(self, context: Context, project: str, limits: dict[str, int]) -> None:
+        def step(work: Work) -> list[str]:
+            return [k for k, v in limits.items() if 0 <= v < work.used(k, project)]
+
+        if over := await self._manager.read(context, step):
+            raise BadRequest(f"Quota limit for {over[0]} is below what is used.", field=over[0],
+                             type="QuotaLimitTooLow")
+
+    async def delete(self, request: Request) -> Reply:
+        self._check(request.context, "delete", request.params["id"])
+        await self._manager.write(request.context, lambda work: work.conn.execute(
+            sa.delete(t.quotas).where(t.quotas.c.project_id == request.params["id"])).rowcount)
+        return Reply(status=204)
+
+
+def _limits(request: Request, body: Any) -> Row:
+    given = body.get("quota") if isinstance(body, dict) else None
+    if not isinstance(given, dict):
+        raise BadRequest("Unable to find 'quota' in request body", field="quota")
+    flags = ("force", "check_limit")
+    if unknown := [k for k in given if k not in COUNTED and k not in (*flags, "tenant_id", "project_id")]:
+        raise BadRequest(f"Unrecognized attribute(s) '{', '.join(unknown)[:200]}'", field=unknown[0])
+    found: Row = {}
+    for name, value in given.items():
+        if name in ("tenant_id", "project_id"):
+            continue
+        try:
+            found[name] = checks.boolean(value) if name in flags else checks.number(-1)(value)
+        except ValueError as error:
+            raise BadRequest(f"Invalid input for {name}. Reason: {error}.", field=name) from None
+    return found

@@ -1,0 +1,212 @@
+"""The five verbs of every resource: parse, ask the policy, run the store's step in one transaction, render."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from nacre.base.context import Context
+from nacre.base.errors import BadRequest, Forbidden, PreconditionFailed
+from nacre.base.web import Reply, Request, Route
+from nacre.network.api import listing as lists
+from nacre.network.api.attributes import UNSET, Resource, Row
+from nacre.network.manager import NetworkManager
+from nacre.network.work import MISSING, Work, missing
+
+#: The most resources one request may create.
+MAX_BULK = 256
+
+
+class Store(Protocol):
+    """What a resource's module offers. Rows are the API's views, with every attribute."""
+
+    resource: Resource
+
+    def list(self, work: Work, filters: Row) -> list[Row]:
+        """What the caller may see; `filters` may be used to read less."""
+        ...
+
+    def target(self, work: Work, data: Row) -> Row:
+        """What policy rules need to know besides the data: {"network:project_id": ...}."""
+        ...
+
+    def create(self, work: Work, data: Row) -> Row: ...
+    def update(self, work: Work, current: Row, data: Row) -> Row: ...
+    def delete(self, work: Work, current: Row) -> None: ...
+
+
+class Prepared(Protocol):
+    """A store that makes things on demand before it is read (a project's default security group)."""
+
+    def lacking(self, work: Work) -> bool: ...
+    def prepare(self, work: Work) -> None: ...
+
+
+class Controller:
+    """The HTTP side of one store."""
+
+    def __init__(self, manager: NetworkManager, store: Store, prepared: Prepared | None = None):
+        self._manager, self._store, self._prepared = manager, store, prepared
+        self._resource = store.resource
+
+    def routes(self, *, update: bool = True) -> list[Route]:
+        path, one = f"/v2.0/{self._resource.path}", f"/v2.0/{self._resource.path}/{{id}}"
+        found = [Route("GET", path, self.index), Route("POST", path, self.create, body=_any_body),
+                 Route("GET", one, self.show), Route("DELETE", one, self.delete)]
+        return [*found, Route("PUT", one, self.update, body=_any_body)] if update else found
+
+    async def index(self, request: Request) -> Row:
+        self._may_get(request.context)
+        listing = lists.parse(self._resource, request.query)
+        await self._prepare(request.context)
+        rows = await self._manager.read(request.context, lambda work: self._store.list(work, listing.filters))
+        hidden = self._hidden(request.context)
+        if hidden:
+            rows = [{k: v for k, v in row.items() if k not in hidden} for row in rows]
+        if listing.filters or listing.tags or listing.changed_since:
+            rows = [row for row in rows if lists.matches(row, listing)]
+        rows = lists.page(rows, listing)
+        found: Row = {}
+        if links := lists.links(request.base_url + request.path, request.query, listing, rows):
+            found[f"{self._resource.plural}_links"] = links
+        return {self._resource.plural: _fields(rows, listing.fields), **found}
+
+    async def show(self, request: Request) -> Row:
+        self._may_get(request.context)
+        fields = [v for k, v in request.query if k == "fields" and v]
+        await self._prepare(request.context)
+        row = await self._manager.read(request.context, lambda work: self.one(work, request.params["id"]))
+        return {self._resource.name: _fields([self._shown(request.context, row)], fields)[0]}
+
+    async def create(self, request: Request) -> Reply:
+        context, name, plural = request.context, self._resource.name, self._resource.plural
+        raws, bulk = _bodies(request.body, name, plural)
+        parsed = [self._resource.parse_create(raw, context) for raw in raws]
+
+        def step(work: Work) -> list[Row]:
+            made = []
+            for raw, data in zip(raws, parsed, strict=True):
+                fresh = dict(data)
+                self._may_set(work, f"create_{name}", raw, fresh)
+                made.append(self._store.create(work, fresh))
+            return made
+
+        rows = [self._shown(context, row) for row in await self._manager.write(context, step)]
+        return Reply({plural: rows} if bulk else {name: rows[0]}, 201)
+
+    async def update(self, request: Request) -> Row:
+        context, name = request.context, self._resource.name
+        raws, _ = _bodies(request.body, name, None)
+        data = self._resource.parse_update(raws[0], context)
+
+        def step(work: Work) -> Row:
+            current = self.one(work, request.params["id"])
+            _check_revision(request, current)
+            self._may_set(work, f"update_{name}", raws[0], current | data)
+            self._store.update(work, current, dict(data))
+            return self.one(work, request.params["id"])
+
+        return {name: self._shown(context, await self._manager.write(context, step))}
+
+    async def delete(self, request: Request) -> Reply:
+        def step(work: Work) -> None:
+            current = self.one(work, request.params["id"])
+            _check_revision(request, current)
+            self._check(work.context, f"delete_{self._resource.name}", current | self._store.target(work, current))
+            self._store.delete(work, current)
+
+        await self._manager.write(request.context, step)
+        return Reply(status=204)
+
+    def one(self, work: Work, row_id: str) -> Row:
+        """A row that the caller may see. Raises NotFound."""
+        found = self._store.list(work, {"id": [row_id]})
+        if not found:
+            raise missing(self._resource.name if self._resource.name in MISSING else "network", row_id)
+        return found[0]
+
+    async def _prepare(self, context: Context) -> None:
+        prepared = self._prepared
+        if prepared is None:
+            return
+        lacking: bool = await self._manager.read(context, prepared.lacking)
+        if lacking:
+            await self._manager.write(context, prepared.prepare)
+
+    def _may_get(self, context: Context) -> None:
+        self._check(context, f"get_{self._resource.name}", {"project_id": context.project_id})
+
+    def _may_set(self, work: Work, rule: str, raw: Mapping[str, Any], data: Row) -> None:
+        target = data | self._store.target(work, data)
+        self._check(work.context, rule, target)
+        for name in self._resource.guarded(raw):
+            attribute = self._resource.attributes[name]
+            if rule.startswith("create") and attribute.default is not UNSET and data[name] == attribute.default:
+                continue
+            if sensitive(name, data[name]):
+                self._check(work.context, f"{rule}:{name}", target)
+                for part in data[name] if name == "external_gateway_info" and data[name] else ():
+                    if part != "network_id":
+                        self._check(work.context, f"{rule}:{name}:{part}", target)
+
+    def _check(self, context: Context, rule: str, target: Row) -> None:
+        if not self._manager.policy.allows(context, rule, target):
+            raise Forbidden(f"(rule:{rule}) is disallowed by policy", type="PolicyNotAuthorized")
+
+    def _hidden(self, context: Context) -> set[str]:
+        own = {"project_id": context.project_id}
+        hidden = {name for name in self._resource.secrets()
+                  if not self._manager.policy.allows(context, f"get_{self._resource.name}:{name}", own)}
+        return hidden | {a.name for a in self._resource.attributes.values() if not a.visible}
+
+    def _shown(self, context: Context, row: Row) -> Row:
+        hidden = self._hidden(context)
+        return {k: v for k, v in row.items() if k not in hidden}
+
+
+def sensitive(name: str, value: Any) -> bool:
+    """Whether setting a guarded attribute to this value needs its rule: not every value is a privilege."""
+    if name == "device_owner":
+        return str(value).startswith("network:")
+    if name == "fixed_ips":
+        return any("ip_address" in item for item in value)
+    return True
+
+
+def _fields(rows: Sequence[Row], fields: Sequence[str]) -> list[Row]:
+    if not fields:
+        return list(rows)
+    return [{k: row[k] for k in fields if k in row} for row in rows]
+
+
+def _any_body(request: Request, body: Any) -> Any:
+    if not isinstance(body, dict):
+        raise BadRequest("Resource body required", type="HTTPBadRequest")
+    return body
+
+
+def _bodies(body: Row, name: str, plural: str | None) -> tuple[list[Row], bool]:
+    """The resources of a body, and whether it was a bulk one."""
+    if plural and plural in body and name not in body:
+        raws, bulk = body[plural], True
+        if not isinstance(raws, list) or not raws or len(raws) > MAX_BULK:
+            raise BadRequest(f"'{plural}' must be a list of 1 to {MAX_BULK} resources.", field=plural)
+        # As in python-neutronclient, each may be wrapped in its own name once more.
+        raws = [r[name] if isinstance(r, dict) and list(r) == [name] else r for r in raws]
+    elif name in body:
+        raws, bulk = [body[name]], False
+    else:
+        raise BadRequest(f"Unable to find '{name}' in request body", field=name, type="HTTPBadRequest")
+    if not all(isinstance(r, dict) for r in raws):
+        raise BadRequest(f"Invalid input for {name}. Reason: it is not a dictionary.", field=name)
+    return raws, bulk
+
+
+def _check_revision(request: Request, current: Row) -> None:
+    wanted = request.headers.get("if-match", "")
+    if not wanted:
+        return
+    key, _, number = wanted.partition("=")
+    if key != "revision_number" or not number.isdigit():
+        raise BadRequest(f"Bad If-Match header: {wanted[:64]}; it must be revision_number=N.", field="If-Match")
+    if int(number) != current["revision_number"]:
+        raise PreconditionFailed(f"Constrained to {number}, but current revision is {current['revision_number']}",
+                                 type="RevisionNumberConstraintFailed")

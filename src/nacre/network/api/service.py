@@ -1,0 +1,29 @@
+"""The network API as one service: the routes of every resource."""
+
+from nacre.base.web import Route, Service
+from nacre.network.api import faults, operators, quotas, versions
+from nacre.network.api.resource import Controller, Store
+from nacre.network.api.tags import TAGGED, Tags
+from nacre.network.manager import NetworkManager
+from nacre.network.networks import Networks
+from nacre.network.ports import Ports
+from nacre.network.security_groups import SecurityGroupRules, SecurityGroups
+from nacre.network.subnets import Subnets
+
+PREFIX = "/network"
+
+
+def service(manager: NetworkManager) -> Service:
+    """Neutron's API v2.0 over the network service."""
+    groups = SecurityGroups()
+    stores: list[Store] = [Networks(), Subnets(), Ports(), groups, SecurityGroupRules()]
+    routes: list[Route] = []
+    for store in stores:
+        resource = store.resource
+        controller = Controller(manager, store, groups if store is groups else None)
+        routes += controller.routes(update=resource.name not in ("security_group_rule",))
+        if resource.plural in TAGGED:
+            routes += Tags(manager, controller, (resource.name, resource.plural, resource.path)).routes()
+    routes += versions.routes([(s.resource.name, s.resource.plural) for s in stores])
+    routes += quotas.Quotas(manager).routes() + operators.Operators(manager).routes()
+    return Service("network", PREFIX, routes, faults.fault, statuses=faults.STATUSES)

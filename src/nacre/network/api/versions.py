@@ -1,0 +1,59 @@
+"""Version documents and the list of extensions. An extension is named only where it works."""
+
+from nacre.base.errors import NotFound
+from nacre.base.web import Request, Route
+from nacre.network.api.attributes import Row
+
+UPDATED = "2026-01-01T00:00:00-00:00"
+
+#: alias -> name
+EXTENSIONS = {
+    "address-group": "Address group", "agent": "agent", "allowed-address-pairs": "Allowed Address Pairs",
+    "availability-zone": "Availability Zone", "binding": "Port Binding", "dns-integration": "DNS Integration",
+    "empty-string-filtering": "Empty String Filtering Extension",
+    "external-net": "Neutron external network", "extra_dhcp_opt": "Neutron Extra DHCP options",
+    "filter-validation": "Filter parameters validation", "ip_allocation": "IP Allocation",
+    "multi-provider": "Multi Provider Network", "net-mtu": "Network MTU", "net-mtu-writable": "Network MTU (writable)",
+    "network-ip-availability": "Network IP Availability", "network_availability_zone": "Network Availability Zone",
+    "pagination": "Pagination support", "port-mac-address-regenerate": "Neutron Port MAC address regenerate",
+    "port-security": "Port Security", "port-security-groups-filtering": "Port filtering on security groups",
+    "project-id": "project_id field enabled", "provider": "Provider Network",
+    "quota-check-limit": "Quota engine limit check", "quota_details": "Quota details management support",
+    "quotas": "Quota management support", "rbac-policies": "RBAC Policies", "rbac-security-groups": "security_group RBAC",
+    "revision-if-match": "If-Match constraints based on revision_number", "security-group": "security-group",
+    "security-groups-normalized-cidr": "Normalized CIDR field for security group rules",
+    "security-groups-remote-address-group": "Remote address group id field for security group rules",
+    "security-groups-shared-filtering": "Security group filtering on the shared field",
+    "sorting": "Sorting support", "standard-attr-description": "standard-attr-description",
+    "standard-attr-revisions": "Resource revision numbers", "standard-attr-tag": "Tag support for resources",
+    "standard-attr-timestamp": "Resource timestamps", "stateful-security-group": "Stateful security group",
+    "subnet-service-types": "Subnet service types",
+}
+
+
+def routes(collections: list[tuple[str, str]]) -> list[Route]:
+    """The public documents, and /extensions. collections: (name, plural) of the resources served."""
+
+    async def root(request: Request) -> Row:
+        return {"versions": [{"id": "v2.0", "status": "CURRENT",
+                              "links": [{"rel": "self", "href": f"{request.service_url}/v2.0/"}]}]}
+
+    async def resources(request: Request) -> Row:
+        return {"resources": [{"name": name, "collection": plural, "links": [
+            {"rel": "self", "href": f"{request.service_url}/v2.0/{plural.replace('_', '-')}"}]}
+            for name, plural in collections]}
+
+    async def index(request: Request) -> Row:
+        return {"extensions": [_extension(alias) for alias in EXTENSIONS]}
+
+    async def show(request: Request) -> Row:
+        if request.params["alias"] not in EXTENSIONS:
+            raise NotFound(f"Extension with alias {request.params['alias'][:64]} does not exist")
+        return {"extension": _extension(request.params["alias"])}
+
+    return [Route("GET", "/", root, public=True), Route("GET", "/v2.0", resources, public=True),
+            Route("GET", "/v2.0/extensions", index), Route("GET", "/v2.0/extensions/{alias}", show)]
+
+
+def _extension(alias: str) -> Row:
+    return {"alias": alias, "name": EXTENSIONS[alias], "description": EXTENSIONS[alias], "updated": UPDATED, "links": []}

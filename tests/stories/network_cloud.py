@@ -1,0 +1,70 @@
+"""A network service alone, behind HTTP, with two projects and an administrator."""
+
+from typing import Any
+
+import httpx
+
+from nacre.base.clock import VirtualClock
+from nacre.base.context import Context
+from nacre.base.db import Database
+from nacre.base.errors import Unauthenticated
+from nacre.base.web import App
+from nacre.identity.policy import PolicyEngine
+from nacre.network.api.service import service
+from nacre.network.contract import AgentReport
+from nacre.network.manager import NetworkManager
+from nacre.network.policies import POLICIES
+from nacre.network.work import NetworkSettings
+
+ROLES = {"admin": ("admin", "manager", "member", "reader"), "member": ("member", "reader"), "reader": ("reader",)}
+CALLERS = {name: Context(request_id="req-test", user_id=f"u-{name}", project_id=project, roles=ROLES[role])
+           for name, project, role in (("admin", "p-admin", "admin"), ("one", "p-one", "member"),
+                                       ("two", "p-two", "member"), ("watcher", "p-one", "reader"))}
+
+
+class Cloud:
+    """The service, its clients by caller name, and what it told hosts."""
+
+    def __init__(self, settings: NetworkSettings | None = None):
+        self.db = Database("sqlite://", inline=True)
+        self.clock = VirtualClock()
+        self.told: list[tuple[set[str], tuple[str, ...]]] = []
+        self.network = NetworkManager(self.db, PolicyEngine([POLICIES]), self.clock, settings, self._notify)
+        app = App([service(self.network)], self._authenticate, lambda *_: None)
+        self._transport = httpx.ASGITransport(app=app)
+
+    async def _notify(self, hosts: set[str], ports: tuple[str, ...]) -> None:
+        self.told.append((hosts, ports))
+
+    async def _authenticate(self, token: str) -> Context:
+        if token not in CALLERS:
+            raise Unauthenticated
+        return CALLERS[token]
+
+    def client(self, caller: str | None = None) -> httpx.AsyncClient:
+        headers = {"x-auth-token": caller} if caller else {}
+        return httpx.AsyncClient(transport=self._transport, base_url="http://cloud/network", headers=headers)
+
+    async def host(self, name: str, tunnel_ip: str) -> None:
+        await self.network.agent_report(AgentReport(
+            host=name, tunnel_ip=tunnel_ip, bridge_mappings={"physnet1": "br-ex"}, tunnel_types=("vxlan",)))
+
+    async def call(self, caller: str, method: str, path: str, body: Any = None, *, expect: int | None = None,
+                   **rest: Any) -> Any:
+        async with self.client(caller) as client:
+            answer = await client.request(method, f"/v2.0{path}", json=body, **rest)
+        wanted = expect or {"POST": 201, "DELETE": 204}.get(method, 200)
+        assert answer.status_code == wanted, (method, path, answer.status_code, answer.text)
+        return answer.json() if answer.content else None
+
+    async def network_with_subnet(self, caller: str = "one", cidr: str = "10.0.0.0/24", **more: Any) -> tuple[str, str]:
+        net = await self.call(caller, "POST", "/networks", {"network": {"name": "net", **more}})
+        sub = await self.call(caller, "POST", "/subnets", {"subnet": {
+            "network_id": net["network"]["id"], "cidr": cidr, "ip_version": 6 if ":" in cidr else 4}})
+        return net["network"]["id"], sub["subnet"]["id"]
+
+
+async def make(settings: NetworkSettings | None = None) -> Cloud:
+    cloud = Cloud(settings)
+    await cloud.db.create_all()
+    return cloud

@@ -1,0 +1,150 @@
+"""The contract's verbs: ports for servers, bound to hosts, wired, and gone again."""
+
+import asyncio
+
+import pytest
+from tests.stories.network_cloud import CALLERS, Cloud, make
+
+from nacre.base.errors import BuildFailed, Conflict, NotFound
+from nacre.network.contract import NetworkRequest, PortsOrder
+from nacre.network.ml2.types import SegmentTypes
+from nacre.network.work import NetworkSettings
+
+
+@pytest.fixture
+async def cloud() -> Cloud:
+    made = await make(NetworkSettings(types=SegmentTypes(vlan_ranges={"physnet1": (100, 110)})))
+    await made.host("h1", "192.0.2.1")
+    await made.host("h2", "192.0.2.2")
+    return made
+
+
+def order(server: str, *networks: str, caller: str = "one", **more) -> PortsOrder:
+    return PortsOrder(server_id=server, context=CALLERS[caller],
+                      requests=tuple(NetworkRequest(network_id=n) for n in networks), **more)
+
+
+async def test_a_servers_ports_from_order_to_wire_and_back(cloud):
+    net, sub = await cloud.network_with_subnet()
+    await cloud.network.check(order("s1", net), 3)
+    ports = await cloud.network.allocate(order("s1", net, net, hostname="web"))
+    assert [p.position for p in ports] == [0, 1] and {p.vif_type for p in ports} == {"unbound"}
+    again = await cloud.network.allocate(order("s1", net, net))
+    assert [p.id for p in again] == [p.id for p in ports]
+    bound = await cloud.network.bind("s1", "h1")
+    assert {p.vif_type for p in bound} == {"ovs"} and bound[0].vif_details["bridge_name"] == "br-int"
+    assert await cloud.network.bind("s1", "h1") == bound
+    wiring = await cloud.network.wiring("h1")
+    assert wiring.whole and {p.id for p in wiring.ports} == {p.id for p in ports}
+    assert wiring.networks[0].network_type == "vxlan" and wiring.networks[0].subnets[0].dhcp_ip
+    assert wiring.networks[0].dhcp_mac and wiring.tunnels == ("192.0.2.2",)
+    await cloud.network.wired("h2", (ports[0].id,), True)  # not its port
+    await cloud.network.wired("h1", (ports[0].id,), True)
+    states = await cloud.network.ports_of(("s1", "nobody"))
+    assert [p.status for p in states["s1"]] == ["ACTIVE", "DOWN"] and states["nobody"] == ()
+    await cloud.network.unbind("s1", "h2")
+    assert len((await cloud.network.wiring("h1")).ports) == 2
+    await cloud.network.unbind("s1", "h1")
+    assert not (await cloud.network.wiring("h1")).ports
+    await cloud.network.deallocate("s1")
+    await cloud.network.deallocate("s1")
+    left = (await cloud.call("one", "GET", f"/ports?network_id={net}"))["ports"]
+    assert [p["device_owner"] for p in left] == ["network:dhcp"]
+    await cloud.call("one", "DELETE", f"/networks/{net}")
+
+
+async def test_the_users_own_port_outlives_the_server(cloud):
+    net, _ = await cloud.network_with_subnet()
+    port = (await cloud.call("one", "POST", "/ports", {"port": {"network_id": net}}))["port"]["id"]
+    mine = PortsOrder(server_id="s1", context=CALLERS["one"], requests=(NetworkRequest(port_id=port),))
+    await cloud.network.allocate(mine)
+    with pytest.raises(Conflict, match="still in use"):
+        await cloud.network.allocate(PortsOrder(server_id="s2", context=CALLERS["one"], requests=mine.requests))
+    await cloud.network.bind("s1", "h1")
+    await cloud.network.deallocate("s1")
+    left = (await cloud.call("admin", "GET", f"/ports/{port}"))["port"]
+    assert left["device_id"] == "" and left["binding:host_id"] == "" and left["binding:vif_type"] == "unbound"
+
+
+async def test_orders_that_cannot_be_met_change_nothing(cloud):
+    net, _ = await cloud.network_with_subnet()
+    with pytest.raises(NotFound):
+        await cloud.network.allocate(order("s1", net, "00000000-0000-0000-0000-000000000000"))
+    with pytest.raises(NotFound):
+        await cloud.network.check(order("s1", net, caller="two"), 1)
+    with pytest.raises(NotFound):
+        await cloud.network.check(order("s1", net, security_groups=("nope",)), 1)
+    await cloud.network_with_subnet()
+    with pytest.raises(Conflict, match="Multiple possible networks"):
+        await cloud.network.check(PortsOrder(server_id="s1", context=CALLERS["one"], requests=None), 1)
+    assert not (await cloud.call("one", "GET", "/ports"))["ports"]
+
+
+async def test_a_host_without_a_living_agent_is_refused_with_a_reason(cloud):
+    net, _ = await cloud.network_with_subnet()
+    await cloud.network.allocate(order("s1", net))
+    with pytest.raises(BuildFailed, match="h9"):
+        await cloud.network.bind("s1", "h9")
+    port = (await cloud.call("admin", "GET", "/ports?device_id=s1"))["ports"][0]
+    assert port["binding:vif_type"] == "binding_failed"
+    await cloud.clock.advance(100)
+    with pytest.raises(BuildFailed):
+        await cloud.network.bind("s1", "h1")
+    await cloud.host("h1", "192.0.2.1")
+    assert (await cloud.network.bind("s1", "h1"))[0].vif_type == "ovs"
+
+
+async def test_members_of_a_group_are_told_of_one_another(cloud):
+    net, _ = await cloud.network_with_subnet()
+    one, = await cloud.network.allocate(order("s1", net))
+    await cloud.network.bind("s1", "h1")
+    two, = await cloud.network.allocate(order("s2", net))
+    await cloud.network.bind("s2", "h2")
+    await asyncio.sleep(0.01)
+    cloud.told.clear()
+    group = next(g for g in (await cloud.network.wiring("h1", (one.id,))).groups)
+    ingress = [r for r in group.rules if r.direction == "ingress" and r.ethertype == "IPv4"]
+    assert set(ingress[0].remote) == {f"{p.fixed_ips[0].ip_address}/32" for p in (one, two)}
+    assert (await cloud.network.wiring("h1")).remotes[0].tunnel_ip == "192.0.2.2"
+    await cloud.call("one", "POST", "/security-group-rules", {"security_group_rule": {
+        "security_group_id": group.id, "direction": "ingress", "protocol": "icmp"}})
+    await asyncio.sleep(0.01)
+    assert {h for hosts, _ in cloud.told for h in hosts} == {"h1", "h2"}
+    cloud.told.clear()
+    await cloud.network.deallocate("s2")
+    await asyncio.sleep(0.01)
+    assert ({"h2"}, (two.id,)) in cloud.told and any(hosts == {"h1"} for hosts, _ in cloud.told)
+
+
+async def test_a_poisoned_rule_opens_nothing_and_stops_nobody(cloud):
+    import sqlalchemy as sa
+
+    from nacre.network import tables as t
+    net, _ = await cloud.network_with_subnet()
+    port, = await cloud.network.allocate(order("s1", net))
+    await cloud.network.bind("s1", "h1")
+    # What validation refuses, written past it: an address group that is not there.
+    await cloud.db.run(lambda c: c.execute(sa.update(t.security_group_rules).where(
+        t.security_group_rules.c.direction == "egress", t.security_group_rules.c.ethertype == "IPv6").values(
+            remote_ip_prefix=None, remote_address_group_id=None, port_range_min="poison")))
+    groups = (await cloud.network.wiring("h1", (port.id,))).groups
+    assert len(groups[0].rules) >= 3
+
+
+async def test_provider_networks_and_dhcp_follow_the_subnets(cloud):
+    net = (await cloud.call("admin", "POST", "/networks", {"network": {
+        "provider:network_type": "vlan", "provider:physical_network": "physnet1"}}))["network"]
+    assert net["provider:segmentation_id"] == 100
+    await cloud.call("admin", "POST", "/networks", {"network": {
+        "provider:network_type": "vlan", "provider:physical_network": "physnet1",
+        "provider:segmentation_id": 100}}, expect=409)
+    await cloud.call("admin", "POST", "/subnets", {"subnet": {
+        "network_id": net["id"], "cidr": "10.1.0.0/24", "ip_version": 4, "enable_dhcp": False}})
+    await cloud.network.allocate(order("s1", net["id"], caller="admin"))
+    await cloud.network.bind("s1", "h1")
+    facts = (await cloud.network.wiring("h1")).networks[0]
+    assert (facts.network_type, facts.segmentation_id, facts.dhcp_mac) == ("vlan", 100, None)
+    sub = facts.subnets[0].id
+    await cloud.call("admin", "PUT", f"/subnets/{sub}", {"subnet": {"enable_dhcp": True}})
+    await cloud.network.bind("s1", "h2")
+    assert (await cloud.network.wiring("h2")).networks[0].subnets[0].dhcp_ip
