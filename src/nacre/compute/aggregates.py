@@ -138,7 +138,8 @@ class Aggregates:
         """Raises NotFound; BadRequest while it has hosts."""
         def unit(c: sa.Connection) -> None:
             if _one(c, aggregate_id).hosts:
-                raise BadRequest(f"Cannot remove host aggregate {aggregate_id}: it is not empty. Remove its hosts first.")
+                raise BadRequest(f"Cannot remove host aggregate {aggregate_id}: it is not empty. "
+                                 "Remove its hosts first.")
             c.execute(sa.delete(aggregates).where(aggregates.c.id == aggregate_id))
 
         await self._db.run(unit)

@@ -128,7 +128,7 @@ class QuotaRoutes:
             return
         limits = await self._quotas.limits(project)
         for name, value in wanted.items():
-            if 0 <= limits[name] and (value < 0 or value > limits[name]):
+            if limits[name] >= 0 and (value < 0 or value > limits[name]):
                 raise BadRequest(f"Quota limit {value} for {name} must be less than or equal to {limits[name]}.",
                                  field=name)
 

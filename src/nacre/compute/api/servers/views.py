@@ -171,7 +171,7 @@ def _fault(server: Server, lens: Lens) -> dict[str, Any] | None:
 def _extended(server: Server, version: Version) -> dict[str, Any]:
     """What administrators see besides."""
     prefix = "OS-EXT-SRV-ATTR:"
-    found = {prefix + "host": server.host, prefix + "hypervisor_hostname": server.host,
+    found: dict[str, Any] = {prefix + "host": server.host, prefix + "hypervisor_hostname": server.host,
              prefix + "instance_name": server.domain_name}
     if known("server.extended", version):
         found |= {prefix + name: value for name, value in (

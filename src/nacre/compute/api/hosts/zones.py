@@ -1,0 +1,95 @@
+"""/os-availability-zone and /os-hosts (up to 2.42): where servers may run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from nacre.base.errors import NotBuilt, NotFound
+from nacre.base.web import Request, Route
+from nacre.compute.aggregates import DEFAULT_ZONE, INTERNAL_ZONE, Aggregates
+from nacre.compute.api.hosts.counts import HostCounts
+from nacre.compute.api.hosts.services import COMPUTE, CONTROL
+from nacre.compute.hosts import Hosts, HostState
+from nacre.compute.policies import rule
+
+
+class ZoneRoutes:
+    """The part of the API about zones, and the old view of hosts."""
+
+    def __init__(self, hosts: Hosts, aggregates: Aggregates, counts: HostCounts):
+        self._hosts, self._aggregates, self._counts = hosts, aggregates, counts
+
+    def routes(self) -> list[Route]:
+        """Every URL of zones and of /os-hosts."""
+        old, one = (2, 42), "/v2.1/os-hosts/{host}"
+        return [
+            Route("GET", "/v2.1/os-availability-zone", self.index, rule("os-availability-zone:list")),
+            Route("GET", "/v2.1/os-availability-zone/detail", self.detail, rule("os-availability-zone:detail")),
+            Route("GET", "/v2.1/os-hosts", self.hosts, rule("os-hosts:list"), until=old),
+            Route("GET", one, self.host, rule("os-hosts:show"), until=old),
+            Route("PUT", one, self.power, rule("os-hosts:update"), until=old),
+            Route("GET", one + "/startup", self.power, rule("os-hosts:start"), until=old),
+            Route("GET", one + "/shutdown", self.power, rule("os-hosts:shutdown"), until=old),
+            Route("GET", one + "/reboot", self.power, rule("os-hosts:reboot"), until=old),
+        ]
+
+    async def index(self, request: Request) -> Any:
+        """GET /os-availability-zone: a zone is available while one of its hosts takes servers."""
+        zones = self._zones(await self._hosts.all(), await self._aggregates.zones())
+        return {"availabilityZoneInfo": [
+            {"zoneName": name, "zoneState": {"available": any(_takes(h) for h in hosts)}, "hosts": None}
+            for name, hosts in sorted(zones.items())]}
+
+    async def detail(self, request: Request) -> Any:
+        """GET /os-availability-zone/detail: with the hosts, and the control services' own zone."""
+        zones = self._zones(await self._hosts.all(), await self._aggregates.zones())
+        found = [{"zoneName": name, "zoneState": {"available": any(_takes(h) for h in hosts)}, "hosts": {
+            host.name: {COMPUTE: _state(host)} for host in hosts}} for name, hosts in sorted(zones.items())]
+        control = {binary: {"active": True, "available": True, "updated_at": None} for binary in CONTROL}
+        return {"availabilityZoneInfo": [
+            *found, {"zoneName": INTERNAL_ZONE, "zoneState": {"available": True}, "hosts": {"control": control}}]}
+
+    async def hosts(self, request: Request) -> Any:
+        """GET /os-hosts."""
+        zones = await self._aggregates.zones()
+        found = [{"host_name": host.name, "service": "compute", "zone": zones.get(host.name, DEFAULT_ZONE)}
+                 for host in await self._hosts.all()]
+        found += [{"host_name": "control", "service": binary.removeprefix("nova-"), "zone": INTERNAL_ZONE}
+                  for binary in CONTROL]
+        wanted = request.one("zone")
+        return {"hosts": [host for host in found if wanted in (None, "", host["zone"])]}
+
+    async def host(self, request: Request) -> Any:
+        """GET /os-hosts/{host}: total and use, one row each."""
+        name = request.params["host"]
+        for host in await self._hosts.all():
+            if host.name == name:
+                return {"host": _rows(host)}
+        raise NotFound(f"Compute host {name} could not be found.")
+
+    async def power(self, request: Request) -> Any:
+        """Switching a host on or off is not Nacre's business."""
+        await self.host(request)
+        raise NotBuilt("Nacre does not switch hosts on or off.")
+
+    def _zones(self, hosts: tuple[HostState, ...], zones: Mapping[str, str]) -> dict[str, list[HostState]]:
+        found: dict[str, list[HostState]] = {}
+        for host in hosts:
+            found.setdefault(zones.get(host.name, DEFAULT_ZONE), []).append(host)
+        return found or {DEFAULT_ZONE: []}
+
+
+def _takes(host: HostState) -> bool:
+    return host.up and not host.disabled
+
+
+def _state(host: HostState) -> dict[str, Any]:
+    return {"active": not host.disabled, "available": host.up,
+            "updated_at": host.updated_at.strftime("%Y-%m-%dT%H:%M:%S.%f") if host.updated_at else None}
+
+
+def _rows(host: HostState) -> list[dict[str, Any]]:
+    report = host.report
+    return [{"resource": {"host": host.name, "project": project, "cpu": cpu, "memory_mb": memory, "disk_gb": disk}}
+            for project, cpu, memory, disk in (
+                ("(total)", report.vcpus, report.memory_mb, report.disk_gb),
+                ("(used_now)", report.vcpus_used, report.memory_mb_used, int(report.disk_gb_used)))]
