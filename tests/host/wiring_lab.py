@@ -225,6 +225,7 @@ class Lab:
             await run(["ip", "link", "del", guest.outer], ok=(0, 1))
             await run(["ip", "netns", "del", guest.ns], ok=(0, 1))
         await self.places.forget(self.bridge)
+        await self.agent.seal.open()
         await self.bridge.remove()
         await self.agent.stop()
         shutil.rmtree(self.home, ignore_errors=True)
@@ -241,7 +242,8 @@ async def lab(stub, **more):
 
 
 def able():
-    return os.geteuid() == 0 and all(shutil.which(p) for p in ("ovs-vsctl", "dnsmasq", "udhcpc", "curl", "ethtool", "busybox"))
+    return os.geteuid() == 0 and all(
+        shutil.which(p) for p in ("ovs-vsctl", "dnsmasq", "udhcpc", "curl", "ethtool", "busybox", "nft"))
 
 
 def mac(text):
@@ -287,4 +289,5 @@ def ipv6(src, dst, following, payload):
 
 def advertisement(target, layer):
     """A neighbour advertisement, overriding."""
-    return struct.pack("!BBHI", 136, 0, 0, 0x20000000) + socket.inet_pton(socket.AF_INET6, target) + b"\2\1" + mac(layer)
+    return struct.pack("!BBHI", 136, 0, 0, 0x20000000) + socket.inet_pton(socket.AF_INET6, target) + b"\2\1" + \
+        mac(layer)

@@ -18,6 +18,7 @@ from nacre.node.ovs.bridge import Bridge, patch_names, tunnel_name
 from nacre.node.ovs.flows import Flow, Local
 from nacre.node.ovs.local import LocalNetworks
 from nacre.node.ovs.plan import Desired, changes, local_networks, numbered
+from nacre.node.ovs.seal import Seal
 from nacre.node.ovs.service import ensure_services
 from nacre.node.ovs.switching import flow_table
 
@@ -38,6 +39,7 @@ class OvsAgent:
     def __init__(self, host: str, network: Network, bridge: Bridge, places: LocalNetworks,
                  settings: AgentSettings | None = None, clock: Clock | None = None):
         self.host, self.network, self.bridge, self.places = host, network, bridge, places
+        self.seal = Seal(bridge.name)
         self.settings, self.clock = settings or AgentSettings(), clock or RealClock()
         self.desired = Desired()
         self._applied: Sequence[Flow] | None = None  # None: the bridge's table is not known
@@ -148,6 +150,7 @@ class OvsAgent:
         here = await self._served()
         wiring = self.desired.wiring(self._numbers)
         local = await self._local(here)
+        await self.seal.close(await self.bridge.links(), hook=self.bridge.datapath == "netdev")
         await self._flush({p: n for p, n in here.items() if self._seen.get(p) != n})
         self._seen = here
         await self._apply(await asyncio.to_thread(flow_table, wiring, local))

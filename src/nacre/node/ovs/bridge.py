@@ -64,6 +64,10 @@ class Bridge:
         """OpenFlow port numbers by interface name."""
         return await self._off_loop(self._ofports)
 
+    async def links(self) -> list[str]:
+        """The host's links (taps, veths) that are ports of the bridge."""
+        return await self._off_loop(lambda: [row.name for row in self._interfaces() if row.type == "" and row.ofport])
+
     async def attach(self, interface: str, ids: Mapping[str, str]) -> None:
         """Adds a link of the host (a veth's end) as a port, with these external ids. Idempotent."""
         await self._off_loop(lambda: self._attach(interface, dict(ids)))
