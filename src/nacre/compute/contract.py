@@ -106,6 +106,33 @@ class ServerSpec(msgspec.Struct, frozen=True, kw_only=True):
     hints: dict[str, object] = {}
 
 
+class ServerQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """All conditions hold at once. Field names are those of `Server`; `flavor_id` is the flavor's id.
+
+    deleted None: deleted servers as well. addresses: (IP version, regular expression). sort: (field, descending).
+    """
+
+    fields: tuple[tuple[str, str], ...] = ()
+    patterns: tuple[tuple[str, str], ...] = ()
+    vm_states: tuple[str, ...] = ()
+    task_states: tuple[str, ...] = ()
+    power_states: tuple[str, ...] = ()
+    changes_since: datetime | None = None
+    changes_before: datetime | None = None
+    times: tuple[tuple[str, datetime], ...] = ()
+    deleted: bool | None = False
+    tags: tuple[str, ...] = ()
+    tags_any: tuple[str, ...] = ()
+    not_tags: tuple[str, ...] = ()
+    not_tags_any: tuple[str, ...] = ()
+    locked: bool | None = None
+    config_drive: bool | None = None
+    addresses: tuple[tuple[int, str], ...] = ()
+    sort: tuple[tuple[str, bool], ...] = (("created_at", True),)
+    limit: int = 1000
+    marker: str | None = None
+
+
 class Servers(Protocol):
     """The verbs of servers that stories (build, delete, power) begin with."""
 

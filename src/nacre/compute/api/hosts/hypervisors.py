@@ -12,8 +12,8 @@ from nacre.compute.api.hosts.counts import HostCounts
 from nacre.compute.api.microversions import known
 from nacre.compute.api.paging import MAX_LIMIT, limit_and_marker, next_link
 from nacre.compute.api.validation import Query, is_uuid
-from nacre.compute.hosts import Hosts, HostState
 from nacre.compute.policies import rule
+from nacre.scheduler.contract import HostState, Scheduler
 
 _FLAG = {**t.STRING, "enum": [value for value in t.BOOLEAN["enum"] if isinstance(value, str)]}
 
@@ -32,8 +32,8 @@ _SUMS = ("vcpus", "memory_mb", "local_gb", "vcpus_used", "memory_mb_used", "loca
 class HypervisorRoutes:
     """The hypervisor part of the API."""
 
-    def __init__(self, hosts: Hosts, counts: HostCounts):
-        self._hosts, self._counts = hosts, counts
+    def __init__(self, scheduler: Scheduler, counts: HostCounts):
+        self._scheduler, self._counts = scheduler, counts
 
     def routes(self) -> list[Route]:
         """Every URL under /os-hypervisors."""
@@ -63,7 +63,7 @@ class HypervisorRoutes:
 
     async def statistics(self, request: Request) -> Any:
         """GET /os-hypervisors/statistics: sums over the hosts that are enabled."""
-        hosts = [host for host in await self._hosts.all() if not host.disabled]
+        hosts = [host for host in await self._scheduler.hosts() if not host.disabled]
         usages = [_usage(host) for host in hosts]
         return {"hypervisor_statistics": {
             "count": len(hosts), **{name: sum(usage[name] for usage in usages) for name in _SUMS}}}
@@ -72,22 +72,22 @@ class HypervisorRoutes:
         """GET /os-hypervisors/{id}/uptime. Hosts do not report theirs."""
         host = await self._find(request)
         if not host.up:
-            raise BadRequest(f"Compute service of {host.name} is unavailable at this time.")
+            raise BadRequest(f"Compute service of {host.report.host} is unavailable at this time.")
         return {"hypervisor": _brief(request, host) | {"uptime": ""}}
 
     async def search(self, request: Request) -> Any:
         """GET /os-hypervisors/{pattern}/search."""
-        found = _matching(await self._hosts.all(), request.params["hypervisor_id"])
+        found = _matching(await self._scheduler.hosts(), request.params["hypervisor_id"])
         return {"hypervisors": [_brief(request, host) for host in found]}
 
     async def servers(self, request: Request) -> Any:
         """GET /os-hypervisors/{pattern}/servers."""
-        found = _matching(await self._hosts.all(), request.params["hypervisor_id"])
+        found = _matching(await self._scheduler.hosts(), request.params["hypervisor_id"])
         return {"hypervisors": await self._views(request, found, full=False, servers=True)}
 
     async def _list(self, request: Request, full: bool) -> Any:
         version = request.version
-        hosts: Sequence[HostState] = await self._hosts.all()
+        hosts: Sequence[HostState] = await self._scheduler.hosts()
         pattern = request.one("hypervisor_hostname_pattern") if known("hypervisor.by_uuid", version) else None
         if pattern is not None:
             if request.one("limit") is not None or request.one("marker") is not None:
@@ -111,11 +111,11 @@ class HypervisorRoutes:
                      servers: bool = False) -> list[dict[str, Any]]:
         version = request.version
         wanted = servers or (known("hypervisor.by_uuid", version) and t.as_bool(request.one("with_servers")))
-        on = await self._counts([host.name for host in hosts]) if wanted else {}
+        on = await self._counts([host.report.host for host in hosts]) if wanted else {}
         found = []
         for host in hosts:
             shown = _full(request, host) if full else _brief(request, host)
-            mine = [{"name": name, "uuid": ident} for ident, name in on.get(host.name, ())]
+            mine = [{"name": name, "uuid": ident} for ident, name in on.get(host.report.host, ())]
             if mine or (wanted and known("hypervisor.servers_always", version)):
                 shown["servers"] = mine
             found.append(shown)
@@ -125,7 +125,7 @@ class HypervisorRoutes:
         ident = request.params["hypervisor_id"]
         if known("hypervisor.by_uuid", request.version) and not is_uuid(ident):
             raise BadRequest(f"Invalid uuid {ident}", field="id")
-        for host in await self._hosts.all():
+        for host in await self._scheduler.hosts():
             if ident == _ident(request, host):
                 return host
         raise NotFound(f"Hypervisor with ID '{ident}' could not be found.")
@@ -136,7 +136,7 @@ def _ident(request: Request, host: HostState) -> str:
 
 
 def _matching(hosts: Sequence[HostState], pattern: str) -> list[HostState]:
-    found = [host for host in hosts if pattern in host.name]
+    found = [host for host in hosts if pattern in host.report.host]
     if not found:
         raise NotFound(f"No hypervisor matching '{pattern}' could be found.")
     return found
@@ -144,7 +144,7 @@ def _matching(hosts: Sequence[HostState], pattern: str) -> list[HostState]:
 
 def _brief(request: Request, host: HostState) -> dict[str, Any]:
     by_uuid = known("hypervisor.by_uuid", request.version)
-    return {"id": host.uuid if by_uuid else host.id, "hypervisor_hostname": host.name,
+    return {"id": host.uuid if by_uuid else host.id, "hypervisor_hostname": host.report.host,
             "state": "up" if host.up else "down", "status": "disabled" if host.disabled else "enabled"}
 
 
@@ -165,7 +165,7 @@ def _full(request: Request, host: HostState) -> dict[str, Any]:
     found = _brief(request, host) | {
         "hypervisor_type": report.hypervisor_type, "hypervisor_version": report.hypervisor_version,
         "host_ip": report.host_ip,
-        "service": {"id": host.uuid if known("hypervisor.by_uuid", version) else host.id, "host": host.name,
+        "service": {"id": host.uuid if known("hypervisor.by_uuid", version) else host.id, "host": host.report.host,
                     "disabled_reason": host.disabled_reason}}
     if known("hypervisor.usage", version):
         found |= _usage(host)

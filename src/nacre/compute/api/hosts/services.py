@@ -11,8 +11,8 @@ from nacre.compute.api import types as t
 from nacre.compute.api.hosts.counts import HostCounts
 from nacre.compute.api.microversions import known
 from nacre.compute.api.validation import Query, Schema, Since, is_uuid
-from nacre.compute.hosts import HostChange, Hosts, HostState
 from nacre.compute.policies import rule
+from nacre.scheduler.contract import HostState, Scheduler
 
 COMPUTE = "nova-compute"
 #: The processes beside the hosts. They are one here, and up when they can answer; the names are those clients know.
@@ -32,8 +32,8 @@ LIST = Query("service.query", {"host": t.STRING, "binary": t.STRING})
 class ServiceRoutes:
     """The part of the API about services."""
 
-    def __init__(self, hosts: Hosts, aggregates: Aggregates, counts: HostCounts, clock: Clock):
-        self._hosts, self._aggregates, self._counts, self._clock = hosts, aggregates, counts, clock
+    def __init__(self, scheduler: Scheduler, aggregates: Aggregates, counts: HostCounts, clock: Clock):
+        self._scheduler, self._aggregates, self._counts, self._clock = scheduler, aggregates, counts, clock
 
     def routes(self) -> list[Route]:
         """Every URL under /os-services."""
@@ -46,7 +46,7 @@ class ServiceRoutes:
 
     async def index(self, request: Request) -> Any:
         """GET /os-services."""
-        hosts, zones = await self._hosts.all(), await self._aggregates.zones()
+        hosts, zones = await self._scheduler.hosts(), await self._aggregates.zones()
         found = [_view(request, host, zones) for host in hosts] + self._control(request, hosts)
         for name in ("host", "binary"):
             if wanted := request.one(name):
@@ -62,13 +62,13 @@ class ServiceRoutes:
     async def delete(self, request: Request) -> Any:
         """DELETE /os-services/{id}: a host that will not come back. Refused while it has servers."""
         host = await self._find(request)
-        if (await self._counts([host.name])).get(host.name):
+        if (await self._counts([host.report.host])).get(host.report.host):
             raise Conflict("Unable to delete compute service that is hosting instances. Migrate or delete the "
                            "instances first.")
         for aggregate in await self._aggregates.all():
-            if host.name in aggregate.hosts:
-                await self._aggregates.remove_host(aggregate.id, host.name)
-        await self._hosts.forget(host.name)
+            if host.report.host in aggregate.hosts:
+                await self._aggregates.remove_host(aggregate.id, host.report.host)
+        await self._scheduler.forget(host.report.host)
         return Reply(status=204)
 
     async def _update_by_uuid(self, request: Request) -> Any:
@@ -78,38 +78,39 @@ class ServiceRoutes:
             raise BadRequest("Specifying disabled_reason when status is 'enabled' is invalid." if "status" in given
                              else "Specifying disabled_reason without status 'disabled' is invalid.",
                              field="disabled_reason")
-        changed = await self._hosts.change(host.name, HostChange(
-            disabled=given["status"] == "disabled" if "status" in given else None, disabled_reason=reason,
-            forced_down=t.as_bool(given["forced_down"]) if "forced_down" in given else None))
+        changed = await self._scheduler.set_service(
+            host.report.host, disabled=given["status"] == "disabled" if "status" in given else None, reason=reason,
+            forced_down=t.as_bool(given["forced_down"]) if "forced_down" in given else None)
         return {"service": _view(request, changed, await self._aggregates.zones())}
 
     async def _act(self, request: Request) -> Any:
         given, action = request.body, request.params["service_id"]
         name = {"host": given["host"], "binary": given["binary"]}
         said: dict[str, Any]
+        change: dict[str, Any]
         match action:
             case "enable":
-                change, said = HostChange(disabled=False), {"status": "enabled"}
+                change, said = {"disabled": False}, {"status": "enabled"}
             case "disable":
-                change, said = HostChange(disabled=True), {"status": "disabled"}
+                change, said = {"disabled": True}, {"status": "disabled"}
             case "disable-log-reason":
                 if "disabled_reason" not in given:
                     raise BadRequest("Missing disabled reason field", field="disabled_reason")
                 reason = given["disabled_reason"]
-                change = HostChange(disabled=True, disabled_reason=reason)
+                change = {"disabled": True, "reason": reason}
                 said = {"status": "disabled", "disabled_reason": reason}
             case "force-down" if known("service.forced_down", request.version):
                 if "forced_down" not in given:
                     raise BadRequest("Missing forced_down field", field="forced_down")
                 down = t.as_bool(given["forced_down"])
-                change, said = HostChange(forced_down=down), {"forced_down": down}
+                change, said = {"forced_down": down}, {"forced_down": down}
             case _:
                 raise NotFound("Unknown action")
         if given["binary"] != COMPUTE:
             raise BadRequest(f"Updating a {given['binary']} service is not supported. Only nova-compute services can "
                              "be updated.", field="binary")
         try:
-            await self._hosts.change(given["host"], change)
+            await self._scheduler.set_service(given["host"], **change)
         except NotFound:
             raise NotFound(f"Could not find binary {given['binary']} on host {given['host']}.") from None
         return {"service": {**name, **said}}
@@ -121,7 +122,7 @@ class ServiceRoutes:
             raise BadRequest(f"Invalid uuid {ident}", field="id")
         if not by_uuid and not (ident.isascii() and ident.isdigit()):
             raise BadRequest(f"Invalid input received: id must be an integer, not {ident}", field="id")
-        for host in await self._hosts.all():
+        for host in await self._scheduler.hosts():
             if ident == (host.uuid if by_uuid else str(host.id)):
                 return host
         raise NotFound(f"Service {ident} not found.")
@@ -142,7 +143,7 @@ class ServiceRoutes:
 def _view(request: Request, host: HostState, zones: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "id": host.uuid if known("service.by_uuid", request.version) else host.id, "binary": COMPUTE,
-        "host": host.name, "zone": zones.get(host.name, DEFAULT_ZONE),
+        "host": host.report.host, "zone": zones.get(host.report.host, DEFAULT_ZONE),
         "status": "disabled" if host.disabled else "enabled", "state": "up" if host.up else "down",
         "updated_at": host.updated_at.strftime("%Y-%m-%dT%H:%M:%S.%f") if host.updated_at else None,
         "disabled_reason": host.disabled_reason}

@@ -8,15 +8,15 @@ from nacre.base.web import Request, Route
 from nacre.compute.aggregates import DEFAULT_ZONE, INTERNAL_ZONE, Aggregates
 from nacre.compute.api.hosts.counts import HostCounts
 from nacre.compute.api.hosts.services import COMPUTE, CONTROL
-from nacre.compute.hosts import Hosts, HostState
 from nacre.compute.policies import rule
+from nacre.scheduler.contract import HostState, Scheduler
 
 
 class ZoneRoutes:
     """The part of the API about zones, and the old view of hosts."""
 
-    def __init__(self, hosts: Hosts, aggregates: Aggregates, counts: HostCounts):
-        self._hosts, self._aggregates, self._counts = hosts, aggregates, counts
+    def __init__(self, scheduler: Scheduler, aggregates: Aggregates, counts: HostCounts):
+        self._scheduler, self._aggregates, self._counts = scheduler, aggregates, counts
 
     def routes(self) -> list[Route]:
         """Every URL of zones and of /os-hosts."""
@@ -34,16 +34,16 @@ class ZoneRoutes:
 
     async def index(self, request: Request) -> Any:
         """GET /os-availability-zone: a zone is available while one of its hosts takes servers."""
-        zones = self._zones(await self._hosts.all(), await self._aggregates.zones())
+        zones = self._zones(await self._scheduler.hosts(), await self._aggregates.zones())
         return {"availabilityZoneInfo": [
             {"zoneName": name, "zoneState": {"available": any(_takes(h) for h in hosts)}, "hosts": None}
             for name, hosts in sorted(zones.items())]}
 
     async def detail(self, request: Request) -> Any:
         """GET /os-availability-zone/detail: with the hosts, and the control services' own zone."""
-        zones = self._zones(await self._hosts.all(), await self._aggregates.zones())
+        zones = self._zones(await self._scheduler.hosts(), await self._aggregates.zones())
         found = [{"zoneName": name, "zoneState": {"available": any(_takes(h) for h in hosts)}, "hosts": {
-            host.name: {COMPUTE: _state(host)} for host in hosts}} for name, hosts in sorted(zones.items())]
+            host.report.host: {COMPUTE: _state(host)} for host in hosts}} for name, hosts in sorted(zones.items())]
         control = {binary: {"active": True, "available": True, "updated_at": None} for binary in CONTROL}
         return {"availabilityZoneInfo": [
             *found, {"zoneName": INTERNAL_ZONE, "zoneState": {"available": True}, "hosts": {"control": control}}]}
@@ -51,8 +51,8 @@ class ZoneRoutes:
     async def hosts(self, request: Request) -> Any:
         """GET /os-hosts."""
         zones = await self._aggregates.zones()
-        found = [{"host_name": host.name, "service": "compute", "zone": zones.get(host.name, DEFAULT_ZONE)}
-                 for host in await self._hosts.all()]
+        found = [{"host_name": host.report.host, "service": "compute", "zone": zones.get(host.report.host, DEFAULT_ZONE)}
+                 for host in await self._scheduler.hosts()]
         found += [{"host_name": "control", "service": binary.removeprefix("nova-"), "zone": INTERNAL_ZONE}
                   for binary in CONTROL]
         wanted = request.one("zone")
@@ -61,8 +61,8 @@ class ZoneRoutes:
     async def host(self, request: Request) -> Any:
         """GET /os-hosts/{host}: total and use, one row each."""
         name = request.params["host"]
-        for host in await self._hosts.all():
-            if host.name == name:
+        for host in await self._scheduler.hosts():
+            if host.report.host == name:
                 return {"host": _rows(host)}
         raise NotFound(f"Compute host {name} could not be found.")
 
@@ -74,7 +74,7 @@ class ZoneRoutes:
     def _zones(self, hosts: tuple[HostState, ...], zones: Mapping[str, str]) -> dict[str, list[HostState]]:
         found: dict[str, list[HostState]] = {}
         for host in hosts:
-            found.setdefault(zones.get(host.name, DEFAULT_ZONE), []).append(host)
+            found.setdefault(zones.get(host.report.host, DEFAULT_ZONE), []).append(host)
         return found or {DEFAULT_ZONE: []}
 
 
@@ -89,7 +89,7 @@ def _state(host: HostState) -> dict[str, Any]:
 
 def _rows(host: HostState) -> list[dict[str, Any]]:
     report = host.report
-    return [{"resource": {"host": host.name, "project": project, "cpu": cpu, "memory_mb": memory, "disk_gb": disk}}
+    return [{"resource": {"host": host.report.host, "project": project, "cpu": cpu, "memory_mb": memory, "disk_gb": disk}}
             for project, cpu, memory, disk in (
                 ("(total)", report.vcpus, report.memory_mb, report.disk_gb),
                 ("(used_now)", report.vcpus_used, report.memory_mb_used, int(report.disk_gb_used)))]
