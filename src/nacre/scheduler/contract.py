@@ -1,5 +1,6 @@
 """What others may ask of the scheduler."""
 
+from datetime import datetime
 from typing import Protocol
 
 import msgspec
@@ -68,6 +69,20 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
 
 
+class HostState(msgspec.Struct, frozen=True, kw_only=True):
+    """A compute host and its service, as operators see them. Times are naive UTC."""
+
+    id: int
+    uuid: str
+    report: HostReport
+    up: bool
+    disabled: bool = False
+    disabled_reason: str | None = None
+    forced_down: bool = False
+    updated_at: datetime | None = None
+    created_at: datetime | None = None
+
+
 class Scheduler(Protocol):
     """Chooses hosts, optimistically: the claim at the host is final."""
 
@@ -81,4 +96,17 @@ class Scheduler(Protocol):
 
     async def report(self, report: HostReport) -> None:
         """A node's totals and usage: kept in memory, and a row written when it changes."""
+        ...
+
+    async def hosts(self) -> tuple[HostState, ...]:
+        """Every host that ever reported, by name, as last heard."""
+        ...
+
+    async def set_service(self, host: str, *, disabled: bool | None = None, reason: str | None = None,
+                          forced_down: bool | None = None) -> HostState:
+        """Change what an operator may change of a host's service. Raises NotFound."""
+        ...
+
+    async def forget(self, host: str) -> None:
+        """Remove a host's record (its service was deleted). Raises NotFound."""
         ...
