@@ -34,7 +34,8 @@ class FilterScheduler:
         """Start anew from these hosts (FLOW A6)."""
         self._hosts = {h.name: h for h in hosts}
         names = {h.queue_name for h in self._hosts.values()}
-        self._queues = {n: HostQueue((h for h in self._hosts.values() if h.queue_name == n), self.driver) for n in names}
+        self._queues = {
+            n: HostQueue((h for h in self._hosts.values() if h.queue_name == n), self.driver) for n in names}
 
     def place(self, request: PlacementRequest, default_queue: str) -> tuple[Placement, ...]:
         """One placement a server, all or none. Raises NoValidHost with the counted reasons, BadRequest."""
@@ -127,9 +128,11 @@ def _matcher(pattern: str | None) -> Callable[[str], object]:
     if len(pattern) > MAX_PATTERN:
         raise BadRequest(f"scheduler_host_match is longer than {MAX_PATTERN} characters.", field="scheduler_host_match")
     try:
-        return re2.compile(pattern).search
+        search: Callable[[str], object] = re2.compile(pattern).search
     except re2.error as error:
-        raise BadRequest(f"scheduler_host_match is no regular expression: {error}", field="scheduler_host_match") from None
+        raise BadRequest(f"scheduler_host_match is no regular expression: {error}",
+                         field="scheduler_host_match") from None
+    return search
 
 
 def explain(reasons: Counter[str]) -> str:

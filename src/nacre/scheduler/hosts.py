@@ -31,7 +31,7 @@ class Host:
 
 
 def host_of(report: HostReport, *, up: bool, disabled: bool, zone: str = "nova") -> Host:
-    """The host of a report: free = total * ratio - (total - reported free), for vcpus total * ratio - used (FLOW A6)."""
+    """The host of a report: free = total * ratio - (total - reported free); vcpus: total * ratio - used (FLOW A6)."""
     memory = report.memory_mb * report.ram_ratio - report.reserved_memory_mb
     disk = report.disk_gb * report.disk_ratio * 1024
     vcpus = report.vcpus * report.cpu_ratio
