@@ -15,6 +15,7 @@ from nacre.base.errors import Forbidden, Unauthenticated
 from nacre.base.web import App
 from nacre.image.api.service import service
 from nacre.image.members import Members
+from nacre.image.metadefs.service import Metadefs
 from nacre.image.policies import POLICIES
 from nacre.image.service import ImageService, Settings
 from nacre.image.stores import FileStore
@@ -61,7 +62,7 @@ class Cloud:
         rules = Rules()
         self.images = ImageService(database, rules, FileStore(directory), RealClock(), settings)
         self.uploads, self.members = Uploads(self.images), Members(self.images)
-        self.app = App([service(self.images, self.uploads, self.members)],
+        self.app = App([service(self.images, self.uploads, self.members, Metadefs(self.images))],
                        authenticate, rules.check)
 
     def client(self, token: str | None) -> httpx.AsyncClient:

@@ -7,7 +7,10 @@ from nacre.base.web import Reply, Request, Route, Service
 from nacre.image.api import views
 from nacre.image.api.data import BadRange, DataApi
 from nacre.image.api.images import IMPORT_METHODS, ImagesApi, any_body, create_body
+from nacre.image.api.metadefs import MetadefsApi
+from nacre.image.api.metadefs import documents as metadef_documents
 from nacre.image.members import Members
+from nacre.image.metadefs.service import Metadefs
 from nacre.image.schemas import DOCUMENTS
 from nacre.image.service import ImageService
 from nacre.image.uploads import Uploads
@@ -19,10 +22,11 @@ VERSIONS = ("2.17", "2.15", "2.9", "2.7", "2.6", "2.5", "2.4", "2.3", "2.2", "2.
 STATUSES: dict[type[e.NacreError], int] = {e.QuotaExceeded: 413, BadRange: 416}
 
 
-def service(images: ImageService, uploads: Uploads, members: Members) -> Service:
+def service(images: ImageService, uploads: Uploads, members: Members, metadefs: Metadefs) -> Service:
     """The Service to mount under /image."""
     info = InfoApi(images)
-    routes = [*_image_routes(ImagesApi(images, uploads, members)), *_data_routes(DataApi(uploads)), *info.routes()]
+    routes = [*_image_routes(ImagesApi(images, uploads, members)), *_data_routes(DataApi(uploads)), *info.routes(),
+              *MetadefsApi(metadefs).routes()]
     return Service("image", PREFIX, routes, views.fault, statuses=STATUSES)
 
 
@@ -70,7 +74,8 @@ class InfoApi:
 
     def routes(self) -> list[Route]:
         """Its lines of the API."""
-        documents = [Route("GET", f"/v2/schemas/{name}", _constant(body)) for name, body in DOCUMENTS.items()]
+        documents = [Route("GET", f"/v2/schemas/{name}", _constant(body))
+                     for name, body in (*DOCUMENTS.items(), *metadef_documents())]
         return [
             Route("GET", "/", self.choices, public=True),
             Route("GET", "/versions", self.versions, public=True),
