@@ -1,0 +1,137 @@
+"""/v3/groups and who is in them."""
+
+from typing import Any
+from uuid import uuid4
+
+import sqlalchemy as sa
+
+from nacre.base.errors import BadRequest, NotFound
+from nacre.base.web import Reply, Request, Route
+from nacre.identity import tables as t
+from nacre.identity.api.desk import Desk, domain_for_new, many, one, own_domain, page_of
+from nacre.identity.api.validation import ID, NAME, TEXT, wrapped
+from nacre.identity.records import (
+    DOMAIN, GROUP, USER, delete, find, get, given, insert, listing, missing, update,
+)
+
+PROPERTIES = {"name": NAME, "domain_id": ID, "description": TEXT}
+CREATE = wrapped("group", PROPERTIES, ["name"])
+UPDATE = wrapped("group", PROPERTIES, minProperties=1)
+
+
+class Groups:
+    """Handlers of /v3/groups."""
+
+    def __init__(self, desk: Desk):
+        self._desk, self._store = desk, desk.store
+
+    async def index(self, request: Request) -> Any:
+        domain_id = own_domain(request.context)
+        self._desk.check(request, "list_groups", {"target.group.domain_id": request.context.domain_id})
+        page = page_of(request, "name", "domain_id", "description")
+        where = [t.groups.c.domain_id == domain_id] if domain_id else []
+        return many(request, GROUP, await self._store.read(lambda conn: listing(conn, GROUP, page, *where)), page)
+
+    async def create(self, request: Request) -> Reply:
+        body = given(GROUP, request.body)
+        body["domain_id"] = body.get("domain_id") or domain_for_new(request.context)
+        self._desk.see(request, "create_group", GROUP, body)
+        values = {**body, "id": uuid4().hex, "name": body["name"].strip()}
+
+        def unit(conn: sa.Connection) -> Any:
+            get(conn, DOMAIN, values["domain_id"])
+            return insert(conn, GROUP, values)
+        return Reply(one(request, GROUP, await self._store.write(unit)), 201)
+
+    async def show(self, request: Request) -> Any:
+        return one(request, GROUP, await self._target(request, "get_group"))
+
+    async def update(self, request: Request) -> Any:
+        row = await self._target(request, "update_group")
+        changes = given(GROUP, request.body)
+        if changes.get("domain_id", row["domain_id"]) != row["domain_id"]:
+            raise BadRequest("Cannot change the domain of a group (domain_id).", field="domain_id")
+        return one(request, GROUP, await self._store.write(
+            lambda conn: update(conn, GROUP, get(conn, GROUP, row["id"]), changes)))
+
+    async def delete(self, request: Request) -> Reply:
+        row = await self._target(request, "delete_group")
+        await self._store.write(lambda conn: remove_group(conn, row["id"]))
+        return Reply(None, 204)
+
+    async def members(self, request: Request) -> Any:
+        row = await self._target(request, "list_users_in_group")
+        page = page_of(request, "name", "domain_id", "enabled")
+        mine = sa.select(t.memberships.c.user_id).where(t.memberships.c.group_id == row["id"])
+        rows = await self._store.read(lambda conn: listing(conn, USER, page, t.users.c.id.in_(mine)))
+        return many(request, USER, rows, page)
+
+    async def add(self, request: Request) -> Reply:
+        user_id, group_id = await self._pair(request, "add_user_to_group")
+
+        def unit(conn: sa.Connection) -> None:
+            conn.execute(sa.delete(t.memberships).where(*_is(user_id, group_id)))
+            conn.execute(sa.insert(t.memberships).values(user_id=user_id, group_id=group_id))
+        await self._store.write(unit)
+        return Reply(None, 204)
+
+    async def contains(self, request: Request) -> Reply:
+        user_id, group_id = await self._pair(request, "check_user_in_group")
+        query = sa.select(t.memberships).where(*_is(user_id, group_id))
+        if not await self._store.read(lambda conn: conn.execute(query).first() is not None):
+            raise NotFound(f"User '{user_id}' not found in group '{group_id}'.")
+        return Reply(None, 204)
+
+    async def remove(self, request: Request) -> Reply:
+        user_id, group_id = await self._pair(request, "remove_user_from_group")
+        query = sa.delete(t.memberships).where(*_is(user_id, group_id))
+        if not await self._store.write(lambda conn: conn.execute(query).rowcount):
+            raise NotFound(f"User '{user_id}' not found in group '{group_id}'.")
+        return Reply(None, 204)
+
+    async def _pair(self, request: Request, rule: str) -> tuple[str, str]:
+        user_id, group_id = request.params["user_id"], request.params["group_id"]
+        user, group = await self._store.read(lambda conn: (find(conn, USER, user_id), find(conn, GROUP, group_id)))
+        self._desk.check(request, rule, {
+            "target.group.domain_id": group["domain_id"] if group else None,
+            "target.user.domain_id": user["domain_id"] if user else None})
+        if group is None:
+            raise missing(GROUP, group_id)
+        if user is None:
+            raise missing(USER, user_id)
+        return user_id, group_id
+
+    async def _target(self, request: Request, rule: str) -> Any:
+        id = request.params["group_id"]
+        row = await self._store.read(lambda conn: find(conn, GROUP, id))
+        self._desk.see(request, rule, GROUP, row)
+        if row is None:
+            raise missing(GROUP, id)
+        return row
+
+
+def remove_group(conn: sa.Connection, id: str) -> None:
+    """A group, its memberships and its roles."""
+    conn.execute(sa.delete(t.memberships).where(t.memberships.c.group_id == id))
+    conn.execute(sa.delete(t.assignments).where(
+        t.assignments.c.actor_type == "group", t.assignments.c.actor_id == id))
+    delete(conn, GROUP, id)
+
+
+def _is(user_id: str, group_id: str) -> tuple[Any, Any]:
+    return t.memberships.c.user_id == user_id, t.memberships.c.group_id == group_id
+
+
+def routes(desk: Desk) -> list[Route]:
+    api = Groups(desk)
+    return [
+        Route("GET", "/v3/groups", api.index),
+        Route("POST", "/v3/groups", api.create, body=CREATE),
+        Route("GET", "/v3/groups/{group_id}", api.show),
+        Route("PATCH", "/v3/groups/{group_id}", api.update, body=UPDATE),
+        Route("DELETE", "/v3/groups/{group_id}", api.delete),
+        Route("GET", "/v3/groups/{group_id}/users", api.members),
+        Route("PUT", "/v3/groups/{group_id}/users/{user_id}", api.add),
+        Route("GET", "/v3/groups/{group_id}/users/{user_id}", api.contains),
+        Route("DELETE", "/v3/groups/{group_id}/users/{user_id}", api.remove),
+    ]

@@ -1,0 +1,42 @@
+"""The identity API as a service: every route, and the documents that clients find it by."""
+
+from typing import Any
+
+from nacre.base.web import Reply, Request, Route, Service
+from nacre.identity.api import (
+    application_credentials, auth, catalog, credentials, documents, domains, grants, groups, projects, roles, trusts,
+    users,
+)
+from nacre.identity.api.desk import Desk, url
+from nacre.identity.api.faults import fault
+from nacre.identity.contract import Policy
+from nacre.identity.service import IdentityService
+
+PARTS = (auth, users, groups, projects, domains, roles, grants, catalog, credentials, application_credentials, trusts,
+         documents)
+
+
+def _version(request: Request) -> dict[str, Any]:
+    return {"id": "v3.14", "status": "stable", "updated": "2020-04-07T00:00:00Z",
+            "links": [{"rel": "self", "href": url(request) + "/"}],
+            "media-types": [{"base": "application/json", "type": "application/vnd.openstack.identity-v3+json"}]}
+
+
+async def versions(request: Request) -> Reply:
+    """GET /identity/."""
+    headers = {"Location": url(request) + "/", "Vary": "X-Auth-Token"}
+    return Reply({"versions": {"values": [_version(request)]}}, 300, headers)
+
+
+async def version(request: Request) -> Reply:
+    """GET /identity/v3."""
+    return Reply({"version": _version(request)}, 200, {"Vary": "X-Auth-Token"})
+
+
+def service(identity: IdentityService, policy: Policy) -> Service:
+    """The identity API under /identity."""
+    desk = Desk(identity, policy)
+    found = [Route("GET", "/", versions, public=True), Route("GET", "/v3", version, public=True)]
+    for part in PARTS:
+        found += part.routes(desk)
+    return Service("identity", "/identity", found, fault)

@@ -1,0 +1,70 @@
+"""JSON schemas as checks of a body. A message names the field and the rule, and shows no secret."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jsonschema_rs
+
+from nacre.base.errors import BadRequest
+from nacre.base.web import Check, Request
+
+SECRETS = frozenset({"password", "original_password", "secret", "blob", "token"})
+#: How long a text of no other limit may be, in characters.
+MAX_TEXT = 65535
+
+NAME = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"\S"}
+SHORT_NAME = {**NAME, "maxLength": 64}
+ID = {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[a-zA-Z0-9-]+$"}
+ID_OR_NULL = {**ID, "type": ["string", "null"]}
+ANY_ID = {"type": "string", "minLength": 1, "maxLength": 64}
+TEXT = {"type": ["string", "null"], "maxLength": MAX_TEXT}
+BOOLEAN = {"enum": [True, False, None, "True", "TRUE", "true", "False", "FALSE", "false", "", "1", "0", "y", "Y", "n",
+                    "N", "on", "ON", "off", "OFF", "yes", "no"]}
+IMMUTABLE = {"type": "object", "properties": {"immutable": {"type": ["boolean", "null"]}},
+             "additionalProperties": False}
+TAG = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[^,/]*$"}
+TAGS = {"type": "array", "items": TAG, "maxItems": 80, "uniqueItems": True}
+
+
+def wrapped(key: str, properties: Mapping[str, Any], required: list[str] | None = None, **more: Any) -> Check:
+    """A check of `{key: {...}}` that returns the inner object. Other attributes are taken, as Keystone does."""
+    inner = {"type": "object", "properties": dict(properties), "required": required or [], **more}
+    whole = schema({"type": "object", "properties": {key: inner}, "required": [key]})
+
+    def check(request: Request, body: Any) -> Any:
+        found = whole(request, body)[key]
+        for name in found:
+            if len(name) > 255:
+                raise BadRequest(f"Attribute names are at most 255 characters long: {name[:40]}...", field=name[:40])
+        return found
+    return check
+
+
+def schema(rules: Mapping[str, Any]) -> Check:
+    """A check of a whole body against a JSON schema. Raises BadRequest naming the field."""
+    validator = jsonschema_rs.Draft202012Validator(dict(rules), mask="the value")
+
+    def check(_: Request, body: Any) -> Any:
+        for error in validator.iter_errors(body):
+            raise _worded(error, body)
+        return body
+    return check
+
+
+def _worded(error: Any, body: Any) -> BadRequest:
+    path = [str(p) for p in error.instance_path]
+    if not path:
+        if not isinstance(body, dict):
+            return BadRequest("The request body must be a JSON object.", field="body")
+        return BadRequest(error.message, field="body")
+    field = path[-1]
+    value: Any = body
+    for part in error.instance_path:
+        value = value[part]
+    shown = "" if SECRETS & set(path) or isinstance(value, dict | list) else f" Value: {str(value)[:80]}."
+    return BadRequest(f"Invalid input for field/attribute {field}.{shown} {error.message}", field=field)
+
+
+def boolean(value: Any) -> bool:
+    """A boolean from what Keystone takes for one."""
+    return value is True or (isinstance(value, str) and value.lower() in ("true", "1", "y", "on", "yes"))

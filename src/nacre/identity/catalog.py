@@ -1,0 +1,119 @@
+"""The catalog of a token: enabled services and endpoints, with the project's id filled in where a URL asks for it.
+
+And the first rows, without which nobody could ask for any.
+"""
+
+import re
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from nacre.base.clock import RealClock
+from nacre.base.db import Database
+from nacre.identity import tables as t
+from nacre.identity.passwords import Passwords
+from nacre.identity.store import Store
+
+_VARIABLE = re.compile(r"[%$]\((\w+)\)s")
+IMPLIED = {"admin": "manager", "manager": "member", "member": "reader"}
+ROLES = ("admin", "manager", "member", "reader", "service")
+PATHS = {"identity": ("nacre-identity", "/identity"), "image": ("nacre-image", "/image"),
+         "compute": ("nacre-compute", "/compute/v2.1"), "network": ("nacre-network", "/network")}
+
+
+def rows(conn: sa.Connection) -> list[dict[str, Any]]:
+    """Every enabled endpoint with its service."""
+    s, e = t.services.c, t.endpoints.c
+    query = sa.select(e.id, e.interface, e.region_id, e.url, s.id.label("service_id"), s.type, s.extra).join_from(
+        t.endpoints, t.services, e.service_id == s.id).where(s.enabled, e.enabled).order_by(s.type, s.id, e.id)
+    return [dict(r) for r in conn.execute(query).mappings()]
+
+
+def catalog(endpoints: list[dict[str, Any]], user_id: str, project_id: str | None) -> list[dict[str, Any]]:
+    """The catalog as tokens carry it. An endpoint whose URL needs a project is left out of other tokens."""
+    known = {"user_id": user_id, "project_id": project_id, "tenant_id": project_id}
+    services: dict[str, dict[str, Any]] = {}
+    for row in endpoints:
+        service = services.setdefault(row["service_id"], {
+            "id": row["service_id"], "type": row["type"], "name": row["extra"].get("name") or "", "endpoints": []})
+        names = _VARIABLE.findall(row["url"])
+        if any(known.get(n) is None for n in names):
+            continue
+        service["endpoints"].append({
+            "id": row["id"], "interface": row["interface"], "region_id": row["region_id"], "region": row["region_id"],
+            "url": _VARIABLE.sub(lambda m: str(known[m[1]]), row["url"])})
+    return list(services.values())
+
+
+class First(msgspec.Struct, frozen=True, kw_only=True):
+    """What the first rows are made from. base_url: where clients reach the API, without a closing slash.
+
+    passwords: of the users admin, demo, demo-alt and service; a user without one is not made.
+    """
+
+    base_url: str
+    passwords: Mapping[str, str]
+    region: str = "RegionOne"
+
+
+async def bootstrap(db: Database, first: First, passwords: Passwords | None = None) -> None:
+    """Domain, projects, roles, users, assignments, services and endpoints. Idempotent; URLs follow `base_url`."""
+    passwords = passwords or Passwords()
+    there = await db.read(lambda conn: set(conn.scalars(
+        sa.select(t.users.c.name).where(t.users.c.domain_id == "default"))))
+    hashes = {name: await passwords.hash(text) for name, text in first.passwords.items() if name not in there}
+    await Store(db, RealClock()).write(lambda conn: _rows(conn, first, hashes))
+
+
+def _rows(conn: sa.Connection, first: First, hashes: Mapping[str, str]) -> None:
+    _once(conn, t.projects, {"id": "default"}, {
+        "domain_id": "", "parent_id": None, "name": "Default", "is_domain": True, "enabled": True,
+        "extra": {"description": "The default domain"}})
+    projects = {name: _once(conn, t.projects, {"domain_id": "default", "name": name}, {
+        "id": uuid.uuid4().hex, "parent_id": "default", "is_domain": False, "enabled": True, "extra": {}})
+        for name in ("admin", "demo", "demo-alt", "service")}
+    roles = {name: _once(conn, t.roles, {"domain_id": "", "name": name}, {"id": uuid.uuid4().hex, "extra": {}})
+             for name in ROLES}
+    for prior, implied in IMPLIED.items():
+        _once(conn, t.implied_roles, {"prior_id": roles[prior], "implied_id": roles[implied]}, {})
+    for name, stored in hashes.items():
+        _user(conn, name, stored, projects, roles)
+    _catalog(conn, first)
+
+
+def _user(conn: sa.Connection, name: str, stored: str, projects: dict[str, str], roles: dict[str, str]) -> None:
+    id = _once(conn, t.users, {"domain_id": "default", "name": name}, {
+        "id": uuid.uuid4().hex, "enabled": True, "default_project_id": None, "password_hash": stored,
+        "tokens_valid_from": 0.0, "extra": {}})
+    if name == "admin":
+        wanted = [("project", projects["admin"], "admin"), ("domain", "default", "admin"), ("system", "all", "admin")]
+    elif name == "service":
+        wanted = [("project", projects["service"], "service"), ("project", projects["service"], "admin")]
+    else:
+        wanted = [("project", projects[name], "member")] if name in projects else []
+    for kind, target, role in wanted:
+        _once(conn, t.assignments, {"actor_type": "user", "actor_id": id, "target_type": kind, "target_id": target,
+                                    "role_id": roles[role], "inherited": False}, {})
+
+
+def _catalog(conn: sa.Connection, first: First) -> None:
+    _once(conn, t.regions, {"id": first.region}, {"parent_region_id": None, "extra": {}})
+    for kind, (name, path) in PATHS.items():
+        service = _once(conn, t.services, {"type": kind}, {
+            "id": uuid.uuid4().hex, "enabled": True, "extra": {"name": name}})
+        for interface in ("public", "internal", "admin"):
+            id = _once(conn, t.endpoints, {"service_id": service, "interface": interface, "region_id": first.region}, {
+                "id": uuid.uuid4().hex, "url": "", "enabled": True, "extra": {}})
+            conn.execute(sa.update(t.endpoints).where(t.endpoints.c.id == id).values(url=first.base_url + path))
+
+
+def _once(conn: sa.Connection, table: sa.Table, key: Mapping[str, Any], rest: Mapping[str, Any]) -> str:
+    """The id of the row of that key, made if it is not there."""
+    row = conn.execute(sa.select(table).where(*(table.c[k] == v for k, v in key.items()))).mappings().first()
+    if row is None:
+        conn.execute(sa.insert(table).values({**key, **rest}))
+        row = {**key, **rest}
+    return str(row.get("id", ""))

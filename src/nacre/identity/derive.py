@@ -1,0 +1,177 @@
+"""What a token means now: the user, the scope and the roles, read afresh. Nothing of it is in the token.
+
+That is what makes a disabled user, project or domain and a removed role count at once.
+"""
+
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from nacre.base.errors import Unauthenticated
+from nacre.identity import tables as t
+from nacre.identity.tokens import Payload
+
+Row = dict[str, Any]
+MAX_DEPTH = 10
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """A token's meaning. `user` is whom it acts as: with an impersonating trust, the trustor."""
+
+    user: Row
+    user_domain: Row
+    project: Row | None = None
+    project_domain: Row | None = None
+    domain: Row | None = None
+    system: bool = False
+    roles: tuple[tuple[str, str], ...] = ()  # id, name; implied ones too
+    trust: Row | None = None
+    credential: Row | None = None  # the application credential
+    access_rules: tuple[Row, ...] | None = None
+
+
+def derive(conn: sa.Connection, payload: Payload, now: float) -> Facts:
+    """What `payload` means. Raises Unauthenticated for what is expired, revoked, disabled or gone."""
+    if payload.expires_at <= now or _revoked(conn, payload):
+        raise Unauthenticated
+    user, user_domain = live_user(conn, payload.user_id)
+    if payload.issued_at < user["tokens_valid_from"]:
+        raise Unauthenticated
+    base = Facts(user=user, user_domain=user_domain)
+    match payload.scope:
+        case "project":
+            return _on_project(conn, base, payload.scope_id)
+        case "domain":
+            domain = live_domain(conn, payload.scope_id)
+            return _with_roles(base, domain=domain, roles=roles_on(conn, user["id"], "domain", domain))
+        case "system":
+            return _with_roles(base, system=True, roles=roles_on(conn, user["id"], "system", None))
+        case "trust":
+            return _by_trust(conn, base, payload.scope_id, now)
+        case "application_credential":
+            return _by_credential(conn, base, payload.scope_id, now)
+    return base
+
+
+def live_user(conn: sa.Connection, id: str) -> tuple[Row, Row]:
+    """An enabled user and its enabled domain. Raises Unauthenticated."""
+    row = conn.execute(sa.select(t.users).where(t.users.c.id == id)).mappings().first()
+    if row is None or not row["enabled"]:
+        raise Unauthenticated
+    return dict(row), live_domain(conn, row["domain_id"])
+
+
+def live_domain(conn: sa.Connection, id: str) -> Row:
+    """An enabled domain. Raises Unauthenticated."""
+    row = _project(conn, id)
+    if row is None or not row["enabled"] or not row["is_domain"]:
+        raise Unauthenticated
+    return row
+
+
+def live_project(conn: sa.Connection, id: str) -> tuple[Row, Row]:
+    """An enabled project and its enabled domain (itself, if it acts as one). Raises Unauthenticated."""
+    row = _project(conn, id)
+    if row is None or not row["enabled"]:
+        raise Unauthenticated
+    return row, row if row["is_domain"] else live_domain(conn, row["domain_id"])
+
+
+def roles_on(conn: sa.Connection, user_id: str, kind: str, target: Row | None) -> tuple[tuple[str, str], ...]:
+    """The roles of a user on a project, a domain or (None) the system, with those that they imply."""
+    groups = conn.scalars(sa.select(t.memberships.c.group_id).where(t.memberships.c.user_id == user_id)).all()
+    a = t.assignments.c
+    actor = sa.or_(sa.and_(a.actor_type == "user", a.actor_id == user_id),
+                   sa.and_(a.actor_type == "group", a.actor_id.in_(groups)))
+    target_id = target["id"] if target else "all"
+    at = sa.and_(a.target_type == kind, a.target_id == target_id, a.inherited.is_(False))
+    if kind == "project" and target:
+        above = ancestors(conn, target)
+        at = sa.or_(at, sa.and_(a.inherited.is_(True), a.target_id.in_(above)))
+    direct = conn.scalars(sa.select(a.role_id).where(actor, at)).all()
+    return with_implied(conn, direct)
+
+
+def ancestors(conn: sa.Connection, project: Row) -> list[str]:
+    """The projects above, nearest first, then the domain."""
+    above: list[str] = []
+    parent = project["parent_id"]
+    while parent and parent not in above and len(above) < MAX_DEPTH:
+        above.append(parent)
+        row = _project(conn, parent)
+        parent = row["parent_id"] if row else None
+    if project["domain_id"] and project["domain_id"] not in above:
+        above.append(project["domain_id"])
+    return above
+
+
+def with_implied(conn: sa.Connection, role_ids: Any) -> tuple[tuple[str, str], ...]:
+    """Those roles and what they imply, as (id, name). Roles of one domain show only in what they imply."""
+    wanted = set(role_ids)
+    if not wanted:
+        return ()
+    implied: dict[str, set[str]] = {}
+    for prior, other in conn.execute(sa.select(t.implied_roles.c.prior_id, t.implied_roles.c.implied_id)):
+        implied.setdefault(prior, set()).add(other)
+    todo = list(wanted)
+    while todo:
+        for other in implied.get(todo.pop(), set()) - wanted:
+            wanted.add(other)
+            todo.append(other)
+    rows = conn.execute(sa.select(t.roles.c.id, t.roles.c.name).where(
+        t.roles.c.id.in_(wanted), t.roles.c.domain_id == "").order_by(t.roles.c.name))
+    return tuple((r.id, r.name) for r in rows)
+
+
+def _project(conn: sa.Connection, id: str) -> Row | None:
+    row = conn.execute(sa.select(t.projects).where(t.projects.c.id == id)).mappings().first()
+    return dict(row) if row else None
+
+
+def _revoked(conn: sa.Connection, payload: Payload) -> bool:
+    query = sa.select(t.revocations.c.audit_id).where(t.revocations.c.audit_id == payload.audit_id)
+    return conn.execute(query).first() is not None
+
+
+def _with_roles(base: Facts, **more: Any) -> Facts:
+    if not more["roles"]:
+        raise Unauthenticated
+    return msgspec.structs.replace(base, **more)
+
+
+def _on_project(conn: sa.Connection, base: Facts, project_id: str) -> Facts:
+    project, domain = live_project(conn, project_id)
+    roles = roles_on(conn, base.user["id"], "project", project)
+    return _with_roles(base, project=project, project_domain=domain, roles=roles)
+
+
+def _limited(facts: Facts, allowed: set[str], **more: Any) -> Facts:
+    return _with_roles(facts, roles=tuple(r for r in facts.roles if r[0] in allowed), **more)
+
+
+def _by_trust(conn: sa.Connection, base: Facts, trust_id: str, now: float) -> Facts:
+    row = conn.execute(sa.select(t.trusts).where(t.trusts.c.id == trust_id)).mappings().first()
+    if row is None or row["trustee_user_id"] != base.user["id"] or (row["expires_at"] or now + 1) <= now:
+        raise Unauthenticated
+    trustor, trustor_domain = live_user(conn, row["trustor_user_id"])
+    acting = Facts(user=trustor, user_domain=trustor_domain)
+    if row["project_id"]:
+        acting = _on_project(conn, acting, row["project_id"])
+        acting = _limited(acting, {r[0] for r in with_implied(conn, row["role_ids"])})
+    who = {} if row["impersonation"] else {"user": base.user, "user_domain": base.user_domain}
+    return msgspec.structs.replace(acting, trust=dict(row), **who)
+
+
+def _by_credential(conn: sa.Connection, base: Facts, credential_id: str, now: float) -> Facts:
+    c = t.application_credentials
+    row = conn.execute(sa.select(c).where(c.c.id == credential_id)).mappings().first()
+    if row is None or row["user_id"] != base.user["id"] or (row["expires_at"] or now + 1) <= now:
+        raise Unauthenticated
+    facts = _on_project(conn, base, row["project_id"])
+    rules = None
+    if row["access_rule_ids"] is not None:
+        query = sa.select(t.access_rules).where(t.access_rules.c.id.in_(row["access_rule_ids"]))
+        rules = tuple(dict(r) for r in conn.execute(query).mappings())
+    allowed = {r[0] for r in with_implied(conn, row["role_ids"])}
+    return _limited(facts, allowed, credential=dict(row), access_rules=rules)

@@ -1,0 +1,143 @@
+"""From proof (a password, a token, an application credential) and a wish (the scope) to a new token's payload."""
+
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from nacre.base.errors import Forbidden, Unauthenticated
+from nacre.identity import tables as t
+from nacre.identity.service import IdentityService, Known
+from nacre.identity.tokens import Payload, new_audit_id
+
+Json = dict[str, Any]
+
+
+class Proof(msgspec.Struct, frozen=True, kw_only=True):
+    """Who it is, and what of an earlier token must be kept."""
+
+    user_id: str
+    methods: tuple[str, ...]
+    expires_at: float | None = None
+    chain: tuple[str, ...] = ()
+    scope: tuple[str, str] | None = None  # the only scope that this proof is good for
+
+
+async def login(identity: IdentityService, auth: Json) -> tuple[str, Known]:
+    """A token for the body of POST /v3/auth/tokens. Raises Unauthenticated; says no more than that."""
+    proof = await _prove(identity, auth["identity"])
+    now = identity.store.now()
+    wish = auth.get("scope")
+    scope = await _scope(identity, wish, proof)
+    payload = Payload(
+        user_id=proof.user_id, methods=proof.methods, issued_at=now, scope=scope[0], scope_id=scope[1],
+        expires_at=proof.expires_at if proof.expires_at is not None else now + identity.lifetime,
+        audit_ids=(new_audit_id(), *proof.chain))
+    if wish is None and proof.scope is None:
+        if default := await identity.store.read(lambda conn: conn.scalar(
+                sa.select(t.users.c.default_project_id).where(t.users.c.id == proof.user_id))):
+            try:
+                return await identity.issue(msgspec.structs.replace(payload, scope="project", scope_id=default))
+            except Unauthenticated:
+                pass  # a default that is no use any more: the token stays unscoped
+    return await identity.issue(payload)
+
+
+async def _prove(identity: IdentityService, claim: Json) -> Proof:
+    proofs = []
+    for method in claim["methods"]:
+        if method not in PROVERS or method not in claim:
+            raise Unauthenticated
+        proofs.append(await PROVERS[method](identity, claim[method]))
+    if not proofs or len({p.user_id for p in proofs}) != 1:
+        raise Unauthenticated
+    ends = [p.expires_at for p in proofs if p.expires_at is not None]
+    return Proof(
+        user_id=proofs[0].user_id, methods=tuple(dict.fromkeys(m for p in proofs for m in p.methods)),
+        expires_at=min(ends) if ends else None, chain=next((p.chain for p in proofs if p.chain), ()),
+        scope=next((p.scope for p in proofs if p.scope), None))
+
+
+async def _password(identity: IdentityService, claim: Json) -> Proof:
+    wanted = claim.get("user") or {}
+    row = await identity.store.read(lambda conn: _user(conn, wanted))
+    good = await identity.passwords.matches(row["password_hash"] if row else None, wanted.get("password") or "")
+    if not good or row is None:
+        raise Unauthenticated
+    return Proof(user_id=row["id"], methods=("password",))
+
+
+async def _token(identity: IdentityService, claim: Json) -> Proof:
+    payload = (await identity.inspect(claim["id"])).payload
+    if payload.scope == "trust":
+        raise Forbidden("You are not authorized to perform the requested action.")
+    bound = (payload.scope, payload.scope_id) if payload.scope == "application_credential" else None
+    methods = tuple(dict.fromkeys((*payload.methods, "token")))
+    return Proof(user_id=payload.user_id, methods=methods, expires_at=payload.expires_at,
+                 chain=(payload.audit_ids[-1],), scope=bound)
+
+
+async def _credential(identity: IdentityService, claim: Json) -> Proof:
+    row = await identity.store.read(lambda conn: _find_credential(conn, claim))
+    good = await identity.passwords.matches(row["secret_hash"] if row else None, claim.get("secret") or "")
+    if not good or row is None:
+        raise Unauthenticated
+    return Proof(user_id=row["user_id"], methods=("application_credential",), expires_at=None if (
+        row["expires_at"] is None) else min(row["expires_at"], identity.store.now() + identity.lifetime),
+        scope=("application_credential", row["id"]))
+
+
+PROVERS = {"password": _password, "token": _token, "application_credential": _credential}
+
+
+def _user(conn: sa.Connection, wanted: Json) -> Any:
+    query = sa.select(t.users)
+    if "id" in wanted:
+        query = query.where(t.users.c.id == wanted["id"])
+    else:
+        domain_id = _domain_id(conn, wanted.get("domain") or {"id": "default"})
+        query = query.where(t.users.c.name == wanted.get("name"), t.users.c.domain_id == domain_id)
+    return conn.execute(query).mappings().first()
+
+
+def _find_credential(conn: sa.Connection, claim: Json) -> Any:
+    c = t.application_credentials
+    if "id" in claim:
+        return conn.execute(sa.select(c).where(c.c.id == claim["id"])).mappings().first()
+    user = _user(conn, claim.get("user") or {})
+    if user is None:
+        return None
+    return conn.execute(sa.select(c).where(c.c.user_id == user["id"], c.c.name == claim.get("name"))).mappings().first()
+
+
+def _domain_id(conn: sa.Connection, wanted: Json) -> str:
+    if "id" in wanted:
+        return str(wanted["id"])
+    p = t.projects.c
+    return conn.scalar(sa.select(p.id).where(p.is_domain, p.name == wanted.get("name"))) or ""
+
+
+async def _scope(identity: IdentityService, wish: Any, proof: Proof) -> tuple[str, str]:
+    """The scope's kind and id. Raises Unauthenticated for one that does not exist or that the proof forbids."""
+    if proof.scope is not None:
+        if wish not in (None, {}):
+            raise Unauthenticated
+        return proof.scope
+    if wish is None or wish == "unscoped" or "unscoped" in wish:
+        return "unscoped", ""
+    if "system" in wish:
+        return "system", ""
+    if "OS-TRUST:trust" in wish:
+        return "trust", str(wish["OS-TRUST:trust"].get("id"))
+    if "domain" in wish:
+        return "domain", await identity.store.read(lambda conn: _domain_id(conn, wish["domain"]))
+    if "project" in wish:
+        project = wish["project"]
+        if "id" in project:
+            return "project", str(project["id"])
+
+        def unit(conn: sa.Connection) -> str | None:
+            p, domain_id = t.projects.c, _domain_id(conn, project.get("domain") or {"id": "default"})
+            return conn.scalar(sa.select(p.id).where(p.name == project["name"], p.domain_id == domain_id))
+        return "project", await identity.store.read(unit) or ""
+    raise Unauthenticated

@@ -1,0 +1,184 @@
+"""Rows as the API shows them, and back: one description a kind of thing, one set of functions for all."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from nacre.base.errors import NotFound
+from nacre.identity import tables as t
+
+Document = dict[str, Any]
+MAX_PAGE = 1000
+
+
+def _same(document: Document) -> Document:
+    return document
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """A kind of thing: its JSON names, its table, what of the table is never shown, and what an answer adds."""
+
+    name: str
+    plural: str
+    table: sa.Table
+    secret: frozenset[str] = frozenset()
+    finish: Callable[[Document], Document] = _same
+    noun: str = ""
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Which part of a list. filters: column or attribute, comparison, value."""
+
+    filters: Sequence[tuple[str, str, str]] = ()
+    sort_key: str = ""
+    descending: bool = False
+    limit: int | None = None
+    marker: str | None = None
+
+
+def _user(d: Document) -> Document:
+    return {"password_expires_at": None, "options": {}, **{k: v for k, v in d.items() if v is not None}}
+
+
+def _project(d: Document) -> Document:
+    return {"description": "", "options": {}, "tags": [], **d, "domain_id": d["domain_id"] or None}
+
+
+def _domain(d: Document) -> Document:
+    hidden = ("domain_id", "parent_id", "is_domain")
+    return {"description": "", "options": {}, "tags": [], **{k: v for k, v in d.items() if k not in hidden}}
+
+
+def _role(d: Document) -> Document:
+    return {"description": None, "options": {}, **d, "domain_id": d["domain_id"] or None}
+
+
+def _endpoint(d: Document) -> Document:
+    return {**d, "region": d["region_id"]}
+
+
+USER = Kind("user", "users", t.users, frozenset({"password_hash", "tokens_valid_from"}), _user)
+GROUP = Kind("group", "groups", t.groups, finish=lambda d: {"description": "", **d})
+PROJECT = Kind("project", "projects", t.projects, finish=_project)
+DOMAIN = Kind("domain", "domains", t.projects, finish=_domain)
+ROLE = Kind("role", "roles", t.roles, finish=_role)
+REGION = Kind("region", "regions", t.regions, finish=lambda d: {"description": "", **d})
+SERVICE = Kind("service", "services", t.services)
+ENDPOINT = Kind("endpoint", "endpoints", t.endpoints, finish=_endpoint)
+
+
+def row_of(kind: Kind, values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` as a row: what has no column goes to `extra`."""
+    columns = {c.name for c in kind.table.c} - {"extra"}
+    return {**{k: v for k, v in values.items() if k in columns},
+            "extra": {k: v for k, v in values.items() if k not in columns and k not in ("links", "extra")}}
+
+
+def given(kind: Kind, body: Mapping[str, Any]) -> dict[str, Any]:
+    """What a client may set of `body`: not the id, and never a column that is secret."""
+    barred = kind.secret | {"id", "links", "extra"}
+    return {k: v for k, v in body.items() if k not in barred}
+
+
+def document(kind: Kind, row: Mapping[str, Any], url: str) -> Document:
+    """A row as the API shows it. url: of the v3 API."""
+    shown = {k: v for k, v in row.items() if k not in kind.secret and k not in ("extra", "kind")}
+    done = kind.finish({**row["extra"], **shown})
+    return {**done, "links": {"self": f"{url}/{kind.plural}/{row['id']}"}}
+
+
+def find(conn: sa.Connection, kind: Kind, id: str) -> dict[str, Any] | None:
+    """The row, or None."""
+    query = sa.select(kind.table).where(kind.table.c.id == id)
+    if kind is DOMAIN:
+        query = query.where(kind.table.c.is_domain)
+    row = conn.execute(query).mappings().first()
+    return dict(row) if row else None
+
+
+def get(conn: sa.Connection, kind: Kind, id: str) -> dict[str, Any]:
+    """The row. Raises NotFound."""
+    row = find(conn, kind, id)
+    if row is None:
+        raise missing(kind, id)
+    return row
+
+
+def missing(kind: Kind, id: str) -> NotFound:
+    """The error for a thing that is not there."""
+    return NotFound(f"Could not find {kind.noun or kind.name}: {id}.")
+
+
+def insert(conn: sa.Connection, kind: Kind, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The new row."""
+    row = row_of(kind, values)
+    conn.execute(sa.insert(kind.table).values(row))
+    return row
+
+
+def update(conn: sa.Connection, kind: Kind, row: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with `changes`; an attribute of `extra` that is set to null goes."""
+    change = row_of(kind, changes)
+    extra = {**row["extra"], **change.pop("extra")}
+    new = {**row, **change, "extra": extra}
+    conn.execute(sa.update(kind.table).where(kind.table.c.id == row["id"]).values({**change, "extra": extra}))
+    return new
+
+
+def delete(conn: sa.Connection, kind: Kind, id: str) -> None:
+    """Only the row itself."""
+    conn.execute(sa.delete(kind.table).where(kind.table.c.id == id))
+
+
+def listing(conn: sa.Connection, kind: Kind, page: Page, *where: Any) -> list[dict[str, Any]]:
+    """The rows of a page. Raises NotFound for a marker that is not there."""
+    table = kind.table
+    key = table.c.get(page.sort_key, table.c.id)
+    query = sa.select(table).where(*where)
+    loose = []
+    for name, comparison, value in page.filters:
+        column = table.c.get(name)
+        if column is None:
+            loose.append((name, comparison, value))
+        else:
+            query = query.where(_condition(column, comparison, value))
+    if page.marker:
+        at = get(conn, kind, page.marker)[key.name]
+        later = sa.tuple_(key, table.c.id) < sa.tuple_(at, page.marker) if page.descending else (
+            sa.tuple_(key, table.c.id) > sa.tuple_(at, page.marker))
+        query = query.where(later)
+    order = (key.desc(), table.c.id.desc()) if page.descending else (key, table.c.id)
+    query = query.order_by(*order)
+    if page.limit and not loose:
+        query = query.limit(page.limit)
+    rows = [dict(r) for r in conn.execute(query).mappings()]
+    rows = [r for r in rows if all(_matches(r["extra"].get(n), c, v) for n, c, v in loose)]
+    return rows[:page.limit] if page.limit else rows
+
+
+def _condition(column: sa.Column[Any], comparison: str, value: str) -> Any:
+    if isinstance(column.type, sa.Boolean):
+        return column.is_(truth(value))
+    text = value.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    patterns = {"contains": f"%{text}%", "startswith": f"{text}%", "endswith": f"%{text}"}
+    plain = comparison.removeprefix("i") if comparison.startswith("i") else comparison
+    if plain in patterns:
+        if comparison != plain:
+            return sa.func.lower(column).like(patterns[plain].lower(), escape="\\")
+        return column.like(patterns[plain], escape="\\")
+    return column == value
+
+
+def _matches(held: Any, comparison: str, value: str) -> bool:
+    text = str(held) if held is not None else ""
+    if comparison.startswith("i"):
+        comparison, text, value = comparison[1:], text.lower(), value.lower()
+    return {"contains": value in text, "startswith": text.startswith(value),
+            "endswith": text.endswith(value)}.get(comparison, text == value)
+
+
+def truth(value: Any) -> bool:
+    """A boolean as clients write one: `?enabled` and `?enabled=anything` but 0, false, no and off are true."""
+    return str(value).lower() not in ("0", "false", "no", "off", "n", "f")

@@ -1,0 +1,127 @@
+"""Tokens: made from proof, checked against the rows as they are now, remembered until any of them changes."""
+
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from nacre.base.context import Context
+from nacre.base.errors import Unauthenticated
+from nacre.identity import catalog, render
+from nacre.identity import tables as t
+from nacre.identity.derive import Facts, derive
+from nacre.identity.keys import Keyring
+from nacre.identity.passwords import Passwords
+from nacre.identity.store import Store
+from nacre.identity.tokens import Payload, seal, unseal
+
+#: How many tokens are remembered at most.
+CACHE_SIZE = 20_000
+
+
+class Known(msgspec.Struct, frozen=True):
+    """A token that was found good."""
+
+    payload: Payload
+    facts: Facts
+    context: Context
+    with_catalog: bytes  # the answer to GET /v3/auth/tokens, as JSON
+    without_catalog: bytes
+
+
+class IdentityService:
+    """Issues, checks and revokes tokens. lifetime: of a token, in seconds."""
+
+    def __init__(self, store: Store, keys: Keyring, passwords: Passwords, lifetime: float = 14400.0):
+        self.store, self.keys, self.passwords, self.lifetime = store, keys, passwords, lifetime
+        self._known: dict[str, Known] = {}
+        self._generation = -1
+
+    async def authenticate(self, token: str) -> Context:
+        """The caller behind a token, with implied roles. Raises Unauthenticated.
+
+        A token limited by access rules is refused: no service here compares a request with them.
+        """
+        known = await self.inspect(token)
+        if known.facts.access_rules is not None:
+            raise Unauthenticated
+        return known.context
+
+    async def inspect(self, token: str) -> Known:
+        """All that is known of a valid token. Raises Unauthenticated."""
+        await self.store.refresh()
+        generation = self.store.generation
+        if self._generation != generation:
+            self._known.clear()
+            self._generation = generation
+        known = self._known.get(token)
+        if known is not None:
+            if known.payload.expires_at > self.store.now():
+                return known
+            del self._known[token]
+            raise Unauthenticated
+        payload = unseal(token, self.keys)
+        known = await self._know(payload)
+        if self.store.generation == generation:  # else a write came between: what was read may be old
+            if len(self._known) >= CACHE_SIZE:
+                self._known.clear()
+            self._known[token] = known
+        return known
+
+    async def issue(self, payload: Payload) -> tuple[str, Known]:
+        """A new token and what it says. Raises Unauthenticated for a scope that the user has no role on."""
+        known = await self._know(payload)
+        if known.facts.trust and known.facts.trust["remaining_uses"] is not None:
+            await self.store.write(lambda conn: _use(conn, payload.scope_id))
+        return seal(payload, self.keys), known
+
+    async def revoke(self, token: str) -> None:
+        """Makes a valid token void at once. Raises Unauthenticated."""
+        payload = (await self.inspect(token)).payload
+        now = self.store.now()
+
+        def unit(conn: sa.Connection) -> None:
+            r = t.revocations
+            conn.execute(sa.delete(r).where((r.c.expires_at < now) | (r.c.audit_id == payload.audit_id)))
+            conn.execute(sa.insert(r).values(
+                audit_id=payload.audit_id, revoked_at=now, expires_at=payload.expires_at))
+        await self.store.write(unit)
+
+    async def project_exists(self, project_id: str) -> bool:
+        """Whether a project of that id exists, enabled or not."""
+        query = sa.select(t.projects.c.id).where(t.projects.c.id == project_id)
+        return await self.store.read(lambda conn: conn.execute(query).first() is not None)
+
+    async def _know(self, payload: Payload) -> Known:
+        now = self.store.now()
+
+        def unit(conn: sa.Connection) -> tuple[Facts, list[dict[str, Any]]]:
+            return derive(conn, payload, now), catalog.rows(conn) if payload.scope != "unscoped" else []
+        facts, endpoints = await self.store.read(unit)
+        document = render.token(payload, facts)
+        project_id = facts.project["id"] if facts.project else None
+        full = document
+        if payload.scope != "unscoped":
+            full = {**document, "catalog": catalog.catalog(endpoints, facts.user["id"], project_id)}
+        encode = msgspec.json.encode
+        return Known(payload, facts, context(payload, facts), encode({"token": full}), encode({"token": document}))
+
+
+def context(payload: Payload, facts: Facts) -> Context:
+    """The caller as services see it."""
+    project, domain = facts.project, facts.domain
+    return Context(
+        request_id="req-none", user_id=facts.user["id"], user_name=facts.user["name"],
+        user_domain_id=facts.user["domain_id"], project_id=project["id"] if project else None,
+        project_name=project["name"] if project else None,
+        project_domain_id=facts.project_domain["id"] if facts.project_domain else None,
+        domain_id=domain["id"] if domain else None, system=facts.system,
+        roles=tuple(name for _, name in facts.roles), audit_id=payload.audit_id)
+
+
+def _use(conn: sa.Connection, trust_id: str) -> None:
+    c = t.trusts.c
+    taken = conn.execute(sa.update(t.trusts).where(c.id == trust_id, c.remaining_uses > 0).values(
+        remaining_uses=c.remaining_uses - 1)).rowcount
+    if not taken:
+        raise Unauthenticated

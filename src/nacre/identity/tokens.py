@@ -1,0 +1,103 @@
+"""What a token says, and its form on the wire: msgpack in Fernet. Nothing about it is stored."""
+
+import base64
+import binascii
+import secrets
+from typing import Protocol
+
+import msgspec
+from cryptography.fernet import InvalidToken
+
+from nacre.base.errors import Unauthenticated
+
+#: Order is the wire format: append only.
+METHODS = ("password", "token", "application_credential", "trust")
+SCOPES = ("unscoped", "project", "domain", "system", "trust", "application_credential")
+
+
+class Payload(msgspec.Struct, frozen=True, kw_only=True):
+    """One token. Times are seconds since the epoch."""
+
+    user_id: str
+    methods: tuple[str, ...]
+    scope: str = "unscoped"
+    scope_id: str = ""  # the project, domain, trust or application credential
+    issued_at: float
+    expires_at: float
+    audit_ids: tuple[str, ...]  # its own, then that of the token it came from
+
+    @property
+    def audit_id(self) -> str:
+        return self.audit_ids[0]
+
+
+class Wire(msgspec.Struct, frozen=True, array_like=True):
+    """A payload made small."""
+
+    user: bytes
+    methods: int
+    scope: int
+    scope_id: bytes
+    issued: float
+    expires: float
+    audit: tuple[bytes, ...]
+
+
+class Cipher(Protocol):
+    """What tokens need of a key ring."""
+
+    def encrypt(self, data: bytes) -> bytes: ...
+    def decrypt(self, token: bytes) -> bytes: ...
+
+
+_encoder, _decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(Wire)
+
+
+def new_audit_id() -> str:
+    """A short public name for a token."""
+    return base64.urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode()
+
+
+def seal(payload: Payload, cipher: Cipher) -> str:
+    """The token's text."""
+    wire = Wire(_pack(payload.user_id), sum(1 << METHODS.index(m) for m in payload.methods),
+                SCOPES.index(payload.scope), _pack(payload.scope_id), payload.issued_at, payload.expires_at,
+                tuple(_unbase(a) for a in payload.audit_ids))
+    return cipher.encrypt(_encoder.encode(wire)).rstrip(b"=").decode()
+
+
+def unseal(token: str, cipher: Cipher) -> Payload:
+    """What a token says, expired or not. Raises Unauthenticated for anything we did not make, to the last bit."""
+    try:
+        padded = token.encode("ascii") + b"=" * (-len(token) % 4)
+        # base64 decoders skip foreign characters and unused bits: one token must have one spelling
+        if base64.urlsafe_b64encode(base64.b64decode(padded, altchars=b"-_", validate=True)) != padded:
+            raise Unauthenticated
+        wire = _decoder.decode(cipher.decrypt(padded))
+        return Payload(
+            user_id=_unpack(wire.user), methods=tuple(m for i, m in enumerate(METHODS) if wire.methods & 1 << i),
+            scope=SCOPES[wire.scope], scope_id=_unpack(wire.scope_id), issued_at=wire.issued,
+            expires_at=wire.expires, audit_ids=tuple(_base(a) for a in wire.audit))
+    except (InvalidToken, binascii.Error, ValueError, IndexError, msgspec.DecodeError):
+        raise Unauthenticated from None
+
+
+def _pack(text: str) -> bytes:
+    """Ids are nearly always 32 hex digits: half the size as bytes."""
+    try:
+        raw = bytes.fromhex(text)
+    except ValueError:
+        raw = b""
+    return b"h" + raw if raw.hex() == text else b"t" + text.encode()
+
+
+def _unpack(value: bytes) -> str:
+    return value[1:].hex() if value[:1] == b"h" else value[1:].decode()
+
+
+def _base(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def _unbase(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
