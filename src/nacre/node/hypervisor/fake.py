@@ -1,0 +1,147 @@
+"""A hypervisor without guests: the same verbs, no root, faults and delays as parameters.
+
+With a file its state outlives the process, as libvirt's guests outlive a killed node.
+"""
+
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from nacre.base.clock import Clock, RealClock
+from nacre.base.errors import BuildFailed, NotFound, Refused
+from nacre.node.contract import BuildOrder, SpawnOrder, Step
+from nacre.node.hypervisor.driver import Capabilities, PowerChanged
+from nacre.node.timeline import Timeline
+
+
+class Faults(msgspec.Struct, kw_only=True):
+    """By verb ("prepare", "define", "resume", ...; * is any): seconds of delay; how many of the next calls fail or are
+    refused; verbs that never return; what to call before the effect (to kill the node just there)."""
+
+    delay: dict[str, float] = {}
+    fail: dict[str, int] = {}
+    refuse: dict[str, int] = {}
+    hang: set[str] = set()
+    before: dict[str, Callable[[str], Awaitable[None]]] = {}
+    #: Guests ignore their power button.
+    deaf: bool = False
+
+
+class FakeGuest(msgspec.Struct, kw_only=True):
+    """A pretended server. power None: only its disks are there."""
+
+    name: str
+    power: str | None = None
+    ports: tuple[str, ...] = ()
+    console: str = ""
+
+
+class FakeHypervisor:
+    """Guests are entries in a dict."""
+
+    def __init__(self, capabilities: Capabilities | None = None, *, faults: Faults | None = None,
+                 file: Path | None = None, clock: Clock | None = None):
+        self._capabilities = capabilities or Capabilities(
+            hypervisor_type="fake", hypervisor_version=1000000, vcpus=64, memory_mb=131072, disk_gb=2048)
+        self.faults, self._file, self._clock = faults or Faults(), file, clock or RealClock()
+        self._on_power: PowerChanged | None = None
+        self.servers: dict[str, FakeGuest] = {}
+        if file is not None and file.exists():
+            self.servers = msgspec.json.decode(file.read_bytes(), type=dict[str, FakeGuest])
+
+    async def start(self, on_power: PowerChanged) -> None:
+        self._on_power = on_power
+
+    async def stop(self) -> None:
+        self._on_power = None
+
+    async def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    async def prepare(self, order: BuildOrder) -> tuple[Step, ...]:
+        timeline = Timeline(self._clock)
+        with timeline.step("disks"):
+            await self._fault("prepare", order.server_id)
+            self.servers.setdefault(order.server_id, FakeGuest(name=order.guest.name))
+            self._save()
+        return timeline.steps
+
+    async def define(self, order: BuildOrder, spawn: SpawnOrder) -> tuple[Step, ...]:
+        timeline = Timeline(self._clock)
+        with timeline.step("domain"):
+            await self._fault("define", order.server_id)
+            guest = self._guest(order.server_id)
+            guest.power, guest.ports = "paused", tuple(port.id for port in spawn.ports)
+            self._save()
+        return timeline.steps
+
+    async def boot(self, server_id: str) -> None:
+        await self._fault("boot", server_id)
+        guest = self._guest(server_id)
+        if guest.power not in ("running", "paused"):
+            guest.power = "paused"
+            self._save()
+
+    async def resume(self, server_id: str) -> None:
+        await self._fault("resume", server_id)
+        guest = self._guest(server_id)
+        if guest.power != "running":
+            guest.power = "running"
+            guest.console += f"Nacre fake guest {guest.name}\nREADY host={guest.name}\n"
+            self._save()
+
+    async def shutdown(self, server_id: str) -> None:
+        await self._fault("shutdown", server_id)
+        if not self.faults.deaf:
+            self._guest(server_id).power = "shutdown"
+            self._save()
+
+    async def halt(self, server_id: str) -> None:
+        await self._fault("halt", server_id)
+        self._guest(server_id).power = "shutdown"
+        self._save()
+
+    async def destroy(self, server_id: str) -> None:
+        await self._fault("destroy", server_id)
+        self.servers.pop(server_id, None)
+        self._save()
+
+    async def console(self, server_id: str, lines: int | None) -> str:
+        text = self._guest(server_id).console
+        return text if lines is None else "".join(text.splitlines(keepends=True)[-lines:] if lines else [])
+
+    async def guests(self) -> dict[str, str]:
+        return {server: guest.power for server, guest in self.servers.items() if guest.power}
+
+    async def crash_guest(self, server_id: str, power: str = "shutdown") -> None:
+        """The guest changes by itself, as seen from here."""
+        self._guest(server_id).power = power
+        self._save()
+        if self._on_power is not None:
+            await self._on_power(server_id, power)
+
+    def _guest(self, server_id: str) -> FakeGuest:
+        if server_id not in self.servers:
+            raise NotFound(f"Server {server_id} is not on this host.")
+        return self.servers[server_id]
+
+    async def _fault(self, verb: str, server_id: str) -> None:
+        faults = self.faults
+        if before := faults.before.get(verb):
+            await before(server_id)
+        if delay := faults.delay.get(verb, faults.delay.get("*", 0.0)):
+            await self._clock.sleep(delay)
+        if verb in faults.hang:
+            await self._clock.sleep(1e9)
+        for counts, error in ((faults.refuse, Refused), (faults.fail, BuildFailed)):
+            if counts.get(verb, 0) > 0:
+                counts[verb] -= 1
+                raise error(f"{verb} of {server_id}: a fault was asked for")
+
+    def _save(self) -> None:
+        if self._file is not None:
+            temporary = self._file.with_suffix(".new")
+            temporary.write_bytes(msgspec.json.encode(self.servers))
+            os.replace(temporary, self._file)

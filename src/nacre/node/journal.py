@@ -1,0 +1,192 @@
+"""What this host was told, on its disk before it acts on it: each server's highest epoch, its order, how far it got.
+
+An append-only log of whole entries; the last one of a server counts. Writers that come together share one fsync. A
+record is length, CRC and msgpack, so the torn end that a crash may leave is seen and cut off at the next start.
+"""
+
+import asyncio
+import contextlib
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from nacre.base.clock import Clock, RealClock
+from nacre.base.errors import Refused
+from nacre.node.contract import BuildOrder, SpawnOrder, Step
+
+log = structlog.get_logger()
+
+_HEAD = struct.Struct("<II")
+#: How long it is remembered that a gone server's epochs are refused (seconds).
+KEEP_GONE = 7 * 86400
+#: The log is rewritten at start when it has more records than this for each living one.
+SLACK = 4
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One server here. stage: claimed, prepared, spawning, running (its build is done), closing (being taken back:
+    this epoch and lower ones are refused from here on), gone. at: when it was written, seconds since the epoch."""
+
+    server_id: str
+    epoch: int
+    stage: str
+    at: float = 0.0
+    order: BuildOrder | None = None
+    spawn: SpawnOrder | None = None
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it may hold anything of the host."""
+        return self.stage != "gone"
+
+    @property
+    def closed(self) -> bool:
+        return self.stage in ("closing", "gone")
+
+
+class Journal:
+    """Entries by server. `write` returns when the entry is on disk. Open it once per host folder."""
+
+    def __init__(self, file: Path, clock: Clock | None = None):
+        self._clock = clock or RealClock()
+        self._entries: dict[str, Entry] = {}
+        self._encoder = msgspec.msgpack.Encoder()
+        self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
+        self._flusher: asyncio.Task[None] | None = None
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._fd = self._open(file)
+
+    def get(self, server_id: str) -> Entry | None:
+        """The server's entry as last written (it may still be on its way to the disk)."""
+        return self._entries.get(server_id)
+
+    def all(self) -> list[Entry]:
+        return list(self._entries.values())
+
+    def check(self, server_id: str, epoch: int) -> Entry | None:
+        """The entry, if this epoch may still act here. Raises Refused: a later attempt was seen, or it was closed."""
+        entry = self._entries.get(server_id)
+        if entry is None:
+            return None
+        if epoch < entry.epoch:
+            raise Refused(f"attempt {epoch} of server {server_id} is over: attempt {entry.epoch} was seen here")
+        if epoch == entry.epoch and entry.closed:
+            raise Refused(f"attempt {epoch} of server {server_id} was taken back here")
+        return entry
+
+    async def write(self, entry: Entry) -> Entry:
+        """Replaces the server's entry; on disk when this returns. Raises Refused for a lower epoch."""
+        old = self._entries.get(entry.server_id)
+        if old is not None and entry.epoch < old.epoch:
+            raise Refused(f"attempt {entry.epoch} of server {entry.server_id} is over")
+        entry = msgspec.structs.replace(entry, at=self._clock.now().timestamp())
+        self._entries[entry.server_id] = entry
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((_record(self._encoder.encode(entry)), future))
+        if self._flusher is None or self._flusher.done():
+            self._flusher = asyncio.create_task(self._flush())
+        try:
+            await asyncio.shield(future)
+        except OSError:
+            if self._entries.get(entry.server_id) is entry:
+                self._entries.pop(entry.server_id)
+                if old is not None:
+                    self._entries[entry.server_id] = old
+            raise
+        return entry
+
+    async def close(self) -> None:
+        """Waits for what is being written."""
+        if self._flusher is not None:
+            await self._flusher
+        os.close(self._fd)
+
+    async def _flush(self) -> None:
+        while self._waiting:
+            group, self._waiting = self._waiting, []
+            try:
+                await asyncio.to_thread(self._append, b"".join(record for record, _ in group))
+            except OSError as error:
+                for _, future in group:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            for _, future in group:
+                if not future.done():
+                    future.set_result(None)
+
+    def _append(self, data: bytes) -> None:
+        begin = os.fstat(self._fd).st_size
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._fd, view):]
+            os.fdatasync(self._fd)
+        except OSError:  # half a record in the middle would hide all that follow it
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, begin)
+            raise
+
+    def _open(self, file: Path) -> int:
+        """Reads what is there, cuts off a torn end, rewrites a log that has become long."""
+        count = valid = 0
+        if file.exists():
+            data = file.read_bytes()
+            for entry, end in _records(data):
+                self._entries[entry.server_id] = entry
+                count, valid = count + 1, end
+            if valid < len(data):
+                log.warning("the journal's torn end is cut off", file=str(file), bytes=len(data) - valid)
+                os.truncate(file, valid)
+        oldest = self._clock.now().timestamp() - KEEP_GONE
+        self._entries = {k: e for k, e in self._entries.items() if e.alive or e.at > oldest}
+        if count > SLACK * len(self._entries) + 64:
+            self._rewrite(file)
+        fresh = not file.exists()
+        fd = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        if fresh:
+            _sync_folder(file.parent)
+        return fd
+
+    def _rewrite(self, file: Path) -> None:
+        temporary = file.with_suffix(".new")
+        with open(temporary, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as out:
+            for entry in self._entries.values():
+                out.write(_record(self._encoder.encode(entry)))
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.rename(file)
+        _sync_folder(file.parent)
+
+
+def _record(body: bytes) -> bytes:
+    return _HEAD.pack(len(body), zlib.crc32(body)) + body
+
+
+def _records(data: bytes) -> Iterator[tuple[Entry, int]]:
+    """The sound records from the beginning, each with the offset behind it."""
+    decoder, at = msgspec.msgpack.Decoder(Entry), 0
+    while at + _HEAD.size <= len(data):
+        length, crc = _HEAD.unpack_from(data, at)
+        body = data[at + _HEAD.size:at + _HEAD.size + length]
+        if len(body) < length or zlib.crc32(body) != crc:
+            return
+        at += _HEAD.size + length
+        try:
+            yield decoder.decode(body), at
+        except msgspec.DecodeError as error:
+            log.error("an entry of the journal cannot be read", why=str(error))
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

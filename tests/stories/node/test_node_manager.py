@@ -1,0 +1,213 @@
+"""What the conductor can rely on: claims, joined calls, fences, and nothing left behind."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.stories.node.orders import ControlSide, build_order, spawn_order
+
+from nacre.base.errors import BuildFailed, NotFound, Refused
+from nacre.node.hypervisor.fake import FakeHypervisor, Faults
+from nacre.node.manager import NodeManager, NodeSettings
+from nacre.node.ovs.fake import FakeWiring
+from nacre.node.service import NodeService
+
+
+class Host:
+    """One simulated host that may be killed and started again."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.control = folder, ControlSide()
+        self.faults = Faults()
+        self.services: list[NodeService] = []
+
+    async def start(self, *, greet: bool = True) -> NodeManager:
+        self.hypervisor = FakeHypervisor(file=self.folder / "guests.json", faults=self.faults)
+        self.wiring = FakeWiring("h1", self.control)  # type: ignore[arg-type]
+        settings = NodeSettings(host="h1", folder=self.folder / "node", shutdown_timeout=0.3, heartbeat=0.2)
+        self.node = NodeManager(settings, self.hypervisor, self.wiring)
+        self.service = NodeService(self.node, self.control, self.control)  # type: ignore[arg-type]
+        self.services.append(self.service)
+        await self.service.start()
+        if greet:
+            await asyncio.wait_for(self.service.greeted.wait(), 5)
+        return self.node
+
+    async def build(self, order=None, ports: int = 1):  # type: ignore[no-untyped-def]
+        order = order or build_order()
+        spawn = self.control.show(spawn_order(order, ports))
+        await self.node.claim(order)
+        await self.node.prepare(order.server_id, order.epoch)
+        await self.node.spawn(spawn)
+        return order, spawn
+
+
+@pytest.fixture
+async def host(tmp_path: Path) -> AsyncIterator[Host]:
+    host = Host(tmp_path)
+    await host.start()
+    yield host
+    for service in host.services[-1:]:
+        await service.stop()
+
+
+async def test_a_server_runs_and_goes_without_a_trace(host: Host) -> None:
+    order, spawn = await host.build()
+    [guest] = await host.node.inventory()
+    assert guest.power == "running" and guest.claimed and guest.epoch == 1
+    assert [s.name for s in guest.steps] == ["disks", "domain", "wiring", "boot"]
+    assert host.wiring.up == {spawn.ports[0].id}
+    assert "READY" in await host.node.console(order.server_id, 10)
+    await host.node.destroy(order.server_id, 1)
+    assert await host.node.inventory() == ()
+    assert host.hypervisor.servers == {} and host.wiring.up == set() and host.node.tracker.used.memory_mb == 0
+    await host.node.destroy(order.server_id, 1)
+
+
+async def test_a_claim_over_the_limit_is_refused_with_its_reason(host: Host) -> None:
+    await host.node.claim(build_order(memory_mb=3584))
+    with pytest.raises(Refused, match="memory: 2048 MB wanted, 512 MB free of 4096"):
+        await host.node.claim(build_order(memory_mb=2048))
+    assert len(await host.node.inventory()) == 1
+
+
+async def test_repeated_and_simultaneous_calls_have_one_effect(host: Host) -> None:
+    host.faults.delay["*"] = 0.02
+    order = build_order()
+    spawn = host.control.show(spawn_order(order))
+    await asyncio.gather(*(host.node.claim(order) for _ in range(5)))
+    await asyncio.gather(*(host.node.prepare(order.server_id, 1) for _ in range(5)))
+    guests = await asyncio.gather(*(host.node.spawn(spawn) for _ in range(5)))
+    assert {g.power for g in guests} == {"running"} and len({g.steps for g in guests}) == 1
+    assert (await host.node.spawn(spawn)).power == "running"
+    assert host.node.tracker.used.memory_mb == 512
+
+
+@pytest.mark.parametrize("verb", ["prepare", "define", "resume"])
+async def test_a_failed_build_takes_everything_back(host: Host, verb: str) -> None:
+    host.faults.fail[verb] = 1
+    order = build_order()
+    with pytest.raises(BuildFailed, match="a fault was asked for"):
+        await host.build(order)
+    assert await host.node.inventory() == () and host.hypervisor.servers == {} and host.wiring.up == set()
+    assert host.node.tracker.used.memory_mb == 0
+    with pytest.raises(Refused):
+        await host.node.claim(order)
+    await host.build(build_order(order.server_id, epoch=2))
+
+
+async def test_wiring_that_fails_takes_everything_back(host: Host) -> None:
+    host.wiring.faults.fail = 1
+    with pytest.raises(BuildFailed, match="wiring"):
+        await host.build()
+    assert host.hypervisor.servers == {} and not host.node.tracker.servers
+
+
+async def test_an_abort_ends_a_build_that_hangs_and_fences_it(host: Host) -> None:
+    host.faults.hang.add("define")
+    order = build_order()
+    spawn = host.control.show(spawn_order(order))
+    await host.node.claim(order)
+    await host.node.prepare(order.server_id, 1)
+    running = asyncio.ensure_future(host.node.spawn(spawn))
+    await asyncio.sleep(0.05)
+    await asyncio.wait_for(host.node.abort(order.server_id, 1), 2)
+    with pytest.raises(Refused):
+        await running
+    with pytest.raises(Refused):
+        await host.node.spawn(spawn)
+    assert host.hypervisor.servers == {} and not host.node.tracker.servers
+
+
+async def test_an_abort_of_what_never_came_refuses_it_later(host: Host) -> None:
+    order = build_order(epoch=3)
+    await host.node.abort(order.server_id, 3)
+    with pytest.raises(Refused):
+        await host.node.claim(order)
+
+
+async def test_a_lower_epoch_is_refused_in_every_verb(host: Host) -> None:
+    order, _spawn = await host.build(build_order(epoch=5))
+    old = build_order(order.server_id, epoch=4)
+    for call in (host.node.claim(old), host.node.prepare(order.server_id, 4), host.node.abort(order.server_id, 4),
+                 host.node.destroy(order.server_id, 4), host.node.power(order.server_id, 4, "stop"),
+                 host.node.spawn(spawn_order(old))):
+        with pytest.raises(Refused):
+            await call
+    assert (await host.node.inventory())[0].power == "running"
+
+
+async def test_a_later_attempt_goes_on_with_what_is_here(host: Host) -> None:
+    order = build_order()
+    await host.node.claim(order)
+    await host.node.prepare(order.server_id, 1)
+    await host.build(build_order(order.server_id, epoch=2))
+    assert host.node.tracker.used.memory_mb == 512
+    assert (await host.node.inventory())[0].epoch == 2
+
+
+async def test_power_actions_bring_about_the_wanted_state(host: Host) -> None:
+    order, _spawn = await host.build()
+    for action, wanted in (("stop", "shutdown"), ("stop", "shutdown"), ("start", "running"), ("start", "running"),
+                           ("reboot-soft", "running"), ("reboot-hard", "running")):
+        assert (await host.node.power(order.server_id, 1, action)).power == wanted
+    host.faults.deaf = True
+    assert (await host.node.power(order.server_id, 1, "stop")).power == "shutdown"
+    with pytest.raises(NotFound):
+        await host.node.power("nobody", 1, "start")
+    assert host.control.power == []
+
+
+async def test_a_guest_that_stops_by_itself_is_told_of(host: Host) -> None:
+    order, _ = await host.build()
+    await host.hypervisor.crash_guest(order.server_id)
+    assert host.control.power == [(order.server_id, "shutdown")]
+
+
+async def test_a_killed_node_finds_its_guests_and_claims_again(host: Host) -> None:
+    order, spawn = await host.build()
+    half = build_order()
+    await host.node.claim(half)
+    await host.service.stop()
+    await host.start()
+    assert {g.server_id: (g.power, g.claimed) for g in await host.node.inventory()} == {
+        order.server_id: ("running", True), half.server_id: ("missing", True)}
+    assert host.control.hellos[-1].report.memory_mb_used == 1024
+    assert (await host.node.spawn(spawn)).power == "running"
+
+
+async def test_what_is_not_wanted_any_more_is_taken_away_at_the_start(host: Host) -> None:
+    order, _ = await host.build()
+    await host.service.stop()
+    host.control.unwanted = (order.server_id,)
+    await host.start()
+    assert await host.node.inventory() == () and host.hypervisor.servers == {}
+
+
+async def test_a_taking_back_that_fails_is_tried_again(host: Host) -> None:
+    order, _ = await host.build()
+    host.faults.fail["destroy"] = 1
+    with pytest.raises(BuildFailed):
+        await host.node.destroy(order.server_id, 1)
+    assert host.node.tracker.used.memory_mb == 512
+    for _ in range(40):
+        await asyncio.sleep(0.05)
+        if not host.node.tracker.servers:
+            break
+    assert host.hypervisor.servers == {} and not host.node.tracker.servers
+
+
+async def test_usage_is_reported_on_change_and_as_a_heartbeat(host: Host) -> None:
+    await host.build()
+    await asyncio.sleep(0.3)
+    assert host.control.reports[-1].memory_mb_used == 512 and host.control.reports[-1].running == 1
+    before = len(host.control.reports)
+    await asyncio.sleep(0.5)
+    assert len(host.control.reports) > before
+
+
+async def test_secrets_do_not_stay_in_the_journal_of_a_running_server(host: Host) -> None:
+    order, _ = await host.build()
+    entry = host.node.journal.get(order.server_id)
+    assert entry is not None and entry.order is not None and entry.order.guest.admin_password is None
