@@ -12,6 +12,8 @@ EXTENSIONS = {
     "availability-zone": "Availability Zone", "binding": "Port Binding", "dns-integration": "DNS Integration",
     "empty-string-filtering": "Empty String Filtering Extension",
     "external-net": "Neutron external network", "extra_dhcp_opt": "Neutron Extra DHCP options",
+    "ext-gw-mode": "Neutron L3 Configurable external gateway mode", "extraroute": "Neutron Extra Route",
+    "fip-port-details": "Add port_details attribute to Floating IP",
     "filter-validation": "Filter parameters validation", "ip_allocation": "IP Allocation",
     "multi-provider": "Multi Provider Network", "net-mtu": "Network MTU", "net-mtu-writable": "Network MTU (writable)",
     "network-ip-availability": "Network IP Availability", "network_availability_zone": "Network Availability Zone",

@@ -1,0 +1,94 @@
+"""The actions of routers."""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from nacre.base.errors import BadRequest, Forbidden, NotBuilt
+from nacre.base.web import Request, Route
+from nacre.network import tables as t
+from nacre.network.api import checks
+from nacre.network.api.attributes import Row
+from nacre.network.api.resource import Controller
+from nacre.network.extensions.routers import Routers
+from nacre.network.hosts import agents
+from nacre.network.manager import NetworkManager
+from nacre.network.work import Work
+
+
+class RouterActions:
+    """PUT /v2.0/routers/<id>/<action>."""
+
+    def __init__(self, manager: NetworkManager, controller: Controller):
+        self._manager, self._controller, self._store = manager, controller, Routers()
+
+    def routes(self) -> list[Route]:
+        one = "/v2.0/routers/{id}"
+        return [Route("PUT", f"{one}/add_router_interface", self.add, body=_interface),
+                Route("PUT", f"{one}/remove_router_interface", self.remove, body=_interface),
+                Route("PUT", f"{one}/add_extraroutes", self.add_routes, body=_routes),
+                Route("PUT", f"{one}/remove_extraroutes", self.remove_routes, body=_routes),
+                Route("GET", f"{one}/l3-agents", self.agents), Route("POST", f"{one}/l3-agents", _unscheduled)]
+
+    def _router(self, work: Work, router_id: str, rule: str) -> Row:
+        router = self._controller.one(work, router_id)
+        if not self._manager.policy.allows(work.context, rule, router):
+            raise Forbidden(f"(rule:{rule}) is disallowed by policy")
+        return router
+
+    async def add(self, request: Request) -> Row:
+        return await self._manager.write(request.context, lambda w: self._store.add_interface(
+            w, self._router(w, request.params["id"], "add_router_interface"), request.body))
+
+    async def remove(self, request: Request) -> Row:
+        return await self._manager.write(request.context, lambda w: self._store.remove_interface(
+            w, self._router(w, request.params["id"], "remove_router_interface"), request.body))
+
+    async def add_routes(self, request: Request) -> Row:
+        return await self._routes(request, "add_extraroutes")
+
+    async def remove_routes(self, request: Request) -> Row:
+        return await self._routes(request, "remove_extraroutes")
+
+    async def _routes(self, request: Request, rule: str) -> Row:
+        def step(work: Work) -> Row:
+            router = self._router(work, request.params["id"], rule)
+            kept = [r for r in router["routes"] if r not in request.body]
+            routes = kept + (request.body if rule == "add_extraroutes" else [])
+            self._store.update(work, router, {"routes": routes})
+            return {"router": self._controller.one(work, router["id"])}
+
+        return await self._manager.write(request.context, step)
+
+    async def agents(self, request: Request) -> Row:
+        if not self._manager.policy.allows(request.context, "get_agent", {}):
+            raise Forbidden("(rule:get_l3-agents) is disallowed by policy")
+        return {"agents": await self._manager.read(request.context, lambda work: [
+            a for a in agents.views(work) if a["agent_type"] == "L3 agent" and work.row(
+                sa.select(t.routers.c.id).where(t.routers.c.id == request.params["id"]))])}
+
+
+async def _unscheduled(request: Request) -> Row:
+    raise NotBuilt("Routers are not scheduled to agents.")
+
+
+def _interface(request: Request, body: Any) -> Row:
+    if not isinstance(body, dict) or not body:
+        raise BadRequest("Bad router request: Either subnet_id or port_id must be specified.", type="BadRequest")
+    if unknown := [k for k in body if k not in ("subnet_id", "port_id")]:
+        raise BadRequest(f"Bad router request: '{unknown[0][:64]}' is not known here.", field=unknown[0])
+    try:
+        return {k: checks.uuid_(v) for k, v in body.items()}
+    except ValueError as error:
+        raise BadRequest(f"Invalid input for router interface. Reason: {error}.", type="HTTPBadRequest") from None
+
+
+def _routes(request: Request, body: Any) -> list[Row]:
+    given = body.get("router") if isinstance(body, dict) else None
+    if not isinstance(given, dict) or set(given) != {"routes"}:
+        raise BadRequest("Unable to find 'router' with 'routes' in request body", field="router")
+    try:
+        found: list[Row] = checks.listing(checks.route, limit=30, unique=True)(given["routes"])
+    except ValueError as error:
+        raise BadRequest(f"Invalid input for routes. Reason: {error}.", field="routes") from None
+    return found

@@ -1,0 +1,130 @@
+"""Floating IPs: addresses of external networks and the ports they stand for, as rows.
+
+Their status is DOWN: translating addresses on hosts is not wired by this module.
+"""
+
+import uuid
+
+import sqlalchemy as sa
+
+from nacre.base.errors import BadRequest, NotFound
+from nacre.network import networks, ports
+from nacre.network import tables as t
+from nacre.network.api.definitions import FLOATINGIP
+from nacre.network.extensions.gateways import own, service_port
+from nacre.network.networks import among
+from nacre.network.work import Row, Work, conflict, missing, standard_view, where
+
+OWNER = "network:floatingip"
+
+
+class FloatingIps:
+    """The store behind /floatingips."""
+
+    resource = FLOATINGIP
+
+    def list(self, work: Work, filters: Row) -> list[Row]:
+        rows = work.rows(sa.select(t.floatingips).where(own(work, t.floatingips), *where(t.floatingips, filters)))
+        ids = [r["port_id"] for r in rows if r["port_id"]]
+        p = t.ports.c
+        details = {r["id"]: r for r in work.rows(sa.select(
+            p.id, p.name, p.network_id, p.mac_address, p.admin_state_up, p.status, p.device_id, p.device_owner).where(
+                among(p.id, ids)))} if ids else {}
+        return [_view(r, details.get(r["port_id"])) for r in rows]
+
+    def target(self, work: Work, data: Row) -> Row:
+        return {}
+
+    def create(self, work: Work, data: Row) -> Row:
+        network = networks.get(work, data["floating_network_id"])
+        if not network["external"]:
+            raise BadRequest(f"Bad floatingip request: Network {network['id']} is not a valid external network.",
+                             field="floating_network_id", type="BadRequest")
+        work.room("floatingip", data["project_id"])
+        wish = {k: v for k, v in (("subnet_id", data["subnet_id"]), ("ip_address", data["floating_ip_address"])) if v}
+        if not wish:
+            wish = {"subnet_id": self._subnet(work, network["id"])}
+        new_id = str(uuid.uuid4())
+        port = service_port(work, network, new_id, OWNER, [wish])
+        values: Row = {"port_id": None, "fixed_ip_address": None, "router_id": None, "status": "DOWN"}
+        if data.get("port_id"):
+            values |= self._associate(work, network["id"], data, None)
+        elif data.get("fixed_ip_address"):
+            raise BadRequest("Bad floatingip request: fixed_ip_address cannot be specified without a port_id.",
+                             field="fixed_ip_address", type="BadRequest")
+        work.insert(t.floatingips, {
+            **work.new(data), "id": new_id, "floating_network_id": network["id"], "floating_port_id": port["id"],
+            "floating_ip_address": port["fixed_ips"][0]["ip_address"], "dns_name": data["dns_name"],
+            "dns_domain": data["dns_domain"], **values})
+        return self.list(work, {"id": [new_id]})[0]
+
+    def _subnet(self, work: Work, network_id: str) -> str:
+        s = t.subnets.c
+        found: str | None = work.conn.execute(sa.select(s.id).where(
+            s.network_id == network_id, s.ip_version == 4).order_by(s.created_at)).scalar()
+        if found is None:
+            raise BadRequest(f"Bad floatingip request: Network {network_id} does not contain any IPv4 subnet.",
+                             field="floating_network_id", type="BadRequest")
+        return found
+
+    def update(self, work: Work, current: Row, data: Row) -> Row:
+        values: Row = {k: data[k] for k in ("description",) if k in data}
+        if data.get("port_id"):
+            values |= self._associate(work, current["floating_network_id"], data, current)
+        elif "port_id" in data or "description" not in data:
+            # As in Neutron: an update without a port takes the floating IP off its port.
+            if data.get("fixed_ip_address"):
+                raise BadRequest("Bad floatingip request: fixed_ip_address cannot be specified without a port_id.",
+                                 field="fixed_ip_address", type="BadRequest")
+            values |= {"port_id": None, "fixed_ip_address": None, "router_id": None, "status": "DOWN"}
+        work.change(t.floatingips, current["id"], values)
+        return current | values
+
+    def _associate(self, work: Work, network_id: str, data: Row, current: Row | None) -> Row:
+        found = ports.Ports().list(work, {"id": [data["port_id"]]})
+        owner = current["project_id"] if current else data["project_id"]
+        if not found or (found[0]["project_id"] != owner and not work.context.is_admin):
+            raise missing("port", data["port_id"])
+        port = found[0]
+        four = [f for f in port["fixed_ips"] if "." in f["ip_address"]]
+        wanted = data.get("fixed_ip_address")
+        fixed = next((f for f in four if f["ip_address"] == wanted), None) if wanted else (four[0] if four else None)
+        if fixed is None:
+            raise BadRequest(f"Bad floatingip request: Port {port['id']} does not have fixed ip {wanted}." if wanted else
+                             f"Bad floatingip request: Cannot add floating IP to port {port['id']} that has no fixed "
+                             "IPv4 addresses.", field="port_id", type="BadRequest")
+        f = t.floatingips.c
+        if work.row(sa.select(f.id).where(f.port_id == port["id"], f.fixed_ip_address == fixed["ip_address"],
+                                          f.id != (current["id"] if current else ""))):
+            raise conflict("FloatingIPPortAlreadyAssociated",
+                           f"Cannot associate floating IP with port {port['id']} using fixed IP {fixed['ip_address']}, "
+                           f"as that fixed IP already has a floating IP on external network {network_id}.")
+        return {"port_id": port["id"], "fixed_ip_address": fixed["ip_address"],
+                "router_id": self._router(work, network_id, fixed["subnet_id"], port["id"])}
+
+    def _router(self, work: Work, network_id: str, subnet_id: str, port_id: str) -> str:
+        p, a, r = t.ports.c, t.addresses.c, t.routers.c
+        found: str | None = work.conn.execute(sa.select(r.id).join(t.ports, p.device_id == r.id).join(
+            t.addresses, a.port_id == p.id).where(
+                r.gateway_network_id == network_id, a.subnet_id == subnet_id,
+                p.device_owner == "network:router_interface")).scalar()
+        if found is None:
+            raise NotFound(f"External network {network_id} is not reachable from subnet {subnet_id}.  Therefore, cannot "
+                           f"associate Port {port_id} with a Floating IP.", type="ExternalGatewayForFloatingIPNotFound")
+        return found
+
+    def delete(self, work: Work, current: Row) -> None:
+        f = t.floatingips.c
+        port_id = work.conn.execute(sa.select(f.floating_port_id).where(f.id == current["id"])).scalar()
+        work.conn.execute(sa.delete(t.floatingips).where(f.id == current["id"]))
+        ports.drop(work, [str(port_id)])
+
+
+def _view(row: Row, port: Row | None) -> Row:
+    details = {k: port[k] for k in ("name", "network_id", "mac_address", "admin_state_up", "status", "device_id",
+                                    "device_owner")} if port else None
+    view = standard_view(row) | {k: row[k] for k in (
+        "floating_network_id", "floating_ip_address", "port_id", "fixed_ip_address", "router_id", "status", "dns_name",
+        "dns_domain")} | {"port_details": details, "port_forwardings": [], "qos_policy_id": None}
+    del view["name"]
+    return view

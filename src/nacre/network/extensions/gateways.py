@@ -1,0 +1,33 @@
+"""What routers and floating IPs share: the cloud's own ports, and who needs whom."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from nacre.network import ports
+from nacre.network import tables as t
+from nacre.network.work import Row, Work, conflict
+
+
+def own(work: Work, table: sa.Table) -> sa.ColumnElement[bool]:
+    """The rows of the caller's project; administrators see all."""
+    if work.context.is_admin or "service" in work.context.roles:
+        return sa.true()
+    return table.c.project_id == work.context.project_id
+
+
+def service_port(work: Work, network: Row, device_id: str, owner: str,
+                 fixed_ips: Sequence[dict[str, str]] | None, project_id: str = "") -> Row:
+    """A port of the cloud's own (a gateway, a router's interface, a floating IP's address)."""
+    data = ports.defaults() | {"project_id": project_id, "device_id": device_id, "device_owner": owner,
+                               "port_security_enabled": False}
+    if fixed_ips:
+        data["fixed_ips"] = list(fixed_ips)
+    row, chosen = ports.insert(work, network, data)
+    return row | {"fixed_ips": [{"subnet_id": s, "ip_address": a} for s, a in chosen]}
+
+
+def refuse_floating(work: Work, router_id: str, kind: str, message: str) -> None:
+    """Raises Conflict while floating IPs go through the router."""
+    if work.row(sa.select(t.floatingips.c.id).where(t.floatingips.c.router_id == router_id).limit(1)):
+        raise conflict(kind, message)
