@@ -171,6 +171,10 @@ class Network(Protocol):
         """The ports of each of these servers, in the order asked for."""
         ...
 
+    async def group_names(self, group_ids: tuple[str, ...]) -> dict[str, str]:
+        """The names of these security groups, those that are gone left out."""
+        ...
+
     async def wiring(self, host: str, port_ids: tuple[str, ...] = ()) -> HostWiring:
         """For a host's agent: what to wire. No ports named: everything of the host."""
         ...

@@ -79,6 +79,11 @@ class NetworkManager:
         found = await self.read(service_context(), lambda work: servers.of_servers(work, server_ids))
         return {server_id: found.get(server_id, ()) for server_id in server_ids}
 
+    async def group_names(self, group_ids: tuple[str, ...]) -> dict[str, str]:
+        g = t.security_groups.c
+        rows = await self.db.read(lambda c: c.execute(sa.select(g.id, g.name).where(g.id.in_(group_ids))).all())
+        return {row.id: row.name for row in rows}
+
     async def wiring(self, host: str, port_ids: tuple[str, ...] = ()) -> HostWiring:
         return await self.read(service_context(), lambda work: wiring.read(work, host, port_ids))
 
