@@ -91,7 +91,8 @@ async def test_nothing_forged_arrives():
         listening = [asyncio.create_task(guest.heard(1.5)) for guest in (victim, watcher)]
         await asyncio.sleep(0.3)
         await mallory.send(*honest(mallory.port, victim.port))
-        heard = [len(frames) for frames in await asyncio.gather(*listening)]
+        heard = [len([frame for frame in frames if frame[6:12] == mac(mallory.port.mac_address)])
+                 for frames in await asyncio.gather(*listening)]
         assert heard[0] >= 4 and heard[1] == 2  # the victim all, the bystander what was for everyone
 
 
@@ -150,7 +151,8 @@ async def test_allowed_pairs_may_speak():
         await asyncio.sleep(0.3)
         await two.send(ether("00:00:5e:00:01:01", two.port.mac_address, 0x0800,
                              ipv4(two.ip, "10.77.1.100", 17, udp(1, 2))))
-        assert [frame[:6] for frame in await listening if frame[6:12] != mac(net.dhcp_mac)] == [mac("00:00:5e:00:01:01")]
+        heard = [frame[:6] for frame in await listening if frame[6:12] != mac(net.dhcp_mac)]
+        assert heard == [mac("00:00:5e:00:01:01")]
 
 
 async def test_networks_do_not_touch():

@@ -64,7 +64,7 @@ def network_options(network: NetworkFacts) -> str:
     for subnet in network.subnets:
         if subnet.enable_dhcp:
             lines += _options_four(subnet) if subnet.ip_version == 4 else _options_six(subnet)
-    return "".join(f"{line}\n" for line in lines)
+    return "".join(f"{safe(line, 'a subnet')}\n" for line in lines)
 
 
 def host_lines(port: PortFacts, network: NetworkFacts, domain: str) -> str:

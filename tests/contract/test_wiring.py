@@ -1,0 +1,101 @@
+"""What every network side of a node does, simulated and real alike (the real one where the machine allows it)."""
+
+import asyncio
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "host"))
+
+from wiring_lab import NetworkStub, able, allow, group, lab, network, port
+
+from nacre.base.clock import VirtualClock, settle
+from nacre.base.errors import BuildFailed
+from nacre.node.ovs.fake import FakeWiring, WiringFaults
+
+NET = network()
+PORTS = [port(11, NET), port(12, NET)]
+OPEN = group("open", allow())
+
+
+class Simulated:
+    def __init__(self, stub):
+        self.wiring = FakeWiring("lab", stub)
+
+    async def plug(self, facts):
+        pass
+
+
+class Real:
+    def __init__(self, place):
+        self.wiring, self.place = place.agent, place
+
+    async def plug(self, facts):
+        await self.place.guest(facts)
+
+
+@asynccontextmanager
+async def simulated(stub):
+    yield Simulated(stub)
+
+
+@asynccontextmanager
+async def real(stub):
+    async with lab(stub) as place:
+        yield Real(place)
+
+
+REAL = pytest.param(real, marks=[pytest.mark.host, pytest.mark.skipif(not able(), reason="needs root and programs")])
+
+
+@pytest.mark.parametrize("side", [simulated, REAL])
+async def test_wire_unwire_rewire(side):
+    stub = NetworkStub([NET], PORTS, [OPEN])
+    async with side(stub) as subject:
+        wiring = subject.wiring
+        await wiring.wire([], [])
+        assert stub.said == []
+        for facts in PORTS:
+            await subject.plug(facts)
+        await asyncio.gather(wiring.wire(PORTS[:1], [NET]), wiring.wire(PORTS[1:], [NET]))
+        assert sorted(p for ports, up in stub.said for p in ports if up) == [p.id for p in PORTS]
+        await wiring.wire(PORTS, [NET])  # a repeated call changes nothing
+        assert len([p for ports, _ in stub.said for p in ports]) == 2
+        await wiring.rewire(())
+        await wiring.rewire([PORTS[0].id])
+        await wiring.unwire([PORTS[0].id])
+        await wiring.unwire([PORTS[0].id, "never-seen"])
+        report = wiring.report()
+        assert report.host == "lab" and "Open vSwitch agent" in report.agents
+
+
+@pytest.mark.parametrize("side", [simulated, REAL])
+async def test_a_port_that_is_not_ours_fails_alone(side):
+    stub = NetworkStub([NET], PORTS[:1], [OPEN])
+    async with side(stub) as subject:
+        for facts in PORTS:
+            await subject.plug(facts)
+        results = await asyncio.gather(subject.wiring.wire(PORTS[1:], [NET]), subject.wiring.wire(PORTS[:1], [NET]),
+                                       return_exceptions=True)
+        assert isinstance(results[0], BuildFailed) and results[1] is None
+
+
+async def test_faults_of_the_simulated_side():
+    stub, clock = NetworkStub([NET], PORTS, [OPEN]), VirtualClock()
+    wiring = FakeWiring("lab", stub, faults=WiringFaults(delay=5, fail=1, refuse={PORTS[1].id}), clock=clock)
+    first = asyncio.create_task(wiring.wire(PORTS[:1], [NET]))
+    await settle()
+    await clock.advance(4.9)
+    assert not first.done()
+    await clock.advance(0.2)
+    with pytest.raises(BuildFailed):
+        await first
+    second, refused = (asyncio.create_task(wiring.wire(p, [NET])) for p in (PORTS[:1], PORTS[1:]))
+    await settle()
+    await clock.advance(5)
+    await second
+    with pytest.raises(BuildFailed):
+        await refused
+    assert wiring.up == {PORTS[0].id}
