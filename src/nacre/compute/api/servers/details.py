@@ -1,0 +1,214 @@
+"""What belongs to one server: metadata, tags, addresses, interfaces, security groups."""
+
+from typing import Any
+
+from nacre.base.errors import BadRequest, NotBuilt, NotFound, QuotaExceeded
+from nacre.base.web import Reply, Request, Route
+from nacre.compute.api import types as t
+from nacre.compute.api.microversions import known
+from nacre.compute.api.servers import schemas
+from nacre.compute.api.servers.finding import Finder
+from nacre.compute.api.servers.needs import ServerDesk
+from nacre.compute.api.servers.views import plain_addresses
+from nacre.compute.api.validation import Schema
+from nacre.compute.contract import Server
+from nacre.compute.quotas import Quotas
+from nacre.identity.contract import Policy
+from nacre.network.contract import Network, PortFacts
+
+MAX_TAGS = 50
+_ONE = "/v2.1/servers/{server_id}"
+_TAG = Schema(t.wrap("tag", t.TAG))
+
+
+class MetadataRoutes:
+    """/servers/{id}/metadata."""
+
+    def __init__(self, desk: ServerDesk, quotas: Quotas, policy: Policy):
+        self._desk, self._quotas, self._find = desk, quotas, Finder(desk, policy)
+
+    def routes(self) -> list[Route]:
+        """Every URL of metadata."""
+        many, one = _ONE + "/metadata", _ONE + "/metadata/{key}"
+        return [
+            Route("GET", many, self.index), Route("POST", many, self.merge, body=schemas.METADATA),
+            Route("PUT", many, self.replace, body=schemas.METADATA), Route("GET", one, self.show),
+            Route("PUT", one, self.put, body=schemas.ONE_METADATA), Route("DELETE", one, self.delete),
+        ]
+
+    async def index(self, request: Request) -> Any:
+        """GET .../metadata."""
+        return {"metadata": (await self._find(request, "server-metadata:index")).metadata}
+
+    async def merge(self, request: Request) -> Any:
+        """POST .../metadata: sets these keys, leaves the others."""
+        server = await self._find.unlocked(request, "server-metadata:create")
+        return {"metadata": await self._set(server, {**server.metadata, **request.body["metadata"]})}
+
+    async def replace(self, request: Request) -> Any:
+        """PUT .../metadata: these keys and no others."""
+        server = await self._find.unlocked(request, "server-metadata:update_all")
+        return {"metadata": await self._set(server, request.body["metadata"])}
+
+    async def show(self, request: Request) -> Any:
+        """GET .../metadata/{key}."""
+        server, key = await self._find(request, "server-metadata:show"), request.params["key"]
+        if key not in server.metadata:
+            raise NotFound("Metadata item was not found")
+        return {"meta": {key: server.metadata[key]}}
+
+    async def put(self, request: Request) -> Any:
+        """PUT .../metadata/{key}."""
+        if request.params["key"] not in request.body["meta"]:
+            raise BadRequest("Request body and URI mismatch")
+        server = await self._find.unlocked(request, "server-metadata:update")
+        await self._set(server, {**server.metadata, **request.body["meta"]})
+        return {"meta": request.body["meta"]}
+
+    async def delete(self, request: Request) -> Any:
+        """DELETE .../metadata/{key}."""
+        server, key = await self._find.unlocked(request, "server-metadata:delete"), request.params["key"]
+        if key not in server.metadata:
+            raise NotFound("Metadata item was not found")
+        await self._set(server, {k: v for k, v in server.metadata.items() if k != key})
+        return Reply(status=204)
+
+    async def _set(self, server: Server, metadata: dict[str, str]) -> dict[str, str]:
+        limit = await self._quotas.limit(server.project_id, "metadata_items", server.user_id)
+        if 0 <= limit < len(metadata):
+            raise QuotaExceeded(f"Maximum number of metadata items exceeds {limit}")
+        return (await self._desk.change(server.id, {"metadata": metadata})).metadata
+
+
+class TagRoutes:
+    """/servers/{id}/tags, from 2.26 on."""
+
+    def __init__(self, desk: ServerDesk, policy: Policy):
+        self._desk, self._find = desk, Finder(desk, policy)
+
+    def routes(self) -> list[Route]:
+        """Every URL of tags."""
+        many, one, since = _ONE + "/tags", _ONE + "/tags/{tag}", (2, 26)
+        return [
+            Route("GET", many, self.index, since=since), Route("PUT", many, self.replace, body=schemas.TAGS, since=since),
+            Route("DELETE", many, self.clear, since=since), Route("GET", one, self.show, since=since),
+            Route("PUT", one, self.put, since=since), Route("DELETE", one, self.delete, since=since),
+        ]
+
+    async def index(self, request: Request) -> Any:
+        """GET .../tags."""
+        return {"tags": list((await self._find(request, "os-server-tags:index")).tags)}
+
+    async def replace(self, request: Request) -> Any:
+        """PUT .../tags: these and no others."""
+        server = await self._find.unlocked(request, "os-server-tags:update_all")
+        tags = tuple(dict.fromkeys(request.body["tags"]))
+        return {"tags": list((await self._desk.change(server.id, {"tags": tags})).tags)}
+
+    async def clear(self, request: Request) -> Any:
+        """DELETE .../tags."""
+        server = await self._find.unlocked(request, "os-server-tags:delete_all")
+        await self._desk.change(server.id, {"tags": ()})
+        return Reply(status=204)
+
+    async def show(self, request: Request) -> Any:
+        """GET .../tags/{tag}: 204 where the server has it."""
+        _has(await self._find(request, "os-server-tags:show"), request.params["tag"])
+        return Reply(status=204)
+
+    async def put(self, request: Request) -> Any:
+        """PUT .../tags/{tag}: 201 where it is new."""
+        server, tag = await self._find.unlocked(request, "os-server-tags:update"), request.params["tag"]
+        _TAG.check(request.version, {"tag": tag})
+        if tag in server.tags:
+            return Reply(status=204)
+        if len(server.tags) >= MAX_TAGS:
+            raise BadRequest(f"The number of tags exceeded the per-server limit {MAX_TAGS}", field="tag")
+        await self._desk.change(server.id, {"tags": (*server.tags, tag)})
+        return Reply(status=201, headers={"location": f"{request.base_url}{request.path}"})
+
+    async def delete(self, request: Request) -> Any:
+        """DELETE .../tags/{tag}."""
+        server, tag = await self._find.unlocked(request, "os-server-tags:delete"), request.params["tag"]
+        _has(server, tag)
+        await self._desk.change(server.id, {"tags": tuple(other for other in server.tags if other != tag)})
+        return Reply(status=204)
+
+
+def _has(server: Server, tag: str) -> None:
+    if tag not in server.tags:
+        raise NotFound(f"Server {server.id} has no tag '{tag}'")
+
+
+class InterfaceRoutes:
+    """/servers/{id}/ips, /os-interface, /os-security-groups."""
+
+    def __init__(self, desk: ServerDesk, network: Network, policy: Policy):
+        self._network, self._find = network, Finder(desk, policy)
+
+    def routes(self) -> list[Route]:
+        """Every URL about a server's interfaces."""
+        ports = _ONE + "/os-interface"
+        return [
+            Route("GET", _ONE + "/ips", self.addresses), Route("GET", _ONE + "/ips/{network}", self.address),
+            Route("GET", ports, self.interfaces), Route("GET", ports + "/{port_id}", self.interface),
+            Route("POST", ports, self.attach, body=Schema({"type": "object"})),
+            Route("DELETE", ports + "/{port_id}", self.detach),
+            Route("GET", _ONE + "/os-security-groups", self.groups),
+        ]
+
+    async def addresses(self, request: Request) -> Any:
+        """GET .../ips."""
+        server = await self._find(request, "ips:index")
+        return {"addresses": plain_addresses(await self._ports(server))}
+
+    async def address(self, request: Request) -> Any:
+        """GET .../ips/{network}."""
+        server, network = await self._find(request, "ips:show"), request.params["network"]
+        found = plain_addresses(await self._ports(server))
+        if network not in found:
+            raise NotFound("Instance is not a member of specified network")
+        return {network: found[network]}
+
+    async def interfaces(self, request: Request) -> Any:
+        """GET .../os-interface."""
+        server = await self._find(request, "os-attach-interfaces:list")
+        return {"interfaceAttachments": [_interface(request, port) for port in await self._ports(server)]}
+
+    async def interface(self, request: Request) -> Any:
+        """GET .../os-interface/{port}."""
+        server, ident = await self._find(request, "os-attach-interfaces:show"), request.params["port_id"]
+        for port in await self._ports(server):
+            if port.id == ident:
+                return {"interfaceAttachment": _interface(request, port)}
+        raise NotFound(f"Instance {server.id} does not have a port with id {ident}")
+
+    async def attach(self, request: Request) -> Any:
+        """POST .../os-interface."""
+        await self._find.unlocked(request, "os-attach-interfaces:create")
+        raise NotBuilt("Nacre does not attach interfaces to running servers yet.")
+
+    async def detach(self, request: Request) -> Any:
+        """DELETE .../os-interface/{port}."""
+        await self._find.unlocked(request, "os-attach-interfaces:delete")
+        raise NotBuilt("Nacre does not detach interfaces from running servers yet.")
+
+    async def groups(self, request: Request) -> Any:
+        """GET .../os-security-groups: the groups of its ports. Their rules are the network service's to show."""
+        server = await self._find(request, "os-security-groups:list")
+        ids = tuple(dict.fromkeys(group for port in await self._ports(server) for group in port.security_groups))
+        names = await self._network.group_names(ids) if ids else {}
+        return {"security_groups": [{"id": ident, "name": names.get(ident, ident), "description": "",
+                                     "tenant_id": server.project_id, "rules": []} for ident in ids]}
+
+    async def _ports(self, server: Server) -> tuple[PortFacts, ...]:
+        return (await self._network.ports_of((server.id,))).get(server.id, ())
+
+
+def _interface(request: Request, port: PortFacts) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "port_id": port.id, "net_id": port.network_id, "mac_addr": port.mac_address, "port_state": port.status,
+        "fixed_ips": [{"subnet_id": fixed.subnet_id, "ip_address": fixed.ip_address} for fixed in port.fixed_ips]}
+    if known("interface.tag", request.version):
+        found["tag"] = port.tag
+    return found

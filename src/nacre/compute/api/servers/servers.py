@@ -1,0 +1,232 @@
+"""/servers: create, list, show, change, delete."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from nacre.base.errors import BadRequest
+from nacre.base.web import Reply, Request, Route
+from nacre.compute.aggregates import Aggregates
+from nacre.compute.api import types as t
+from nacre.compute.api.microversions import known
+from nacre.compute.api.paging import next_link
+from nacre.compute.api.servers import schemas
+from nacre.compute.api.servers.finding import Finder
+from nacre.compute.api.servers.lists import parse
+from nacre.compute.api.servers.needs import ServerDesk
+from nacre.compute.api.servers.parse import ADMIN_HINTS, HINT_NAMES, hints_of, spec_of
+from nacre.compute.api.servers.views import Lens, brief, detail, server_links
+from nacre.compute.contract import Server, ServerSpec
+from nacre.compute.policies import rule
+from nacre.identity.contract import Policy
+from nacre.network.contract import Network
+from nacre.scheduler.contract import HostState, Scheduler
+
+_CHANGES = {"name": "name", "description": "description", "hostname": "hostname", "accessIPv4": "access_ip_v4",
+            "accessIPv6": "access_ip_v6", "OS-DCF:diskConfig": "disk_config",
+            "pinned_availability_zone": "pinned_zone"}
+
+
+def _create_body(request: Request, body: Any) -> Any:
+    """One server, or a batch of different ones (`{"servers": [...]}`)."""
+    batch = isinstance(body, dict) and "servers" in body
+    return (schemas.CREATE_BATCH if batch else schemas.CREATE)(request, body)
+
+
+class ServerRoutes:
+    """The part of the API about servers themselves."""
+
+    def __init__(self, desk: ServerDesk, network: Network, hosts: "HostFacts", policy: Policy):
+        self._desk, self._network, self._hosts, self._policy = desk, network, hosts, policy
+        self._find = Finder(desk, policy)
+
+    def routes(self) -> list[Route]:
+        """Every URL of servers themselves."""
+        one = "/v2.1/servers/{server_id}"
+        return [
+            Route("GET", "/v2.1/servers", self.index, rule("servers:index"), query=schemas.LIST),
+            Route("GET", "/v2.1/servers/detail", self.detail, rule("servers:detail"), query=schemas.LIST),
+            Route("POST", "/v2.1/servers", self.create, rule("servers:create"), body=_create_body),
+            Route("GET", one, self.show),
+            Route("PUT", one, self.update, body=schemas.UPDATE),
+            Route("DELETE", one, self.delete),
+        ]
+
+    async def index(self, request: Request) -> Any:
+        """GET /servers."""
+        found, limit = await self._search(request, "index")
+        lens = Lens(request.version, request.service_url)
+        return _page(request, [brief(server, lens) for server in found], limit)
+
+    async def detail(self, request: Request) -> Any:
+        """GET /servers/detail: one query for the servers, one for all their ports."""
+        found, limit = await self._search(request, "detail")
+        return _page(request, await self.views(request, found), limit)
+
+    async def show(self, request: Request) -> Any:
+        """GET /servers/{id}."""
+        server = await self._find(request, "servers:show")
+        return {"server": (await self.views(request, [server], groups=True))[0]}
+
+    async def create(self, request: Request) -> Any:
+        """POST /servers. A batch answers with all its servers."""
+        body = request.body
+        batch = body.get("servers")
+        specs = self._specs(request, batch if batch is not None else [body["server"]])
+        made = await self._desk.create(request.context, specs)
+        if batch is not None:
+            return Reply({"servers": _batch(request, specs, made), "reservation_id": made[0].reservation_id}, 202)
+        if t.as_bool(body["server"].get("return_reservation_id", False)):
+            return Reply({"reservation_id": made[0].reservation_id}, 202)
+        shown = _created(request, specs[0], made[0])
+        if "security_groups" not in shown:
+            shown["security_groups"] = [{"name": "default"}]
+        return Reply({"server": shown}, 202, {"location": shown["links"][0]["href"]})
+
+    async def update(self, request: Request) -> Any:
+        """PUT /servers/{id}."""
+        server = await self._find.unlocked(request, "servers:update")
+        given = request.body["server"]
+        changes = {_CHANGES[name]: value.strip() if name == "name" else value for name, value in given.items()}
+        for name in ("access_ip_v4", "access_ip_v6"):
+            if changes.get(name) == "":
+                changes[name] = None
+        if (zone := changes.get("pinned_zone")) and zone != await self._hosts.zone_of(server):
+            raise BadRequest(f"The server is not in availability zone {zone}.", field="pinned_availability_zone")
+        changed = await self._desk.change(server.id, changes) if changes else server
+        shown = (await self.views(request, [changed], groups=True))[0]
+        return {"server": shown if known("server.whole_on_update", request.version) else _old_update(request, shown)}
+
+    async def delete(self, request: Request) -> Any:
+        """DELETE /servers/{id}."""
+        await self._desk.delete(request.context, await self._find.unlocked(request, "servers:delete"))
+        return Reply(status=204)
+
+    async def views(self, request: Request, servers: Sequence[Server], groups: bool = False) -> list[dict[str, Any]]:
+        """The servers in full. groups: with their server groups, which lists do not show."""
+        if not servers:
+            return []
+        ports = await self._network.ports_of(tuple(server.id for server in servers))
+        lens = await self._lens(request, {group for facts in ports.values() for p in facts for group in p.security_groups})
+        found = [detail(server, ports.get(server.id, ()), lens) for server in servers]
+        if not groups:
+            for shown in found:
+                shown.pop("server_groups", None)
+        return found
+
+    async def _lens(self, request: Request, group_ids: set[str]) -> Lens:
+        context, version = request.context, request.version
+        status = known("server.host_status", version) and self._policy.allows(
+            context, rule("servers:show:host_status"))
+        return Lens(
+            version, request.service_url,
+            admin=self._policy.allows(context, rule("os-extended-server-attributes")),
+            flavor_specs=known("server.embedded_flavor", version) and self._policy.allows(
+                context, rule("servers:show:flavor-extra-specs")),
+            host_status=status, faults=context.is_admin, zones=await self._hosts.zones(),
+            hosts=await self._hosts.statuses() if status else {},
+            group_names=await self._network.group_names(tuple(sorted(group_ids))) if group_ids else {})
+
+    async def _search(self, request: Request, verb: str) -> tuple[Sequence[Server], int]:
+        query = parse(request, self._policy, verb)
+        if query is None or query.limit == 0:
+            return [], 0
+        if query.addresses:
+            found = await self._hosts.with_addresses(self._desk, self._network, query)
+            return found[:query.limit], query.limit
+        return await self._desk.search(query), query.limit
+
+    def _specs(self, request: Request, given: Sequence[dict[str, Any]]) -> tuple[ServerSpec, ...]:
+        """Raises BadRequest, and Forbidden for what only administrators may ask."""
+        context, shared = request.context, hints_of(request.body)
+        me = {"project_id": context.project_id, "user_id": context.user_id}
+        specs = []
+        for item in given:
+            hints = {**shared, **hints_of(item)}
+            plain = {name: value for name, value in item.items() if name not in HINT_NAMES}
+            spec = spec_of(plain, hints, request.version)
+            if spec.host:
+                named = item.get("host") or item.get("hypervisor_hostname")
+                self._policy.check(context, "compute:servers:create:requested_destination" if named
+                                   else rule("servers:create:forced_host"), me)
+            if any(name in hints for name in ADMIN_HINTS):
+                self._policy.check(context, rule("servers:create:forced_host"), me)
+            if spec.networks:
+                self._policy.check(context, rule("servers:create:attach_network"), me)
+            if spec.trusted_certs:
+                self._policy.check(context, rule("servers:create:trusted_certs"), me)
+            specs.append(spec)
+        return tuple(specs)
+
+
+class HostFacts:
+    """What server views say of hosts: zones and whether they answer. One read each, asked for once an answer."""
+
+    def __init__(self, scheduler: Scheduler, aggregates: Aggregates):
+        self._scheduler, self._aggregates = scheduler, aggregates
+
+    async def zones(self) -> dict[str, str]:
+        """Host -> zone, but for the default zone."""
+        return await self._aggregates.zones()
+
+    async def zone_of(self, server: Server) -> str:
+        """The zone a server runs in."""
+        return (await self.zones()).get(server.host, "nova")
+
+    async def statuses(self) -> dict[str, str]:
+        """Host -> UP, DOWN, MAINTENANCE or UNKNOWN."""
+        return {host.report.host: _status(host) for host in await self._scheduler.hosts()}
+
+    async def with_addresses(self, desk: ServerDesk, network: Network, query: Any) -> list[Server]:
+        """Servers of `query` with an address that contains a match of each of its patterns."""
+        import msgspec
+        import re2
+        everything = msgspec.structs.replace(query, limit=1_000_000)
+        servers = await desk.search(everything)
+        ports = await network.ports_of(tuple(server.id for server in servers))
+        patterns = [(version, re2.compile(pattern)) for version, pattern in query.addresses]
+        return [server for server in servers if all(
+            any((6 if ":" in fixed.ip_address else 4) == version and pattern.search(fixed.ip_address)
+                for port in ports.get(server.id, ()) for fixed in port.fixed_ips)
+            for version, pattern in patterns)]
+
+
+def _status(host: HostState) -> str:
+    if host.forced_down:
+        return "DOWN"
+    if not host.up:
+        return "UNKNOWN"
+    return "MAINTENANCE" if host.disabled else "UP"
+
+
+def _page(request: Request, shown: list[dict[str, Any]], limit: int) -> dict[str, Any]:
+    answer: dict[str, Any] = {"servers": shown}
+    if shown and (more := next_link(request, shown, shown[-1]["id"], limit)):
+        answer["servers_links"] = more
+    return answer
+
+
+def _created(request: Request, spec: ServerSpec, server: Server) -> dict[str, Any]:
+    """What a create answers of one server: the only time its password is seen."""
+    found = {"id": server.id, "links": server_links(request.service_url, server.id),
+             "OS-DCF:diskConfig": server.disk_config, "adminPass": spec.admin_password}
+    if spec.security_groups:
+        found["security_groups"] = [{"name": name} for name in spec.security_groups]
+    return found
+
+
+def _batch(request: Request, specs: Sequence[ServerSpec], made: Sequence[Server]) -> list[dict[str, Any]]:
+    """The servers of a batch, in the order of their specs; a spec may have made several."""
+    found, rest = [], list(made)
+    for spec in specs:
+        mine, rest = rest[:spec.max_count], rest[spec.max_count:]
+        found += [_created(request, spec, server) | {"name": server.name} for server in mine]
+    return found
+
+
+_ONLY_LATER = ("OS-EXT-", "OS-SRV-USG:", "os-extended-volumes:", "config_drive", "key_name", "security_groups",
+               "host_status", "server_groups")
+
+
+def _old_update(request: Request, shown: dict[str, Any]) -> dict[str, Any]:
+    """Before 2.75 the answer of an update had no extended fields."""
+    return {name: value for name, value in shown.items() if not name.startswith(_ONLY_LATER)}
