@@ -31,3 +31,12 @@ def version(data: Path | None) -> None:
     from nacre import migrations
 
     click.echo(f"{migrations.current(load(data).database) or 'empty'} of {migrations.newest()}")
+
+
+@db.command(hidden=True)
+@click.argument("message")
+def draft(message: str) -> None:
+    """For developers: write the migration from the newest revision to the tables as they are declared now."""
+    from nacre import migrations
+
+    click.echo(migrations.draft(message))

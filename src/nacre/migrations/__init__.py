@@ -46,3 +46,15 @@ def upgrade(url: str) -> bool:
         raise NacreError(f"The database is at revision {before}, which this release does not know: use a newer Nacre.")
     command.upgrade(_config(url), "head")
     return True
+
+
+def draft(message: str) -> str:
+    """For developers: a new revision from what the tables say and an empty database's newest schema. Its file."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"sqlite:///{folder}/draft.db"
+        upgrade(url)
+        number = f"{int(newest() or 0) + 1:04d}"
+        made = command.revision(_config(url), message, autogenerate=True, rev_id=number)
+    return str(getattr(made, "path", number))

@@ -1,3 +1,4 @@
+# ruff: noqa
 """${message}"""
 
 import sqlalchemy as sa

@@ -1,11 +1,9 @@
-"""Where the tables are declared: what a migration is compared with."""
+"""Where the tables are declared: every `tables.py` and `*_tables.py` of the package."""
 
-MODULES = (
-    "nacre.identity.tables",
-    "nacre.image.tables",
-    "nacre.network.tables",
-    "nacre.compute.tables",
-    "nacre.compute.catalog_tables",
-    "nacre.scheduler.tables",
-    "nacre.conductor.tables",
-)
+from pathlib import Path
+
+_ROOT = Path(__file__).parents[1]
+
+MODULES = tuple(sorted(
+    "nacre." + ".".join(path.relative_to(_ROOT).with_suffix("").parts)
+    for path in _ROOT.rglob("*tables.py") if path.parent.name != "migrations"))

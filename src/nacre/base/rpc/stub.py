@@ -1,6 +1,7 @@
 """The caller's side: a contract's methods, each sending one message. Derived, never written by hand."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Protocol, TypeVar, cast
@@ -60,7 +61,7 @@ class Client:
         return verb.result(answer.result)
 
 
-def stub(contract: type[C], client: Client) -> C:
+def stub(contract: Callable[..., C], client: Client) -> C:
     """An object with the contract's methods that asks over `client`."""
     made: Any = _class
     return cast(C, made(contract)(client))

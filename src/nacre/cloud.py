@@ -1,0 +1,273 @@
+"""The only wiring: makes the objects of a role and joins them by a transport. Nothing else constructs across services.
+
+A role is built over any transport: the network's in `nacre up`, the in-memory one in tests and simulations.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import structlog
+
+from nacre.base.clock import Clock, RealClock
+from nacre.base.db import Database
+from nacre.base.rpc.keys import load_keys
+from nacre.base.rpc.server import Allow, Peer
+from nacre.base.rpc.stub import Client, stub
+from nacre.base.rpc.target import Target
+from nacre.base.web import App
+from nacre.conductor.contract import TARGET as CONDUCTOR
+from nacre.conductor.contract import Conductor
+from nacre.config import Settings
+from nacre.image.contract import TARGET as IMAGE
+from nacre.image.contract import Images
+from nacre.network.contract import TARGET as NETWORK
+from nacre.network.contract import AgentReport, Network
+from nacre.node.contract import TARGET as NODE
+from nacre.node.contract import Node
+
+log = structlog.get_logger()
+
+#: Which roles may ask for which verb of the control process.
+CONDUCTOR_ALLOW = {"run": ("control",), **dict.fromkeys(("hello", "report", "power_changed", "guest_facts"), ("node",))}
+NETWORK_ALLOW = dict.fromkeys(("wiring", "wired", "agent_report"), ("node",))
+IMAGE_ALLOW = {"find": ("control",), "read": ("control", "node")}
+#: Seconds that a host may be silent while it works on a build: it says so earlier if it fails.
+NODE_TIMEOUT = 900.0
+
+
+class Transport(Protocol):
+    """What the wiring needs of a transport; the network's and the in-memory one both have it."""
+
+    def client(self, target: Target) -> Client: ...
+    def serve(self, target: Target, endpoint: Any, contract: type, allow: Allow = None) -> None: ...
+
+
+@dataclass
+class Running:
+    """Something built: `start` in order, background tasks meanwhile, `stop` in reverse."""
+
+    start: list[Callable[[], Awaitable[Any]]] = field(default_factory=list)
+    tasks: list[Callable[[], Awaitable[Any]]] = field(default_factory=list)
+    stop: list[Callable[[], Awaitable[Any]]] = field(default_factory=list)
+
+    @contextlib.asynccontextmanager
+    async def __call__(self) -> AsyncIterator[None]:
+        """Runs until the block ends."""
+        for step in self.start:
+            await step()
+        tasks = [asyncio.ensure_future(task()) for task in self.tasks]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for step in reversed(self.stop):
+                try:
+                    await step()
+                except Exception:
+                    log.exception("something did not stop cleanly")
+
+
+@dataclass
+class Control:
+    """The control process: APIs, conductor, scheduler, network, images, identity."""
+
+    settings: Settings
+    db: Database
+    app: App
+    running: Running
+    parts: dict[str, Any]
+
+
+def build_control(settings: Settings, transport: Transport, db: Database, clock: Clock | None = None) -> Control:
+    """The control process's objects. Nothing is started, no file but the token keys is touched."""
+    clock, running = clock or RealClock(), Running()
+    parts: dict[str, Any] = {"db": db, "clock": clock, "transport": transport}
+    policy = parts["policy"] = _policy(settings)
+    services = [
+        _identity(settings, parts, running),
+        _images(settings, parts, running),
+        _network(settings, parts, running),
+        _compute(settings, parts, running),
+    ]
+    identity = parts["identity"]
+    app = App(services, identity.authenticate, policy.check)
+    return Control(settings, db, app, running, parts)
+
+
+def _policy(settings: Settings) -> Any:
+    from nacre.compute.policies import POLICIES as compute
+    from nacre.identity.policies import POLICIES as identity
+    from nacre.identity.policy import PolicyEngine
+    from nacre.image.policies import POLICIES as image
+    from nacre.network.policies import POLICIES as network
+
+    return PolicyEngine((identity, image, network, compute), settings.data / "policy.yaml")
+
+
+def _identity(settings: Settings, parts: dict[str, Any], running: Running) -> Any:
+    from nacre.identity.api.service import service
+    from nacre.identity.keys import Keyring
+    from nacre.identity.passwords import Passwords
+    from nacre.identity.service import IdentityService
+    from nacre.identity.store import Store
+
+    own = settings.identity
+    parts["passwords"] = Passwords(time_cost=own.argon2_time, memory=own.argon2_memory)
+    parts["identity"] = IdentityService(
+        Store(parts["db"], parts["clock"]), Keyring(settings.data / "control" / "token-keys"), parts["passwords"],
+        own.token_lifetime)
+    return service(parts["identity"], parts["policy"])
+
+
+def _images(settings: Settings, parts: dict[str, Any], running: Running) -> Any:
+    from nacre.image.api.service import service
+    from nacre.image.members import Members
+    from nacre.image.metadefs.service import Metadefs
+    from nacre.image.service import ImageService
+    from nacre.image.service import Settings as Limits
+    from nacre.image.stores import FileStore
+    from nacre.image.uploads import Uploads
+
+    store = FileStore(settings.data / "control" / "images")
+    images = parts["images"] = ImageService(parts["db"], parts["policy"], store, parts["clock"], Limits(
+        max_image_bytes=settings.images.max_bytes, max_project_bytes=settings.images.max_project_bytes or None))
+    uploads = Uploads(images)
+    running.start.append(uploads.recover)
+    running.stop.append(uploads.close)
+    parts["transport"].serve(IMAGE, images, Images, IMAGE_ALLOW)
+    return service(images, uploads, Members(images), Metadefs(images))
+
+
+def _network(settings: Settings, parts: dict[str, Any], running: Running) -> Any:
+    from nacre.network.api.service import service
+    from nacre.network.manager import NetworkManager
+    from nacre.network.ml2.types import SegmentTypes
+    from nacre.network.work import DEFAULT_QUOTAS, NetworkSettings
+
+    own, quotas, nodes = settings.network, settings.quotas, parts["transport"].client(NODE)
+
+    async def notify(hosts: set[str], port_ids: tuple[str, ...]) -> None:
+        for host in hosts:
+            await stub(Node, nodes.prepare(server=host)).rewire(port_ids)
+
+    network = parts["network"] = NetworkManager(parts["db"], parts["policy"], parts["clock"], NetworkSettings(
+        types=SegmentTypes(tenant_types=own.tenant_types, vlan_ranges=dict.fromkeys(
+            settings.node.bridge_mappings, own.vlan_range), vni_range=own.vni_range, physical_mtu=own.mtu),
+        drivers=own.mechanisms, dns_domain=own.dns_domain, agent_down_after=own.agent_down,
+        quotas={**DEFAULT_QUOTAS, "network": quotas.networks, "port": quotas.ports,
+                "security_group": quotas.security_groups}), notify)
+    parts["transport"].serve(NETWORK, network, Network, NETWORK_ALLOW)
+    return service(network)
+
+
+def _compute(settings: Settings, parts: dict[str, Any], running: Running) -> Any:
+    from nacre.compute.api.service import Parts, service
+    from nacre.compute.flavors import Flavors
+    from nacre.compute.keypairs import KeyPairs
+    from nacre.compute.quotas import Quotas
+
+    db, clock, own = parts["db"], parts["clock"], settings.quotas
+    parts["flavors"] = Flavors(db, clock)
+    parts["quotas"] = Quotas(db, {"instances": own.instances, "cores": own.cores, "ram": own.ram_mb})
+    return service(Parts(policy=parts["policy"], identity=parts["identity"], flavors=parts["flavors"],
+                         keypairs=KeyPairs(db, clock), quotas=parts["quotas"]))
+
+
+def build_node(settings: Settings, transport: Transport, clock: Clock | None = None,
+               endpoint: tuple[str, str] = ("", "")) -> Running:
+    """The objects of a compute host. endpoint: where its transport answers, and its public key."""
+    from nacre.node.manager import NodeManager, NodeSettings
+    from nacre.node.service import NodeService
+
+    clock, own, host = clock or RealClock(), settings.node, settings.host_name
+    network = stub(Network, transport.client(NETWORK))
+    conductor = stub(Conductor, transport.client(CONDUCTOR))
+    folder = settings.data / "node"
+    if settings.hypervisor == "fake":
+        hypervisor, wiring = _fake_host(settings, network, clock)
+    else:
+        hypervisor, wiring = _libvirt_host(settings, network, conductor, stub(Images, transport.client(IMAGE)))
+    manager = NodeManager(NodeSettings(
+        host=host, folder=folder, max_builds=own.max_builds, heartbeat=own.report_period, queue_name=own.queue,
+        cpu_ratio=own.cpu_ratio, ram_ratio=own.ram_ratio, disk_ratio=own.disk_ratio,
+        reserved_memory_mb=own.reserved_memory_mb, host_ip=own.tunnel_ip, endpoint=endpoint[0], public_key=endpoint[1],
+    ), hypervisor, wiring, clock)
+    transport.serve(NODE, manager, Node, ("control",))
+    service = NodeService(manager, conductor, network)
+    return Running(start=[service.start], stop=[service.stop])
+
+
+def _fake_host(settings: Settings, network: Network, clock: Clock) -> tuple[Any, Any]:
+    from nacre.node.hypervisor.driver import Capabilities
+    from nacre.node.hypervisor.fake import FakeHypervisor, Faults
+    from nacre.node.ovs.fake import FakeWiring
+
+    own = settings.fake
+    capabilities = Capabilities(hypervisor_type="fake", hypervisor_version=1000000, vcpus=own.vcpus,
+                                memory_mb=own.memory_mb, disk_gb=own.disk_gb)
+    hypervisor = FakeHypervisor(
+        capabilities, faults=Faults(delay={"define": own.spawn_delay} if own.spawn_delay else {}),
+        file=settings.data / "node" / "fake-guests.json", clock=clock)
+    report = AgentReport(host=settings.host_name, tunnel_ip=settings.node.tunnel_ip,
+                         bridge_mappings=settings.node.bridge_mappings, tunnel_types=("vxlan",))
+    return hypervisor, FakeWiring(settings.host_name, network, clock=clock, report=report)
+
+
+def _libvirt_host(settings: Settings, network: Network, conductor: Conductor, images: Images) -> tuple[Any, Any]:
+    raise NotImplementedError
+
+
+async def run_control(settings: Settings) -> None:
+    """The control process, until it is told to stop."""
+    import uvicorn
+
+    from nacre.base.rpc.zmq import ZmqTransport
+    from nacre.cli.bootstrap import first_rows
+
+    own = settings.rpc
+    transport = ZmqTransport(Peer("control", "control"), load_keys(settings.data / "control" / "rpc-key.json"),
+                             f"tcp://{own.listen}:{own.port}")
+    for host, introduction in own.node_keys.items():
+        key, _, address = introduction.partition(" ")
+        transport.register(key, Peer(host, "node"))
+        if address:
+            transport.route("node", host, address, key)
+    db = Database(settings.database)
+    control = build_control(settings, transport, db)
+    server = uvicorn.Server(uvicorn.Config(
+        control.app, settings.host, settings.port, loop="none", http="httptools", ws="none", lifespan="off",
+        access_log=False, log_config=None, server_header=False, date_header=False, timeout_graceful_shutdown=3))
+    try:
+        await first_rows(control)
+        await transport.start()
+        async with control.running():
+            await server.serve()
+    finally:
+        await transport.close()
+        await db.close()
+
+
+async def run_node(settings: Settings) -> None:
+    """The node process, until it is told to stop."""
+    import signal
+
+    from nacre.base.rpc.zmq import ZmqTransport
+
+    own, keys = settings.rpc, load_keys(settings.data / "node" / "rpc-key.json")
+    transport = ZmqTransport(Peer(settings.host_name, "node"), keys, f"tcp://{own.listen}:{own.port}")
+    transport.register(own.control_key, Peer("control", "control"))
+    transport.route("control", "control", own.control, own.control_key)
+    await transport.start()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    try:
+        async with build_node(settings, transport, endpoint=(transport.address, keys.public))():
+            await stopping.wait()
+    finally:
+        await transport.close()
