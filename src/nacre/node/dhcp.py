@@ -1,6 +1,7 @@
 """One dnsmasq for each network that has ports here. It outlives the node and is adopted when the node comes back."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from nacre.base.errors import NacreError
 from nacre.base.shell import run
 from nacre.network.contract import NetworkFacts, PortFacts
 from nacre.node.dhcp_config import DhcpSettings, dnsmasq_conf, host_files
+from nacre.node.ovs.service import alive
 
 log = structlog.get_logger()
 
@@ -109,21 +111,12 @@ def _put(path: Path, text: str) -> bool:
 
 
 async def _end(pid: int) -> None:
-    """The process is gone when this returns."""
-    for sign, patience in ((signal.SIGTERM, 100), (signal.SIGKILL, 100)):
-        try:
+    """The process is gone, and its sockets with it, when this returns."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, sign)
-        except ProcessLookupError:
-            return
-        for _ in range(patience):
-            if not await asyncio.to_thread(_command, pid):
+        for _ in range(200):
+            if not await asyncio.to_thread(alive, pid):
                 return
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.005)
     log.error("a DHCP server does not end", pid=pid)
-
-
-def _command(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""

@@ -149,8 +149,8 @@ class Metadata:
         except (NacreError, TimeoutError) as error:
             log.warning("metadata not available", network=guest[0], source=guest[1], why=str(error))
             method, status, body, kind = "GET", 503, b"Service Unavailable", "text/plain"
-        except Exception:
-            log.exception("metadata failed", network=guest[0], source=guest[1])
+        except Exception as error:  # no traceback: its frames hold the guest's facts
+            log.error("metadata failed", network=guest[0], source=guest[1], why=type(error).__name__)
             method, status, body, kind = "GET", 500, b"Internal Server Error", "text/plain"
         writer.write(response(status, b"" if method == "HEAD" else body, kind, len(body)))
         await writer.drain()

@@ -26,9 +26,11 @@ log = structlog.get_logger()
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds: patience for an interface to appear; between looks for drift; between whole answers asked for."""
+    """Seconds: patience for an interface to appear; between looks for interfaces that came or went (from memory, so
+    often), for lost flows (a program's run, so less often), and between whole answers asked for."""
 
     plug_timeout: float = 20.0
+    glance: float = 0.25
     look: float = 2.0
     whole: float = 60.0
 
@@ -130,7 +132,7 @@ class OvsAgent:
 
     def _failed(self, waiting: list[tuple[frozenset[str], asyncio.Future[None]]], error: Exception) -> None:
         """The round's waiters are told; the look-out tries the rest again."""
-        log.warning("wiring failed", why=str(error), exc_info=not isinstance(error, NacreError))
+        log.warning("wiring failed", why=repr(error))
         self._whole = True
         self._applied = None
         for _, future in waiting:
@@ -211,19 +213,23 @@ class OvsAgent:
 
     async def _look(self) -> None:
         """Mends drift: a restarted vswitchd, interfaces that came or went, messages that were lost."""
-        last = self.clock.monotonic()
+        looked = asked = self.clock.monotonic()
         while True:
-            await self.clock.sleep(self.settings.look)
+            await self.clock.sleep(self.settings.glance)
+            now = self.clock.monotonic()
             with contextlib.suppress(NacreError, OSError):
-                if await self._drifted():
-                    self._applied = None
+                here = {p: n for p, n in (await self.bridge.ports()).items() if p in self.desired.ports}
+                if here != self._seen:
                     self._wake.set()
-            if self._whole or self.clock.monotonic() - last > self.settings.whole:
-                last, self._whole, self._applied = self.clock.monotonic(), True, None
+                if now - looked > self.settings.look:
+                    looked = now
+                    await self._flows_kept()
+            if now - asked > (self.settings.look if self._whole else self.settings.whole):
+                asked, self._whole, self._applied = now, True, None
                 self._wake.set()
 
-    async def _drifted(self) -> bool:
-        here = {p: n for p, n in (await self.bridge.ports()).items() if p in self.desired.ports}
-        if here != self._seen:
-            return True
-        return self._applied is not None and await self.bridge.flow_count() != len(self._applied)
+    async def _flows_kept(self) -> None:
+        applied = self._applied
+        if applied is not None and await self.bridge.flow_count() != len(applied) and self._applied is applied:
+            self._applied = None
+            self._wake.set()

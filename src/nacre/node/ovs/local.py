@@ -38,7 +38,7 @@ class LocalNetworks:
             try:
                 await self._serve(network, mine, bridge)
             except Exception as error:  # one network's trouble is not the others'
-                log.error("network without DHCP and metadata", network=network.id, why=str(error), exc_info=True)
+                log.error("network without DHCP and metadata", network=network.id, why=repr(error))
                 self._served.pop(network.id, None)
 
     async def close(self) -> None:
