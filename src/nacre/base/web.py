@@ -66,6 +66,7 @@ class Request:
     version: Version = (0, 0)
     token: str | None = None
     body: Any = None  # the parsed JSON, where the route takes one
+    slash: bool = False  # the URL ended in one, which `path` leaves out
     service: "Service | None" = None
     route: "Route | None" = None
 
@@ -149,6 +150,7 @@ class Service:
     negotiator: Negotiator | None = None
     statuses: Mapping[type[e.NacreError], int] = field(default_factory=dict)  # where this API differs from STATUS
     request_id_headers: tuple[str, ...] = ("x-openstack-request-id",)
+    strict_slash: bool = False  # a URL that ends in a slash is another one, and there is none
 
     def __post_init__(self) -> None:
         self._table: dict[tuple[int, str], list[tuple[tuple[str, ...], Route]]] = {}
@@ -214,7 +216,7 @@ class App:
         inner = request.path[len(service.prefix):] or "/"
         if service.negotiator:
             request.version = service.negotiator.pick(request.headers)
-        matches = service.find(inner)
+        matches = [] if service.strict_slash and request.slash and inner != "/" else service.find(inner)
         routes = [m for m in matches if m[0].method == request.method] or (
             [m for m in matches if m[0].method == "GET"] if request.method == "HEAD" else [])
         public = bool(routes) and routes[0][0].public
@@ -284,7 +286,8 @@ def _request(scope: Scope, receive: Receive) -> Request:
     query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="replace")
     path = scope["path"]
     return Request(scope["method"], path if path == "/" else path.rstrip("/"), headers, query,
-                   f"{scope.get('scheme', 'http')}://{host}", receive, f"req-{uuid.uuid4()}")
+                   f"{scope.get('scheme', 'http')}://{host}", receive, f"req-{uuid.uuid4()}",
+                   slash=path.endswith("/"))
 
 
 async def _send(request: Request, reply: Reply, send: Send) -> None:

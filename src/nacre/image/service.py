@@ -21,7 +21,7 @@ from nacre.image.queries import Listing
 from nacre.image.records import Image
 from nacre.image.schemas import IMAGE
 from nacre.image.stores import Store
-from nacre.image.tables import image_members, image_properties, image_tags, image_tasks, images
+from nacre.image.tables import image_cache, image_members, image_properties, image_tags, image_tasks, images
 
 T = TypeVar("T")
 #: Runs a blocking function off the event loop; a simulation runs it in place.
@@ -126,7 +126,7 @@ class ImageService:
             self.allow(context, "delete_image", image)
             if image.row["protected"]:
                 raise e.Forbidden(f"Image {image_id} is protected and cannot be deleted.", field="protected")
-            for table in (image_members, image_properties, image_tags):
+            for table in (image_cache, image_members, image_properties, image_tags):
                 conn.execute(sa.delete(table).where(table.c.image_id == image_id))
             conn.execute(sa.delete(images).where(images.c.id == image_id))
             key: str | None = image.row["data_key"]
@@ -182,6 +182,20 @@ class ImageService:
         if task_id is not None and not rows:
             raise e.NotFound(f"Task {task_id[:64]} not found")
         return [dict(row._mapping) for row in rows]
+
+    async def usage(self, context: Context) -> Mapping[str, int]:
+        """What the caller's project uses: bytes stored, bytes staged, images, images being written."""
+        def unit(conn: sa.Connection) -> Mapping[str, int]:
+            rows = conn.execute(sa.select(
+                images.c.status, sa.func.count().label("number"), sa.func.sum(images.c.size).label("bytes"),
+            ).where(images.c.owner == context.project_id).group_by(images.c.status)).all()
+            size = {row.status: int(row.bytes or 0) for row in rows}
+            number = {row.status: row.number for row in rows}
+            return {"image_size_total": sum(size.get(s, 0) for s in HELD),
+                    "image_stage_total": size.get("uploading", 0), "image_count_total": sum(number.values()),
+                    "image_count_uploading": sum(number.get(s, 0) for s in ("saving", "uploading", "importing"))}
+
+        return await self.db.read(unit)
 
     # What its own parts ask
 

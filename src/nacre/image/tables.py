@@ -50,6 +50,13 @@ image_members = sa.Table(
     sa.Column("updated_at", sa.DateTime, nullable=False),
 )
 
+#: Images that an administrator asked to have at hand.
+image_cache = sa.Table(
+    "image_cache", metadata,
+    sa.Column("image_id", sa.String(36), primary_key=True),
+    sa.Column("queued_at", sa.DateTime, nullable=False),
+)
+
 image_tasks = sa.Table(
     "image_tasks", metadata,
     sa.Column("id", sa.String(36), primary_key=True),

@@ -1,18 +1,16 @@
 """An image service of its own for each test: real SQL, real policy rules, a real directory; tokens are names."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
-from oslo_config import cfg
-from oslo_policy import policy as oslo
 
 from nacre.base.clock import RealClock
 from nacre.base.context import Context
 from nacre.base.db import Database
-from nacre.base.errors import Forbidden, Unauthenticated
+from nacre.base.errors import Unauthenticated
 from nacre.base.web import App
+from nacre.identity.policy import PolicyEngine
 from nacre.image.api.service import service
 from nacre.image.members import Members
 from nacre.image.metadefs.service import Metadefs
@@ -23,22 +21,6 @@ from nacre.image.uploads import Uploads
 
 A, B = "a" * 32, "b" * 32
 ROLES = {"admin": ("admin", "manager", "member", "reader"), "member": ("member", "reader"), "reader": ("reader",)}
-
-
-class Rules:
-    """The service's own default rules, asked as an operator's policy file would be."""
-
-    def __init__(self) -> None:
-        self._enforcer = oslo.Enforcer(cfg.ConfigOpts(), use_conf=False)
-        self._enforcer.set_rules(oslo.Rules.from_dict(POLICIES), use_conf=False)
-
-    def allows(self, context: Context, rule: str, target: Mapping[str, Any] | None = None) -> bool:
-        return bool(self._enforcer.enforce(rule, dict(target or {}), {
-            "roles": list(context.roles), "project_id": context.project_id, "user_id": context.user_id}))
-
-    def check(self, context: Context, rule: str, target: Mapping[str, Any] | None = None) -> None:
-        if not self.allows(context, rule, target):
-            raise Forbidden
 
 
 def context_of(token: str) -> Context:
@@ -59,7 +41,7 @@ class Cloud:
 
     def __init__(self, directory: Path, database: Database, settings: Settings):
         self.directory, self.database = directory, database
-        rules = Rules()
+        rules = PolicyEngine([POLICIES])
         self.images = ImageService(database, rules, FileStore(directory), RealClock(), settings)
         self.uploads, self.members = Uploads(self.images), Members(self.images)
         self.app = App([service(self.images, self.uploads, self.members, Metadefs(self.images))],

@@ -1,5 +1,6 @@
 """The image API: every line of it, and the versions it speaks."""
 
+from datetime import UTC
 from typing import Any
 
 from nacre.base import errors as e
@@ -9,6 +10,7 @@ from nacre.image.api.data import BadRange, DataApi
 from nacre.image.api.images import IMPORT_METHODS, ImagesApi, any_body, create_body
 from nacre.image.api.metadefs import MetadefsApi
 from nacre.image.api.metadefs import documents as metadef_documents
+from nacre.image.cache import Cache
 from nacre.image.members import Members
 from nacre.image.metadefs.service import Metadefs
 from nacre.image.schemas import DOCUMENTS
@@ -16,18 +18,19 @@ from nacre.image.service import ImageService
 from nacre.image.uploads import Uploads
 
 PREFIX = "/image"
-#: The newest first. 2.8 to 2.13 are those of a site with several stores, 2.14 and 2.16 of one with a cache: not ours.
-VERSIONS = ("2.17", "2.15", "2.9", "2.7", "2.6", "2.5", "2.4", "2.3", "2.2", "2.1", "2.0")
+#: The newest first.
+VERSIONS = ("2.17", "2.16", "2.15", "2.14", "2.13", "2.12", "2.11", "2.10", "2.9", "2.8",
+            "2.7", "2.6", "2.5", "2.4", "2.3", "2.2", "2.1", "2.0")
 #: Where this API's statuses differ from the common ones.
 STATUSES: dict[type[e.NacreError], int] = {e.QuotaExceeded: 413, BadRange: 416}
 
 
 def service(images: ImageService, uploads: Uploads, members: Members, metadefs: Metadefs) -> Service:
     """The Service to mount under /image."""
-    info = InfoApi(images)
+    info = InfoApi(images, Cache(images))
     routes = [*_image_routes(ImagesApi(images, uploads, members)), *_data_routes(DataApi(uploads)), *info.routes(),
               *MetadefsApi(metadefs).routes()]
-    return Service("image", PREFIX, routes, views.fault, statuses=STATUSES)
+    return Service("image", PREFIX, routes, views.fault, statuses=STATUSES, strict_slash=True)
 
 
 def _image_routes(api: ImagesApi) -> list[Route]:
@@ -69,8 +72,8 @@ async def _locations(_: Request) -> Reply:
 class InfoApi:
     """What the service says of itself: versions, schemas, import methods, stores, tasks."""
 
-    def __init__(self, images: ImageService):
-        self._images = images
+    def __init__(self, images: ImageService, cache: Cache):
+        self._images, self._cache = images, cache
 
     def routes(self) -> list[Route]:
         """Its lines of the API."""
@@ -83,6 +86,12 @@ class InfoApi:
             Route("GET", "/v2/info/import", self.import_methods),
             Route("GET", "/v2/info/stores", self.stores),
             Route("GET", "/v2/info/stores/detail", self.stores_detail),
+            Route("GET", "/v2/info/usage", self.usage),
+            Route("DELETE", "/v2/stores/{store}/{image_id}", self.delete_from_store),
+            Route("GET", "/v2/cache", self.list_cache),
+            Route("DELETE", "/v2/cache", self.clear_cache),
+            Route("PUT", "/v2/cache/{image_id}", self.queue_image),
+            Route("DELETE", "/v2/cache/{image_id}", self.drop_cached),
             Route("GET", "/v2/tasks", self.tasks),
             Route("GET", "/v2/tasks/{task_id}", self.task),
             Route("POST", "/v2/tasks", self.new_task),
@@ -117,6 +126,36 @@ class InfoApi:
     async def new_task(self, request: Request) -> Reply:
         self._images.policy.check(request.context, "tasks_api_access", {})
         raise e.BadRequest("Tasks cannot be created here. Upload the data, or stage it and ask for its import.")
+
+    async def usage(self, request: Request) -> dict[str, Any]:
+        used, limit = await self._images.usage(request.context), self._images.settings.max_project_bytes
+        return {"usage": {name: {"usage": value, "limit": limit if name == "image_size_total" and limit else -1}
+                          for name, value in used.items()}}
+
+    async def delete_from_store(self, request: Request) -> Reply:
+        image = await self._images.show(request.context, request.params["image_id"])
+        self._images.allow(request.context, "delete_image_location", image)
+        if request.params["store"] != self._images.store.name or image.row["data_key"] is None:
+            raise e.NotFound(f"The image is not in the store {request.params['store'][:64]}.")
+        raise e.Forbidden("The image has its data in this store alone. Delete the image to delete the data.")
+
+    async def list_cache(self, request: Request) -> dict[str, Any]:
+        here, queued = await self._cache.list(request.context)
+        cached = [{"image_id": row.id, "hits": 0, "last_accessed": row.queued_at.replace(tzinfo=UTC).timestamp(),
+                   "last_modified": row.queued_at.replace(tzinfo=UTC).timestamp(), "size": row.size} for row in here]
+        return {"cached_images": cached, "queued_images": queued}
+
+    async def clear_cache(self, request: Request) -> Reply:
+        await self._cache.clear(request.context, request.headers.get("x-image-cache-clear-target", "").lower())
+        return Reply(status=204)
+
+    async def queue_image(self, request: Request) -> Reply:
+        await self._cache.queue(request.context, request.params["image_id"])
+        return Reply(status=202)
+
+    async def drop_cached(self, request: Request) -> Reply:
+        await self._cache.drop(request.context, request.params["image_id"])
+        return Reply(status=204)
 
     def _store(self) -> dict[str, str]:
         return {"id": self._images.store.name, "description": "The images' data", "default": "true"}
