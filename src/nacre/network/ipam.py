@@ -41,11 +41,9 @@ def default_pools(cidr: str, gateway: str | None) -> list[dict[str, str]]:
         first += 1  # the subnet-router anycast address
     kind = type(net.network_address)
     gate = int(ipaddress.ip_address(gateway)) if gateway else None
-    if gate is None or not first <= gate <= last:
-        spans = [(first, last)]
-    else:
-        spans = [(first, gate - 1), (gate + 1, last)]
-    return [{"start": str(kind(a)), "end": str(kind(b))} for a, b in spans if a <= b]
+    outside = gate is None or not first <= gate <= last
+    ranges = [(first, last)] if gate is None or outside else [(first, gate - 1), (gate + 1, last)]
+    return [{"start": str(kind(a)), "end": str(kind(b))} for a, b in ranges if a <= b]
 
 
 def default_gateway(cidr: str) -> str:
@@ -83,7 +81,8 @@ def candidates(pools: Sequence[dict[str, str]], version: int, rng: random.Random
     ranges = spans(pools)
     total = sum(end - start + 1 for start, end in ranges)
     # With a 2**64 pool range() still works, sample() does not build it.
-    picks = rng.sample(range(total), min(tries, total)) if total < 1 << 62 else [rng.randrange(total) for _ in range(tries)]
+    picks = (rng.sample(range(total), min(tries, total)) if total < 1 << 62
+             else [rng.randrange(total) for _ in range(tries)])
     kind = ipaddress.IPv4Address if version == 4 else ipaddress.IPv6Address
     found = []
     for pick in picks:

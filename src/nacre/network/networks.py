@@ -93,8 +93,8 @@ class Networks:
             if name in data and data[name] != current[name]:
                 grant(work, current, action) if data[name] else _revoke(work, current, action)
         self._check_mtu(work, current, data)
-        values: Row = {k: data[k] for k in ("name", "description", "admin_state_up", "port_security_enabled", "is_default",
-                                       "dns_domain", "mtu") if k in data}
+        values: Row = {k: data[k] for k in ("name", "description", "admin_state_up", "port_security_enabled",
+                                            "is_default", "dns_domain", "mtu") if k in data}
         if "router:external" in data:
             values["external"] = data["router:external"]
         work.change(t.networks, current["id"], values)
@@ -171,7 +171,8 @@ def refuse_withdrawal(work: Work, network_id: str, action: str, target: str) -> 
         kind = "ExternalNetworkInUse" if action == EXTERNAL else "InvalidSharedSetting"
         raise conflict(kind, f"External network {network_id} cannot be updated to be made non-external, since it has "
                        "existing gateway ports." if action == EXTERNAL else
-                       f"Unable to reconfigure sharing settings for network {network_id}. Multiple projects are using it.")
+                       f"Unable to reconfigure sharing settings for network {network_id}. Multiple projects are using "
+                       "it.")
 
 
 def _wanted(data: Row) -> list[Row]:
@@ -215,7 +216,8 @@ def reserve(work: Work, network_id: str, kind: str, physical: str | None,  # noq
             raise conflict("NoNetworkAvailable", f"Unable to create the network. No free {kind} segment is left.")
     claim = types.claim(kind, physical, number)
     if claim and work.row(sa.select(t.segments.c.id).where(t.segments.c.claim == claim)):
-        kinds = {"flat": ("FlatNetworkInUse", f"Unable to create the flat network. Physical network {physical} is in use."),
+        kinds = {"flat": ("FlatNetworkInUse", f"Unable to create the flat network. Physical network {physical} is in "
+                                              "use."),
                  "vlan": ("VlanIdInUse", f"Unable to create the network. The VLAN {number} on physical network "
                                          f"{physical} is in use.")}
         raise conflict(*kinds.get(kind, ("TunnelIdInUse", f"Unable to create the network. The tunnel ID {number} "

@@ -71,8 +71,8 @@ class Ports:
 
     def _new_mac(self, work: Work, old: Row, wanted: str | None) -> str:
         if old["host"]:
-            raise conflict("PortBound", f"Unable to complete operation on port {old['id']}, port is already bound, port "
-                           f"type: {old['vif_type']}, old_mac {old['mac_address']}, new_mac {wanted}.")
+            raise conflict("PortBound", f"Unable to complete operation on port {old['id']}, port is already bound, "
+                           f"port type: {old['vif_type']}, old_mac {old['mac_address']}, new_mac {wanted}.")
         return _mac(work, old["network_id"], wanted)
 
     def _readdress(self, work: Work, port: Row, current: Row, wanted: Sequence[dict[str, str]] | None) -> None:
@@ -143,8 +143,8 @@ def _security(data: Row, secured: bool, groups: list[str], pairs: list[Any]) -> 
         data["port_security_enabled"] = True
         return wanted
     if wanted:
-        raise conflict("PortSecurityAndIPRequiredForSecurityGroups", "Port security must be enabled and port must have an "
-                       "IP address in order to use security groups.")
+        raise conflict("PortSecurityAndIPRequiredForSecurityGroups", "Port security must be enabled and port must have "
+                       "an IP address in order to use security groups.")
     if groups and wanted is None:
         raise conflict("PortSecurityPortHasSecurityGroup", "Port has security group associated. Cannot disable port "
                        "security or IP address until security group is removed.")

@@ -181,7 +181,8 @@ class SecurityGroups:
 
     def delete(self, work: Work, current: Row) -> None:
         if current["name"] == "default" and not work.context.is_admin:
-            raise conflict("SecurityGroupCannotRemoveDefault", "Insufficient rights for removing default security group.")
+            raise conflict("SecurityGroupCannotRemoveDefault",
+                           "Insufficient rights for removing default security group.")
         self._refuse_used(work, current["id"])
         rules = t.security_group_rules
         using = work.conn.execute(sa.select(rules.c.security_group_id).where(

@@ -56,7 +56,8 @@ rbac_policies = sa.Table(
     "network_rbac_policies", metadata,
     sa.Column("id", ID, primary_key=True), sa.Column("project_id", PROJECT, nullable=False),
     sa.Column("object_type", sa.String(32), nullable=False), sa.Column("object_id", ID, nullable=False, index=True),
-    sa.Column("action", sa.String(32), nullable=False), sa.Column("target_project", PROJECT, nullable=False, index=True),
+    sa.Column("action", sa.String(32), nullable=False),
+    sa.Column("target_project", PROJECT, nullable=False, index=True),
     sa.UniqueConstraint("object_type", "object_id", "action", "target_project"),
 )
 

@@ -119,7 +119,7 @@ MISSING = {
     "subnetpool": ("SubnetPoolNotFound", "Subnet pool {} could not be found."),
     "address_scope": ("AddressScopeNotFound", "Address scope {} could not be found."),
     "address_group": ("AddressGroupNotFound", "Address group {} could not be found."),
-    "rbac_policy": ("RbacPolicyNotFound", "RBAC policy of type rbac_policy with ID {} not found"),
+    "rbac_policy": ("RbacPolicyNotFound", "RBAC policy with ID {} not found"),
     "agent": ("AgentNotFound", "Agent {} could not be found."),
 }
 

@@ -2,11 +2,15 @@
 
 from nacre.base.web import Route, Service
 from nacre.network.api import faults, operators, quotas, versions
+from nacre.network.api.actions import AddressGroupActions, SubnetpoolActions
 from nacre.network.api.resource import Controller, Store
 from nacre.network.api.routers import RouterActions
 from nacre.network.api.tags import TAGGED, Tags
+from nacre.network.extensions.address_groups import AddressGroups
 from nacre.network.extensions.floatingips import FloatingIps
+from nacre.network.extensions.rbac import RbacPolicies
 from nacre.network.extensions.routers import Routers
+from nacre.network.extensions.subnetpools import AddressScopes, Subnetpools
 from nacre.network.manager import NetworkManager
 from nacre.network.networks import Networks
 from nacre.network.ports import Ports
@@ -15,18 +19,24 @@ from nacre.network.subnets import Subnets
 
 PREFIX = "/network"
 
+#: Resources with actions beside the five verbs.
+ACTIONS: dict[str, type[RouterActions] | type[AddressGroupActions] | type[SubnetpoolActions]] = {
+    "router": RouterActions, "address_group": AddressGroupActions, "subnetpool": SubnetpoolActions,
+}
+
 
 def service(manager: NetworkManager) -> Service:
     """Neutron's API v2.0 over the network service."""
     groups = SecurityGroups()
-    stores: list[Store] = [Networks(), Subnets(), Ports(), groups, SecurityGroupRules(), Routers(), FloatingIps()]
+    stores: list[Store] = [Networks(), Subnets(), Ports(), groups, SecurityGroupRules(), Routers(), FloatingIps(),
+                           Subnetpools(), AddressScopes(), AddressGroups(), RbacPolicies()]
     routes: list[Route] = []
     for store in stores:
         resource = store.resource
         controller = Controller(manager, store, groups if store is groups else None)
         routes += controller.routes(update=resource.name not in ("security_group_rule",))
-        if resource.name == "router":
-            routes += RouterActions(manager, controller).routes()
+        if actions := ACTIONS.get(resource.name):
+            routes += actions(manager, controller).routes()
         if resource.plural in TAGGED:
             routes += Tags(manager, controller, (resource.name, resource.plural, resource.path)).routes()
     routes += versions.routes([(s.resource.name, s.resource.plural) for s in stores])

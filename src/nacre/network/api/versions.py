@@ -8,7 +8,8 @@ UPDATED = "2026-01-01T00:00:00-00:00"
 
 #: alias -> name
 EXTENSIONS = {
-    "address-group": "Address group", "agent": "agent", "allowed-address-pairs": "Allowed Address Pairs",
+    "address-group": "Address group", "address-scope": "Address scope",
+    "default-subnetpools": "Default Subnetpools", "agent": "agent", "allowed-address-pairs": "Allowed Address Pairs",
     "availability-zone": "Availability Zone", "binding": "Port Binding", "dns-integration": "DNS Integration",
     "empty-string-filtering": "Empty String Filtering Extension",
     "external-net": "Neutron external network", "extra_dhcp_opt": "Neutron Extra DHCP options",
@@ -21,7 +22,8 @@ EXTENSIONS = {
     "port-security": "Port Security", "port-security-groups-filtering": "Port filtering on security groups",
     "project-id": "project_id field enabled", "provider": "Provider Network",
     "quota-check-limit": "Quota engine limit check", "quota_details": "Quota details management support",
-    "quotas": "Quota management support", "rbac-policies": "RBAC Policies", "rbac-security-groups": "security_group RBAC",
+    "quotas": "Quota management support", "rbac-policies": "RBAC Policies",
+    "rbac-security-groups": "security_group RBAC",
     "revision-if-match": "If-Match constraints based on revision_number", "security-group": "security-group",
     "security-groups-normalized-cidr": "Normalized CIDR field for security group rules",
     "security-groups-remote-address-group": "Remote address group id field for security group rules",
@@ -29,6 +31,8 @@ EXTENSIONS = {
     "sorting": "Sorting support", "standard-attr-description": "standard-attr-description",
     "standard-attr-revisions": "Resource revision numbers", "standard-attr-tag": "Tag support for resources",
     "standard-attr-timestamp": "Resource timestamps", "stateful-security-group": "Stateful security group",
+    "subnet_allocation": "Subnet Allocation", "rbac-address-group": "Add address_group type to RBAC",
+    "rbac-address-scope": "Add address_scope type to RBAC", "rbac-subnetpool": "Add subnetpool type to RBAC",
     "subnet-service-types": "Subnet service types",
 }
 
@@ -58,4 +62,5 @@ def routes(collections: list[tuple[str, str]]) -> list[Route]:
 
 
 def _extension(alias: str) -> Row:
-    return {"alias": alias, "name": EXTENSIONS[alias], "description": EXTENSIONS[alias], "updated": UPDATED, "links": []}
+    return {"alias": alias, "name": EXTENSIONS[alias], "description": EXTENSIONS[alias], "updated": UPDATED,
+            "links": []}

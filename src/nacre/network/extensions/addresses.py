@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from nacre.base.errors import BadRequest
+from nacre.base.errors import BadRequest, Conflict
 from nacre.network import ipam
 from nacre.network import tables as t
 from nacre.network.work import Row, Work, conflict
@@ -56,8 +56,12 @@ def _chosen(work: Work, wish: Wish, subnets: list[Row]) -> list[tuple[str, str]]
                 found.append((subnet["id"], address))
                 break
         else:
-            raise conflict("IpAddressGenerationFailure", f"No more IP addresses available on network {wish.network_id}.")
+            raise _full(wish)
     return found
+
+
+def _full(wish: Wish) -> Conflict:
+    return conflict("IpAddressGenerationFailure", f"No more IP addresses available on network {wish.network_id}.")
 
 
 def take(work: Work, subnet: Row, besides: set[str]) -> str | None:
@@ -92,7 +96,7 @@ def _wanted(work: Work, wish: Wish, subnets: list[Row]) -> list[tuple[str, str]]
         elif address := take(work, subnet, {a for _, a in found} | exact):
             found.append((subnet["id"], address))
         else:
-            raise conflict("IpAddressGenerationFailure", f"No more IP addresses available on network {wish.network_id}.")
+            raise _full(wish)
     return found
 
 
@@ -100,8 +104,9 @@ def _subnet_of(wish: Wish, item: dict[str, str], by_id: dict[str, Row]) -> Row:
     address = item.get("ip_address")
     if subnet_id := item.get("subnet_id"):
         if subnet_id not in by_id:
-            raise BadRequest(f"Invalid input for operation: Failed to create port on network {wish.network_id}, because "
-                             f"fixed_ips included invalid subnet {subnet_id}.", field="fixed_ips", type="InvalidInput")
+            raise BadRequest(f"Invalid input for operation: Failed to create port on network {wish.network_id}, "
+                             f"because fixed_ips included invalid subnet {subnet_id}.", field="fixed_ips",
+                             type="InvalidInput")
         subnet = by_id[subnet_id]
         if address and not ipam.usable(address, subnet["cidr"]):
             raise BadRequest(f"IP address {address} is not a valid IP for the specified subnet.", field="fixed_ips",
@@ -122,8 +127,8 @@ def _exact(work: Work, wish: Wish, subnet: Row, address: str) -> tuple[str, str]
     if one in wish.kept:
         return one
     if ipam.is_auto(subnet) and not wish.router and address != ipam.eui64(subnet["cidr"], wish.mac):
-        raise BadRequest(f"Invalid input for operation: IPv6 address {address} can not be directly assigned to a port "
-                         f"on subnet {subnet['id']} since the subnet is configured for automatic addresses.",
+        raise BadRequest(f"Invalid input for operation: IPv6 address {address} can not be directly assigned to a "
+                         f"port on subnet {subnet['id']} since the subnet is configured for automatic addresses.",
                          field="fixed_ips", type="AllocationOnAutoAddressSubnet")
     a = t.addresses.c
     if work.row(sa.select(a.port_id).where(a.subnet_id == subnet["id"], a.ip_address == address)):

@@ -90,15 +90,16 @@ class FloatingIps:
         wanted = data.get("fixed_ip_address")
         fixed = next((f for f in four if f["ip_address"] == wanted), None) if wanted else (four[0] if four else None)
         if fixed is None:
-            raise BadRequest(f"Bad floatingip request: Port {port['id']} does not have fixed ip {wanted}." if wanted else
-                             f"Bad floatingip request: Cannot add floating IP to port {port['id']} that has no fixed "
-                             "IPv4 addresses.", field="port_id", type="BadRequest")
+            why = (f"Port {port['id']} does not have fixed ip {wanted}." if wanted else
+                   f"Cannot add floating IP to port {port['id']} that has no fixed IPv4 addresses.")
+            raise BadRequest(f"Bad floatingip request: {why}", field="port_id", type="BadRequest")
         f = t.floatingips.c
         if work.row(sa.select(f.id).where(f.port_id == port["id"], f.fixed_ip_address == fixed["ip_address"],
                                           f.id != (current["id"] if current else ""))):
             raise conflict("FloatingIPPortAlreadyAssociated",
-                           f"Cannot associate floating IP with port {port['id']} using fixed IP {fixed['ip_address']}, "
-                           f"as that fixed IP already has a floating IP on external network {network_id}.")
+                           f"Cannot associate floating IP with port {port['id']} using fixed IP "
+                           f"{fixed['ip_address']}, as that fixed IP already has a floating IP on external "
+                           f"network {network_id}.")
         return {"port_id": port["id"], "fixed_ip_address": fixed["ip_address"],
                 "router_id": self._router(work, network_id, fixed["subnet_id"], port["id"])}
 
@@ -109,8 +110,9 @@ class FloatingIps:
                 r.gateway_network_id == network_id, a.subnet_id == subnet_id,
                 p.device_owner == "network:router_interface")).scalar()
         if found is None:
-            raise NotFound(f"External network {network_id} is not reachable from subnet {subnet_id}.  Therefore, cannot "
-                           f"associate Port {port_id} with a Floating IP.", type="ExternalGatewayForFloatingIPNotFound")
+            raise NotFound(f"External network {network_id} is not reachable from subnet {subnet_id}.  Therefore, "
+                           f"cannot associate Port {port_id} with a Floating IP.",
+                           type="ExternalGatewayForFloatingIPNotFound")
         return found
 
     def delete(self, work: Work, current: Row) -> None:

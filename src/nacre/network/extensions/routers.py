@@ -182,8 +182,8 @@ class Routers:
             net = ipaddress.ip_network(subnet["cidr"])
             if any(ipaddress.ip_address(r["nexthop"]) in net for r in router["routes"]):
                 raise conflict("RouterInterfaceInUseByRoute",
-                               f"Router interface for subnet {subnet['id']} on router {router['id']} cannot be deleted, "
-                               "as it is required by one or more routes.")
+                               f"Router interface for subnet {subnet['id']} on router {router['id']} cannot be "
+                               "deleted, as it is required by one or more routes.")
 
 
 def connected(work: Work, router_id: str, owners: Sequence[str]) -> list[Row]:

@@ -1,8 +1,213 @@
-"""Subnet pools: prefixes from which subnets' ranges are cut."""
+"""Subnet pools and address scopes: prefixes from which the ranges of subnets are cut."""
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+
+import sqlalchemy as sa
+
+from nacre.base.errors import BadRequest, NotFound
+from nacre.network import ipam
+from nacre.network import tables as t
+from nacre.network.api.definitions import ADDRESS_SCOPE, SUBNETPOOL
+from nacre.network.extensions import rbac
+from nacre.network.networks import SHARED
+from nacre.network.work import Row, Work, conflict, missing, standard_view, where
+
+_PLAIN = ("name", "prefixes", "default_prefixlen", "min_prefixlen", "max_prefixlen", "default_quota", "is_default",
+          "address_scope_id")
 
 
-from nacre.network.work import Row, Work
+def _bad(kind: str, message: str, field: str | None = None) -> BadRequest:
+    return BadRequest(message, field=field, type=kind)
+
+
+class Subnetpools:
+    """The store behind /subnetpools."""
+
+    resource = SUBNETPOOL
+
+    def list(self, work: Work, filters: Row) -> list[Row]:
+        rows = work.rows(sa.select(t.subnetpools).where(
+            rbac.visible(work, t.subnetpools, "subnetpool"), *where(t.subnetpools, filters)))
+        shared = rbac.shared(work, "subnetpool")
+        return [standard_view(r) | {k: r[k] for k in (*_PLAIN, "ip_version")} | {"shared": r["id"] in shared}
+                for r in rows]
+
+    def target(self, work: Work, data: Row) -> Row:
+        return {}
+
+    def create(self, work: Work, data: Row) -> Row:
+        work.room("subnetpool", data["project_id"])
+        version, prefixes = _merged(data["prefixes"])
+        bits = 32 if version == 4 else 128
+        low = data.get("min_prefixlen", 8 if version == 4 else 64)
+        lengths = {"min_prefixlen": low, "max_prefixlen": data.get("max_prefixlen", bits),
+                   "default_prefixlen": data.get("default_prefixlen", low)}
+        _check_lengths(lengths, bits)
+        self._check_default(work, data, version)
+        self._check_scope(work, data, version)
+        row = work.insert(t.subnetpools, {
+            **work.new(data), **{k: data.get(k) for k in _PLAIN}, **lengths, "prefixes": prefixes,
+            "ip_version": version})
+        if data["shared"]:
+            rbac.grant(work, "subnetpool", row, SHARED)
+        return self.list(work, {"id": [row["id"]]})[0]
+
+    def _check_default(self, work: Work, data: Row, version: int, but: str = "") -> None:
+        p = t.subnetpools.c
+        if data.get("is_default") and work.row(sa.select(p.id).where(p.is_default, p.ip_version == version,
+                                                                     p.id != but)):
+            raise BadRequest(f"Invalid input for operation: A default subnetpool for IPv{version} has already been "
+                             "set.",
+                             field="is_default", type="InvalidInput")
+
+    def _check_scope(self, work: Work, data: Row, version: int) -> None:
+        if not (scope_id := data.get("address_scope_id")):
+            return
+        scope = next(iter(AddressScopes().list(work, {"id": [scope_id]})), None)
+        if scope is None:
+            raise missing("address_scope", scope_id)
+        if scope["ip_version"] != version:
+            raise _bad("IllegalSubnetPoolIpVersionAssociation", f"Illegal subnetpool association: subnetpool cannot be "
+                       f"associated with address scope {scope_id} because their ip_version differ.", "address_scope_id")
+
+    def update(self, work: Work, current: Row, data: Row) -> Row:
+        version, values = current["ip_version"], {k: data[k] for k in (*_PLAIN, "description") if k in data}
+        if "prefixes" in data:
+            new, values["prefixes"] = _merged(data["prefixes"])
+            if new != version or not all(_inside(p, values["prefixes"]) for p in current["prefixes"]):
+                raise _bad("IllegalSubnetPoolPrefixUpdate", "Illegal update to prefixes: existing prefixes cannot be "
+                           f"removed from the subnet pool; it has {current['prefixes']}.", "prefixes")
+        _check_lengths({k: (current | data)[k] for k in ("min_prefixlen", "max_prefixlen", "default_prefixlen")},
+                       32 if version == 4 else 128)
+        self._check_default(work, data, version, current["id"])
+        self._check_scope(work, data, version)
+        work.change(t.subnetpools, current["id"], values)
+        return current | values
+
+    def delete(self, work: Work, current: Row) -> None:
+        if work.row(sa.select(t.subnets.c.id).where(t.subnets.c.subnetpool_id == current["id"]).limit(1)):
+            raise _bad("SubnetPoolDeleteError",
+                       "Unable to delete subnet pool: Subnet pool has existing allocations.")
+        rbac.forget(work, current["id"])
+        work.conn.execute(sa.delete(t.subnetpools).where(t.subnetpools.c.id == current["id"]))
+
+
+class AddressScopes:
+    """The store behind /address-scopes."""
+
+    resource = ADDRESS_SCOPE
+
+    def list(self, work: Work, filters: Row) -> list[Row]:
+        rows = work.rows(sa.select(t.address_scopes).where(
+            rbac.visible(work, t.address_scopes, "address_scope"), *where(t.address_scopes, filters)))
+        shared = rbac.shared(work, "address_scope")
+        return [standard_view(r) | {"ip_version": r["ip_version"], "shared": r["id"] in shared} for r in rows]
+
+    def target(self, work: Work, data: Row) -> Row:
+        return {}
+
+    def create(self, work: Work, data: Row) -> Row:
+        row = work.insert(t.address_scopes, {**work.new(data), "name": data["name"], "ip_version": data["ip_version"]})
+        if data["shared"]:
+            rbac.grant(work, "address_scope", row, SHARED)
+        return self.list(work, {"id": [row["id"]]})[0]
+
+    def update(self, work: Work, current: Row, data: Row) -> Row:
+        if current["shared"] and data.get("shared") is False:
+            raise _bad("AddressScopeUpdateError", f"Unable to update address scope {current['id']}: Shared address "
+                       "scope can't be unshared.", "shared")
+        if data.get("shared") and not current["shared"]:
+            rbac.grant(work, "address_scope", current, SHARED)
+        work.change(t.address_scopes, current["id"], {k: data[k] for k in ("name",) if k in data})
+        return current | data
+
+    def delete(self, work: Work, current: Row) -> None:
+        if work.row(sa.select(t.subnetpools.c.id).where(t.subnetpools.c.address_scope_id == current["id"]).limit(1)):
+            raise conflict("AddressScopeInUse", f"Unable to complete operation on address scope {current['id']}. There "
+                           "are one or more subnet pools in use on the address scope.")
+        rbac.forget(work, current["id"])
+        work.conn.execute(sa.delete(t.address_scopes).where(t.address_scopes.c.id == current["id"]))
 
 
 def choose(work: Work, data: Row) -> str | None:
-    return None
+    """The pool that a new subnet's range comes from, if any; sets data["cidr"] where the client left it to the pool."""
+    pool_id = data.get("subnetpool_id")
+    if data.get("use_default_subnetpool"):
+        p = t.subnetpools.c
+        pool_id = work.conn.execute(sa.select(p.id).where(p.is_default, p.ip_version == data["ip_version"])).scalar()
+        if pool_id is None:
+            raise NotFound("No default subnetpool found for IPv" + str(data["ip_version"]), type="NoDefaultSubnetPool")
+    if not pool_id:
+        return None
+    pool = next(iter(Subnetpools().list(work, {"id": [pool_id]})), None)
+    if pool is None:
+        raise missing("subnetpool", pool_id)
+    if pool["ip_version"] != data["ip_version"]:
+        raise _bad("BadRequest", "Bad subnets request: Cannot associate a subnet with a pool of another ip_version.",
+                   "ip_version")
+    cidr = data.get("cidr")
+    length: int = ipaddress.ip_network(cidr).prefixlen if cidr else (
+        data["prefixlen"] if "prefixlen" in data else pool["default_prefixlen"])
+    if not pool["min_prefixlen"] <= length <= pool["max_prefixlen"]:
+        edge, kind = ((pool["min_prefixlen"], "MinPrefixSubnetAllocationError") if length < pool["min_prefixlen"]
+                      else (pool["max_prefixlen"], "MaxPrefixSubnetAllocationError"))
+        raise _bad(kind, f"Unable to allocate subnet with prefix length {length}, the allowed prefix at that end is "
+                   f"{edge}.", "prefixlen")
+    taken = [r["cidr"] for r in work.rows(sa.select(t.subnets.c.cidr).where(t.subnets.c.subnetpool_id == pool_id))]
+    found = cidr if cidr and _inside(cidr, pool["prefixes"]) and not ipam.overlap(cidr, taken) else None
+    if not cidr:
+        found = next(_free(pool["prefixes"], length, taken), None)
+    if found is None:
+        raise conflict("SubnetAllocationError", "Failed to allocate subnet: Cannot allocate requested subnet from the "
+                       "available set of prefixes.")
+    data["cidr"] = found
+    return str(pool_id)
+
+
+def _free(prefixes: Iterable[str], length: int, taken: list[str]) -> Iterator[str]:
+    """The free networks of that length, lowest first."""
+    busy = sorted((int(n.network_address), int(n.broadcast_address)) for n in map(ipaddress.ip_network, taken))
+    for prefix in prefixes:
+        net = ipaddress.ip_network(prefix)
+        if net.prefixlen > length:
+            continue
+        step, at, end = 1 << (net.max_prefixlen - length), int(net.network_address), int(net.broadcast_address)
+        while at + step - 1 <= end:
+            # Jumps over a taken range at once: a pool may hold more networks than can be walked one by one.
+            clash = next((last for first, last in busy if first <= at + step - 1 and last >= at), None)
+            if clash is None:
+                yield f"{type(net.network_address)(at)}/{length}"
+                at += step
+            else:
+                at = (clash // step + 1) * step
+
+
+def _inside(prefix: str, pool: Iterable[str]) -> bool:
+    net = ipaddress.ip_network(prefix)
+    return any((p := ipaddress.ip_network(each)).version == net.version
+               and int(p.network_address) <= int(net.network_address)
+               and int(net.broadcast_address) <= int(p.broadcast_address) for each in pool)
+
+
+def _merged(prefixes: list[str]) -> tuple[int, list[str]]:
+    """The version of the prefixes, and the fewest prefixes that cover the same. Raises BadRequest."""
+    if not prefixes:
+        raise _bad("EmptySubnetPoolPrefixList", "Empty subnet pool prefix list.", "prefixes")
+    four = [n for p in prefixes if isinstance(n := ipaddress.ip_network(p), ipaddress.IPv4Network)]
+    six = [n for p in prefixes if isinstance(n := ipaddress.ip_network(p), ipaddress.IPv6Network)]
+    if four and six:
+        raise _bad("PrefixVersionMismatch", "Cannot mix IPv4 and IPv6 prefixes in a subnet pool.", "prefixes")
+    merged = ipaddress.collapse_addresses(four) if four else ipaddress.collapse_addresses(six)
+    return (4 if four else 6), [str(n) for n in merged]
+
+
+def _check_lengths(lengths: dict[str, int], bits: int) -> None:
+    low, default, high = lengths["min_prefixlen"], lengths["default_prefixlen"], lengths["max_prefixlen"]
+    for name, value in lengths.items():
+        if not 0 <= value <= bits:
+            raise _bad("UnsupportedMinSubnetPoolPrefix" if name == "min_prefixlen" else "IllegalSubnetPoolPrefixBounds",
+                       f"Prefix '{value}' not supported in this pool: {name} is 0 to {bits}.", name)
+    if not low <= default <= high:
+        raise _bad("IllegalSubnetPoolPrefixBounds", f"Illegal prefix bounds: min_prefixlen={low}, default_prefixlen="
+                   f"{default}, max_prefixlen={high}; they must not fall.", "default_prefixlen")

@@ -211,7 +211,7 @@ def facts(work: Work, rows: Sequence[Row]) -> tuple[PortFacts, ...]:
     fixed, groups = ports.parts(work, rows)
     ids = {r["network_id"] for r in rows}
     nets = {n["id"]: n for n in work.rows(sa.select(
-        t.networks.c.id, t.networks.c.name, t.networks.c.admin_state_up).where(t.networks.c.id.in_(ids)))} if ids else {}
+        t.networks.c.id, t.networks.c.name, t.networks.c.admin_state_up).where(t.networks.c.id.in_(ids)))}
     return tuple(PortFacts(
         id=r["id"], name=r["name"], project_id=r["project_id"], network_id=r["network_id"],
         network_name=nets[r["network_id"]]["name"], device_id=r["device_id"], mac_address=r["mac_address"],

@@ -1,0 +1,80 @@
+"""PUT actions on single resources that change one list of theirs."""
+
+from typing import Any
+
+from nacre.base.errors import BadRequest, Forbidden
+from nacre.base.web import Request, Route
+from nacre.network.api import checks
+from nacre.network.api.attributes import Row
+from nacre.network.api.resource import Controller
+from nacre.network.extensions.address_groups import AddressGroups
+from nacre.network.extensions.subnetpools import Subnetpools
+from nacre.network.manager import NetworkManager
+from nacre.network.work import Work
+
+
+class AddressGroupActions:
+    """add_addresses and remove_addresses of address groups."""
+
+    def __init__(self, manager: NetworkManager, controller: Controller):
+        self._manager, self._controller, self._store = manager, controller, AddressGroups()
+
+    def routes(self) -> list[Route]:
+        one = "/v2.0/address-groups/{id}"
+        return [Route("PUT", f"{one}/add_addresses", self.add, body=_addresses),
+                Route("PUT", f"{one}/remove_addresses", self.remove, body=_addresses)]
+
+    async def add(self, request: Request) -> Row:
+        return await self._change(request, True)
+
+    async def remove(self, request: Request) -> Row:
+        return await self._change(request, False)
+
+    async def _change(self, request: Request, add: bool) -> Row:
+        def step(work: Work) -> Row:
+            current = self._controller.one(work, request.params["id"])
+            self._store.change(work, current, request.body, add=add)
+            return self._controller.one(work, request.params["id"])
+
+        return {"address_group": await self._manager.write(request.context, step)}
+
+
+class SubnetpoolActions:
+    """add_prefixes and remove_prefixes of subnet pools."""
+
+    def __init__(self, manager: NetworkManager, controller: Controller):
+        self._manager, self._controller, self._store = manager, controller, Subnetpools()
+
+    def routes(self) -> list[Route]:
+        return [Route("PUT", "/v2.0/subnetpools/{id}/add_prefixes", self.add, body=_prefixes)]
+
+    async def add(self, request: Request) -> Row:
+        def step(work: Work) -> Row:
+            pool = self._controller.one(work, request.params["id"])
+            if not self._manager.policy.allows(work.context, "add_prefixes", pool):
+                raise Forbidden("(rule:add_prefixes) is disallowed by policy")
+            self._store.update(work, pool, {"prefixes": [*pool["prefixes"], *request.body]})
+            return {"prefixes": self._controller.one(work, pool["id"])["prefixes"]}
+
+        return await self._manager.write(request.context, step)
+
+
+def _cidrs(given: Any, field: str) -> list[str]:
+    try:
+        found: list[str] = checks.cidrs(given)
+    except ValueError as error:
+        raise BadRequest(f"Invalid input for {field}. Reason: {error}.", field=field, type="HTTPBadRequest") from None
+    return found
+
+
+def _addresses(request: Request, body: Any) -> list[str]:
+    inner = body.get("address_group", body) if isinstance(body, dict) else None
+    if not isinstance(inner, dict) or set(inner) != {"addresses"}:
+        raise BadRequest("Unable to find 'addresses' in request body", field="addresses")
+    return _cidrs(inner["addresses"], "addresses")
+
+
+def _prefixes(request: Request, body: Any) -> list[str]:
+    if not isinstance(body, dict) or set(body) != {"prefixes"}:
+        raise BadRequest("Unable to find 'prefixes' in request body", field="prefixes")
+    return _cidrs(body["prefixes"], "prefixes")

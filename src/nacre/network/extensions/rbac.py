@@ -1,0 +1,125 @@
+"""Sharing: RBAC policies open an object of one project to another, or to all."""
+
+import uuid
+
+import sqlalchemy as sa
+
+from nacre.base.errors import BadRequest, Forbidden
+from nacre.network import networks
+from nacre.network import tables as t
+from nacre.network.api.definitions import RBAC
+from nacre.network.networks import EXTERNAL, SHARED, granted
+from nacre.network.work import Row, Work, conflict, missing, where
+
+#: What can be shared, and how.
+OBJECTS: dict[str, tuple[sa.Table, tuple[str, ...]]] = {
+    "network": (t.networks, (SHARED, EXTERNAL)), "security_group": (t.security_groups, (SHARED,)),
+    "address_group": (t.address_groups, (SHARED,)), "subnetpool": (t.subnetpools, (SHARED,)),
+    "address_scope": (t.address_scopes, (SHARED,)),
+}
+
+
+def visible(work: Work, table: sa.Table, object_type: str) -> sa.ColumnElement[bool]:
+    """The rows of a shareable table that the caller may see: its own and those opened to it."""
+    if work.context.is_admin or "service" in work.context.roles:
+        return sa.true()
+    project = work.context.project_id
+    return sa.or_(table.c.project_id == project, table.c.id.in_(granted(object_type, project, SHARED)))
+
+
+def shared(work: Work, object_type: str) -> set[str]:
+    """The ids of the objects of that type that are open to the caller."""
+    return set(work.conn.execute(granted(object_type, work.context.project_id, SHARED)).scalars())
+
+
+def grant(work: Work, object_type: str, row: Row, action: str) -> None:
+    """Opens an object to everybody."""
+    work.insert(t.rbac_policies, {
+        "id": str(uuid.uuid4()), "project_id": row["project_id"], "object_type": object_type, "object_id": row["id"],
+        "action": action, "target_project": "*"})
+
+
+def forget(work: Work, object_id: str) -> None:
+    """The object is gone, and so is who may see it."""
+    work.conn.execute(sa.delete(t.rbac_policies).where(t.rbac_policies.c.object_id == object_id))
+
+
+class RbacPolicies:
+    """The store behind /rbac-policies."""
+
+    resource = RBAC
+
+    def list(self, work: Work, filters: Row) -> list[Row]:
+        r = t.rbac_policies
+        mine = sa.true() if work.context.is_admin else sa.or_(
+            r.c.project_id == work.context.project_id, r.c.target_project == work.context.project_id)
+        return [_view(x) for x in work.rows(sa.select(r).where(mine, *where(r, filters)))]
+
+    def target(self, work: Work, data: Row) -> Row:
+        return {}
+
+    def create(self, work: Work, data: Row) -> Row:
+        if data["object_type"] not in OBJECTS:
+            raise BadRequest(f"RBAC policies for '{data['object_type'][:64]}' are not supported; known: "
+                             f"{', '.join(OBJECTS)}.", field="object_type", type="RbacPolicyInvalidType")
+        table, actions = OBJECTS[data["object_type"]]
+        if data["action"] not in actions:
+            raise BadRequest(f"Invalid input for operation: Invalid action '{data['action'][:64]}' for object type "
+                             f"'{data['object_type']}'. Valid actions: {', '.join(actions)}.", field="action",
+                             type="InvalidInput")
+        mine = sa.true() if work.context.is_admin else table.c.project_id == work.context.project_id
+        if work.row(sa.select(table.c.id).where(table.c.id == data["object_id"], mine)) is None:
+            raise missing(data["object_type"], data["object_id"])
+        self._check_wide(work, data["target_tenant"])
+        if data["action"] == EXTERNAL and not work.context.is_admin:
+            raise Forbidden("Only administrators can open networks as external ones.",
+                            type="PolicyNotAuthorized")
+        work.room("rbac_policy", data["project_id"])
+        r = t.rbac_policies.c
+        if work.row(sa.select(r.id).where(r.object_id == data["object_id"], r.action == data["action"],
+                                          r.target_project == data["target_tenant"])):
+            raise conflict("DuplicatePolicyError", "An RBAC policy already exists with those values.")
+        return _view(work.insert(t.rbac_policies, {
+            "id": str(uuid.uuid4()), "project_id": data["project_id"], "object_type": data["object_type"],
+            "object_id": data["object_id"], "action": data["action"], "target_project": data["target_tenant"]}))
+
+    def _check_wide(self, work: Work, target: str) -> None:
+        if target == "*" and not work.context.is_admin:
+            raise Forbidden("Only administrators can share with all projects.", type="PolicyNotAuthorized")
+
+    def update(self, work: Work, current: Row, data: Row) -> Row:
+        target: str = (current | data)["target_tenant"]
+        self._check_wide(work, target)
+        if target != current["target_tenant"]:
+            self._refuse_used(work, current)
+            work.conn.execute(sa.update(t.rbac_policies).where(t.rbac_policies.c.id == current["id"]).values(
+                target_project=target))
+        return current | data
+
+    def delete(self, work: Work, current: Row) -> None:
+        self._refuse_used(work, current)
+        work.conn.execute(sa.delete(t.rbac_policies).where(t.rbac_policies.c.id == current["id"]))
+
+    def _refuse_used(self, work: Work, policy: Row) -> None:
+        """Raises Conflict while the target project uses what it would lose."""
+        target, object_id = policy["target_tenant"], policy["object_id"]
+        if policy["object_type"] == "network":
+            try:
+                networks.refuse_withdrawal(work, object_id, policy["action"], target)
+            except Exception as error:
+                raise conflict("RbacPolicyInUse", f"RBAC policy on object {object_id} cannot be removed because other "
+                               "objects depend on it.") from error
+        if policy["object_type"] == "security_group":
+            owner = sa.select(t.security_groups.c.project_id).where(
+                t.security_groups.c.id == object_id).scalar_subquery()
+            whose = t.ports.c.project_id != owner if target == "*" else t.ports.c.project_id == target
+            if work.row(sa.select(t.ports.c.id).join(t.port_groups, t.port_groups.c.port_id == t.ports.c.id).where(
+                    t.port_groups.c.group_id == object_id, whose).limit(1)):
+                raise conflict("RbacPolicyInUse", f"RBAC policy on object {object_id} cannot be removed because other "
+                               "objects depend on it.")
+
+
+def _view(row: Row) -> Row:
+    return {"id": row["id"], "project_id": row["project_id"], "tenant_id": row["project_id"],
+            "object_type": row["object_type"], "object_id": row["object_id"], "action": row["action"],
+            "target_tenant": row["target_project"], "target_project": row["target_project"]}

@@ -1,0 +1,58 @@
+"""The choice of addresses: always inside, never taken, never the gateway."""
+
+import ipaddress
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nacre.network import ipam
+
+v4 = st.tuples(st.integers(0, 2**32 - 1), st.integers(8, 30)).map(
+    lambda x: str(ipaddress.ip_network((x[0], x[1]), strict=False)))
+
+
+@given(v4)
+def test_default_pools_hold_every_usable_address_but_the_gateway(cidr):
+    gateway = ipam.default_gateway(cidr)
+    pools = ipam.default_pools(cidr, gateway)
+    assert ipam.size(pools) == ipaddress.ip_network(cidr).num_addresses - 3
+    assert all(ipam.usable(p["start"], cidr) and ipam.usable(p["end"], cidr) for p in pools)
+    assert gateway not in {p[e] for p in pools for e in p}
+
+
+@given(v4, st.integers())
+def test_candidates_are_inside_and_different(cidr, seed):
+    pools = ipam.default_pools(cidr, ipam.default_gateway(cidr))
+    found = ipam.candidates(pools, 4, random.Random(seed))
+    assert found and len(set(found)) == len(found)
+    assert all(ipaddress.ip_address(a) in ipaddress.ip_network(cidr) for a in found)
+
+
+def test_the_last_address_is_found_and_then_none():
+    pools = ipam.default_pools("10.0.0.0/29", "10.0.0.1")
+    taken = set()
+    for _ in range(5):
+        taken.add(ipam.first_free(pools, 4, taken))
+    assert ipam.first_free(pools, 4, taken) is None and len(taken) == 5
+
+
+def test_huge_ipv6_pools_cost_nothing():
+    pools = ipam.default_pools("2001:db8::/64", "2001:db8::1")
+    assert len(ipam.candidates(pools, 6, random.Random(1))) == ipam.TRIES
+    assert ipam.first_free(pools, 6, set()) == "2001:db8::2"
+
+
+def test_a_gateway_outside_the_subnet_costs_no_address():
+    assert ipam.default_pools("10.0.0.0/30", None) == [{"start": "10.0.0.1", "end": "10.0.0.2"}]
+    assert ipam.default_pools("10.0.0.0/30", "192.0.2.1") == [{"start": "10.0.0.1", "end": "10.0.0.2"}]
+    assert ipam.default_pools("10.0.0.5/32", "10.0.0.5") == []
+
+
+@given(st.binary(min_size=6, max_size=6))
+def test_eui64_flips_one_bit_and_keeps_the_prefix(raw):
+    mac = ":".join(f"{b:02x}" for b in raw)
+    found = ipaddress.ip_address(ipam.eui64("2001:db8:1:2::/64", mac))
+    assert found in ipaddress.ip_network("2001:db8:1:2::/64")
+    assert int(found).to_bytes(16, "big")[11:13] == b"\xff\xfe"
+    assert int(found).to_bytes(16, "big")[8] == raw[0] ^ 2
