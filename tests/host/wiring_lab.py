@@ -201,7 +201,8 @@ class Lab:
         self.metadata = Metadata(self._facts)
         self.places = LocalNetworks(Namespaces(prefix, links), Dhcp(DhcpSettings(directory=self.home / "dhcp")),
                                     self.metadata)
-        self.agent = OvsAgent(host, stub, self.bridge, self.places, AgentSettings(plug_timeout=3, look=0.3, glance=0.05))
+        self.agent = OvsAgent(host, stub, self.bridge, self.places,
+                              AgentSettings(plug_timeout=3, look=0.3, glance=0.05))
         self.guests = []
 
     async def _facts(self, server_id):
