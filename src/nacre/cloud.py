@@ -7,17 +7,15 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
 from nacre.base.clock import Clock, RealClock
-from nacre.base.db import Database
 from nacre.base.rpc.keys import load_keys
 from nacre.base.rpc.server import Allow, Peer
 from nacre.base.rpc.stub import Client, stub
 from nacre.base.rpc.target import Target
-from nacre.base.web import App
 from nacre.conductor.contract import TARGET as CONDUCTOR
 from nacre.conductor.contract import Conductor
 from nacre.config import Settings
@@ -27,6 +25,10 @@ from nacre.network.contract import TARGET as NETWORK
 from nacre.network.contract import AgentReport, Network
 from nacre.node.contract import TARGET as NODE
 from nacre.node.contract import Node
+
+if TYPE_CHECKING:  # a node process never loads these
+    from nacre.base.db import Database
+    from nacre.base.web import App
 
 log = structlog.get_logger()
 
@@ -77,14 +79,16 @@ class Control:
     """The control process: APIs, conductor, scheduler, network, images, identity."""
 
     settings: Settings
-    db: Database
-    app: App
+    db: "Database"
+    app: "App"
     running: Running
     parts: dict[str, Any]
 
 
-def build_control(settings: Settings, transport: Transport, db: Database, clock: Clock | None = None) -> Control:
+def build_control(settings: Settings, transport: Transport, db: "Database", clock: Clock | None = None) -> Control:
     """The control process's objects. Nothing is started, no file but the token keys is touched."""
+    from nacre.base.web import App
+
     clock, running = clock or RealClock(), Running()
     parts: dict[str, Any] = {"db": db, "clock": clock, "transport": transport}
     policy = parts["policy"] = _policy(settings)
@@ -226,6 +230,7 @@ async def run_control(settings: Settings) -> None:
     """The control process, until it is told to stop."""
     import uvicorn
 
+    from nacre.base.db import Database
     from nacre.base.rpc.zmq import ZmqTransport
     from nacre.cli.bootstrap import first_rows
 

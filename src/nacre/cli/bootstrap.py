@@ -78,7 +78,8 @@ async def first_rows(control: Control) -> None:
     if not path.exists():  # what an operator deletes afterwards stays deleted
         for id, name, memory, vcpus, disk in FLAVORS:
             try:
-                await control.parts["flavors"].create(Flavor(id=id, name=name, memory_mb=memory, vcpus=vcpus, root_gb=disk))
+                await control.parts["flavors"].create(
+                    Flavor(id=id, name=name, memory_mb=memory, vcpus=vcpus, root_gb=disk))
             except Conflict:
                 continue
         await _public_network(control)
