@@ -12,7 +12,8 @@ BASE = {"direction": "ingress", "ethertype": "IPv4", "protocol": None, "port_ran
 
 
 @pytest.mark.parametrize(("change", "kind"), [
-    ({"protocol": "bogus"}, "SecurityGroupRuleInvalidProtocol"), ({"protocol": 256}, "SecurityGroupRuleInvalidProtocol"),
+    ({"protocol": "bogus"}, "SecurityGroupRuleInvalidProtocol"),
+    ({"protocol": 256}, "SecurityGroupRuleInvalidProtocol"),
     ({"protocol": True}, "SecurityGroupRuleInvalidProtocol"), ({"protocol": {}}, "SecurityGroupRuleInvalidProtocol"),
     ({"port_range_min": 80, "port_range_max": 80}, "SecurityGroupProtocolRequiredWithPorts"),
     ({"protocol": "vrrp", "port_range_min": 80, "port_range_max": 80}, "SecurityGroupInvalidProtocolForPort"),

@@ -25,7 +25,7 @@ def order(server: str, *networks: str, caller: str = "one", **more) -> PortsOrde
 
 
 async def test_a_servers_ports_from_order_to_wire_and_back(cloud):
-    net, sub = await cloud.network_with_subnet()
+    net, _ = await cloud.network_with_subnet()
     await cloud.network.check(order("s1", net), 3)
     ports = await cloud.network.allocate(order("s1", net, net, hostname="web"))
     assert [p.position for p in ports] == [0, 1] and {p.vif_type for p in ports} == {"unbound"}

@@ -189,13 +189,13 @@ def _allocate(work: Work, network_id: str, wanted: Row, position: int) -> Row:
     kind, physical, number = (wanted.get(k) for k in _PROVIDER)
     if kind:
         types.validate(settings, kind, physical, number)
-        return reserve(work, network_id, kind, physical, number, position=position)
+        return reserve(work, network_id, (kind, physical, number), position=position)
     if wanted:
         raise BadRequest("Invalid input for operation: provider:network_type required.", type="InvalidInput")
     for kind in settings.tenant_types:
         for place in list(settings.vlan_ranges) if kind == "vlan" else [None]:
             if kind == "local" or _free(work, kind, place) is not None:
-                return reserve(work, network_id, kind, place, None, position=position)
+                return reserve(work, network_id, (kind, place, None), position=position)
     raise conflict("NoNetworkAvailable", "Unable to create the network. No tenant network is available for allocation.")
 
 
@@ -207,9 +207,11 @@ def _free(work: Work, kind: str, physical: str | None) -> int | None:
     return types.free_number(work.settings.types, kind, physical, taken)
 
 
-def reserve(work: Work, network_id: str, kind: str, physical: str | None,  # noqa: PLR0913 - a segment's own nouns
-            number: int | None, *, position: int = 0, dynamic: bool = False) -> Row:
-    """A segment's row. Raises Conflict where it is taken or none is free."""
+def reserve(work: Work, network_id: str, what: tuple[str, str | None, int | None], *, position: int = 0,
+            dynamic: bool = False) -> Row:
+    """A segment's row. what: (type, physical network, number or None for a free one). Raises Conflict where it is
+    taken or none is free."""
+    kind, physical, number = what
     if number is None and kind in ("vlan", "vxlan"):
         number = _free(work, kind, physical)
         if number is None:

@@ -45,7 +45,7 @@ class FloatingIps:
         if not wish:
             wish = {"subnet_id": self._subnet(work, network["id"])}
         new_id = str(uuid.uuid4())
-        port = service_port(work, network, new_id, OWNER, [wish])
+        port = service_port(work, network, (new_id, OWNER), [wish])
         values: Row = {"port_id": None, "fixed_ip_address": None, "router_id": None, "status": "DOWN"}
         if data.get("port_id"):
             values |= self._associate(work, network["id"], data, None)

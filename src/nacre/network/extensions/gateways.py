@@ -16,9 +16,10 @@ def own(work: Work, table: sa.Table) -> sa.ColumnElement[bool]:
     return table.c.project_id == work.context.project_id
 
 
-def service_port(work: Work, network: Row, device_id: str, owner: str,
-                 fixed_ips: Sequence[dict[str, str]] | None, project_id: str = "") -> Row:
-    """A port of the cloud's own (a gateway, a router's interface, a floating IP's address)."""
+def service_port(work: Work, network: Row, device: tuple[str, str], fixed_ips: Sequence[dict[str, str]] | None,
+                 project_id: str = "") -> Row:
+    """A port of the cloud's own (a gateway, a router's interface, a floating IP's address). device: (id, owner)."""
+    device_id, owner = device
     data = ports.defaults() | {"project_id": project_id, "device_id": device_id, "device_owner": owner,
                                "port_security_enabled": False}
     if fixed_ips:

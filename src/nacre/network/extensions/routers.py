@@ -93,7 +93,7 @@ class Routers:
                     f"Gateway cannot be updated for router {current['id']}, since a gateway to external network "
                     f"{old['gateway_network_id']} is required by one or more floating IPs."))
             ports.drop(work, [old["gateway_port_id"]])
-        port = service_port(work, network, current["id"], GATEWAY, info.get("external_fixed_ips"))
+        port = service_port(work, network, (current["id"], GATEWAY), info.get("external_fixed_ips"))
         return {"gateway_port_id": port["id"], "gateway_network_id": network["id"]}
 
     def _check_routes(self, work: Work, router_id: str, routes: Sequence[Row]) -> None:
@@ -131,7 +131,7 @@ class Routers:
             raise BadRequest("Bad router request: Subnet for router interface must have a gateway IP.",
                              type="BadRequest")
         self._check_new(work, router["id"], subnet)
-        port = service_port(work, network, router["id"], INTERFACE,
+        port = service_port(work, network, (router["id"], INTERFACE),
                             [{"subnet_id": subnet["id"], "ip_address": subnet["gateway_ip"]}], router["project_id"])
         return _joined(router, port["id"], network["id"], [subnet["id"]])
 

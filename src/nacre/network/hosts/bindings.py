@@ -34,7 +34,7 @@ class DynamicSegments:
             s.network_id == network_id, s.network_type == network_type, s.physical_network == physical_network,
             s.dynamic))
         if row is None:
-            row = networks.reserve(self._work, network_id, network_type, physical_network, None, dynamic=True)
+            row = networks.reserve(self._work, network_id, (network_type, physical_network, None), dynamic=True)
             self._made.add(row["id"])
         return networks.segment(row)
 
