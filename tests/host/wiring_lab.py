@@ -196,7 +196,7 @@ class Lab:
     def __init__(self, stub, *, name="ntw-int", host="lab", prefix="ntw-", links="ntd", **settings):
         self.stub, self.home = stub, Path(tempfile.mkdtemp(prefix="nacre-wiring-"))
         self.home.chmod(0o755)
-        self.bridge = Bridge(BridgeSettings(name=name, rundir=RUNDIR, **settings))
+        self.bridge = Bridge(BridgeSettings(**{"name": name, "rundir": RUNDIR} | settings))
         self.guests_facts = {}
         self.metadata = Metadata(self._facts)
         self.places = LocalNetworks(Namespaces(prefix, links), Dhcp(DhcpSettings(directory=self.home / "dhcp")),

@@ -1,0 +1,89 @@
+"""Two simulated hosts (a namespace and an Open vSwitch each): tunnels between them, and a vswitchd that dies."""
+
+import asyncio
+import json
+import shutil
+import sys
+import tempfile
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from wiring_lab import able, network
+
+from nacre.base.shell import run
+
+pytestmark = [pytest.mark.host, pytest.mark.skipif(not able(), reason="needs root, Open vSwitch, dnsmasq, udhcpc")]
+
+
+class Host:
+    """A simulated host, driven by its standard input."""
+
+    def __init__(self, process):
+        self.process = process
+
+    async def __call__(self, *words):
+        self.process.stdin.write(json.dumps(words).encode() + b"\n")
+        return await self.answer()
+
+    async def answer(self):
+        while line := await asyncio.wait_for(self.process.stdout.readline(), 30):
+            try:
+                return json.loads(line)
+            except ValueError:
+                continue  # a log line
+        raise EOFError((await self.process.stderr.read()).decode()[-3000:])
+
+
+@asynccontextmanager
+async def hosts():
+    names = ["ntw-host1", "ntw-host2"]
+    folders = [tempfile.mkdtemp(prefix="nacre-ovs-") for _ in names]
+    made = []
+    try:
+        for name in names:
+            await run(["ip", "netns", "add", name])
+            await run(["ip", "-n", name, "link", "set", "lo", "up"])
+        await run(["ip", "-n", names[0], "link", "add", "eth1", "type", "veth", "peer", "name", "eth1", "netns",
+                   names[1]])
+        for number, (name, folder) in enumerate(zip(names, folders, strict=True), 1):
+            await run(["ip", "-n", name, "link", "set", "eth1", "up", "mtu", "1600"])
+            await run(["ip", "netns", "exec", name, "ethtool", "-K", "eth1", "tx", "off"])
+            made.append(Host(await asyncio.create_subprocess_exec(
+                "nsenter", f"--net=/run/netns/{name}", sys.executable, str(Path(__file__).with_name("wiring_peer.py")),
+                str(number), folder, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE)))
+        for host in made:
+            assert await host.answer() == "ready"
+        yield made
+    finally:
+        for host in made:
+            host.process.stdin.close()
+            try:
+                await asyncio.wait_for(host.process.communicate(), 20)
+            except TimeoutError:
+                host.process.kill()
+        for name, folder in zip(names, folders, strict=True):
+            await run(["ip", "netns", "del", name], ok=(0, 1))
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+async def test_tunnels_dhcp_stays_local_and_a_dead_vswitchd_is_mended():
+    async with hosts() as (one, two):
+        assert await one("ping", "10.77.1.12")
+        listening = asyncio.create_task(two("heard", 3.0))
+        await asyncio.sleep(0.3)
+        assert await one("lease") == "10.77.1.11"  # from the DHCP port of its own host
+        dhcp = network().dhcp_mac.replace(":", "")
+        frames = [frame for frame in await listening if frame[12:24] != dhcp]
+        assert not [frame for frame in frames if frame[24:28] == "0800"], "DHCP of host 1 was heard on host 2"
+        assert (await one("curl", "/latest/meta-data/local-ipv4"))[1] == "10.77.1.11"
+        assert (await two("curl", "/latest/meta-data/local-ipv4"))[1] == "10.77.1.12"
+
+        assert await two("crash")
+        for _ in range(40):
+            if await one("ping", "10.77.1.12"):
+                break
+        else:
+            raise AssertionError("the flows did not come back")
+        assert await two("lease") == "10.77.1.12"

@@ -1,0 +1,87 @@
+"""One simulated host: runs inside a network namespace with an Open vSwitch of its own, and does what it is told, a JSON
+array a line on standard input: ["ping", address], ["tcp"...]. Started by test_wiring_hosts.py."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from wiring_lab import Lab, NetworkStub, allow, group, network, port
+
+from nacre.base.shell import run
+from nacre.network.contract import RemotePort
+
+SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
+
+
+async def start_ovs(rundir, number):
+    env = ["env", f"OVS_RUNDIR={rundir}", f"OVS_LOGDIR={rundir}", f"OVS_DBDIR={rundir}"]
+    await run(["ovsdb-tool", "create", f"{rundir}/conf.db", SCHEMA])
+    await run([*env, "ovsdb-server", f"{rundir}/conf.db", f"--remote=punix:{rundir}/db.sock", "--pidfile", "--detach",
+               "--log-file", "-vconsole:off"])
+    vsctl = ["ovs-vsctl", f"--db=unix:{rundir}/db.sock"]
+    await run([*vsctl, "--no-wait", "init"])
+    await start_vswitchd(rundir)
+    await run([*vsctl, "add-br", "br-phy", "--", "set", "bridge", "br-phy", "datapath_type=netdev", "--", "add-port",
+               "br-phy", "eth1"])
+    await run(["ip", "link", "set", "br-phy", "up", "mtu", "1600"])
+    await run(["ip", "addr", "add", f"172.31.77.{number}/24", "dev", "br-phy"])
+
+
+async def start_vswitchd(rundir):
+    await run(["env", f"OVS_RUNDIR={rundir}", f"OVS_LOGDIR={rundir}", "ovs-vswitchd", f"unix:{rundir}/db.sock",
+               "--pidfile", "--detach", "--log-file", "-vconsole:off"])
+
+
+def kill(rundir, name, number=signal.SIGTERM):
+    os.kill(int((rundir / f"{name}.pid").read_text()), number)
+
+
+async def obey(lab, guest, words):
+    match words:
+        case ["ping", address]:
+            return await guest.pings(address)
+        case ["lease"]:
+            return (await guest.lease())["ip"]
+        case ["curl", path]:
+            return await guest.curl(path)
+        case ["crash"]:  # vswitchd dies and comes back, with no flows
+            rundir = lab.bridge.settings.rundir
+            kill(rundir, "ovs-vswitchd", signal.SIGKILL)
+            await asyncio.sleep(0.3)
+            await start_vswitchd(rundir)
+            return True
+        case ["heard", seconds]:
+            return [frame.hex() for frame in await guest.heard(seconds)]
+
+
+async def main(number, folder):
+    other = 3 - number
+    net = network()
+    mine, theirs = port(10 + number, net), port(10 + other, net)
+    stub = NetworkStub([net], [mine], [group("open", allow())], tunnels=(f"172.31.77.{other}",), remotes=(RemotePort(
+        network_id=net.id, mac_address=theirs.mac_address, ip_addresses=(theirs.fixed_ips[0].ip_address,),
+        tunnel_ip=f"172.31.77.{other}"),))
+    rundir = Path(folder)
+    await start_ovs(rundir, number)
+    lab = Lab(stub, name=f"ntw-h{number}", host=f"host{number}", prefix=f"ntwh{number}-", links=f"nth{number}",
+              rundir=rundir, tunnel_ip=f"172.31.77.{number}")
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    try:
+        await lab.agent.start()
+        guest = await lab.guest(mine)
+        await lab.wire(guest)
+        print(json.dumps("ready"), flush=True)
+        while line := await reader.readline():
+            print(json.dumps(await obey(lab, guest, json.loads(line))), flush=True)
+    finally:
+        await lab.down()
+        for name in ("ovs-vswitchd", "ovsdb-server"):
+            kill(rundir, name)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1]), sys.argv[2]))
