@@ -133,6 +133,70 @@ class ServerQuery(msgspec.Struct, frozen=True, kw_only=True):
     marker: str | None = None
 
 
+class StoryOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """What a story works on. A build: all the servers of one request, and what only their build needs."""
+
+    context: Context
+    server_ids: tuple[str, ...]
+    spec: ServerSpec | None = None
+    action: str = ""  # of a power story
+
+
+class Story(msgspec.Struct, frozen=True, kw_only=True):
+    """A story with its lease. kind: build, delete, power."""
+
+    id: str
+    kind: str
+    order: StoryOrder
+    epoch: int
+
+
+class Action(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that was done to a server."""
+
+    action: str
+    request_id: str
+    project_id: str | None
+    user_id: str | None
+    started_at: datetime
+    updated_at: datetime | None = None
+    message: str | None = None
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One timed step of an action. result: Success or Error."""
+
+    name: str
+    started_at: datetime
+    finished_at: datetime | None = None
+    host: str | None = None
+    result: str | None = None
+    details: str | None = None
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """A host that may hold something of a server."""
+
+    server_id: str
+    epoch: int
+    host: str
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How a story ended for one server. message: the fault's words, for the user; details: for administrators."""
+
+    request_id: str
+    steps: tuple[Event, ...] = ()
+    power: str = ""
+    message: str | None = None
+    details: str = ""
+
+    @property
+    def action_message(self) -> str | None:
+        """What the action's record says of a failure."""
+        return "Error" if self.message else None
+
+
 class Servers(Protocol):
     """The verbs of servers that stories (build, delete, power) begin with."""
 

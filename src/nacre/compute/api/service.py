@@ -1,17 +1,37 @@
 """The compute API as one `Service`: every noun's routes, under /compute."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nacre.base.web import Service
+from nacre.base.clock import Clock
+from nacre.base.errors import NoValidHost
+from nacre.base.web import Route, Service
+from nacre.compute.aggregates import Aggregates
 from nacre.compute.api import versions
 from nacre.compute.api.faults import render
 from nacre.compute.api.flavors import FlavorRoutes
+from nacre.compute.api.hosts.aggregates import AggregateRoutes
+from nacre.compute.api.hosts.hypervisors import HypervisorRoutes
+from nacre.compute.api.hosts.services import ServiceRoutes
+from nacre.compute.api.hosts.zones import ZoneRoutes
 from nacre.compute.api.keypairs import KeyPairRoutes
 from nacre.compute.api.microversions import Microversions
+from nacre.compute.api.projects.groups import GroupRoutes
+from nacre.compute.api.projects.quotas import QuotaRoutes
+from nacre.compute.api.projects.usage import UsageRoutes
+from nacre.compute.api.servers.actions import ActionRoutes
+from nacre.compute.api.servers.desk import ServerDesk
+from nacre.compute.api.servers.details import InterfaceRoutes, MetadataRoutes, TagRoutes
+from nacre.compute.api.servers.history import HistoryRoutes
+from nacre.compute.api.servers.rest import RestRoutes
+from nacre.compute.api.servers.servers import HostFacts, ServerRoutes
 from nacre.compute.flavors import Flavors
 from nacre.compute.keypairs import KeyPairs
 from nacre.compute.quotas import Quotas
+from nacre.compute.server_groups import ServerGroups
 from nacre.identity.contract import Identity, Policy
+from nacre.network.contract import Network
+from nacre.scheduler.contract import Scheduler
 
 PREFIX = "/compute"
 
@@ -22,17 +42,64 @@ class Parts:
 
     policy: Policy
     identity: Identity
+    clock: Clock
+    desk: ServerDesk
+    network: Network
+    scheduler: Scheduler
     flavors: Flavors
     keypairs: KeyPairs
     quotas: Quotas
+    aggregates: Aggregates
+    groups: ServerGroups
 
 
 def service(parts: Parts) -> Service:
     """The service to put into `App`."""
-    routes = [
-        *versions.ROUTES,
-        *FlavorRoutes(parts.flavors, parts.policy, parts.identity).routes(),
-        *KeyPairRoutes(parts.keypairs, parts.quotas, parts.policy).routes(),
-    ]
-    return Service("compute", PREFIX, routes, render, Microversions(),
+    routes = [*versions.ROUTES, *_catalog(parts), *_servers(parts), *_hosts(parts)]
+    return Service("compute", PREFIX, routes, render, Microversions(), statuses={NoValidHost: 500},
                    request_id_headers=("x-openstack-request-id", "x-compute-request-id"))
+
+
+def _catalog(parts: Parts) -> list[Route]:
+    """What servers are made of, and how much of it a project may have."""
+    p = parts
+
+    async def used(project_id: str | None, user_id: str | None) -> Mapping[str, int]:
+        return {**await p.desk.used(project_id, user_id),
+                "server_groups": len(await p.groups.of_project(project_id or ""))}
+
+    return [
+        *FlavorRoutes(p.flavors, p.policy, p.identity).routes(),
+        *KeyPairRoutes(p.keypairs, p.quotas, p.policy).routes(),
+        *QuotaRoutes(p.quotas, used, p.policy, p.identity).routes(),
+        *GroupRoutes(p.groups, p.desk.members, p.quotas, p.policy).routes(),
+        *UsageRoutes(p.desk, p.policy, p.clock).routes(),
+    ]
+
+
+def _servers(parts: Parts) -> list[Route]:
+    desk, network, policy = parts.desk, parts.network, parts.policy
+    return [
+        *ServerRoutes(desk, network, HostFacts(parts.scheduler, parts.aggregates), policy).routes(),
+        *ActionRoutes(desk, policy).routes(),
+        *MetadataRoutes(desk, parts.quotas, policy).routes(),
+        *TagRoutes(desk, policy).routes(),
+        *InterfaceRoutes(desk, network, policy).routes(),
+        *HistoryRoutes(desk, policy).routes(),
+        *RestRoutes(desk, policy).routes(),
+    ]
+
+
+def _hosts(parts: Parts) -> list[Route]:
+    """What administrators see of the hosts."""
+    p = parts
+
+    async def names() -> set[str]:
+        return {host.report.host for host in await p.scheduler.hosts()}
+
+    return [
+        *AggregateRoutes(p.aggregates, names).routes(),
+        *ServiceRoutes(p.scheduler, p.aggregates, p.desk.on_hosts, p.clock).routes(),
+        *HypervisorRoutes(p.scheduler, p.desk.on_hosts).routes(),
+        *ZoneRoutes(p.scheduler, p.aggregates, p.desk.on_hosts).routes(),
+    ]

@@ -42,8 +42,9 @@ class ZoneRoutes:
     async def detail(self, request: Request) -> Any:
         """GET /os-availability-zone/detail: with the hosts, and the control services' own zone."""
         zones = self._zones(await self._scheduler.hosts(), await self._aggregates.zones())
-        found = [{"zoneName": name, "zoneState": {"available": any(_takes(h) for h in hosts)}, "hosts": {
-            host.report.host: {COMPUTE: _state(host)} for host in hosts}} for name, hosts in sorted(zones.items())]
+        found = [{"zoneName": name, "zoneState": {"available": any(_takes(h) for h in hosts)},
+                  "hosts": {host.report.host: {COMPUTE: _state(host)} for host in hosts}}
+                 for name, hosts in sorted(zones.items())]
         control = {binary: {"active": True, "available": True, "updated_at": None} for binary in CONTROL}
         return {"availabilityZoneInfo": [
             *found, {"zoneName": INTERNAL_ZONE, "zoneState": {"available": True}, "hosts": {"control": control}}]}
@@ -89,7 +90,7 @@ def _state(host: HostState) -> dict[str, Any]:
 
 def _rows(host: HostState) -> list[dict[str, Any]]:
     report = host.report
-    return [{"resource": {"host": host.report.host, "project": project, "cpu": cpu, "memory_mb": memory, "disk_gb": disk}}
+    return [{"resource": {"host": report.host, "project": project, "cpu": cpu, "memory_mb": memory, "disk_gb": disk}}
             for project, cpu, memory, disk in (
                 ("(total)", report.vcpus, report.memory_mb, report.disk_gb),
                 ("(used_now)", report.vcpus_used, report.memory_mb_used, int(report.disk_gb_used)))]

@@ -7,8 +7,8 @@ from nacre.base.errors import NotBuilt
 from nacre.base.web import Reply, Request, Route, Version
 from nacre.compute.api.microversions import known
 from nacre.compute.api.servers import schemas
+from nacre.compute.api.servers.desk import ServerDesk
 from nacre.compute.api.servers.finding import Finder
-from nacre.compute.api.servers.needs import ServerDesk
 from nacre.identity.contract import Policy
 
 _URL = "/v2.1/servers/{server_id}/action"
@@ -70,22 +70,21 @@ class ActionRoutes:
         server = await self._find(request, "os-console-output")
         length = str(request.body["os-getConsoleOutput"].get("length") or "")
         lines = None if length in ("", "-1") else int(length)
-        return {"output": await self._desk.console(request.context, server, lines)}
+        return {"output": await self._desk.console(server, lines)}
 
     async def lock(self, request: Request) -> Any:
         """Action lock: keeps all but administrators from changing the server."""
         server = await self._find(request, "os-lock-server:lock")
-        owner = "owner" if request.context.project_id == server.project_id else "admin"
         reason = None
         if known("server.lock.locked_reason", request.version):
             reason = (request.body["lock"] or {}).get("locked_reason")
-        await self._desk.change(server.id, {"locked": owner, "locked_reason": reason})
+        await self._desk.change(server.id, {"locked": True, "locked_reason": reason})
         return Reply(status=202)
 
     async def unlock(self, request: Request) -> Any:
-        """Action unlock. What an administrator of another project locked, only administrators unlock."""
+        """Action unlock."""
         server = await self._find(request, "os-lock-server:unlock")
-        await self._desk.change(server.id, {"locked": None, "locked_reason": None})
+        await self._desk.change(server.id, {"locked": False, "locked_reason": None})
         return Reply(status=202)
 
     def _power(self, name: str, verb: str, action: str) -> Callable[[Request], Awaitable[Any]]:

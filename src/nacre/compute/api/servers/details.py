@@ -7,8 +7,8 @@ from nacre.base.web import Reply, Request, Route
 from nacre.compute.api import types as t
 from nacre.compute.api.microversions import known
 from nacre.compute.api.servers import schemas
+from nacre.compute.api.servers.desk import ServerDesk
 from nacre.compute.api.servers.finding import Finder
-from nacre.compute.api.servers.needs import ServerDesk
 from nacre.compute.api.servers.views import plain_addresses
 from nacre.compute.api.validation import Schema
 from nacre.compute.contract import Server
@@ -90,7 +90,8 @@ class TagRoutes:
         """Every URL of tags."""
         many, one, since = _ONE + "/tags", _ONE + "/tags/{tag}", (2, 26)
         return [
-            Route("GET", many, self.index, since=since), Route("PUT", many, self.replace, body=schemas.TAGS, since=since),
+            Route("GET", many, self.index, since=since),
+            Route("PUT", many, self.replace, body=schemas.TAGS, since=since),
             Route("DELETE", many, self.clear, since=since), Route("GET", one, self.show, since=since),
             Route("PUT", one, self.put, since=since), Route("DELETE", one, self.delete, since=since),
         ]
@@ -103,12 +104,12 @@ class TagRoutes:
         """PUT .../tags: these and no others."""
         server = await self._find.unlocked(request, "os-server-tags:update_all")
         tags = tuple(dict.fromkeys(request.body["tags"]))
-        return {"tags": list((await self._desk.change(server.id, {"tags": tags})).tags)}
+        return {"tags": list((await self._desk.change(server.id, {"tags": list(tags)})).tags)}
 
     async def clear(self, request: Request) -> Any:
         """DELETE .../tags."""
         server = await self._find.unlocked(request, "os-server-tags:delete_all")
-        await self._desk.change(server.id, {"tags": ()})
+        await self._desk.change(server.id, {"tags": []})
         return Reply(status=204)
 
     async def show(self, request: Request) -> Any:
@@ -124,14 +125,14 @@ class TagRoutes:
             return Reply(status=204)
         if len(server.tags) >= MAX_TAGS:
             raise BadRequest(f"The number of tags exceeded the per-server limit {MAX_TAGS}", field="tag")
-        await self._desk.change(server.id, {"tags": (*server.tags, tag)})
+        await self._desk.change(server.id, {"tags": [*server.tags, tag]})
         return Reply(status=201, headers={"location": f"{request.base_url}{request.path}"})
 
     async def delete(self, request: Request) -> Any:
         """DELETE .../tags/{tag}."""
         server, tag = await self._find.unlocked(request, "os-server-tags:delete"), request.params["tag"]
         _has(server, tag)
-        await self._desk.change(server.id, {"tags": tuple(other for other in server.tags if other != tag)})
+        await self._desk.change(server.id, {"tags": [other for other in server.tags if other != tag]})
         return Reply(status=204)
 
 

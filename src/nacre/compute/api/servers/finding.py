@@ -4,7 +4,7 @@ from typing import Any
 
 from nacre.base.errors import Conflict, NotFound
 from nacre.base.web import Request
-from nacre.compute.api.servers.needs import ServerDesk
+from nacre.compute.api.servers.desk import ServerDesk
 from nacre.compute.contract import Server
 from nacre.compute.policies import rule
 from nacre.identity.contract import Policy

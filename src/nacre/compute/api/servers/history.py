@@ -8,11 +8,11 @@ from nacre.base.web import Request, Route
 from nacre.compute.api import types as t
 from nacre.compute.api.microversions import known
 from nacre.compute.api.paging import limit_and_marker, next_link
+from nacre.compute.api.servers.desk import ServerDesk
 from nacre.compute.api.servers.finding import Finder, target
-from nacre.compute.api.servers.needs import Action, Event, ServerDesk
 from nacre.compute.api.servers.views import host_id
 from nacre.compute.api.validation import Query, parse_time
-from nacre.compute.contract import Server
+from nacre.compute.contract import Action, Event, Server
 from nacre.compute.policies import rule
 from nacre.identity.contract import Policy
 
@@ -56,15 +56,17 @@ class HistoryRoutes:
     async def show(self, request: Request) -> Any:
         """GET .../os-instance-actions/{request}: with its events, for those who may see them."""
         server = await self._server(request, "os-instance-actions:show")
-        action = await self._desk.action(server.id, request.params["request_id"])
-        if action is None:
-            raise NotFound(f"Action {request.params['request_id']} not found")
+        ident = request.params["request_id"]
+        try:
+            action, steps = await self._desk.action(server.id, ident)
+        except NotFound:
+            raise NotFound(f"Action {ident} not found") from None
         found = _action(request, server, action)
         whole = self._policy.allows(request.context, rule("os-instance-actions:events"), target(server))
         if whole or known("action.events_for_all", request.version):
             details = known("action.details", request.version) and self._policy.allows(
                 request.context, rule("os-instance-actions:events:details"), target(server))
-            found["events"] = [_event(request, server, event, whole, details) for event in action.events]
+            found["events"] = [_event(request, server, event, whole, details) for event in steps]
         return {"instanceAction": found}
 
     async def _server(self, request: Request, verb: str) -> Server:
@@ -95,12 +97,12 @@ def _action(request: Request, server: Server, action: Action) -> dict[str, Any]:
 
 
 def _event(request: Request, server: Server, event: Event, whole: bool, details: bool) -> dict[str, Any]:
-    found: dict[str, Any] = {"event": event.event, "start_time": _stamp(event.started_at),
+    found: dict[str, Any] = {"event": event.name, "start_time": _stamp(event.started_at),
                              "finish_time": _stamp(event.finished_at), "result": event.result}
     if whole:
         found["traceback"] = event.details if event.result == "Error" else None
     if known("action.host", request.version):
-        found["hostId"] = host_id(event.host, server.project_id)
+        found["hostId"] = host_id(event.host or server.host, server.project_id)
         if whole:
             found["host"] = event.host
     if details:

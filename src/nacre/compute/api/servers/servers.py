@@ -10,9 +10,9 @@ from nacre.compute.api import types as t
 from nacre.compute.api.microversions import known
 from nacre.compute.api.paging import next_link
 from nacre.compute.api.servers import schemas
+from nacre.compute.api.servers.desk import ServerDesk
 from nacre.compute.api.servers.finding import Finder
 from nacre.compute.api.servers.lists import parse
-from nacre.compute.api.servers.needs import ServerDesk
 from nacre.compute.api.servers.parse import ADMIN_HINTS, HINT_NAMES, hints_of, spec_of
 from nacre.compute.api.servers.views import Lens, brief, detail, server_links
 from nacre.compute.contract import Server, ServerSpec
@@ -106,7 +106,8 @@ class ServerRoutes:
         if not servers:
             return []
         ports = await self._network.ports_of(tuple(server.id for server in servers))
-        lens = await self._lens(request, {group for facts in ports.values() for p in facts for group in p.security_groups})
+        lens = await self._lens(request, {group for facts in ports.values() for port in facts
+                                          for group in port.security_groups})
         found = [detail(server, ports.get(server.id, ()), lens) for server in servers]
         if not groups:
             for shown in found:

@@ -1,0 +1,221 @@
+"""Servers: what the API asks for is checked, written in one transaction with the story that will make it so, and only
+then said to be accepted."""
+
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import sqlalchemy as sa
+
+from nacre.base.clock import Clock
+from nacre.base.context import Context
+from nacre.base.db import Database
+from nacre.base.errors import BadRequest, Conflict, NotFound, QuotaExceeded
+from nacre.compute import history, planning
+from nacre.compute.contract import Server, ServerFlavor, ServerSpec, StoryOrder
+from nacre.compute.directory import server_of
+from nacre.compute.flavors import Flavor, Flavors
+from nacre.compute.keypairs import KeyPair, KeyPairs
+from nacre.compute.quotas import Quotas, limits_of
+from nacre.compute.records import get_row
+from nacre.compute.states import State, step
+from nacre.compute.stories import insert_story
+from nacre.compute.tables import server_tags, servers
+from nacre.image.contract import ImageFacts, Images
+from nacre.network.contract import Network, PortsOrder
+
+#: Tells the conductor that a story waits; only speed.
+Nudge = Callable[[str], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Suppliers:
+    """Whom a create asks before it accepts."""
+
+    flavors: Flavors
+    keypairs: KeyPairs
+    quotas: Quotas
+    images: Images
+    network: Network
+
+
+class Servers:
+    """The verbs of `contract.Servers`. Callers have checked policy."""
+
+    def __init__(self, db: Database, clock: Clock, ask: Suppliers, nudge: Nudge):
+        self._db, self._clock, self._ask, self._nudge = db, clock, ask, nudge
+
+    async def create(self, context: Context, specs: tuple[ServerSpec, ...]) -> tuple[Server, ...]:
+        """Servers of one request, all or none; committed, with a story each spec, when this answers.
+
+        Raises BadRequest, NotFound, Conflict, QuotaExceeded, each naming the field or limit.
+        """
+        plans = [await self._plan(context, spec) for spec in specs]
+        now = self._now()
+        reservation = "r-" + secrets.token_hex(4)
+
+        def unit(connection: sa.Connection) -> tuple[list[dict[str, Any]], list[str]]:
+            rows = [row for plan in plans for row in self._rows(context, plan, reservation, now)]
+            self._check_quota(connection, context, rows)
+            for row in rows:
+                key = connection.execute(sa.insert(servers).values(row)).inserted_primary_key
+                row["number"] = key[0] if key else 0
+            tags = [{"server_id": r["id"], "tag": t} for r in rows for t in r["tags"]]
+            if tags:
+                connection.execute(sa.insert(server_tags), tags)
+            history.begin(connection, context, [r["id"] for r in rows], "create", now)
+            stories, position = [], 0
+            for plan in plans:
+                mine = rows[position:position + plan.spec.max_count]
+                position += plan.spec.max_count
+                stories.append(insert_story(connection, "build", StoryOrder(
+                    context=context, server_ids=tuple(r["id"] for r in mine), spec=plan.spec), now))
+            return rows, stories
+
+        rows, stories = await self._db.run(unit)
+        for story in stories:
+            await self._nudge(story)
+        return tuple(server_of({**_EMPTY, **row}) for row in rows)
+
+    async def _plan(self, context: Context, spec: ServerSpec) -> "Plan":
+        """The spec with what it names looked up and checked against each other. Changes nothing."""
+        try:
+            flavor = await self._ask.flavors.get(context, spec.flavor_id)
+        except NotFound:
+            raise BadRequest(f"Flavor {spec.flavor_id} could not be found.", field="flavorRef") from None
+        image = await self._image(context, spec.image_id, "imageRef") if spec.image_id else None
+        if image is None:
+            raise BadRequest("Invalid image provided: a server boots from an image here.", field="imageRef")
+        for name in ("kernel_id", "ramdisk_id"):
+            if linked := getattr(spec, name) or image.properties.get(name, ""):
+                await self._image(context, linked, name)
+                spec = msgspec.structs.replace(spec, **{name: linked})
+        planning.check_image(image, flavor)
+        key = None
+        if spec.key_name:
+            try:
+                key = await self._ask.keypairs.get(context.user_id or "", spec.key_name)
+            except NotFound:
+                raise BadRequest("Invalid key_name provided.", field="key_name") from None
+        await self._check_network(context, spec)
+        return Plan(spec=spec, flavor=flavor, image=image, key=key)
+
+    async def _image(self, context: Context, image_id: str, field: str) -> ImageFacts:
+        try:
+            return await self._ask.images.find(context, image_id)
+        except NotFound:
+            raise BadRequest(f"Can not find requested image: {image_id}", field=field) from None
+
+    async def _check_network(self, context: Context, spec: ServerSpec) -> None:
+        order = PortsOrder(server_id="", context=context, requests=spec.networks, security_groups=spec.security_groups)
+        if spec.max_count > 1 and any(r.port_id or r.fixed_ip for r in spec.networks or ()):
+            raise BadRequest("A port or a fixed IP can be given for one server only.", field="networks")
+        try:
+            await self._ask.network.check(order, spec.max_count)
+        except NotFound as error:
+            raise BadRequest(error.message, field="networks", type=error.type) from None
+        except QuotaExceeded as error:
+            raise QuotaExceeded(f"Quota exceeded for ports: {error.message}") from None
+
+    def _rows(self, context: Context, plan: "Plan", reservation: str, now: datetime) -> list[dict[str, Any]]:
+        names = planning.names(plan.spec)
+        return [planning.row(context, plan, msgspec.structs.replace(
+            plan.spec, name=name, hostname=plan.spec.hostname or planning.hostname(name)),
+            {"id": str(uuid4()), "launch_index": n, "reservation_id": reservation, "created_at": now, "updated_at": now})
+            for n, name in enumerate(names)]
+
+    def _check_quota(self, connection: sa.Connection, context: Context, rows: list[dict[str, Any]]) -> None:
+        project = context.project_id or ""
+        limits = limits_of(connection, project, context.user_id or "", self._ask.quotas.defaults)
+        used = used_by(connection, project)
+        wanted = {"instances": len(rows), "cores": sum(r["vcpus"] for r in rows), "ram": sum(r["memory_mb"] for r in rows)}
+        over = [name for name in wanted if limits[name] >= 0 and used[name] + wanted[name] > limits[name]]
+        if over:
+            def said(numbers: Mapping[str, int]) -> str:
+                return ", ".join(str(numbers[n]) for n in over)
+            raise QuotaExceeded(f"Quota exceeded for {', '.join(over)}: Requested {said(wanted)}, but already used "
+                                f"{said(used)} of {said(limits)} {', '.join(over)}")
+        for row in rows:
+            if 0 <= limits["metadata_items"] < len(row["metadata"]):
+                raise QuotaExceeded(f"Maximum number of metadata items exceeds {limits['metadata_items']}")
+
+    async def delete(self, context: Context, server: Server) -> None:
+        """Accept a delete; the story does it. Harmless where one is under way."""
+        await self._begin(context, server, "delete", "delete", "delete")
+
+    async def power(self, context: Context, server: Server, action: str) -> None:
+        """action: start, stop, reboot-soft, reboot-hard. Raises Conflict in a state that forbids it."""
+        await self._begin(context, server, action, "power", action.partition("-")[0])
+
+    async def _begin(self, context: Context, server: Server, event: str, kind: str, action: str) -> None:
+        """Compare-and-set to the event's state, with the action's start and the story, in one transaction."""
+        now = self._now()
+
+        def unit(connection: sa.Connection) -> str | None:
+            row = get_row(connection, server.id)
+            if row["task_state"] == "deleting" and event == "delete":
+                return None
+            move(connection, row, event, now)
+            history.begin(connection, context, [server.id], action, now)
+            return insert_story(connection, kind, StoryOrder(
+                context=context, server_ids=(server.id,), action=event), now)
+
+        if story := await self._db.run(unit):
+            await self._nudge(story)
+
+    def _now(self) -> datetime:
+        return self._clock.now().replace(tzinfo=None)
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """A spec with what it names."""
+
+    spec: ServerSpec
+    flavor: Flavor
+    image: ImageFacts
+    key: KeyPair | None
+
+    @property
+    def size(self) -> ServerFlavor:
+        """The flavor as the server keeps it."""
+        f = self.flavor
+        return ServerFlavor(id=f.id, name=f.name, memory_mb=f.memory_mb, vcpus=f.vcpus, root_gb=f.root_gb,
+                            ephemeral_gb=f.ephemeral_gb, swap_mb=f.swap_mb, extra_specs=dict(f.extra_specs))
+
+
+#: What a new row's columns that nobody set hold.
+_EMPTY: dict[str, Any] = {c.name: None for c in servers.columns} | {
+    "power_state": "", "host": "", "epoch": 0, "deleted": False, "locked": False, "number": 0,
+    "root_device_name": "/dev/vda"}
+
+
+def used_by(connection: sa.Connection, project_id: str, user_id: str | None = None) -> dict[str, int]:
+    """What a project's servers take, for use inside another unit of work."""
+    c = servers.c
+    query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(c.vcpus), 0),
+                      sa.func.coalesce(sa.func.sum(c.memory_mb), 0)).where(
+        c.project_id == project_id, c.deleted.is_(False))
+    if user_id:
+        query = query.where(c.user_id == user_id)
+    count, cores, ram = connection.execute(query).one()
+    return {"instances": int(count), "cores": int(cores), "ram": int(ram)}
+
+
+def move(connection: sa.Connection, row: Mapping[str, Any], event: str, now: datetime, **changes: Any) -> State:
+    """The one way a server's state changes: by the table, compare-and-set. Raises Conflict (FLOW B4)."""
+    before: State = (row["vm_state"], row["task_state"])
+    after = step(before, event, row["id"])
+    c = servers.c
+    same_task = c.task_state.is_(None) if before[1] is None else c.task_state == before[1]
+    done = connection.execute(sa.update(servers).where(
+        c.id == row["id"], c.vm_state == before[0], same_task, c.epoch == row["epoch"]).values(
+        vm_state=after[0], task_state=after[1], updated_at=now, **changes))
+    if not done.rowcount:
+        raise Conflict(f"Instance {row['id']} changed at the same moment. Try again.")
+    return after
+
+
