@@ -6,7 +6,9 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from nacre.base.context import Context
-from nacre.compute.contract import Event
+from nacre.base.db import Database
+from nacre.base.errors import NotFound
+from nacre.compute.contract import Action, Event
 from nacre.compute.tables import actions, events
 
 
@@ -31,3 +33,34 @@ def add(connection: sa.Connection, server_id: str, request_id: str, steps: Itera
     if rows:
         connection.execute(sa.insert(events), rows)
 
+
+
+class History:
+    """Reading it back."""
+
+    def __init__(self, db: Database):
+        self._db = db
+
+    async def actions(self, server_id: str) -> tuple[Action, ...]:
+        """The actions on a server, newest first."""
+        rows = await self._db.read(lambda c: c.execute(sa.select(actions).where(
+            actions.c.server_id == server_id).order_by(actions.c.id.desc())).mappings().all())
+        return tuple(_action(row) for row in rows)
+
+    async def action(self, server_id: str, request_id: str) -> tuple[Action, tuple[Event, ...]]:
+        """One action with its steps in the order they began. Raises NotFound."""
+        def unit(connection: sa.Connection) -> tuple[Action, tuple[Event, ...]]:
+            row = connection.execute(sa.select(actions).where(
+                actions.c.server_id == server_id, actions.c.request_id == request_id)).mappings().first()
+            if row is None:
+                raise NotFound(f"Action for request_id {request_id} on instance {server_id} not found")
+            steps = connection.execute(sa.select(events).where(
+                events.c.server_id == server_id, events.c.request_id == request_id).order_by(
+                events.c.started_at, events.c.id)).mappings()
+            return _action(row), tuple(Event(**{n: s[n] for n in Event.__struct_fields__}) for s in steps)
+
+        return await self._db.read(unit)
+
+
+def _action(row: sa.RowMapping) -> Action:
+    return Action(**{name: row[name] for name in Action.__struct_fields__})

@@ -47,7 +47,7 @@ def check_image(image: ImageFacts, flavor: Flavor) -> None:
 def row(context: Context, plan: Any, spec: ServerSpec, fixed: dict[str, Any]) -> dict[str, Any]:
     """A new server's row. spec: with this server's own name and hostname; fixed: id, index, reservation, times."""
     image: ImageFacts = plan.image
-    zone, _, host = (spec.availability_zone or "").partition(":")
+    zone = (spec.availability_zone or "").partition(":")[0]
     return {
         **fixed, "name": spec.name, "project_id": context.project_id, "user_id": context.user_id,
         "vm_state": "building", "task_state": "scheduling", "power_state": "", "host": "", "epoch": 0,

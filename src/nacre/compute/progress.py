@@ -1,5 +1,5 @@
-"""How stories move servers on: the conductor's half of compute. Each verb is one transaction and a compare-and-set on the
-server's epoch, so that a runner which was fenced changes nothing."""
+"""How stories move servers on: the conductor's half of compute. Each verb is one transaction and a compare-and-set on
+the server's epoch, so that a runner which was fenced changes nothing."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -12,8 +12,7 @@ from nacre.base.db import Database
 from nacre.base.errors import Conflict, NotFound
 from nacre.compute import history
 from nacre.compute.contract import Attempt, Event, Outcome, Server
-from nacre.compute.directory import server_of
-from nacre.compute.records import fault_of, find_row, get_row
+from nacre.compute.records import fault_of, find_row, get_row, server_of
 from nacre.compute.servers import move
 from nacre.compute.tables import attempts, server_tags, servers
 from nacre.node.contract import GuestFacts

@@ -1,29 +1,150 @@
-"""A server's row: looked up by id, and the fault it may hold."""
+"""Servers in the database: rows to structs, and the queries of lists."""
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+import msgspec
+import re2
 import sqlalchemy as sa
 
-from nacre.base.errors import NotFound
-from nacre.compute.tables import servers
+from nacre.base.errors import BadRequest, NotFound
+from nacre.compute.contract import Fault, Server, ServerFlavor, ServerQuery
+from nacre.compute.tables import server_tags, servers
+
+_PLAIN = tuple(name for name in Server.__struct_fields__ if name in servers.c and name not in (
+    "flavor", "fault", "tags", "trusted_certs"))
+#: Columns that hold text or a number: what may be sorted and filtered by.
+_ORDERED = {c.name for c in servers.columns if not isinstance(c.type, sa.JSON)}
 
 
-def get_row(connection: sa.Connection, server_id: str) -> dict[str, Any]:
-    """The row of a server that is not deleted. Raises NotFound."""
-    row = find_row(connection, server_id)
+def domain_name(number: int) -> str:
+    """`instance-0000002a`: the name hypervisors and operators know a server by."""
+    return f"instance-{number:08x}"
+
+
+def server_of(row: Mapping[str, Any]) -> Server:
+    """The struct of a row."""
+    return Server(
+        **{name: row[name] for name in _PLAIN}, flavor=ServerFlavor(**row["flavor"]),
+        fault=msgspec.convert(row["fault"], Fault) if row["fault"] else None, tags=tuple(row["tags"]),
+        trusted_certs=tuple(row["trusted_certs"]), domain_name=domain_name(row["number"]))
+
+
+def find_row(connection: sa.Connection, server_id: str, *, deleted: bool = False) -> dict[str, Any] | None:
+    """A server's row, if there is one. deleted: also of one that is gone."""
+    query = sa.select(servers).where(servers.c.id == server_id)
+    if not deleted:
+        query = query.where(servers.c.deleted.is_(False))
+    row = connection.execute(query).mappings().first()
+    return dict(row) if row else None
+
+
+def get_row(connection: sa.Connection, server_id: str, *, deleted: bool = False) -> dict[str, Any]:
+    """As `find_row`. Raises NotFound."""
+    row = find_row(connection, server_id, deleted=deleted)
     if row is None:
         raise NotFound(f"Instance {server_id} could not be found.")
     return row
 
 
-def find_row(connection: sa.Connection, server_id: str) -> dict[str, Any] | None:
-    """As `get_row`; None where there is none."""
-    row = connection.execute(sa.select(servers).where(
-        servers.c.id == server_id, servers.c.deleted.is_(False))).mappings().first()
-    return dict(row) if row else None
-
-
 def fault_of(code: int, message: str, now: datetime, details: str = "") -> dict[str, Any]:
     """A fault as its row holds it."""
     return {"code": code, "message": message[:255], "created_at": now.isoformat(), "details": details}
+
+
+def search(connection: sa.Connection, query: ServerQuery) -> list[Server]:
+    """The servers of a query, in its order. Raises BadRequest for a marker that is not there or a bad pattern.
+
+    Patterns are matched here, by re2 (linear time, the same on every database), on the rows that pass the rest.
+    """
+    order = [(name, down) for name, down in query.sort if name in _ORDERED]
+    order.append(("number", order[-1][1] if order else True))
+    statement = sa.select(servers).where(*_conditions(query)).order_by(
+        *(servers.c[n].desc().nulls_last() if down else servers.c[n].asc().nulls_first() for n, down in order))
+    if query.marker:
+        statement = statement.where(_after(connection, query, order))
+    patterns = [(name, _compiled(name, text)) for name, text in query.patterns]
+    if not patterns:
+        statement = statement.limit(query.limit)
+    found: list[Server] = []
+    for row in connection.execute(statement).mappings():
+        if all(pattern.search(row[name] or "") for name, pattern in patterns):
+            found.append(server_of(row))  # type: ignore[arg-type]
+            if len(found) >= query.limit:
+                break
+    return found[:query.limit]
+
+
+def _compiled(name: str, pattern: str) -> Any:
+    try:
+        return re2.compile(pattern)
+    except re2.error as error:
+        raise BadRequest(f"Invalid filter {name}: not a regular expression ({error}).", field=name) from None
+
+
+def _conditions(query: ServerQuery) -> Iterable[sa.ColumnElement[bool]]:
+    c = servers.c
+    if query.deleted is not None:
+        yield c.deleted.is_(query.deleted)
+    for name, value in query.fields:
+        if name in _ORDERED:
+            yield c[name] == _typed(name, value)
+    for name, values in (("vm_state", query.vm_states), ("task_state", query.task_states),
+                         ("power_state", query.power_states)):
+        if values:
+            yield c[name].in_(values)
+    changed = sa.func.coalesce(c.updated_at, c.created_at)
+    if query.changes_since:
+        yield changed >= query.changes_since
+    if query.changes_before:
+        yield changed <= query.changes_before
+    for name, moment in query.times:
+        yield c[name] == moment
+    for name, flag in (("locked", query.locked), ("config_drive", query.config_drive)):
+        if flag is not None:
+            yield c[name].is_(flag)
+    yield from _tag_conditions(query)
+
+
+def _tag_conditions(query: ServerQuery) -> Iterable[sa.ColumnElement[bool]]:
+    def has(*tags: str) -> sa.ColumnElement[bool]:
+        return servers.c.id.in_(sa.select(server_tags.c.server_id).where(server_tags.c.tag.in_(tags)))
+
+    yield from (has(tag) for tag in query.tags)
+    if query.tags_any:
+        yield has(*query.tags_any)
+    if query.not_tags:
+        yield ~sa.and_(*(has(tag) for tag in query.not_tags))
+    if query.not_tags_any:
+        yield ~has(*query.not_tags_any)
+
+
+def _typed(name: str, value: str) -> Any:
+    """A filter's text as its column's type. A number that is none matches nothing."""
+    kind = servers.c[name].type
+    if isinstance(kind, sa.Boolean):
+        return value.lower() in ("1", "true", "yes")
+    if isinstance(kind, sa.Integer):
+        return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else -1
+    return value
+
+
+def _after(connection: sa.Connection, query: ServerQuery, order: list[tuple[str, bool]]) -> sa.ColumnElement[bool]:
+    """Rows that come after the marker in this order (NULL is the smallest)."""
+    marker = find_row(connection, query.marker or "", deleted=True)
+    if marker is None or any(marker[n] != v for n, v in query.fields if n == "project_id"):
+        raise BadRequest(f"marker [{query.marker}] not found", field="marker")
+    alternatives: list[Any] = []
+    same: list[Any] = []
+    for name, down in order:
+        column, value = servers.c[name], marker[name]
+        if value is None:
+            later: Any = sa.false() if down else column.is_not(None)
+            equal: Any = column.is_(None)
+        else:
+            later = sa.or_(column < value, column.is_(None)) if down else column > value
+            equal = column == value
+        alternatives.append(sa.and_(*same, later))
+        same.append(equal)
+    return sa.or_(*alternatives)

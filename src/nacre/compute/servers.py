@@ -2,7 +2,7 @@
 then said to be accepted."""
 
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,13 +15,12 @@ from nacre.base.clock import Clock
 from nacre.base.context import Context
 from nacre.base.db import Database
 from nacre.base.errors import BadRequest, Conflict, NotFound, QuotaExceeded
-from nacre.compute import history, planning
-from nacre.compute.contract import Server, ServerFlavor, ServerSpec, StoryOrder
-from nacre.compute.directory import server_of
+from nacre.compute import history, planning, records
+from nacre.compute.contract import Server, ServerFlavor, ServerQuery, ServerSpec, StoryOrder
 from nacre.compute.flavors import Flavor, Flavors
 from nacre.compute.keypairs import KeyPair, KeyPairs
 from nacre.compute.quotas import Quotas, limits_of
-from nacre.compute.records import get_row
+from nacre.compute.records import get_row, server_of
 from nacre.compute.states import State, step
 from nacre.compute.stories import insert_story
 from nacre.compute.tables import server_tags, servers
@@ -48,6 +47,29 @@ class Servers:
 
     def __init__(self, db: Database, clock: Clock, ask: Suppliers, nudge: Nudge):
         self._db, self._clock, self._ask, self._nudge = db, clock, ask, nudge
+
+    async def get(self, server_id: str, *, deleted: bool = False) -> Server:
+        """One server. deleted: also one that is gone. Raises NotFound."""
+        return server_of(await self._db.read(lambda c: get_row(c, server_id, deleted=deleted)))
+
+    async def search(self, query: ServerQuery) -> list[Server]:
+        """The servers of a query. Raises BadRequest."""
+        return await self._db.read(lambda c: records.search(c, query))
+
+    async def used(self, project_id: str, user_id: str | None = None) -> dict[str, int]:
+        """What a project's servers take: instances, cores, ram (MB)."""
+        return await self._db.read(lambda c: used_by(c, project_id, user_id))
+
+    async def on_hosts(self, hosts: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
+        """host -> its servers as (id, domain name)."""
+        wanted = list(hosts)
+        rows = await self._db.read(lambda c: c.execute(sa.select(
+            servers.c.host, servers.c.id, servers.c.number).where(
+            servers.c.deleted.is_(False), servers.c.host.in_(wanted)).order_by(servers.c.number)).all())
+        found: dict[str, list[tuple[str, str]]] = {}
+        for host, server_id, number in rows:
+            found.setdefault(host, []).append((server_id, records.domain_name(number)))
+        return found
 
     async def create(self, context: Context, specs: tuple[ServerSpec, ...]) -> tuple[Server, ...]:
         """Servers of one request, all or none; committed, with a story each spec, when this answers.
@@ -132,7 +154,8 @@ class Servers:
         project = context.project_id or ""
         limits = limits_of(connection, project, context.user_id or "", self._ask.quotas.defaults)
         used = used_by(connection, project)
-        wanted = {"instances": len(rows), "cores": sum(r["vcpus"] for r in rows), "ram": sum(r["memory_mb"] for r in rows)}
+        wanted = {"instances": len(rows), "cores": sum(r["vcpus"] for r in rows),
+                  "ram": sum(r["memory_mb"] for r in rows)}
         over = [name for name in wanted if limits[name] >= 0 and used[name] + wanted[name] > limits[name]]
         if over:
             def said(numbers: Mapping[str, int]) -> str:
@@ -166,6 +189,24 @@ class Servers:
 
         if story := await self._db.run(unit):
             await self._nudge(story)
+
+    async def update(self, server_id: str, **changes: Any) -> Server:
+        """Change plain fields (name, description, hostname, metadata, tags, addresses, lock). Raises NotFound."""
+        now = self._now()
+        if "tags" in changes:
+            changes["tags"] = list(changes["tags"])
+
+        def unit(connection: sa.Connection) -> Server:
+            get_row(connection, server_id)
+            connection.execute(sa.update(servers).where(servers.c.id == server_id).values(**changes, updated_at=now))
+            if "tags" in changes:
+                connection.execute(sa.delete(server_tags).where(server_tags.c.server_id == server_id))
+                if changes["tags"]:
+                    connection.execute(sa.insert(server_tags), [
+                        {"server_id": server_id, "tag": t} for t in changes["tags"]])
+            return server_of(get_row(connection, server_id))
+
+        return await self._db.run(unit)
 
     def _now(self) -> datetime:
         return self._clock.now().replace(tzinfo=None)

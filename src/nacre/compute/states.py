@@ -54,9 +54,9 @@ def diagram() -> str:
 
     lines = [f"    {name(before)} --> {name(after)}: {event}" for event, moves in TABLE.items()
              for before, after in moves.items()]
-    return "\n".join(["# A server's states", "", "Generated from `compute/states.py`; a test compares.", "", "```mermaid",
-                      "stateDiagram-v2", "    [*] --> building_scheduling: create", *lines, "    deleted --> [*]", "```",
-                      ""])
+    return "\n".join([
+        "# A server's states", "", "Generated from `compute/states.py`; a test compares.", "", "```mermaid",
+        "stateDiagram-v2", "    [*] --> building_scheduling: create", *lines, "    deleted --> [*]", "```", ""])
 
 
 if __name__ == "__main__":

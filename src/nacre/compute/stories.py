@@ -82,5 +82,6 @@ class Stories:
         """The stories that nobody runs, oldest first."""
         now, c = self._clock.now().replace(tzinfo=None), stories.c
         rows = await self._db.read(lambda connection: connection.execute(
-            sa.select(c.id).where(sa.or_(c.owner.is_(None), c.lease_until < now)).order_by(c.created_at)).scalars().all())
+            sa.select(c.id).where(sa.or_(c.owner.is_(None), c.lease_until < now)).order_by(c.created_at)
+        ).scalars().all())
         return tuple(rows)
