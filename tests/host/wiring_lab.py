@@ -27,8 +27,9 @@ from nacre.node.dhcp_config import DhcpSettings
 from nacre.node.metadata import Metadata
 from nacre.node.netns import Namespaces, inside
 from nacre.node.ovs.agent import AgentSettings, OvsAgent
-from nacre.node.ovs.bridge import Bridge, BridgeSettings
+from nacre.node.ovs.bridge import Bridge
 from nacre.node.ovs.local import LocalNetworks
+from nacre.node.ovs.ovsdb import BridgeSettings
 
 RUNDIR = Path("/run/openvswitch")
 FORTY_TWO = "0a0a0a0a-0000-4000-8000-00000000000"
@@ -201,8 +202,8 @@ class Lab:
         self.metadata = Metadata(self._facts)
         self.places = LocalNetworks(Namespaces(prefix, links), Dhcp(DhcpSettings(directory=self.home / "dhcp")),
                                     self.metadata)
-        self.agent = OvsAgent(host, stub, self.bridge, self.places,
-                              AgentSettings(plug_timeout=3, look=0.3, glance=0.05))
+        self.agent = OvsAgent(AgentSettings(host=host, plug_timeout=3, look=0.3, glance=0.05), stub, self.bridge,
+                              self.places)
         self.guests = []
 
     async def _facts(self, server_id):

@@ -6,7 +6,8 @@ are taken together in the next round: one question to the network service, one l
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 import structlog
@@ -14,9 +15,14 @@ import structlog
 from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import BuildFailed, NacreError
 from nacre.network.contract import AgentReport, Network, NetworkFacts, PortFacts
-from nacre.node.ovs.bridge import Bridge, patch_names, tunnel_name
+from nacre.node.dhcp import Dhcp
+from nacre.node.dhcp_config import DhcpSettings
+from nacre.node.metadata import Facts, Metadata
+from nacre.node.netns import Namespaces
+from nacre.node.ovs.bridge import Bridge
 from nacre.node.ovs.flows import Flow, Local
 from nacre.node.ovs.local import LocalNetworks
+from nacre.node.ovs.ovsdb import BridgeSettings, patch_names, tunnel_name
 from nacre.node.ovs.plan import Desired, changes, local_networks, numbered
 from nacre.node.ovs.seal import Seal
 from nacre.node.ovs.service import ensure_services
@@ -26,9 +32,10 @@ log = structlog.get_logger()
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds: patience for an interface to appear; between looks for interfaces that came or went (from memory, so
+    """host: the name the network service knows us by. Seconds: patience for an interface to appear; between looks for interfaces that came or went (from memory, so
     often), for lost flows (a program's run, so less often), and between whole answers asked for."""
 
+    host: str
     plug_timeout: float = 20.0
     glance: float = 0.25
     look: float = 2.0
@@ -38,11 +45,11 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
 class OvsAgent:
     """Wires this host's ports. One per integration bridge."""
 
-    def __init__(self, host: str, network: Network, bridge: Bridge, places: LocalNetworks,
-                 settings: AgentSettings | None = None, clock: Clock | None = None):
-        self.host, self.network, self.bridge, self.places = host, network, bridge, places
+    def __init__(self, settings: AgentSettings, network: Network, bridge: Bridge, places: LocalNetworks,
+                 clock: Clock | None = None):
+        self.host, self.network, self.bridge, self.places = settings.host, network, bridge, places
         self.seal = Seal(bridge.name)
-        self.settings, self.clock = settings or AgentSettings(), clock or RealClock()
+        self.settings, self.clock = settings, clock or RealClock()
         self.desired = Desired()
         self._applied: Sequence[Flow] | None = None  # None: the bridge's table is not known
         self._numbers: dict[str, int] = {}
@@ -233,3 +240,25 @@ class OvsAgent:
         if applied is not None and await self.bridge.flow_count() != len(applied) and self._applied is applied:
             self._applied = None
             self._wake.set()
+
+
+class OvsHost(msgspec.Struct, frozen=True, kw_only=True):
+    """One host's settings. folder: for DHCP's files; the rest as in `BridgeSettings`."""
+
+    host: str
+    folder: Path
+    tunnel_ip: str | None = None
+    bridge_mappings: Mapping[str, str] = {}
+    bridge: str = "br-int"
+    datapath: str = "auto"
+    rundir: Path = Path("/run/openvswitch")
+
+
+def ovs_wiring(own: OvsHost, network: Network, facts: Facts, clock: Clock | None = None) -> OvsAgent:
+    """The agent of a host with all its parts. facts: a server's id -> its GuestFacts (the conductor's
+    `guest_facts` for this host)."""
+    bridge = Bridge(BridgeSettings(name=own.bridge, rundir=own.rundir, tunnel_ip=own.tunnel_ip,
+                                   mappings=own.bridge_mappings, datapath=own.datapath))
+    places = LocalNetworks(Namespaces(), Dhcp(DhcpSettings(directory=own.folder / "dhcp")),
+                           Metadata(facts, clock=clock))
+    return OvsAgent(AgentSettings(host=own.host), network, bridge, places, clock)
