@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from oslo_config import cfg
 from oslo_policy import policy as oslo
@@ -11,9 +12,21 @@ from oslo_policy import policy as oslo
 from nacre.base.clock import VirtualClock
 from nacre.base.context import Context
 from nacre.base.db import Database
-from nacre.base.errors import Forbidden, Unauthenticated
+from nacre.base.errors import Forbidden, NotFound, Unauthenticated
 from nacre.base.web import App
+from nacre.compute.aggregates import Aggregates
+from nacre.compute.api.servers.desk import ServerDesk
+from nacre.compute.api.service import Parts, service
+from nacre.compute.flavors import Flavors
+from nacre.compute.history import History
+from nacre.compute.keypairs import KeyPairs
 from nacre.compute.policies import POLICIES
+from nacre.compute.quotas import Quotas
+from nacre.compute.server_groups import ServerGroups
+from nacre.compute.servers import Servers, Suppliers
+from nacre.image.contract import ImageFacts
+from nacre.network.contract import PortFacts
+from nacre.scheduler.contract import HostReport, HostState
 
 
 def who(name: str, project: str, *roles: str) -> Context:
@@ -92,6 +105,78 @@ class Client:
         return await self.call("DELETE", path, **rest)
 
 
+class FakeNetwork:
+    """Ports as a test puts them; every order is fine."""
+
+    def __init__(self):
+        self.ports: dict[str, tuple[PortFacts, ...]] = {}
+        self.refuses: Exception | None = None
+
+    async def check(self, order: Any, count: int) -> None:
+        if self.refuses:
+            raise self.refuses
+
+    async def ports_of(self, server_ids: tuple[str, ...]) -> dict[str, tuple[PortFacts, ...]]:
+        return {s: self.ports.get(s, ()) for s in server_ids}
+
+    async def group_names(self, group_ids: tuple[str, ...]) -> dict[str, str]:
+        return {g: f"name-of-{g}" for g in group_ids}
+
+
+class FakeImages:
+    """One image for all, and nothing else."""
+
+    async def find(self, context: Context, image_id: str) -> ImageFacts:
+        if image_id != IMAGE:
+            raise NotFound(f"Image {image_id} could not be found.")
+        return ImageFacts(id=IMAGE, name="cirros", owner=None, status="active", disk_format="qcow2",
+                          container_format="bare", size=1000, virtual_size=1000, checksum=None, os_hash_algo=None,
+                          os_hash_value=None, properties={"hw_disk_bus": "virtio"})
+
+
+class FakeNodes:
+    """Every host is this one."""
+
+    def __call__(self, host: str) -> "FakeNodes":
+        return self
+
+    async def console(self, server_id: str, lines: int | None) -> str:
+        return "\n".join([f"line {n}" for n in range(20)][-(lines or 20):])
+
+
+class FakeHosts:
+    """The scheduler's side of hosts."""
+
+    def __init__(self, *names: str):
+        self._hosts = {name: HostState(id=n, uuid=f"00000000-0000-4000-9000-{n:012d}", up=True, report=HostReport(
+            host=name, hypervisor_type="QEMU", hypervisor_version=8000000, vcpus=8, memory_mb=16384, disk_gb=100,
+            vcpus_used=2, memory_mb_used=1024, disk_gb_used=10.5, running=1)) for n, name in enumerate(names, 1)}
+
+    async def hosts(self) -> tuple[HostState, ...]:
+        return tuple(self._hosts.values())
+
+    async def set_service(self, host: str, *, disabled: bool | None = None, reason: str | None = None,
+                          forced_down: bool | None = None) -> HostState:
+        if host not in self._hosts:
+            raise NotFound(f"Compute host {host} could not be found.")
+        old = self._hosts[host]
+        self._hosts[host] = msgspec.structs.replace(
+            old, disabled=old.disabled if disabled is None else disabled,
+            disabled_reason=reason if disabled else (None if disabled is False else old.disabled_reason),
+            forced_down=old.forced_down if forced_down is None else forced_down)
+        return self._hosts[host]
+
+    async def forget(self, host: str) -> None:
+        del self._hosts[host]
+
+
+async def nudge(story_id: str) -> None:
+    """Nobody runs stories here."""
+
+
+IMAGE = "11111111-2222-4333-8444-555555555555"
+
+
 @pytest.fixture
 def clock() -> VirtualClock:
     return VirtualClock()
@@ -112,13 +197,16 @@ def policy() -> Rules:
 
 @pytest.fixture
 async def client(db, clock, policy):
-    from nacre.compute.api.service import Parts, service
-    from nacre.compute.flavors import Flavors
-    from nacre.compute.keypairs import KeyPairs
-    from nacre.compute.quotas import Quotas
-    people = People()
-    made = service(Parts(policy=policy, identity=people, flavors=Flavors(db, clock), keypairs=KeyPairs(db, clock),
-                         quotas=Quotas(db)))
+    people, network, nodes = People(), FakeNetwork(), FakeNodes()
+    flavors, keypairs, quotas = Flavors(db, clock), KeyPairs(db, clock), Quotas(db)
+    scheduler = FakeHosts("host-1", "host-2")
+    servers = Servers(db, clock, Suppliers(flavors=flavors, keypairs=keypairs, quotas=quotas, images=FakeImages(),
+                                           network=network), nudge)
+    made = service(Parts(
+        policy=policy, identity=people, clock=clock, desk=ServerDesk(db, servers, History(db), nodes),
+        network=network, scheduler=scheduler, flavors=flavors, keypairs=keypairs, quotas=quotas,
+        aggregates=Aggregates(db, clock), groups=ServerGroups(db, clock)))
     client = Client(App([made], people.authenticate, policy.check))
+    client.db, client.network, client.scheduler, client.clock = db, network, scheduler, clock
     yield client
     await client.http.aclose()

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nacre.base.clock import Clock
-from nacre.base.errors import NoValidHost
 from nacre.base.web import Route, Service
 from nacre.compute.aggregates import Aggregates
 from nacre.compute.api import versions
@@ -56,7 +55,7 @@ class Parts:
 def service(parts: Parts) -> Service:
     """The service to put into `App`."""
     routes = [*versions.ROUTES, *_catalog(parts), *_servers(parts), *_hosts(parts)]
-    return Service("compute", PREFIX, routes, render, Microversions(), statuses={NoValidHost: 500},
+    return Service("compute", PREFIX, routes, render, Microversions(),
                    request_id_headers=("x-openstack-request-id", "x-compute-request-id"))
 
 

@@ -90,7 +90,7 @@ def _state(host: HostState) -> dict[str, Any]:
 
 def _rows(host: HostState) -> list[dict[str, Any]]:
     report = host.report
-    return [{"resource": {"host": report.host, "project": project, "cpu": cpu, "memory_mb": memory, "disk_gb": disk}}
-            for project, cpu, memory, disk in (
+    return [{"resource": {"host": report.host, "project": whose, "cpu": cpu, "memory_mb": memory, "disk_gb": disk}}
+            for whose, cpu, memory, disk in (
                 ("(total)", report.vcpus, report.memory_mb, report.disk_gb),
                 ("(used_now)", report.vcpus_used, report.memory_mb_used, int(report.disk_gb_used)))]

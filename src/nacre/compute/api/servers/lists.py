@@ -161,13 +161,13 @@ def _sort(request: Request) -> tuple[tuple[str, bool], ...]:
     """(field, descending) pairs; the newest first where nothing is asked for."""
     keys = [v for k, v in request.query if k == "sort_key"]
     ways: Sequence[str] = [v for k, v in request.query if k == "sort_dir"]
+    if not {"asc", "desc"}.issuperset(ways):
+        raise BadRequest("Unknown sort direction, must be one of: asc, desc", field="sort_dir")
     found: list[tuple[str, bool]] = []
     for place, key in enumerate(keys):
         if key in ("host", "node") and not request.context.is_admin:
             raise Forbidden(f"Only administrators can sort servers by {key}")
         way = ways[place] if place < len(ways) else ways[-1] if ways else "desc"
-        if way not in ("asc", "desc"):
-            raise BadRequest("Unknown sort direction, must be one of: asc, desc", field="sort_dir")
         name = "locked" if key == "locked" and request.version >= (2, 73) else SORT_KEYS.get(key)
         if name:
             found.append((name, way == "desc"))
