@@ -42,7 +42,7 @@ class NetworkManager:
             result = step(work)
             if not work.changes:
                 return result, {}
-            for network_id in work.changes.networks:
+            for network_id in work.changes.subnets:
                 dhcp.sync(work, network_id)
             return result, notices.affected(work)
 

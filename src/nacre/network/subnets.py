@@ -74,6 +74,7 @@ class Subnets:
             **{k: data[k] for k in _PLAIN if k != "description"}})
         self._add_auto_addresses(work, row)
         work.changes.networks.add(row["network_id"])
+        work.changes.subnets.add(row["network_id"])
         return _view(row)
 
     def _add_auto_addresses(self, work: Work, subnet: Row) -> None:
@@ -112,6 +113,7 @@ class Subnets:
             raise _bad("Subnet has ipv6_address_mode or ipv6_ra_mode set; enable_dhcp cannot be False", "enable_dhcp")
         work.change(t.subnets, current["id"], {k: data[k] for k in _PLAIN if k in data})
         work.changes.networks.add(current["network_id"])
+        work.changes.subnets.add(current["network_id"])
         return new
 
     def _check_gateway_free(self, work: Work, subnet: Row, gateway: str) -> None:
@@ -149,6 +151,7 @@ class Subnets:
         work.conn.execute(sa.delete(t.ports).where(p.id.in_(dhcp), p.id.not_in(left)))
         work.conn.execute(sa.delete(t.subnets).where(t.subnets.c.id == current["id"]))
         work.changes.networks.add(current["network_id"])
+        work.changes.subnets.add(current["network_id"])
 
 
 def get(work: Work, subnet_id: str) -> Row:

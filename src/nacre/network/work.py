@@ -48,6 +48,7 @@ class Changes:
 
     ports: dict[str, str] = field(default_factory=dict)  # id -> host (where known)
     networks: set[str] = field(default_factory=set)
+    subnets: set[str] = field(default_factory=set)  # networks whose subnets changed: their DHCP port follows
     members: set[str] = field(default_factory=set)
     groups: set[str] = field(default_factory=set)
     address_groups: set[str] = field(default_factory=set)
@@ -139,8 +140,8 @@ def standard_view(row: Row) -> Row:
     return {
         "id": row["id"], "name": row.get("name", ""), "project_id": row["project_id"], "tenant_id": row["project_id"],
         "description": row["description"], "tags": row["tags"], "revision_number": row["revision_number"],
-        "created_at": row["created_at"].strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "updated_at": row["updated_at"].strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "created_at": row["created_at"].isoformat(timespec="seconds") + "Z",
+        "updated_at": row["updated_at"].isoformat(timespec="seconds") + "Z",
     }
 
 

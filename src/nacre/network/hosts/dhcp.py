@@ -27,7 +27,7 @@ def ensure(work: Work, network_id: str) -> None:
                 "allowed_address_pairs": [], "extra_dhcp_opts": [], "dns_name": "", "host": "", "vnic_type": "normal",
                 "vif_type": "distributed", "vif_details": {}, "profile": {}, "preserve": False, "device_tag": None,
                 "position": 0})
-    sync(work, network_id)
+        sync(work, network_id)
 
 
 def sync(work: Work, network_id: str) -> None:

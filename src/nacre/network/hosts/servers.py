@@ -208,6 +208,8 @@ def of_servers(work: Work, server_ids: Sequence[str]) -> dict[str, tuple[PortFac
 
 def facts(work: Work, rows: Sequence[Row]) -> tuple[PortFacts, ...]:
     """The contract's view of these ports, in their order."""
+    if not rows:
+        return ()
     fixed, groups = ports.parts(work, rows)
     ids = {r["network_id"] for r in rows}
     nets = {n["id"]: n for n in work.rows(sa.select(
