@@ -32,8 +32,9 @@ log = structlog.get_logger()
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """host: the name the network service knows us by. Seconds: patience for an interface to appear; between looks for interfaces that came or went (from memory, so
-    often), for lost flows (a program's run, so less often), and between whole answers asked for."""
+    """host: the name the network service knows us by. Seconds: patience for an interface to appear; between looks for
+    interfaces that came or went (from memory, so often), for lost flows (a program's run, so less often), and between
+    whole answers asked for."""
 
     host: str
     plug_timeout: float = 20.0

@@ -37,6 +37,7 @@ class Ovsdb:
 
     def ensure(self, datapath: str) -> None:
         api = self.connected()
+        bridges = set(api.list_br().execute(check_error=True))
         with api.transaction(check_error=True) as txn:
             txn.add(api.add_br(self.name, datapath_type=datapath))
             txn.add(api.db_set("Bridge", self.name, ("fail_mode", "secure"), ("mcast_snooping_enable", False),
@@ -45,7 +46,8 @@ class Ovsdb:
             if self.settings.tunnel_ip:
                 self._add_tunnel(api, txn, self.settings.tunnel_ip)
             for physical, provider in self.settings.mappings.items():
-                txn.add(api.add_br(provider, datapath_type=datapath))
+                if provider not in bridges:  # an operator's own stays as it is
+                    txn.add(api.add_br(provider, datapath_type=datapath))
                 here, there = patch_names(self.name, physical)
                 for bridge, name, peer in ((self.name, here, there), (provider, there, here)):
                     txn.add(api.add_port(bridge, name))
