@@ -60,7 +60,7 @@ class Running:
         """Runs until the block ends."""
         for step in self.start:
             await step()
-        tasks = [asyncio.ensure_future(task()) for task in self.tasks]
+        tasks = [asyncio.ensure_future(_keep(task)) for task in self.tasks]
         try:
             yield
         finally:
@@ -72,6 +72,16 @@ class Running:
                     await step()
                 except Exception:
                     log.exception("something did not stop cleanly")
+
+
+async def _keep(task: Callable[[], Awaitable[Any]]) -> None:
+    """A background task that shall run for ever does so, whatever it meets."""
+    while True:
+        try:
+            await task()
+        except Exception:
+            log.exception("a background task failed and is started again")
+        await asyncio.sleep(1)
 
 
 @dataclass
@@ -170,16 +180,47 @@ def _network(settings: Settings, parts: dict[str, Any], running: Running) -> Any
 
 
 def _compute(settings: Settings, parts: dict[str, Any], running: Running) -> Any:
+    from nacre.compute.aggregates import Aggregates
+    from nacre.compute.api.servers.desk import ServerDesk
     from nacre.compute.api.service import Parts, service
     from nacre.compute.flavors import Flavors
+    from nacre.compute.history import History
     from nacre.compute.keypairs import KeyPairs
     from nacre.compute.quotas import Quotas
+    from nacre.compute.server_groups import ServerGroups
+    from nacre.compute.servers import Servers, Suppliers
 
-    db, clock, own = parts["db"], parts["clock"], settings.quotas
-    parts["flavors"] = Flavors(db, clock)
-    parts["quotas"] = Quotas(db, {"instances": own.instances, "cores": own.cores, "ram": own.ram_mb})
-    return service(Parts(policy=parts["policy"], identity=parts["identity"], flavors=parts["flavors"],
-                         keypairs=KeyPairs(db, clock), quotas=parts["quotas"]))
+    db, clock, own, transport = parts["db"], parts["clock"], settings.quotas, parts["transport"]
+    flavors = parts["flavors"] = Flavors(db, clock)
+    quotas = Quotas(db, {"instances": own.instances, "cores": own.cores, "ram": own.ram_mb})
+    keypairs, aggregates = KeyPairs(db, clock), Aggregates(db, clock)
+    scheduler = _scheduler(settings, parts, running, aggregates)
+    conductor = stub(Conductor, transport.client(CONDUCTOR))
+    servers = parts["servers"] = Servers(db, clock, Suppliers(
+        flavors=flavors, keypairs=keypairs, quotas=quotas, images=parts["images"], network=parts["network"]),
+        conductor.run)
+    nodes = transport.client(NODE)
+    desk = ServerDesk(db, servers, History(db), lambda host: stub(Node, nodes.prepare(server=host)))
+    return service(Parts(
+        policy=parts["policy"], identity=parts["identity"], clock=clock, desk=desk, network=parts["network"],
+        scheduler=scheduler, flavors=flavors, keypairs=keypairs, quotas=quotas, aggregates=aggregates,
+        groups=ServerGroups(db, clock)))
+
+
+def _scheduler(settings: Settings, parts: dict[str, Any], running: Running, aggregates: Any) -> Any:
+    from nacre.compute.progress import Progress
+    from nacre.scheduler.filter_scheduler import FilterScheduler
+    from nacre.scheduler.manager import Facts, Options, SchedulerManager
+
+    own, progress = settings.scheduler, Progress(parts["db"], parts["clock"])
+    parts["progress"] = progress
+    scheduler = parts["scheduler"] = SchedulerManager(
+        parts["db"], parts["clock"], FilterScheduler(own.strategy, own.sign, own.best),
+        Facts(zones=aggregates.zones, servers=progress.on_hosts),
+        Options(default_queue=own.default_queue, rebuild_seconds=own.period))
+    running.start.append(scheduler.start)
+    running.tasks.append(scheduler.run)
+    return scheduler
 
 
 def build_node(settings: Settings, transport: Transport, clock: Clock | None = None,

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -39,13 +40,42 @@ def start(settings: Settings) -> bool:
     """Start the supervisor, detached. False if it runs already."""
     if supervisor_pid(settings.data) is not None:
         return False
+    _check_port(settings)
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     (settings.data / "logs").mkdir(exist_ok=True)
+    _remembered(settings.data).write_text(json.dumps({"port": settings.port, "hypervisor": settings.hypervisor}))
     environ = {**os.environ, "NACRE_PORT": str(settings.port), "NACRE_HYPERVISOR": settings.hypervisor}
     with (settings.data / "logs" / "supervisor.log").open("ab") as log:
         subprocess.Popen([sys.executable, "-m", "nacre.cli.main", "supervise", "--data", str(settings.data)],
                          stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environ)
     return True
+
+
+def _check_port(settings: Settings) -> None:
+    """Raises NotStarted if another program has the APIs' port."""
+    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((settings.host, settings.port))
+        except OSError as error:
+            raise NotStarted(f"{settings.host}:{settings.port} cannot be listened on ({error.strerror}): "
+                             "choose another port with --port.") from None
+
+
+def _remembered(data: Path) -> Path:
+    """What the running cloud was started with."""
+    return data / "logs" / "up.json"
+
+
+def running_settings(data: Path | None, **given: Any) -> Settings:
+    """The settings to use: those of the cloud that runs in the folder, else as given."""
+    settings = load(data, **given)
+    if supervisor_pid(settings.data) is not None:
+        try:
+            settings = load(data, **json.loads(_remembered(settings.data).read_text()))
+        except (OSError, ValueError):
+            return settings
+    return settings
 
 
 def stop(data: Path, patience: float = 20.0) -> bool:
@@ -130,7 +160,7 @@ def bring_up(settings: Settings, say: Any) -> bool:
 
 def ensure_up(data: Path) -> bool:
     """For commands that need a running cloud: `bring_up` with the folder's own settings."""
-    return bring_up(load(data), lambda text, seconds: None)
+    return bring_up(running_settings(data), lambda text, seconds: None)
 
 
 @click.command()
@@ -143,7 +173,8 @@ def up(detach: bool, data: Path | None, port: int | None, hypervisor: str | None
     """Start the cloud on this machine, and say how to use it."""
     from rich.console import Console
 
-    settings, console = load(data, port=port, hypervisor=hypervisor), Console(stderr=True, highlight=False)
+    settings = running_settings(data, port=port, hypervisor=hypervisor)
+    console = Console(stderr=True, highlight=False)
 
     def say(text: str, seconds: float) -> None:
         console.print(f"[green]✓[/] {text} [dim]{seconds:.1f} s[/]")
