@@ -60,7 +60,7 @@ async def test_another_users_keys_are_for_administrators(client, public_key):
 async def test_pages_and_strict_queries(client, public_key):
     for name in ("b", "a", "c"):
         await client.post(KEYS, {"keypair": {"name": name, "public_key": public_key}})
-    status, body = await client.get(KEYS + "?limit=2", version="2.35")
+    _, body = await client.get(KEYS + "?limit=2", version="2.35")
     assert [k["keypair"]["name"] for k in body["keypairs"]] == ["a", "b"]
     assert body["keypairs_links"][0]["href"].endswith("/os-keypairs?limit=2&marker=b")
     assert (await client.get(KEYS + "?marker=nope", version="2.35"))[0] == 400

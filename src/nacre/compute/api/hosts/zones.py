@@ -52,8 +52,8 @@ class ZoneRoutes:
     async def hosts(self, request: Request) -> Any:
         """GET /os-hosts."""
         zones = await self._aggregates.zones()
-        found = [{"host_name": host.report.host, "service": "compute", "zone": zones.get(host.report.host, DEFAULT_ZONE)}
-                 for host in await self._scheduler.hosts()]
+        names = [host.report.host for host in await self._scheduler.hosts()]
+        found = [{"host_name": n, "service": "compute", "zone": zones.get(n, DEFAULT_ZONE)} for n in names]
         found += [{"host_name": "control", "service": binary.removeprefix("nova-"), "zone": INTERNAL_ZONE}
                   for binary in CONTROL]
         wanted = request.one("zone")
