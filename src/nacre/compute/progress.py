@@ -1,7 +1,7 @@
 """How stories move servers on: the conductor's half of compute. Each verb is one transaction and a compare-and-set on
 the server's epoch, so that a runner which was fenced changes nothing."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -107,11 +107,13 @@ class Progress:
 
     async def deleted(self, server_id: str, outcome: Outcome, *, gone: bool) -> bool:
         """The server is no more. gone: every host confirmed it, so that no attempt is left to undo."""
-        if gone:
-            await self._db.run(lambda c: c.execute(sa.delete(attempts).where(attempts.c.server_id == server_id)))
-        await self._db.run(lambda c: c.execute(sa.delete(server_tags).where(server_tags.c.server_id == server_id)))
+        def clear(connection: sa.Connection) -> None:
+            if gone:
+                connection.execute(sa.delete(attempts).where(attempts.c.server_id == server_id))
+            connection.execute(sa.delete(server_tags).where(server_tags.c.server_id == server_id))
+
         return await self._end(server_id, None, "deleted", outcome, {
-            "deleted": True, "terminated_at": self._now(), "power_state": "", "user_data": None})
+            "deleted": True, "terminated_at": self._now(), "power_state": "", "user_data": None}, clear)
 
     async def strangers(self, host: str, claims: Mapping[str, int]) -> list[Attempt]:
         """Of the servers a host has (id -> epoch): those that it must not have, with the epoch that outranks them."""
@@ -142,8 +144,15 @@ class Progress:
         row = await self._db.read(lambda c: get_row(c, server_id))
         return row["host"], row["epoch"], guest_facts(row)
 
+    async def leftovers(self) -> list[Attempt]:
+        """Attempts that are over without their host having confirmed it, with the epoch that outranks them."""
+        a, s = attempts.c, servers.c
+        rows = await self._db.read(lambda c: c.execute(sa.select(a.server_id, a.epoch, a.host).join(
+            servers, s.id == a.server_id).where(sa.or_(s.deleted, s.host != a.host))).all())
+        return [Attempt(server_id=r.server_id, epoch=r.epoch, host=r.host) for r in rows]
+
     async def _end(self, server_id: str, epoch: int | None, event: str, outcome: Outcome,
-                   changes: Mapping[str, Any]) -> bool:
+                   changes: Mapping[str, Any], clear: Callable[[sa.Connection], None] | None = None) -> bool:
         now = self._now()
 
         def unit(connection: sa.Connection) -> bool:
@@ -156,6 +165,8 @@ class Progress:
                 return False
             history.add(connection, server_id, outcome.request_id, outcome.steps)
             history.end(connection, server_id, outcome.request_id, now, outcome.action_message)
+            if clear:
+                clear(connection)
             return True
 
         return await self._db.run(unit)

@@ -133,7 +133,8 @@ class Servers:
             raise BadRequest(f"Can not find requested image: {image_id}", field=field) from None
 
     async def _check_network(self, context: Context, spec: ServerSpec) -> None:
-        order = PortsOrder(server_id="", context=context, requests=spec.networks, security_groups=spec.security_groups)
+        order = PortsOrder(server_id="", context=context, requests=spec.networks,
+                           security_groups=spec.security_groups)
         if spec.max_count > 1 and any(r.port_id or r.fixed_ip for r in spec.networks or ()):
             raise BadRequest("A port or a fixed IP can be given for one server only.", field="networks")
         try:

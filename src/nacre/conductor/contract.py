@@ -5,7 +5,7 @@ from typing import Protocol
 import msgspec
 
 from nacre.base.rpc.target import Target, cast
-from nacre.node.contract import GuestFacts, Guest
+from nacre.node.contract import Guest, GuestFacts
 from nacre.scheduler.contract import HostReport
 
 TARGET = Target(topic="control", namespace="conductor", version="1.0")

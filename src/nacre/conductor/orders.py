@@ -1,0 +1,65 @@
+"""Pure: from a server and what was asked for to the orders that the scheduler, the network and a host get."""
+
+from collections.abc import Sequence
+
+from nacre.compute.contract import Server, StoryOrder
+from nacre.image.contract import ImageFacts
+from nacre.network.contract import PortsOrder
+from nacre.node.contract import BuildOrder, GuestFacts
+from nacre.scheduler.contract import HostLimits, PlacementRequest
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    return tuple(str(v) for v in value) if isinstance(value, list | tuple) else ()
+
+
+def _true(value: object) -> bool:
+    return value is True or (isinstance(value, str) and value.lower() in ("true", "1", "yes"))
+
+
+def placement_request(servers: Sequence[Server], order: StoryOrder, ignore: Sequence[str] = ()) -> PlacementRequest:
+    """One host for each of these servers of one request (FLOW A7-A13)."""
+    first, spec = servers[0], order.spec
+    hints = first.hints
+    zone, _, zone_host = ((spec.availability_zone if spec else None) or first.pinned_zone or "").partition(":")
+    away = hints.get("different_host")
+    return PlacementRequest(
+        server_ids=tuple(s.id for s in servers), project_id=first.project_id, memory_mb=first.flavor.memory_mb,
+        vcpus=first.flavor.vcpus, disk_mb=disk_mb(first), queue_name=_word(hints, "queue_name"),
+        host=_word(hints, "scheduler_host") or (spec.host if spec else None) or zone_host or None,
+        host_match=_word(hints, "scheduler_host_match"), availability_zone=zone or None,
+        different_host=() if _true(away) else _texts(away), spread=_true(away),
+        try_different_host=_true(hints.get("try_different_host")), same_host=_texts(hints.get("same_host")),
+        ignore_hosts=tuple(ignore), extra_specs=first.flavor.extra_specs, image_properties=first.image_properties)
+
+
+def _word(hints: dict[str, object], name: str) -> str | None:
+    found = _texts(hints.get(name))
+    return found[0] if found else None
+
+
+def disk_mb(server: Server) -> int:
+    """FLOW A9."""
+    return 1024 * (server.flavor.root_gb + server.flavor.ephemeral_gb) + server.flavor.swap_mb
+
+
+def ports_order(server: Server, order: StoryOrder) -> PortsOrder:
+    """The interfaces of one server."""
+    spec = order.spec
+    return PortsOrder(
+        server_id=server.id, context=order.context, requests=spec.networks if spec else (),
+        security_groups=spec.security_groups if spec else (), hostname=server.hostname,
+        availability_zone=server.availability_zone or "nova")
+
+
+def build_order(server: Server, epoch: int, limits: HostLimits, guest: GuestFacts,
+                images: tuple[ImageFacts | None, ImageFacts | None, ImageFacts | None]) -> BuildOrder:
+    """What a host needs to build the server. images: disk, kernel, ramdisk."""
+    f = server.flavor
+    return BuildOrder(
+        server_id=server.id, epoch=epoch, memory_mb=f.memory_mb, vcpus=f.vcpus, root_gb=f.root_gb,
+        ephemeral_gb=f.ephemeral_gb, swap_mb=f.swap_mb, limit_vcpus=limits.vcpus, limit_memory_mb=limits.memory_mb,
+        limit_disk_mb=limits.disk_mb, guest=guest, image=images[0], kernel=images[1], ramdisk=images[2],
+        config_drive=server.config_drive, extra_specs=f.extra_specs, domain_name=server.domain_name)
