@@ -5,8 +5,10 @@ A role is built over any transport: the network's in `nacre up`, the in-memory o
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
@@ -17,7 +19,7 @@ from nacre.base.rpc.server import Allow, Peer
 from nacre.base.rpc.stub import Client, stub
 from nacre.base.rpc.target import Target
 from nacre.conductor.contract import TARGET as CONDUCTOR
-from nacre.conductor.contract import Conductor
+from nacre.conductor.contract import Conductor, NodeHello
 from nacre.config import Settings
 from nacre.image.contract import TARGET as IMAGE
 from nacre.image.contract import Images
@@ -36,8 +38,8 @@ log = structlog.get_logger()
 CONDUCTOR_ALLOW = {"run": ("control",), **dict.fromkeys(("hello", "report", "power_changed", "guest_facts"), ("node",))}
 NETWORK_ALLOW = dict.fromkeys(("wiring", "wired", "agent_report"), ("node",))
 IMAGE_ALLOW = {"find": ("control",), "read": ("control", "node")}
-#: Seconds that a host may be silent while it works on a build: it says so earlier if it fails.
-NODE_TIMEOUT = 900.0
+#: Seconds until a host that works is asked again; it joins the call to the work that runs.
+NODE_TIMEOUT = 30.0
 
 
 class Transport(Protocol):
@@ -189,6 +191,7 @@ def _compute(settings: Settings, parts: dict[str, Any], running: Running) -> Any
     from nacre.compute.quotas import Quotas
     from nacre.compute.server_groups import ServerGroups
     from nacre.compute.servers import Servers, Suppliers
+    from nacre.conductor.hosts import Hosts
 
     db, clock, own, transport = parts["db"], parts["clock"], settings.quotas, parts["transport"]
     flavors = parts["flavors"] = Flavors(db, clock)
@@ -199,8 +202,13 @@ def _compute(settings: Settings, parts: dict[str, Any], running: Running) -> Any
     servers = parts["servers"] = Servers(db, clock, Suppliers(
         flavors=flavors, keypairs=keypairs, quotas=quotas, images=parts["images"], network=parts["network"]),
         conductor.run)
-    nodes = transport.client(NODE)
-    desk = ServerDesk(db, servers, History(db), lambda host: stub(Node, nodes.prepare(server=host)))
+    nodes = transport.client(NODE).prepare(timeout=NODE_TIMEOUT)
+
+    def node(host: str) -> Node:
+        return stub(Node, nodes.prepare(server=host))
+
+    desk = ServerDesk(db, servers, History(db), node)
+    _conductor(settings, parts, running, Hosts(node, clock), aggregates.zones)
     return service(Parts(
         policy=parts["policy"], identity=parts["identity"], clock=clock, desk=desk, network=parts["network"],
         scheduler=scheduler, flavors=flavors, keypairs=keypairs, quotas=quotas, aggregates=aggregates,
@@ -221,6 +229,27 @@ def _scheduler(settings: Settings, parts: dict[str, Any], running: Running, aggr
     running.start.append(scheduler.start)
     running.tasks.append(scheduler.run)
     return scheduler
+
+
+def _conductor(settings: Settings, parts: dict[str, Any], running: Running, hosts: Any, zones: Any) -> None:
+    from nacre.compute.stories import Stories
+    from nacre.conductor.manager import ConductorManager
+    from nacre.conductor.parts import Parts, Patience
+
+    transport, clock = parts["transport"], parts["clock"]
+
+    def introduce(hello: NodeHello) -> None:
+        if hello.endpoint:
+            transport.route("node", hello.host, hello.endpoint, hello.public_key)
+
+    conductor = ConductorManager(Parts(
+        progress=parts["progress"], scheduler=parts["scheduler"], network=parts["network"], images=parts["images"],
+        hosts=hosts, clock=clock, zones=zones, patience=Patience(attempts=settings.scheduler.attempts)),
+        Stories(parts["db"], clock, "control"), introduce)
+    transport.serve(CONDUCTOR, conductor, Conductor, CONDUCTOR_ALLOW)
+    running.start.append(conductor.start)
+    running.tasks.append(conductor.sweep)
+    running.stop.append(conductor.stop)
 
 
 def build_node(settings: Settings, transport: Transport, clock: Clock | None = None,
@@ -264,7 +293,27 @@ def _fake_host(settings: Settings, network: Network, clock: Clock) -> tuple[Any,
 
 
 def _libvirt_host(settings: Settings, network: Network, conductor: Conductor, images: Images) -> tuple[Any, Any]:
-    raise NotImplementedError
+    from nacre.node.hypervisor.registry import HYPERVISORS, HypervisorSettings
+    from nacre.node.ovs.agent import OvsHost, ovs_wiring
+
+    own, host = settings.node, settings.host_name
+    wiring = ovs_wiring(OvsHost(
+        host=host, folder=settings.data / "node", tunnel_ip=own.tunnel_ip or None,
+        bridge_mappings=own.bridge_mappings, datapath=own.datapath),
+        network, lambda server_id: conductor.guest_facts(host, server_id))
+    hypervisor = HYPERVISORS["libvirt"](HypervisorSettings(
+        folder=guests_folder(settings.data), virt_type=own.virt_type, uri=own.libvirt_uri), images, wiring)
+    return hypervisor, wiring
+
+
+def guests_folder(data: Path) -> Path:
+    """Where guests' disks lie: in the data folder if QEMU's own account can reach them there, else under /var/lib."""
+    inside = data / "node"
+    if all(p.stat().st_mode & 0o001 for p in data.parents if p.exists()):
+        inside.chmod(0o711)
+        data.chmod(data.stat().st_mode | 0o011)
+        return inside / "guests"
+    return Path("/var/lib/nacre") / hashlib.sha256(str(data).encode()).hexdigest()[:12]
 
 
 async def run_control(settings: Settings) -> None:

@@ -54,6 +54,15 @@ def upgrade() -> None:
     sa.UniqueConstraint('uuid', name=op.f('uq_aggregates_uuid')),
     sqlite_autoincrement=True
     )
+    op.create_table('attempts',
+    sa.Column('server_id', sa.String(length=36), nullable=False),
+    sa.Column('epoch', sa.Integer(), nullable=False),
+    sa.Column('host', sa.String(length=255), nullable=False),
+    sa.PrimaryKeyConstraint('server_id', 'epoch', name=op.f('pk_attempts'))
+    )
+    with op.batch_alter_table('attempts', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_attempts_host'), ['host'], unique=False)
+
     op.create_table('compute_hosts',
     sa.Column('id', sa.Integer(), autoincrement=True, nullable=False),
     sa.Column('uuid', sa.String(length=36), nullable=False),
@@ -277,6 +286,11 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_identity_users')),
     sa.UniqueConstraint('domain_id', 'name', name=op.f('uq_identity_users_domain_id_name'))
     )
+    op.create_table('image_cache',
+    sa.Column('image_id', sa.String(length=36), nullable=False),
+    sa.Column('queued_at', sa.DateTime(), nullable=False),
+    sa.PrimaryKeyConstraint('image_id', name=op.f('pk_image_cache'))
+    )
     op.create_table('image_tasks',
     sa.Column('id', sa.String(length=36), nullable=False),
     sa.Column('image_id', sa.String(length=36), nullable=True),
@@ -446,6 +460,36 @@ def upgrade() -> None:
     with op.batch_alter_table('security_groups', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_security_groups_project_id'), ['project_id'], unique=False)
 
+    op.create_table('server_actions',
+    sa.Column('id', sa.Integer(), autoincrement=True, nullable=False),
+    sa.Column('server_id', sa.String(length=36), nullable=False),
+    sa.Column('action', sa.String(length=64), nullable=False),
+    sa.Column('request_id', sa.String(length=64), nullable=False),
+    sa.Column('project_id', sa.String(length=64), nullable=True),
+    sa.Column('user_id', sa.String(length=64), nullable=True),
+    sa.Column('started_at', sa.DateTime(), nullable=False),
+    sa.Column('updated_at', sa.DateTime(), nullable=True),
+    sa.Column('message', sa.String(length=255), nullable=True),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_server_actions'))
+    )
+    with op.batch_alter_table('server_actions', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_server_actions_server_id'), ['server_id'], unique=False)
+
+    op.create_table('server_events',
+    sa.Column('id', sa.Integer(), autoincrement=True, nullable=False),
+    sa.Column('server_id', sa.String(length=36), nullable=False),
+    sa.Column('request_id', sa.String(length=64), nullable=False),
+    sa.Column('name', sa.String(length=64), nullable=False),
+    sa.Column('host', sa.String(length=255), nullable=True),
+    sa.Column('started_at', sa.DateTime(), nullable=False),
+    sa.Column('finished_at', sa.DateTime(), nullable=True),
+    sa.Column('result', sa.String(length=16), nullable=True),
+    sa.Column('details', sa.Text(), nullable=True),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_server_events'))
+    )
+    with op.batch_alter_table('server_events', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_server_events_server_id'), ['server_id'], unique=False)
+
     op.create_table('server_groups',
     sa.Column('id', sa.String(length=36), nullable=False),
     sa.Column('name', sa.String(length=255), nullable=False),
@@ -459,6 +503,76 @@ def upgrade() -> None:
     with op.batch_alter_table('server_groups', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_server_groups_project_id'), ['project_id'], unique=False)
 
+    op.create_table('server_tags',
+    sa.Column('server_id', sa.String(length=36), nullable=False),
+    sa.Column('tag', sa.String(length=60), nullable=False),
+    sa.PrimaryKeyConstraint('server_id', 'tag', name=op.f('pk_server_tags'))
+    )
+    op.create_table('servers',
+    sa.Column('number', sa.Integer(), autoincrement=True, nullable=False),
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('name', sa.String(length=255), nullable=False),
+    sa.Column('project_id', sa.String(length=64), nullable=False),
+    sa.Column('user_id', sa.String(length=64), nullable=False),
+    sa.Column('vm_state', sa.String(length=32), nullable=False),
+    sa.Column('task_state', sa.String(length=32), nullable=True),
+    sa.Column('power_state', sa.String(length=16), nullable=False),
+    sa.Column('epoch', sa.Integer(), nullable=False),
+    sa.Column('host', sa.String(length=255), nullable=False),
+    sa.Column('availability_zone', sa.String(length=255), nullable=True),
+    sa.Column('pinned_zone', sa.String(length=255), nullable=True),
+    sa.Column('created_at', sa.DateTime(), nullable=False),
+    sa.Column('updated_at', sa.DateTime(), nullable=True),
+    sa.Column('launched_at', sa.DateTime(), nullable=True),
+    sa.Column('terminated_at', sa.DateTime(), nullable=True),
+    sa.Column('deleted', sa.Boolean(), nullable=False),
+    sa.Column('flavor_id', sa.String(length=255), nullable=False),
+    sa.Column('memory_mb', sa.Integer(), nullable=False),
+    sa.Column('vcpus', sa.Integer(), nullable=False),
+    sa.Column('flavor', sa.JSON(), nullable=False),
+    sa.Column('metadata', sa.JSON(), nullable=False),
+    sa.Column('tags', sa.JSON(), nullable=False),
+    sa.Column('image_id', sa.String(length=36), nullable=False),
+    sa.Column('image_properties', sa.JSON(), nullable=False),
+    sa.Column('kernel_id', sa.String(length=36), nullable=False),
+    sa.Column('ramdisk_id', sa.String(length=36), nullable=False),
+    sa.Column('key_name', sa.String(length=255), nullable=True),
+    sa.Column('key', sa.JSON(), nullable=True),
+    sa.Column('description', sa.String(length=255), nullable=True),
+    sa.Column('hostname', sa.String(length=255), nullable=False),
+    sa.Column('access_ip_v4', sa.String(length=39), nullable=True),
+    sa.Column('access_ip_v6', sa.String(length=39), nullable=True),
+    sa.Column('disk_config', sa.String(length=8), nullable=False),
+    sa.Column('config_drive', sa.Boolean(), nullable=False),
+    sa.Column('user_data', sa.Text(), nullable=True),
+    sa.Column('reservation_id', sa.String(length=32), nullable=False),
+    sa.Column('launch_index', sa.Integer(), nullable=False),
+    sa.Column('root_device_name', sa.String(length=32), nullable=False),
+    sa.Column('security_groups', sa.JSON(), nullable=False),
+    sa.Column('locked', sa.Boolean(), nullable=False),
+    sa.Column('locked_reason', sa.String(length=255), nullable=True),
+    sa.Column('trusted_certs', sa.JSON(), nullable=False),
+    sa.Column('group_id', sa.String(length=36), nullable=True),
+    sa.Column('hints', sa.JSON(), nullable=False),
+    sa.Column('fault', sa.JSON(), nullable=True),
+    sa.PrimaryKeyConstraint('number', name=op.f('pk_servers')),
+    sa.UniqueConstraint('id', name=op.f('uq_servers_id')),
+    sqlite_autoincrement=True
+    )
+    with op.batch_alter_table('servers', schema=None) as batch_op:
+        batch_op.create_index('ix_servers_host', ['host', 'deleted'], unique=False)
+        batch_op.create_index('ix_servers_project', ['project_id', 'deleted', 'created_at'], unique=False)
+
+    op.create_table('stories',
+    sa.Column('id', sa.String(length=36), nullable=False),
+    sa.Column('kind', sa.String(length=16), nullable=False),
+    sa.Column('order', sa.LargeBinary(), nullable=False),
+    sa.Column('created_at', sa.DateTime(), nullable=False),
+    sa.Column('owner', sa.String(length=255), nullable=True),
+    sa.Column('lease_until', sa.DateTime(), nullable=True),
+    sa.Column('epoch', sa.Integer(), nullable=False),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_stories'))
+    )
     op.create_table('aggregate_hosts',
     sa.Column('aggregate_id', sa.Integer(), nullable=False),
     sa.Column('host', sa.String(length=255), nullable=False),
@@ -749,10 +863,25 @@ def downgrade() -> None:
 
     op.drop_table('default_security_groups')
     op.drop_table('aggregate_hosts')
+    op.drop_table('stories')
+    with op.batch_alter_table('servers', schema=None) as batch_op:
+        batch_op.drop_index('ix_servers_project')
+        batch_op.drop_index('ix_servers_host')
+
+    op.drop_table('servers')
+    op.drop_table('server_tags')
     with op.batch_alter_table('server_groups', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_server_groups_project_id'))
 
     op.drop_table('server_groups')
+    with op.batch_alter_table('server_events', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_server_events_server_id'))
+
+    op.drop_table('server_events')
+    with op.batch_alter_table('server_actions', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_server_actions_server_id'))
+
+    op.drop_table('server_actions')
     with op.batch_alter_table('security_groups', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_security_groups_project_id'))
 
@@ -788,6 +917,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f('ix_image_tasks_image_id'))
 
     op.drop_table('image_tasks')
+    op.drop_table('image_cache')
     op.drop_table('identity_users')
     with op.batch_alter_table('identity_trusts', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_identity_trusts_trustor_user_id'))
@@ -839,6 +969,10 @@ def downgrade() -> None:
     op.drop_table('floatingips')
     op.drop_table('flavors')
     op.drop_table('compute_hosts')
+    with op.batch_alter_table('attempts', schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f('ix_attempts_host'))
+
+    op.drop_table('attempts')
     op.drop_table('aggregates')
     with op.batch_alter_table('address_scopes', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_address_scopes_project_id'))
