@@ -8,6 +8,7 @@ from nacre.base.context import Context
 from nacre.base.rpc.target import Target
 
 TARGET = Target(topic="control", namespace="image", version="1.0")
+SNAPSHOTS = Target(topic="control", namespace="snapshots", version="1.0")
 
 
 class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,4 +40,35 @@ class Images(Protocol):
 
     async def read(self, image_id: str, offset: int, length: int) -> bytes:
         """A piece of an active image's data (a node's way to fetch it). Raises NotFound."""
+        ...
+
+
+class SnapshotOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """An image that a host is going to fill from a server's disk."""
+
+    name: str
+    disk_format: str
+    container_format: str = "bare"
+    min_disk: int = 0
+    min_ram: int = 0
+    properties: dict[str, str] = {}
+
+
+class Snapshots(Protocol):
+    """Images that hosts write. Data arrives in order; a piece that arrives twice changes nothing."""
+
+    async def register(self, context: Context, order: SnapshotOrder) -> ImageFacts:
+        """A private image of the caller's project, in state saving. Raises Forbidden, BadRequest."""
+        ...
+
+    async def write(self, image_id: str, offset: int, data: bytes) -> None:
+        """Bytes at `offset`; offset 0 starts anew. Raises Conflict (a gap: start anew), NotFound, TooLarge."""
+        ...
+
+    async def finish(self, image_id: str, size: int) -> None:
+        """All `size` bytes were sent: inspect, then active. May be repeated. Raises UnsupportedMedia, Conflict."""
+        ...
+
+    async def abandon(self, image_id: str) -> None:
+        """It failed: the image and its data are gone. May be repeated; does nothing to a finished one."""
         ...

@@ -5,20 +5,23 @@ arrow is a compare-and-set. Data is stored under a fresh key and belongs to an i
 """
 
 import asyncio
+import hashlib
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 import structlog
 
 from nacre.base import errors as e
 from nacre.base.context import Context
+from nacre.base.image_formats import Inspector
 from nacre.base.undo import Undo
 from nacre.image import records
-from nacre.image.inspection import PIECE, Inspector, Intake, Received
 from nacre.image.records import Image
 from nacre.image.service import HELD, ImageService
+from nacre.image.stores import Store
 from nacre.image.tables import image_tasks, images
 
 log = structlog.get_logger()
@@ -27,6 +30,52 @@ NO_DATA = {"size": None, "virtual_size": None, "checksum": None, "os_hash_algo":
            "data_key": None, "worker": None}
 #: Where an image is while data is written, and where it goes then.
 WRITING = {"saving": "active", "uploading": "uploading", "importing": "active"}
+
+
+HASH = "sha512"
+#: Work is done in pieces of this many bytes: large enough to be worth a hop to a thread, small enough to hold.
+PIECE = 1 << 20
+
+
+class Received(msgspec.Struct, frozen=True, kw_only=True):
+    """What arrived. Sizes in bytes, hashes in hexadecimal."""
+
+    size: int
+    virtual_size: int | None
+    checksum: str
+    os_hash_algo: str
+    os_hash_value: str
+
+
+class Intake:
+    """One upload. All verbs block. End it with `finish` or `discard`."""
+
+    def __init__(self, store: Store, key: str, inspector: Inspector | None, limit: int):
+        self._sink = store.create(key)
+        self._inspector, self._limit, self.size = inspector, limit, 0
+        self._md5, self._sha = hashlib.md5(usedforsecurity=False), hashlib.sha512()
+
+    def write(self, data: bytes) -> None:
+        """The next bytes. Raises TooLarge past the limit, before they are written."""
+        self.size += len(data)
+        if self.size > self._limit:
+            raise e.TooLarge(f"The image is larger than the limit of {self._limit} bytes.", field="size")
+        if self._inspector is not None:
+            self._inspector.feed(data)
+        self._md5.update(data)
+        self._sha.update(data)
+        self._sink.write(data)
+
+    def finish(self) -> Received:
+        """The verdict, then the commit. Raises UnsupportedMedia: nothing is kept then."""
+        inspected = self._inspector.finish() if self._inspector is not None else None
+        self._sink.commit()
+        return Received(size=self.size, virtual_size=inspected.virtual_size if inspected else None,
+                        checksum=self._md5.hexdigest(), os_hash_algo=HASH, os_hash_value=self._sha.hexdigest())
+
+    def discard(self) -> None:
+        """Keeps nothing. May be repeated."""
+        self._sink.discard()
 
 
 class Uploads:

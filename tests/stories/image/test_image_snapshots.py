@@ -1,0 +1,67 @@
+"""A host fills an image: in order, with repeats and gaps, and with data that must not be taken."""
+
+import os
+
+import httpx
+import pytest
+from image_cloud import Cloud, context_of, register
+
+from nacre.base.errors import Conflict, NotFound, UnsupportedMedia
+from nacre.image.contract import SnapshotOrder
+from nacre.image.snapshots import Snapshots
+
+ORDER = SnapshotOrder(name="snap", disk_format="raw", properties={"image_type": "snapshot"})
+
+
+async def test_a_snapshot(a: httpx.AsyncClient, cloud: Cloud) -> None:
+    snapshots = Snapshots(cloud.images)
+    facts = await snapshots.register(context_of("a-member"), ORDER)
+    shown = (await a.get(f"/v2/images/{facts.id}")).json()
+    assert (shown["status"], shown["image_type"], shown["visibility"]) == ("saving", "snapshot", "private")
+    data = os.urandom(100_000)
+    for offset in (0, 0, 50_000, 50_000):
+        await snapshots.write(facts.id, offset, data[offset:offset + 50_000])
+    with pytest.raises(Conflict, match="start anew"):
+        await snapshots.write(facts.id, 200_000, b"gap")
+    with pytest.raises(Conflict):
+        await snapshots.finish(facts.id, 99)
+    for _ in range(2):
+        await snapshots.finish(facts.id, len(data))
+    await snapshots.abandon(facts.id)
+    assert (await a.get(f"/v2/images/{facts.id}/file")).content == data
+    assert (await a.get(f"/v2/images/{facts.id}")).json()["status"] == "active"
+
+
+async def test_a_host_writes_nothing_else(a: httpx.AsyncClient, cloud: Cloud) -> None:
+    snapshots = Snapshots(cloud.images)
+    image = await register(a)
+    with pytest.raises(Conflict):
+        await snapshots.write(image["id"], 0, b"x")
+    await snapshots.abandon(image["id"])
+    assert (await a.get(f"/v2/images/{image['id']}")).json()["status"] == "queued"
+    with pytest.raises(NotFound):
+        await snapshots.write("nothing", 0, b"x")
+
+
+async def test_a_snapshot_that_is_not_what_it_says(a: httpx.AsyncClient, cloud: Cloud) -> None:
+    snapshots = Snapshots(cloud.images)
+    facts = await snapshots.register(context_of("a-member"), ORDER)
+    await snapshots.write(facts.id, 0, b"QFI\xfb" + b"\0" * 1000)
+    with pytest.raises(UnsupportedMedia):
+        await snapshots.finish(facts.id, 1004)
+    await snapshots.abandon(facts.id)
+    await snapshots.abandon(facts.id)
+    assert (await a.get(f"/v2/images/{facts.id}")).status_code == 404 and cloud.files() == []
+
+
+async def test_a_restart_in_the_middle(a: httpx.AsyncClient, cloud: Cloud) -> None:
+    facts = await Snapshots(cloud.images).register(context_of("a-member"), ORDER)
+    first = Snapshots(cloud.images)
+    await first.write(facts.id, 0, b"half")
+    await cloud.uploads.recover()
+    second = Snapshots(cloud.images)
+    with pytest.raises(Conflict, match="start anew"):
+        await second.write(facts.id, 4, b"half")
+    await second.write(facts.id, 0, b"whole")
+    await second.finish(facts.id, 5)
+    assert (await a.get(f"/v2/images/{facts.id}/file")).content == b"whole"
