@@ -7,7 +7,7 @@ import pytest
 from wiring_lab import NetworkStub, able, allow, group, lab, network, port
 
 from nacre.base.errors import BuildFailed
-from nacre.base.shell import run
+from nacre.base.shell import CommandFailed, run
 
 pytestmark = [pytest.mark.host, pytest.mark.skipif(not able(), reason="needs root, Open vSwitch, dnsmasq, udhcpc")]
 
@@ -108,6 +108,23 @@ async def test_flows_come_back_after_they_were_lost():
         await place.wire(one, two)
         await run(["ovs-ofctl", "-O", "OpenFlow14", "del-flows", "ntw-int"])
         assert await eventually(lambda: one.pings("10.77.1.12"))
+
+
+async def test_a_dead_dhcp_server_is_replaced():
+    net = network()
+    stub = NetworkStub([net], [port(11, net)], [OPEN])
+    async with lab(stub) as place:
+        one = await place.guest(stub.ports[0], address=False)
+        await place.wire(one)
+        pid = (place.places.dhcp.settings.directory / net.id / "pid").read_text().strip()
+        await run(["kill", "-SEGV", pid])
+
+        async def serves():
+            try:
+                return (await one.lease())["ip"] == "10.77.1.11"
+            except CommandFailed:
+                return False
+        assert await eventually(serves)
 
 
 async def test_the_agent_comes_back_and_adopts():

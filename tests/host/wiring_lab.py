@@ -222,6 +222,8 @@ class Lab:
         await self.agent.wire([g.port for g in guests], self.stub.networks)
 
     async def down(self):
+        await self.agent.stop()
+        self.bridge = Bridge(self.bridge.settings)
         for guest in self.guests:
             await self.bridge.detach(guest.outer)
             await run(["ip", "link", "del", guest.outer], ok=(0, 1))
@@ -229,7 +231,7 @@ class Lab:
         await self.places.forget(self.bridge)
         await self.agent.seal.open()
         await self.bridge.remove()
-        await self.agent.stop()
+        await self.bridge.close()
         shutil.rmtree(self.home, ignore_errors=True)
 
 

@@ -5,7 +5,6 @@ are taken together in the next round: one question to the network service, one l
 """
 
 import asyncio
-import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -151,6 +150,10 @@ class OvsAgent:
         if missing := ids - self._up:
             future.set_exception(BuildFailed(
                 f"port {min(missing)} is not for this host or has lost its interface"))
+        elif failed := {self.desired.ports[i].network_id for i in ids if i in self.desired.ports} & set(
+                self.places.failed):
+            future.set_exception(BuildFailed(f"network {min(failed)} has no DHCP and metadata on {self.host}: "
+                                             f"{self.places.failed[min(failed)]}"))
         else:
             future.set_result(None)
 
@@ -225,13 +228,17 @@ class OvsAgent:
         while True:
             await self.clock.sleep(self.settings.glance)
             now = self.clock.monotonic()
-            with contextlib.suppress(NacreError, OSError):
+            try:
                 here = {p: n for p, n in (await self.bridge.ports()).items() if p in self.desired.ports}
                 if here != self._seen:
                     self._wake.set()
                 if now - looked > self.settings.look:
                     looked = now
                     await self._flows_kept()
+                    if not await self.places.sound():
+                        self._wake.set()
+            except Exception as error:  # Open vSwitch is away for now; the look-out stays
+                log.warning("the bridge cannot be looked at", why=repr(error))
             if now - asked > (self.settings.look if self._whole else self.settings.whole):
                 asked, self._whole, self._applied = now, True, None
                 self._wake.set()

@@ -21,6 +21,8 @@ class LocalNetworks:
         self.namespaces, self.dhcp, self.metadata = namespaces, dhcp, metadata
         self._served: dict[str, tuple[NetworkFacts, tuple[PortFacts, ...]]] = {}
         self._adopted = False
+        #: Networks that could not be served in the last round, with the reason.
+        self.failed: dict[str, str] = {}
 
     def outer(self, network_id: str) -> str:
         """The name of the network's DHCP port on the bridge."""
@@ -31,6 +33,7 @@ class LocalNetworks:
         self.metadata.know(ports, networks)
         wanted = {network.id: network for network in networks if served(network)}
         await self._leave(wanted, bridge)
+        self.failed = {}
         for network in wanted.values():
             mine = tuple(port for port in ports if port.network_id == network.id)
             if self._served.get(network.id) == (network, mine) and await self._alive(network.id):
@@ -40,6 +43,11 @@ class LocalNetworks:
             except Exception as error:  # one network's trouble is not the others'
                 log.error("network without DHCP and metadata", network=network.id, why=repr(error))
                 self._served.pop(network.id, None)
+                self.failed[network.id] = str(error)
+
+    async def sound(self) -> bool:
+        """Is everything that should be served, served? False calls for another round."""
+        return not self.failed and all([await self._alive(network_id) for network_id in list(self._served)])
 
     async def close(self) -> None:
         """Sockets are closed; namespaces and DHCP servers stay for the next start."""
