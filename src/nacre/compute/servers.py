@@ -148,7 +148,8 @@ class Servers:
         names = planning.names(plan.spec)
         return [planning.row(context, plan, msgspec.structs.replace(
             plan.spec, name=name, hostname=plan.spec.hostname or planning.hostname(name)),
-            {"id": str(uuid4()), "launch_index": n, "reservation_id": reservation, "created_at": now, "updated_at": now})
+            {"id": str(uuid4()), "launch_index": n, "reservation_id": reservation, "created_at": now,
+             "updated_at": now})
             for n, name in enumerate(names)]
 
     def _check_quota(self, connection: sa.Connection, context: Context, rows: list[dict[str, Any]]) -> None:

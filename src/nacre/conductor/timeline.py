@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from nacre.base.clock import Clock
+from nacre.base.crash import point
 from nacre.compute.contract import Event
 from nacre.node.contract import Step
 
@@ -20,11 +21,13 @@ class Timeline:
     def step(self, name: str, host: str | None = None) -> Iterator[None]:
         """Time the block as a step; an error is recorded with its words and raised on."""
         begin = self._now()
+        point(f"control {name} begins")
         try:
             yield
         except BaseException as error:
             self._add(name, begin, host, "Error", str(error) or type(error).__name__)
             raise
+        point(f"control {name} done")
         self._add(name, begin, host, "Success", None)
 
     def tell(self, name: str, details: str, host: str | None = None) -> None:

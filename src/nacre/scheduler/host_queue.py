@@ -1,8 +1,8 @@
 """The host queue: hosts in the order of one resource's free amount (FLOW A6, A10).
 
 A walk starts at the found position, the first host with enough of that resource, so hosts without enough are counted
-but never looked at. sign +1 walks up from there: the smallest that fits (packs). sign -1 walks down from the top to that
-boundary: the emptiest (spreads).
+but never looked at. sign +1 walks up from there: the smallest that fits (packs). sign -1 walks down from the top to
+that boundary: the emptiest (spreads).
 """
 
 from bisect import bisect_left
