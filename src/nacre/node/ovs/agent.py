@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from nacre.base.clock import Clock, RealClock
-from nacre.base.errors import BuildFailed, NacreError
+from nacre.base.errors import BuildFailed
 from nacre.network.contract import AgentReport, Network, NetworkFacts, PortFacts
 from nacre.node.dhcp import Dhcp
 from nacre.node.dhcp_config import DhcpSettings
