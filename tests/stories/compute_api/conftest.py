@@ -198,14 +198,15 @@ def policy() -> Rules:
 @pytest.fixture
 async def client(db, clock, policy):
     people, network, nodes = People(), FakeNetwork(), FakeNodes()
+    images = FakeImages()
     flavors, keypairs, quotas = Flavors(db, clock), KeyPairs(db, clock), Quotas(db)
     scheduler = FakeHosts("host-1", "host-2")
-    servers = Servers(db, clock, Suppliers(flavors=flavors, keypairs=keypairs, quotas=quotas, images=FakeImages(),
+    servers = Servers(db, clock, Suppliers(flavors=flavors, keypairs=keypairs, quotas=quotas, images=images,
                                            network=network), nudge)
     made = service(Parts(
         policy=policy, identity=people, clock=clock, desk=ServerDesk(db, servers, History(db), nodes),
         network=network, scheduler=scheduler, flavors=flavors, keypairs=keypairs, quotas=quotas,
-        aggregates=Aggregates(db, clock), groups=ServerGroups(db, clock)))
+        aggregates=Aggregates(db, clock), groups=ServerGroups(db, clock), images=images))
     client = Client(App([made], people.authenticate, policy.check))
     client.db, client.network, client.scheduler, client.clock = db, network, scheduler, clock
     yield client

@@ -244,9 +244,13 @@ async def test_delete_and_actions(client):
     assert (await client.get(path))[1]["server"]["status"] == "REBOOT"
     for bad in ({"reboot": {"type": "NUKE"}}, {"reboot": {}}, {"bogus": None}, {}, {"os-start": 1, "os-stop": 1}, []):
         assert (await client.post(path + "/action", bad))[0] == 400, bad
-    for unbuilt in ("resize", "rebuild", "pause", "createImage", "migrate"):
-        assert (await client.post(path + "/action", {unbuilt: {}}, who="admin"))[0] == 501, unbuilt
-    assert (await client.post(path + "/action", {"migrate": {}}))[0] == 403
+    for unbuilt in ({"resize": {"flavorRef": "2"}}, {"rebuild": {"imageRef": IMAGE}}, {"pause": None},
+                    {"createImage": {"name": "i"}}, {"migrate": None}, {"rescue": {}}):
+        assert (await client.post(path + "/action", unbuilt, who="admin"))[0] == 501, unbuilt
+    for bad in ({"resize": {}}, {"rebuild": {"imageRef": "x"}}, {"createImage": {"name": ""}},
+                {"createImage": {"name": "i", "metadata": {"": ""}}}, {"os-resetState": {"state": "x"}}):
+        assert (await client.post(path + "/action", bad, who="admin"))[0] == 400, bad
+    assert (await client.post(path + "/action", {"migrate": None}))[0] == 403
     assert await client.delete(path) == (204, None)
     assert (await client.delete(path))[0] == 204
     _, body = await client.get(path + "/os-instance-actions", version="2.58")

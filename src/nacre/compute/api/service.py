@@ -18,6 +18,7 @@ from nacre.compute.api.microversions import Microversions
 from nacre.compute.api.projects.groups import GroupRoutes
 from nacre.compute.api.projects.quotas import QuotaRoutes
 from nacre.compute.api.projects.usage import UsageRoutes
+from nacre.compute.api.proxies import ProxyRoutes
 from nacre.compute.api.servers.actions import ActionRoutes
 from nacre.compute.api.servers.desk import ServerDesk
 from nacre.compute.api.servers.details import InterfaceRoutes, MetadataRoutes, TagRoutes
@@ -29,6 +30,7 @@ from nacre.compute.keypairs import KeyPairs
 from nacre.compute.quotas import Quotas
 from nacre.compute.server_groups import ServerGroups
 from nacre.identity.contract import Identity, Policy
+from nacre.image.contract import Images
 from nacre.network.contract import Network
 from nacre.scheduler.contract import Scheduler
 
@@ -50,6 +52,7 @@ class Parts:
     quotas: Quotas
     aggregates: Aggregates
     groups: ServerGroups
+    images: Images | None = None  # without it the old image API is not there
 
 
 def service(parts: Parts) -> Service:
@@ -86,6 +89,7 @@ def _servers(parts: Parts) -> list[Route]:
         *InterfaceRoutes(desk, network, policy).routes(),
         *HistoryRoutes(desk, policy).routes(),
         *RestRoutes(desk, policy).routes(),
+        *(ProxyRoutes(parts.images).routes() if parts.images else ()),
     ]
 
 

@@ -24,7 +24,7 @@ NOT_BUILT: dict[str, tuple[str, Version | None]] = {
     "shelve": ("os-shelve:shelve", None), "shelveOffload": ("os-shelve:shelve_offload", None),
     "unshelve": ("os-shelve:unshelve", None), "migrate": ("os-migrate-server:migrate", None),
     "os-migrateLive": ("os-migrate-server:migrate_live", None), "evacuate": ("os-evacuate", None),
-    "restore": ("os-deferred-delete:restore", None), "forceDelete": ("os-deferred-delete:force", None),
+    "restore": ("os-deferred-delete:restore", None),
     "os-resetState": ("os-admin-actions:reset_state", None), "trigger_crash_dump": ("servers:trigger_crash_dump", None),
     "os-getVNCConsole": ("os-remote-consoles", (2, 5)), "os-getSPICEConsole": ("os-remote-consoles", (2, 5)),
     "os-getRDPConsole": ("os-remote-consoles", (2, 5)), "os-getSerialConsole": ("os-remote-consoles", (2, 5)),
@@ -55,7 +55,9 @@ class ActionRoutes:
             route("os-getConsoleOutput", self.console, schemas.CONSOLE),
             route("lock", self.lock, schemas.LOCK),
             route("unlock", self.unlock),
-            *(route(name, self._not_built(name, verb), until=until) for name, (verb, until) in NOT_BUILT.items()),
+            route("forceDelete", self.force_delete),
+            *(route(name, self._not_built(name, verb), schemas.action(name, schemas.UNBUILT.get(name)), until)
+              for name, (verb, until) in NOT_BUILT.items()),
         ]
 
     async def reboot(self, request: Request) -> Any:
@@ -85,6 +87,11 @@ class ActionRoutes:
         """Action unlock."""
         server = await self._find(request, "os-lock-server:unlock")
         await self._desk.change(server.id, {"locked": False, "locked_reason": None})
+        return Reply(status=202)
+
+    async def force_delete(self, request: Request) -> Any:
+        """Action forceDelete: every delete is final here."""
+        await self._desk.delete(request.context, await self._find.unlocked(request, "os-deferred-delete:force"))
         return Reply(status=202)
 
     def _power(self, name: str, verb: str, action: str) -> Callable[[Request], Awaitable[Any]]:
