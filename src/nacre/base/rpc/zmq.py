@@ -2,11 +2,12 @@
 
 CURVE is always on. Who a peer is says its key, as ZAP authenticated it, never the routing id it chose; a key that
 nobody registered gets no connection. Queues are bounded, and full ones say so. A cast is sent again until it is
-acknowledged; a message that comes twice is run once.
+acknowledged, a call when the other process came back before it answered; a message that comes twice is run once.
 """
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Coroutine
 from typing import Any
 
@@ -43,18 +44,29 @@ DEFAULTS = Limits()
 class Link:
     """The way to one other process: its socket, and who waits for which answer."""
 
-    def __init__(self, socket: zmq.Socket[bytes], address: str, queue: int):
+    def __init__(self, socket: "zmq.Socket[bytes]", address: str, queue: int):
         self.address, self._queue = address, queue
-        self.waiting: dict[bytes, asyncio.Future[Answer]] = {}
+        self.waiting: dict[bytes, tuple[bytes, asyncio.Future[Answer]]] = {}
+        self._socket, self._met = socket, False
+        events = socket.get_monitor_socket(zmq.Event.HANDSHAKE_SUCCEEDED)
+        self._monitor = Pump(events, self._connected)
         self.pump = Pump(socket, self._receive)
 
     def send(self, request: Request) -> asyncio.Future[Answer]:
         """Queue the message. The future gets its answer. Raises Unavailable when the queue is full."""
-        if len(self.waiting) >= self._queue or not self.pump.send([encode(request)]):
+        data = encode(request)
+        if len(self.waiting) >= self._queue or not self.pump.send([data]):
             raise Unavailable(f"The queue to {self.address} is full ({self._queue} messages). Try again later.")
         future = asyncio.get_running_loop().create_future()
-        self.waiting[request.id] = future
+        self.waiting[request.id] = (data, future)
         return future
+
+    def _connected(self, _frames: list[bytes], _user: str) -> None:
+        """Connected again: what was asked before may have died with the other process, so it is asked again."""
+        if self._met:
+            for data, _ in self.waiting.values():
+                self.pump.send([data])
+        self._met = True
 
     def _receive(self, frames: list[bytes], _: str) -> None:
         try:
@@ -62,15 +74,44 @@ class Link:
         except BadRequest as error:
             log.warning("rpc answer dropped", address=self.address, reason=error.message)
             return
-        future = self.waiting.pop(answer.id, None)
-        if future is not None and not future.done():
-            future.set_result(answer)
+        waiting = self.waiting.pop(answer.id, None)
+        if waiting is not None and not waiting[1].done():
+            waiting[1].set_result(answer)
 
     def close(self) -> None:
+        self._monitor.close()
+        if not self._socket.closed:
+            self._socket.disable_monitor()
         self.pump.close()
-        for future in self.waiting.values():
+        for _, future in self.waiting.values():
             future.cancel()
         self.waiting.clear()
+
+
+class Answers:
+    """What a server knows of calls: where the answer of a running one goes, and the last answers that were given."""
+
+    def __init__(self, keep: int = 1000, size: int = 64 << 10):
+        self._keep, self._size = keep, size
+        self._running: dict[tuple[str, bytes], bytes] = {}
+        self._given: OrderedDict[tuple[str, bytes], bytes] = OrderedDict()
+
+    def begin(self, who: str, request: bytes, routing: bytes) -> None:
+        self._running[who, request] = routing
+
+    def again(self, who: str, request: bytes, routing: bytes) -> bytes | None:
+        """The call came a second time: its answer, if it was given; a running one answers to `routing` from now on."""
+        if (who, request) in self._running:
+            self._running[who, request] = routing
+        return self._given.get((who, request))
+
+    def end(self, who: str, request: bytes, answer: bytes) -> bytes:
+        """Where the answer goes."""
+        if len(answer) <= self._size:
+            self._given[who, request] = answer
+            if len(self._given) > self._keep:
+                self._given.popitem(last=False)
+        return self._running.pop((who, request))
 
 
 class ZmqTransport:
@@ -92,6 +133,7 @@ class ZmqTransport:
         self._zap: Pump | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._turn = 0
+        self._answers = Answers()
 
     def register(self, public_key: str, peer: Peer) -> None:
         """Let the holder of this key in, under this name and role."""
@@ -263,23 +305,27 @@ class ZmqTransport:
             return
         if len(self._tasks) >= self.limits.running:
             busy = Unavailable(f"{self.me.name} is busy with {len(self._tasks)} requests. Try again later.")
-            self._reply(frames[0], Answer(request.id, failure(busy)))
+            self._reply(frames[0], encode(Answer(request.id, failure(busy))))
             return
         again = self._dispatcher.again(request)
         if request.kind == CAST:
-            self._reply(frames[0], Answer(request.id))
-        if not again:
-            self._start(self._run(frames[0], request, sender))
+            self._reply(frames[0], encode(Answer(request.id)))
+            if not again:
+                self._start(self._dispatcher.answer(request, sender))
+        elif not again:
+            self._answers.begin(sender.name, request.id, frames[0])
+            self._start(self._run(request, sender))
+        elif given := self._answers.again(sender.name, request.id, frames[0]):
+            self._reply(frames[0], given)
 
-    async def _run(self, routing: bytes, request: Request, sender: Peer) -> None:
-        answer = await self._dispatcher.answer(request, sender)
-        if request.kind != CAST:
-            self._reply(routing, answer)
+    async def _run(self, request: Request, sender: Peer) -> None:
+        answer = encode(await self._dispatcher.answer(request, sender))
+        self._reply(self._answers.end(sender.name, request.id, answer), answer)
 
-    def _reply(self, routing: bytes, answer: Answer) -> None:
+    def _reply(self, routing: bytes, answer: bytes) -> None:
         assert self._router is not None
-        if not self._router.send([routing, encode(answer)]):
-            log.warning("rpc answer lost: its caller is gone or does not read")
+        if not self._router.send([routing, answer]):
+            log.info("rpc answer not delivered: its caller is gone or does not read")
 
     def _start(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         task = asyncio.get_running_loop().create_task(work)
