@@ -1,0 +1,97 @@
+"""Domains of ours in libvirt. Every function blocks and is run by `Host.call`; the connection comes first."""
+
+from typing import Any
+from xml.etree import ElementTree
+
+import libvirt
+
+from nacre.node.hypervisor.libvirt.xml import NAMESPACE
+
+POWERS = {
+    libvirt.VIR_DOMAIN_RUNNING: "running", libvirt.VIR_DOMAIN_BLOCKED: "running", libvirt.VIR_DOMAIN_PAUSED: "paused",
+    libvirt.VIR_DOMAIN_SHUTDOWN: "running", libvirt.VIR_DOMAIN_SHUTOFF: "shutdown",
+    libvirt.VIR_DOMAIN_CRASHED: "crashed", libvirt.VIR_DOMAIN_PMSUSPENDED: "paused",
+}
+
+
+def find(connection: Any, server_id: str) -> Any | None:
+    """The domain of this server, or None."""
+    try:
+        return connection.lookupByUUIDString(server_id)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return None
+        raise
+
+
+def belongs(domain: Any, folder: str) -> bool:
+    """Whether it was made by us, in this folder: other domains of the machine are none of our business."""
+    try:
+        text = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE)
+    except libvirt.libvirtError:
+        return False
+    try:
+        place = ElementTree.fromstring(text).findtext(f"{{{NAMESPACE}}}folder") or ""  # noqa: S314 - libvirt's own
+    except ElementTree.ParseError:
+        return False
+    return place.rpartition("/")[0] == folder
+
+
+def powers(connection: Any, folder: str) -> dict[str, str]:
+    """The power of every domain of ours."""
+    found = {}
+    for domain in connection.listAllDomains():
+        try:
+            if belongs(domain, folder):
+                found[domain.UUIDString()] = power(domain)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # gone while we looked
+                raise
+    return found
+
+
+def power(domain: Any) -> str:
+    return POWERS.get(domain.state()[0], "shutdown")
+
+
+def define_paused(connection: Any, xml: str) -> None:
+    """Defined, so that it outlives a shutdown, and started without a single instruction run."""
+    connection.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE).createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+
+
+def boot(domain: Any) -> None:
+    if not domain.isActive():
+        domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+
+
+def resume(domain: Any) -> None:
+    if power(domain) == "paused":
+        domain.resume()
+
+
+def halt(domain: Any) -> None:
+    """Off, by force. One that went by itself meanwhile is fine."""
+    if domain.isActive():
+        try:
+            domain.destroy()
+        except libvirt.libvirtError:
+            if domain.isActive():
+                raise
+
+
+def shutdown(domain: Any) -> None:
+    """The power button. A guest that went by itself meanwhile is fine."""
+    if power(domain) == "paused":
+        domain.resume()
+    try:
+        domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+    except libvirt.libvirtError:
+        if domain.isActive():
+            raise
+
+
+def remove(domain: Any) -> None:
+    """Off, and forgotten by libvirt with all it kept for it."""
+    halt(domain)
+    domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+                         | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)

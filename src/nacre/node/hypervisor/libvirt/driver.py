@@ -1,0 +1,206 @@
+"""Guests by libvirt: disks, config drive, domain, paused start; then events and polling until it runs."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+
+from nacre.base.clock import Clock, RealClock
+from nacre.base.errors import BuildFailed, NotFound
+from nacre.image.contract import Images
+from nacre.node.contract import BuildOrder, SpawnOrder, Step
+from nacre.node.hypervisor.driver import Capabilities, PowerChanged
+from nacre.node.hypervisor.libvirt import domain
+from nacre.node.hypervisor.libvirt.config_drive import drive_documents, iso
+from nacre.node.hypervisor.libvirt.disk_info import disk_info, needs_drive
+from nacre.node.hypervisor.libvirt.host import Host, capabilities, kvm_works
+from nacre.node.hypervisor.libvirt.images import check_size, convert, make_disk, write_file
+from nacre.node.hypervisor.libvirt.service import ensure_services
+from nacre.node.hypervisor.libvirt.xml import Place, domain_xml
+from nacre.node.hypervisor.registry import HypervisorSettings
+from nacre.node.image_cache import ImageCache
+from nacre.node.timeline import Timeline
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+#: FLOW A20: how often it is looked whether a guest runs (seconds), and how long that may take.
+POLL, PATIENCE = 0.5, 60.0
+#: No more of a console's log is read at once (bytes).
+CONSOLE_LIMIT = 1 << 20
+
+
+class LibvirtHypervisor:
+    """Guests in `settings.folder`/servers, images in `settings.folder`/images. datapath: Open vSwitch's type, asked
+    when a guest is defined ("netdev" is the userspace one)."""
+
+    def __init__(self, settings: HypervisorSettings, images: Images, datapath: Callable[[], str],
+                 clock: Clock | None = None):
+        self._settings, self._datapath, self._clock = settings, datapath, clock or RealClock()
+        self._folder = settings.folder.absolute() / "servers"
+        self.cache = ImageCache(settings.folder.absolute() / "images", images, convert, self._bases_in_use,
+                                settings.cache_gb << 30)
+        self._host = Host(settings.uri)
+        self._virt_type = settings.virt_type
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._on_power: PowerChanged | None = None
+        self._told: set[asyncio.Task[None]] = set()
+
+    async def start(self, on_power: PowerChanged) -> None:
+        """Folders, libvirt's services, the kind of virtualisation, events."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o711)
+        self._settings.folder.chmod(0o711)
+        if self._settings.uri.startswith("qemu:///system"):
+            await ensure_services()
+        if self._virt_type == "auto":
+            self._virt_type = "kvm" if await asyncio.to_thread(kvm_works) else "qemu"
+        log.info("virtualisation", type=self._virt_type)
+        self._loop, self._on_power = asyncio.get_running_loop(), on_power
+        self._host.watch(self._changed)
+        await self._host.call(lambda connection: connection.getVersion())
+
+    async def stop(self) -> None:
+        """Guests stay as they are."""
+        self._on_power = None
+        await self._host.close()
+
+    async def capabilities(self) -> Capabilities:
+        return await self._host.call(lambda c: capabilities(c, self._virt_type, self._settings.folder))
+
+    async def prepare(self, order: BuildOrder) -> tuple[Step, ...]:
+        """Image, kernel and ramdisk into the cache; the disks but for the config drive."""
+        timeline, folder = Timeline(self._clock), self._folder / order.server_id
+        base, extras = None, dict[str, Path]()
+        with timeline.step("image"):
+            if order.image is not None:
+                check_size(order.image, order.image.virtual_size, order.root_gb)
+                base = await self.cache.fetch(order.image)
+                check_size(order.image, base.stat().st_size, order.root_gb)
+            for name, image in (("kernel", order.kernel), ("ramdisk", order.ramdisk)):
+                if image is not None:
+                    extras[name] = await self.cache.fetch(image)
+        with timeline.step("disks"):
+            folder.mkdir(exist_ok=True, mode=0o711)
+            write_file(folder / "bases", "\n".join(p.name for p in (base, *extras.values()) if p).encode())
+            for name, file in extras.items():
+                await asyncio.to_thread(_link, file, folder / name)
+            for disk in disk_info(order):
+                if disk.file != "disk.config":
+                    await make_disk(folder, disk, base if disk.file == "disk" else None)
+        return timeline.steps
+
+    async def define(self, order: BuildOrder, spawn: SpawnOrder) -> tuple[Step, ...]:
+        """Config drive and domain, started but paused."""
+        timeline, folder = Timeline(self._clock), self._folder / order.server_id
+        if needs_drive(order):
+            with timeline.step("config drive"):
+                data = await asyncio.to_thread(lambda: iso(drive_documents(order, spawn)))
+                write_file(folder / "disk.config", data)
+        with timeline.step("domain"):
+            xml = domain_xml(order, spawn, disk_info(order), Place(
+                folder=str(folder), bridge=self._settings.bridge, virt_type=self._virt_type,
+                offloads=self._datapath() != "netdev", kernel=_if_there(folder / "kernel"),
+                ramdisk=_if_there(folder / "ramdisk")))
+            write_file(folder / "domain.xml", xml.encode())
+            await self._forget(order.server_id)
+            await self._host.call(lambda connection: domain.define_paused(connection, xml))
+        return timeline.steps
+
+    async def boot(self, server_id: str) -> None:
+        await self._on(server_id, domain.boot)
+
+    async def resume(self, server_id: str) -> None:
+        """Runs when this returns. Raises BuildFailed: it went down at once, or never came up."""
+        await self._on(server_id, domain.resume)
+        end = self._clock.monotonic() + PATIENCE
+        while (power := await self._on(server_id, domain.power)) != "running":
+            if power in ("shutdown", "crashed") or self._clock.monotonic() > end:
+                raise BuildFailed(f"the guest does not run: it is {power}")
+            await self._clock.sleep(POLL)
+
+    async def shutdown(self, server_id: str) -> None:
+        await self._on(server_id, domain.shutdown)
+
+    async def halt(self, server_id: str) -> None:
+        await self._on(server_id, domain.halt)
+
+    async def destroy(self, server_id: str) -> None:
+        await self._forget(server_id)
+        folder = self._folder / server_id
+        if folder.exists():
+            await asyncio.to_thread(shutil.rmtree, folder)
+
+    async def console(self, server_id: str, lines: int | None) -> str:
+        """The end of the console's log; at most its last megabyte."""
+        folder = self._folder / server_id
+        if not folder.is_dir():
+            raise NotFound(f"Server {server_id} is not on this host.")
+        text = await asyncio.to_thread(_tail, folder / "console.log", CONSOLE_LIMIT)
+        return text if lines is None else "".join(text.splitlines(keepends=True)[-lines:] if lines > 0 else [])
+
+    async def guests(self) -> dict[str, str]:
+        return await self._host.call(lambda connection: domain.powers(connection, str(self._folder)))
+
+    async def _on(self, server_id: str, work: Callable[[Any], T]) -> T:
+        def do(connection: Any) -> T:
+            found = domain.find(connection, server_id)
+            if found is None or not domain.belongs(found, str(self._folder)):
+                raise NotFound(f"Server {server_id} is not on this host.")
+            return work(found)
+
+        return await self._host.call(do)
+
+    async def _forget(self, server_id: str) -> None:
+        with contextlib.suppress(NotFound):
+            await self._on(server_id, domain.remove)
+
+    def _changed(self, server_id: str) -> None:
+        """Called in libvirt's thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._tell, server_id)
+
+    def _tell(self, server_id: str) -> None:
+        task = asyncio.ensure_future(self._look(server_id))
+        self._told.add(task)
+        task.add_done_callback(self._told.discard)
+
+    async def _look(self, server_id: str) -> None:
+        try:
+            power = await self._on(server_id, domain.power)
+            if self._on_power is not None:
+                await self._on_power(server_id, power)
+        except NotFound:
+            return
+        except Exception as error:
+            log.warning("a guest's change could not be told", server=server_id, why=str(error))
+
+    def _bases_in_use(self) -> set[str]:
+        found = set[str]()
+        for note in self._folder.glob("*/bases"):
+            with contextlib.suppress(OSError):
+                found |= set(note.read_text().split())
+        return found
+
+
+def _link(source: Path, target: Path) -> None:
+    """A kernel in the server's own folder: it stays when the cache drops its image."""
+    target.unlink(missing_ok=True)
+    os.link(source, target)
+
+
+def _if_there(file: Path) -> str | None:
+    return str(file) if file.exists() else None
+
+
+def _tail(file: Path, limit: int) -> str:
+    try:
+        with open(file, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW)) as source:
+            source.seek(max(0, os.fstat(source.fileno()).st_size - limit))
+            return source.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
