@@ -182,14 +182,14 @@ def _network(settings: Settings, parts: dict[str, Any], running: Running) -> Any
 
 
 def _compute(settings: Settings, parts: dict[str, Any], running: Running) -> Any:
-    from nacre.compute.aggregates import Aggregates
     from nacre.compute.api.servers.desk import ServerDesk
     from nacre.compute.api.service import Parts, service
-    from nacre.compute.flavors import Flavors
+    from nacre.compute.catalog.aggregates import Aggregates
+    from nacre.compute.catalog.flavors import Flavors
+    from nacre.compute.catalog.keypairs import KeyPairs
+    from nacre.compute.catalog.quotas import Quotas
+    from nacre.compute.catalog.server_groups import ServerGroups
     from nacre.compute.history import History
-    from nacre.compute.keypairs import KeyPairs
-    from nacre.compute.quotas import Quotas
-    from nacre.compute.server_groups import ServerGroups
     from nacre.compute.servers import Servers, Suppliers
     from nacre.conductor.hosts import Hosts
 
@@ -212,7 +212,7 @@ def _compute(settings: Settings, parts: dict[str, Any], running: Running) -> Any
     return service(Parts(
         policy=parts["policy"], identity=parts["identity"], clock=clock, desk=desk, network=parts["network"],
         scheduler=scheduler, flavors=flavors, keypairs=keypairs, quotas=quotas, aggregates=aggregates,
-        groups=ServerGroups(db, clock)))
+        groups=ServerGroups(db, clock), images=parts["images"]))
 
 
 def _scheduler(settings: Settings, parts: dict[str, Any], running: Running, aggregates: Any) -> Any:

@@ -12,7 +12,7 @@ import yaml
 from nacre.base.context import service_context
 from nacre.base.errors import Conflict
 from nacre.cloud import Control
-from nacre.compute.flavors import Flavor
+from nacre.compute.catalog.flavors import Flavor
 from nacre.config import Settings
 from nacre.identity.catalog import First, bootstrap
 from nacre.identity.tables import projects

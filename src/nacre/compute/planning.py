@@ -7,8 +7,8 @@ import msgspec
 
 from nacre.base.context import Context
 from nacre.base.errors import BadRequest
+from nacre.compute.catalog.flavors import Flavor
 from nacre.compute.contract import ServerSpec
-from nacre.compute.flavors import Flavor
 from nacre.image.contract import ImageFacts
 
 GIB = 1 << 30

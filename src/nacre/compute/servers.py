@@ -16,10 +16,10 @@ from nacre.base.context import Context
 from nacre.base.db import Database
 from nacre.base.errors import BadRequest, Conflict, NotFound, QuotaExceeded
 from nacre.compute import history, planning, records
+from nacre.compute.catalog.flavors import Flavor, Flavors
+from nacre.compute.catalog.keypairs import KeyPair, KeyPairs
+from nacre.compute.catalog.quotas import Quotas, limits_of
 from nacre.compute.contract import Server, ServerFlavor, ServerQuery, ServerSpec, StoryOrder
-from nacre.compute.flavors import Flavor, Flavors
-from nacre.compute.keypairs import KeyPair, KeyPairs
-from nacre.compute.quotas import Quotas, limits_of
 from nacre.compute.records import get_row, server_of
 from nacre.compute.states import State, step
 from nacre.compute.stories import insert_story

@@ -14,15 +14,15 @@ from nacre.base.context import Context
 from nacre.base.db import Database
 from nacre.base.errors import Forbidden, NotFound, Unauthenticated
 from nacre.base.web import App
-from nacre.compute.aggregates import Aggregates
 from nacre.compute.api.servers.desk import ServerDesk
 from nacre.compute.api.service import Parts, service
-from nacre.compute.flavors import Flavors
+from nacre.compute.catalog.aggregates import Aggregates
+from nacre.compute.catalog.flavors import Flavors
+from nacre.compute.catalog.keypairs import KeyPairs
+from nacre.compute.catalog.quotas import Quotas
+from nacre.compute.catalog.server_groups import ServerGroups
 from nacre.compute.history import History
-from nacre.compute.keypairs import KeyPairs
 from nacre.compute.policies import POLICIES
-from nacre.compute.quotas import Quotas
-from nacre.compute.server_groups import ServerGroups
 from nacre.compute.servers import Servers, Suppliers
 from nacre.image.contract import ImageFacts
 from nacre.network.contract import PortFacts

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nacre.compute.keypairs import generate
+from nacre.compute.catalog.keypairs import generate
 
 KEYS = "/os-keypairs"
 

@@ -8,7 +8,7 @@ from nacre.compute.api import types as t
 from nacre.compute.api.microversions import known
 from nacre.compute.api.paging import limit_and_marker, links, next_link
 from nacre.compute.api.validation import Query, Schema
-from nacre.compute.flavors import SORT_KEYS, Flavor, FlavorQuery, Flavors, spec_of
+from nacre.compute.catalog.flavors import SORT_KEYS, Flavor, FlavorQuery, Flavors, spec_of
 from nacre.compute.policies import rule
 from nacre.identity.contract import Identity, Policy
 
@@ -110,7 +110,7 @@ class FlavorRoutes:
         flavor = await self._find(request)
         if flavor.is_public:
             raise NotFound("Access list not available for public flavors.")
-        return await self._access(flavor)
+        return _access(flavor, await self._flavors.access(flavor.id))
 
     async def grant(self, request: Request) -> Any:
         """Action addTenantAccess."""
@@ -121,13 +121,13 @@ class FlavorRoutes:
         if flavor.is_public and request.version >= (2, 7):
             raise Conflict("Can not add access to a public flavor.")
         await self._flavors.grant(flavor.id, project)
-        return await self._access(flavor)
+        return _access(flavor, await self._flavors.access(flavor.id))
 
     async def revoke(self, request: Request) -> Any:
         """Action removeTenantAccess. The project may be gone already."""
         flavor = await self._find(request)
         await self._flavors.revoke(flavor.id, request.body["removeTenantAccess"]["tenant"])
-        return await self._access(flavor)
+        return _access(flavor, await self._flavors.access(flavor.id))
 
     async def specs(self, request: Request) -> Any:
         """GET .../os-extra_specs."""
@@ -158,10 +158,6 @@ class FlavorRoutes:
     async def _find(self, request: Request) -> Flavor:
         return await self._flavors.get(request.context, request.params["flavor_id"])
 
-    async def _access(self, flavor: Flavor) -> Any:
-        return {"flavor_access": [{"flavor_id": flavor.id, "tenant_id": project}
-                                  for project in await self._flavors.access(flavor.id)]}
-
     def _shows_specs(self, request: Request) -> bool:
         return known("flavor.extra_specs", request.version) and self._policy.allows(
             request.context, rule("os-flavor-extra-specs:index"))
@@ -177,6 +173,10 @@ class FlavorRoutes:
             descending=request.one("sort_dir") == "desc", limit=limit, marker=marker))
         more = next_link(request, found, found[-1].id if found else "", limit)
         return found, {"flavors_links": more} if more else {}
+
+
+def _access(flavor: Flavor, projects: tuple[str, ...]) -> dict[str, Any]:
+    return {"flavor_access": [{"flavor_id": flavor.id, "tenant_id": project} for project in projects]}
 
 
 def _as_text(specs: dict[str, Any]) -> dict[str, str]:

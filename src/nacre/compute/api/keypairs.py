@@ -7,9 +7,9 @@ from nacre.compute.api import types as t
 from nacre.compute.api.microversions import known
 from nacre.compute.api.paging import MAX_LIMIT, limit_and_marker, next_link
 from nacre.compute.api.validation import Query, Schema, Since
-from nacre.compute.keypairs import KeyPair, KeyPairs
+from nacre.compute.catalog.keypairs import KeyPair, KeyPairs
+from nacre.compute.catalog.quotas import Quotas
 from nacre.compute.policies import rule
-from nacre.compute.quotas import Quotas
 from nacre.identity.contract import Policy
 
 

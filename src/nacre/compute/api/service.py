@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from nacre.base.clock import Clock
 from nacre.base.web import Route, Service
-from nacre.compute.aggregates import Aggregates
 from nacre.compute.api import versions
 from nacre.compute.api.faults import render
 from nacre.compute.api.flavors import FlavorRoutes
@@ -25,10 +24,11 @@ from nacre.compute.api.servers.details import InterfaceRoutes, MetadataRoutes, T
 from nacre.compute.api.servers.history import HistoryRoutes
 from nacre.compute.api.servers.rest import RestRoutes
 from nacre.compute.api.servers.servers import HostFacts, ServerRoutes
-from nacre.compute.flavors import Flavors
-from nacre.compute.keypairs import KeyPairs
-from nacre.compute.quotas import Quotas
-from nacre.compute.server_groups import ServerGroups
+from nacre.compute.catalog.aggregates import Aggregates
+from nacre.compute.catalog.flavors import Flavors
+from nacre.compute.catalog.keypairs import KeyPairs
+from nacre.compute.catalog.quotas import Quotas
+from nacre.compute.catalog.server_groups import ServerGroups
 from nacre.identity.contract import Identity, Policy
 from nacre.image.contract import Images
 from nacre.network.contract import Network

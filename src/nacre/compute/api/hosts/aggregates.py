@@ -5,10 +5,10 @@ from typing import Any
 
 from nacre.base.errors import BadRequest, NotBuilt, NotFound
 from nacre.base.web import Request, Route
-from nacre.compute.aggregates import Aggregate, Aggregates
 from nacre.compute.api import types as t
 from nacre.compute.api.microversions import known
 from nacre.compute.api.validation import Schema
+from nacre.compute.catalog.aggregates import Aggregate, Aggregates
 from nacre.compute.policies import rule
 
 _ZONE = {"oneOf": [t.AZ_NAME, {"type": "null"}]}

@@ -6,11 +6,11 @@ from typing import Any
 from nacre.base.clock import Clock
 from nacre.base.errors import BadRequest, Conflict, NotFound
 from nacre.base.web import Reply, Request, Route
-from nacre.compute.aggregates import DEFAULT_ZONE, INTERNAL_ZONE, Aggregates
 from nacre.compute.api import types as t
 from nacre.compute.api.hosts.counts import HostCounts
 from nacre.compute.api.microversions import known
 from nacre.compute.api.validation import Query, Schema, Since, is_uuid
+from nacre.compute.catalog.aggregates import DEFAULT_ZONE, INTERNAL_ZONE, Aggregates
 from nacre.compute.policies import rule
 from nacre.scheduler.contract import HostState, Scheduler
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from nacre.base.errors import NotBuilt, NotFound
 from nacre.base.web import Request, Route
-from nacre.compute.aggregates import DEFAULT_ZONE, INTERNAL_ZONE, Aggregates
 from nacre.compute.api.hosts.counts import HostCounts
 from nacre.compute.api.hosts.services import COMPUTE, CONTROL
+from nacre.compute.catalog.aggregates import DEFAULT_ZONE, INTERNAL_ZONE, Aggregates
 from nacre.compute.policies import rule
 from nacre.scheduler.contract import HostState, Scheduler
 

@@ -10,9 +10,9 @@ from nacre.compute.api import types as t
 from nacre.compute.api.microversions import known
 from nacre.compute.api.paging import MAX_LIMIT
 from nacre.compute.api.validation import Query, Schema, Since
+from nacre.compute.catalog.quotas import Quotas
+from nacre.compute.catalog.server_groups import ServerGroup, ServerGroups
 from nacre.compute.policies import rule
-from nacre.compute.quotas import Quotas
-from nacre.compute.server_groups import ServerGroup, ServerGroups
 from nacre.identity.contract import Policy
 
 #: The servers that are in each of these groups.

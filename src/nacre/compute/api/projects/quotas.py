@@ -8,8 +8,8 @@ from nacre.base.web import Reply, Request, Route
 from nacre.compute.api import types as t
 from nacre.compute.api.microversions import known
 from nacre.compute.api.validation import Query, Schema
+from nacre.compute.catalog.quotas import DEFAULTS, Quotas, check_lowered
 from nacre.compute.policies import rule
-from nacre.compute.quotas import DEFAULTS, Quotas, check_lowered
 from nacre.identity.contract import Identity, Policy
 
 #: What a project (or one user of it) has now, by resource.

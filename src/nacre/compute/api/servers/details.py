@@ -11,8 +11,8 @@ from nacre.compute.api.servers.desk import ServerDesk
 from nacre.compute.api.servers.finding import Finder
 from nacre.compute.api.servers.views import plain_addresses
 from nacre.compute.api.validation import Schema
+from nacre.compute.catalog.quotas import Quotas
 from nacre.compute.contract import Server
-from nacre.compute.quotas import Quotas
 from nacre.identity.contract import Policy
 from nacre.network.contract import Network, PortFacts
 

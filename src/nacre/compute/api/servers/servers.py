@@ -5,7 +5,6 @@ from typing import Any
 
 from nacre.base.errors import BadRequest
 from nacre.base.web import Reply, Request, Route
-from nacre.compute.aggregates import Aggregates
 from nacre.compute.api import types as t
 from nacre.compute.api.microversions import known
 from nacre.compute.api.paging import next_link
@@ -15,6 +14,7 @@ from nacre.compute.api.servers.finding import Finder
 from nacre.compute.api.servers.lists import parse
 from nacre.compute.api.servers.parse import ADMIN_HINTS, HINT_NAMES, hints_of, spec_of
 from nacre.compute.api.servers.views import Lens, brief, detail, server_links
+from nacre.compute.catalog.aggregates import Aggregates
 from nacre.compute.contract import Server, ServerSpec
 from nacre.compute.policies import rule
 from nacre.identity.contract import Policy

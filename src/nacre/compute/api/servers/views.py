@@ -11,8 +11,8 @@ from typing import Any
 
 from nacre.base.clock import iso
 from nacre.base.web import Version
-from nacre.compute.aggregates import DEFAULT_ZONE
 from nacre.compute.api.microversions import known
+from nacre.compute.catalog.aggregates import DEFAULT_ZONE
 from nacre.compute.contract import Server
 from nacre.network.contract import PortFacts
 

@@ -12,7 +12,7 @@ from nacre.base.clock import Clock
 from nacre.base.context import Context
 from nacre.base.db import Database
 from nacre.base.errors import BadRequest, Conflict, NotFound
-from nacre.compute.catalog_tables import flavor_access, flavors
+from nacre.compute.catalog.tables import flavor_access, flavors
 
 
 class Flavor(msgspec.Struct, frozen=True, kw_only=True):

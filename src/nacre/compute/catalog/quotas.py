@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from nacre.base.db import Database
 from nacre.base.errors import BadRequest
-from nacre.compute.catalog_tables import quota_limits
+from nacre.compute.catalog.tables import quota_limits
 
 #: Every resource with a limit, and its default. -1: no limit. Network resources are the network service's business;
 #: old versions of the API still show them.

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from nacre.base.clock import Clock
 from nacre.base.db import Database
 from nacre.base.errors import BadRequest, Conflict, NotBuilt, NotFound, QuotaExceeded
-from nacre.compute.catalog_tables import keypairs
+from nacre.compute.catalog.tables import keypairs
 
 #: The longest public key taken, in characters.
 MAX_KEY = 16384

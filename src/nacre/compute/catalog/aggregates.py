@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from nacre.base.clock import Clock
 from nacre.base.db import Database
 from nacre.base.errors import BadRequest, Conflict, NotFound
-from nacre.compute.catalog_tables import aggregate_hosts, aggregates
+from nacre.compute.catalog.tables import aggregate_hosts, aggregates
 
 #: The zone of hosts that are in no other.
 DEFAULT_ZONE = "nova"

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from nacre.base.clock import Clock
 from nacre.base.db import Database
 from nacre.base.errors import NotFound, QuotaExceeded
-from nacre.compute.catalog_tables import server_groups
+from nacre.compute.catalog.tables import server_groups
 
 
 class ServerGroup(msgspec.Struct, frozen=True, kw_only=True):
