@@ -1,19 +1,28 @@
 """The identity API as a service: every route, and the documents that clients find it by."""
 
+from http import HTTPStatus
 from typing import Any
 
+from nacre.base import errors as e
 from nacre.base.web import Reply, Request, Route, Service
-from nacre.identity.api import (
-    application_credentials, auth, catalog, credentials, documents, domains, grants, groups, projects, roles, trusts,
-    users,
-)
+from nacre.identity.api import assignments, auth, catalog, domains, grants, groups, projects, roles, users
 from nacre.identity.api.desk import Desk, url
-from nacre.identity.api.faults import fault
 from nacre.identity.contract import Policy
 from nacre.identity.service import IdentityService
 
-PARTS = (auth, users, groups, projects, domains, roles, grants, catalog, credentials, application_credentials, trusts,
-         documents)
+PARTS = (auth, users, groups, projects, domains, roles, grants, assignments, catalog)
+
+
+def fault(error: e.NacreError, status: int, request: Request) -> Reply:
+    """Keystone's error body, and where to authenticate with a 401."""
+    headers = {"Vary": "X-Auth-Token"}
+    if status == 401:
+        headers["WWW-Authenticate"] = f'Keystone uri="{request.service_url}/v3"'
+    message = error.message
+    if isinstance(error, e.Unauthenticated):
+        message = e.Unauthenticated.default  # never which part of the proof was wrong
+    title = HTTPStatus(status).phrase
+    return Reply({"error": {"code": status, "message": message, "title": title}}, status, headers)
 
 
 def _version(request: Request) -> dict[str, Any]:
