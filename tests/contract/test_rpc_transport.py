@@ -11,11 +11,12 @@ import pytest
 from nacre.base.errors import BadRequest, Conflict, Forbidden, NacreError, NotFound, Unavailable
 from nacre.base.rpc.codec import CALL, Request, verbs
 from nacre.base.rpc.keys import load_keys, new_keys
+from nacre.base.rpc.link import Limits
 from nacre.base.rpc.memory import Faults, MemoryHub, MemoryTransport
 from nacre.base.rpc.server import Peer, peer
 from nacre.base.rpc.stub import stub
 from nacre.base.rpc.target import Target, cast
-from nacre.base.rpc.zmq import Limits, ZmqTransport
+from nacre.base.rpc.zmq import ZmqTransport
 
 TARGET = Target(topic="control", namespace="shelf", version="1.1")
 

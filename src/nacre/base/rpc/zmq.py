@@ -7,11 +7,9 @@ acknowledged, a call when the other process came back before it answered; a mess
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Coroutine
 from typing import Any
 
-import msgspec
 import structlog
 import zmq
 from zmq.utils import z85
@@ -19,99 +17,13 @@ from zmq.utils import z85
 from nacre.base.errors import BadRequest, Unavailable
 from nacre.base.rpc.codec import CAST, Answer, Request, decode_answer, decode_request, encode, failure
 from nacre.base.rpc.keys import KeyPair
+from nacre.base.rpc.link import DEFAULTS, Answers, Limits, Link, bounded, dealer
 from nacre.base.rpc.pump import Pump
 from nacre.base.rpc.server import Allow, Dispatcher, Peer
 from nacre.base.rpc.stub import Client
 from nacre.base.rpc.target import Target
 
 log = structlog.get_logger()
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds. message: bytes of one; queue: messages waiting for one peer; running: verbs at work at once;
-    resend, give_up: seconds until a cast is sent again, and until it is given up."""
-
-    message: int = 64 << 20
-    queue: int = 2000
-    running: int = 5000
-    resend: float = 1.0
-    give_up: float = 120.0
-
-
-DEFAULTS = Limits()
-
-
-class Link:
-    """The way to one other process: its socket, and who waits for which answer."""
-
-    def __init__(self, socket: "zmq.Socket[bytes]", address: str, queue: int):
-        self.address, self._queue = address, queue
-        self.waiting: dict[bytes, tuple[bytes, asyncio.Future[Answer]]] = {}
-        self._socket, self._met = socket, False
-        events = socket.get_monitor_socket(zmq.Event.HANDSHAKE_SUCCEEDED)
-        self._monitor = Pump(events, self._connected)
-        self.pump = Pump(socket, self._receive)
-
-    def send(self, request: Request) -> asyncio.Future[Answer]:
-        """Queue the message. The future gets its answer. Raises Unavailable when the queue is full."""
-        data = encode(request)
-        if len(self.waiting) >= self._queue or not self.pump.send([data]):
-            raise Unavailable(f"The queue to {self.address} is full ({self._queue} messages). Try again later.")
-        future = asyncio.get_running_loop().create_future()
-        self.waiting[request.id] = (data, future)
-        return future
-
-    def _connected(self, _frames: list[bytes], _user: str) -> None:
-        """Connected again: what was asked before may have died with the other process, so it is asked again."""
-        if self._met:
-            for data, _ in self.waiting.values():
-                self.pump.send([data])
-        self._met = True
-
-    def _receive(self, frames: list[bytes], _: str) -> None:
-        try:
-            answer = decode_answer(frames[-1])
-        except BadRequest as error:
-            log.warning("rpc answer dropped", address=self.address, reason=error.message)
-            return
-        waiting = self.waiting.pop(answer.id, None)
-        if waiting is not None and not waiting[1].done():
-            waiting[1].set_result(answer)
-
-    def close(self) -> None:
-        self._monitor.close()
-        if not self._socket.closed:
-            self._socket.disable_monitor()
-        self.pump.close()
-        for _, future in self.waiting.values():
-            future.cancel()
-        self.waiting.clear()
-
-
-class Answers:
-    """What a server knows of calls: where the answer of a running one goes, and the last answers that were given."""
-
-    def __init__(self, keep: int = 1000, size: int = 64 << 10):
-        self._keep, self._size = keep, size
-        self._running: dict[tuple[str, bytes], bytes] = {}
-        self._given: OrderedDict[tuple[str, bytes], bytes] = OrderedDict()
-
-    def begin(self, who: str, request: bytes, routing: bytes) -> None:
-        self._running[who, request] = routing
-
-    def again(self, who: str, request: bytes, routing: bytes) -> bytes | None:
-        """The call came a second time: its answer, if it was given; a running one answers to `routing` from now on."""
-        if (who, request) in self._running:
-            self._running[who, request] = routing
-        return self._given.get((who, request))
-
-    def end(self, who: str, request: bytes, answer: bytes) -> bytes:
-        """Where the answer goes."""
-        if len(answer) <= self._size:
-            self._given[who, request] = answer
-            if len(self._given) > self._keep:
-                self._given.popitem(last=False)
-        return self._running.pop((who, request))
 
 
 class ZmqTransport:
@@ -165,7 +77,7 @@ class ZmqTransport:
         zap = self._context.socket(zmq.ROUTER)
         zap.bind("inproc://zeromq.zap.01")
         self._zap = Pump(zap, self._authenticate)
-        router = self._socket(zmq.ROUTER)
+        router = bounded(self._context, zmq.ROUTER, self.limits)
         router.set(zmq.ROUTER_MANDATORY, 1)
         router.set(zmq.CURVE_SERVER, 1)
         router.set(zmq.CURVE_SECRETKEY, self.keys.secret.encode())
@@ -255,7 +167,7 @@ class ZmqTransport:
         self._turn += 1
         where = known[self._turn % len(known)]
         if where not in self._links:
-            self._links[where] = Link(self._connect(*where), where[0], self.limits.queue)
+            self._links[where] = Link(dealer(self._context, self.keys, where, self.limits), where[0], self.limits.queue)
         return self._links[where]
 
     def _doubt(self, link: Link) -> None:
@@ -263,24 +175,6 @@ class ZmqTransport:
         if not link.waiting:
             self._links = {where: other for where, other in self._links.items() if other is not link}
             link.close()
-
-    def _connect(self, address: str, public_key: str) -> "zmq.Socket[bytes]":
-        socket = self._socket(zmq.DEALER)
-        socket.set(zmq.CURVE_SERVERKEY, public_key.encode())
-        socket.set(zmq.CURVE_SECRETKEY, self.keys.secret.encode())
-        socket.set(zmq.CURVE_PUBLICKEY, self.keys.public.encode())
-        socket.set(zmq.RECONNECT_IVL, 20)
-        socket.set(zmq.RECONNECT_IVL_MAX, 500)
-        socket.connect(address)
-        return socket
-
-    def _socket(self, kind: int) -> "zmq.Socket[bytes]":
-        socket = self._context.socket(kind)
-        for option, value in ((zmq.LINGER, 0), (zmq.SNDHWM, self.limits.queue), (zmq.RCVHWM, self.limits.queue),
-                              (zmq.MAXMSGSIZE, self.limits.message), (zmq.HEARTBEAT_IVL, 5000),
-                              (zmq.HEARTBEAT_TIMEOUT, 15000), (zmq.HANDSHAKE_IVL, 10000)):
-            socket.set(option, value)
-        return socket
 
     def _authenticate(self, frames: list[bytes], _user: str) -> None:
         """ZAP: is this key one of ours? The user id that it answers comes with every message of the connection."""

@@ -1,0 +1,125 @@
+"""The way to one other process over ZeroMQ, and what a server remembers of the calls that came over one."""
+
+import asyncio
+from collections import OrderedDict
+
+import msgspec
+import structlog
+import zmq
+
+from nacre.base.errors import BadRequest, Unavailable
+from nacre.base.rpc.codec import Answer, Request, decode_answer, encode
+from nacre.base.rpc.keys import KeyPair
+from nacre.base.rpc.pump import Pump
+
+log = structlog.get_logger()
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds. message: bytes of one; queue: messages waiting for one peer; running: verbs at work at once;
+    resend, give_up: seconds until a cast is sent again, and until it is given up."""
+
+    message: int = 64 << 20
+    queue: int = 2000
+    running: int = 5000
+    resend: float = 1.0
+    give_up: float = 120.0
+
+
+DEFAULTS = Limits()
+
+
+class Link:
+    """The way to one other process: its socket, and who waits for which answer."""
+
+    def __init__(self, socket: "zmq.Socket[bytes]", address: str, queue: int):
+        self.address, self._queue = address, queue
+        self.waiting: dict[bytes, tuple[bytes, asyncio.Future[Answer]]] = {}
+        self._socket, self._met = socket, False
+        events = socket.get_monitor_socket(zmq.Event.HANDSHAKE_SUCCEEDED)
+        self._monitor = Pump(events, self._connected)
+        self.pump = Pump(socket, self._receive)
+
+    def send(self, request: Request) -> asyncio.Future[Answer]:
+        """Queue the message. The future gets its answer. Raises Unavailable when the queue is full."""
+        data = encode(request)
+        if len(self.waiting) >= self._queue or not self.pump.send([data]):
+            raise Unavailable(f"The queue to {self.address} is full ({self._queue} messages). Try again later.")
+        future = asyncio.get_running_loop().create_future()
+        self.waiting[request.id] = (data, future)
+        return future
+
+    def _connected(self, _frames: list[bytes], _user: str) -> None:
+        """Connected again: what was asked before may have died with the other process, so it is asked again."""
+        if self._met:
+            for data, _ in self.waiting.values():
+                self.pump.send([data])
+        self._met = True
+
+    def _receive(self, frames: list[bytes], _: str) -> None:
+        try:
+            answer = decode_answer(frames[-1])
+        except BadRequest as error:
+            log.warning("rpc answer dropped", address=self.address, reason=error.message)
+            return
+        waiting = self.waiting.pop(answer.id, None)
+        if waiting is not None and not waiting[1].done():
+            waiting[1].set_result(answer)
+
+    def close(self) -> None:
+        self._monitor.close()
+        if not self._socket.closed:
+            self._socket.disable_monitor()
+        self.pump.close()
+        for _, future in self.waiting.values():
+            future.cancel()
+        self.waiting.clear()
+
+
+class Answers:
+    """What a server knows of calls: where the answer of a running one goes, and the last answers that were given."""
+
+    def __init__(self, keep: int = 1000, size: int = 64 << 10):
+        self._keep, self._size = keep, size
+        self._running: dict[tuple[str, bytes], bytes] = {}
+        self._given: OrderedDict[tuple[str, bytes], bytes] = OrderedDict()
+
+    def begin(self, who: str, request: bytes, routing: bytes) -> None:
+        self._running[who, request] = routing
+
+    def again(self, who: str, request: bytes, routing: bytes) -> bytes | None:
+        """The call came a second time: its answer, if it was given; a running one answers to `routing` from now on."""
+        if (who, request) in self._running:
+            self._running[who, request] = routing
+        return self._given.get((who, request))
+
+    def end(self, who: str, request: bytes, answer: bytes) -> bytes:
+        """Where the answer goes."""
+        if len(answer) <= self._size:
+            self._given[who, request] = answer
+            if len(self._given) > self._keep:
+                self._given.popitem(last=False)
+        return self._running.pop((who, request))
+
+
+def bounded(context: "zmq.Context[zmq.Socket[bytes]]", kind: int, limits: Limits) -> "zmq.Socket[bytes]":
+    """A socket with its queues, messages and silences limited."""
+    socket = context.socket(kind)
+    for option, value in ((zmq.LINGER, 0), (zmq.SNDHWM, limits.queue), (zmq.RCVHWM, limits.queue),
+                          (zmq.MAXMSGSIZE, limits.message), (zmq.HEARTBEAT_IVL, 5000),
+                          (zmq.HEARTBEAT_TIMEOUT, 15000), (zmq.HANDSHAKE_IVL, 10000)):
+        socket.set(option, value)
+    return socket
+
+
+def dealer(context: "zmq.Context[zmq.Socket[bytes]]", keys: KeyPair, where: tuple[str, str],
+           limits: Limits) -> "zmq.Socket[bytes]":
+    """A socket on its way to where: (address, public key)."""
+    socket = bounded(context, zmq.DEALER, limits)
+    socket.set(zmq.CURVE_SERVERKEY, where[1].encode())
+    socket.set(zmq.CURVE_SECRETKEY, keys.secret.encode())
+    socket.set(zmq.CURVE_PUBLICKEY, keys.public.encode())
+    socket.set(zmq.RECONNECT_IVL, 20)
+    socket.set(zmq.RECONNECT_IVL_MAX, 500)
+    socket.connect(where[0])
+    return socket
