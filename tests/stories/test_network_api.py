@@ -186,7 +186,7 @@ async def test_privileges_are_refused_to_tenants(cloud):
                      expect=403)
     await cloud.call("watcher", "POST", "/networks", {"network": {}}, expect=403)
     await cloud.call("watcher", "DELETE", f"/ports/{port['id']}", expect=403)
-    await cloud.call("one", "GET", "/agents", expect=403)
+    assert (await cloud.call("one", "GET", "/agents"))["agents"] == []
 
 
 async def test_a_shared_network_may_be_used_but_not_changed(cloud):

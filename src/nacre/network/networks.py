@@ -110,8 +110,19 @@ class Networks:
             raise BadRequest(f"Invalid input for operation: Requested MTU is out of range, 68 to {limit}.",
                              field="mtu", type="InvalidInput")
 
+    def _drop_floating(self, work: Work, network_id: str) -> None:
+        """Floating IPs that no port uses go with their external network."""
+        f = t.floatingips.c
+        rows = work.rows(sa.select(f.id, f.floating_port_id).where(
+            f.floating_network_id == network_id, f.port_id.is_(None)))
+        port_ids = [r["floating_port_id"] for r in rows]
+        work.conn.execute(sa.delete(t.floatingips).where(f.id.in_([r["id"] for r in rows])))
+        work.conn.execute(sa.delete(t.addresses).where(t.addresses.c.port_id.in_(port_ids)))
+        work.conn.execute(sa.delete(t.ports).where(t.ports.c.id.in_(port_ids)))
+
     def delete(self, work: Work, current: Row) -> None:
         network_id = current["id"]
+        self._drop_floating(work, network_id)
         used = [r["id"] for r in work.rows(sa.select(t.ports.c.id).where(
             t.ports.c.network_id == network_id, t.ports.c.device_owner.not_in(AUTO_DELETE)).limit(20))]
         if used:

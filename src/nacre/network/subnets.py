@@ -29,8 +29,9 @@ class Subnets:
     resource = SUBNET
 
     def list(self, work: Work, filters: Row) -> list[Row]:
-        return [_view(r) for r in work.rows(sa.select(t.subnets).where(
-            self._visible(work), *where(t.subnets, filters)))]
+        return [_view(r) for r in work.rows(sa.select(t.subnets, t.networks.c.external).join(
+            t.networks, t.networks.c.id == t.subnets.c.network_id).where(
+                self._visible(work), *where(t.subnets, filters)))]
 
     def _visible(self, work: Work) -> sa.ColumnElement[bool]:
         if work.context.is_admin or "service" in work.context.roles:
@@ -63,6 +64,7 @@ class Subnets:
             _check_gateway_outside(gateway, pools)
         _check_families(data, ipaddress.ip_network(cidr).version)
         return self._insert(work, data | {
+            "external": network["external"],
             "subnetpool_id": pool_id, "cidr": cidr, "gateway_ip": gateway,
             "allocation_pools": pools if pools is not None else ipam.default_pools(cidr, gateway)})
 
@@ -75,7 +77,7 @@ class Subnets:
         self._add_auto_addresses(work, row)
         work.changes.networks.add(row["network_id"])
         work.changes.subnets.add(row["network_id"])
-        return _view(row)
+        return _view(row | {"external": data["external"]})
 
     def _add_auto_addresses(self, work: Work, subnet: Row) -> None:
         """Guests on the network give themselves an address in a new SLAAC subnet: write it down."""
@@ -244,4 +246,5 @@ def _check_families(data: Row, version: int) -> None:
 def _view(row: Row) -> Row:
     return standard_view(row) | {k: row[k] for k in (
         "network_id", "ip_version", "cidr", "gateway_ip", "enable_dhcp", "allocation_pools", "dns_nameservers",
-        "host_routes", "ipv6_ra_mode", "ipv6_address_mode", "subnetpool_id", "service_types")}
+        "host_routes", "ipv6_ra_mode", "ipv6_address_mode", "subnetpool_id", "service_types")} | {
+        "router:external": row["external"]}

@@ -33,6 +33,7 @@ EXTENSIONS = {
     "standard-attr-timestamp": "Resource timestamps", "stateful-security-group": "Stateful security group",
     "subnet_allocation": "Subnet Allocation", "rbac-address-group": "Add address_group type to RBAC",
     "rbac-address-scope": "Add address_scope type to RBAC", "rbac-subnetpool": "Add subnetpool type to RBAC",
+    "subnet-external-network": "Subnet belongs to an external network",
     "subnet-service-types": "Subnet service types",
 }
 

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 
 from nacre.network import ports
 from nacre.network import tables as t
+from nacre.network.hosts import agents
 from nacre.network.work import Row, Work, conflict
 
 
@@ -25,7 +26,14 @@ def service_port(work: Work, network: Row, device: tuple[str, str], fixed_ips: S
     if fixed_ips:
         data["fixed_ips"] = list(fixed_ips)
     row, chosen = ports.insert(work, network, data)
+    settle(work, row["id"])
     return row | {"fixed_ips": [{"subnet_id": s, "ip_address": a} for s, a in chosen]}
+
+
+def settle(work: Work, port_id: str) -> None:
+    """A port of the cloud's own is ACTIVE where somebody forwards for it: a living L3 agent. Else it stays DOWN."""
+    if any(a["agent_type"] == "L3 agent" and a["alive"] for a in agents.views(work)):
+        work.conn.execute(sa.update(t.ports).where(t.ports.c.id == port_id).values(status="ACTIVE"))
 
 
 def refuse_floating(work: Work, router_id: str, kind: str, message: str) -> None:

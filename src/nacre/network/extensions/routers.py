@@ -10,7 +10,7 @@ from nacre.base.errors import BadRequest, NotFound
 from nacre.network import ipam, networks, ports, subnets
 from nacre.network import tables as t
 from nacre.network.api.definitions import ROUTER
-from nacre.network.extensions.gateways import own, refuse_floating, service_port
+from nacre.network.extensions.gateways import own, refuse_floating, service_port, settle
 from nacre.network.networks import among
 from nacre.network.work import Row, Work, conflict, missing, standard_view, where
 
@@ -119,6 +119,7 @@ class Routers:
             for fixed in port["fixed_ips"]:
                 self._check_new(work, router["id"], subnets.get(work, fixed["subnet_id"]))
             work.change(t.ports, port["id"], {"device_id": router["id"], "device_owner": INTERFACE})
+            settle(work, port["id"])
             ids = [f["subnet_id"] for f in port["fixed_ips"]]
             return _joined(router, port["id"], port["network_id"], ids)
         subnet = subnets.get(work, body["subnet_id"])
