@@ -1,6 +1,8 @@
 """Running other programs: a list of arguments, a time limit, a memory limit, an output limit. Never a shell string."""
 
 import asyncio
+import os
+import pwd
 import resource
 from collections.abc import Sequence
 
@@ -31,15 +33,20 @@ async def run(args: Sequence[str], *, limits: Limits = Limits(), stdin: bytes | 
     Raises CommandFailed.
     """
 
+    account = pwd.getpwnam(user) if user is not None else None
+
     def confine() -> None:
         if limits.memory is not None:
             resource.setrlimit(resource.RLIMIT_AS, (limits.memory, limits.memory))
+        if account is not None:  # here, and not by the loop: uvloop cannot
+            os.setgroups([])
+            os.setgid(account.pw_gid)
+            os.setuid(account.pw_uid)
 
     process = await asyncio.create_subprocess_exec(
         *args, stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, user=user,
-        extra_groups=() if user is not None else None,
-        preexec_fn=confine if limits.memory is not None else None)
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        preexec_fn=confine if limits.memory is not None or account is not None else None)
     try:
         async with asyncio.timeout(limits.seconds):
             out, err = await process.communicate(stdin)
