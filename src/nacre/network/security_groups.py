@@ -21,6 +21,7 @@ PROTOCOLS = {
 }
 _WITH_PORTS = (6, 17, 33, 132, 136)
 _ONLY_V6 = ("ipv6-encap", "ipv6-frag", "ipv6-icmp", "icmpv6", "ipv6-nonxt", "ipv6-opts", "ipv6-route")
+_V6_NUMBERS = {str(PROTOCOLS[name]) for name in _ONLY_V6}
 _RULE = ("security_group_id", "direction", "ethertype", "protocol", "port_range_min", "port_range_max",
          "remote_ip_prefix", "remote_group_id", "remote_address_group_id")
 
@@ -65,7 +66,7 @@ def normalise(data: Row) -> Row:
         raise _bad("SecurityGroupMultipleRemoteEntites", "Only one of remote_ip_prefix or remote_group_id or "
                    "remote_address_group_id may be provided.", "remote_ip_prefix")
     rule["remote_ip_prefix"] = _prefix(data["remote_ip_prefix"], data["ethertype"])
-    if rule["protocol"] in _ONLY_V6 and rule["ethertype"] != "IPv6":
+    if (rule["protocol"] in _ONLY_V6 or rule["protocol"] in _V6_NUMBERS) and rule["ethertype"] != "IPv6":
         raise _bad("SecurityGroupEthertypeConflictWithProtocol",
                    f"Invalid ethertype {rule['ethertype']} for protocol {rule['protocol']}.", "ethertype")
     _check_ports(rule)
@@ -162,6 +163,7 @@ class SecurityGroups:
             raise conflict("SecurityGroupDefaultAlreadyExists", "Default security group already exists.")
         ensure_default(work, data["project_id"])
         work.room("security_group", data["project_id"])
+        work.room("security_group_rule", data["project_id"], 2)
         return _create(work, data, default=False)
 
     def update(self, work: Work, current: Row, data: Row) -> Row:
@@ -287,10 +289,13 @@ def choose(work: Work, wanted: list[str] | None, project_id: str) -> list[str]:
     if wanted is None:
         return [ensure_default(work, project_id)]
     if wanted:
-        found = set(work.conn.execute(sa.select(t.security_groups.c.id).where(
-            t.security_groups.c.id.in_(wanted), _may_use(work))).scalars())
+        found = dict(work.conn.execute(sa.select(t.security_groups.c.id, t.security_groups.c.stateful).where(
+            t.security_groups.c.id.in_(wanted), _may_use(work))).tuples().all())
         if gone := [g for g in wanted if g not in found]:
             raise missing("security_group", gone[0])
+        if len(set(found.values())) > 1:
+            raise conflict("SecurityGroupConflict", "Error Cannot apply both stateful and stateless security groups on "
+                           "the same port while attempting the operation.")
     return wanted
 
 

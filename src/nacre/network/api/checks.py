@@ -186,7 +186,8 @@ uuids = listing(uuid_, limit=200)
 
 def groups(value: Any) -> list[str]:
     """Security groups' ids, each once."""
-    return list(dict.fromkeys(uuids(value)))
+    found: list[str] = listing(uuid_, limit=200, unique=True)(value)
+    return found
 
 
 def fixed_ips(value: Any) -> list[dict[str, str]]:

@@ -17,6 +17,9 @@ _PLAIN = ("name", "prefixes", "default_prefixlen", "min_prefixlen", "max_prefixl
           "address_scope_id")
 
 
+_LENGTHS = ("min_prefixlen", "max_prefixlen", "default_prefixlen")
+
+
 def _bad(kind: str, message: str, field: str | None = None) -> BadRequest:
     return BadRequest(message, field=field, type=kind)
 
@@ -30,8 +33,9 @@ class Subnetpools:
         rows = work.rows(sa.select(t.subnetpools).where(
             rbac.visible(work, t.subnetpools, "subnetpool"), *where(t.subnetpools, filters)))
         shared = rbac.shared(work, "subnetpool")
-        return [standard_view(r) | {k: r[k] for k in (*_PLAIN, "ip_version")} | {"shared": r["id"] in shared}
-                for r in rows]
+        # The lengths are strings in this API's answers, whatever they were in the request.
+        return [standard_view(r) | {k: r[k] for k in (*_PLAIN, "ip_version")} | {k: str(r[k]) for k in _LENGTHS}
+                | {"shared": r["id"] in shared} for r in rows]
 
     def target(self, work: Work, data: Row) -> Row:
         return {}
@@ -78,7 +82,7 @@ class Subnetpools:
             if new != version or not all(_inside(p, values["prefixes"]) for p in current["prefixes"]):
                 raise _bad("IllegalSubnetPoolPrefixUpdate", "Illegal update to prefixes: existing prefixes cannot be "
                            f"removed from the subnet pool; it has {current['prefixes']}.", "prefixes")
-        _check_lengths({k: (current | data)[k] for k in ("min_prefixlen", "max_prefixlen", "default_prefixlen")},
+        _check_lengths({k: int((current | data)[k]) for k in _LENGTHS},
                        32 if version == 4 else 128)
         self._check_default(work, data, version, current["id"])
         self._check_scope(work, data, version)
@@ -148,10 +152,11 @@ def choose(work: Work, data: Row) -> str | None:
                    "ip_version")
     cidr = data.get("cidr")
     length: int = ipaddress.ip_network(cidr).prefixlen if cidr else (
-        data["prefixlen"] if "prefixlen" in data else pool["default_prefixlen"])
-    if not pool["min_prefixlen"] <= length <= pool["max_prefixlen"]:
-        edge, kind = ((pool["min_prefixlen"], "MinPrefixSubnetAllocationError") if length < pool["min_prefixlen"]
-                      else (pool["max_prefixlen"], "MaxPrefixSubnetAllocationError"))
+        data["prefixlen"] if "prefixlen" in data else int(pool["default_prefixlen"]))
+    low, high = int(pool["min_prefixlen"]), int(pool["max_prefixlen"])
+    if not low <= length <= high:
+        edge, kind = ((low, "MinPrefixSubnetAllocationError") if length < low
+                      else (high, "MaxPrefixSubnetAllocationError"))
         raise _bad(kind, f"Unable to allocate subnet with prefix length {length}, the allowed prefix at that end is "
                    f"{edge}.", "prefixlen")
     taken = [r["cidr"] for r in work.rows(sa.select(t.subnets.c.cidr).where(t.subnets.c.subnetpool_id == pool_id))]
