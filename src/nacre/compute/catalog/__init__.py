@@ -1,0 +1,1 @@
+"""What operators and users keep ready for servers: flavors, key pairs, quotas, aggregates, server groups."""
