@@ -1,7 +1,6 @@
 """Routers and floating IPs: rows with Neutron's rules."""
 
 import pytest
-
 from tests.stories.network_cloud import Cloud, make
 
 
