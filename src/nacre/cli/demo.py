@@ -152,9 +152,9 @@ def address(detail: dict[str, Any]) -> str:
 
 def namespace(network_id: str) -> str:
     """The network's namespace on this host: where its DHCP server lives, and the way in for ssh."""
-    from nacre.node.netns import namespace_name
+    from nacre.node.netns import Namespaces
 
-    return namespace_name(network_id)
+    return Namespaces().names(network_id)[0]
 
 
 def ssh(space: str, key: Path, host: str, command: str) -> str:
