@@ -136,7 +136,7 @@ ADDRESS_GROUP = resource("address_group", "address_groups", [
 RBAC = resource("rbac_policy", "rbac_policies", [
     A("object_type", c.text(255), post=True, required=True), A("object_id", c.uuid_, post=True, required=True),
     A("action", c.text(255), post=True, required=True),
-    A("target_tenant", c.text(64), post=True, put=True, required=True), A("target_project", filter=True),
+    A("target_tenant", c.text(64), post=True, put=True, required=True),
     A("description", visible=False), A("tags", visible=False), A("created_at", visible=False),
     A("updated_at", visible=False), A("revision_number", visible=False),
 ], named=False)

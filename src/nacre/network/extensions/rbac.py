@@ -51,8 +51,7 @@ class RbacPolicies:
 
     def list(self, work: Work, filters: Row) -> list[Row]:
         r = t.rbac_policies
-        mine = sa.true() if work.context.is_admin else sa.or_(
-            r.c.project_id == work.context.project_id, r.c.target_project == work.context.project_id)
+        mine = sa.true() if work.context.is_admin else r.c.project_id == work.context.project_id
         return [_view(x) for x in work.rows(sa.select(r).where(mine, *where(r, filters)))]
 
     def target(self, work: Work, data: Row) -> Row:
@@ -79,6 +78,7 @@ class RbacPolicies:
         if work.row(sa.select(r.id).where(r.object_id == data["object_id"], r.action == data["action"],
                                           r.target_project == data["target_tenant"])):
             raise conflict("DuplicatePolicyError", "An RBAC policy already exists with those values.")
+        work.touch(table, data["object_id"])
         return _view(work.insert(t.rbac_policies, {
             "id": str(uuid.uuid4()), "project_id": data["project_id"], "object_type": data["object_type"],
             "object_id": data["object_id"], "action": data["action"], "target_project": data["target_tenant"]}))
@@ -122,4 +122,4 @@ class RbacPolicies:
 def _view(row: Row) -> Row:
     return {"id": row["id"], "project_id": row["project_id"], "tenant_id": row["project_id"],
             "object_type": row["object_type"], "object_id": row["object_id"], "action": row["action"],
-            "target_tenant": row["target_project"], "target_project": row["target_project"]}
+            "target_tenant": row["target_project"]}
