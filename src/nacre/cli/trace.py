@@ -1,5 +1,6 @@
 """`nacre trace SERVER`: where the time of a server's actions went, step by step."""
 
+import contextlib
 import json
 from datetime import datetime
 from pathlib import Path
@@ -32,7 +33,11 @@ def timeline(client: Client, server: str) -> dict[str, Any]:
 
 
 def _find(client: Client, server: str) -> str:
-    found = client.get("compute", "/servers", params={"name": f"^{server}$", "all_tenants": "1"})["servers"]
+    wanted = {"name": f"^{server}$"}
+    found = client.get("compute", "/servers", params=wanted)["servers"]
+    if not found:
+        with contextlib.suppress(ApiError):  # for administrators only
+            found = client.get("compute", "/servers", params={**wanted, "all_tenants": "1"})["servers"]
     if len(found) == 1:
         return str(found[0]["id"])
     if len(found) > 1:
