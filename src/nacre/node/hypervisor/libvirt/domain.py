@@ -31,7 +31,7 @@ def belongs(domain: Any, folder: str) -> bool:
     except libvirt.libvirtError:
         return False
     try:
-        place = ElementTree.fromstring(text).findtext(f"{{{NAMESPACE}}}folder") or ""  # noqa: S314 - libvirt's own
+        place = ElementTree.fromstring(text).findtext("{*}folder") or ""  # noqa: S314 - libvirt's own, less prefixes
     except ElementTree.ParseError:
         return False
     return place.rpartition("/")[0] == folder

@@ -1,0 +1,243 @@
+"""A real guest from order to console, by the node's own verbs; and images that would harm the host."""
+
+import asyncio
+import hashlib
+import os
+import subprocess
+import time
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nacre import guest
+from nacre.base.errors import BuildFailed
+from nacre.image.contract import ImageFacts
+from nacre.node.contract import BuildOrder
+from nacre.node.hypervisor.registry import HYPERVISORS, HypervisorSettings
+from nacre.node.manager import NodeManager, NodeSettings
+from nacre.node.ovs.fake import FakeWiring
+from tests.stories.node.orders import ControlSide, build_order, image_facts, spawn_order
+
+pytestmark = [pytest.mark.host, pytest.mark.timeout(400)]
+BRIDGE = "br-nacre-test"
+
+
+class FileImages:
+    """Images from files."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, Path] = {}
+        self.reads = 0
+
+    def add(self, file: Path, **changes: Any) -> ImageFacts:
+        facts = image_facts(id=str(uuid.uuid4()), size=file.stat().st_size, virtual_size=None,
+                            os_hash_value=hashlib.sha512(file.read_bytes()).hexdigest(), **changes)
+        self.files[facts.id] = file
+        return facts
+
+    async def read(self, image_id: str, offset: int, length: int) -> bytes:
+        self.reads += 1
+        with open(self.files[image_id], "rb") as source:
+            source.seek(offset)
+            return source.read(length)
+
+
+class RealHost:
+    def __init__(self, folder: Path):
+        self.folder, self.images, self.control = folder, FileImages(), ControlSide()
+        self.wiring = FakeWiring("h1", self.control)  # type: ignore[arg-type]
+        self.hypervisor: Any = HYPERVISORS["libvirt"](
+            HypervisorSettings(folder=folder, bridge=BRIDGE), self.images, self.wiring)  # type: ignore[arg-type]
+        self.node = NodeManager(NodeSettings(host="h1", folder=folder / "journal", shutdown_timeout=40),
+                                self.hypervisor, self.wiring)
+        self.power: list[tuple[str, str]] = []
+
+    async def told(self, server_id: str, power: str) -> None:
+        self.power.append((server_id, power))
+
+    async def build(self, order: BuildOrder, ports: int = 1) -> Any:
+        spawn = self.control.show(spawn_order(order, ports))
+        await self.node.claim(order)
+        await self.node.prepare(order.server_id, order.epoch)
+        return spawn, await self.node.spawn(spawn)
+
+    async def console(self, server_id: str, word: str, times: int = 1) -> str:
+        end = time.monotonic() + 120
+        while (text := await self.node.console(server_id, None)).count(word) < times:
+            assert time.monotonic() < end, text[-3000:]
+            await asyncio.sleep(0.2)
+        return text
+
+
+@pytest.fixture(scope="session")
+def guest_images() -> guest.GuestImages:
+    folder = Path("/var/tmp/nacre-test-guest")
+    return asyncio.run(guest.build(folder))
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[RealHost]:
+    from nacre.node.ovs.service import ensure_services
+
+    folder = Path(f"/var/tmp/nacre-test-{uuid.uuid4().hex[:8]}")
+    await ensure_services()
+    subprocess.run(["ovs-vsctl", "--may-exist", "add-br", BRIDGE, "--", "set", "bridge", BRIDGE,
+                    "datapath_type=netdev"], check=True)
+    host = RealHost(folder)
+    await host.node.start(host.told)
+    try:
+        yield host
+    finally:
+        for server in await host.node.inventory():
+            await host.node.destroy(server.server_id, server.epoch)
+        await host.node.stop()
+        subprocess.run(["ovs-vsctl", "--if-exists", "del-br", BRIDGE], check=True)
+        subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+def domains() -> set[str]:
+    return set(subprocess.run(["virsh", "-c", "qemu:///system", "list", "--all", "--uuid"], check=True, text=True,
+                              capture_output=True).stdout.split())
+
+
+def interfaces() -> set[str]:
+    return set(subprocess.run(["ovs-vsctl", "list-ports", BRIDGE], check=True, text=True,
+                              capture_output=True).stdout.split())
+
+
+def tiny(host: RealHost, images: guest.GuestImages, **changes: Any) -> BuildOrder:
+    return build_order(image=host.images.add(images.disk), memory_mb=128, domain_name=f"nacre-t-{uuid.uuid4().hex[:8]}",
+                       **changes)
+
+
+async def test_a_guest_lives_and_leaves_nothing_behind(host: RealHost, guest_images: guest.GuestImages) -> None:
+    order = tiny(host, guest_images, config_drive=True, ephemeral_gb=1, swap_mb=16)
+    spawn, seen = await host.build(order)
+    print([(s.name, round(s.finished - s.started, 2)) for s in seen.steps])
+    assert seen.power == "running"
+    text = await host.console(order.server_id, "READY")
+    assert "READY host=web from=drive" in text
+    assert interfaces() == {f"tap{spawn.ports[0].id[:11]}"}
+
+    assert (await host.node.power(order.server_id, 1, "reboot-hard")).power == "running"
+    await host.console(order.server_id, "READY", 2)
+    assert (await host.node.power(order.server_id, 1, "stop")).power == "shutdown"
+    assert "TINY power button" in await host.node.console(order.server_id, None)
+    assert interfaces() == set()
+    assert (await host.node.power(order.server_id, 1, "start")).power == "running"
+    text = await host.console(order.server_id, "READY", 3)
+    assert "boots=3" in text
+    assert (await host.node.power(order.server_id, 1, "reboot-soft")).power == "running"
+    await host.console(order.server_id, "READY", 4)
+    assert host.power == []
+
+    await host.node.destroy(order.server_id, 1)
+    assert order.server_id not in domains() and interfaces() == set()
+    assert not (host.folder / "servers" / order.server_id).exists()
+    assert not host.node.tracker.servers and await host.node.inventory() == ()
+
+
+async def test_kernel_ramdisk_and_root_in_three_images(host: RealHost, guest_images: guest.GuestImages) -> None:
+    order = build_order(
+        memory_mb=128, kernel=host.images.add(guest_images.kernel, disk_format="aki"),
+        ramdisk=host.images.add(guest_images.initrd, disk_format="ari"),
+        image=host.images.add(guest_images.root), domain_name=f"nacre-t-{uuid.uuid4().hex[:8]}")
+    await host.build(order, ports=0)
+    assert "host=tiny" in await host.console(order.server_id, "READY")
+
+
+async def test_a_guest_that_stops_by_itself_is_seen(host: RealHost, guest_images: guest.GuestImages) -> None:
+    order = tiny(host, guest_images)
+    await host.build(order, ports=0)
+    subprocess.run(["virsh", "-c", "qemu:///system", "destroy", order.server_id], check=True, capture_output=True)
+    for _ in range(50):
+        if host.power:
+            break
+        await asyncio.sleep(0.1)
+    assert host.power == [(order.server_id, "shutdown")]
+
+
+async def test_two_builds_fetch_one_image_once_and_neither_can_change_it(
+        host: RealHost, guest_images: guest.GuestImages) -> None:
+    facts = host.images.add(guest_images.disk)
+    orders = [build_order(memory_mb=128, image=facts) for _ in range(2)]
+    for order in orders:
+        await host.node.claim(order)
+    await asyncio.gather(*(host.node.prepare(order.server_id, 1) for order in orders))
+    size = guest_images.disk.stat().st_size
+    assert host.images.reads == -(-size // (4 << 20))
+    [base] = (host.folder / "images").iterdir()
+    assert base.stat().st_uid == 0 and base.stat().st_mode & 0o222 == 0o200
+    assert [p.name for p in (host.folder / "images").iterdir() if ".part" in p.name or ".new" in p.name] == []
+
+
+def harmful(folder: Path, kind: str) -> tuple[Path, dict[str, Any]]:
+    """An image that has harmed clouds before, and how it is declared."""
+    file = folder / f"{kind}.img"
+    canary = folder / "canary"
+    canary.write_text("a secret of the host")
+    match kind:
+        case "backing-file":  # CVE-2015-5163
+            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(canary), str(file),
+                            "1M"], check=True)
+            return file, {}
+        case "data-file":  # CVE-2024-32498
+            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={folder}/data.raw", str(file),
+                            "1M"], check=True)
+            return file, {}
+        case "raw-is-qcow2":  # CVE-2024-40767
+            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(file), "1M"], check=True)
+            return file, {"disk_format": "raw"}
+        case "huge":  # CVE-2013-2096
+            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(file), "3G"], check=True)
+            return file, {}
+        case _:
+            file.write_bytes(os.urandom(1 << 16))
+            return file, {"os_hash": "wrong"}
+
+
+@pytest.mark.parametrize("kind", ["backing-file", "data-file", "raw-is-qcow2", "huge", "wrong-digest"])
+async def test_a_harmful_image_is_refused_and_leaves_nothing(host: RealHost, kind: str, tmp_path: Path) -> None:
+    file, declared = harmful(tmp_path, kind)
+    wrong = declared.pop("os_hash", None)
+    facts = host.images.add(file, **declared)
+    if wrong:
+        file.write_bytes(b"something else".ljust(1 << 16))
+    order = build_order(image=facts)
+    await host.node.claim(order)
+    with pytest.raises(BuildFailed) as caught:
+        await host.node.prepare(order.server_id, 1)
+    assert "image" in caught.value.message
+    print(caught.value.message)
+    assert list((host.folder / "images").iterdir()) == [] or kind == "huge"
+    assert not host.node.tracker.servers and not (host.folder / "servers" / order.server_id).exists()
+
+
+async def test_every_call_of_qemu_img_names_its_formats() -> None:
+    """CVE-2026-24708: a format that is guessed is a format that a guest chooses."""
+    source = Path(__file__).parents[2] / "src" / "nacre" / "node"
+    calls = [text for f in source.rglob("*.py") for text in f.read_text().split('"qemu-img"')[1:]]
+    assert calls and all('"-f"' in call.split("]")[0] for call in calls)
+
+
+async def test_a_header_that_a_guest_writes_on_its_disk_stays_data(
+        host: RealHost, guest_images: guest.GuestImages, tmp_path: Path) -> None:
+    """CVE-2015-7548: the guest's raw bytes become a qcow2 that names a file of the host; nothing may believe it."""
+    canary = tmp_path / "canary"
+    canary.write_text("a secret of the host")
+    evil = tmp_path / "evil.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(canary), str(evil), "1M"],
+                   check=True)
+    order = tiny(host, guest_images)
+    await host.build(order, ports=0)
+    await host.node.power(order.server_id, 1, "stop")
+    disk = host.folder / "servers" / order.server_id / "disk"
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", f"write -s {evil} 0 64k", str(disk)], check=True,
+                   capture_output=True)
+    await host.node.power(order.server_id, 1, "start")
+    xml = subprocess.run(["virsh", "-c", "qemu:///system", "dumpxml", order.server_id], check=True, text=True,
+                         capture_output=True).stdout
+    assert "canary" not in xml and "<driver name='qemu' type='qcow2'" in xml and "<format type='raw'/>" in xml
