@@ -59,9 +59,9 @@ class Cloud:
                 connection.request(method, target, data, send)
                 answer = connection.getresponse()
                 return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
-            except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+            except (http.client.HTTPException, OSError):
                 connection.close()
-                if attempt == 2:
+                if attempt == 2 or method != "GET":
                     raise
         raise AssertionError("not reached")
 

@@ -82,7 +82,6 @@ class Network(Section, frozen=True):
     vlan_range: tuple[Positive, Positive] = (1, 4094)
     mechanisms: tuple[str, ...] = ("openvswitch",)
     mtu: Positive = 1500
-    dns_servers: tuple[str, ...] = ()
     public_cidr: str = "172.24.4.0/24"
     agent_down: Seconds = 75.0
 
@@ -109,7 +108,6 @@ class Node(Section, frozen=True):
     reserved_memory_mb: Annotated[int, msgspec.Meta(ge=0)] = 512
     report_period: Seconds = 10.0
     max_builds: Positive = 10
-    boot_timeout: Seconds = 300.0
     virt_type: Literal["auto", "kvm", "qemu"] = "auto"
     libvirt_uri: str = "qemu:///system"
     tunnel_ip: str = "127.0.0.1"
@@ -118,13 +116,14 @@ class Node(Section, frozen=True):
 
 
 class Fake(Section, frozen=True):
-    """The simulated hypervisor: how big it says it is, how long its work takes (seconds), how often it fails."""
+    """The simulated hypervisor: how big it says it is, how long its work takes (seconds).
+    crash_file: see `base/crash.py`."""
 
     vcpus: Positive = 64
     memory_mb: Positive = 262144
     disk_gb: Positive = 4096
     spawn_delay: Delay = 0.0
-    spawn_fails: Share = 0.0
+    crash_file: str = ""
 
 
 class Settings(Section, frozen=True):

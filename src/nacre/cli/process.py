@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from nacre.base import log
+from nacre.base import crash, log
 from nacre.config import Settings, load
 
 
@@ -16,6 +16,7 @@ def _run(settings: Settings, main: Coroutine[Any, Any, None]) -> None:
     import uvloop
 
     log.configure(settings.log_level, json=settings.log_json)
+    crash.arm(settings.fake.crash_file)
     # What was imported stays: the collector need not look at it again and again.
     gc.freeze()
     gc.set_threshold(20_000, 50, 50)

@@ -6,6 +6,7 @@ from typing import Any
 
 import structlog
 
+from nacre.base.crash import point
 from nacre.base.errors import Forbidden, NacreError, NotFound
 from nacre.base.rpc.server import peer
 from nacre.compute.contract import Stories, Story
@@ -94,10 +95,12 @@ class ConductorManager:
         story = await self._stories.take(story_id)
         if story is None:
             return
+        point("control story taken")
         work: asyncio.Future[Any] = asyncio.ensure_future(self._kinds[story.kind](story))
         keeper = asyncio.ensure_future(self._keep(story, work))
         try:
             await work
+            point("control story told")
             await self._stories.finish(story)
         except asyncio.CancelledError:
             work.cancel()

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from nacre.base.clock import Clock, RealClock
+from nacre.base.crash import point
 from nacre.base.errors import Refused
 from nacre.node.contract import BuildOrder, SpawnOrder, Step
 
@@ -99,6 +100,7 @@ class Journal:
                 if old is not None:
                     self._entries[entry.server_id] = old
             raise
+        point(f"node journal {entry.stage}")
         return entry
 
     async def close(self) -> None:

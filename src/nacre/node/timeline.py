@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nacre.base.clock import Clock
+from nacre.base.crash import point
 from nacre.node.contract import Step
 
 
@@ -17,8 +18,10 @@ class Timeline:
     def step(self, name: str) -> Iterator[None]:
         """Times its block under this name."""
         begin = self._clock.now().timestamp()
+        point(f"node {name} begins")
         try:
             yield
+            point(f"node {name} done")
         finally:
             self._steps.append(Step(name=name, started=begin, finished=self._clock.now().timestamp()))
 
