@@ -23,6 +23,8 @@ from nacre.config import Settings, load, owner
 
 #: Seconds between two starts of a process that keeps dying: grows to the second.
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
+#: What others may not do with a process's files. The node opens some to QEMU and dnsmasq, and says which.
+UMASKS = {"control": 0o077, "node": 0o022}
 #: How long a process may take to stop before it is killed.
 PATIENCE = 10.0
 
@@ -64,7 +66,8 @@ class Child:
             "user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "nacre.cli.main", self.name, "--data", str(self._folder)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environ, **identity)  # type: ignore[call-overload]
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environ, umask=UMASKS[self.name],
+            **identity)  # type: ignore[call-overload]
         log.close()
         (self._folder / "run" / f"{self.name}.pid").write_text(str(self._process.pid))
 
@@ -130,7 +133,8 @@ def prepare(settings: Settings) -> None:
         identity = {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
         with (folder / "logs" / "control.log").open("ab") as log:
             subprocess.run([sys.executable, "-m", "nacre.cli.main", "db", "upgrade", "--data", str(folder)],
-                           check=True, stdout=log, stderr=log, **identity)  # type: ignore[call-overload]
+                           check=True, stdout=log, stderr=log, umask=UMASKS["control"],
+                           **identity)  # type: ignore[call-overload]
 
 
 def _migrated(settings: Settings) -> bool:

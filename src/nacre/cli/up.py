@@ -42,12 +42,13 @@ def start(settings: Settings) -> bool:
         return False
     _check_port(settings)
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    (settings.data / "logs").mkdir(exist_ok=True)
+    (settings.data / "logs").mkdir(exist_ok=True, mode=0o700)
     _remembered(settings.data).write_text(json.dumps({"port": settings.port, "hypervisor": settings.hypervisor}))
     environ = {**os.environ, "NACRE_PORT": str(settings.port), "NACRE_HYPERVISOR": settings.hypervisor}
     with (settings.data / "logs" / "supervisor.log").open("ab") as log:
         subprocess.Popen([sys.executable, "-m", "nacre.cli.main", "supervise", "--data", str(settings.data)],
-                         stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environ)
+                         stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environ,
+                         umask=0o077)
     return True
 
 
