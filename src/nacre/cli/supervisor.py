@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -93,6 +94,20 @@ class Child:
             log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} supervisor: {text}\n".encode())
 
 
+@cache
+def account() -> "pwd.struct_passwd | None":
+    """Who control runs as: the user behind `sudo`, if this Python is one that they may run; None: whoever we are."""
+    user = owner()
+    if user is None:
+        return None
+    try:
+        subprocess.run([sys.executable, "-c", ""], check=True, user=user.pw_uid, group=user.pw_gid, extra_groups=[])
+    except (OSError, subprocess.SubprocessError):
+        click.echo(f"{user.pw_name} may not run {sys.executable}: control runs as root.", err=True)
+        return None
+    return user
+
+
 def keys_for(folder: Path, role: str, user: "pwd.struct_passwd | None") -> KeyPair:
     """A role's keys, readable by its process only."""
     path = folder / role / "rpc-key.json"
@@ -105,7 +120,7 @@ def keys_for(folder: Path, role: str, user: "pwd.struct_passwd | None") -> KeyPa
 
 def children(settings: Settings) -> list[Child]:
     """Control, and the node of this machine, introduced to each other."""
-    folder, user = settings.data, owner()
+    folder, user = settings.data, account()
     control, node = keys_for(folder, "control", user), keys_for(folder, "node", None)
     rpc_port = settings.rpc.port or free_port()
     node_at = f"tcp://127.0.0.1:{free_port()}"
@@ -124,7 +139,7 @@ def children(settings: Settings) -> list[Child]:
 
 def prepare(settings: Settings) -> None:
     """The data folder, and the database at this release's schema."""
-    folder, user = settings.data, owner()
+    folder, user = settings.data, account()
     for path in (folder, folder / "run", folder / "logs"):
         path.mkdir(parents=True, exist_ok=True, mode=0o755 if user else 0o700)
     if user is not None:
