@@ -18,9 +18,10 @@ _PLAIN = tuple(name for name in Server.__struct_fields__ if name in servers.c an
 _ORDERED = {c.name for c in servers.columns if not isinstance(c.type, sa.JSON)}
 
 
-def domain_name(number: int) -> str:
-    """`instance-0000002a`: the name hypervisors and operators know a server by."""
-    return f"instance-{number:08x}"
+def domain_name(number: int, server_id: str) -> str:
+    """`instance-0000002a-4e1fe8e1`: the name hypervisors and operators know a server by. The id's beginning keeps the
+    names of several clouds on one machine apart."""
+    return f"instance-{number:08x}-{server_id[:8]}"
 
 
 def server_of(row: Mapping[str, Any]) -> Server:
@@ -28,7 +29,7 @@ def server_of(row: Mapping[str, Any]) -> Server:
     return Server(
         **{name: row[name] for name in _PLAIN}, flavor=ServerFlavor(**row["flavor"]),
         fault=msgspec.convert(row["fault"], Fault) if row["fault"] else None, tags=tuple(row["tags"]),
-        trusted_certs=tuple(row["trusted_certs"]), domain_name=domain_name(row["number"]))
+        trusted_certs=tuple(row["trusted_certs"]), domain_name=domain_name(row["number"], row["id"]))
 
 
 def find_row(connection: sa.Connection, server_id: str, *, deleted: bool = False) -> dict[str, Any] | None:

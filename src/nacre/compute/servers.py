@@ -68,7 +68,7 @@ class Servers:
             servers.c.deleted.is_(False), servers.c.host.in_(wanted)).order_by(servers.c.number)).all())
         found: dict[str, list[tuple[str, str]]] = {}
         for host, server_id, number in rows:
-            found.setdefault(host, []).append((server_id, records.domain_name(number)))
+            found.setdefault(host, []).append((server_id, records.domain_name(number, server_id)))
         return found
 
     async def create(self, context: Context, specs: tuple[ServerSpec, ...]) -> tuple[Server, ...]:

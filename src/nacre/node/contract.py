@@ -54,7 +54,7 @@ class BuildOrder(msgspec.Struct, frozen=True, kw_only=True):
     config_drive: bool = False
     inject_network: bool = False
     extra_specs: dict[str, str] = {}
-    domain_name: str = ""  # instance-0000002a
+    domain_name: str = ""  # instance-0000002a-4e1fe8e1
 
     @property
     def disk_mb(self) -> int:
