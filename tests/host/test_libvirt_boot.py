@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.stories.node.orders import ControlSide, build_order, image_facts, spawn_order
 
 from nacre import guest
 from nacre.base.errors import BuildFailed
@@ -19,10 +20,14 @@ from nacre.node.contract import BuildOrder
 from nacre.node.hypervisor.registry import HYPERVISORS, HypervisorSettings
 from nacre.node.manager import NodeManager, NodeSettings
 from nacre.node.ovs.fake import FakeWiring
-from tests.stories.node.orders import ControlSide, build_order, image_facts, spawn_order
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(400)]
 BRIDGE = "br-nacre-test"
+
+
+def sh(*args: str) -> str:
+    """What the command prints."""
+    return subprocess.run(args, check=True, text=True, capture_output=True).stdout
 
 
 class FileImages:
@@ -40,9 +45,7 @@ class FileImages:
 
     async def read(self, image_id: str, offset: int, length: int) -> bytes:
         self.reads += 1
-        with open(self.files[image_id], "rb") as source:
-            source.seek(offset)
-            return source.read(length)
+        return self.files[image_id].read_bytes()[offset:offset + length]
 
 
 class RealHost:
@@ -84,8 +87,7 @@ async def host() -> AsyncIterator[RealHost]:
 
     folder = Path(f"/var/tmp/nacre-test-{uuid.uuid4().hex[:8]}")
     await ensure_services()
-    subprocess.run(["ovs-vsctl", "--may-exist", "add-br", BRIDGE, "--", "set", "bridge", BRIDGE,
-                    "datapath_type=netdev"], check=True)
+    sh("ovs-vsctl", "--may-exist", "add-br", BRIDGE, "--", "set", "bridge", BRIDGE, "datapath_type=netdev")
     host = RealHost(folder)
     await host.node.start(host.told)
     try:
@@ -94,18 +96,16 @@ async def host() -> AsyncIterator[RealHost]:
         for server in await host.node.inventory():
             await host.node.destroy(server.server_id, server.epoch)
         await host.node.stop()
-        subprocess.run(["ovs-vsctl", "--if-exists", "del-br", BRIDGE], check=True)
-        subprocess.run(["rm", "-rf", str(folder)], check=True)
+        sh("ovs-vsctl", "--if-exists", "del-br", BRIDGE)
+        sh("rm", "-rf", str(folder))
 
 
 def domains() -> set[str]:
-    return set(subprocess.run(["virsh", "-c", "qemu:///system", "list", "--all", "--uuid"], check=True, text=True,
-                              capture_output=True).stdout.split())
+    return set(sh("virsh", "-c", "qemu:///system", "list", "--all", "--uuid").split())
 
 
 def interfaces() -> set[str]:
-    return set(subprocess.run(["ovs-vsctl", "list-ports", BRIDGE], check=True, text=True,
-                              capture_output=True).stdout.split())
+    return set(sh("ovs-vsctl", "list-ports", BRIDGE).split())
 
 
 def tiny(host: RealHost, images: guest.GuestImages, **changes: Any) -> BuildOrder:
@@ -137,7 +137,7 @@ async def test_a_guest_lives_and_leaves_nothing_behind(host: RealHost, guest_ima
     await host.node.destroy(order.server_id, 1)
     assert order.server_id not in domains() and interfaces() == set()
     assert not (host.folder / "servers" / order.server_id).exists()
-    assert not host.node.tracker.servers and await host.node.inventory() == ()
+    assert not host.node.here.tracker.servers and await host.node.inventory() == ()
 
 
 async def test_kernel_ramdisk_and_root_in_three_images(host: RealHost, guest_images: guest.GuestImages) -> None:
@@ -152,7 +152,7 @@ async def test_kernel_ramdisk_and_root_in_three_images(host: RealHost, guest_ima
 async def test_a_guest_that_stops_by_itself_is_seen(host: RealHost, guest_images: guest.GuestImages) -> None:
     order = tiny(host, guest_images)
     await host.build(order, ports=0)
-    subprocess.run(["virsh", "-c", "qemu:///system", "destroy", order.server_id], check=True, capture_output=True)
+    sh("virsh", "-c", "qemu:///system", "destroy", order.server_id)
     for _ in range(50):
         if host.power:
             break
@@ -181,18 +181,16 @@ def harmful(folder: Path, kind: str) -> tuple[Path, dict[str, Any]]:
     canary.write_text("a secret of the host")
     match kind:
         case "backing-file":  # CVE-2015-5163
-            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(canary), str(file),
-                            "1M"], check=True)
+            sh("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(canary), str(file), "1M")
             return file, {}
         case "data-file":  # CVE-2024-32498
-            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={folder}/data.raw", str(file),
-                            "1M"], check=True)
+            sh("qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={folder}/data.raw", str(file), "1M")
             return file, {}
         case "raw-is-qcow2":  # CVE-2024-40767
-            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(file), "1M"], check=True)
+            sh("qemu-img", "create", "-q", "-f", "qcow2", str(file), "1M")
             return file, {"disk_format": "raw"}
         case "huge":  # CVE-2013-2096
-            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(file), "3G"], check=True)
+            sh("qemu-img", "create", "-q", "-f", "qcow2", str(file), "3G")
             return file, {}
         case _:
             file.write_bytes(os.urandom(1 << 16))
@@ -212,8 +210,8 @@ async def test_a_harmful_image_is_refused_and_leaves_nothing(host: RealHost, kin
         await host.node.prepare(order.server_id, 1)
     assert "image" in caught.value.message
     print(caught.value.message)
-    assert list((host.folder / "images").iterdir()) == [] or kind == "huge"
-    assert not host.node.tracker.servers and not (host.folder / "servers" / order.server_id).exists()
+    assert list((host.folder / "images").iterdir()) == []
+    assert not host.node.here.tracker.servers and not (host.folder / "servers" / order.server_id).exists()
 
 
 async def test_every_call_of_qemu_img_names_its_formats() -> None:
@@ -229,15 +227,12 @@ async def test_a_header_that_a_guest_writes_on_its_disk_stays_data(
     canary = tmp_path / "canary"
     canary.write_text("a secret of the host")
     evil = tmp_path / "evil.qcow2"
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(canary), str(evil), "1M"],
-                   check=True)
+    sh("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(canary), str(evil), "1M")
     order = tiny(host, guest_images)
     await host.build(order, ports=0)
     await host.node.power(order.server_id, 1, "stop")
     disk = host.folder / "servers" / order.server_id / "disk"
-    subprocess.run(["qemu-io", "-f", "qcow2", "-c", f"write -s {evil} 0 64k", str(disk)], check=True,
-                   capture_output=True)
+    sh("qemu-io", "-f", "qcow2", "-c", f"write -s {evil} 0 64k", str(disk))
     await host.node.power(order.server_id, 1, "start")
-    xml = subprocess.run(["virsh", "-c", "qemu:///system", "dumpxml", order.server_id], check=True, text=True,
-                         capture_output=True).stdout
+    xml = sh("virsh", "-c", "qemu:///system", "dumpxml", order.server_id)
     assert "canary" not in xml and "<driver name='qemu' type='qcow2'" in xml and "<format type='raw'/>" in xml

@@ -18,8 +18,9 @@ log = structlog.get_logger()
 #: What is asked for at once: large enough to be fast, small enough for one message.
 PIECE = 4 << 20
 
-#: (the checked download, the image, the wanted file): makes the file that guests use of it.
-Convert = Callable[[Path, ImageFacts, Path], Awaitable[None]]
+#: (download, image, file, bytes): makes the file that guests use of a download whose digest is right, if what it holds
+#: is safe and not larger than so many bytes (None: no limit).
+Convert = Callable[[Path, ImageFacts, Path, int | None], Awaitable[None]]
 
 
 class ImageCache:
@@ -31,15 +32,16 @@ class ImageCache:
         self._in_use, self._limit, self._locks = in_use, limit, NamedLocks()
         self._wanted: dict[str, int] = {}
 
-    async def fetch(self, image: ImageFacts) -> Path:
-        """The file that guests use of this image. Raises BuildFailed: it cannot be had, or is not what it claims."""
+    async def fetch(self, image: ImageFacts, largest: int | None = None) -> Path:
+        """The file that guests use of this image. largest: no more than so many bytes may become of it. Raises
+        BuildFailed: it cannot be had, or is not what it claims."""
         name = cache_name(image)
         file = self.folder / name
         self._wanted[name] = self._wanted.get(name, 0) + 1
         try:
             async with self._locks(name):
                 if not file.exists():
-                    await self._make(image, file)
+                    await self._make(image, file, largest)
                 os.utime(file)
         finally:
             self._wanted[name] -= 1
@@ -49,12 +51,12 @@ class ImageCache:
         """Drops what was used least recently and is not in use, until the rest is within the limit (bytes)."""
         await asyncio.to_thread(self._clean, self._in_use() | {n for n, count in self._wanted.items() if count})
 
-    async def _make(self, image: ImageFacts, file: Path) -> None:
+    async def _make(self, image: ImageFacts, file: Path, largest: int | None) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o711)
         download, made = file.with_suffix(".part"), file.with_suffix(".new")
         try:
             await self._download(image, download)
-            await self._convert(download, image, made)
+            await self._convert(download, image, made, largest)
             if made.exists():
                 download.unlink()
             else:

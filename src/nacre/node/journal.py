@@ -25,8 +25,8 @@ log = structlog.get_logger()
 _HEAD = struct.Struct("<II")
 #: How long it is remembered that a gone server's epochs are refused (seconds).
 KEEP_GONE = 7 * 86400
-#: The log is rewritten at start when it has more records than this for each living one.
-SLACK = 4
+#: The log is rewritten when it has more records than this for each living entry, and a few more.
+SLACK, FEW = 4, 256
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +60,7 @@ class Journal:
         self._encoder = msgspec.msgpack.Encoder()
         self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
         self._flusher: asyncio.Task[None] | None = None
+        self._file, self._count = file, 0
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._fd = self._open(file)
 
@@ -122,6 +123,22 @@ class Journal:
             for _, future in group:
                 if not future.done():
                     future.set_result(None)
+            self._count += len(group)
+            if self._long():
+                await asyncio.to_thread(self._renew, list(self._entries.values()))
+
+    def _long(self) -> bool:
+        return self._count > SLACK * len(self._entries) + FEW
+
+    def _renew(self, entries: list[Entry]) -> None:
+        """A new file in place of the long one; if that fails the long one goes on."""
+        try:
+            self._rewrite(entries)
+        except OSError as error:
+            log.warning("the journal cannot be rewritten", why=str(error))
+            return
+        os.close(self._fd)
+        self._fd = os.open(self._file, os.O_WRONLY | os.O_APPEND)
 
     def _append(self, data: bytes) -> None:
         begin = os.fstat(self._fd).st_size
@@ -137,34 +154,35 @@ class Journal:
 
     def _open(self, file: Path) -> int:
         """Reads what is there, cuts off a torn end, rewrites a log that has become long."""
-        count = valid = 0
+        valid = 0
         if file.exists():
             data = file.read_bytes()
             for entry, end in _records(data):
                 self._entries[entry.server_id] = entry
-                count, valid = count + 1, end
+                self._count, valid = self._count + 1, end
             if valid < len(data):
                 log.warning("the journal's torn end is cut off", file=str(file), bytes=len(data) - valid)
                 os.truncate(file, valid)
         oldest = self._clock.now().timestamp() - KEEP_GONE
         self._entries = {k: e for k, e in self._entries.items() if e.alive or e.at > oldest}
-        if count > SLACK * len(self._entries) + 64:
-            self._rewrite(file)
+        if self._long():
+            self._rewrite(list(self._entries.values()))
         fresh = not file.exists()
         fd = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         if fresh:
             _sync_folder(file.parent)
         return fd
 
-    def _rewrite(self, file: Path) -> None:
-        temporary = file.with_suffix(".new")
+    def _rewrite(self, entries: list[Entry]) -> None:
+        temporary = self._file.with_suffix(".new")
         with open(temporary, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as out:
-            for entry in self._entries.values():
+            for entry in entries:
                 out.write(_record(self._encoder.encode(entry)))
             out.flush()
             os.fsync(out.fileno())
-        temporary.rename(file)
-        _sync_folder(file.parent)
+        temporary.rename(self._file)
+        _sync_folder(self._file.parent)
+        self._count = len(entries)
 
 
 def _record(body: bytes) -> bytes:

@@ -23,7 +23,8 @@ class NodeService:
 
     def __init__(self, manager: NodeManager, conductor: Conductor, network: Network):
         self.manager, self._conductor, self._network = manager, conductor, network
-        self.settings, self._clock = manager.settings, manager.clock
+        self.here = manager.here
+        self.settings, self._clock = self.here.settings, self.here.clock
         self.greeted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -31,7 +32,7 @@ class NodeService:
         """Hypervisor and wiring are ready when this returns; the control side is greeted in the background, as it
         may start later than we do (wait for `greeted`)."""
         await self.manager.start(self._power_changed)
-        await self.manager.wiring.start()
+        await self.here.wiring.start()
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
@@ -40,12 +41,12 @@ class NodeService:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self.manager.stop()
-        await self.manager.wiring.stop()
+        await self.here.wiring.stop()
 
     async def report(self) -> HostReport:
         """Totals and usage, as of now."""
-        capabilities, used = await self.manager.hypervisor.capabilities(), self.manager.tracker.used
-        guests, s = await self.manager.hypervisor.guests(), self.settings
+        capabilities, used = await self.here.hypervisor.capabilities(), self.here.tracker.used
+        guests, s = await self.here.hypervisor.guests(), self.settings
         return HostReport(
             host=s.host, hypervisor_type=capabilities.hypervisor_type,
             hypervisor_version=capabilities.hypervisor_version, vcpus=capabilities.vcpus,
@@ -65,7 +66,7 @@ class NodeService:
                 await self._clock.sleep(RETRY)
         while True:
             beat = asyncio.ensure_future(self._clock.sleep(self.settings.heartbeat))
-            news = asyncio.ensure_future(self.manager.changed.wait())
+            news = asyncio.ensure_future(self.here.changed.wait())
             try:
                 await asyncio.wait({beat, news}, return_when=asyncio.FIRST_COMPLETED)
                 regular = beat.done()
@@ -79,12 +80,12 @@ class NodeService:
 
     async def _hello(self) -> None:
         """Our first word; what we must not have is taken back."""
-        await self._network.agent_report(self.manager.wiring.report())
+        await self._network.agent_report(self.here.wiring.report())
         guests = await self.manager.inventory()
         unwanted = await self._conductor.hello(NodeHello(
             host=self.settings.host, endpoint=self.settings.endpoint, public_key=self.settings.public_key,
             report=await self.report(), guests=guests))
-        self.manager.told = {g.server_id: g.power for g in guests if g.claimed} | self.manager.told
+        self.here.told = {g.server_id: g.power for g in guests if g.claimed} | self.here.told
         epochs = {g.server_id: g.epoch for g in guests}
         for server_id in unwanted:
             log.warning("a server that is not ours any more is taken away", server=server_id)
@@ -98,10 +99,10 @@ class NodeService:
         if regular:
             await self.manager.mend()
             await self.manager.observe()
-            await self._network.agent_report(self.manager.wiring.report())
+            await self._network.agent_report(self.here.wiring.report())
         else:
             await self._clock.sleep(GATHER)
-        self.manager.changed.clear()
+        self.here.changed.clear()
         await self._conductor.report(await self.report())
 
     async def _power_changed(self, server_id: str, power: str) -> None:

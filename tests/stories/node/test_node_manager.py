@@ -61,7 +61,7 @@ async def test_a_server_runs_and_goes_without_a_trace(host: Host) -> None:
     assert "READY" in await host.node.console(order.server_id, 10)
     await host.node.destroy(order.server_id, 1)
     assert await host.node.inventory() == ()
-    assert host.hypervisor.servers == {} and host.wiring.up == set() and host.node.tracker.used.memory_mb == 0
+    assert host.hypervisor.servers == {} and host.wiring.up == set() and host.node.here.tracker.used.memory_mb == 0
     await host.node.destroy(order.server_id, 1)
 
 
@@ -81,7 +81,7 @@ async def test_repeated_and_simultaneous_calls_have_one_effect(host: Host) -> No
     guests = await asyncio.gather(*(host.node.spawn(spawn) for _ in range(5)))
     assert {g.power for g in guests} == {"running"} and len({g.steps for g in guests}) == 1
     assert (await host.node.spawn(spawn)).power == "running"
-    assert host.node.tracker.used.memory_mb == 512
+    assert host.node.here.tracker.used.memory_mb == 512
 
 
 @pytest.mark.parametrize("verb", ["prepare", "define", "resume"])
@@ -91,7 +91,7 @@ async def test_a_failed_build_takes_everything_back(host: Host, verb: str) -> No
     with pytest.raises(BuildFailed, match="a fault was asked for"):
         await host.build(order)
     assert await host.node.inventory() == () and host.hypervisor.servers == {} and host.wiring.up == set()
-    assert host.node.tracker.used.memory_mb == 0
+    assert host.node.here.tracker.used.memory_mb == 0
     with pytest.raises(Refused):
         await host.node.claim(order)
     await host.build(build_order(order.server_id, epoch=2))
@@ -101,7 +101,7 @@ async def test_wiring_that_fails_takes_everything_back(host: Host) -> None:
     host.wiring.faults.fail = 1
     with pytest.raises(BuildFailed, match="wiring"):
         await host.build()
-    assert host.hypervisor.servers == {} and not host.node.tracker.servers
+    assert host.hypervisor.servers == {} and not host.node.here.tracker.servers
 
 
 async def test_an_abort_ends_a_build_that_hangs_and_fences_it(host: Host) -> None:
@@ -117,7 +117,7 @@ async def test_an_abort_ends_a_build_that_hangs_and_fences_it(host: Host) -> Non
         await running
     with pytest.raises(Refused):
         await host.node.spawn(spawn)
-    assert host.hypervisor.servers == {} and not host.node.tracker.servers
+    assert host.hypervisor.servers == {} and not host.node.here.tracker.servers
 
 
 async def test_an_abort_of_what_never_came_refuses_it_later(host: Host) -> None:
@@ -143,7 +143,7 @@ async def test_a_later_attempt_goes_on_with_what_is_here(host: Host) -> None:
     await host.node.claim(order)
     await host.node.prepare(order.server_id, 1)
     await host.build(build_order(order.server_id, epoch=2))
-    assert host.node.tracker.used.memory_mb == 512
+    assert host.node.here.tracker.used.memory_mb == 512
     assert (await host.node.inventory())[0].epoch == 2
 
 
@@ -190,12 +190,12 @@ async def test_a_taking_back_that_fails_is_tried_again(host: Host) -> None:
     host.faults.fail["destroy"] = 1
     with pytest.raises(BuildFailed):
         await host.node.destroy(order.server_id, 1)
-    assert host.node.tracker.used.memory_mb == 512
+    assert host.node.here.tracker.used.memory_mb == 512
     for _ in range(40):
         await asyncio.sleep(0.05)
-        if not host.node.tracker.servers:
+        if not host.node.here.tracker.servers:
             break
-    assert host.hypervisor.servers == {} and not host.node.tracker.servers
+    assert host.hypervisor.servers == {} and not host.node.here.tracker.servers
 
 
 async def test_usage_is_reported_on_change_and_as_a_heartbeat(host: Host) -> None:
@@ -209,5 +209,5 @@ async def test_usage_is_reported_on_change_and_as_a_heartbeat(host: Host) -> Non
 
 async def test_secrets_do_not_stay_in_the_journal_of_a_running_server(host: Host) -> None:
     order, _ = await host.build()
-    entry = host.node.journal.get(order.server_id)
+    entry = host.node.here.journal.get(order.server_id)
     assert entry is not None and entry.order is not None and entry.order.guest.admin_password is None

@@ -78,9 +78,10 @@ class LibvirtHypervisor:
         base, extras = None, dict[str, Path]()
         with timeline.step("image"):
             if order.image is not None:
-                check_size(order.image, order.image.virtual_size, order.root_gb)
-                base = await self.cache.fetch(order.image)
-                check_size(order.image, base.stat().st_size, order.root_gb)
+                largest = order.root_gb << 30 or None
+                check_size(order.image, order.image.virtual_size, largest)
+                base = await self.cache.fetch(order.image, largest)
+                check_size(order.image, base.stat().st_size, largest)
             for name, image in (("kernel", order.kernel), ("ramdisk", order.ramdisk)):
                 if image is not None:
                     extras[name] = await self.cache.fetch(image)

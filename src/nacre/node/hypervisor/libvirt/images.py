@@ -26,14 +26,14 @@ CREATE = Limits(seconds=30, memory=1 << 30)
 DRIVERS = {"vhd": "vpc", "ami": "raw", "aki": "raw", "ari": "raw", "iso": "raw"}
 
 
-def check_size(image: ImageFacts, virtual_size: int | None, root_gb: int) -> None:
-    """Raises BuildFailed: the image is larger than the disk it is for (0: as large as the image)."""
-    if virtual_size is not None and root_gb and virtual_size > root_gb << 30:
+def check_size(image: ImageFacts, virtual_size: int | None, largest: int | None) -> None:
+    """Raises BuildFailed: the image is larger than the disk it is for (bytes; None: as large as the image)."""
+    if virtual_size is not None and largest and virtual_size > largest:
         raise BuildFailed(f"image {image.id} has a virtual size of {virtual_size} bytes, but the flavor's disk has "
-                          f"{root_gb} GB")
+                          f"{largest} bytes")
 
 
-async def convert(download: Path, image: ImageFacts, to: Path) -> None:
+async def convert(download: Path, image: ImageFacts, to: Path, largest: int | None) -> None:
     """A checked download into a raw file that guests may be built on; plain data is left where it is. Raises
     BuildFailed: it is not what it was declared to be, or not safe to open."""
     declared = image.disk_format or "raw"
@@ -41,6 +41,7 @@ async def convert(download: Path, image: ImageFacts, to: Path) -> None:
         inspected = await asyncio.to_thread(inspect_file, str(download), declared)
     except UnsupportedMedia as error:
         raise BuildFailed(f"image {image.id}: {error.message}") from error
+    check_size(image, inspected.virtual_size, largest)
     name, uid, gid = qemu_account()
     if image.virtual_size and inspected.virtual_size and inspected.virtual_size != image.virtual_size:
         raise BuildFailed(f"image {image.id}: its virtual size is {inspected.virtual_size} bytes and not "
