@@ -2,9 +2,9 @@
 
     python bench/boot.py --cloud nacre --clouds .nacre/clouds.yaml [--quick] [--json FILE]
 
-Measures: token issue and validation; time to the 202 and to ACTIVE, sequential and at concurrency 10, with and without a
-port; servers per second to all ACTIVE for 100 and 1,000; deletes; list and show latencies. Everything made is deleted.
-The cloud needs one image and one flavor of at least 64 MB; quotas of the project are lifted first where allowed.
+Measures: token issue and validation; time to the 202 and to ACTIVE, sequential and at concurrency 10, with and
+without a port; servers per second to all ACTIVE for 100 and 1,000; deletes; list and show latencies. Everything made
+is deleted. The cloud needs one image and one flavor of at least 64 MB; quotas of the project are lifted first where allowed.
 """
 
 import argparse
@@ -146,7 +146,8 @@ class Bench:
         made: list[str] = []
 
         def make() -> None:
-            made.append(self.cloud.call("POST", "network", "/ports", {"port": {"network_id": self.network}})["port"]["id"])
+            body = {"port": {"network_id": self.network}}
+            made.append(self.cloud.call("POST", "network", "/ports", body)["port"]["id"])
 
         one = summary([timed(make)[0] for _ in range(rounds)])
         one["per_s_at_8"] = self.rate(make, seconds=1.0)
@@ -188,7 +189,8 @@ def main() -> None:
     bench = Bench(Cloud(args.cloud, args.clouds))
     bench.lift_quotas()
     rounds = 5 if args.quick else 20
-    result: dict[str, Any] = {"machine": f"{platform.machine()} {platform.release()}", "date": time.strftime("%Y-%m-%d")}
+    machine = f"{platform.machine()} {platform.release()}"
+    result: dict[str, Any] = {"machine": machine, "date": time.strftime("%Y-%m-%d")}
 
     def measure(name: str, function: Any, *values: Any) -> None:
         result[name] = function(*values)

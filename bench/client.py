@@ -1,5 +1,5 @@
-"""A light client for benchmarks: http.client with one kept-alive connection a thread, so that the client's own cost stays
-small. Works against any OpenStack-compatible cloud named in a clouds.yaml."""
+"""A light client for benchmarks: http.client with one kept-alive connection a thread, so that the client's own cost
+stays small. Works against any OpenStack-compatible cloud named in a clouds.yaml."""
 
 import http.client
 import json
@@ -33,7 +33,8 @@ class Cloud:
                                   "domain": {"name": a.get("project_domain_name", "Default")}}}}}
 
     def login(self) -> None:
-        status, headers, body = self.raw("POST", self.auth["auth_url"].rstrip("/") + "/auth/tokens", self.password_body())
+        url = self.auth["auth_url"].rstrip("/") + "/auth/tokens"
+        status, headers, body = self.raw("POST", url, self.password_body())
         if status != 201:
             raise SystemExit(f"no token: {status} {body!r}")
         self.token = headers["x-subject-token"]

@@ -38,7 +38,8 @@ class RunningCloud:
         """What the `openstack` command answers, as JSON where it can. Raises with its words when it fails."""
         answer = subprocess.run(
             [str(OPENSTACK), "--os-cloud", cloud, *args], capture_output=True, text=True, timeout=120,
-            env={"PATH": os.environ["PATH"], "HOME": str(self.data), "OS_CLIENT_CONFIG_FILE": str(self.data / "clouds.yaml")})
+            check=False, env={"PATH": os.environ["PATH"], "HOME": str(self.data),
+                              "OS_CLIENT_CONFIG_FILE": str(self.data / "clouds.yaml")})
         if answer.returncode:
             raise RuntimeError(f"openstack {' '.join(args)}: {answer.stderr.strip() or answer.stdout.strip()}")
         try:

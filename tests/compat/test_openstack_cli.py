@@ -68,12 +68,12 @@ def test_the_administrator_sees_the_cloud(cloud: RunningCloud) -> None:
 
 
 def test_another_project_sees_nothing(cloud: RunningCloud, image: str) -> None:
-    cloud.openstack("server", "create", "-f", "json", "--image", image, "--flavor", "m1.nano", "--nic", "none", "--wait",
-                    "private")
+    cloud.openstack("server", "create", "-f", "json", "--image", image, "--flavor", "m1.nano", "--nic", "none",
+                    "--wait", "private")
     assert cloud.openstack("server", "list", "-f", "json", cloud="demo-alt") == []
-    with pytest.raises(RuntimeError, match="No Server found|could not be found|No server"):
+    with pytest.raises(RuntimeError, match=r"No Server found|could not be found|No server"):
         cloud.openstack("server", "show", "private", cloud="demo-alt")
-    with pytest.raises(RuntimeError, match="403|not authorized|doesn't allow|No Project|Forbidden"):
+    with pytest.raises(RuntimeError, match=r"403|not authorized|doesn't allow|No Project|Forbidden"):
         cloud.openstack("hypervisor", "list", cloud="demo-alt")
     cloud.openstack("server", "delete", "--wait", "private")
 

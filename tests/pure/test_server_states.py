@@ -15,7 +15,8 @@ STATES = sorted({s for moves in TABLE.values() for pair in moves.items() for s i
 def test_a_build_and_its_end() -> None:
     state: State = ("building", "scheduling")
     for event, after in (("place", ("building", "networking")), ("place", ("building", "networking")),
-                         ("build", ("active", None)), ("stop", ("active", "powering-off")), ("stopped", ("stopped", None)),
+                         ("build", ("active", None)), ("stop", ("active", "powering-off")),
+                         ("stopped", ("stopped", None)),
                          ("start", ("stopped", "powering-on")), ("running", ("active", None)),
                          ("delete", ("active", "deleting")), ("deleted", ("deleted", None))):
         state = step(state, event)

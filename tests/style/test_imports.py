@@ -26,9 +26,7 @@ def imports(path: Path) -> set[str]:
 
 def allowed(own: str, target: str) -> bool:
     part = target.split(".")[1]
-    if part in ("base", own) or target == f"nacre.{part}.contract":
-        return True
-    return False
+    return part in ("base", own) or target == f"nacre.{part}.contract"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(ROOT).as_posix())

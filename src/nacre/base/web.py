@@ -1,7 +1,7 @@
 """The web edge: one ASGI app over a table of routes. Errors become HTTP here and nowhere else.
 
-A service is a list of `Route`s under a prefix. A request goes: route -> token -> microversion -> policy -> body -> handler
--> reply. Identity comes from the token alone; identity headers a client sends are never read.
+A service is a list of `Route`s under a prefix. A request goes: route -> token -> microversion -> policy -> body ->
+handler -> reply. Identity comes from the token alone; identity headers a client sends are never read.
 """
 
 import re

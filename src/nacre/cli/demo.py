@@ -52,7 +52,8 @@ def key_pair(client: Client, data: Path) -> Path:
     key = serialization.load_ssh_private_key(file.read_bytes(), None)
     public = key.public_key().public_bytes(
         serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
-    known = {k["keypair"]["name"]: k["keypair"]["public_key"] for k in client.get("compute", "/os-keypairs")["keypairs"]}
+    listed = client.get("compute", "/os-keypairs")["keypairs"]
+    known = {k["keypair"]["name"]: k["keypair"]["public_key"] for k in listed}
     if known.get(NAME, "").split()[:2] != public.split()[:2]:
         if NAME in known:
             client.request("DELETE", "compute", f"/os-keypairs/{NAME}")
@@ -138,7 +139,7 @@ def ready_line(client: Client, server_id: str, tell: Callable[[str], None]) -> s
         output = client.post("compute", f"/servers/{server_id}/action", {"os-getConsoleOutput": {}})["output"]
         lines = [line.strip() for line in output.splitlines() if line.strip()]
         if ready := [line for line in lines if re.search(r"\bREADY\b", line)]:
-            return ready[-1]
+            return str(ready[-1])
         if lines:
             tell(lines[-1][:60])
         time.sleep(0.2)

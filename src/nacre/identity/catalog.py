@@ -112,8 +112,8 @@ def _catalog(conn: sa.Connection, first: First) -> None:
 
 def _once(conn: sa.Connection, table: sa.Table, key: Mapping[str, Any], rest: Mapping[str, Any]) -> str:
     """The id of the row of that key, made if it is not there."""
-    row = conn.execute(sa.select(table).where(*(table.c[k] == v for k, v in key.items()))).mappings().first()
-    if row is None:
+    found = conn.execute(sa.select(table).where(*(table.c[k] == v for k, v in key.items()))).mappings().first()
+    row: Mapping[Any, Any] = found if found is not None else {**key, **rest}
+    if found is None:
         conn.execute(sa.insert(table).values({**key, **rest}))
-        row = {**key, **rest}
     return str(row.get("id", ""))

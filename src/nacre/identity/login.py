@@ -34,8 +34,9 @@ async def login(identity: IdentityService, auth: Json) -> tuple[str, Known]:
         expires_at=proof.expires_at if proof.expires_at is not None else now + identity.lifetime,
         audit_ids=(new_audit_id(), *proof.chain))
     if wish is None and proof.scope is None:
-        if default := await identity.store.read(lambda conn: conn.scalar(
-                sa.select(t.users.c.default_project_id).where(t.users.c.id == proof.user_id))):
+        default = await identity.store.read(lambda conn: conn.scalar(
+            sa.select(t.users.c.default_project_id).where(t.users.c.id == proof.user_id)))
+        if default:
             try:
                 return await identity.issue(msgspec.structs.replace(payload, scope="project", scope_id=default))
             except Unauthenticated:

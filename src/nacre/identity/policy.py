@@ -1,7 +1,7 @@
 """Who may do what: oslo.policy's language, parsed by oslo.policy, compiled once to closures.
 
-`oslo.policy`'s own `enforce` costs about 0.1 ms a call; a compiled rule a few microseconds. The answers are the same, and
-a test holds the two together.
+`oslo.policy`'s own `enforce` costs about 0.1 ms a call; a compiled rule a few microseconds. The answers are the same,
+and a test holds the two together.
 """
 
 import ast

@@ -143,7 +143,7 @@ def _world(conn: sa.Connection, grants: list[Grant]) -> World:
     return World(members=members, projects=projects, below=under, implied=implied)
 
 
-def _wanted(grant: Grant, asked: dict[str, str], projects: set[str | None] | None) -> bool:
+def _wanted(grant: Grant, asked: dict[str, str], projects: set[str] | None) -> bool:
     inherit = asked.get("scope.OS-INHERIT:inherited_to")
     tests = (
         ("user.id" in asked, (grant.actor_type, grant.actor_id) == ("user", asked.get("user.id"))),

@@ -59,7 +59,8 @@ class Grants:
         await self._store.write(unit)
         return Reply(None, 204)
 
-    async def _where(self, request: Request, rule: str, verb: str, must: bool = False) -> tuple[list[Any], dict[str, Any]]:
+    async def _where(self, request: Request, rule: str, verb: str, must: bool = False
+                     ) -> tuple[list[Any], dict[str, Any]]:
         """The condition for, and the values of, the assignments that a URL names. Checks policy and existence."""
         place, params = self._place, request.params
         parts = {place.actor: params["actor_id"]}

@@ -11,7 +11,17 @@ from nacre.identity import tables as t
 from nacre.identity.api.desk import Desk, domain_for_new, many, one, own_domain, page_of
 from nacre.identity.api.validation import ID, NAME, TEXT, wrapped
 from nacre.identity.records import (
-    DOMAIN, GROUP, USER, delete, find, get, given, insert, listing, missing, update,
+    DOMAIN,
+    GROUP,
+    USER,
+    delete,
+    find,
+    get,
+    given,
+    insert,
+    listing,
+    missing,
+    update,
 )
 
 PROPERTIES = {"name": NAME, "domain_id": ID, "description": TEXT}

@@ -9,7 +9,18 @@ from nacre.base.errors import BadRequest, Forbidden, NotFound
 from nacre.base.web import Reply, Request, Route
 from nacre.identity import tables as t
 from nacre.identity.api.desk import Desk, domain_for_new, many, one, own_domain, page_of, url
-from nacre.identity.api.validation import BOOLEAN, ID_OR_NULL, IMMUTABLE, SHORT_NAME, TAG, TAGS, TEXT, boolean, schema, wrapped
+from nacre.identity.api.validation import (
+    BOOLEAN,
+    ID_OR_NULL,
+    IMMUTABLE,
+    SHORT_NAME,
+    TAG,
+    TAGS,
+    TEXT,
+    boolean,
+    schema,
+    wrapped,
+)
 from nacre.identity.derive import MAX_DEPTH
 from nacre.identity.records import PROJECT, Page, delete, document, find, get, given, insert, listing, missing, update
 
@@ -214,7 +225,8 @@ def _check_enabled(conn: sa.Connection, row: Any, enabled: bool) -> None:
 
 
 def _tree(conn: sa.Connection, row: Any, base: str) -> dict[str, Any]:
-    parents, at = [], row
+    at = row
+    parents: list[Any] = []
     while at["parent_id"] and len(parents) < MAX_DEPTH:
         at = get(conn, PROJECT, at["parent_id"])
         parents.append(at)

@@ -13,7 +13,18 @@ from nacre.identity.api.desk import Desk, domain_for_new, many, one, own_domain,
 from nacre.identity.api.validation import BOOLEAN, ID, NAME, TEXT, boolean, wrapped
 from nacre.identity.passwords import MAX_PASSWORD
 from nacre.identity.records import (
-    DOMAIN, GROUP, PROJECT, USER, delete, find, get, given, insert, listing, missing, update,
+    DOMAIN,
+    GROUP,
+    PROJECT,
+    USER,
+    delete,
+    find,
+    get,
+    given,
+    insert,
+    listing,
+    missing,
+    update,
 )
 
 FLAG = {"type": ["boolean", "null"]}
