@@ -3,8 +3,8 @@
     python bench/boot.py --cloud nacre --clouds .nacre/clouds.yaml [--quick] [--json FILE]
 
 Measures: token issue and validation; time to the 202 and to ACTIVE, sequential and at concurrency 10, with and
-without a port; servers per second to all ACTIVE for 100 and 1,000; deletes; list and show latencies. Everything made
-is deleted. The cloud needs one image and one flavor of at least 64 MB; quotas of the project are lifted first where allowed.
+without a port; servers per second to all ACTIVE for 100 and 1,000; deletes; list and show latencies. Everything made is
+deleted. The cloud needs one image and one flavor of at least 64 MB; quotas of the project are lifted where allowed.
 """
 
 import argparse
