@@ -87,6 +87,8 @@ class _Build:
         self._p, self._story, self._server, self._first, self._zones = parts, story, server, placement, zones
         self._timeline = Timeline(parts.clock)
         self._tried: list[str] = []
+        #: The host that was sent a spawn and has not confirmed that nothing of it is left.
+        self._unsettled: str | None = None
 
     async def run(self, room: asyncio.Semaphore) -> None:
         """Until ACTIVE, or ERROR with the reasons of every host that was tried."""
@@ -118,6 +120,9 @@ class _Build:
                 reasons.append(error.message)
                 log.warning("attempt failed", server=self._server.id, host=placement.host, why=error.message)
                 self._tried.append(placement.host)
+                if self._unsettled is not None:
+                    raise NoValidHost(f"Host {self._unsettled} stopped answering while it started the server, so no "
+                                      f"other host was tried: {error.message}") from None
                 placement = await self._next(placement, reasons)
         raise NoValidHost(f"No valid host was found. {len(self._tried)} tried: " + "; ".join(reasons))
 
@@ -147,6 +152,7 @@ class _Build:
                 await hosts.ask(host, lambda node: node.claim(order), patience.before_spawn)
             ports, _ = await _together(self._bind(host), self._prepare(host, epoch))
             with self._timeline.step("spawn", host):
+                self._unsettled = host
                 networks = (await self._p.network.wiring(host, tuple(p.id for p in ports))).networks if ports else ()
                 spawn = SpawnOrder(server_id=server.id, epoch=epoch, ports=ports, networks=networks)
                 guest = await hosts.ask(host, lambda node: node.spawn(spawn), patience.after_spawn)
@@ -171,6 +177,7 @@ class _Build:
         await self._p.network.unbind(server.id, host)
         await self._p.hosts.ask(host, lambda node: node.abort(server.id, epoch), self._p.patience.cleanup)
         await self._p.progress.undone(server.id, epoch, host)
+        self._unsettled = None
         await self._p.scheduler.released(
             host, server.flavor.memory_mb, server.flavor.vcpus, orders.disk_mb(server))
 

@@ -1,0 +1,161 @@
+"""Builds when things go wrong: refusals, failures, silence, deletes in the middle, conductors that die."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from nacre.node.hypervisor.fake import Faults
+from tests.cloud.conductor_lab import Lab
+
+
+@pytest.fixture
+async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
+    made = Lab(tmp_path)
+    await made.start()
+    yield made
+    await made.stop()
+
+
+def faults(lab: Lab, host: str) -> Faults:
+    return lab.hypervisors[host].faults
+
+
+async def test_a_server_is_built_and_deleted(lab: Lab) -> None:
+    (server,) = await lab.accept()
+    row = await lab.until(server, "active")
+    assert row["power_state"] == "running"
+    assert row["launched_at"] is not None
+    await lab.quiet()
+    await lab.check()
+    names = [name for name, result in await lab.steps(server) if result == "Success"]
+    assert {"schedule", "network.allocate", "claim", "network.bind", "prepare", "spawn"} <= set(names)
+    await lab.delete(server)
+    await lab.until(server, "deleted")
+    await lab.quiet()
+    await lab.check()
+
+
+@pytest.mark.parametrize("verb", ["prepare", "define", "resume"])
+@pytest.mark.parametrize("kind", ["fail", "refuse"])
+async def test_a_failure_means_the_next_host(lab: Lab, verb: str, kind: str) -> None:
+    (first,) = await lab.accept()
+    host = (await lab.until(first, "active"))["host"]
+    for each in lab.nodes:
+        getattr(faults(lab, each), kind)[verb] = 1
+    (server,) = await lab.accept()
+    row = await lab.until(server, "active", "error")
+    assert row["vm_state"] == "error"
+    assert "3 tried" in row["fault"]["message"]
+    (server,) = await lab.accept()
+    assert (await lab.until(server, "active"))["host"]
+    getattr(faults(lab, host), kind)[verb] = 1
+    (server,) = await lab.accept()
+    assert (await lab.until(server, "active"))["host"] != host
+    await lab.quiet()
+    await lab.check()
+
+
+async def test_no_host_fits_and_the_fault_says_why(lab: Lab) -> None:
+    await lab.accept(24)
+    await lab.quiet(20)
+    (server,) = await lab.accept()
+    row = await lab.until(server, "error")
+    assert "0 of 3 hosts fit: 3 lack 512 MB of memory" in row["fault"]["message"]
+    await lab.quiet()
+    await lab.check()
+
+
+async def test_ports_that_do_not_bind(lab: Lab) -> None:
+    lab.network.fail_binds = 1
+    (server,) = await lab.accept()
+    await lab.until(server, "active")
+    lab.network.fail_binds = 99
+    (other,) = await lab.accept()
+    assert "no driver binds the port" in (await lab.until(other, "error"))["fault"]["message"]
+    await lab.quiet()
+    await lab.check()
+
+
+async def test_a_silent_host_is_asked_again_before_another_is_tried(lab: Lab) -> None:
+    (probe,) = await lab.accept()
+    host = (await lab.until(probe, "active"))["host"]
+    lab.silent.add(host)
+    (server,) = await lab.accept()
+    await asyncio.sleep(0.1)
+    lab.silent.discard(host)
+    assert (await lab.until(server, "active"))["host"] == host
+    lab.silent.add(host)
+    (moved,) = await lab.accept()
+    assert (await lab.until(moved, "active"))["host"] != host
+    lab.silent.discard(host)
+    await lab.conductor._leftovers()
+    await lab.quiet()
+    await lab.check()
+
+
+async def test_silence_after_a_spawn_is_no_refusal(lab: Lab) -> None:
+    lab.answer_within = 0.2
+    for host in lab.nodes:
+        async def cut(_: str, host: str = host) -> None:
+            lab.silent.add(host)
+            await asyncio.sleep(0.5)
+        faults(lab, host).before["resume"] = cut
+    (server,) = await lab.accept()
+    row = await lab.until(server, "error")
+    assert "no other host was tried" in row["fault"]["message"]
+    assert len(lab.silent) == 1
+    lab.silent.clear()
+    await lab.quiet()
+    await asyncio.sleep(0.5)
+    await lab.conductor._leftovers()
+    await lab.check()
+
+
+async def test_a_delete_in_the_middle_of_a_build_wins(lab: Lab) -> None:
+    for host in lab.nodes:
+        faults(lab, host).delay["define"] = 0.3
+    (server,) = await lab.accept()
+    await asyncio.sleep(0.15)
+    await lab.delete(server)
+    await lab.until(server, "deleted")
+    await lab.quiet()
+    await lab.check()
+
+
+@pytest.mark.parametrize("verb", ["prepare", "define", "resume", "destroy"])
+async def test_a_conductor_that_dies_is_followed_by_one_that_finishes(lab: Lab, verb: str) -> None:
+    for host in lab.nodes:
+        faults(lab, host).delay[verb] = 0.2
+    ids = await lab.accept(4)
+    await asyncio.sleep(0.1)
+    await lab.reborn()
+    for server in ids:
+        await lab.until(server, "active")
+    for server in ids:
+        await lab.delete(server)
+    await asyncio.sleep(0.1)
+    await lab.reborn()
+    for server in ids:
+        await lab.until(server, "deleted")
+    await lab.quiet()
+    await lab.check()
+
+
+async def test_a_lost_nudge_costs_time_only(lab: Lab) -> None:
+    (server,) = await lab.accept(nudge=False)
+    await lab.conductor._wake()
+    await lab.until(server, "active")
+    await lab.conductor._wake()
+    await lab.quiet()
+    await lab.check()
+
+
+async def test_two_runners_of_one_story_make_one_server(lab: Lab) -> None:
+    (server,) = await lab.accept(nudge=False)
+    await asyncio.gather(lab.conductor._wake(), lab.conductor._wake())
+    await lab.until(server, "active")
+    await lab.quiet()
+    await lab.check()
+    assert (await lab.row(server))["epoch"] == 1
