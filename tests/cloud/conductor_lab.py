@@ -1,4 +1,4 @@
-"""The conductor with real stories, scheduler and hosts in one process: SQLite, fake hypervisors, one dict of ports """
+"""The conductor with real stories, scheduler and hosts in one process: SQLite, fake hypervisors, ports in a dict."""
 
 import asyncio
 from pathlib import Path

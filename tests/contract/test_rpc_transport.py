@@ -141,7 +141,7 @@ async def test_a_cast_arrives_once(world: World) -> None:
     for number in range(20):
         await shelf.poke(number)
     async with asyncio.timeout(5):
-        while len(world.shelf.poked) < 20:  # noqa: ASYNC110
+        while len(world.shelf.poked) < 20:
             await asyncio.sleep(0.01)
     await asyncio.sleep(0.05)
     assert sorted(world.shelf.poked) == list(range(20))
@@ -276,7 +276,7 @@ async def test_casts_survive_a_network_that_loses_doubles_and_reorders() -> None
     for number in range(30):
         await asking.poke(number)
     async with asyncio.timeout(20):
-        while len(shelf.poked) < 30:  # noqa: ASYNC110
+        while len(shelf.poked) < 30:
             await asyncio.sleep(0.05)
     assert sorted(shelf.poked) == list(range(30))
     assert shelf.poked != sorted(shelf.poked)
