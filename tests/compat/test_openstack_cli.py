@@ -80,6 +80,9 @@ def test_another_project_sees_nothing(cloud: RunningCloud, image: str) -> None:
 
 def test_why_no_host_was_found(cloud: RunningCloud, image: str) -> None:
     cloud.openstack("flavor", "create", "--ram", "9000000", "--vcpus", "1", "--disk", "1", "huge", cloud="nacre")
+    with pytest.raises(RuntimeError, match="Quota exceeded for ram"):
+        cloud.openstack("server", "create", "--image", image, "--flavor", "huge", "--nic", "none", "--wait", "toobig")
+    cloud.openstack("quota", "set", "--ram", "-1", "demo", cloud="nacre")
     with pytest.raises(RuntimeError):
         cloud.openstack("server", "create", "--image", image, "--flavor", "huge", "--nic", "none", "--wait", "toobig")
     fault = cloud.openstack("server", "show", "-f", "json", "toobig")["fault"]
