@@ -61,13 +61,13 @@ class Progress:
 
     async def built(self, server_id: str, epoch: int, outcome: Outcome) -> bool:
         """The attempt made it: ACTIVE, with its steps. False: fenced (deleted meanwhile), the host must undo."""
-        return await self._end(server_id, epoch, "build", outcome, {
-            "power_state": outcome.power, "launched_at": self._now(), "fault": None})
+        return await self._end(server_id, "build", outcome, {
+            "epoch": epoch, "power_state": outcome.power, "launched_at": self._now(), "fault": None})
 
     async def failed(self, server_id: str, outcome: Outcome) -> bool:
         """No host is left to try: ERROR with the outcome's message as its fault."""
         now = self._now()
-        return await self._end(server_id, None, "fail", outcome, {
+        return await self._end(server_id, "fail", outcome, {
             "host": "", "fault": fault_of(500, outcome.message or "The build failed.", now, outcome.details)})
 
     async def powered(self, server_id: str, event: str, outcome: Outcome) -> bool:
@@ -75,7 +75,7 @@ class Progress:
         changes: dict[str, Any] = {"power_state": outcome.power} if outcome.power else {}
         if outcome.message:
             changes["fault"] = fault_of(500, outcome.message, self._now())
-        return await self._end(server_id, None, event, outcome, changes)
+        return await self._end(server_id, event, outcome, changes)
 
     async def noticed(self, server_id: str, host: str, power: str) -> None:
         """A guest stopped or started by itself, on the host it belongs to."""
@@ -112,7 +112,7 @@ class Progress:
                 connection.execute(sa.delete(attempts).where(attempts.c.server_id == server_id))
             connection.execute(sa.delete(server_tags).where(server_tags.c.server_id == server_id))
 
-        return await self._end(server_id, None, "deleted", outcome, {
+        return await self._end(server_id, "deleted", outcome, {
             "deleted": True, "terminated_at": self._now(), "power_state": "", "user_data": None}, clear)
 
     async def strangers(self, host: str, claims: Mapping[str, int]) -> list[Attempt]:
@@ -151,9 +151,10 @@ class Progress:
             servers, s.id == a.server_id).where(sa.or_(s.deleted, s.host != a.host))).all())
         return [Attempt(server_id=r.server_id, epoch=r.epoch, host=r.host) for r in rows]
 
-    async def _end(self, server_id: str, epoch: int | None, event: str, outcome: Outcome,
-                   changes: Mapping[str, Any], clear: Callable[[sa.Connection], None] | None = None) -> bool:
-        now = self._now()
+    async def _end(self, server_id: str, event: str, outcome: Outcome, changes: Mapping[str, Any],
+                   clear: Callable[[sa.Connection], None] | None = None) -> bool:
+        """An `epoch` among the changes is the one that the server must still have."""
+        now, epoch = self._now(), changes.get("epoch")
 
         def unit(connection: sa.Connection) -> bool:
             row = find_row(connection, server_id)
