@@ -57,6 +57,9 @@ class Cloud:
         return int((self.data / "run" / f"{name}.pid").read_text())
 
 
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
+
+
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     made = Cloud(tmp_path_factory.mktemp("cloud"))
