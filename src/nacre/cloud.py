@@ -271,9 +271,13 @@ def build_node(settings: Settings, transport: Transport, clock: Clock | None = N
         cpu_ratio=own.cpu_ratio, ram_ratio=own.ram_ratio, disk_ratio=own.disk_ratio,
         reserved_memory_mb=own.reserved_memory_mb, host_ip=own.tunnel_ip, endpoint=endpoint[0], public_key=endpoint[1],
     ), hypervisor, wiring, clock)
-    transport.serve(NODE, manager, Node, ("control",))
     service = NodeService(manager, conductor, network)
-    return Running(start=[service.start], stop=[service.stop])
+
+    async def open_door() -> None:
+        """Orders are taken when hypervisor and wiring are ready; until then the control side asks again."""
+        transport.serve(NODE, manager, Node, ("control",))
+
+    return Running(start=[service.start, open_door], stop=[service.stop])
 
 
 def _fake_host(settings: Settings, network: Network, clock: Clock) -> tuple[Any, Any]:
@@ -347,10 +351,28 @@ async def run_control(settings: Settings) -> None:
         await db.close()
 
 
-async def run_node(settings: Settings) -> None:
-    """The node process, until it is told to stop."""
+def _on_stop_signal(stop: Callable[[], None]) -> None:
+    """Call `stop` in the loop when this very process is told to end.
+
+    Not the loop's own signal handlers: those hear through a pipe that forked children share, and pyroute2 forks
+    children that it ends by SIGTERM.
+    """
+    import os
     import signal
 
+    loop, me = asyncio.get_running_loop(), os.getpid()
+
+    def hear(_: int, __: Any) -> None:
+        if os.getpid() != me:
+            os._exit(0)
+        loop.call_soon_threadsafe(stop)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, hear)
+
+
+async def run_node(settings: Settings) -> None:
+    """The node process, until it is told to stop."""
     from nacre.base.rpc.zmq import ZmqTransport
 
     own, keys = settings.rpc, load_keys(settings.data / "node" / "rpc-key.json")
@@ -359,8 +381,7 @@ async def run_node(settings: Settings) -> None:
     transport.route("control", "control", own.control, own.control_key)
     await transport.start()
     stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    _on_stop_signal(stopping.set)
     try:
         async with build_node(settings, transport, endpoint=(transport.address, keys.public))():
             await stopping.wait()

@@ -147,8 +147,10 @@ class Progress:
     async def leftovers(self) -> list[Attempt]:
         """Attempts that are over without their host having confirmed it, with the epoch that outranks them."""
         a, s = attempts.c, servers.c
-        rows = await self._db.read(lambda c: c.execute(sa.select(a.server_id, a.epoch, a.host).join(
-            servers, s.id == a.server_id).where(sa.or_(s.deleted, s.host != a.host))).all())
+        rows = await self._db.read(lambda c: c.execute(sa.select(
+            a.server_id, a.host, sa.func.max(s.epoch).label("epoch")).join(servers, s.id == a.server_id).where(
+            sa.or_(s.deleted, s.host != a.host), sa.or_(s.deleted, s.task_state.is_(None))).group_by(
+            a.server_id, a.host)).all())
         return [Attempt(server_id=r.server_id, epoch=r.epoch, host=r.host) for r in rows]
 
     async def _end(self, server_id: str, event: str, outcome: Outcome, changes: Mapping[str, Any],

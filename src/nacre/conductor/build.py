@@ -14,7 +14,7 @@ import structlog
 
 from nacre.base.errors import BuildFailed, NacreError, NoValidHost, Refused, Unavailable
 from nacre.base.undo import Undo
-from nacre.compute.contract import Outcome, Server, Story
+from nacre.compute.contract import Attempt, Outcome, Server, Story
 from nacre.conductor import orders
 from nacre.conductor.parts import Parts
 from nacre.conductor.timeline import Timeline
@@ -54,7 +54,11 @@ class Builder:
             await asyncio.gather(*(self._fail(s, story, Timeline(self._p.clock), error.message) for s in fresh))
             servers = [s for s in servers if s.host]
         zones = await self._p.zones()
-        await asyncio.gather(*(_Build(self._p, story, s, placements[s.id], zones).run(self._room) for s in servers))
+        builds = (_Build(self._p, story, s, placements[s.id], zones) for s in servers)
+        ends = await asyncio.gather(*(build.run(self._room) for build in builds), return_exceptions=True)
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end
 
     async def _resumed(self, server: Server) -> Placement:
         """After a crash the host of the last attempt is asked first: it may be nearly done. Its limits stand as they
@@ -87,8 +91,9 @@ class _Build:
         self._p, self._story, self._server, self._first, self._zones = parts, story, server, placement, zones
         self._timeline = Timeline(parts.clock)
         self._tried: list[str] = []
-        #: The host that was sent a spawn and has not confirmed that nothing of it is left.
-        self._unsettled: str | None = None
+        #: The host that may have been sent a spawn and has not confirmed that nothing of it is left. After a crash
+        #: that is the last one: what was sent to it is not known any more.
+        self._unsettled: str | None = server.host or None
 
     async def run(self, room: asyncio.Semaphore) -> None:
         """Until ACTIVE, or ERROR with the reasons of every host that was tried."""
@@ -174,7 +179,11 @@ class _Build:
     async def _take_back(self, placement: Placement, epoch: int) -> None:
         """Undo of an attempt: only when the host confirmed it is the attempt forgotten (else the sweep asks again)."""
         server, host = self._server, placement.host
-        await self._p.network.unbind(server.id, host)
+        if self._story.id in self._p.lost:
+            return
+        attempts = await self._p.progress.attempts(server.id)
+        if attempts[:1] == [Attempt(server_id=server.id, epoch=epoch, host=host)]:
+            await self._p.network.unbind(server.id, host)
         await self._p.hosts.ask(host, lambda node: node.abort(server.id, epoch), self._p.patience.cleanup)
         await self._p.progress.undone(server.id, epoch, host)
         self._unsettled = None

@@ -31,6 +31,7 @@ class ConductorManager:
         self._p, self._stories, self._introduce = parts, stories, introduce
         self._kinds = {"build": Builder(parts).tell, "delete": Deleter(parts).tell, "power": Switch(parts).tell}
         self._running: set[asyncio.Task[None]] = set()
+        self._told: set[str] = set()
 
     async def start(self) -> None:
         """What this process held before it died is taken up again at once."""
@@ -47,6 +48,7 @@ class ConductorManager:
     async def stop(self) -> None:
         """Stories in the middle are left as they are; their rows tell the next start."""
         tasks = list(self._running)
+        self._p.lost.update(self._told)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -96,6 +98,8 @@ class ConductorManager:
         if story is None:
             return
         point("control story taken")
+        self._p.lost.discard(story.id)
+        self._told.add(story.id)
         work: asyncio.Future[Any] = asyncio.ensure_future(self._kinds[story.kind](story))
         keeper = asyncio.ensure_future(self._keep(story, work))
         try:
@@ -110,14 +114,21 @@ class ConductorManager:
             await self._p.clock.sleep(SWEEP)
             await self._stories.release(story)
         finally:
+            self._told.discard(story.id)
             keeper.cancel()
 
     async def _keep(self, story: Story, work: "asyncio.Future[Any]") -> None:
         """Renew the lease; a runner that lost it stops at once (its epoch is fenced anyway)."""
         while True:
             await self._p.clock.sleep(RENEW)
-            if not await self._stories.renew(story):
+            try:
+                held = await self._stories.renew(story)
+            except NacreError as error:
+                log.warning("a lease could not be renewed", story=story.id, why=error.message)
+                continue
+            if not held:
                 log.warning("lost the lease of a story", story=story.id)
+                self._p.lost.add(story.id)
                 work.cancel()
                 return
 

@@ -38,4 +38,6 @@ class Parts:
     hosts: Hosts
     clock: Clock
     zones: Callable[[], Awaitable[Mapping[str, str]]]
+    #: Stories whose lease this process lost: what they were doing is their next runner's business now.
+    lost: set[str] = field(default_factory=set)
     patience: Patience = field(default_factory=Patience)

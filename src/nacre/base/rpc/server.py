@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from nacre.base.errors import Forbidden, NacreError, NotFound
+from nacre.base.errors import Forbidden, NacreError, NotFound, Unavailable
 from nacre.base.rpc.codec import Answer, Request, Verb, compatible, encode, failure, verbs
 from nacre.base.rpc.target import Target
 
@@ -98,7 +98,9 @@ class Dispatcher:
     async def _run(self, request: Request, sender: Peer) -> bytes:
         served = self.served.get(request.namespace)
         verb = served.verbs.get(request.verb) if served else None
-        if served is None or verb is None:
+        if served is None:  # perhaps not yet: the process is starting
+            raise Unavailable(f"Nobody answers {request.namespace}.{request.verb} here.")
+        if verb is None:
             raise NotFound(f"Nobody answers {request.namespace}.{request.verb} here.")
         if not compatible(request.version, served.target.version):
             raise NotFound(f"{request.namespace} {request.version} is not spoken here, {served.target.version} is.")
