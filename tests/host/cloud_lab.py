@@ -1,4 +1,4 @@
-"""A whole cloud with real guests: `nacre up --hypervisor libvirt` in a folder of its own, driven through the public APIs."""
+"""A whole cloud with real guests: `nacre up --hypervisor libvirt` in a folder of its own, driven by the public APIs."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ def run(*args: str, check: bool = True, seconds: float = 90) -> str:
 
 
 class CloudLab:
-    """One cloud. Names of what it makes begin with its own prefix, so that leftovers can be told from others' things."""
+    """One cloud, and what a test does with it."""
 
     def __init__(self, folder: Path):
         folder.chmod(0o755)

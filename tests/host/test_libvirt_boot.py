@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.stories.node.orders import ControlSide, build_order, image_facts, spawn_order
 
 from nacre import guest
 from nacre.base.errors import BuildFailed
@@ -20,6 +19,7 @@ from nacre.node.contract import BuildOrder
 from nacre.node.hypervisor.registry import HYPERVISORS, HypervisorSettings
 from nacre.node.manager import NodeManager, NodeSettings
 from nacre.node.ovs.fake import FakeWiring
+from tests.stories.node.orders import ControlSide, build_order, image_facts, spawn_order
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(400)]
 BRIDGE = "br-nacre-test"
