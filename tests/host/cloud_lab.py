@@ -33,9 +33,6 @@ class CloudLab:
 
     def __init__(self, folder: Path):
         folder.chmod(0o755)
-        for parent in folder.parents:
-            if parent != Path("/") and parent.stat().st_uid == os.getuid():
-                parent.chmod(parent.stat().st_mode | 0o011)
         self.data, self.trigger = folder / "data", folder / "crash" / "at"
         self.trigger.parent.mkdir()
         self.trigger.parent.chmod(0o777)

@@ -2,7 +2,10 @@
 
 import json
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +18,9 @@ pytestmark = [pytest.mark.host, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudLab]:
-    made = CloudLab(tmp_path_factory.mktemp("guests"))
+def lab() -> Iterator[CloudLab]:
+    folder = Path(tempfile.mkdtemp(prefix="nacre-guests-", dir="/var/tmp"))  # QEMU's own account must get in
+    made = CloudLab(folder)
     try:
         yield made
     finally:
@@ -24,6 +28,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudLab]:
             made.demo.request("DELETE", "compute", f"/servers/{server}")
         made.wait(lambda: not made.ids(), "no servers", 60)
         made.nacre("down")
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def pings(lab: CloudLab, net: str, source: str, target: str) -> bool:
