@@ -137,7 +137,7 @@ def _identity(settings: Settings, parts: dict[str, Any], running: Running) -> An
     parts["identity"] = IdentityService(
         Store(parts["db"], parts["clock"]), Keyring(settings.data / "control" / "token-keys"), parts["passwords"],
         own.token_lifetime)
-    return service(parts["identity"], parts["policy"])
+    return service(parts["identity"], parts["policy"], Keyring(settings.data / "control" / "credential-keys"))
 
 
 def _images(settings: Settings, parts: dict[str, Any], running: Running) -> Any:

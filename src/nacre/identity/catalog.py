@@ -32,6 +32,13 @@ def rows(conn: sa.Connection) -> list[dict[str, Any]]:
     return [dict(r) for r in conn.execute(query).mappings()]
 
 
+def service_providers(conn: sa.Connection) -> list[dict[str, str]]:
+    """The enabled clouds that trust this one, as tokens name them."""
+    d = t.documents.c
+    found = conn.scalars(sa.select(d.extra).where(d.kind == "service_provider").order_by(d.id))
+    return [{k: p[k] for k in ("id", "auth_url", "sp_url")} for p in found if p["enabled"]]
+
+
 def catalog(endpoints: list[dict[str, Any]], user_id: str, project_id: str | None) -> list[dict[str, Any]]:
     """The catalog as tokens carry it. An endpoint whose URL needs a project is left out of other tokens."""
     known = {"user_id": user_id, "project_id": project_id, "tenant_id": project_id}

@@ -95,10 +95,13 @@ class IdentityService:
     async def _know(self, payload: Payload) -> Known:
         now = self.store.now()
 
-        def unit(conn: sa.Connection) -> tuple[Facts, list[dict[str, Any]]]:
-            return derive(conn, payload, now), catalog.rows(conn) if payload.scope != "unscoped" else []
-        facts, endpoints = await self.store.read(unit)
+        def unit(conn: sa.Connection) -> tuple[Facts, list[dict[str, Any]], list[dict[str, str]]]:
+            facts = derive(conn, payload, now)
+            return facts, catalog.rows(conn) if payload.scope != "unscoped" else [], catalog.service_providers(conn)
+        facts, endpoints, providers = await self.store.read(unit)
         document = render.token(payload, facts)
+        if providers:
+            document["service_providers"] = providers
         project_id = facts.project["id"] if facts.project else None
         full = document
         if payload.scope != "unscoped":

@@ -12,6 +12,7 @@ from nacre.identity.contract import Policy
 from nacre.identity.records import MAX_PAGE, Kind, Page, document
 from nacre.identity.service import IdentityService
 from nacre.identity.store import Store
+from nacre.identity.tokens import Cipher
 
 Row = Mapping[str, Any]
 
@@ -22,6 +23,7 @@ class Desk:
 
     identity: IdentityService
     policy: Policy
+    vault: Cipher  # for secrets that must be read again: blobs of credentials
 
     @property
     def store(self) -> Store:

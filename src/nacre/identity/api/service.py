@@ -7,10 +7,13 @@ from nacre.base import errors as e
 from nacre.base.web import Reply, Request, Route, Service
 from nacre.identity.api import assignments, auth, catalog, domains, grants, groups, projects, roles, users
 from nacre.identity.api.desk import Desk, url
+from nacre.identity.api.extensions import application_credentials, credentials, documents, domain_config, trusts
 from nacre.identity.contract import Policy
 from nacre.identity.service import IdentityService
+from nacre.identity.tokens import Cipher
 
-PARTS = (auth, users, groups, projects, domains, roles, grants, assignments, catalog)
+PARTS = (auth, users, groups, projects, domains, roles, grants, assignments, catalog, credentials,
+         application_credentials, trusts, domain_config, documents)
 
 
 def fault(error: e.NacreError, status: int, request: Request) -> Reply:
@@ -42,9 +45,9 @@ async def version(request: Request) -> Reply:
     return Reply({"version": _version(request)}, 200, {"Vary": "X-Auth-Token"})
 
 
-def service(identity: IdentityService, policy: Policy) -> Service:
-    """The identity API under /identity."""
-    desk = Desk(identity, policy)
+def service(identity: IdentityService, policy: Policy, vault: Cipher) -> Service:
+    """The identity API under /identity. vault: encrypts the secrets that it must be able to read again."""
+    desk = Desk(identity, policy, vault)
     found = [Route("GET", "/", versions, public=True), Route("GET", "/v3", version, public=True)]
     for part in PARTS:
         found += part.routes(desk)

@@ -1,6 +1,7 @@
 """JSON schemas as checks of a body. A message names the field and the rule, and shows no secret."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import jsonschema_rs
@@ -47,8 +48,30 @@ def schema(rules: Mapping[str, Any]) -> Check:
     def check(_: Request, body: Any) -> Any:
         for error in validator.iter_errors(body):
             raise _worded(error, body)
+        if _holds_nul(body):
+            raise BadRequest("The request body holds a NUL character, which no name or text may.", field="body")
         return body
     return check
+
+
+def _holds_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\x00" in value
+    if isinstance(value, dict):
+        return any("\x00" in k or _holds_nul(v) for k, v in value.items())
+    return isinstance(value, list) and any(_holds_nul(v) for v in value)
+
+
+def moment(text: str | None, field: str) -> float | None:
+    """Seconds since the epoch of an ISO 8601 time, UTC where it names no zone. Raises BadRequest."""
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise BadRequest(f"Invalid input for field {field}: a time such as 2026-12-31T23:59:59Z.", field=field
+                         ) from None
 
 
 def _worded(error: Any, body: Any) -> BadRequest:

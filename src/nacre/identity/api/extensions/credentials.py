@@ -1,0 +1,225 @@
+"""/v3/credentials, and the EC2 style key pairs among them. Blobs are kept encrypted."""
+
+import hashlib
+import secrets
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import sqlalchemy as sa
+
+from nacre.base.errors import BadRequest, Forbidden
+from nacre.base.web import Reply, Request, Route
+from nacre.identity import tables as t
+from nacre.identity.api.desk import Desk, collection, page_of, url
+from nacre.identity.api.validation import ANY_ID, MAX_TEXT, wrapped
+from nacre.identity.records import PROJECT, USER, Kind, Page, delete, find, get, given, insert, listing, missing, update
+
+CREDENTIAL = Kind("credential", "credentials", t.credentials, frozenset({"secret"}))
+PROPERTIES = {
+    "blob": {"type": "string", "minLength": 1, "maxLength": MAX_TEXT}, "user_id": ANY_ID,
+    "project_id": {**ANY_ID, "type": ["string", "null"]}, "type": {"type": "string", "minLength": 1, "maxLength": 255}}
+CREATE = wrapped("credential", PROPERTIES, ["blob", "type", "user_id"])
+UPDATE = wrapped("credential", PROPERTIES, minProperties=1)
+
+
+class Credentials:
+    """Handlers of /v3/credentials."""
+
+    def __init__(self, desk: Desk):
+        self._desk, self._store = desk, desk.store
+
+    async def index(self, request: Request) -> Any:
+        self._desk.check(request, "list_credentials", {"target.credential.user_id": request.context.user_id})
+        page = page_of(request, "user_id", "type")
+        rows = await self._store.read(lambda conn: listing(conn, CREDENTIAL, page))
+        only = await delegated_project(self._desk, request)
+        seen = [r for r in rows if self._desk.policy.allows(
+            request.context, "identity:get_credential", _target(r)) and only in (None, r["project_id"])]
+        return collection(request, "credentials", [self._shown(request, r) for r in seen], page)
+
+    async def create(self, request: Request) -> Reply:
+        body = given(CREDENTIAL, request.body)
+        self._desk.check(request, "create_credential", _target(body))
+        await self._check_scope(request, body.get("project_id"))
+        id = uuid4().hex
+        if body["type"].lower() == "ec2":
+            id = ec2_id(_access(body["blob"]))
+            if not body.get("project_id"):
+                raise BadRequest("Expecting to find project_id in credential: an ec2 credential is for a project.",
+                                 field="project_id")
+
+        def unit(conn: sa.Connection) -> Any:
+            _require(conn, body)
+            return insert(conn, CREDENTIAL, {"project_id": None, **self._sealed(body), "id": id})
+        return Reply({"credential": self._shown(request, await self._store.write(unit))}, 201)
+
+    async def show(self, request: Request) -> Any:
+        return {"credential": self._shown(request, await self._row(request, "get_credential"))}
+
+    async def update(self, request: Request) -> Any:
+        row = await self._row(request, "update_credential")
+        changes = given(CREDENTIAL, request.body)
+        kind = changes.get("type", row["type"]).lower()
+        if kind == "ec2":
+            if "blob" in changes:
+                _access(changes["blob"])
+            if not changes.get("project_id", row["project_id"]):
+                raise BadRequest("Expecting to find project_id in credential: an ec2 credential is for a project.",
+                                 field="project_id")
+        self._desk.check(request, "update_credential", _target({**row, **changes}))
+        await self._check_scope(request, changes.get("project_id", row["project_id"]))
+
+        def unit(conn: sa.Connection) -> Any:
+            _require(conn, changes)
+            return update(conn, CREDENTIAL, get(conn, CREDENTIAL, row["id"]), self._sealed(changes))
+        return {"credential": self._shown(request, await self._store.write(unit))}
+
+    async def delete(self, request: Request) -> Reply:
+        row = await self._row(request, "delete_credential")
+        await self._store.write(lambda conn: delete(conn, CREDENTIAL, row["id"]))
+        return Reply(None, 204)
+
+    async def _row(self, request: Request, rule: str) -> Any:
+        id = request.params["credential_id"]
+        row = await self._store.read(lambda conn: find(conn, CREDENTIAL, id))
+        self._desk.check(request, rule, _target(row or {}))
+        if row is None:
+            raise missing(CREDENTIAL, id)
+        await self._check_scope(request, row["project_id"])
+        return row
+
+    async def _check_scope(self, request: Request, project_id: str | None) -> None:
+        only = await delegated_project(self._desk, request)
+        if only is not None and only != project_id:
+            raise Forbidden("You are not authorized to perform the requested action: Credential project does not match"
+                            " the project scope of the delegated token.")
+
+    def _sealed(self, values: dict[str, Any]) -> dict[str, Any]:
+        sealed = {k: v for k, v in values.items() if k != "blob"}
+        if "blob" in values:
+            sealed["secret"] = self._desk.vault.encrypt(values["blob"].encode()).decode()
+        return sealed
+
+    def _shown(self, request: Request, row: Any) -> dict[str, Any]:
+        blob = self._desk.vault.decrypt(row["secret"].encode()).decode()
+        return {**row["extra"], "id": row["id"], "type": row["type"], "user_id": row["user_id"],
+                "project_id": row["project_id"], "blob": blob,
+                "links": {"self": f"{url(request)}/credentials/{row['id']}"}}
+
+
+class Ec2:
+    """Handlers of /v3/users/{user_id}/credentials/OS-EC2. There is no login by them here: no signature is taken."""
+
+    def __init__(self, desk: Desk):
+        self._desk, self._store = desk, desk.store
+
+    async def index(self, request: Request) -> Any:
+        user_id = request.params["user_id"]
+        self._desk.check(request, "ec2_list_credentials", {"user_id": user_id})
+        only = await delegated_project(self._desk, request)
+        c = t.credentials.c
+
+        def unit(conn: sa.Connection) -> Any:
+            get(conn, USER, user_id)
+            return listing(conn, CREDENTIAL, Page(), c.user_id == user_id, c.type == "ec2")
+        rows = [r for r in await self._store.read(unit) if only in (None, r["project_id"])]
+        return collection(request, "credentials", [self._shown(request, r) for r in rows])
+
+    async def create(self, request: Request) -> Reply:
+        user_id, project_id = request.params["user_id"], request.body.get("tenant_id") or ""
+        self._desk.check(request, "ec2_create_credential", {"target.credential.user_id": user_id})
+        only = await delegated_project(self._desk, request)
+        if only is not None and only != project_id:
+            raise Forbidden("You are not authorized to perform the requested action: the token is for another project.")
+        access = uuid4().hex
+        blob = msgspec.json.encode({"access": access, "secret": secrets.token_hex(16), "trust_id": None})
+        values = {"id": ec2_id(access), "user_id": user_id, "project_id": project_id, "type": "ec2",
+                  "secret": self._desk.vault.encrypt(blob).decode()}
+
+        def unit(conn: sa.Connection) -> Any:
+            get(conn, USER, user_id)
+            get(conn, PROJECT, project_id)
+            return insert(conn, CREDENTIAL, values)
+        return Reply({"credential": self._shown(request, await self._store.write(unit))}, 201)
+
+    async def show(self, request: Request) -> Any:
+        return {"credential": self._shown(request, await self._row(request, "ec2_get_credential"))}
+
+    async def delete(self, request: Request) -> Reply:
+        row = await self._row(request, "ec2_delete_credential")
+        await self._store.write(lambda conn: delete(conn, CREDENTIAL, row["id"]))
+        return Reply(None, 204)
+
+    async def _row(self, request: Request, rule: str) -> Any:
+        user_id, access = request.params["user_id"], request.params["access"]
+        row = await self._store.read(lambda conn: find(conn, CREDENTIAL, ec2_id(access)))
+        self._desk.check(request, rule, _target(row or {}))
+        if row is None or row["user_id"] != user_id:
+            raise missing(CREDENTIAL, access)
+        only = await delegated_project(self._desk, request)
+        if only is not None and only != row["project_id"]:
+            raise Forbidden("You are not authorized to perform the requested action: the token is for another project.")
+        return row
+
+    def _shown(self, request: Request, row: Any) -> dict[str, Any]:
+        blob = msgspec.json.decode(self._desk.vault.decrypt(row["secret"].encode()))
+        here = f"{url(request)}/users/{row['user_id']}/credentials/OS-EC2/{blob['access']}"
+        return {"user_id": row["user_id"], "tenant_id": row["project_id"], "access": blob["access"],
+                "secret": blob.get("secret"), "trust_id": blob.get("trust_id"), "links": {"self": here}}
+
+
+async def delegated_project(desk: Desk, request: Request) -> str | None:
+    """The one project that a token of a trust or an application credential may touch credentials of."""
+    facts = (await desk.identity.inspect(request.token or "")).facts
+    if facts.trust is None and facts.credential is None:
+        return None
+    return facts.project["id"] if facts.project else ""
+
+
+def ec2_id(access: str) -> str:
+    """An ec2 credential is found by its access key."""
+    return hashlib.sha256(access.encode()).hexdigest()
+
+
+def _access(blob: str) -> str:
+    try:
+        access = msgspec.json.decode(blob)["access"]
+    except (msgspec.DecodeError, TypeError, KeyError):
+        access = None
+    if not isinstance(access, str) or not access:
+        raise BadRequest("Invalid blob in credential: an ec2 blob is a JSON object with an access key.", field="blob")
+    return access
+
+
+def _target(row: Any) -> dict[str, Any]:
+    return {"target.credential.user_id": row.get("user_id")}
+
+
+def _require(conn: sa.Connection, values: dict[str, Any]) -> None:
+    """Raises NotFound for a user or project that is not there."""
+    if values.get("user_id"):
+        get(conn, USER, values["user_id"])
+    if values.get("project_id"):
+        get(conn, PROJECT, values["project_id"])
+
+
+def _ec2_body(request: Request, body: Any) -> Any:
+    if not isinstance(body, dict) or not isinstance(body.get("tenant_id"), str):
+        raise BadRequest("Expecting to find tenant_id in the request's body.", field="tenant_id")
+    return body
+
+
+def routes(desk: Desk) -> list[Route]:
+    api, ec2, path = Credentials(desk), Ec2(desk), "/v3/users/{user_id}/credentials/OS-EC2"
+    return [
+        Route("GET", "/v3/credentials", api.index),
+        Route("POST", "/v3/credentials", api.create, body=CREATE),
+        Route("GET", "/v3/credentials/{credential_id}", api.show),
+        Route("PATCH", "/v3/credentials/{credential_id}", api.update, body=UPDATE),
+        Route("DELETE", "/v3/credentials/{credential_id}", api.delete),
+        Route("GET", path, ec2.index),
+        Route("POST", path, ec2.create, body=_ec2_body),
+        Route("GET", path + "/{access}", ec2.show),
+        Route("DELETE", path + "/{access}", ec2.delete),
+    ]

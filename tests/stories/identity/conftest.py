@@ -1,0 +1,31 @@
+"""A cloud's identity for each test."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from identity_cloud import Lab
+
+from nacre.base.db import Database
+
+
+@pytest.fixture
+async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
+    database = Database("sqlite://", inline=True)
+    lab = Lab(tmp_path, database)
+    await lab.start()
+    yield lab
+    await database.close()
+
+
+@pytest.fixture
+async def admin(lab: Lab) -> AsyncIterator[httpx.AsyncClient]:
+    async with await lab.admin() as client:
+        yield client
+
+
+@pytest.fixture
+async def demo(lab: Lab) -> AsyncIterator[httpx.AsyncClient]:
+    async with await lab.demo() as client:
+        yield client
