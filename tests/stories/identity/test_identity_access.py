@@ -6,7 +6,8 @@ from identity_cloud import SYSTEM, Lab, domain, made, project, role_id
 
 ADMIN_ONLY = (
     ("GET", "/users"), ("POST", "/users", {"user": {"name": "x"}}), ("GET", "/projects"),
-    ("POST", "/projects", {"project": {"name": "x"}}), ("GET", "/groups"), ("POST", "/groups", {"group": {"name": "x"}}),
+    ("POST", "/projects", {"project": {"name": "x"}}), ("GET", "/groups"),
+    ("POST", "/groups", {"group": {"name": "x"}}),
     ("GET", "/roles"), ("POST", "/roles", {"role": {"name": "x"}}), ("POST", "/domains", {"domain": {"name": "x"}}),
     ("GET", "/domains"), ("GET", "/services"), ("POST", "/services", {"service": {"type": "x"}}), ("GET", "/endpoints"),
     ("POST", "/regions", {"region": {"id": "x"}}), ("GET", "/role_assignments"), ("GET", "/role_inferences"),
