@@ -5,7 +5,7 @@ And the first rows, without which nobody could ask for any.
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from nacre.identity import tables as t
 from nacre.identity.passwords import Passwords
 from nacre.identity.store import Store
 
+PROJECT_ENDPOINT, PROJECT_GROUP = "project_endpoint", "project_endpoint_group"
 _VARIABLE = re.compile(r"[%$]\((\w+)\)s")
 IMPLIED = {"admin": "manager", "manager": "member", "member": "reader"}
 ROLES = ("admin", "manager", "member", "reader", "service")
@@ -24,12 +25,41 @@ PATHS = {"identity": ("nacre-identity", "/identity"), "image": ("nacre-image", "
          "compute": ("nacre-compute", "/compute/v2.1"), "network": ("nacre-network", "/network")}
 
 
-def rows(conn: sa.Connection) -> list[dict[str, Any]]:
-    """Every enabled endpoint with its service."""
+def rows(conn: sa.Connection, project_id: str | None = None) -> list[dict[str, Any]]:
+    """Every enabled endpoint with its service, as far as the project may see it."""
     s, e = t.services.c, t.endpoints.c
-    query = sa.select(e.id, e.interface, e.region_id, e.url, s.id.label("service_id"), s.type, s.extra).join_from(
+    query = sa.select(e.id, e.interface, e.region_id, e.enabled, e.url, s.id.label("service_id"), s.type,
+                      s.extra).join_from(
         t.endpoints, t.services, e.service_id == s.id).where(s.enabled, e.enabled).order_by(s.type, s.id, e.id)
-    return [dict(r) for r in conn.execute(query).mappings()]
+    wanted = chosen(conn, project_id) if project_id else None
+    found = [dict(r) for r in conn.execute(query).mappings()]
+    return [r for r in found if wanted is None or wanted(r)]
+
+
+def chosen(conn: sa.Connection, project_id: str) -> Callable[[Mapping[str, Any]], bool] | None:
+    """Which endpoints were chosen for a project; None if no choice was made."""
+    d = t.documents.c
+    links = conn.execute(sa.select(d.kind, d.extra).where(
+        d.kind.in_((PROJECT_ENDPOINT, PROJECT_GROUP)), d.id.startswith(f"{project_id}/", autoescape=True))).all()
+    if not links:
+        return None
+    ids = {x["other_id"] for kind, x in links if kind == PROJECT_ENDPOINT}
+    groups = [x["other_id"] for kind, x in links if kind == PROJECT_GROUP]
+    filters = [g["filters"] for g in conn.scalars(
+        sa.select(d.extra).where(d.kind == "endpoint_group", d.id.in_(groups)))]
+    return lambda row: row["id"] in ids or any(fits(f, row) for f in filters)
+
+
+def unlink(conn: sa.Connection, gone: str) -> None:
+    """Forget the choices of or for a project, endpoint or group that is no more."""
+    d = t.documents.c
+    conn.execute(sa.delete(t.documents).where(d.kind.in_((PROJECT_ENDPOINT, PROJECT_GROUP)), sa.or_(
+        d.id.startswith(f"{gone}/", autoescape=True), d.id.endswith(f"/{gone}", autoescape=True))))
+
+
+def fits(filters: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Whether an endpoint is one of a group's."""
+    return all(str(row[k]).lower() == str(v).lower() for k, v in filters.items())
 
 
 def service_providers(conn: sa.Connection) -> list[dict[str, str]]:

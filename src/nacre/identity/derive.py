@@ -29,6 +29,12 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     trust: Row | None = None
     credential: Row | None = None  # the application credential
     access_rules: tuple[Row, ...] | None = None
+    access: Row | None = None  # the OAuth access token
+
+    @property
+    def delegated(self) -> bool:
+        """Whether the token stands for less than its user: with it one must not get at more."""
+        return self.trust is not None or self.credential is not None or self.access is not None
 
 
 def derive(conn: sa.Connection, payload: Payload, now: float) -> Facts:
@@ -51,6 +57,8 @@ def derive(conn: sa.Connection, payload: Payload, now: float) -> Facts:
             return _by_trust(conn, base, payload.scope_id, now)
         case "application_credential":
             return _by_credential(conn, base, payload.scope_id, now)
+        case "oauth1":
+            return _by_access(conn, base, payload.scope_id, now)
     return base
 
 
@@ -175,3 +183,12 @@ def _by_credential(conn: sa.Connection, base: Facts, credential_id: str, now: fl
         rules = tuple(dict(r) for r in conn.execute(query).mappings())
     allowed = {r[0] for r in with_implied(conn, row["role_ids"])}
     return _limited(facts, allowed, credential=dict(row), access_rules=rules)
+
+
+def _by_access(conn: sa.Connection, base: Facts, access_id: str, now: float) -> Facts:
+    d = t.documents.c
+    row: Row | None = conn.scalar(sa.select(d.extra).where(d.kind == "oauth_access", d.id == access_id))
+    if row is None or row["user_id"] != base.user["id"] or row["expires_at"] <= now:
+        raise Unauthenticated
+    facts = _on_project(conn, base, row["project_id"])
+    return _limited(facts, {r[0] for r in with_implied(conn, row["role_ids"])}, access=row)

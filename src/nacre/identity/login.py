@@ -23,9 +23,12 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     scope: tuple[str, str] | None = None  # the only scope that this proof is good for
 
 
-async def login(identity: IdentityService, auth: Json) -> tuple[str, Known]:
-    """A token for the body of POST /v3/auth/tokens. Raises Unauthenticated; says no more than that."""
-    proof = await _prove(identity, auth["identity"])
+async def login(identity: IdentityService, auth: Json, signed: Json | None = None) -> tuple[str, Known]:
+    """A token for the body of POST /v3/auth/tokens. Raises Unauthenticated; says no more than that.
+
+    signed: the OAuth access token that the request was found to be signed with.
+    """
+    proof = await _prove(identity, {**auth["identity"], "oauth1": signed})
     now = identity.store.now()
     wish = auth.get("scope")
     scope = await _scope(identity, wish, proof)
@@ -47,7 +50,7 @@ async def login(identity: IdentityService, auth: Json) -> tuple[str, Known]:
 async def _prove(identity: IdentityService, claim: Json) -> Proof:
     proofs = []
     for method in claim["methods"]:
-        if method not in PROVERS or method not in claim:
+        if method not in PROVERS or claim.get(method) is None:
             raise Unauthenticated
         proofs.append(await PROVERS[method](identity, claim[method]))
     if not proofs or len({p.user_id for p in proofs}) != 1:
@@ -72,7 +75,7 @@ async def _token(identity: IdentityService, claim: Json) -> Proof:
     payload = (await identity.inspect(claim["id"])).payload
     if payload.scope == "trust":
         raise Forbidden("You are not authorized to perform the requested action.")
-    bound = (payload.scope, payload.scope_id) if payload.scope == "application_credential" else None
+    bound = (payload.scope, payload.scope_id) if payload.scope in ("application_credential", "oauth1") else None
     methods = tuple(dict.fromkeys((*payload.methods, "token")))
     return Proof(user_id=payload.user_id, methods=methods, expires_at=payload.expires_at,
                  chain=(payload.audit_ids[-1],), scope=bound)
@@ -88,7 +91,12 @@ async def _credential(identity: IdentityService, claim: Json) -> Proof:
         scope=("application_credential", row["id"]))
 
 
-PROVERS = {"password": _password, "token": _token, "application_credential": _credential}
+async def _oauth(identity: IdentityService, claim: Json) -> Proof:
+    return Proof(user_id=claim["user_id"], methods=("oauth1",), scope=("oauth1", claim["id"]),
+                 expires_at=min(claim["expires_at"], identity.store.now() + identity.lifetime))
+
+
+PROVERS = {"password": _password, "token": _token, "application_credential": _credential, "oauth1": _oauth}
 
 
 def _user(conn: sa.Connection, wanted: Json) -> Any:

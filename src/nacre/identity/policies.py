@@ -132,4 +132,15 @@ POLICIES: dict[str, str] = {
     "identity:add_endpoint_to_project": ADMIN,
     "identity:remove_endpoint_from_project": ADMIN,
     "identity:get_limit_model": ANYONE,
+    "identity:authorize_request_token": ADMIN,
+    **{f"identity:{rule}": ADMIN for rule in (
+        "get_access_token", "get_access_token_role", "list_access_tokens", "list_access_token_roles",
+        "delete_access_token")},
+    **{f"identity:{rule}": ADMIN for rule in (
+        "create_limits", "update_limit", "delete_limit", "create_registered_limits", "update_registered_limit",
+        "delete_registered_limit")},
+    **dict.fromkeys(("identity:get_registered_limit", "identity:list_registered_limits",
+                     "identity:list_limits"), ANYONE),
+    "identity:get_limit": f"{READ} or (domain_id:%(target.limit.domain_id)s and not None:%(target.limit.domain_id)s)"
+                          " or (project_id:%(target.limit.project_id)s and not None:%(target.limit.project_id)s)",
 }

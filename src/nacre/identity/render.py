@@ -39,6 +39,8 @@ def token(payload: Payload, facts: Facts) -> dict[str, Any]:
             "id": facts.trust["id"], "impersonation": bool(facts.trust["impersonation"]),
             "trustor_user": {"id": facts.trust["trustor_user_id"]},
             "trustee_user": {"id": facts.trust["trustee_user_id"]}}
+    if facts.access:
+        body["OS-OAUTH1"] = {"access_token_id": facts.access["id"], "consumer_id": facts.access["consumer_id"]}
     if facts.credential:
         shown: dict[str, Any] = {**brief(facts.credential), "restricted": not facts.credential["unrestricted"]}
         if facts.access_rules:

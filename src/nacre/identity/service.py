@@ -97,7 +97,9 @@ class IdentityService:
 
         def unit(conn: sa.Connection) -> tuple[Facts, list[dict[str, Any]], list[dict[str, str]]]:
             facts = derive(conn, payload, now)
-            return facts, catalog.rows(conn) if payload.scope != "unscoped" else [], catalog.service_providers(conn)
+            project_id = facts.project["id"] if facts.project else None
+            endpoints = catalog.rows(conn, project_id) if payload.scope != "unscoped" else []
+            return facts, endpoints, catalog.service_providers(conn)
         facts, endpoints, providers = await self.store.read(unit)
         document = render.token(payload, facts)
         if providers:

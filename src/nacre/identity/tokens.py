@@ -11,8 +11,8 @@ from cryptography.fernet import InvalidToken
 from nacre.base.errors import Unauthenticated
 
 #: Order is the wire format: append only.
-METHODS = ("password", "token", "application_credential", "trust")
-SCOPES = ("unscoped", "project", "domain", "system", "trust", "application_credential")
+METHODS = ("password", "token", "application_credential", "trust", "oauth1")
+SCOPES = ("unscoped", "project", "domain", "system", "trust", "application_credential", "oauth1")
 
 
 class Payload(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,7 +21,7 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True):
     user_id: str
     methods: tuple[str, ...]
     scope: str = "unscoped"
-    scope_id: str = ""  # the project, domain, trust or application credential
+    scope_id: str = ""  # the project, domain, trust, application credential or access token
     issued_at: float
     expires_at: float
     audit_ids: tuple[str, ...]  # its own, then that of the token it came from

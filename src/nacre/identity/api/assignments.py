@@ -34,6 +34,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     projects: dict[str, Any]  # by id; domains too
     below: dict[str, list[str]]  # a project or domain: the projects under it
     implied: dict[str, list[str]]
+    domain_roles: set[str]  # they show only in what they imply
 
 
 CONFLICTS = (("scope.domain.id", "scope.project.id", "Specify a domain or project, not both"),
@@ -112,7 +113,8 @@ def worked_out(grants: list[Grant], world: World) -> list[Grant]:
                                    for r in _implied(by.role_id, world.implied))):
                     key = (each.actor_id, each.target_type, each.target_id, each.role_id,
                            each.by_group or "", str(each.by_target), each.by_role or "")
-                    found.setdefault(key, each)
+                    if each.role_id not in world.domain_roles:
+                        found.setdefault(key, each)
     return list(found.values())
 
 
@@ -140,7 +142,8 @@ def _world(conn: sa.Connection, grants: list[Grant]) -> World:
     implied: dict[str, list[str]] = {}
     for prior, other in conn.execute(sa.select(t.implied_roles.c.prior_id, t.implied_roles.c.implied_id)):
         implied.setdefault(prior, []).append(other)
-    return World(members=members, projects=projects, below=under, implied=implied)
+    of_domains = set(conn.scalars(sa.select(t.roles.c.id).where(t.roles.c.domain_id != "")))
+    return World(members=members, projects=projects, below=under, implied=implied, domain_roles=of_domains)
 
 
 def _wanted(grant: Grant, asked: dict[str, str], projects: set[str] | None) -> bool:

@@ -1,5 +1,6 @@
 """/v3/auth: tokens and what a token's holder may ask about itself."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import sqlalchemy as sa
@@ -34,14 +35,19 @@ AUTH = wrapped("auth", {
     ["identity"])
 
 
+#: The OAuth access token that a login is signed with, None if it is not; raises Unauthenticated.
+Signed = Callable[[Request], Awaitable[dict[str, Any] | None]]
+
+
 class Auth:
     """Handlers of /v3/auth."""
 
-    def __init__(self, desk: Desk):
-        self._desk, self._identity = desk, desk.identity
+    def __init__(self, desk: Desk, signed: Signed | None = None):
+        self._desk, self._identity, self._signed = desk, desk.identity, signed
 
     async def create(self, request: Request) -> Reply:
-        token, known = await login(self._identity, request.body)
+        signed = await self._signed(request) if self._signed else None
+        token, known = await login(self._identity, request.body, signed)
         return _token_reply(request, token, known, 201)
 
     async def show(self, request: Request) -> Reply:
@@ -61,7 +67,7 @@ class Auth:
         context = request.context
         if not (context.project_id or context.domain_id or context.system):
             raise Unauthenticated  # an unscoped token has no catalog
-        rows = await self._desk.store.read(catalog.rows)
+        rows = await self._desk.store.read(lambda conn: catalog.rows(conn, context.project_id))
         items = catalog.catalog(rows, context.user_id or "", context.project_id)
         return {"catalog": items, "links": {"next": None, "self": url(request) + "/auth/catalog", "previous": None}}
 
@@ -87,7 +93,6 @@ class Auth:
         try:
             known = await self._identity.inspect(token)
         except Unauthenticated:
-            self._desk.check(request, rule)  # only who may check others' tokens learns that this is none
             raise NotFound("Could not find token.") from None
         self._desk.check(request, rule, {"target.token.user_id": known.payload.user_id})
         return token, known
@@ -123,8 +128,8 @@ def _token_reply(request: Request, token: str, known: Known, status: int) -> Rep
     return Reply(body, status, {"X-Subject-Token": token, "Vary": "X-Auth-Token"})
 
 
-def routes(desk: Desk) -> list[Route]:
-    api = Auth(desk)
+def routes(desk: Desk, signed: Signed | None = None) -> list[Route]:
+    api = Auth(desk, signed)
     return [
         Route("POST", "/v3/auth/tokens", api.create, body=AUTH, public=True),
         Route("GET", "/v3/auth/tokens", api.show),

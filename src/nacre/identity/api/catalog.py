@@ -9,16 +9,18 @@ from nacre.base.errors import BadRequest, Conflict, Forbidden
 from nacre.base.web import Check, Reply, Request, Route
 from nacre.identity import tables as t
 from nacre.identity.api.desk import Desk, many, one, page_of
-from nacre.identity.api.validation import BOOLEAN, TEXT, boolean, wrapped
+from nacre.identity.api.validation import TEXT, wrapped
+from nacre.identity.catalog import unlink
 from nacre.identity.records import ENDPOINT, REGION, SERVICE, Kind, delete, find, get, given, insert, listing, update
 
 REGION_ID = {"type": ["string", "null"], "maxLength": 255}
 REGION_PROPERTIES = {"id": REGION_ID, "parent_region_id": REGION_ID, "description": TEXT}
-SERVICE_PROPERTIES = {"type": {"type": "string", "minLength": 1, "maxLength": 255}, "enabled": BOOLEAN,
+SERVICE_PROPERTIES = {"type": {"type": "string", "minLength": 1, "maxLength": 255}, "enabled": {"type": "boolean"},
                       "name": {"type": ["string", "null"], "maxLength": 255}, "description": TEXT}
 ENDPOINT_PROPERTIES = {
     "interface": {"enum": ["admin", "internal", "public"]}, "service_id": {"type": "string", "maxLength": 64},
-    "url": {"type": "string", "minLength": 1, "maxLength": 2048, "pattern": "^[a-zA-Z0-9+.-]+:.+"}, "enabled": BOOLEAN,
+    "url": {"type": "string", "minLength": 1, "maxLength": 2048, "pattern": "^[a-zA-Z0-9+.-]+:.+"},
+    "enabled": {"type": "boolean"},
     "region_id": REGION_ID, "region": REGION_ID, "name": TEXT, "description": TEXT}
 
 
@@ -75,7 +77,11 @@ class Catalog:
         def unit(conn: sa.Connection) -> None:
             get(conn, kind, id)
             if kind is SERVICE:
+                for each in conn.scalars(sa.select(t.endpoints.c.id).where(t.endpoints.c.service_id == id)).all():
+                    unlink(conn, each)
                 conn.execute(sa.delete(t.endpoints).where(t.endpoints.c.service_id == id))
+            if kind is ENDPOINT:
+                unlink(conn, id)
             if kind is REGION:
                 _remove_regions(conn, id)
             delete(conn, kind, id)
@@ -91,8 +97,6 @@ def _defaults(kind: Kind) -> dict[str, Any]:
 
 def _settled(conn: sa.Connection, kind: Kind, values: dict[str, Any], id: str | None = None) -> dict[str, Any]:
     """`values` with what they name looked up. Raises BadRequest, NotFound for what is not there."""
-    if "enabled" in values:
-        values = {**values, "enabled": boolean(values["enabled"])}
     if kind is REGION and values.get("parent_region_id"):
         _check_parent(conn, values["parent_region_id"], id)
     if kind is ENDPOINT:

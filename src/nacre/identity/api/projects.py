@@ -21,6 +21,7 @@ from nacre.identity.api.validation import (
     schema,
     wrapped,
 )
+from nacre.identity.catalog import unlink
 from nacre.identity.derive import MAX_DEPTH
 from nacre.identity.records import PROJECT, Page, delete, document, find, get, given, insert, listing, missing, update
 
@@ -198,6 +199,7 @@ def remove_project(conn: sa.Connection, id: str) -> None:
     conn.execute(sa.delete(t.assignments).where(t.assignments.c.target_id == id))
     for table in (t.credentials, t.application_credentials, t.trusts):
         conn.execute(sa.delete(table).where(table.c.project_id == id))
+    unlink(conn, id)
     conn.execute(sa.update(t.users).where(t.users.c.default_project_id == id).values(default_project_id=None))
     delete(conn, PROJECT, id)
 

@@ -90,6 +90,10 @@ class Roles:
             raise Forbidden(f"You are not authorized to perform the requested action: {other['id']} cannot be an"
                             " implied role.")
 
+        if other["domain_id"] and not prior["domain_id"]:
+            raise Forbidden(f"You are not authorized to perform the requested action: {other['id']} is a role of one"
+                            " domain and cannot be implied by one of the whole cloud.")
+
         def unit(conn: sa.Connection) -> None:
             i = t.implied_roles
             conn.execute(sa.delete(i).where(i.c.prior_id == prior["id"], i.c.implied_id == other["id"]))

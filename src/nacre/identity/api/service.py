@@ -7,13 +7,22 @@ from nacre.base import errors as e
 from nacre.base.web import Reply, Request, Route, Service
 from nacre.identity.api import assignments, auth, catalog, domains, grants, groups, projects, roles, users
 from nacre.identity.api.desk import Desk, url
-from nacre.identity.api.extensions import application_credentials, credentials, documents, domain_config, trusts
+from nacre.identity.api.extensions import (
+    application_credentials,
+    credentials,
+    documents,
+    domain_config,
+    endpoint_filter,
+    limits,
+    oauth1,
+    trusts,
+)
 from nacre.identity.contract import Policy
 from nacre.identity.service import IdentityService
 from nacre.identity.tokens import Cipher
 
-PARTS = (auth, users, groups, projects, domains, roles, grants, assignments, catalog, credentials,
-         application_credentials, trusts, domain_config, documents)
+PARTS = (users, groups, projects, domains, roles, grants, assignments, catalog, credentials,
+         application_credentials, trusts, domain_config, documents, limits, endpoint_filter, oauth1)
 
 
 def fault(error: e.NacreError, status: int, request: Request) -> Reply:
@@ -49,6 +58,7 @@ def service(identity: IdentityService, policy: Policy, vault: Cipher) -> Service
     """The identity API under /identity. vault: encrypts the secrets that it must be able to read again."""
     desk = Desk(identity, policy, vault)
     found = [Route("GET", "/", versions, public=True), Route("GET", "/v3", version, public=True)]
+    found += auth.routes(desk, oauth1.Dance(desk).login)
     for part in PARTS:
         found += part.routes(desk)
     return Service("identity", "/identity", found, fault)

@@ -134,7 +134,7 @@ class ApplicationCredentials:
     async def _unrestricted(self, request: Request) -> Facts:
         """What the caller's token means. Raises Forbidden for one that may not lead to further credentials."""
         facts = (await self._desk.identity.inspect(request.token or "")).facts
-        if facts.trust is not None or (facts.credential is not None and not facts.credential["unrestricted"]):
+        if facts.delegated and not (facts.credential is not None and facts.credential["unrestricted"]):
             raise Forbidden("You are not authorized to perform the requested action: a delegated token cannot manage"
                             " application credentials.")
         return facts

@@ -154,7 +154,7 @@ class Ec2:
     async def _row(self, request: Request, rule: str) -> Any:
         user_id, access = request.params["user_id"], request.params["access"]
         row = await self._store.read(lambda conn: find(conn, CREDENTIAL, ec2_id(access)))
-        self._desk.check(request, rule, _target(row or {}))
+        self._desk.check(request, rule, _target(row or {"user_id": user_id}))
         if row is None or row["user_id"] != user_id:
             raise missing(CREDENTIAL, access)
         only = await delegated_project(self._desk, request)
@@ -172,7 +172,7 @@ class Ec2:
 async def delegated_project(desk: Desk, request: Request) -> str | None:
     """The one project that a token of a trust or an application credential may touch credentials of."""
     facts = (await desk.identity.inspect(request.token or "")).facts
-    if facts.trust is None and facts.credential is None:
+    if not facts.delegated:
         return None
     return facts.project["id"] if facts.project else ""
 

@@ -16,6 +16,8 @@ from nacre.base.web import Check, Reply, Request, Route
 from nacre.identity import tables as t
 from nacre.identity.api.desk import Desk, collection, page_of, url
 from nacre.identity.api.validation import BOOLEAN, NAME, TEXT, boolean, wrapped
+from nacre.identity.catalog import unlink
+from nacre.identity.records import DOMAIN, get, insert
 
 Document = dict[str, Any]
 URL = {"type": "string", "maxLength": 225, "pattern": "^[a-zA-Z0-9+.-]+:.+"}
@@ -63,7 +65,9 @@ class Documents:
         kind = self._kind(request)
 
         def unit(conn: sa.Connection) -> None:
-            self._check_parent(conn, request)
+            self._check_parent(conn, request, values)
+            if shelf.name == "identity_provider":
+                values["domain_id"] = _home(conn, values)
             conn.execute(sa.insert(t.documents).values(kind=kind, id=id, extra=values))
         try:
             await self._store.write(unit)
@@ -83,6 +87,7 @@ class Documents:
 
         def unit(conn: sa.Connection) -> Document:
             new = {**self._get(conn, request), **_taken(request.body)}
+            self._check_parent(conn, request, new)
             d = t.documents
             conn.execute(sa.update(d).where(d.c.kind == self._kind(request), d.c.id == new["id"]).values(extra=new))
             return new
@@ -95,6 +100,8 @@ class Documents:
             id = self._get(conn, request)["id"]
             d = t.documents
             conn.execute(sa.delete(d).where(d.c.kind == self._kind(request), d.c.id == id))
+            if self._shelf.name == "endpoint_group":
+                unlink(conn, id)
             if self._shelf.name == "identity_provider":
                 conn.execute(sa.delete(d).where(d.c.kind == _protocols(id)))
         await self._store.write(unit)
@@ -103,7 +110,9 @@ class Documents:
     def _kind(self, request: Request) -> str:
         return _protocols(request.params["idp_id"]) if "idp_id" in request.params else self._shelf.name
 
-    def _check_parent(self, conn: sa.Connection, request: Request) -> None:
+    def _check_parent(self, conn: sa.Connection, request: Request, values: Document) -> None:
+        if "mapping_id" in values and fetch(conn, "mapping", values["mapping_id"]) is None:
+            raise BadRequest(f"Could not find mapping: {values['mapping_id']}.", field="mapping_id")
         if "idp_id" in request.params and fetch(conn, "identity_provider", request.params["idp_id"]) is None:
             raise NotFound(f"Could not find Identity Provider: {request.params['idp_id']}.")
 
@@ -137,6 +146,17 @@ def fetch(conn: sa.Connection, kind: str, id: str) -> Document | None:
 def _protocols(idp_id: str) -> str:
     # the column holds 32 characters: a provider's protocols are told apart by a digest of its name
     return "p:" + blake2b(idp_id.encode(), digest_size=14).hexdigest()
+
+
+def _home(conn: sa.Connection, provider: Document) -> str:
+    """The domain of a provider's users: the named one, or a new one of its own."""
+    if provider.get("domain_id"):
+        return str(get(conn, DOMAIN, provider["domain_id"])["id"])
+    id = uuid4().hex
+    insert(conn, DOMAIN, {
+        "id": id, "name": id, "domain_id": "", "parent_id": None, "is_domain": True, "enabled": True,
+        "description": f"Auto generated federated domain for Identity Provider: {provider['id']}"})
+    return id
 
 
 def _taken(body: Document) -> Document:

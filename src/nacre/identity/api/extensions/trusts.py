@@ -102,7 +102,7 @@ class Trusts:
     async def _undelegated(self, request: Request) -> None:
         """Raises Forbidden for a token that is itself lent: with it one would lend more than one was lent."""
         facts = (await self._desk.identity.inspect(request.token or "")).facts
-        if facts.credential is not None or (facts.trust is not None and request.method != "GET"):
+        if facts.delegated and not (facts.trust is not None and request.method == "GET"):
             raise Forbidden("You are not authorized to perform the requested action: Delegated tokens cannot manage"
                             " trusts.")
 

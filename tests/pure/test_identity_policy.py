@@ -1,0 +1,92 @@
+"""Our compiled rules and oslo.policy's own enforcer give the same answers."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oslo_config import cfg
+from oslo_policy import policy as oslo
+
+from nacre.base.context import Context
+from nacre.base.errors import BadRequest, Forbidden
+from nacre.compute.policies import POLICIES as COMPUTE
+from nacre.identity.policies import POLICIES as IDENTITY
+from nacre.identity.policy import PolicyEngine, facts
+from nacre.image.policies import POLICIES as IMAGE
+from nacre.network.policies import POLICIES as NETWORK
+
+ALL = {**IDENTITY, **IMAGE, **NETWORK, **COMPUTE}
+ENGINE = PolicyEngine((IDENTITY, IMAGE, NETWORK, COMPUTE))
+IDS = st.sampled_from(["a", "b", None])
+CALLERS = st.builds(
+    Context, request_id=st.just("req"), user_id=IDS, user_domain_id=IDS, project_id=IDS, project_domain_id=IDS,
+    domain_id=IDS, system=st.booleans(),
+    roles=st.sets(st.sampled_from(["admin", "manager", "member", "reader", "service", "Other"])).map(tuple))
+KEYS = ("project_id", "user_id", "domain_id", "tenant_id", "member_id", "owner", "visibility", "target.user.id",
+        "target.user.domain_id", "target.group.domain_id", "target.project.id", "target.project.domain_id",
+        "target.domain.id", "target.domain_id", "target.role.domain_id", "target.role.name", "target.token.user_id",
+        "target.credential.user_id", "target.trust.trustor_user_id", "target.trust.trustee_user_id")
+TARGETS = st.dictionaries(st.sampled_from(KEYS), st.sampled_from(["a", "b", None, "member", "public", "shared"]))
+
+
+def reference(rules: dict[str, str]) -> oslo.Enforcer:
+    config = cfg.ConfigOpts()
+    config([])
+    enforcer = oslo.Enforcer(config, use_conf=False, rules=oslo.Rules.from_dict(rules))
+    return enforcer
+
+
+REFERENCE = reference(ALL)
+
+
+@settings(max_examples=40, deadline=None)
+@given(caller=CALLERS, target=TARGETS)
+def test_every_rule_answers_as_oslo_policy_does(caller: Context, target: dict[str, str | None]) -> None:
+    credentials = facts(caller)
+    credentials["roles"] = list(credentials["roles"])
+    for rule, text in ALL.items():
+        theirs = REFERENCE.enforce(rule, dict(target), dict(credentials))
+        assert ENGINE.allows(caller, rule, target) == theirs, (rule, text)
+
+
+@pytest.mark.parametrize("text", [
+    "@", "!", "", "not @", "role:ADMIN", "role:%(wanted)s", "user_id:%(user_id)s", "'a':%(user_id)s", "None:%(gone)s",
+    "True:%(flag)s", "project_id:%(project_id)s and not None:%(project_id)s", "rule:other", "rule:missing",
+    "(role:admin or role:member) and not user_id:b", "token.project.domain.id:%(domain_id)s", "is_admin:True",
+    "no.such.thing:a", "system_scope:all", "user_id:pre-%(user_id)s", "role:admin and", "((role:admin)"])
+@settings(max_examples=20, deadline=None)
+@given(caller=CALLERS, target=TARGETS)
+def test_the_whole_language(text: str, caller: Context, target: dict[str, str | None]) -> None:
+    rules = {"it": text, "other": "role:member"}
+    credentials = {**facts(caller), "roles": list(caller.roles)}
+    wanted = {**target, "wanted": "Member", "flag": True}
+    assert PolicyEngine([rules]).allows(caller, "it", wanted) == reference(rules).enforce("it", wanted, credentials)
+
+
+def test_an_operators_file_overrides(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text('"identity:list_users": "role:auditor"\n"identity:list_groups": "!"\n')
+    engine = PolicyEngine([IDENTITY], file)
+    auditor = Context(request_id="r", roles=("auditor",))
+    assert engine.allows(auditor, "identity:list_users")
+    assert not engine.allows(auditor, "identity:list_projects")
+    assert not engine.allows(Context(request_id="r", roles=("admin",)), "identity:list_groups")
+
+
+@pytest.mark.parametrize("text", ['"a": "rule:b"\n"b": "not rule:a"\n', '"a": "http://somewhere/"\n'])
+def test_a_file_that_cannot_work_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(text)
+    with pytest.raises(BadRequest):
+        PolicyEngine([IDENTITY], file)
+
+
+def test_unknown_rules_allow_nobody_and_refusals_say_which_rule() -> None:
+    admin = Context(request_id="r", roles=("admin",))
+    assert not ENGINE.allows(admin, "identity:no_such_rule")
+    nobody = Context(request_id="r", user_id="u", project_id="p")
+    with pytest.raises(Forbidden, match="requested action: identity:list_users"):
+        ENGINE.check(nobody, "identity:list_users")
+    with pytest.raises(Forbidden, match="Policy doesn't allow some:thing to be performed"):
+        ENGINE.check(nobody, "some:thing")
