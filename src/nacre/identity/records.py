@@ -161,14 +161,18 @@ def listing(conn: sa.Connection, kind: Kind, page: Page, *where: Any) -> list[di
 def _condition(column: sa.Column[Any], comparison: str, value: str) -> Any:
     if isinstance(column.type, sa.Boolean):
         return column.is_(truth(value))
-    text = value.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    patterns = {"contains": f"%{text}%", "startswith": f"{text}%", "endswith": f"%{text}"}
-    plain = comparison.removeprefix("i") if comparison.startswith("i") else comparison
-    if plain in patterns:
-        if comparison != plain:
-            return sa.func.lower(column).like(patterns[plain].lower(), escape="\\")
-        return column.like(patterns[plain], escape="\\")
-    return column == value
+    held: Any = column
+    if comparison.startswith("i"):
+        comparison, held, value = comparison[1:], sa.func.lower(column), value.lower()
+    size = len(value)
+    match comparison:  # not LIKE: engines differ on whether it minds the case
+        case "contains":
+            return sa.func.replace(held, value, "") != held if value else sa.true()
+        case "startswith":
+            return sa.func.substr(held, 1, size) == value
+        case "endswith":
+            return sa.func.substr(held, sa.func.length(held) - size + 1) == value
+    return held == value
 
 
 def _matches(held: Any, comparison: str, value: str) -> bool:

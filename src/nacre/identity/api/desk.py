@@ -72,12 +72,16 @@ def collection(request: Request, plural: str, items: list[Any], page: Page | Non
     return {plural: items, "links": {"next": following, "self": f"{here}?{query}" if query else here, "previous": None}}
 
 
+#: What may follow a filter's name after two underscores.
+COMPARISONS = {"", *(i + c for c in ("contains", "startswith", "endswith") for i in ("", "i"))}
+
+
 def page_of(request: Request, *names: str) -> Page:
     """The page that a query asks for; only `names` filter (`name`, `name__contains` ...), the rest is ignored."""
     filters = []
     for key, value in request.query:
         name, _, comparison = key.partition("__")
-        if name in names:
+        if name in names and comparison in COMPARISONS:
             filters.append((name, comparison or "equals", value))
     direction = request.one("sort_dir", "asc")
     if direction not in ("asc", "desc"):
