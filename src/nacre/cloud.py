@@ -290,7 +290,7 @@ def _fake_host(settings: Settings, network: Network, clock: Clock) -> tuple[Any,
                                 memory_mb=own.memory_mb, disk_gb=own.disk_gb)
     hypervisor = FakeHypervisor(
         capabilities, faults=Faults(delay={"define": own.spawn_delay} if own.spawn_delay else {}),
-        file=settings.data / "node" / "fake-guests.json", clock=clock)
+        folder=settings.data / "node" / "fake-guests", clock=clock)
     report = AgentReport(host=settings.host_name, tunnel_ip=settings.node.tunnel_ip,
                          bridge_mappings=settings.node.bridge_mappings, tunnel_types=("vxlan",))
     return hypervisor, FakeWiring(settings.host_name, network, clock=clock, report=report)

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from tests.stories.network_cloud import CALLERS, Cloud, make
 
-from nacre.base.errors import BuildFailed, Conflict, NotFound
-from nacre.network.contract import NetworkRequest, PortsOrder
+from nacre.base.errors import BadRequest, BuildFailed, Conflict, NotFound
+from nacre.network.contract import AUTO, NetworkRequest, PortsOrder
 from nacre.network.ml2.types import SegmentTypes
 from nacre.network.work import NetworkSettings
 
@@ -51,6 +51,15 @@ async def test_a_servers_ports_from_order_to_wire_and_back(cloud):
     left = (await cloud.call("one", "GET", f"/ports?network_id={net}"))["ports"]
     assert [p["device_owner"] for p in left] == ["network:dhcp"]
     await cloud.call("one", "DELETE", f"/networks/{net}")
+
+
+async def test_auto_is_the_only_network_and_refused_without_one(cloud):
+    auto = PortsOrder(server_id="s1", context=CALLERS["one"], requests=(AUTO,))
+    with pytest.raises(BadRequest, match="Unable to automatically allocate a network"):
+        await cloud.network.check(auto, 1)
+    assert await cloud.network.allocate(order("s2")) == ()
+    net, _ = await cloud.network_with_subnet()
+    assert [p.network_id for p in await cloud.network.allocate(auto)] == [net]
 
 
 async def test_the_users_own_port_outlives_the_server(cloud):

@@ -79,7 +79,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServerSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a create asks for, already parsed: FLOW A2. `networks` None is "auto", empty is "none"."""
+    """What a create asks for, already parsed: FLOW A2. `networks` None: the client named none; empty is "none"."""
 
     name: str
     flavor_id: str

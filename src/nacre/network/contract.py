@@ -19,8 +19,12 @@ class NetworkRequest(msgspec.Struct, frozen=True, kw_only=True):
     tag: str | None = None
 
 
+#: Explicitly "auto": the project's only network, refused where there is none.
+AUTO = NetworkRequest()
+
+
 class PortsOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """The interfaces of one server. requests None: "auto" (the project's only network); empty: none."""
+    """The interfaces of one server. requests None: the project's only network if it has one; empty: none."""
 
     server_id: str
     context: Context

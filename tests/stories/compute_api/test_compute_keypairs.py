@@ -1,6 +1,10 @@
 """Key pairs through the API."""
 
+import base64
+
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import pkcs12
 
 from nacre.compute.catalog.keypairs import generate
 
@@ -44,7 +48,10 @@ async def test_import_and_what_is_refused(client, public_key):
     assert (await send("2.2", type="gpg"))[0] == 400
     assert (await send("2.2", name="cert", type="x509", public_key="nonsense"))[0] == 400
     status, body = await send("2.2", name="cert", type="x509")
-    assert status == 501 and "x509" in body["notImplemented"]["message"]
+    made = body["keypair"]
+    key, cert, _ = pkcs12.load_key_and_certificates(base64.b64decode(made["private_key"]), None)
+    assert status == 201 and cert and key and cert == x509.load_pem_x509_certificate(made["public_key"].encode())
+    assert key.public_key() == cert.public_key() and len(made["fingerprint"].split(":")) == 20
 
 
 async def test_another_users_keys_are_for_administrators(client, public_key):

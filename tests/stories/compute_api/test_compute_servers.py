@@ -57,7 +57,8 @@ async def test_create_shows_the_password_once(client):
 
 
 async def test_views_by_version(client):
-    ident = await made(client, version="2.100", description="d", tags=["t"], networks="none")
+    ident = await made(client, version="2.100", description="d", tags=["t"], networks="none",
+                       accessIPv6="0:0:0:0:0:babe:220.12.22.2")
     await set_row(client, ident, vm_state="active", task_state=None, host="host-1", power_state="running")
     client.network.ports[ident] = (port(ident),)
 
@@ -67,6 +68,7 @@ async def test_views_by_version(client):
     old, new, admin = await show("2.1"), await show("2.104"), await show("2.104", "admin")
     assert old["addresses"] == {"net": [{"version": 4, "addr": "10.0.0.5", "OS-EXT-IPS:type": "fixed",
                                          "OS-EXT-IPS-MAC:mac_addr": "fa:16:3e:00:00:01"}]}
+    assert old["accessIPv6"] == "::babe:dc0c:1602"
     assert old["status"] == "ACTIVE" and old["progress"] == 100 and old["OS-EXT-STS:power_state"] == 1
     assert old["security_groups"] == [{"name": "name-of-g1"}] and old["OS-EXT-AZ:availability_zone"] == "nova"
     later = {"locked", "locked_reason", "description", "tags", "server_groups", "trusted_image_certificates",

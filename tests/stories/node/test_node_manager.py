@@ -23,7 +23,7 @@ class Host:
         self.services: list[NodeService] = []
 
     async def start(self, *, greet: bool = True) -> NodeManager:
-        self.hypervisor = FakeHypervisor(file=self.folder / "guests.json", faults=self.faults)
+        self.hypervisor = FakeHypervisor(folder=self.folder / "guests", faults=self.faults)
         self.wiring = FakeWiring("h1", self.control)  # type: ignore[arg-type]
         settings = NodeSettings(host="h1", folder=self.folder / "node", shutdown_timeout=0.3, heartbeat=0.2)
         self.node = NodeManager(settings, self.hypervisor, self.wiring)

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import hashlib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -11,10 +11,12 @@ import sqlalchemy as sa
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import pkcs12
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from nacre.base.clock import Clock
 from nacre.base.db import Database
-from nacre.base.errors import BadRequest, Conflict, NotBuilt, NotFound, QuotaExceeded
+from nacre.base.errors import BadRequest, Conflict, NotFound, QuotaExceeded
 from nacre.compute.catalog.tables import keypairs
 
 #: The longest public key taken, in characters.
@@ -62,6 +64,23 @@ def generate() -> tuple[str, str]:
     return private, f"{public} Generated-by-Nacre"
 
 
+def certificate(user_id: str, now: datetime) -> tuple[str, str]:
+    """A new key for logging in to Windows by certificate: (PKCS#12 in base64 without a password, certificate as PEM).
+    The certificate is as WinRM wants it: for client authentication, with the user's principal name (Microsoft's
+    object identifier 1.3.6.1.4.1.311.20.2.3) as alternative name; it holds for ten years."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, user_id)])
+    principal = f"{user_id}@localhost".encode()
+    upn = x509.OtherName(x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3"), bytes([0x0c, len(principal)]) + principal)
+    made = (x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+            .serial_number(x509.random_serial_number()).not_valid_before(now)
+            .not_valid_after(now + timedelta(days=3650))
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+            .add_extension(x509.SubjectAlternativeName([upn]), critical=False).sign(key, hashes.SHA256()))
+    bundle = pkcs12.serialize_key_and_certificates(b"", key, made, None, serialization.NoEncryption())
+    return base64.b64encode(bundle).decode(), made.public_bytes(serialization.Encoding.PEM).decode()
+
+
 class KeyPairs:
     """Key pairs in the database. `limit`, where asked for, is how many one user may have (-1: any number)."""
 
@@ -85,10 +104,9 @@ class KeyPairs:
         return await self._db.read(lambda c: find_keypair(c, user_id, name))
 
     async def create(self, user_id: str, name: str, kind: str, limit: int) -> tuple[KeyPair, str]:
-        """A new pair and its private key. Raises Conflict, QuotaExceeded; NotBuilt for certificates."""
-        if kind != "ssh":
-            raise NotBuilt("Nacre does not make x509 key pairs. Make a certificate and import it.")
-        private, public = await asyncio.to_thread(generate)
+        """A new pair and its private key. Raises Conflict, QuotaExceeded."""
+        private, public = await asyncio.to_thread(
+            lambda: generate() if kind == "ssh" else certificate(user_id, self._clock.now().astimezone(UTC)))
         return await self.add(user_id, name, kind, public, limit), private
 
     async def add(self, user_id: str, name: str, kind: str, public_key: str, limit: int) -> KeyPair:

@@ -9,7 +9,7 @@ from nacre.base.errors import BadRequest, Forbidden, NotFound
 from nacre.network import networks, ports, security_groups
 from nacre.network import tables as t
 from nacre.network.api import checks
-from nacre.network.contract import AddressPair, FixedIp, NetworkRequest, PortFacts, PortsOrder
+from nacre.network.contract import AUTO, AddressPair, FixedIp, NetworkRequest, PortFacts, PortsOrder
 from nacre.network.hosts import bindings, dhcp
 from nacre.network.work import Row, Work, conflict, missing
 
@@ -27,6 +27,12 @@ def resolve(work: Work, order: PortsOrder) -> list[Interface]:
     """The order's interfaces. Changes nothing; raises BadRequest, NotFound, Conflict, Forbidden."""
     if order.requests is None:
         return _automatic(work)
+    if order.requests == (AUTO,):
+        if not (found := _automatic(work)):
+            raise BadRequest(f"Unable to automatically allocate a network for project {work.context.project_id}: it "
+                             "can use none. Make one, or ask for \"none\".", field="networks",
+                             type="UnableToAutoAllocateNetwork")
+        return found
     found = [_one(work, order, request) for request in order.requests]
     brought = [i.port["id"] for i in found if i.port]
     if len(brought) != len(set(brought)):

@@ -27,6 +27,11 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     cpu_info: str = "{}"
 
 
+def last_lines(text: str, lines: int | None) -> str:
+    """The end of a console's text as Nova counts it: what follows the last newline is a line too. None is all."""
+    return text if lines is None else "\n".join(text.split("\n")[-lines:] if lines > 0 else [])
+
+
 class Hypervisor(Protocol):
     """Guests of one host. Verbs raise BuildFailed, or NotFound for a server that is not here."""
 

@@ -1,6 +1,6 @@
 """A hypervisor without guests: the same verbs, no root, faults and delays as parameters.
 
-With a file its state outlives the process, as libvirt's guests outlive a killed node.
+With a folder its state, a file a guest, outlives the process, as libvirt's guests outlive a killed node.
 """
 
 import os
@@ -12,7 +12,7 @@ import msgspec
 from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import BuildFailed, NotFound, Refused
 from nacre.node.contract import BuildOrder, SpawnOrder, Step
-from nacre.node.hypervisor.driver import Capabilities, PowerChanged
+from nacre.node.hypervisor.driver import Capabilities, PowerChanged, last_lines
 from nacre.node.timeline import Timeline
 
 
@@ -42,14 +42,15 @@ class FakeHypervisor:
     """Guests are entries in a dict."""
 
     def __init__(self, capabilities: Capabilities | None = None, *, faults: Faults | None = None,
-                 file: Path | None = None, clock: Clock | None = None):
+                 folder: Path | None = None, clock: Clock | None = None):
         self._capabilities = capabilities or Capabilities(
             hypervisor_type="fake", hypervisor_version=1000000, vcpus=64, memory_mb=131072, disk_gb=2048)
-        self.faults, self._file, self._clock = faults or Faults(), file, clock or RealClock()
+        self.faults, self._folder, self._clock = faults or Faults(), folder, clock or RealClock()
         self._on_power: PowerChanged | None = None
         self.servers: dict[str, FakeGuest] = {}
-        if file is not None and file.exists():
-            self.servers = msgspec.json.decode(file.read_bytes(), type=dict[str, FakeGuest])
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.servers = {f.stem: msgspec.json.decode(f.read_bytes(), type=FakeGuest) for f in folder.glob("*.json")}
 
     async def start(self, on_power: PowerChanged) -> None:
         self._on_power = on_power
@@ -65,7 +66,7 @@ class FakeHypervisor:
         with timeline.step("disks"):
             await self._fault("prepare", order.server_id)
             self.servers.setdefault(order.server_id, FakeGuest(name=order.guest.name))
-            self._save()
+            self._save(order.server_id)
         return timeline.steps
 
     async def define(self, order: BuildOrder, spawn: SpawnOrder) -> tuple[Step, ...]:
@@ -74,7 +75,7 @@ class FakeHypervisor:
             await self._fault("define", order.server_id)
             guest = self._guest(order.server_id)
             guest.power, guest.ports = "paused", tuple(port.id for port in spawn.ports)
-            self._save()
+            self._save(order.server_id)
         return timeline.steps
 
     async def boot(self, server_id: str) -> None:
@@ -82,35 +83,36 @@ class FakeHypervisor:
         guest = self._guest(server_id)
         if guest.power not in ("running", "paused"):
             guest.power = "paused"
-            self._save()
+            self._save(server_id)
 
     async def resume(self, server_id: str) -> None:
         await self._fault("resume", server_id)
         guest = self._guest(server_id)
         if guest.power != "running":
             guest.power = "running"
-            guest.console += f"Nacre fake guest {guest.name}\nREADY host={guest.name}\n"
-            self._save()
+            guest.console += (f"Nacre simulated guest {guest.name}\n" + "".join(
+                f"net{n}: port {port}\n" for n, port in enumerate(guest.ports))
+                + f"READY host={guest.name}\n\n{guest.name} login: ")
+            self._save(server_id)
 
     async def shutdown(self, server_id: str) -> None:
         await self._fault("shutdown", server_id)
         if not self.faults.deaf:
             self._guest(server_id).power = "shutdown"
-            self._save()
+            self._save(server_id)
 
     async def halt(self, server_id: str) -> None:
         await self._fault("halt", server_id)
         self._guest(server_id).power = "shutdown"
-        self._save()
+        self._save(server_id)
 
     async def destroy(self, server_id: str) -> None:
         await self._fault("destroy", server_id)
         self.servers.pop(server_id, None)
-        self._save()
+        self._save(server_id)
 
     async def console(self, server_id: str, lines: int | None) -> str:
-        text = self._guest(server_id).console
-        return text if lines is None else "".join(text.splitlines(keepends=True)[-lines:] if lines else [])
+        return last_lines(self._guest(server_id).console, lines)
 
     async def guests(self) -> dict[str, str]:
         return {server: guest.power for server, guest in self.servers.items() if guest.power}
@@ -118,7 +120,7 @@ class FakeHypervisor:
     async def crash_guest(self, server_id: str, power: str = "shutdown") -> None:
         """The guest changes by itself, as seen from here."""
         self._guest(server_id).power = power
-        self._save()
+        self._save(server_id)
         if self._on_power is not None:
             await self._on_power(server_id, power)
 
@@ -140,8 +142,13 @@ class FakeHypervisor:
                 counts[verb] -= 1
                 raise error(f"{verb} of {server_id}: a fault was asked for")
 
-    def _save(self) -> None:
-        if self._file is not None:
-            temporary = self._file.with_suffix(".new")
-            temporary.write_bytes(msgspec.json.encode(self.servers))
-            os.replace(temporary, self._file)
+    def _save(self, server_id: str) -> None:
+        if self._folder is None:
+            return
+        file, guest = self._folder / f"{server_id}.json", self.servers.get(server_id)
+        if guest is None:
+            file.unlink(missing_ok=True)
+        else:
+            new = file.with_suffix(".new")
+            new.write_bytes(msgspec.json.encode(guest))
+            os.replace(new, file)

@@ -33,7 +33,7 @@ def _libvirt(settings: HypervisorSettings, images: Images, wiring: Wiring) -> Hy
 
 def _fake(settings: HypervisorSettings, images: Images, wiring: Wiring) -> Hypervisor:
     settings.folder.mkdir(parents=True, exist_ok=True)
-    return FakeHypervisor(file=settings.folder / "fake-guests.json")
+    return FakeHypervisor(folder=settings.folder / "fake-guests")
 
 
 HYPERVISORS: dict[str, Maker] = {"libvirt": _libvirt, "fake": _fake}

@@ -1,5 +1,6 @@
 """/os-aggregates: named sets of hosts, and the availability zones among them."""
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -102,8 +103,10 @@ class AggregateRoutes:
 
 def _id(request: Request) -> int:
     text = request.params["aggregate_id"]
-    if not text.isascii() or not text.isdigit() or len(text) > 10 or int(text) > t.MAX_INT:
-        raise BadRequest(f"Invalid input received: id must be an integer between 0 and {t.MAX_INT}", field="id")
+    if not re.fullmatch("-?[0-9]+", text):
+        raise BadRequest("Invalid input received: id must be an integer", field="id")
+    if len(text) > 10 or not 0 <= int(text) <= t.MAX_INT:
+        raise NotFound(f"Aggregate {text[:40]} could not be found.")
     return int(text)
 
 

@@ -3,6 +3,7 @@
 import secrets
 import string
 from collections.abc import Mapping
+from ipaddress import IPv6Address
 from typing import Any
 
 from nacre.base.errors import BadRequest, NotBuilt
@@ -11,7 +12,7 @@ from nacre.compute.api import types as t
 from nacre.compute.api.microversions import known
 from nacre.compute.api.validation import is_uuid
 from nacre.compute.contract import ServerSpec
-from nacre.network.contract import NetworkRequest
+from nacre.network.contract import AUTO, NetworkRequest
 
 HINT_NAMES = ("os:scheduler_hints", "OS-SCH-HNT:scheduler_hints")
 #: Hints that only administrators may give, as they name hosts.
@@ -22,6 +23,11 @@ _PASSWORD = string.ascii_letters.translate(str.maketrans("", "", "lIoO")) + "234
 def new_password() -> str:
     """For a server whose creator gave none: 12 letters and digits that are not mistaken for each other."""
     return "".join(secrets.choice(_PASSWORD) for _ in range(12))
+
+
+def ipv6(given: str | None) -> str | None:
+    """An accessIPv6 in its one short form; None for none and for the empty text that clears it."""
+    return str(IPv6Address(given)) if given else None
 
 
 def hints_of(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,7 +55,7 @@ def spec_of(given: Mapping[str, Any], hints: Mapping[str, Any], version: Version
         availability_zone=zone, host=host or given.get("host") or given.get("hypervisor_hostname"),
         user_data=given.get("user_data"), files=_files(given),
         admin_password=given.get("adminPass") or new_password(), access_ip_v4=given.get("accessIPv4"),
-        access_ip_v6=given.get("accessIPv6"), config_drive=t.as_bool(given.get("config_drive", False)),
+        access_ip_v6=ipv6(given.get("accessIPv6")), config_drive=t.as_bool(given.get("config_drive", False)),
         disk_config=given.get("OS-DCF:diskConfig", "MANUAL"), kernel_id=given.get("kernel_id", ""),
         ramdisk_id=given.get("ramdisk_id", ""), trusted_certs=tuple(given.get("trusted_image_certificates") or ()),
         hints=_hints(hints))
@@ -100,10 +106,12 @@ def _no_volumes(given: Mapping[str, Any], image: str) -> None:
 
 
 def _networks(given: Mapping[str, Any]) -> tuple[NetworkRequest, ...] | None:
-    """None: "auto" (also where the client names none)."""
+    """None: the client named none."""
     wanted = given.get("networks")
-    if wanted is None or wanted == "auto":
+    if wanted is None:
         return None
+    if wanted == "auto":
+        return (AUTO,)
     if wanted == "none":
         return ()
     found = []

@@ -12,7 +12,7 @@ from nacre.compute.api.servers import schemas
 from nacre.compute.api.servers.desk import ServerDesk
 from nacre.compute.api.servers.finding import Finder
 from nacre.compute.api.servers.lists import parse
-from nacre.compute.api.servers.parse import ADMIN_HINTS, HINT_NAMES, hints_of, spec_of
+from nacre.compute.api.servers.parse import ADMIN_HINTS, HINT_NAMES, hints_of, ipv6, spec_of
 from nacre.compute.api.servers.views import Lens, brief, detail, server_links
 from nacre.compute.catalog.aggregates import Aggregates
 from nacre.compute.contract import Server, ServerSpec
@@ -87,9 +87,10 @@ class ServerRoutes:
         server = await self._find.unlocked(request, "servers:update")
         given = request.body["server"]
         changes = {_CHANGES[name]: value.strip() if name == "name" else value for name, value in given.items()}
-        for name in ("access_ip_v4", "access_ip_v6"):
-            if changes.get(name) == "":
-                changes[name] = None
+        if changes.get("access_ip_v4") == "":
+            changes["access_ip_v4"] = None
+        if "access_ip_v6" in changes:
+            changes["access_ip_v6"] = ipv6(changes["access_ip_v6"])
         if (zone := changes.get("pinned_zone")) and zone != await self._hosts.zone_of(server):
             raise BadRequest(f"The server is not in availability zone {zone}.", field="pinned_availability_zone")
         changed = await self._desk.change(server.id, changes) if changes else server

@@ -14,7 +14,7 @@ from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import BuildFailed, NotFound
 from nacre.image.contract import Images
 from nacre.node.contract import BuildOrder, SpawnOrder, Step
-from nacre.node.hypervisor.driver import Capabilities, PowerChanged
+from nacre.node.hypervisor.driver import Capabilities, PowerChanged, last_lines
 from nacre.node.hypervisor.libvirt import domain
 from nacre.node.hypervisor.libvirt.config_drive import drive_documents, iso
 from nacre.node.hypervisor.libvirt.disk_info import disk_info, needs_drive
@@ -142,7 +142,7 @@ class LibvirtHypervisor:
         if not folder.is_dir():
             raise NotFound(f"Server {server_id} is not on this host.")
         text = await asyncio.to_thread(_tail, folder / "console.log", CONSOLE_LIMIT)
-        return text if lines is None else "".join(text.splitlines(keepends=True)[-lines:] if lines > 0 else [])
+        return last_lines(text, lines)
 
     async def guests(self) -> dict[str, str]:
         return await self._host.call(lambda connection: domain.powers(connection, str(self._folder)))
