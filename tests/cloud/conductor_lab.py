@@ -1,6 +1,7 @@
 """The conductor with real stories, scheduler and hosts in one process: SQLite, fake hypervisors, ports in a dict."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,7 +23,7 @@ from nacre.conductor.hosts import Hosts
 from nacre.conductor.manager import ConductorManager
 from nacre.conductor.parts import Parts, Patience
 from nacre.image.contract import ImageFacts
-from nacre.network.contract import FixedIp, HostWiring, NetworkFacts, PortFacts, PortsOrder
+from nacre.network.contract import FixedIp, HostWiring, NetworkFacts, Plugged, PortFacts, PortsOrder
 from nacre.node.hypervisor.driver import Capabilities
 from nacre.node.hypervisor.fake import FakeHypervisor
 from nacre.node.manager import NodeManager, NodeSettings
@@ -34,25 +35,29 @@ from nacre.scheduler.manager import Facts, SchedulerManager
 CONTEXT = Context(request_id="req-1", user_id="u", project_id="p", roles=("member", "reader"))
 
 
+NETWORK = NetworkFacts(id="n", name="n", project_id="p", mtu=1450, network_type="vxlan", physical_network=None,
+                       segmentation_id=7)
+
+
 class DictNetwork:
     """One port a server; bound or not. What the conductor and a host's wiring need, no more."""
 
     def __init__(self) -> None:
         self.ports: dict[str, PortFacts] = {}
         self.fail_binds = 0
+        self.before_plug: Callable[[str], Awaitable[None]] | None = None
 
-    async def allocate(self, order: PortsOrder) -> tuple[PortFacts, ...]:
-        self.ports.setdefault(order.server_id, PortFacts(
-            id=str(uuid4()), name="", project_id="p", network_id="n", network_name="n", device_id=order.server_id,
-            mac_address="fa:16:3e:00:00:01", fixed_ips=(FixedIp(subnet_id="s", ip_address="192.0.2.9"),)))
-        return (self.ports[order.server_id],)
-
-    async def bind(self, server_id: str, host: str) -> tuple[PortFacts, ...]:
+    async def plug(self, order: PortsOrder, host: str) -> Plugged:
+        if self.before_plug:
+            await self.before_plug(order.server_id)
         if self.fail_binds:
             self.fail_binds -= 1
             raise BuildFailed("no driver binds the port")
-        self.ports[server_id] = msgspec.structs.replace(self.ports[server_id], host=host, vif_type="ovs")
-        return (self.ports[server_id],)
+        there = self.ports.get(order.server_id) or PortFacts(
+            id=str(uuid4()), name="", project_id="p", network_id="n", network_name="n", device_id=order.server_id,
+            mac_address="fa:16:3e:00:00:01", fixed_ips=(FixedIp(subnet_id="s", ip_address="192.0.2.9"),))
+        port = self.ports[order.server_id] = msgspec.structs.replace(there, host=host, vif_type="ovs")
+        return Plugged(ports=(port,), networks=(NETWORK,))
 
     async def unbind(self, server_id: str, host: str) -> None:
         if server_id in self.ports and self.ports[server_id].host == host:
@@ -63,9 +68,7 @@ class DictNetwork:
 
     async def wiring(self, host: str, port_ids: tuple[str, ...] = ()) -> HostWiring:
         found = tuple(p for p in self.ports.values() if p.host == host and (not port_ids or p.id in port_ids))
-        return HostWiring(whole=not port_ids, ports=found, networks=(NetworkFacts(
-            id="n", name="n", project_id="p", mtu=1450, network_type="vxlan", physical_network=None,
-            segmentation_id=7),))
+        return HostWiring(whole=not port_ids, ports=found, networks=(NETWORK,))
 
     async def wired(self, host: str, port_ids: tuple[str, ...], up: bool) -> None:
         return None

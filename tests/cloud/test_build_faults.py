@@ -30,7 +30,7 @@ async def test_a_server_is_built_and_deleted(lab: Lab) -> None:
     await lab.quiet()
     await lab.check()
     names = [name for name, result in await lab.steps(server) if result == "Success"]
-    assert {"schedule", "network.allocate", "claim", "network.bind", "prepare", "spawn"} <= set(names)
+    assert {"schedule", "network.plug", "claim", "prepare", "spawn"} <= set(names)
     await lab.delete(server)
     await lab.until(server, "deleted")
     await lab.quiet()
@@ -65,6 +65,24 @@ async def test_no_host_fits_and_the_fault_says_why(lab: Lab) -> None:
     assert "0 of 3 hosts fit: 3 lack 512 MB of memory" in row["fault"]["message"]
     await lab.quiet()
     await lab.check()
+
+
+async def test_a_delete_that_looked_for_ports_before_they_were_made_leaks_none(lab: Lab) -> None:
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(server: str) -> None:
+        asked.set()
+        await go_on.wait()
+
+    lab.network.before_plug = wait
+    (server,) = await lab.accept()
+    await asked.wait()
+    await lab.delete(server)
+    await lab.until(server, "deleted")
+    go_on.set()
+    await lab.quiet()
+    await lab.check()
+    assert lab.network.ports == {}
 
 
 async def test_ports_that_do_not_bind(lab: Lab) -> None:

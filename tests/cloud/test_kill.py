@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 SECONDS = 30.0
 
 CREATE = [f"{party} {step} {when}" for party, steps in {
-    "control": ("network.allocate", "claim", "network.bind", "prepare", "spawn"),
+    "control": ("network.plug", "claim", "prepare", "spawn"),
     "node": ("disks", "domain", "wiring", "boot"),
 }.items() for step in steps for when in ("begins", "done")] + [
     f"control story {when}" for when in ("taken", "told")] + [f"node journal {stage}" for stage in (

@@ -27,17 +27,15 @@ def order(server: str, *networks: str, caller: str = "one", **more) -> PortsOrde
 async def test_a_servers_ports_from_order_to_wire_and_back(cloud):
     net, _ = await cloud.network_with_subnet()
     await cloud.network.check(order("s1", net), 3)
-    ports = await cloud.network.allocate(order("s1", net, net, hostname="web"))
-    assert [p.position for p in ports] == [0, 1] and {p.vif_type for p in ports} == {"unbound"}
-    again = await cloud.network.allocate(order("s1", net, net))
-    assert [p.id for p in again] == [p.id for p in ports]
-    bound = await cloud.network.bind("s1", "h1")
-    assert {p.vif_type for p in bound} == {"ovs"} and bound[0].vif_details["bridge_name"] == "br-int"
-    assert await cloud.network.bind("s1", "h1") == bound
+    plugged = await cloud.network.plug(order("s1", net, net, hostname="web"), "h1")
+    ports = plugged.ports
+    assert [p.position for p in ports] == [0, 1] and {p.vif_type for p in ports} == {"ovs"}
+    assert ports[0].vif_details["bridge_name"] == "br-int"
+    assert await cloud.network.plug(order("s1", net, net), "h1") == plugged
     wiring = await cloud.network.wiring("h1")
     assert wiring.whole and {p.id for p in wiring.ports} == {p.id for p in ports}
     assert wiring.networks[0].network_type == "vxlan" and wiring.networks[0].subnets[0].dhcp_ip
-    assert wiring.networks[0].dhcp_mac and wiring.tunnels == ("192.0.2.2",)
+    assert wiring.networks == plugged.networks and wiring.networks[0].dhcp_mac and wiring.tunnels == ("192.0.2.2",)
     await cloud.network.wired("h2", (ports[0].id,), True)  # not its port
     await cloud.network.wired("h1", (ports[0].id,), True)
     states = await cloud.network.ports_of(("s1", "nobody"))
@@ -57,19 +55,18 @@ async def test_auto_is_the_only_network_and_refused_without_one(cloud):
     auto = PortsOrder(server_id="s1", context=CALLERS["one"], requests=(AUTO,))
     with pytest.raises(BadRequest, match="Unable to automatically allocate a network"):
         await cloud.network.check(auto, 1)
-    assert await cloud.network.allocate(order("s2")) == ()
+    assert (await cloud.network.plug(order("s2"), "h1")).ports == ()
     net, _ = await cloud.network_with_subnet()
-    assert [p.network_id for p in await cloud.network.allocate(auto)] == [net]
+    assert [p.network_id for p in (await cloud.network.plug(auto, "h1")).ports] == [net]
 
 
 async def test_the_users_own_port_outlives_the_server(cloud):
     net, _ = await cloud.network_with_subnet()
     port = (await cloud.call("one", "POST", "/ports", {"port": {"network_id": net}}))["port"]["id"]
     mine = PortsOrder(server_id="s1", context=CALLERS["one"], requests=(NetworkRequest(port_id=port),))
-    await cloud.network.allocate(mine)
+    assert (await cloud.network.plug(mine, "h1")).ports[0].preserve
     with pytest.raises(Conflict, match="still in use"):
-        await cloud.network.allocate(PortsOrder(server_id="s2", context=CALLERS["one"], requests=mine.requests))
-    await cloud.network.bind("s1", "h1")
+        await cloud.network.plug(PortsOrder(server_id="s2", context=CALLERS["one"], requests=mine.requests), "h1")
     await cloud.network.deallocate("s1")
     left = (await cloud.call("admin", "GET", f"/ports/{port}"))["port"]
     assert left["device_id"] == "" and left["binding:host_id"] == "" and left["binding:vif_type"] == "unbound"
@@ -78,7 +75,7 @@ async def test_the_users_own_port_outlives_the_server(cloud):
 async def test_orders_that_cannot_be_met_change_nothing(cloud):
     net, _ = await cloud.network_with_subnet()
     with pytest.raises(NotFound):
-        await cloud.network.allocate(order("s1", net, "00000000-0000-0000-0000-000000000000"))
+        await cloud.network.plug(order("s1", net, "00000000-0000-0000-0000-000000000000"), "h1")
     with pytest.raises(NotFound):
         await cloud.network.check(order("s1", net, caller="two"), 1)
     with pytest.raises(NotFound):
@@ -91,24 +88,22 @@ async def test_orders_that_cannot_be_met_change_nothing(cloud):
 
 async def test_a_host_without_a_living_agent_is_refused_with_a_reason(cloud):
     net, _ = await cloud.network_with_subnet()
-    await cloud.network.allocate(order("s1", net))
     with pytest.raises(BuildFailed, match="h9"):
-        await cloud.network.bind("s1", "h9")
+        await cloud.network.plug(order("s1", net), "h9")
     port = (await cloud.call("admin", "GET", "/ports?device_id=s1"))["ports"][0]
     assert port["binding:vif_type"] == "binding_failed"
     await cloud.clock.advance(100)
     with pytest.raises(BuildFailed):
-        await cloud.network.bind("s1", "h1")
+        await cloud.network.plug(order("s1", net), "h1")
     await cloud.host("h1", "192.0.2.1")
-    assert (await cloud.network.bind("s1", "h1"))[0].vif_type == "ovs"
+    [bound] = (await cloud.network.plug(order("s1", net), "h1")).ports
+    assert bound.vif_type == "ovs" and bound.id == port["id"]
 
 
 async def test_members_of_a_group_are_told_of_one_another(cloud):
     net, _ = await cloud.network_with_subnet()
-    one, = await cloud.network.allocate(order("s1", net))
-    await cloud.network.bind("s1", "h1")
-    two, = await cloud.network.allocate(order("s2", net))
-    await cloud.network.bind("s2", "h2")
+    [one] = (await cloud.network.plug(order("s1", net), "h1")).ports
+    [two] = (await cloud.network.plug(order("s2", net), "h2")).ports
     await asyncio.sleep(0.01)
     cloud.told.clear()
     group = next(g for g in (await cloud.network.wiring("h1", (one.id,))).groups)
@@ -130,8 +125,7 @@ async def test_a_poisoned_rule_opens_nothing_and_stops_nobody(cloud):
 
     from nacre.network import tables as t
     net, _ = await cloud.network_with_subnet()
-    port, = await cloud.network.allocate(order("s1", net))
-    await cloud.network.bind("s1", "h1")
+    [port] = (await cloud.network.plug(order("s1", net), "h1")).ports
     # What validation refuses, written past it: an address group that is not there.
     await cloud.db.run(lambda c: c.execute(sa.update(t.security_group_rules).where(
         t.security_group_rules.c.direction == "egress", t.security_group_rules.c.ethertype == "IPv6").values(
@@ -149,11 +143,10 @@ async def test_provider_networks_and_dhcp_follow_the_subnets(cloud):
         "provider:segmentation_id": 100}}, expect=409)
     await cloud.call("admin", "POST", "/subnets", {"subnet": {
         "network_id": net["id"], "cidr": "10.1.0.0/24", "ip_version": 4, "enable_dhcp": False}})
-    await cloud.network.allocate(order("s1", net["id"], caller="admin"))
-    await cloud.network.bind("s1", "h1")
+    await cloud.network.plug(order("s1", net["id"], caller="admin"), "h1")
     facts = (await cloud.network.wiring("h1")).networks[0]
     assert (facts.network_type, facts.segmentation_id, facts.dhcp_mac) == ("vlan", 100, None)
     sub = facts.subnets[0].id
     await cloud.call("admin", "PUT", f"/subnets/{sub}", {"subnet": {"enable_dhcp": True}})
-    await cloud.network.bind("s1", "h2")
+    await cloud.network.plug(order("s1", net["id"], caller="admin"), "h2")
     assert (await cloud.network.wiring("h2")).networks[0].subnets[0].dhcp_ip

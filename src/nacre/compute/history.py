@@ -5,6 +5,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from nacre.base import statements
 from nacre.base.context import Context
 from nacre.base.db import Database
 from nacre.base.errors import NotFound
@@ -14,15 +15,15 @@ from nacre.compute.tables import actions, events
 
 def begin(connection: sa.Connection, context: Context, server_ids: Iterable[str], action: str, now: datetime) -> None:
     """Record the start of an action on each server (FLOW A3)."""
-    connection.execute(sa.insert(actions), [
+    statements.insert(connection, actions, [
         {"server_id": s, "action": action, "request_id": context.request_id, "project_id": context.project_id,
          "user_id": context.user_id, "started_at": now, "updated_at": now} for s in server_ids])
 
 
 def end(connection: sa.Connection, server_id: str, request_id: str, now: datetime, message: str | None = None) -> None:
     """Record that the action of that request ended; message: why, if it failed."""
-    connection.execute(sa.update(actions).where(
-        actions.c.server_id == server_id, actions.c.request_id == request_id).values(updated_at=now, message=message))
+    statements.update(connection, actions, {"updated_at": now, "message": message}, server_id=server_id,
+                      request_id=request_id)
 
 
 def add(connection: sa.Connection, server_id: str, request_id: str, steps: Iterable[Event]) -> None:
@@ -31,8 +32,7 @@ def add(connection: sa.Connection, server_id: str, request_id: str, steps: Itera
              "started_at": s.started_at, "finished_at": s.finished_at, "result": s.result, "details": s.details}
             for s in steps]
     if rows:
-        connection.execute(sa.insert(events), rows)
-
+        statements.insert(connection, events, rows)
 
 
 class History:

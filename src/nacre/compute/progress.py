@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from nacre.base import statements
 from nacre.base.clock import Clock
 from nacre.base.db import Database
 from nacre.base.errors import Conflict, NotFound
@@ -27,9 +28,8 @@ class Progress:
     async def load(self, server_ids: Iterable[str]) -> list[Server]:
         """Those of the servers that are not deleted, in this order."""
         wanted = list(server_ids)
-        rows = await self._db.read(lambda c: c.execute(sa.select(servers).where(
-            servers.c.id.in_(wanted), servers.c.deleted.is_(False))).mappings().all())
-        found = {row["id"]: server_of(dict(row)) for row in rows}
+        rows = await self._db.read(lambda c: statements.find(c, servers, id=wanted, deleted=False))
+        found = {row["id"]: server_of(row) for row in rows}
         return [found[s] for s in wanted if s in found]
 
     async def attempts(self, server_id: str) -> list[Attempt]:
@@ -38,18 +38,19 @@ class Progress:
             attempts.c.server_id == server_id).order_by(attempts.c.epoch.desc())).all())
         return [Attempt(server_id=r.server_id, epoch=r.epoch, host=r.host) for r in rows]
 
-    async def attempt(self, server_id: str, host: str, zone: str) -> int | None:
-        """Commit that `host` is tried now; the attempt's epoch. None: the server is not being built any more."""
+    async def attempt(self, server_id: str, host: str, zone: str) -> tuple[int, GuestFacts] | None:
+        """Commit that `host` is tried now; the attempt's epoch, and what the guest is told. None: the server is not
+        being built any more."""
         now = self._now()
 
-        def unit(connection: sa.Connection) -> int | None:
+        def unit(connection: sa.Connection) -> tuple[int, GuestFacts] | None:
             row = find_row(connection, server_id)
             if row is None or row["vm_state"] != "building" or row["task_state"] == "deleting":
                 return None
             epoch = int(row["epoch"]) + 1
             move(connection, row, "place", now, epoch=epoch, host=host, availability_zone=zone)
-            connection.execute(sa.insert(attempts).values(server_id=server_id, epoch=epoch, host=host))
-            return epoch
+            statements.insert(connection, attempts, {"server_id": server_id, "epoch": epoch, "host": host})
+            return epoch, guest_facts({**row, "availability_zone": zone})
 
         return await self._db.run(unit)
 

@@ -8,6 +8,7 @@ import msgspec
 import re2
 import sqlalchemy as sa
 
+from nacre.base import statements
 from nacre.base.errors import BadRequest, NotFound
 from nacre.compute.contract import Fault, Server, ServerFlavor, ServerQuery
 from nacre.compute.tables import server_tags, servers
@@ -34,11 +35,8 @@ def server_of(row: Mapping[str, Any]) -> Server:
 
 def find_row(connection: sa.Connection, server_id: str, *, deleted: bool = False) -> dict[str, Any] | None:
     """A server's row, if there is one. deleted: also of one that is gone."""
-    query = sa.select(servers).where(servers.c.id == server_id)
-    if not deleted:
-        query = query.where(servers.c.deleted.is_(False))
-    row = connection.execute(query).mappings().first()
-    return dict(row) if row else None
+    there: dict[str, Any] = {} if deleted else {"deleted": False}
+    return statements.one(connection, servers, id=server_id, **there)
 
 
 def get_row(connection: sa.Connection, server_id: str, *, deleted: bool = False) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from uuid import uuid4
 import msgspec
 import sqlalchemy as sa
 
+from nacre.base import statements
 from nacre.base.clock import Clock
 from nacre.base.context import Context
 from nacre.base.db import Database
@@ -84,7 +85,7 @@ class Servers:
             rows = [row for plan in plans for row in self._rows(context, plan, reservation, now)]
             self._check_quota(connection, context, rows)
             for row in rows:
-                key = connection.execute(sa.insert(servers).values(row)).inserted_primary_key
+                key = connection.execute(sa.insert(servers), row).inserted_primary_key
                 row["number"] = key[0] if key else 0
             tags = [{"server_id": r["id"], "tag": t} for r in rows for t in r["tags"]]
             if tags:
@@ -236,15 +237,18 @@ _EMPTY: dict[str, Any] = {c.name: None for c in servers.columns} | {
     "root_device_name": "/dev/vda"}
 
 
+_C = servers.c
+_USED = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(_C.vcpus), 0),
+                  sa.func.coalesce(sa.func.sum(_C.memory_mb), 0)).where(
+    _C.project_id == sa.bindparam("project"), _C.deleted.is_(False))
+_USED_BY_USER = _USED.where(_C.user_id == sa.bindparam("user"))
+
+
 def used_by(connection: sa.Connection, project_id: str, user_id: str | None = None) -> dict[str, int]:
     """What a project's servers take, for use inside another unit of work."""
-    c = servers.c
-    query = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(c.vcpus), 0),
-                      sa.func.coalesce(sa.func.sum(c.memory_mb), 0)).where(
-        c.project_id == project_id, c.deleted.is_(False))
-    if user_id:
-        query = query.where(c.user_id == user_id)
-    count, cores, ram = connection.execute(query).one()
+    query: sa.Select[Any] = _USED_BY_USER if user_id else _USED
+    whose = {"project": project_id} | ({"user": user_id} if user_id else {})
+    count, cores, ram = connection.execute(query, whose).one()
     return {"instances": int(count), "cores": int(cores), "ram": int(ram)}
 
 
@@ -252,12 +256,9 @@ def move(connection: sa.Connection, row: Mapping[str, Any], event: str, now: dat
     """The one way a server's state changes: by the table, compare-and-set. Raises Conflict (FLOW B4)."""
     before: State = (row["vm_state"], row["task_state"])
     after = step(before, event, row["id"])
-    c = servers.c
-    same_task = c.task_state.is_(None) if before[1] is None else c.task_state == before[1]
-    done = connection.execute(sa.update(servers).where(
-        c.id == row["id"], c.vm_state == before[0], same_task, c.epoch == row["epoch"]).values(
-        vm_state=after[0], task_state=after[1], updated_at=now, **changes))
-    if not done.rowcount:
+    values = {"vm_state": after[0], "task_state": after[1], "updated_at": now, **changes}
+    if not statements.update(connection, servers, values, id=row["id"], vm_state=before[0], task_state=before[1],
+                             epoch=row["epoch"]):
         raise Conflict(f"Instance {row['id']} changed at the same moment. Try again.")
     return after
 

@@ -10,6 +10,7 @@ from uuid import uuid4
 import msgspec
 import sqlalchemy as sa
 
+from nacre.base import statements
 from nacre.base.clock import Clock
 from nacre.base.db import Database
 from nacre.compute.contract import Story, StoryOrder
@@ -25,9 +26,15 @@ _decode = msgspec.msgpack.Decoder(StoryOrder).decode
 def insert_story(connection: sa.Connection, kind: str, order: StoryOrder, now: datetime) -> str:
     """Write a story inside the transaction that accepts it; its id. kind: build, delete or power."""
     story_id = str(uuid4())
-    connection.execute(sa.insert(stories).values(
-        id=story_id, kind=kind, order=_encode(order), created_at=now, owner=None, lease_until=None, epoch=0))
+    statements.insert(connection, stories, {
+        "id": story_id, "kind": kind, "order": _encode(order), "created_at": now, "owner": None, "lease_until": None,
+        "epoch": 0})
     return story_id
+
+_C = stories.c
+_TAKE = sa.update(stories).where(
+    _C.id == sa.bindparam("story"), sa.or_(_C.owner.is_(None), _C.lease_until < sa.bindparam("now"))).values(
+        owner=sa.bindparam("me"), lease_until=sa.bindparam("until"), epoch=_C.epoch + 1)
 
 
 class Stories:
@@ -39,20 +46,17 @@ class Stories:
     async def take(self, story_id: str) -> Story | None:
         """The story, leased to this process; None if it is finished or another holds it."""
         now = self._clock.now().replace(tzinfo=None)
-        c = stories.c
 
         def unit(connection: sa.Connection) -> Any:
-            free = sa.or_(c.owner.is_(None), c.lease_until < now)
-            done = connection.execute(sa.update(stories).where(c.id == story_id, free).values(
-                owner=self.owner, lease_until=now + timedelta(seconds=LEASE_SECONDS), epoch=c.epoch + 1))
-            if not done.rowcount:
+            if not connection.execute(_TAKE, {"story": story_id, "now": now, "me": self.owner,
+                                              "until": now + timedelta(seconds=LEASE_SECONDS)}).rowcount:
                 return None
-            return connection.execute(sa.select(stories).where(c.id == story_id)).one()
+            return statements.one(connection, stories, id=story_id)
 
         row = await self._db.run(unit)
         if row is None:
             return None
-        return Story(id=row.id, kind=row.kind, order=_decode(row.order), epoch=row.epoch)
+        return Story(id=row["id"], kind=row["kind"], order=_decode(row["order"]), epoch=row["epoch"])
 
     async def renew(self, story: Story) -> bool:
         """Hold on to the lease. False: it is another's now, stop."""
@@ -70,8 +74,7 @@ class Stories:
 
     async def finish(self, story: Story) -> None:
         """The story is told."""
-        await self._db.run(lambda connection: connection.execute(
-            sa.delete(stories).where(stories.c.id == story.id, stories.c.epoch == story.epoch)))
+        await self._db.run(lambda connection: statements.delete(connection, stories, id=story.id, epoch=story.epoch))
 
     async def take_back(self) -> None:
         """At a start: the leases that this process held before it died are free again."""

@@ -6,8 +6,9 @@ host answers from what is there.
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
-from typing import Any
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -19,10 +20,16 @@ from nacre.conductor import orders
 from nacre.conductor.parts import Parts
 from nacre.conductor.timeline import Timeline
 from nacre.image.contract import ImageFacts
-from nacre.node.contract import BuildOrder, SpawnOrder
+from nacre.network.contract import Plugged
+from nacre.node.contract import BuildOrder, GuestFacts, SpawnOrder
 from nacre.scheduler.contract import HostLimits, Placement
 
+T = TypeVar("T")
+
 log = structlog.get_logger()
+
+#: An image with its kernel and ramdisk, where it has them.
+ImageSet = tuple[ImageFacts | None, ImageFacts | None, ImageFacts | None]
 
 _UNLIMITED = HostLimits(vcpus=float("inf"), memory_mb=float("inf"), disk_mb=float("inf"))
 
@@ -40,21 +47,28 @@ class Builder:
 
     async def tell(self, story: Story) -> None:
         """Build every server of the story that is not built yet."""
-        servers = [s for s in await self._p.progress.load(story.order.server_ids)
-                   if s.vm_state == "building" and s.task_state != "deleting"]
+        there = await self._p.progress.load(story.order.server_ids)
+        for server_id in set(story.order.server_ids) - {s.id for s in there}:
+            await self._p.network.deallocate(server_id)  # deleted while this story was stopped in the middle
+        servers = [s for s in there if s.vm_state == "building" and s.task_state != "deleting"]
         if not servers:
             return
         placements = {s.id: await self._resumed(s) for s in servers if s.host}
         fresh = [s for s in servers if not s.host]
         try:
+            images, zones = await asyncio.gather(self._images(story, servers[0]), self._p.zones())
+        except NacreError as error:
+            await self._fail(servers, story, error.message)
+            return
+        try:
             if fresh:
                 request = orders.placement_request(fresh, story.order)
                 placements |= {p.server_id: p for p in await self._p.scheduler.select(request)}
         except NacreError as error:
-            await asyncio.gather(*(self._fail(s, story, Timeline(self._p.clock), error.message) for s in fresh))
+            await self._fail(fresh, story, error.message)
             servers = [s for s in servers if s.host]
-        zones = await self._p.zones()
-        builds = (_Build(self._p, story, s, placements[s.id], zones) for s in servers)
+        asked = _Asked(self._p, story, zones, images)
+        builds = (_Build(asked, s, placements[s.id]) for s in servers)
         ends = await asyncio.gather(*(build.run(self._room) for build in builds), return_exceptions=True)
         for end in ends:
             if isinstance(end, BaseException):
@@ -73,8 +87,15 @@ class Builder:
                                   memory_mb=r.memory_mb * r.ram_ratio - r.reserved_memory_mb)
         return _UNLIMITED
 
-    async def _fail(self, server: Server, story: Story, timeline: Timeline, message: str) -> None:
-        await fail(self._p, server, story, timeline, message)
+    async def _images(self, story: Story, server: Server) -> ImageSet:
+        """The story's servers have one image, with its kernel and ramdisk."""
+        async def find(image_id: str | None) -> ImageFacts | None:
+            return await self._p.images.find(story.order.context, image_id) if image_id else None
+
+        return await find(server.image_id), await find(server.kernel_id), await find(server.ramdisk_id)
+
+    async def _fail(self, servers: Sequence[Server], story: Story, message: str) -> None:
+        await asyncio.gather(*(fail(self._p, s, story, Timeline(self._p.clock), message) for s in servers))
 
 
 async def fail(parts: Parts, server: Server, story: Story, timeline: Timeline, message: str) -> None:
@@ -84,12 +105,23 @@ async def fail(parts: Parts, server: Server, story: Story, timeline: Timeline, m
         request_id=story.order.context.request_id, steps=tuple(timeline.steps), message=message))
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What the servers of one story have in common. zones: host -> availability zone."""
+
+    parts: Parts
+    story: Story
+    zones: Mapping[str, str]
+    images: ImageSet
+
+
 class _Build:
     """One server of a build story."""
 
-    def __init__(self, parts: Parts, story: Story, server: Server, placement: Placement, zones: Any):
-        self._p, self._story, self._server, self._first, self._zones = parts, story, server, placement, zones
-        self._timeline = Timeline(parts.clock)
+    def __init__(self, asked: _Asked, server: Server, placement: Placement):
+        self._asked, self._server, self._first = asked, server, placement
+        self._p, self._story = asked.parts, asked.story
+        self._timeline = Timeline(self._p.clock)
         self._tried: list[str] = []
         #: The host that may have been sent a spawn and has not confirmed that nothing of it is left. After a crash
         #: that is the last one: what was sent to it is not known any more.
@@ -101,7 +133,7 @@ class _Build:
             try:
                 await self._until_it_stands()
             except Superseded:
-                log.info("build superseded", server=self._server.id)
+                await self._give_way()
             except NacreError as error:
                 await fail(self._p, self._server, self._story, self._timeline, error.message)
             except Exception:
@@ -112,14 +144,11 @@ class _Build:
 
     async def _until_it_stands(self) -> None:
         self._timeline.tell("schedule", self._first.why, self._first.host)
-        with self._timeline.step("network.allocate"):
-            await self._p.network.allocate(orders.ports_order(self._server, self._story.order))
-        images = await self._images()
         reasons: list[str] = []
         placement: Placement | None = self._first
         while placement is not None:
             try:
-                await self._attempt(placement, images)
+                await self._attempt(placement)
                 return
             except (Refused, BuildFailed, Unavailable) as error:
                 reasons.append(error.message)
@@ -130,6 +159,13 @@ class _Build:
                                       f"other host was tried: {error.message}") from None
                 placement = await self._next(placement, reasons)
         raise NoValidHost(f"No valid host was found. {len(self._tried)} tried: " + "; ".join(reasons))
+
+    async def _give_way(self) -> None:
+        """The delete that came in between may have looked for the server's ports before they were made."""
+        log.info("build superseded", server=self._server.id)
+        left = await self._p.progress.load((self._server.id,))
+        if not left or left[0].task_state == "deleting":
+            await self._p.network.deallocate(self._server.id)
 
     async def _next(self, last: Placement, reasons: list[str]) -> Placement | None:
         """Another host, unless enough were tried (FLOW A13)."""
@@ -144,36 +180,37 @@ class _Build:
         self._timeline.tell("reschedule", found.why, found.host)
         return found
 
-    async def _attempt(self, placement: Placement, images: tuple[ImageFacts | None, ...]) -> None:
+    async def _attempt(self, placement: Placement) -> None:
         """One host, from the committed attempt to ACTIVE. Raises Refused, BuildFailed, Unavailable, Superseded."""
         server, host, hosts, patience = self._server, placement.host, self._p.hosts, self._p.patience
-        epoch = await self._p.progress.attempt(server.id, host, self._zones.get(host, "nova"))
-        if epoch is None:
+        placed = await self._p.progress.attempt(server.id, host, self._asked.zones.get(host, "nova"))
+        if placed is None:
             raise Superseded
-        order = await self._order(epoch, placement, images)
+        epoch, guest = placed
+        order = orders.build_order(server, epoch, placement.limits, self._told(guest),
+                                   self._asked.images)
         async with Undo() as undo:
             undo.add(self._take_back, placement, epoch)
-            with self._timeline.step("claim", host):
-                await hosts.ask(host, lambda node: node.claim(order), patience.before_spawn)
-            ports, _ = await _together(self._bind(host), self._prepare(host, epoch))
+            plugged = await _beside(self._plug(host), self._claim_and_prepare(host, order))
             with self._timeline.step("spawn", host):
                 self._unsettled = host
-                networks = (await self._p.network.wiring(host, tuple(p.id for p in ports))).networks if ports else ()
-                spawn = SpawnOrder(server_id=server.id, epoch=epoch, ports=ports, networks=networks)
-                guest = await hosts.ask(host, lambda node: node.spawn(spawn), patience.after_spawn)
-            self._timeline.add("host", guest.steps, host)
+                spawn = SpawnOrder(server_id=server.id, epoch=epoch, ports=plugged.ports, networks=plugged.networks)
+                built = await hosts.ask(host, lambda node: node.spawn(spawn), patience.after_spawn)
+            self._timeline.add("host", built.steps, host)
             outcome = Outcome(request_id=self._story.order.context.request_id, steps=tuple(self._timeline.steps),
-                              power=guest.power)
+                              power=built.power)
             if not await self._p.progress.built(server.id, epoch, outcome):
                 raise Superseded
 
-    async def _bind(self, host: str) -> Any:
-        with self._timeline.step("network.bind", host):
-            return await self._p.network.bind(self._server.id, host)
+    async def _plug(self, host: str) -> Plugged:
+        with self._timeline.step("network.plug", host):
+            return await self._p.network.plug(orders.ports_order(self._server, self._story.order), host)
 
-    async def _prepare(self, host: str, epoch: int) -> None:
+    async def _claim_and_prepare(self, host: str, order: BuildOrder) -> None:
+        with self._timeline.step("claim", host):
+            await self._p.hosts.ask(host, lambda node: node.claim(order), self._p.patience.before_spawn)
         with self._timeline.step("prepare", host):
-            await self._p.hosts.ask(host, lambda node: node.prepare(self._server.id, epoch),
+            await self._p.hosts.ask(host, lambda node: node.prepare(order.server_id, order.epoch),
                                     self._p.patience.before_spawn)
 
     async def _take_back(self, placement: Placement, epoch: int) -> None:
@@ -190,25 +227,23 @@ class _Build:
         await self._p.scheduler.released(
             host, server.flavor.memory_mb, server.flavor.vcpus, orders.disk_mb(server))
 
-    async def _order(self, epoch: int, placement: Placement, images: tuple[ImageFacts | None, ...]) -> BuildOrder:
+    def _told(self, guest: GuestFacts) -> GuestFacts:
+        """What only the order knows: the password and files of the create."""
         spec = self._story.order.spec
-        _, _, guest = await self._p.progress.guest_facts(self._server.id)
-        if spec is not None:
-            guest = msgspec.structs.replace(guest, admin_password=spec.admin_password, files=spec.files)
-        disk, kernel, ramdisk = images
-        return orders.build_order(self._server, epoch, placement.limits, guest, (disk, kernel, ramdisk))
-
-    async def _images(self) -> tuple[ImageFacts | None, ...]:
-        ids: Sequence[str] = (self._server.image_id, self._server.kernel_id, self._server.ramdisk_id)
-        return tuple([await self._p.images.find(self._story.order.context, i) if i else None for i in ids])
+        return guest if spec is None else msgspec.structs.replace(
+            guest, admin_password=spec.admin_password, files=spec.files)
 
 
-async def _together(*work: Awaitable[Any]) -> list[Any]:
-    """All results; at the first error the others are cancelled and waited for, and that error is raised."""
-    tasks = [asyncio.ensure_future(w) for w in work]
+async def _beside(network: Coroutine[Any, Any, T], host: Coroutine[Any, Any, None]) -> T:
+    """The network's result once both are done. When the network fails the host is not waited for; when the host does,
+    the network is: its transaction may be on its way, and what undoes it must come after."""
+    plugging, preparing = asyncio.ensure_future(network), asyncio.ensure_future(host)
     try:
-        return list(await asyncio.gather(*tasks))
+        await asyncio.wait((plugging, preparing), return_when=asyncio.FIRST_EXCEPTION)
+        if plugging.done():
+            plugging.result()
+        await preparing
+        return await plugging
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        preparing.cancel()
+        await asyncio.gather(plugging, preparing, return_exceptions=True)

@@ -99,6 +99,13 @@ class PortFacts(msgspec.Struct, frozen=True, kw_only=True):
     position: int = 0
 
 
+class Plugged(msgspec.Struct, frozen=True, kw_only=True):
+    """A server's ports on their host, in their order, and the networks as that host reaches them."""
+
+    ports: tuple[PortFacts, ...] = ()
+    networks: tuple[NetworkFacts, ...] = ()
+
+
 class RuleFacts(msgspec.Struct, frozen=True, kw_only=True):
     """A security group's rule with its remote side already worked out."""
 
@@ -151,20 +158,17 @@ class Network(Protocol):
     """The network service. Every verb may be repeated without harm."""
 
     async def check(self, order: PortsOrder, count: int) -> None:
-        """Would `allocate` work for `count` such servers? Changes nothing. Raises BadRequest, NotFound, Conflict,
+        """Would `plug` make the ports for `count` such servers? Changes nothing. Raises BadRequest, NotFound, Conflict,
         QuotaExceeded."""
         ...
 
-    async def allocate(self, order: PortsOrder) -> tuple[PortFacts, ...]:
-        """The server's ports, unbound, made if they are not there yet (FLOW B6). All or nothing."""
-        ...
-
-    async def bind(self, server_id: str, host: str) -> tuple[PortFacts, ...]:
-        """The server's ports bound to the host (FLOW B8-B11). Raises BuildFailed where one does not bind."""
+    async def plug(self, order: PortsOrder, host: str) -> Plugged:
+        """The server's ports, made if they are not there yet (FLOW B6; all or none), bound to the host (B8-B11).
+        Raises BuildFailed where one does not bind, and what `check` raises."""
         ...
 
     async def unbind(self, server_id: str, host: str) -> None:
-        """Takes `bind` back, if the ports are still bound there."""
+        """The server's ports are on no host any more, if they are still bound to this one."""
         ...
 
     async def deallocate(self, server_id: str) -> None:

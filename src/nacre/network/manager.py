@@ -6,13 +6,14 @@ from typing import TypeVar
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
+from nacre.base import statements
 from nacre.base.clock import Clock
 from nacre.base.context import Context, service_context
 from nacre.base.db import Database
 from nacre.base.errors import BuildFailed, Conflict
 from nacre.identity.contract import Policy
 from nacre.network import tables as t
-from nacre.network.contract import AgentReport, HostWiring, PortFacts, PortsOrder
+from nacre.network.contract import AgentReport, HostWiring, Plugged, PortFacts, PortsOrder
 from nacre.network.hosts import agents, dhcp, notices, servers, wiring
 from nacre.network.work import NetworkSettings, Work
 
@@ -57,15 +58,12 @@ class NetworkManager:
     async def check(self, order: PortsOrder, count: int) -> None:
         await self.read(order.context, lambda work: servers.check(work, order, count))
 
-    async def allocate(self, order: PortsOrder) -> tuple[PortFacts, ...]:
-        return await self.write(order.context, lambda work: servers.allocate(work, order))
-
-    async def bind(self, server_id: str, host: str) -> tuple[PortFacts, ...]:
-        ports, failed = await self.write(service_context(), lambda work: servers.bind(work, server_id, host))
+    async def plug(self, order: PortsOrder, host: str) -> Plugged:
+        plugged, failed = await self.write(order.context, lambda work: servers.plug(work, order, host))
         if failed:
             raise BuildFailed(f"Binding failed for port {', '.join(failed)} on host {host}: its network agent is not "
                               "alive, or does not reach the network.", type="PortBindingFailed")
-        return ports
+        return plugged
 
     async def unbind(self, server_id: str, host: str) -> None:
         await self.write(service_context(), lambda work: servers.unbind(work, server_id, host))
@@ -92,9 +90,8 @@ class NetworkManager:
 
         def step(work: Work) -> None:
             # Only the host that the port is bound to may say so.
-            work.conn.execute(sa.update(t.ports).where(
-                t.ports.c.id.in_(port_ids), t.ports.c.host == host, t.ports.c.status != status).values(
-                    status=status, updated_at=work.now))
+            statements.update(work.conn, t.ports, {"status": status, "updated_at": work.now}, id=port_ids, host=host,
+                              status="DOWN" if up else "ACTIVE")
 
         await self.write(service_context(), step)
 

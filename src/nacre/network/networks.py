@@ -20,9 +20,13 @@ SHARED, EXTERNAL = "access_as_shared", "access_as_external"
 _PROVIDER = ("provider:network_type", "provider:physical_network", "provider:segmentation_id")
 
 
+#: More ids than this are not listed in a statement; what is found is looked through instead.
+MANY = 500
+
+
 def among(column: sa.Column[Any], ids: Collection[str]) -> sa.ColumnElement[bool]:
     """`column IN ids`, or everything where the list would be longer than a statement should be."""
-    return column.in_(ids) if len(ids) <= 500 else sa.true()
+    return column.in_(ids) if len(ids) <= MANY else sa.true()
 
 
 def granted(object_type: str, project_id: str | None, *actions: str) -> sa.Select[Any]:
@@ -140,7 +144,9 @@ class Networks:
 
 def get(work: Work, network_id: str) -> Row:
     """A network's row, if the caller may see it. Raises NotFound."""
-    found = work.row(sa.select(t.networks).where(t.networks.c.id == network_id, visible(work)))
+    found = work.one(t.networks, id=network_id)
+    if found and found["project_id"] != work.context.project_id:
+        found = work.row(sa.select(t.networks).where(t.networks.c.id == network_id, visible(work)))
     if found is None:
         raise missing("network", network_id)
     return found

@@ -6,13 +6,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from nacre.base import statements
 from nacre.network import ipam, networks, security_groups
 from nacre.network import tables as t
 from nacre.network.api.definitions import PORT
 from nacre.network.extensions import addresses
 from nacre.network.extensions.addresses import Wish
 from nacre.network.hosts import bindings
-from nacre.network.networks import among
+from nacre.network.networks import MANY
 from nacre.network.work import Row, Work, conflict, missing, standard_view, where
 
 #: Ports that only the thing they belong to may delete.
@@ -158,8 +159,7 @@ def _security(data: Row, secured: bool, groups: list[str], pairs: list[Any]) -> 
 def _mac(work: Work, network_id: str, wanted: str | None) -> str:
     """The wanted MAC if the network has it free, else a new one. Raises Conflict."""
     tries = [wanted] if wanted else [ipam.new_mac(work.rng) for _ in range(4)]
-    taken = set(work.conn.execute(sa.select(t.ports.c.mac_address).where(
-        t.ports.c.network_id == network_id, t.ports.c.mac_address.in_(tries))).scalars())
+    taken = {port["mac_address"] for port in work.find(t.ports, network_id=network_id, mac_address=tries)}
     free = next((m for m in tries if m not in taken), None)
     if free is None:
         raise conflict("MacAddressInUse", f"Unable to complete operation for network {network_id}. The mac address "
@@ -169,7 +169,7 @@ def _mac(work: Work, network_id: str, wanted: str | None) -> str:
 
 def _set_addresses(work: Work, port_id: str, chosen: Sequence[tuple[str, str]]) -> None:
     if chosen:
-        work.conn.execute(sa.insert(t.addresses), [
+        statements.insert(work.conn, t.addresses, [
             {"port_id": port_id, "subnet_id": s, "ip_address": a, "position": i} for i, (s, a) in enumerate(chosen)])
 
 
@@ -177,25 +177,23 @@ def _set_groups(work: Work, port_id: str, groups: Sequence[str], *, fresh: bool 
     if not fresh:
         work.conn.execute(sa.delete(t.port_groups).where(t.port_groups.c.port_id == port_id))
     if groups:
-        work.conn.execute(sa.insert(t.port_groups), [{"port_id": port_id, "group_id": g} for g in groups])
+        statements.insert(work.conn, t.port_groups, [{"port_id": port_id, "group_id": g} for g in groups])
 
 
 def drop(work: Work, port_ids: Sequence[str]) -> None:
     """Deletes ports with everything that hangs on them; hosts are told."""
     if not port_ids:
         return
-    for row in work.rows(sa.select(t.ports.c.id, t.ports.c.host, t.ports.c.network_id).where(
-            t.ports.c.id.in_(port_ids))):
+    for row in work.find(t.ports, id=port_ids):
         work.changes.ports[row["id"]] = row["host"]
         if row["host"]:
             work.changes.networks.add(row["network_id"])
-    work.changes.members.update(work.conn.execute(sa.select(t.port_groups.c.group_id).where(
-        t.port_groups.c.port_id.in_(port_ids))).scalars())
-    work.conn.execute(sa.update(t.floatingips).where(t.floatingips.c.port_id.in_(port_ids)).values(
-        port_id=None, fixed_ip_address=None, router_id=None, status="DOWN"))
+    work.changes.members.update(row["group_id"] for row in work.find(t.port_groups, port_id=port_ids))
+    statements.update(work.conn, t.floatingips, {
+        "port_id": None, "fixed_ip_address": None, "router_id": None, "status": "DOWN"}, port_id=port_ids)
     for table in (t.addresses, t.port_groups, t.levels):
-        work.conn.execute(sa.delete(table).where(table.c.port_id.in_(port_ids)))
-    work.conn.execute(sa.delete(t.ports).where(t.ports.c.id.in_(port_ids)))
+        statements.delete(work.conn, table, port_id=port_ids)
+    statements.delete(work.conn, t.ports, id=port_ids)
 
 
 def parts(work: Work, rows: Sequence[Row]) -> tuple[dict[str, list[tuple[str, str]]], dict[str, list[str]]]:
@@ -203,12 +201,11 @@ def parts(work: Work, rows: Sequence[Row]) -> tuple[dict[str, list[tuple[str, st
     fixed: dict[str, list[tuple[str, str]]] = defaultdict(list)
     groups: dict[str, list[str]] = defaultdict(list)
     if ids := [r["id"] for r in rows]:
-        a, g = t.addresses.c, t.port_groups.c
-        for port_id, subnet_id, address in work.conn.execute(sa.select(a.port_id, a.subnet_id, a.ip_address).where(
-                among(a.port_id, ids)).order_by(a.position, a.ip_address)):
-            fixed[port_id].append((subnet_id, address))
-        for port_id, group_id in work.conn.execute(sa.select(g.port_id, g.group_id).where(among(g.port_id, ids))):
-            groups[port_id].append(group_id)
+        these: Row = {"port_id": ids} if len(ids) <= MANY else {}
+        for row in work.find(t.addresses, ("position", "ip_address"), **these):
+            fixed[row["port_id"]].append((row["subnet_id"], row["ip_address"]))
+        for row in work.find(t.port_groups, **these):
+            groups[row["port_id"]].append(row["group_id"])
     return fixed, groups
 
 

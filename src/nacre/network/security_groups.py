@@ -257,9 +257,8 @@ class SecurityGroupRules:
 
 def default_of(work: Work, project_id: str) -> str | None:
     """The id of the project's default group, if it has one by now."""
-    found: str | None = work.conn.execute(sa.select(t.default_groups.c.group_id).where(
-        t.default_groups.c.project_id == project_id)).scalar()
-    return found
+    found = work.one(t.default_groups, project_id=project_id)
+    return found["group_id"] if found else None
 
 
 def ensure_default(work: Work, project_id: str) -> str:

@@ -89,7 +89,7 @@ ports = sa.Table(
     #: How a server uses it: the user's own (kept when the server goes), its tag, its place among the interfaces.
     sa.Column("preserve", sa.Boolean, nullable=False, default=False),
     sa.Column("device_tag", sa.String(255)), sa.Column("position", sa.Integer, nullable=False, default=0),
-    sa.UniqueConstraint("network_id", "mac_address"),
+    sa.UniqueConstraint("network_id", "mac_address"), sa.Index("ports_of_networks_on_hosts", "network_id", "host"),
 )
 
 addresses = sa.Table(
@@ -105,6 +105,7 @@ levels = sa.Table(
     _ref("port_id", "ports.id", key=True), sa.Column("level", sa.Integer, primary_key=True),
     sa.Column("host", sa.String(255), nullable=False), sa.Column("driver", sa.String(64), nullable=False),
     _ref("segment_id", "network_segments.id", cascade=False),
+    sa.Index("levels_of_segments_on_hosts", "segment_id", "host"),
 )
 
 security_groups = sa.Table(

@@ -7,11 +7,13 @@ import random
 import uuid
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
+from nacre.base import statements
 from nacre.base.context import Context
 from nacre.base.errors import Conflict, NotFound, QuotaExceeded
 from nacre.network import tables as t
@@ -75,6 +77,14 @@ class Work:
         found = self.conn.execute(statement).mappings().first()
         return dict(found) if found else None
 
+    def find(self, table: sa.Table, order: tuple[str, ...] = (), **conditions: Any) -> list[Row]:
+        """As `statements.find`."""
+        return statements.find(self.conn, table, order, **conditions)
+
+    def one(self, table: sa.Table, **conditions: Any) -> Row | None:
+        """As `statements.one`."""
+        return statements.one(self.conn, table, **conditions)
+
     def new(self, data: Row) -> Row:
         """The standard columns of a new row, filled."""
         return {"id": str(uuid.uuid4()), "created_at": self.now, "updated_at": self.now, "revision_number": 1,
@@ -82,13 +92,12 @@ class Work:
                 "project_id": data["project_id"]}
 
     def insert(self, table: sa.Table, row: Row) -> Row:
-        self.conn.execute(sa.insert(table), row)
+        statements.insert(self.conn, table, row)
         return row
 
     def change(self, table: sa.Table, row_id: str, values: Row) -> None:
         """Writes values into a row and counts its revision up."""
-        self.conn.execute(sa.update(table).where(table.c.id == row_id).values(
-            **values, updated_at=self.now, revision_number=table.c.revision_number + 1))
+        statements.update(self.conn, table, {**values, "updated_at": self.now}, "revision_number", id=row_id)
 
     def touch(self, table: sa.Table, row_id: str) -> None:
         """A part of the row's resource changed elsewhere: only the revision counts up."""
@@ -96,16 +105,18 @@ class Work:
 
     def room(self, resource: str, project_id: str, wanted: int = 1) -> None:
         """Raises QuotaExceeded (OverQuota) unless the project may have `wanted` more."""
-        limit = self.conn.execute(sa.select(t.quotas.c.limit).where(
-            t.quotas.c.project_id == project_id, t.quotas.c.resource == resource)).scalar()
-        limit = {**DEFAULT_QUOTAS, **self.settings.quotas}.get(resource, -1) if limit is None else limit
+        own = self.one(t.quotas, project_id=project_id, resource=resource)
+        limit = own["limit"] if own else {**DEFAULT_QUOTAS, **self.settings.quotas}.get(resource, -1)
         if limit >= 0 and self.used(resource, project_id) + wanted > limit:
             raise QuotaExceeded(f"Quota exceeded for resources: ['{resource}'].", type="OverQuota")
 
     def used(self, resource: str, project_id: str) -> int:
-        table = COUNTED[resource]
-        return int(self.conn.execute(
-            sa.select(sa.func.count()).select_from(table).where(table.c.project_id == project_id)).scalar_one())
+        return int(self.conn.execute(_count(COUNTED[resource]), {"project": project_id}).scalar_one())
+
+
+@lru_cache
+def _count(table: sa.Table) -> sa.Select[Any]:
+    return sa.select(sa.func.count()).select_from(table).where(table.c.project_id == sa.bindparam("project"))
 
 
 #: Per resource: Neutron's name of "no such thing" and its wording.

@@ -5,6 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from nacre.base import statements
 from nacre.base.db import Database
 from nacre.base.errors import BadRequest
 from nacre.compute.catalog.tables import quota_limits
@@ -26,8 +27,8 @@ def limits_of(connection: sa.Connection, project_id: str | None, user_id: str = 
     found = dict(defaults)
     levels = [("", ""), (project_id or "", ""), (project_id or "", user_id)]
     projects = {project for project, _ in levels}
-    rows = connection.execute(sa.select(quota_limits).where(quota_limits.c.project_id.in_(projects))).all()
-    stored = {(row.project_id, row.user_id, row.resource): row.hard_limit for row in rows}
+    stored = {(row["project_id"], row["user_id"], row["resource"]): row["hard_limit"]
+              for row in statements.find(connection, quota_limits, project_id=projects)}
     for project, user in dict.fromkeys(levels):
         found.update({name: stored[project, user, name] for name in found if (project, user, name) in stored})
     return found

@@ -33,9 +33,8 @@ def choose(work: Work, wish: Wish) -> list[tuple[str, str]]:
     if wish.wanted is not None and len(wish.wanted) > MAX_FIXED_IPS and not wish.device_owner.startswith("network:"):
         raise BadRequest(f"Exceeded maximum amount of fixed ips per port ({MAX_FIXED_IPS}).", field="fixed_ips",
                          type="InvalidInput")
-    subnets = [s for s in work.rows(sa.select(t.subnets).where(
-        t.subnets.c.network_id == wish.network_id).order_by(t.subnets.c.created_at, t.subnets.c.id))
-        if not s["service_types"] or wish.device_owner in s["service_types"]]
+    subnets = [s for s in work.find(t.subnets, ("created_at", "id"), network_id=wish.network_id)
+               if not s["service_types"] or wish.device_owner in s["service_types"]]
     chosen = _chosen(work, wish, subnets) if wish.wanted is None else _wanted(work, wish, subnets)
     if not wish.router:
         there = {s for s, _ in chosen}
@@ -69,8 +68,7 @@ def take(work: Work, subnet: Row, besides: set[str]) -> str | None:
     pools, version, a = subnet["allocation_pools"], subnet["ip_version"], t.addresses.c
     tries = [x for x in ipam.candidates(pools, version, work.rng) if x not in besides]
     if tries:
-        taken = set(work.conn.execute(sa.select(a.ip_address).where(
-            a.subnet_id == subnet["id"], a.ip_address.in_(tries))).scalars())
+        taken = {row["ip_address"] for row in work.find(t.addresses, subnet_id=subnet["id"], ip_address=tries)}
         if free := next((x for x in tries if x not in taken), None):
             return free
     taken = set(work.conn.execute(sa.select(a.ip_address).where(a.subnet_id == subnet["id"])).scalars())

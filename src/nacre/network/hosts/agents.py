@@ -44,20 +44,19 @@ def alive(work: Work, row: Row) -> bool:
 
 def of_hosts(work: Work, hosts: Iterable[str] | None = None) -> dict[str, HostAgent]:
     """The Open vSwitch agents of these hosts (or of all), as binding sees them."""
-    query = sa.select(t.agents).where(t.agents.c.agent_type == OVS)
-    if hosts is not None:
-        query = query.where(t.agents.c.host.in_(list(hosts)))
+    named: Row = {} if hosts is None else {"host": list(hosts)}
     return {r["host"]: HostAgent(
         host=r["host"], alive=alive(work, r) and r["admin_state_up"],
         bridge_mappings=r["configurations"].get("bridge_mappings") or {},
         tunnel_types=tuple(r["configurations"].get("tunnel_types") or ()),
-        datapath_type=r["configurations"].get("datapath_type") or "system") for r in work.rows(query)}
+        datapath_type=r["configurations"].get("datapath_type") or "system")
+        for r in work.find(t.agents, agent_type=OVS, **named)}
 
 
 def tunnels(work: Work) -> dict[str, str]:
     """host -> tunnel address, of every host that has one."""
-    rows = work.rows(sa.select(t.agents.c.host, t.agents.c.configurations).where(t.agents.c.agent_type == OVS))
-    return {r["host"]: r["configurations"]["tunnel_ip"] for r in rows if r["configurations"].get("tunnel_ip")}
+    return {r["host"]: r["configurations"]["tunnel_ip"] for r in work.find(t.agents, agent_type=OVS)
+            if r["configurations"].get("tunnel_ip")}
 
 
 def _iso(moment: Any) -> str:

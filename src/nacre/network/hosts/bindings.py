@@ -7,6 +7,7 @@ from functools import lru_cache
 import sqlalchemy as sa
 import structlog
 
+from nacre.base import statements
 from nacre.network import networks
 from nacre.network import tables as t
 from nacre.network.hosts import agents
@@ -60,7 +61,7 @@ def bind_or_mark(work: Work, ports: Sequence[Row], host: str) -> list[str]:
             failed.append(port["id"])
             values: Row = {"host": host, "vif_type": "binding_failed", "vif_details": {}, "status": "DOWN"}
         else:
-            work.conn.execute(sa.insert(t.levels), [
+            statements.insert(work.conn, t.levels, [
                 {"port_id": port["id"], "level": lv.level, "host": host, "driver": lv.driver,
                  "segment_id": lv.segment.id} for lv in done.levels])
             values = {"host": host, "vif_type": done.bound.vif_type, "vif_details": dict(done.bound.vif_details),
@@ -87,20 +88,20 @@ def clear(work: Work, ports: Sequence[Row]) -> None:
     if not bound:
         return
     ids = [p["id"] for p in bound]
-    used = set(work.conn.execute(sa.select(t.levels.c.segment_id).where(t.levels.c.port_id.in_(ids))).scalars())
-    work.conn.execute(sa.delete(t.levels).where(t.levels.c.port_id.in_(ids)))
+    used = {level["segment_id"] for level in work.find(t.levels, port_id=ids)}
+    statements.delete(work.conn, t.levels, port_id=ids)
     values: Row = {"host": "", "vif_type": "unbound", "vif_details": {}, "status": "DOWN"}
     for port in bound:
         work.changes.ports[port["id"]] = port["host"]
         work.changes.networks.add(port["network_id"])
         port.update(values)
-    work.conn.execute(sa.update(t.ports).where(t.ports.c.id.in_(ids)).values(**values, updated_at=work.now))
+    statements.update(work.conn, t.ports, {**values, "updated_at": work.now}, id=ids)
     free_dynamic(work, used)
 
 
 def free_dynamic(work: Work, segment_ids: set[str]) -> None:
     """Frees those of the segments that were allocated for bindings and carry none any more."""
-    if segment_ids:
+    if work.find(t.segments, id=segment_ids, dynamic=True):
         work.conn.execute(sa.delete(t.segments).where(
             t.segments.c.id.in_(segment_ids), t.segments.c.dynamic,
             t.segments.c.id.not_in(sa.select(t.levels.c.segment_id))))
@@ -108,7 +109,6 @@ def free_dynamic(work: Work, segment_ids: set[str]) -> None:
 
 def _segments(work: Work, network_ids: set[str]) -> dict[str, list[Segment]]:
     found: dict[str, list[Segment]] = defaultdict(list)
-    for row in work.rows(sa.select(t.segments).where(
-            t.segments.c.network_id.in_(network_ids), t.segments.c.dynamic.is_(False)).order_by(t.segments.c.position)):
+    for row in work.find(t.segments, ("position",), network_id=network_ids, dynamic=False):
         found[row["network_id"]].append(networks.segment(row))
     return found

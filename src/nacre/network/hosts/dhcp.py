@@ -10,20 +10,25 @@ from nacre.network.work import Row, Work
 OWNER = "network:dhcp"
 
 
+def device(network_id: str) -> str:
+    """The device_id of a network's DHCP port: found by it at the same cost however many ports the network has."""
+    return f"dhcp-distributed-{network_id}"
+
+
 def port_of(work: Work, network_id: str) -> Row | None:
     """The network's DHCP port, if it has one."""
-    return work.row(sa.select(t.ports).where(t.ports.c.network_id == network_id, t.ports.c.device_owner == OWNER))
+    return work.one(t.ports, device_id=device(network_id), device_owner=OWNER)
 
 
 def ensure(work: Work, network_id: str) -> None:
     """The network has its DHCP port if one of its subnets wants DHCP."""
     if port_of(work, network_id) is None and _subnets(work, network_id):
-        network = work.row(sa.select(t.networks).where(t.networks.c.id == network_id))
+        network = work.one(t.networks, id=network_id)
         if network is not None:
             work.insert(t.ports, {
                 **work.new({"project_id": network["project_id"]}), "name": "", "network_id": network_id,
                 "mac_address": ipam.new_mac(work.rng), "admin_state_up": True, "status": "ACTIVE",
-                "device_id": f"dhcp-distributed-{network_id}", "device_owner": OWNER, "port_security_enabled": False,
+                "device_id": device(network_id), "device_owner": OWNER, "port_security_enabled": False,
                 "allowed_address_pairs": [], "extra_dhcp_opts": [], "dns_name": "", "host": "", "vnic_type": "normal",
                 "vif_type": "distributed", "vif_details": {}, "profile": {}, "preserve": False, "device_tag": None,
                 "position": 0})
@@ -36,7 +41,7 @@ def sync(work: Work, network_id: str) -> None:
     if port is None:
         return
     a = t.addresses.c
-    has = set(work.conn.execute(sa.select(a.subnet_id).where(a.port_id == port["id"])).scalars())
+    has = {address["subnet_id"] for address in work.find(t.addresses, port_id=port["id"])}
     wants = {s["id"]: s for s in _subnets(work, network_id)}
     if gone := has - set(wants):
         work.conn.execute(sa.delete(t.addresses).where(a.port_id == port["id"], a.subnet_id.in_(gone)))
@@ -50,4 +55,4 @@ def sync(work: Work, network_id: str) -> None:
 
 
 def _subnets(work: Work, network_id: str) -> list[Row]:
-    return work.rows(sa.select(t.subnets).where(t.subnets.c.network_id == network_id, t.subnets.c.enable_dhcp))
+    return work.find(t.subnets, network_id=network_id, enable_dhcp=True)

@@ -15,33 +15,37 @@ log = structlog.get_logger()
 Notify = Callable[[set[str], tuple[str, ...]], Awaitable[None]]
 Affected = dict[str, set[str]]
 
+_P, _G = t.ports.c, t.port_groups.c
+#: One port a host, of networks and of groups.
+_ON_NETWORKS = sa.select(sa.func.min(_P.id), _P.host).where(
+    _P.network_id.in_(sa.bindparam("networks", expanding=True)), _P.host != "").group_by(_P.network_id, _P.host)
+_IN_GROUPS = sa.select(sa.func.min(_P.id), _P.host).join_from(t.ports, t.port_groups, _G.port_id == _P.id).where(
+    _G.group_id.in_(sa.bindparam("groups", expanding=True)), _P.host != "").group_by(_G.group_id, _P.host)
+
 
 def affected(work: Work) -> Affected:
     """host -> ports whose wiring the unit changed. For changes to a whole network or group one port a host stands
     for all: what a host fetches for it holds the network's or group's new facts."""
     changes, found = work.changes, defaultdict[str, set[str]](set)
-    p, g, r = t.ports.c, t.port_groups.c, t.security_group_rules.c
     for port_id, host in changes.ports.items():
         if host:
             found[host].add(port_id)
     if unknown := [i for i, host in changes.ports.items() if not host]:
-        for port_id, host in work.conn.execute(sa.select(p.id, p.host).where(p.id.in_(unknown), p.host != "")):
-            found[host].add(port_id)
+        for port in work.find(t.ports, id=unknown):
+            if port["host"]:
+                found[port["host"]].add(port["id"])
     if changes.networks:
-        for port_id, host in work.conn.execute(sa.select(sa.func.min(p.id), p.host).where(
-                p.network_id.in_(changes.networks), p.host != "").group_by(p.network_id, p.host)):
+        for port_id, host in work.conn.execute(_ON_NETWORKS, {"networks": list(changes.networks)}):
             found[host].add(port_id)
     groups = set(changes.groups)
     if changes.members:
-        groups.update(work.conn.execute(sa.select(r.security_group_id).where(
-            r.remote_group_id.in_(changes.members))).scalars())
+        groups.update(r["security_group_id"] for r in work.find(
+            t.security_group_rules, remote_group_id=changes.members))
     if changes.address_groups:
-        groups.update(work.conn.execute(sa.select(r.security_group_id).where(
-            r.remote_address_group_id.in_(changes.address_groups))).scalars())
+        groups.update(r["security_group_id"] for r in work.find(
+            t.security_group_rules, remote_address_group_id=changes.address_groups))
     if groups:
-        for port_id, host in work.conn.execute(sa.select(sa.func.min(p.id), p.host).join_from(
-                t.ports, t.port_groups, g.port_id == p.id).where(g.group_id.in_(groups), p.host != "").group_by(
-                    g.group_id, p.host)):
+        for port_id, host in work.conn.execute(_IN_GROUPS, {"groups": list(groups)}):
             found[host].add(port_id)
     return dict(found)
 

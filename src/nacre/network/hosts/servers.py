@@ -9,8 +9,8 @@ from nacre.base.errors import BadRequest, Forbidden, NotFound
 from nacre.network import networks, ports, security_groups
 from nacre.network import tables as t
 from nacre.network.api import checks
-from nacre.network.contract import AUTO, AddressPair, FixedIp, NetworkRequest, PortFacts, PortsOrder
-from nacre.network.hosts import bindings, dhcp
+from nacre.network.contract import AUTO, NetworkRequest, Plugged, PortFacts, PortsOrder
+from nacre.network.hosts import bindings, dhcp, facts
 from nacre.network.work import Row, Work, conflict, missing
 
 
@@ -70,8 +70,7 @@ def _one(work: Work, order: PortsOrder, request: NetworkRequest) -> Interface:
         if network["id"] not in set(work.conn.execute(shared).scalars()):
             raise Forbidden(f"It is not allowed to create an interface on external network {network['id']}",
                             type="ExternalNetworkAttachForbidden")
-    subnets = work.rows(sa.select(t.subnets.c.cidr).where(t.subnets.c.network_id == network["id"]))
-    if not subnets:
+    if not work.find(t.subnets, network_id=network["id"]):
         raise BadRequest(f"Network {network['id']} requires a subnet in order to boot instances on.",
                          type="NetworkRequiresSubnet")
     if request.fixed_ip:
@@ -123,15 +122,26 @@ def check(work: Work, order: PortsOrder, count: int) -> None:
         work.room("port", work.context.project_id, made * count)
 
 
-def allocate(work: Work, order: PortsOrder) -> tuple[PortFacts, ...]:
-    """As the contract's `allocate`: one transaction for all the server's ports."""
-    if there := of_servers(work, [order.server_id]).get(order.server_id):
-        return there
+def plug(work: Work, order: PortsOrder, host: str) -> tuple[Plugged, list[str]]:
+    """As the contract's `plug`: one transaction for all the server's ports. And the ids of those that nothing binds."""
+    rows = of_server(work, order.server_id)
+    if not rows:
+        _make(work, order)
+        rows = of_server(work, order.server_id)
+    todo = [r for r in rows if r["host"] != host or r["vif_type"] in ("unbound", "binding_failed")]
+    failed = bindings.bind_or_mark(work, todo, host) if todo else []
+    network_ids = {r["network_id"] for r in rows}
+    for network_id in network_ids:
+        dhcp.ensure(work, network_id)
+    return Plugged(ports=facts.ports(work, rows), networks=facts.networks(work, network_ids, host)), failed
+
+
+def _make(work: Work, order: PortsOrder) -> None:
+    """The server's ports, unbound."""
     interfaces = resolve(work, order)
     groups = group_ids(work, order)
     project = work.context.project_id or ""
-    made = sum(1 for i in interfaces if i.port is None)
-    if made:
+    if made := sum(1 for i in interfaces if i.port is None):
         work.room("port", project, made)
     if groups is not None:
         groups = [g or security_groups.ensure_default(work, project) for g in groups]
@@ -140,7 +150,6 @@ def allocate(work: Work, order: PortsOrder) -> tuple[PortFacts, ...]:
             _adopt(work, order, interface, position)
         else:
             _create(work, order, interface, groups, position)
-    return of_servers(work, [order.server_id]).get(order.server_id, ())
 
 
 def _adopt(work: Work, order: PortsOrder, interface: Interface, position: int) -> None:
@@ -171,29 +180,20 @@ def _dns(hostname: str) -> str:
         return ""
 
 
-def _of_server(work: Work, server_id: str) -> list[Row]:
-    return work.rows(sa.select(t.ports).where(
-        t.ports.c.device_id == server_id, t.ports.c.device_owner.like("compute:%")).order_by(t.ports.c.position))
-
-
-def bind(work: Work, server_id: str, host: str) -> tuple[tuple[PortFacts, ...], list[str]]:
-    """The server's ports on the host, and the ids of those that nothing binds there."""
-    rows = _of_server(work, server_id)
-    todo = [r for r in rows if r["host"] != host or r["vif_type"] in ("unbound", "binding_failed")]
-    failed = bindings.bind_or_mark(work, todo, host) if todo else []
-    for network_id in {r["network_id"] for r in todo}:
-        dhcp.ensure(work, network_id)
-    return facts(work, rows), failed
+def of_server(work: Work, server_id: str) -> list[Row]:
+    """The rows of a server's ports, in their order."""
+    return [r for r in work.find(t.ports, ("position",), device_id=server_id)
+            if r["device_owner"].startswith("compute:")]
 
 
 def unbind(work: Work, server_id: str, host: str) -> None:
     """As the contract's `unbind`."""
-    bindings.clear(work, [r for r in _of_server(work, server_id) if r["host"] == host])
+    bindings.clear(work, [r for r in of_server(work, server_id) if r["host"] == host])
 
 
 def deallocate(work: Work, server_id: str) -> None:
     """As the contract's `deallocate`."""
-    rows = _of_server(work, server_id)
+    rows = of_server(work, server_id)
     ports.drop(work, [r["id"] for r in rows if not r["preserve"]])
     kept = [r for r in rows if r["preserve"]]
     bindings.clear(work, kept)
@@ -204,31 +204,9 @@ def deallocate(work: Work, server_id: str) -> None:
 
 def of_servers(work: Work, server_ids: Sequence[str]) -> dict[str, tuple[PortFacts, ...]]:
     """server id -> its ports in their order, in four statements for any number of servers."""
-    rows = work.rows(sa.select(t.ports).where(
-        t.ports.c.device_id.in_(server_ids), t.ports.c.device_owner.like("compute:%")).order_by(t.ports.c.position))
+    rows = [r for r in work.find(t.ports, ("position",), device_id=server_ids)
+            if r["device_owner"].startswith("compute:")]
     found: dict[str, tuple[PortFacts, ...]] = {}
-    for port in facts(work, rows):
+    for port in facts.ports(work, rows):
         found[port.device_id] = (*found.get(port.device_id, ()), port)
     return found
-
-
-def facts(work: Work, rows: Sequence[Row]) -> tuple[PortFacts, ...]:
-    """The contract's view of these ports, in their order."""
-    if not rows:
-        return ()
-    fixed, groups = ports.parts(work, rows)
-    ids = {r["network_id"] for r in rows}
-    nets = {n["id"]: n for n in work.rows(sa.select(
-        t.networks.c.id, t.networks.c.name, t.networks.c.admin_state_up).where(t.networks.c.id.in_(ids)))}
-    return tuple(PortFacts(
-        id=r["id"], name=r["name"], project_id=r["project_id"], network_id=r["network_id"],
-        network_name=nets[r["network_id"]]["name"], device_id=r["device_id"], mac_address=r["mac_address"],
-        fixed_ips=tuple(FixedIp(subnet_id=s, ip_address=a) for s, a in fixed[r["id"]]),
-        admin_state_up=r["admin_state_up"] and nets[r["network_id"]]["admin_state_up"],
-        port_security=r["port_security_enabled"], security_groups=tuple(groups[r["id"]]),
-        allowed_pairs=tuple(AddressPair(ip_address=p["ip_address"], mac_address=p.get("mac_address"))
-                            for p in r["allowed_address_pairs"]),
-        vnic_type=r["vnic_type"], vif_type=r["vif_type"], vif_details=r["vif_details"], host=r["host"],
-        status=r["status"], preserve=r["preserve"], tag=r["device_tag"], position=r["position"],
-        dhcp_options=tuple((o["opt_name"], o["opt_value"], o["ip_version"]) for o in r["extra_dhcp_opts"]
-                           if o["opt_value"] is not None)) for r in rows)

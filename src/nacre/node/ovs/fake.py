@@ -1,12 +1,16 @@
 """A network side without a network: the same verbs, no root, faults as parameters."""
 
+import asyncio
 from collections.abc import Sequence
 
 import msgspec
+import structlog
 
 from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import BuildFailed
 from nacre.network.contract import AgentReport, Network, NetworkFacts, PortFacts
+
+log = structlog.get_logger()
 
 
 class WiringFaults(msgspec.Struct, kw_only=True):
@@ -26,6 +30,8 @@ class FakeWiring:
         self.clock = clock or RealClock()
         self.up: set[str] = set()
         self.rewired: list[tuple[str, ...]] = []
+        self._waiting: list[tuple[frozenset[str], asyncio.Future[None]]] = []
+        self._round: asyncio.Task[None] | None = None
         self._report = report or AgentReport(host=host, tunnel_ip="192.0.2.1", bridge_mappings={"public": "br-ex"},
                                              tunnel_types=("vxlan",))
 
@@ -45,13 +51,34 @@ class FakeWiring:
         if self.faults.fail > 0:
             self.faults.fail -= 1
             raise BuildFailed(f"wiring on {self.host} failed: a fault was asked for")
-        wiring = await self.network.wiring(self.host, ids)
-        missing = (set(ids) - {port.id for port in wiring.ports}) | self.faults.refuse & set(ids)
-        if missing:
-            raise BuildFailed(f"port {min(missing)} is not for this host or has lost its interface")
-        if fresh := tuple(port for port in ids if port not in self.up):
-            self.up.update(fresh)
-            await self.network.wired(self.host, fresh, True)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((frozenset(ids), future))
+        if self._round is None or self._round.done():
+            self._round = asyncio.create_task(self._rounds())
+        await future
+
+    async def _rounds(self) -> None:
+        """As the real agent's: who comes while one is under way is served together by the next."""
+        while self._waiting:
+            waiting, self._waiting = self._waiting, []
+            ids = frozenset().union(*(ports for ports, _ in waiting))
+            try:
+                wiring = await self.network.wiring(self.host, tuple(sorted(ids)))
+                there = {port.id for port in wiring.ports} - self.faults.refuse
+                if fresh := tuple(sorted((there & ids) - self.up)):
+                    self.up.update(fresh)
+                    await self.network.wired(self.host, fresh, True)
+            except Exception as error:
+                there = set()
+                log.warning("wiring failed", host=self.host, why=repr(error))
+            for ports, future in waiting:
+                if future.done():
+                    continue
+                if missing := ports - there:
+                    future.set_exception(BuildFailed(
+                        f"port {min(missing)} is not for this host or has lost its interface"))
+                else:
+                    future.set_result(None)
 
     async def unwire(self, port_ids: Sequence[str]) -> None:
         """The ports are gone."""

@@ -1,0 +1,95 @@
+"""Statements of common shapes, built once for each shape and run with parameters.
+
+SQLAlchemy spends four times as long on building and keying a statement of a wide table as SQLite on running it
+(bench/RESULTS.md), so the hot paths name tables and columns here and the statement is made at the first call.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+
+Row = dict[str, Any]
+_MANY = (list, tuple, set, frozenset)
+
+
+def find(conn: sa.Connection, table: sa.Table, order: tuple[str, ...] = (), **conditions: Any) -> list[Row]:
+    """Whole rows for which every condition holds. A condition is a column's value, None (IS NULL) or a collection of
+    values (IN). order: names of columns, ascending."""
+    names, values = _conditions(conditions)
+    return [dict(r) for r in conn.execute(_select(table, names, order), values).mappings()]
+
+
+def one(conn: sa.Connection, table: sa.Table, **conditions: Any) -> Row | None:
+    """As `find`, the first row."""
+    names, values = _conditions(conditions)
+    row = conn.execute(_select(table, names, ()), values).mappings().first()
+    return dict(row) if row is not None else None
+
+
+def update(conn: sa.Connection, table: sa.Table, values: Mapping[str, Any], count: str = "", **conditions: Any) -> int:
+    """Sets columns of the rows for which the conditions hold; how many they were. count: a column to add one to."""
+    names, wanted = _conditions(conditions)
+    statement = _update(table, names, tuple(values), count)
+    return int(conn.execute(statement, {**wanted, **{"new_" + n: v for n, v in values.items()}}).rowcount)
+
+
+def insert(conn: sa.Connection, table: sa.Table, rows: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
+    """Inserts one row, or several of the same columns."""
+    conn.execute(_insert(table), rows)
+
+
+def delete(conn: sa.Connection, table: sa.Table, **conditions: Any) -> int:
+    """Deletes the rows for which the conditions hold; how many they were."""
+    names, values = _conditions(conditions)
+    return int(conn.execute(_delete(table, names), values).rowcount)
+
+
+def _conditions(conditions: Mapping[str, Any]) -> tuple[tuple[tuple[str, str], ...], Row]:
+    """The conditions' shape (what statements are kept by), and their values."""
+    shape, values = [], {}
+    for name, value in conditions.items():
+        if value is None:
+            shape.append((name, "null"))
+            continue
+        many = isinstance(value, _MANY)
+        shape.append((name, "many" if many else "one"))
+        values["is_" + name] = list(value) if many else value
+    return tuple(shape), values
+
+
+def _where(table: sa.Table, shape: Collection[tuple[str, str]]) -> list[sa.ColumnElement[bool]]:
+    found: list[sa.ColumnElement[bool]] = []
+    for name, kind in shape:
+        column = table.c[name]
+        if kind == "null":
+            found.append(column.is_(None))
+        elif kind == "many":
+            found.append(column.in_(sa.bindparam("is_" + name, expanding=True, type_=column.type)))
+        else:
+            found.append(column == sa.bindparam("is_" + name, type_=column.type))
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _select(table: sa.Table, shape: tuple[tuple[str, str], ...], order: tuple[str, ...]) -> sa.Select[Any]:
+    return sa.select(table).where(*_where(table, shape)).order_by(*(table.c[n] for n in order))
+
+
+@lru_cache(maxsize=1024)
+def _update(table: sa.Table, shape: tuple[tuple[str, str], ...], names: tuple[str, ...], count: str) -> sa.Update:
+    values: dict[str, Any] = {n: sa.bindparam("new_" + n, type_=table.c[n].type) for n in names}
+    if count:
+        values[count] = table.c[count] + 1
+    return sa.update(table).where(*_where(table, shape)).values(values)
+
+
+@lru_cache(maxsize=256)
+def _insert(table: sa.Table) -> sa.Insert:
+    return sa.insert(table)
+
+
+@lru_cache(maxsize=256)
+def _delete(table: sa.Table, shape: tuple[tuple[str, str], ...]) -> sa.Delete:
+    return sa.delete(table).where(*_where(table, shape))

@@ -1,0 +1,73 @@
+"""Ports and networks as hosts and servers' views see them, in a fixed number of statements."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from nacre.network import tables as t
+from nacre.network.contract import AddressPair, FixedIp, NetworkFacts, PortFacts, SubnetFacts
+from nacre.network.hosts import dhcp
+from nacre.network.ports import parts
+from nacre.network.work import Row, Work
+
+_NETWORKS: sa.BindParameter[Any] = sa.bindparam("networks", expanding=True)
+#: The segments that bindings on a host use, the bottom one of each network last (dynamic ones lie below the others).
+_USED = sa.select(t.segments).where(t.segments.c.network_id.in_(_NETWORKS), sa.exists().where(
+    t.levels.c.segment_id == t.segments.c.id, t.levels.c.host == sa.bindparam("host"))).order_by(
+        t.segments.c.dynamic, t.segments.c.position)
+_DHCP = sa.select(t.ports.c.network_id, t.ports.c.mac_address, t.addresses.c.subnet_id, t.addresses.c.ip_address).where(
+    t.ports.c.device_id.in_(_NETWORKS), t.ports.c.device_owner == dhcp.OWNER).outerjoin_from(
+        t.ports, t.addresses, t.addresses.c.port_id == t.ports.c.id)
+
+
+def ports(work: Work, rows: Sequence[Row]) -> tuple[PortFacts, ...]:
+    """The contract's view of these ports, in their order."""
+    if not rows:
+        return ()
+    fixed, groups = parts(work, rows)
+    ids = {r["network_id"] for r in rows}
+    nets = {n["id"]: n for n in work.find(t.networks, id=ids)}
+    return tuple(PortFacts(
+        id=r["id"], name=r["name"], project_id=r["project_id"], network_id=r["network_id"],
+        network_name=nets[r["network_id"]]["name"], device_id=r["device_id"], mac_address=r["mac_address"],
+        fixed_ips=tuple(FixedIp(subnet_id=s, ip_address=a) for s, a in fixed[r["id"]]),
+        admin_state_up=r["admin_state_up"] and nets[r["network_id"]]["admin_state_up"],
+        port_security=r["port_security_enabled"], security_groups=tuple(groups[r["id"]]),
+        allowed_pairs=tuple(AddressPair(ip_address=p["ip_address"], mac_address=p.get("mac_address"))
+                            for p in r["allowed_address_pairs"]),
+        vnic_type=r["vnic_type"], vif_type=r["vif_type"], vif_details=r["vif_details"], host=r["host"],
+        status=r["status"], preserve=r["preserve"], tag=r["device_tag"], position=r["position"],
+        dhcp_options=tuple((o["opt_name"], o["opt_value"], o["ip_version"]) for o in r["extra_dhcp_opts"]
+                           if o["opt_value"] is not None)) for r in rows)
+
+
+def networks(work: Work, ids: Iterable[str], host: str) -> tuple[NetworkFacts, ...]:
+    """The networks as the host reaches them: by the segment at the bottom of its ports' bindings."""
+    ids = set(ids)
+    if not ids:
+        return ()
+    bottom: dict[str, Row] = {}
+    for row in work.conn.execute(_USED, {"host": host, "networks": list(ids)}).mappings():
+        bottom[row["network_id"]] = dict(row)
+    subnets, dhcp_ips, macs = defaultdict(list), dict[str, str](), dict[str, str]()
+    for network_id, mac, subnet_id, address in work.conn.execute(_DHCP, {"networks": [dhcp.device(i) for i in ids]}):
+        macs[network_id] = mac
+        if subnet_id:
+            dhcp_ips[subnet_id] = address
+    for subnet in work.find(t.subnets, network_id=ids):
+        subnets[subnet["network_id"]].append(_subnet(subnet, dhcp_ips.get(subnet["id"])))
+    return tuple(NetworkFacts(
+        id=n["id"], name=n["name"], project_id=n["project_id"], mtu=n["mtu"], dns_domain=n["dns_domain"],
+        network_type=bottom[n["id"]]["network_type"], physical_network=bottom[n["id"]]["physical_network"],
+        segmentation_id=bottom[n["id"]]["segmentation_id"], subnets=tuple(subnets[n["id"]]), dhcp_mac=macs.get(n["id"]))
+        for n in work.find(t.networks, id=ids) if n["id"] in bottom)
+
+
+def _subnet(row: Row, dhcp_ip: str | None) -> SubnetFacts:
+    return SubnetFacts(
+        id=row["id"], cidr=row["cidr"], ip_version=row["ip_version"], gateway_ip=row["gateway_ip"],
+        enable_dhcp=row["enable_dhcp"], dhcp_ip=dhcp_ip, dns_nameservers=tuple(row["dns_nameservers"]),
+        host_routes=tuple((r["destination"], r["nexthop"]) for r in row["host_routes"]),
+        ipv6_address_mode=row["ipv6_address_mode"], ipv6_ra_mode=row["ipv6_ra_mode"])
