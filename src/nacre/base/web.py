@@ -139,6 +139,14 @@ class Negotiator(Protocol):
     def asked(self, headers: Mapping[str, str]) -> str | None: ...
 
 
+@dataclass(frozen=True)
+class _Node:
+    """A segment in the tree of paths. below: by literal segment; None: whatever a parameter takes."""
+
+    below: dict[str | None, "_Node"] = field(default_factory=dict)
+    routes: list[tuple[tuple[str, ...], Route]] = field(default_factory=list)
+
+
 @dataclass
 class Service:
     """One API under one URL prefix."""
@@ -153,26 +161,22 @@ class Service:
     strict_slash: bool = False  # a URL that ends in a slash is another one, and there is none
 
     def __post_init__(self) -> None:
-        self._table: dict[tuple[int, str], list[tuple[tuple[str, ...], Route]]] = {}
+        self._tree = _Node()
         for route in self.routes:
-            parts = tuple(p for p in route.path.split("/") if p)
-            head = parts[0] if parts and not parts[0].startswith("{") else ""
-            self._table.setdefault((len(parts), head), []).append((parts, route))
+            parts = [p for p in route.path.split("/") if p]
+            node = self._tree
+            for part in parts:
+                node = node.below.setdefault(None if part[0] == "{" else part, _Node())
+            node.routes.append((tuple(p[1:-1] for p in parts if p[0] == "{"), route))
 
     def find(self, path: str) -> list[tuple[Route, dict[str, str]]]:
         """Every route whose path matches, with the path's parameters; literal segments win over parameters."""
-        segments = [unquote(s) for s in path.split("/") if s]
-        found = []
-        for head in dict.fromkeys((segments[0] if segments else "", "")):
-            for parts, route in self._table.get((len(segments), head), ()):
-                params = {}
-                for part, segment in zip(parts, segments, strict=True):
-                    if part[0] == "{":
-                        params[part[1:-1]] = segment
-                    elif part != segment:
-                        break
-                else:
-                    found.append((route, params))
+        level: list[tuple[_Node, tuple[str, ...]]] = [(self._tree, ())]
+        for segment in (unquote(s) for s in path.split("/") if s):
+            level = [(node.below[key], values if key else (*values, segment))
+                     for node, values in level for key in (segment, None) if key in node.below]
+        found = [(route, dict(zip(names, values, strict=True)))
+                 for node, values in level for names, route in node.routes]
         return sorted(found, key=lambda f: len(f[1]))
 
 

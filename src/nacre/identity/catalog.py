@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from nacre.base import statements
 from nacre.base.clock import RealClock
 from nacre.base.db import Database
 from nacre.identity import tables as t
@@ -24,29 +25,31 @@ ROLES = ("admin", "manager", "member", "reader", "service")
 PATHS = {"identity": ("nacre-identity", "/identity"), "image": ("nacre-image", "/image"),
          "compute": ("nacre-compute", "/compute/v2.1"), "network": ("nacre-network", "/network")}
 
+_S, _E, _D = t.services.c, t.endpoints.c, t.documents.c
+_ENABLED = sa.select(_E.id, _E.interface, _E.region_id, _E.enabled, _E.url, _S.id.label("service_id"), _S.type,
+                     _S.extra).join_from(t.endpoints, t.services, _E.service_id == _S.id).where(
+    _S.enabled, _E.enabled).order_by(_S.type, _S.id, _E.id)
+#: A project's id holds no wildcard (it is 32 hexadecimal digits, or "default"): no escaping is needed.
+_CHOSEN = sa.select(_D.kind, _D.extra).where(
+    _D.kind.in_((PROJECT_ENDPOINT, PROJECT_GROUP)), _D.id.like(sa.bindparam("links")))
+
 
 def rows(conn: sa.Connection, project_id: str | None = None) -> list[dict[str, Any]]:
     """Every enabled endpoint with its service, as far as the project may see it."""
-    s, e = t.services.c, t.endpoints.c
-    query = sa.select(e.id, e.interface, e.region_id, e.enabled, e.url, s.id.label("service_id"), s.type,
-                      s.extra).join_from(
-        t.endpoints, t.services, e.service_id == s.id).where(s.enabled, e.enabled).order_by(s.type, s.id, e.id)
     wanted = chosen(conn, project_id) if project_id else None
-    found = [dict(r) for r in conn.execute(query).mappings()]
+    found = [dict(r) for r in conn.execute(_ENABLED).mappings()]
     return [r for r in found if wanted is None or wanted(r)]
 
 
 def chosen(conn: sa.Connection, project_id: str) -> Callable[[Mapping[str, Any]], bool] | None:
     """Which endpoints were chosen for a project; None if no choice was made."""
-    d = t.documents.c
-    links = conn.execute(sa.select(d.kind, d.extra).where(
-        d.kind.in_((PROJECT_ENDPOINT, PROJECT_GROUP)), d.id.startswith(f"{project_id}/", autoescape=True))).all()
+    links = conn.execute(_CHOSEN, {"links": f"{project_id}/%"}).all()
     if not links:
         return None
     ids = {x["other_id"] for kind, x in links if kind == PROJECT_ENDPOINT}
     groups = [x["other_id"] for kind, x in links if kind == PROJECT_GROUP]
     filters = [g["filters"] for g in conn.scalars(
-        sa.select(d.extra).where(d.kind == "endpoint_group", d.id.in_(groups)))]
+        sa.select(_D.extra).where(_D.kind == "endpoint_group", _D.id.in_(groups)))]
     return lambda row: row["id"] in ids or any(fits(f, row) for f in filters)
 
 
@@ -64,8 +67,7 @@ def fits(filters: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
 
 def service_providers(conn: sa.Connection) -> list[dict[str, str]]:
     """The enabled clouds that trust this one, as tokens name them."""
-    d = t.documents.c
-    found = conn.scalars(sa.select(d.extra).where(d.kind == "service_provider").order_by(d.id))
+    found = [d["extra"] for d in statements.find(conn, t.documents, ("id",), kind="service_provider")]
     return [{k: p[k] for k in ("id", "auth_url", "sp_url")} for p in found if p["enabled"]]
 
 

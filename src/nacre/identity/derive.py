@@ -8,12 +8,24 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from nacre.base import statements
 from nacre.base.errors import Unauthenticated
 from nacre.identity import tables as t
 from nacre.identity.tokens import Payload
 
 Row = dict[str, Any]
 MAX_DEPTH = 10
+
+
+_A, _M = t.assignments.c, t.memberships.c
+_USER = sa.bindparam("user", type_=_A.actor_id.type)
+#: The roles assigned to a user or its groups on a target, or above it to be inherited.
+_ASSIGNED = sa.select(_A.role_id).where(
+    sa.or_(sa.and_(_A.actor_type == "user", _A.actor_id == _USER),
+           sa.and_(_A.actor_type == "group", _A.actor_id.in_(sa.select(_M.group_id).where(_M.user_id == _USER)))),
+    sa.or_(sa.and_(_A.target_type == sa.bindparam("kind"), _A.target_id == sa.bindparam("target"),
+                   _A.inherited.is_(False)),
+           sa.and_(_A.inherited.is_(True), _A.target_id.in_(sa.bindparam("above", expanding=True)))))
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,10 +76,10 @@ def derive(conn: sa.Connection, payload: Payload, now: float) -> Facts:
 
 def live_user(conn: sa.Connection, id: str) -> tuple[Row, Row]:
     """An enabled user and its enabled domain. Raises Unauthenticated."""
-    row = conn.execute(sa.select(t.users).where(t.users.c.id == id)).mappings().first()
+    row = statements.one(conn, t.users, id=id)
     if row is None or not row["enabled"]:
         raise Unauthenticated
-    return dict(row), live_domain(conn, row["domain_id"])
+    return row, live_domain(conn, row["domain_id"])
 
 
 def live_domain(conn: sa.Connection, id: str) -> Row:
@@ -88,16 +100,9 @@ def live_project(conn: sa.Connection, id: str) -> tuple[Row, Row]:
 
 def roles_on(conn: sa.Connection, user_id: str, kind: str, target: Row | None) -> tuple[tuple[str, str], ...]:
     """The roles of a user on a project, a domain or (None) the system, with those that they imply."""
-    groups = conn.scalars(sa.select(t.memberships.c.group_id).where(t.memberships.c.user_id == user_id)).all()
-    a = t.assignments.c
-    actor = sa.or_(sa.and_(a.actor_type == "user", a.actor_id == user_id),
-                   sa.and_(a.actor_type == "group", a.actor_id.in_(groups)))
-    target_id = target["id"] if target else "all"
-    at = sa.and_(a.target_type == kind, a.target_id == target_id, a.inherited.is_(False))
-    if kind == "project" and target:
-        above = ancestors(conn, target)
-        at = sa.or_(at, sa.and_(a.inherited.is_(True), a.target_id.in_(above)))
-    direct = conn.scalars(sa.select(a.role_id).where(actor, at)).all()
+    above = ancestors(conn, target) if kind == "project" and target else []
+    direct = conn.scalars(_ASSIGNED, {"user": user_id, "kind": kind, "target": target["id"] if target else "all",
+                                      "above": above}).all()
     return with_implied(conn, direct)
 
 
@@ -120,26 +125,23 @@ def with_implied(conn: sa.Connection, role_ids: Any) -> tuple[tuple[str, str], .
     if not wanted:
         return ()
     implied: dict[str, set[str]] = {}
-    for prior, other in conn.execute(sa.select(t.implied_roles.c.prior_id, t.implied_roles.c.implied_id)):
-        implied.setdefault(prior, set()).add(other)
+    for row in statements.find(conn, t.implied_roles):
+        implied.setdefault(row["prior_id"], set()).add(row["implied_id"])
     todo = list(wanted)
     while todo:
         for other in implied.get(todo.pop(), set()) - wanted:
             wanted.add(other)
             todo.append(other)
-    rows = conn.execute(sa.select(t.roles.c.id, t.roles.c.name).where(
-        t.roles.c.id.in_(wanted), t.roles.c.domain_id == "").order_by(t.roles.c.name))
-    return tuple((r.id, r.name) for r in rows)
+    rows = statements.find(conn, t.roles, ("name",), id=wanted, domain_id="")
+    return tuple((r["id"], r["name"]) for r in rows)
 
 
 def _project(conn: sa.Connection, id: str) -> Row | None:
-    row = conn.execute(sa.select(t.projects).where(t.projects.c.id == id)).mappings().first()
-    return dict(row) if row else None
+    return statements.one(conn, t.projects, id=id)
 
 
 def _revoked(conn: sa.Connection, payload: Payload) -> bool:
-    query = sa.select(t.revocations.c.audit_id).where(t.revocations.c.audit_id == payload.audit_id)
-    return conn.execute(query).first() is not None
+    return statements.one(conn, t.revocations, audit_id=payload.audit_id) is not None
 
 
 def _with_roles(base: Facts, **more: Any) -> Facts:
