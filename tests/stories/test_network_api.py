@@ -114,8 +114,9 @@ async def test_a_slaac_subnet_gives_the_address_of_the_mac(cloud):
 
 
 async def test_a_full_subnet_says_so(cloud):
-    net, _ = await cloud.network_with_subnet(cidr="10.0.0.0/30")
-    await cloud.call("one", "POST", "/ports", {"port": {"network_id": net}})
+    net, _ = await cloud.network_with_subnet(cidr="10.0.0.0/29")
+    for _ in range(4):  # of six addresses the gateway and DHCP have one each
+        await cloud.call("one", "POST", "/ports", {"port": {"network_id": net}})
     full = await cloud.call("one", "POST", "/ports", {"port": {"network_id": net}}, expect=409)
     assert full["NeutronError"]["type"] == "IpAddressGenerationFailure"
 
@@ -126,7 +127,7 @@ async def test_bulk_is_all_or_nothing(cloud):
     assert len(made["ports"]) == 2
     await cloud.call("one", "POST", "/ports", {"ports": [{"network_id": net}, {"network_id": str(uuid4())}]},
                      expect=404)
-    assert len((await cloud.call("one", "GET", "/ports"))["ports"]) == 2
+    assert len((await cloud.call("one", "GET", "/ports?device_owner="))["ports"]) == 2
 
 
 async def test_lists_filter_sort_page_and_pick_fields(cloud):
@@ -174,9 +175,9 @@ async def test_another_project_sees_nothing(cloud):
 
 
 async def test_privileges_are_refused_to_tenants(cloud):
-    for given in ({"shared": True}, {"router:external": True}, {"provider:network_type": "vlan"},
-                  {"project_id": "p-two"}):
+    for given in ({"shared": True}, {"router:external": True}, {"provider:network_type": "vlan"}):
         await cloud.call("one", "POST", "/networks", {"network": given}, expect=403)
+    await cloud.call("one", "POST", "/networks", {"network": {"project_id": "p-two"}}, expect=400)
     net, _ = await cloud.network_with_subnet()
     for given in ({"device_owner": "network:dhcp"}, {"binding:host_id": "h"}, {"binding:profile": {"a": 1}}):
         await cloud.call("one", "POST", "/ports", {"port": {"network_id": net} | given}, expect=403)
@@ -275,3 +276,30 @@ async def test_tags_and_revisions(cloud):
     assert not (await cloud.call("one", "GET", "/networks?not-tags-any=b,x"))["networks"]
     await cloud.call("one", "PUT", f"/networks/{net}", {"network": {"name": "n"}},
                      headers={"If-Match": "revision_number=1"}, expect=412)
+
+
+async def test_subnets_are_found_by_whether_they_are_shared(cloud):
+    _, mine = await cloud.network_with_subnet()
+    net = (await cloud.call("admin", "POST", "/networks", {"network": {"shared": True}}))["network"]["id"]
+    shared = (await cloud.call("admin", "POST", "/subnets", {"subnet": {
+        "network_id": net, "cidr": "10.9.0.0/24", "ip_version": 4}}))["subnet"]
+    assert "shared" not in shared
+    for who in ("one", "admin"):
+        found = {flag: {s["id"] for s in (await cloud.call(who, "GET", f"/subnets?shared={flag}"))["subnets"]}
+                 for flag in ("True", "False")}
+        assert shared["id"] in found["True"] - found["False"] and mine in found["False"] - found["True"]
+
+
+async def test_what_is_shared_with_a_project_is_not_the_projects_to_share(cloud):
+    net = (await cloud.call("admin", "POST", "/networks", {"network": {"shared": True}}))["network"]["id"]
+    hidden = (await cloud.call("admin", "POST", "/networks", {"network": {}}))["network"]["id"]
+    policy = {"object_type": "network", "action": "access_as_shared", "target_tenant": "p-two"}
+    await cloud.call("one", "POST", "/rbac-policies", {"rbac_policy": policy | {"object_id": net}}, expect=400)
+    await cloud.call("one", "POST", "/rbac-policies", {"rbac_policy": policy | {"object_id": hidden}}, expect=404)
+
+
+async def test_a_dhcp_port_is_there_as_soon_as_a_subnet_wants_one(cloud):
+    net, _ = await cloud.network_with_subnet()
+    [port] = (await cloud.call("one", "GET", f"/ports?network_id={net}&device_owner=network:dhcp"))["ports"]
+    assert port["status"] == "ACTIVE" and len(port["fixed_ips"]) == 1
+    await cloud.call("one", "DELETE", f"/networks/{net}")

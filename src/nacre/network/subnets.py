@@ -12,6 +12,7 @@ from nacre.network import ipam, networks
 from nacre.network import tables as t
 from nacre.network.api.definitions import SUBNET
 from nacre.network.extensions import subnetpools
+from nacre.network.hosts import dhcp
 from nacre.network.networks import EXTERNAL, SHARED, granted
 from nacre.network.work import Row, Work, conflict, missing, standard_view, where
 
@@ -29,9 +30,11 @@ class Subnets:
     resource = SUBNET
 
     def list(self, work: Work, filters: Row) -> list[Row]:
-        return [_view(r) for r in work.rows(sa.select(t.subnets, t.networks.c.external).join(
-            t.networks, t.networks.c.id == t.subnets.c.network_id).where(
-                self._visible(work), *where(t.subnets, filters)))]
+        open_to_us = set(work.conn.execute(granted("network", work.context.project_id, SHARED)).scalars())
+        return [_view(r) | {"shared": r["network_id"] in open_to_us} for r in work.rows(
+            sa.select(t.subnets, t.networks.c.external).join(
+                t.networks, t.networks.c.id == t.subnets.c.network_id).where(
+                    self._visible(work), *where(t.subnets, filters)))]
 
     def _visible(self, work: Work) -> sa.ColumnElement[bool]:
         if work.context.is_admin or "service" in work.context.roles:
@@ -75,6 +78,7 @@ class Subnets:
             "ipv6_address_mode": data["ipv6_address_mode"], "subnetpool_id": data["subnetpool_id"],
             **{k: data[k] for k in _PLAIN if k != "description"}})
         self._add_auto_addresses(work, row)
+        dhcp.ensure(work, row["network_id"])
         work.changes.networks.add(row["network_id"])
         work.changes.subnets.add(row["network_id"])
         return _view(row | {"external": data["external"]})

@@ -1,5 +1,6 @@
 """PUT actions on single resources that change one list of theirs."""
 
+import ipaddress
 from typing import Any
 
 from nacre.base.errors import BadRequest, Forbidden
@@ -71,7 +72,16 @@ def _addresses(request: Request, body: Any) -> list[str]:
     inner = body.get("address_group", body) if isinstance(body, dict) else None
     if not isinstance(inner, dict) or set(inner) != {"addresses"}:
         raise BadRequest("Unable to find 'addresses' in request body", field="addresses")
-    return _cidrs(inner["addresses"], "addresses")
+    given = inner["addresses"]
+    return _cidrs([_host_net(a) for a in given] if isinstance(given, list) else given, "addresses")
+
+
+def _host_net(address: Any) -> Any:
+    """A single address as the subnet of itself; whatever else is given is for the check to refuse."""
+    try:
+        return str(ipaddress.ip_network(checks.ip(address)))
+    except ValueError:
+        return address
 
 
 def _prefixes(request: Request, body: Any) -> list[str]:

@@ -64,7 +64,10 @@ class Resource:
             elif attribute.post and attribute.default is not UNSET:
                 default = attribute.default
                 data[name] = list(default) if isinstance(default, list) else default
-        data.setdefault("project_id", context.project_id or "")
+        if data.setdefault("project_id", context.project_id or "") != (context.project_id or "") and not (
+                context.is_admin or "service" in context.roles):
+            raise BadRequest("Specifying 'project_id' other than the authenticated project in a request requires "
+                             "admin privileges", field="project_id", type="HTTPBadRequest")
         return data
 
     def parse_update(self, raw: Mapping[str, Any], context: Context) -> Row:
@@ -92,6 +95,10 @@ class Resource:
 
     def secrets(self) -> list[str]:
         return [a.name for a in self.attributes.values() if a.secret]
+
+    def unseen(self) -> set[str]:
+        """What may be given or filtered by and is never shown."""
+        return {a.name for a in self.attributes.values() if not a.visible}
 
 
 def _checked(attribute: Attribute, value: Any) -> Any:

@@ -46,7 +46,7 @@ SUBNET = resource("subnet", "subnets", [
     A("prefixlen", c.number(0, 128), post=True, visible=False, filter=False),
     A("use_default_subnetpool", c.boolean, post=True, default=False, visible=False, filter=False),
     A("service_types", c.listing(c.text(255, lines=False), limit=10), default=[], guard=True, **_BOTH),
-    A("router:external"),
+    A("router:external"), A("shared", visible=False),
 ])
 
 PORT = resource("port", "ports", [

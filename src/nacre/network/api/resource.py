@@ -1,6 +1,6 @@
 """The five verbs of every resource: parse, ask the policy, run the store's step in one transaction, render."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from nacre.base.context import Context
@@ -58,12 +58,11 @@ class Controller:
         listing = lists.parse(self._resource, request.query)
         await self._prepare(request.context)
         rows = await self._manager.read(request.context, lambda work: self._store.list(work, listing.filters))
-        hidden = self._hidden(request.context)
-        if hidden:
-            rows = [{k: v for k, v in row.items() if k not in hidden} for row in rows]
+        secret = self._secret(request.context)  # hidden before filters look at them
+        rows = [_without(row, secret) for row in rows]
         if listing.filters or listing.tags or listing.changed_since:
             rows = [row for row in rows if lists.matches(row, listing)]
-        rows = lists.page(rows, listing)
+        rows = [_without(row, self._resource.unseen()) for row in lists.page(rows, listing)]
         found: Row = {}
         if links := lists.links(request.base_url + request.path, request.query, listing, rows):
             found[f"{self._resource.plural}_links"] = links
@@ -151,15 +150,17 @@ class Controller:
         if not self._manager.policy.allows(context, rule, target):
             raise Forbidden(f"(rule:{rule}) is disallowed by policy", type="PolicyNotAuthorized")
 
-    def _hidden(self, context: Context) -> set[str]:
+    def _secret(self, context: Context) -> set[str]:
         own = {"project_id": context.project_id}
-        hidden = {name for name in self._resource.secrets()
-                  if not self._manager.policy.allows(context, f"get_{self._resource.name}:{name}", own)}
-        return hidden | {a.name for a in self._resource.attributes.values() if not a.visible}
+        return {name for name in self._resource.secrets()
+                if not self._manager.policy.allows(context, f"get_{self._resource.name}:{name}", own)}
 
     def _shown(self, context: Context, row: Row) -> Row:
-        hidden = self._hidden(context)
-        return {k: v for k, v in row.items() if k not in hidden}
+        return _without(row, self._secret(context) | self._resource.unseen())
+
+
+def _without(row: Row, names: Collection[str]) -> Row:
+    return {k: v for k, v in row.items() if k not in names} if names else row
 
 
 def sensitive(name: str, value: Any) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from nacre.base.errors import BadRequest, Forbidden
+from nacre.base.errors import BadRequest, Forbidden, NotFound
 from nacre.network import tables as t
 from nacre.network.api.definitions import ADDRESS_GROUP
 from nacre.network.extensions import rbac
@@ -50,10 +50,12 @@ class AddressGroups:
         have: Sequence[str] = current["addresses"]
         wrong = [a for a in addresses if (a in have) == add]
         if wrong:
-            kind, words = (("AddressesAlreadyExist", "already exist in") if add
-                           else ("AddressesNotFound", "not found in"))
-            raise BadRequest(f"Addresses {', '.join(wrong[:20])} {words} address group {current['id']}.",
-                             field="addresses", type=kind)
+            named, group = ", ".join(wrong[:20]), current["id"]
+            if add:
+                raise BadRequest(f"Addresses {named} already exist in address group {group}.", field="addresses",
+                                 type="AddressesAlreadyExist")
+            raise NotFound(f"Addresses {named} not found in address group {group}.", field="addresses",
+                           type="AddressesNotFound")
         new = [*have, *addresses] if add else [a for a in have if a not in addresses]
         if len(new) > MAX_ADDRESSES:
             raise BadRequest(f"An address group has at most {MAX_ADDRESSES} addresses.", field="addresses")

@@ -83,9 +83,12 @@ class FloatingIps:
     def _associate(self, work: Work, network_id: str, data: Row, current: Row | None) -> Row:
         found = ports.Ports().list(work, {"id": [data["port_id"]]})
         owner = current["project_id"] if current else data["project_id"]
-        if not found or (found[0]["project_id"] != owner and not work.context.is_admin):
+        if not found:
             raise missing("port", data["port_id"])
         port = found[0]
+        if port["project_id"] != owner and not work.context.is_admin:
+            raise BadRequest(f"Bad floatingip request: Port {port['id']} is associated with a different project than "
+                             "the floating IP.", field="port_id", type="BadRequest")
         four = [f for f in port["fixed_ips"] if "." in f["ip_address"]]
         wanted = data.get("fixed_ip_address")
         fixed = next((f for f in four if f["ip_address"] == wanted), None) if wanted else (four[0] if four else None)

@@ -66,9 +66,13 @@ class RbacPolicies:
             raise BadRequest(f"Invalid input for operation: Invalid action '{data['action'][:64]}' for object type "
                              f"'{data['object_type']}'. Valid actions: {', '.join(actions)}.", field="action",
                              type="InvalidInput")
-        mine = sa.true() if work.context.is_admin else table.c.project_id == work.context.project_id
-        if work.row(sa.select(table.c.id).where(table.c.id == data["object_id"], mine)) is None:
+        shared = work.row(sa.select(table.c.project_id).where(
+            table.c.id == data["object_id"], visible(work, table, data["object_type"])))
+        if shared is None:
             raise missing(data["object_type"], data["object_id"])
+        if shared["project_id"] != work.context.project_id and not work.context.is_admin:
+            raise BadRequest("Invalid input for operation: Only admins can manipulate policies on objects they do not "
+                             "own.", field="object_id", type="InvalidInput")
         self._check_wide(work, data["target_tenant"])
         if data["action"] == EXTERNAL and not work.context.is_admin:
             raise Forbidden("Only administrators can open networks as external ones.",
