@@ -27,15 +27,17 @@ PATHS = {"identity": ("nacre-identity", "/identity"), "image": ("nacre-image", "
 
 _S, _E, _D = t.services.c, t.endpoints.c, t.documents.c
 _ENABLED = sa.select(_E.id, _E.interface, _E.region_id, _E.enabled, _E.url, _S.id.label("service_id"), _S.type,
-                     _S.extra).join_from(t.endpoints, t.services, _E.service_id == _S.id).where(
-    _S.enabled, _E.enabled).order_by(_S.type, _S.id, _E.id)
+                     _S.extra).outerjoin_from(
+    t.services, t.endpoints, sa.and_(_E.service_id == _S.id, _E.enabled)).where(
+        _S.enabled).order_by(_S.type, _S.id, _E.id)
 #: A project's id holds no wildcard (it is 32 hexadecimal digits, or "default"): no escaping is needed.
 _CHOSEN = sa.select(_D.kind, _D.extra).where(
     _D.kind.in_((PROJECT_ENDPOINT, PROJECT_GROUP)), _D.id.like(sa.bindparam("links")))
 
 
 def rows(conn: sa.Connection, project_id: str | None = None) -> list[dict[str, Any]]:
-    """Every enabled endpoint with its service, as far as the project may see it."""
+    """Every enabled endpoint with its service, as far as the project may see it; a service without one has a row too,
+    whose endpoint's columns are None."""
     wanted = chosen(conn, project_id) if project_id else None
     found = [dict(r) for r in conn.execute(_ENABLED).mappings()]
     return [r for r in found if wanted is None or wanted(r)]
@@ -78,8 +80,8 @@ def catalog(endpoints: list[dict[str, Any]], user_id: str, project_id: str | Non
     for row in endpoints:
         service = services.setdefault(row["service_id"], {
             "id": row["service_id"], "type": row["type"], "name": row["extra"].get("name") or "", "endpoints": []})
-        names = _VARIABLE.findall(row["url"])
-        if any(known.get(n) is None for n in names):
+        names = _VARIABLE.findall(row["url"] or "")
+        if row["url"] is None or any(known.get(n) is None for n in names):
             continue
         service["endpoints"].append({
             "id": row["id"], "interface": row["interface"], "region_id": row["region_id"], "region": row["region_id"],

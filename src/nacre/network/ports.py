@@ -115,8 +115,6 @@ def insert(work: Work, network: Row, data: Row) -> tuple[Row, list[tuple[str, st
         groups = None if secured and not owner.startswith("network:") else []
     mac = _mac(work, network["id"], data.get("mac_address"))
     chosen = addresses.choose(work, Wish(network["id"], mac, owner, data.get("fixed_ips")))
-    if groups is None and not chosen:
-        groups = []
     data["security_groups"] = security_groups.choose(work, groups, data["project_id"])
     row = work.insert(t.ports, {
         **work.new(data), **{k: data[k] for k in _SAME if k not in ("description", "mac_address")},

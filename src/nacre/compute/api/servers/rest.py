@@ -144,16 +144,26 @@ class RestRoutes:
         return handler
 
 
-#: The parts of the API that work, by the names they had as extensions.
-EXTENSIONS = (
-    "os-aggregates", "os-attach-interfaces", "os-availability-zone", "os-config-drive", "os-console-output",
-    "os-extended-availability-zone", "os-extended-server-attributes", "os-extended-status", "os-flavor-access",
-    "os-flavor-extra-specs", "os-flavor-manage", "os-hosts", "os-hypervisors", "os-instance-actions", "os-keypairs",
-    "os-lock-server", "os-multiple-create", "os-quota-class-sets", "os-quota-sets", "os-scheduler-hints",
-    "os-server-external-events", "os-server-groups", "os-server-start-stop", "os-services", "os-simple-tenant-usage",
-    "os-used-limits", "os-user-data", "flavors", "limits", "server-metadata", "servers", "versions")
+#: The parts of the API that work, by the aliases and names they had as extensions.
+EXTENSIONS = {
+    "NMN": "Multinic", "OS-DCF": "DiskConfig", "OS-EXT-AZ": "ExtendedAvailabilityZone", "OS-EXT-IMG-SIZE": "ImageSize",
+    "OS-EXT-IPS": "ExtendedIps", "OS-EXT-IPS-MAC": "ExtendedIpsMac", "OS-EXT-SRV-ATTR": "ExtendedServerAttributes",
+    "OS-EXT-STS": "ExtendedStatus", "OS-FLV-DISABLED": "FlavorDisabled", "OS-FLV-EXT-DATA": "FlavorExtraData",
+    "OS-SCH-HNT": "SchedulerHints", "OS-SRV-USG": "ServerUsage", "os-access-ips": "AccessIPs",
+    "os-aggregates": "Aggregates", "os-attach-interfaces": "AttachInterfaces",
+    "os-availability-zone": "AvailabilityZone", "os-config-drive": "ConfigDrive",
+    "os-console-output": "ConsoleOutput", "os-extended-status": "ExtendedStatus", "os-flavor-access": "FlavorAccess",
+    "os-flavor-extra-specs": "FlavorExtraSpecs", "os-flavor-manage": "FlavorManage", "os-flavor-rxtx": "FlavorRxtx",
+    "os-flavor-swap": "FlavorSwap", "os-hosts": "Hosts", "os-hypervisors": "Hypervisors",
+    "os-instance-actions": "InstanceActions", "os-keypairs": "Keypairs", "os-lock-server": "LockServer",
+    "os-multiple-create": "MultipleCreate", "os-quota-class-sets": "QuotaClasses", "os-quota-sets": "Quotas",
+    "os-server-external-events": "ServerExternalEvents", "os-server-groups": "ServerGroups",
+    "os-server-list-multi-status": "ServerListMultiStatus", "os-server-sort-keys": "ServerSortKeys",
+    "os-server-start-stop": "ServerStartStop", "os-services": "Services",
+    "os-simple-tenant-usage": "SimpleTenantUsage", "os-used-limits": "UsedLimits", "os-user-data": "UserData",
+}
 
 
 def _extension(alias: str) -> dict[str, Any]:
-    return {"alias": alias, "name": alias, "namespace": "", "description": "", "links": [],
+    return {"alias": alias, "name": EXTENSIONS[alias], "namespace": "", "description": "", "links": [],
             "updated": "2014-12-03T00:00:00Z"}

@@ -86,7 +86,8 @@ class Documents:
         self._desk.check(request, f"update_{shelf.name}")
 
         def unit(conn: sa.Connection) -> Document:
-            new = {**self._get(conn, request), **_taken(request.body)}
+            old = self._get(conn, request)
+            new = {**old, **_taken(request.body), "id": old["id"]}
             self._check_parent(conn, request, new)
             d = t.documents
             conn.execute(sa.update(d).where(d.c.kind == self._kind(request), d.c.id == new["id"]).values(extra=new))
@@ -173,7 +174,8 @@ IDP = {"enabled": BOOLEAN, "description": TEXT, "domain_id": {"type": ["string",
 MAPPING = {"rules": {"type": "array", "minItems": 1, "items": {
     "type": "object", "required": ["local", "remote"], "additionalProperties": False, "properties": {
         "local": {"type": "array"}, "remote": {"type": "array", "minItems": 1, "items": {
-            "type": "object", "required": ["type"]}}}}}, "schema_version": {"type": "string"}}
+            "type": "object", "required": ["type"]}}}}}, "schema_version": {"type": "string"},
+           "id": {"type": "string"}}  # clients repeat the URL's id; it is the URL that counts
 PROTOCOL = {"mapping_id": {"type": "string", "minLength": 1, "maxLength": 64},
             "remote_id_attribute": {"type": "string", "maxLength": 64}}
 GROUP = {"name": NAME, "description": TEXT, "filters": {"type": "object", "additionalProperties": False, "properties": {
