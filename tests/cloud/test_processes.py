@@ -30,14 +30,14 @@ class Cloud:
     """The command over one data folder."""
 
     def __init__(self, data: Path):
-        self.data = data
+        self.data, self.environ = data, dict[str, str]()
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             self.port = s.getsockname()[1]
 
     def nacre(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         environ = {k: v for k, v in os.environ.items() if not k.startswith("NACRE_")}
-        environ["PYTHONPATH"] = f"{SOURCE}:{environ.get('PYTHONPATH', '')}"
+        environ |= {"PYTHONPATH": f"{SOURCE}:{environ.get('PYTHONPATH', '')}", **self.environ}
         return subprocess.run([sys.executable, "-m", "nacre.cli.main", *args, "--data", str(self.data)],
                               env=environ, capture_output=True, text=True, timeout=90, check=check)
 

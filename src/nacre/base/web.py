@@ -187,10 +187,9 @@ Authorize = Callable[[Context, str, Mapping[str, Any]], None]
 class App:
     """The ASGI application: services by prefix. `authenticate` raises Unauthenticated, `authorize` Forbidden."""
 
-    def __init__(self, services: Iterable[Service], authenticate: Authenticate, authorize: Authorize,
-                 observe: Callable[[Request, int], None] | None = None):
+    def __init__(self, services: Iterable[Service], authenticate: Authenticate, authorize: Authorize):
         self._services = {s.prefix: s for s in services}
-        self._authenticate, self._authorize, self._observe = authenticate, authorize, observe
+        self._authenticate, self._authorize = authenticate, authorize
         self.services = list(self._services.values())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -207,8 +206,8 @@ class App:
             log.exception("request failed", method=request.method, path=request.path, request_id=request.request_id)
             reply = self._fault(request, e.NacreError(
                 f"Unexpected error. Give the operator this request id: {request.request_id}"))
-        if self._observe:
-            self._observe(request, reply.status)
+        log.debug("request", method=request.method, path=request.path, status=reply.status,
+                  request_id=request.request_id)
         await _send(request, reply, send)
 
     async def _answer(self, request: Request) -> Reply:

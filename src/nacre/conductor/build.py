@@ -100,6 +100,7 @@ class Builder:
 
 async def fail(parts: Parts, server: Server, story: Story, timeline: Timeline, message: str) -> None:
     """No host is left: the ports go, and the server is in ERROR with the reason."""
+    log.warning("server not built", server=server.id, why=message, request_id=story.order.context.request_id)
     await parts.network.deallocate(server.id)
     await parts.progress.failed(server.id, Outcome(
         request_id=story.order.context.request_id, steps=tuple(timeline.steps), message=message))
@@ -201,6 +202,7 @@ class _Build:
                               power=built.power)
             if not await self._p.progress.built(server.id, epoch, outcome):
                 raise Superseded
+        log.info("server built", server=server.id, host=host, request_id=outcome.request_id)
 
     async def _plug(self, host: str) -> Plugged:
         with self._timeline.step("network.plug", host):

@@ -38,6 +38,7 @@ class Deleter:
             await self._p.network.deallocate(server.id)
         await self._p.progress.deleted(server.id, Outcome(
             request_id=story.order.context.request_id, steps=tuple(timeline.steps)), gone=gone)
+        log.info("server deleted", server=server.id, request_id=story.order.context.request_id)
 
     async def _leave(self, host: str, server: Server, epoch: int, timeline: Timeline) -> bool:
         """Whether the host confirmed that nothing of the server is left."""

@@ -17,6 +17,7 @@ import jsonschema_rs
 import re2
 
 from nacre.base.errors import BadRequest
+from nacre.base.log import MASK, SECRET_KEYS, mask
 from nacre.base.web import Request, Version
 from nacre.compute.api.microversions import known
 
@@ -56,7 +57,9 @@ class Schema:
             return
         error = min(validator.iter_errors(value), key=lambda found: len(found.instance_path))
         path = error.instance_path
-        raise BadRequest(self._message(error, _part(value, path)), field=".".join(str(p) for p in path) or None)
+        # What is said of a secret, or of what holds one, does not say it.
+        part = MASK if any(str(p).lower() in SECRET_KEYS for p in path) else mask(_part(value, path))
+        raise BadRequest(self._message(error, part), field=".".join(str(p) for p in path) or None)
 
     def _message(self, error: Any, part: Any) -> str:
         kind = error.kind.as_dict()
@@ -142,7 +145,7 @@ def _reason(error: Any, kind: Mapping[str, Any], part: Any) -> str:
         case "oneOfNotValid" | "anyOf" | "oneOf":
             return f"{said} is not valid under any of the given schemas"
         case _:
-            return str(error.message)
+            return "It is not valid." if part == MASK else str(error.message)
 
 
 def _printable(text: str) -> bool:
