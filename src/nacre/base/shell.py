@@ -4,6 +4,7 @@ import asyncio
 import os
 import pwd
 import resource
+import tempfile
 from collections.abc import Sequence
 
 import msgspec
@@ -62,3 +63,24 @@ async def run(args: Sequence[str], *, limits: Limits = Limits(), stdin: bytes | 
         said = (err or out)[-2000:].decode(errors="replace").strip()
         raise CommandFailed(f"{' '.join(args[:3])} ... failed with code {process.returncode}: {said}")
     return out
+
+
+async def start(args: Sequence[str], *, seconds: float = 60.0) -> None:
+    """Runs a program that leaves daemons behind. They may keep what they got as standard output (and a pipe to it,
+    which would never end), so that goes to a file. Raises CommandFailed with the end of what was said."""
+    with tempfile.TemporaryFile() as said:
+        process = await asyncio.create_subprocess_exec(
+            *args, stdin=asyncio.subprocess.DEVNULL, stdout=said, stderr=said)
+        try:
+            async with asyncio.timeout(seconds):
+                await process.wait()
+        except TimeoutError:
+            raise CommandFailed(f"{args[0]} did not end within {seconds:g} s") from None
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if process.returncode:
+            said.seek(max(0, said.tell() - 2000))
+            words = said.read().decode(errors="replace").strip()
+            raise CommandFailed(f"{' '.join(args[:3])} ... failed with code {process.returncode}: {words}")

@@ -6,7 +6,7 @@ from pathlib import Path
 import structlog
 
 from nacre.base.errors import Unavailable
-from nacre.base.shell import CommandFailed, Limits, run
+from nacre.base.shell import CommandFailed, Limits, run, start
 
 log = structlog.get_logger()
 
@@ -24,7 +24,7 @@ async def ensure_services(rundir: Path = Path("/run/openvswitch")) -> bool:
     problems = []
     for command in _starters():
         try:
-            await run(command, limits=Limits(seconds=60))
+            await start(command)
         except (CommandFailed, OSError) as error:
             problems.append(str(error))
             continue

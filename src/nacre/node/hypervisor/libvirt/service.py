@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from nacre.base.errors import Unavailable
-from nacre.base.shell import CommandFailed, Limits, run
+from nacre.base.shell import CommandFailed, start
 
 log = structlog.get_logger()
 
@@ -32,7 +32,7 @@ async def ensure_services() -> None:
     problems: list[str] = []
     for command in _starters():
         try:
-            await run(command, limits=Limits(seconds=60))
+            await start(command)
         except (CommandFailed, OSError) as error:
             problems.append(str(error))
     for _ in range(int(WAIT / 0.1)):
