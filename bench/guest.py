@@ -33,9 +33,11 @@ from nacre.cli.client import Client
 POLL, LIMIT = 0.005, 120.0
 
 
-def ready(console: Path, since: float) -> float:
+def ready(console: Path, since: float, process: "subprocess.Popen[bytes] | None" = None) -> float:
     """Seconds from `since` (monotonic) until the file has a READY line."""
     while time.monotonic() - since < LIMIT:
+        if process and process.poll() is not None:
+            raise SystemExit(f"QEMU ended: {process.communicate()[1].decode()[-2000:]}\n{process.args}")
         if console.exists() and b"READY" in console.read_bytes():
             return time.monotonic() - since
         time.sleep(POLL)
@@ -84,7 +86,7 @@ class Bench:
                 if found := next(root.rglob(f"{server}/console.log"), None):
                     return found.parent
             time.sleep(POLL)
-        raise SystemExit("the server's console did not appear")
+        raise SystemExit(f"no console appeared of {self.client.get('compute', f'/servers/{server}')}")
 
     def _pid(self, server: str) -> int:
         for entry in Path("/proc").glob("[0-9]*"):
@@ -114,13 +116,15 @@ class Bench:
         begin = time.monotonic()
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
             try:
-                return ready(console, begin)
+                return ready(console, begin, process)
             finally:
                 process.terminate()
 
 
 #: Options of libvirt's command line that only make sense under libvirt, with their values.
-_LIBVIRT_ONLY = ("-object", "-mon", "-add-fd", "-name", "-msg")
+_LIBVIRT_ONLY = ("-mon", "-add-fd", "-name")
+#: Options without a value.
+_ALONE = ("-S", "-no-user-config", "-nodefaults", "-no-shutdown", "-no-hpet", "-no-acpi")
 
 
 def adapted(arguments: list[str], files: dict[str, str], console: Path) -> list[str]:
@@ -128,12 +132,9 @@ def adapted(arguments: list[str], files: dict[str, str], console: Path) -> list[
     found = [arguments[0]]
     rest = iter(arguments[1:])
     for option in rest:
-        if option in ("-S", "-no-user-config"):
-            continue
-        value = next(rest) if not option.startswith("-") or option not in ("-nodefaults", "-no-shutdown") else ""
-        if option in _LIBVIRT_ONLY and not ("memory-backend" in value or option == "-msg"):
-            continue
-        if option == "-chardev" and "charmonitor" in value:
+        value = "" if option in _ALONE else next(rest)
+        secret = option == "-object" and '"secret"' in value
+        if option in ("-S", *_LIBVIRT_ONLY) or secret or "charmonitor" in value:
             continue
         if option == "-chardev" and "charserial" in value:
             value = f"file,id=charserial0,path={console}"
@@ -143,7 +144,7 @@ def adapted(arguments: list[str], files: dict[str, str], console: Path) -> list[
             value = json.dumps({"type": "user", "id": json.loads(value)["id"]})
         for old, new in files.items():
             value = value.replace(f'"{old}"', f'"{new}"')
-        found += [option, value] if value else [option]
+        found += [option] if option in _ALONE else [option, value]
     return found
 
 

@@ -20,6 +20,7 @@ from nacre.compute import history, planning, records
 from nacre.compute.catalog.flavors import Flavor, Flavors
 from nacre.compute.catalog.keypairs import KeyPair, KeyPairs
 from nacre.compute.catalog.quotas import Quotas, limits_of
+from nacre.compute.catalog.server_groups import find_group
 from nacre.compute.contract import Server, ServerFlavor, ServerQuery, ServerSpec, StoryOrder
 from nacre.compute.records import get_row, server_of
 from nacre.compute.states import State, step
@@ -118,6 +119,8 @@ class Servers:
                 await self._image(context, linked, name)
                 spec = msgspec.structs.replace(spec, **{name: linked})
         planning.check_image(image, flavor)
+        if group := spec.hints.get("group"):
+            await self._check_group(context, str(group))
         key = None
         if spec.key_name:
             try:
@@ -132,6 +135,14 @@ class Servers:
             return await self._ask.images.find(context, image_id)
         except NotFound:
             raise BadRequest(f"Can not find requested image: {image_id}", field=field) from None
+
+    async def _check_group(self, context: Context, group_id: str) -> None:
+        try:
+            owner = (await self._db.read(lambda c: find_group(c, group_id))).project_id
+        except NotFound:
+            owner = None
+        if owner is None or (owner != context.project_id and not context.is_admin):
+            raise BadRequest(f"Instance group {group_id} could not be found.", field="group")
 
     async def _check_network(self, context: Context, spec: ServerSpec) -> None:
         order = PortsOrder(server_id="", context=context, requests=spec.networks,

@@ -1,6 +1,7 @@
 """JSON schemas as checks of a body. A message names the field and the rule, and shows no secret."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,6 +28,17 @@ TAG = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[^,/]*$"
 TAGS = {"type": "array", "items": TAG, "maxItems": 80, "uniqueItems": True}
 
 
+@dataclass(frozen=True)
+class Body:
+    """A check that knows its schema."""
+
+    schema: Mapping[str, Any]
+    run: Check
+
+    def __call__(self, request: Request, body: Any) -> Any:
+        return self.run(request, body)
+
+
 def wrapped(key: str, properties: Mapping[str, Any], required: list[str] | None = None, **more: Any) -> Check:
     """A check of `{key: {...}}` that returns the inner object. Other attributes are taken, as Keystone does."""
     inner = {"type": "object", "properties": dict(properties), "required": required or [], **more}
@@ -38,10 +50,10 @@ def wrapped(key: str, properties: Mapping[str, Any], required: list[str] | None 
             if len(name) > 255:
                 raise BadRequest(f"Attribute names are at most 255 characters long: {name[:40]}...", field=name[:40])
         return found
-    return check
+    return Body(whole.schema, check)
 
 
-def schema(rules: Mapping[str, Any]) -> Check:
+def schema(rules: Mapping[str, Any]) -> Body:
     """A check of a whole body against a JSON schema. Raises BadRequest naming the field."""
     validator = jsonschema_rs.Draft202012Validator(dict(rules), mask="the value")
 
@@ -51,7 +63,7 @@ def schema(rules: Mapping[str, Any]) -> Check:
         if _holds_nul(body):
             raise BadRequest("The request body holds a NUL character, which no name or text may.", field="body")
         return body
-    return check
+    return Body(rules, check)
 
 
 def _holds_nul(value: Any) -> bool:
