@@ -64,19 +64,27 @@ class NodeService:
             except Exception as error:
                 log.info("the control side does not answer yet", why=str(error))
                 await self._clock.sleep(RETRY)
-        while True:
-            beat = asyncio.ensure_future(self._clock.sleep(self.settings.heartbeat))
-            news = asyncio.ensure_future(self.here.changed.wait())
-            try:
-                await asyncio.wait({beat, news}, return_when=asyncio.FIRST_COMPLETED)
-                regular = beat.done()
-            finally:
-                beat.cancel()
-                news.cancel()
-            try:
-                await self._beat(regular=regular)
-            except Exception as error:
-                log.warning("a report did not get through", why=str(error), exc_info=not isinstance(error, NacreError))
+        beat = self._next_beat()
+        try:
+            while True:
+                news = asyncio.ensure_future(self.here.changed.wait())
+                try:
+                    await asyncio.wait({beat, news}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    news.cancel()
+                # A host where something changes all the time has its regular beat all the same.
+                if regular := beat.done():
+                    beat = self._next_beat()
+                try:
+                    await self._beat(regular=regular)
+                except Exception as error:
+                    log.warning("a report did not get through", why=str(error),
+                                exc_info=not isinstance(error, NacreError))
+        finally:
+            beat.cancel()
+
+    def _next_beat(self) -> "asyncio.Future[None]":
+        return asyncio.ensure_future(self._clock.sleep(self.settings.heartbeat))
 
     async def _hello(self) -> None:
         """Our first word; what we must not have is taken back."""

@@ -44,6 +44,7 @@ class ControlSide:
     def __init__(self) -> None:
         self.hellos: list[NodeHello] = []
         self.reports: list[HostReport] = []
+        self.agent_reports = 0
         self.power: list[tuple[str, str]] = []
         self.unwanted: tuple[str, ...] = ()
         self.ports: dict[str, PortFacts] = {}
@@ -67,7 +68,7 @@ class ControlSide:
         self.active = self.active | set(port_ids) if up else self.active - set(port_ids)
 
     async def agent_report(self, report: AgentReport) -> None:
-        pass
+        self.agent_reports += 1
 
     def show(self, spawn: SpawnOrder) -> SpawnOrder:
         self.ports |= {port.id: port for port in spawn.ports}

@@ -207,6 +207,14 @@ async def test_usage_is_reported_on_change_and_as_a_heartbeat(host: Host) -> Non
     assert len(host.control.reports) > before
 
 
+async def test_a_busy_host_keeps_its_network_agent_alive(host: Host) -> None:
+    before = host.control.agent_reports
+    for _ in range(20):  # news more often than the heartbeat
+        host.node.here.changed.set()
+        await asyncio.sleep(0.05)
+    assert host.control.agent_reports >= before + 3
+
+
 async def test_secrets_do_not_stay_in_the_journal_of_a_running_server(host: Host) -> None:
     order, _ = await host.build()
     entry = host.node.here.journal.get(order.server_id)
