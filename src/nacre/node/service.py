@@ -1,6 +1,7 @@
 """A node's life: start everything, say hello, then report on change and as a heartbeat."""
 
 import asyncio
+from typing import Any
 
 import structlog
 
@@ -67,7 +68,7 @@ class NodeService:
         beat = self._next_beat()
         try:
             while True:
-                news = asyncio.ensure_future(self.here.changed.wait())
+                news: asyncio.Future[Any] = asyncio.ensure_future(self.here.changed.wait())
                 try:
                     await asyncio.wait({beat, news}, return_when=asyncio.FIRST_COMPLETED)
                 finally:
@@ -83,7 +84,7 @@ class NodeService:
         finally:
             beat.cancel()
 
-    def _next_beat(self) -> "asyncio.Future[None]":
+    def _next_beat(self) -> "asyncio.Future[Any]":
         return asyncio.ensure_future(self._clock.sleep(self.settings.heartbeat))
 
     async def _hello(self) -> None:
