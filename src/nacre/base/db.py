@@ -5,7 +5,6 @@ once (a group commit that failed, a serialisation conflict), so it changes nothi
 is seen only after the commit.
 """
 
-import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -79,13 +78,6 @@ class Database:
     async def read(self, unit: Unit[T]) -> T:
         """What `unit` returns, seen in one snapshot. It must not write."""
         return await self._driver.read(unit)
-
-    async def create_all(self) -> None:
-        """Every table of `metadata`: tests only, the product migrates."""
-        if isinstance(self._driver, Inline):
-            metadata.create_all(self.engine)
-        else:
-            await asyncio.to_thread(metadata.create_all, self.engine)
 
     async def close(self) -> None:
         """Finish what was accepted, then let go of the connections."""

@@ -289,7 +289,7 @@ def choose(work: Work, wanted: list[str] | None, project_id: str) -> list[str]:
         return [ensure_default(work, project_id)]
     if wanted:
         found = dict(work.conn.execute(sa.select(t.security_groups.c.id, t.security_groups.c.stateful).where(
-            t.security_groups.c.id.in_(wanted), _may_use(work))).tuples().all())
+            t.security_groups.c.id.in_(wanted), _may_use(work))).all())
         if gone := [g for g in wanted if g not in found]:
             raise missing("security_group", gone[0])
         if len(set(found.values())) > 1:
