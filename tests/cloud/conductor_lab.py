@@ -31,6 +31,7 @@ from nacre.node.ovs.fake import FakeWiring
 from nacre.scheduler.contract import HostReport
 from nacre.scheduler.filter_scheduler import FilterScheduler
 from nacre.scheduler.manager import Facts, SchedulerManager
+from tests import schema
 
 CONTEXT = Context(request_id="req-1", user_id="u", project_id="p", roles=("member", "reader"))
 
@@ -108,7 +109,7 @@ class Lab:
 
     def __init__(self, folder: Path, *, hosts: int = 3, patience: Patience | None = None):
         self.folder, self.clock = folder, RealClock()
-        self.db = Database(f"sqlite:///{folder}/lab.db")
+        self.db = Database(schema.in_file(folder / "lab.db"))
         self.network, self.silent, self.answer_within = DictNetwork(), set[str](), 5.0
         self.hypervisors: dict[str, FakeHypervisor] = {}
         self.nodes = {f"host{n}": self._node(f"host{n}") for n in range(hosts)}
@@ -139,7 +140,6 @@ class Lab:
         return ConductorManager(parts, Stories(self.db, self.clock, "control"))
 
     async def start(self) -> None:
-        await self.db.create_all()
         for name, node in self.nodes.items():
             await node.start()
             await self.scheduler.report(HostReport(

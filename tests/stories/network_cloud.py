@@ -25,8 +25,8 @@ CALLERS = {name: Context(request_id="req-test", user_id=f"u-{name}", project_id=
 class Cloud:
     """The service, its clients by caller name, and what it told hosts."""
 
-    def __init__(self, settings: NetworkSettings | None = None):
-        self.db = Database("sqlite://", inline=True)
+    def __init__(self, db: Database, settings: NetworkSettings | None = None):
+        self.db = db
         self.clock = VirtualClock()
         self.told: list[tuple[set[str], tuple[str, ...]]] = []
         self.network = NetworkManager(self.db, PolicyEngine([POLICIES]), self.clock, settings, self._notify)
@@ -62,9 +62,3 @@ class Cloud:
         sub = await self.call(caller, "POST", "/subnets", {"subnet": {
             "network_id": net["network"]["id"], "cidr": cidr, "ip_version": 6 if ":" in cidr else 4}})
         return net["network"]["id"], sub["subnet"]["id"]
-
-
-async def make(settings: NetworkSettings | None = None) -> Cloud:
-    cloud = Cloud(settings)
-    await cloud.db.create_all()
-    return cloud

@@ -3,12 +3,14 @@
 from uuid import uuid4
 
 import pytest
-from tests.stories.network_cloud import Cloud, make
+from tests.stories.network_cloud import Cloud
+
+from nacre.base.db import Database
 
 
 @pytest.fixture
-async def cloud() -> Cloud:
-    return await make()
+def cloud(story_db: Database) -> Cloud:
+    return Cloud(story_db)
 
 
 async def test_version_documents_need_no_token(cloud):

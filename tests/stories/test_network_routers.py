@@ -1,12 +1,14 @@
 """Routers and floating IPs: rows with Neutron's rules."""
 
 import pytest
-from tests.stories.network_cloud import Cloud, make
+from tests.stories.network_cloud import Cloud
+
+from nacre.base.db import Database
 
 
 @pytest.fixture
-async def cloud() -> Cloud:
-    return await make()
+def cloud(story_db: Database) -> Cloud:
+    return Cloud(story_db)
 
 
 async def external(cloud: Cloud) -> str:

@@ -3,8 +3,9 @@
 import asyncio
 
 import pytest
-from tests.stories.network_cloud import CALLERS, Cloud, make
+from tests.stories.network_cloud import CALLERS, Cloud
 
+from nacre.base.db import Database
 from nacre.base.errors import BadRequest, BuildFailed, Conflict, NotFound
 from nacre.network.contract import AUTO, NetworkRequest, PortsOrder
 from nacre.network.ml2.types import SegmentTypes
@@ -12,8 +13,8 @@ from nacre.network.work import NetworkSettings
 
 
 @pytest.fixture
-async def cloud() -> Cloud:
-    made = await make(NetworkSettings(types=SegmentTypes(vlan_ranges={"physnet1": (100, 110)})))
+async def cloud(story_db: Database) -> Cloud:
+    made = Cloud(story_db, NetworkSettings(types=SegmentTypes(vlan_ranges={"physnet1": (100, 110)})))
     await made.host("h1", "192.0.2.1")
     await made.host("h2", "192.0.2.2")
     return made

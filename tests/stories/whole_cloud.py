@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import msgspec
+from tests import schema
 
 from nacre.base.db import Database
 from nacre.base.rpc.memory import MemoryHub, MemoryTransport
@@ -52,16 +53,15 @@ class WholeCloud:
 
 
 @asynccontextmanager
-async def whole_cloud(folder: Path) -> AsyncIterator[WholeCloud]:
-    """A cloud over a fresh SQLite file."""
+async def whole_cloud(folder: Path, url: str = "") -> AsyncIterator[WholeCloud]:
+    """A cloud over the database at `url` (all tables, no rows): a SQLite file unless given."""
     settings = load(folder, environ={"NACRE_IDENTITY_ARGON2_TIME": "1", "NACRE_IDENTITY_ARGON2_MEMORY": "64",
                                      "NACRE_HYPERVISOR": "fake"})
     for name in ("control", "node"):
         (folder / name).mkdir(mode=0o700)
     hub = MemoryHub()
-    db = Database(f"sqlite:///{folder}/nacre.db")
+    db = Database(url or schema.in_file(folder / "nacre.db"))
     control = build_control(settings, MemoryTransport(hub), db)
-    await db.create_all()
     await first_rows(control)
     async with control.running():
         node = build_node(settings, MemoryTransport(hub, me=Peer(settings.host_name, "node")))

@@ -5,14 +5,11 @@ once (a group commit that failed, a serialisation conflict), so it changes nothi
 is seen only after the commit.
 """
 
-import asyncio
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.schema import CreateIndex, CreateTable
 
 from nacre.base.errors import NacreError, Unavailable
 
@@ -82,26 +79,9 @@ class Database:
         """What `unit` returns, seen in one snapshot. It must not write."""
         return await self._driver.read(unit)
 
-    async def create_all(self) -> None:
-        """Every table of `metadata`: tests only, the product migrates."""
-        if self.engine.dialect.name == "sqlite":
-            with self.engine.connect() as connection:  # five times faster than statement by statement
-                raw: Any = connection.connection.dbapi_connection
-                raw.executescript(_script(self.engine.dialect, len(metadata.tables)))
-        else:
-            await asyncio.to_thread(metadata.create_all, self.engine)
-
     async def close(self) -> None:
         """Finish what was accepted, then let go of the connections."""
         await self._driver.close()
-
-
-@lru_cache
-def _script(dialect: sa.Dialect, tables: int) -> str:
-    """The statements that make all the tables there are by now."""
-    statements: list[Any] = [CreateTable(table) for table in metadata.sorted_tables]
-    statements += [CreateIndex(index) for table in metadata.sorted_tables for index in table.indexes]
-    return ";".join(str(statement.compile(dialect=dialect)) for statement in statements)
 
 
 class Inline:

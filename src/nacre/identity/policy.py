@@ -7,6 +7,7 @@ and a test holds the two together.
 import ast
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,16 @@ class PolicyEngine:
         texts: dict[str, str] = {}
         for each in defaults:
             texts |= each
-        parsed = dict(policy.Rules.from_dict(texts))
+        parsed = {name: _parsed(text) for name, text in texts.items()}
         if overrides and overrides.exists():
             parsed |= dict(policy.Rules.load(overrides.read_text()))
         _refuse_cycles(parsed)
         self._tests: dict[str, Test] = {}
+        made: dict[int, Test] = {}  # hundreds of rules say the same few things: one test serves them all
         for name, check in parsed.items():
-            self._tests[name] = _compile(check, self._tests)
+            if id(check) not in made:
+                made[id(check)] = _compile(check, self._tests)
+            self._tests[name] = made[id(check)]
 
     @property
     def names(self) -> list[str]:
@@ -73,6 +77,12 @@ def facts(context: Context) -> dict[str, Any]:
                   "project": {"id": context.project_id, "domain": {"id": context.project_domain_id}},
                   "domain": {"id": context.domain_id}},
     }
+
+
+@cache
+def _parsed(text: str) -> Any:
+    """A check string's checks; they never change, so that rules of one text share them."""
+    return policy.Rules.from_dict({"rule": text})["rule"]
 
 
 def _compile(check: Any, rules: Mapping[str, Test]) -> Test:

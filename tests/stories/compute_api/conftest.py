@@ -183,11 +183,8 @@ def clock() -> VirtualClock:
 
 
 @pytest.fixture
-async def db():
-    database = Database("sqlite://", inline=True)
-    await database.create_all()
-    yield database
-    await database.close()
+def db(story_db: Database) -> Database:
+    return story_db
 
 
 @pytest.fixture

@@ -11,12 +11,10 @@ from nacre.base.db import Database
 
 
 @pytest.fixture
-async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
-    database = Database("sqlite://", inline=True)
-    lab = Lab(tmp_path, database)
+async def lab(tmp_path: Path, story_db: Database) -> Lab:
+    lab = Lab(tmp_path, story_db)
     await lab.start()
-    yield lab
-    await database.close()
+    return lab
 
 
 @pytest.fixture

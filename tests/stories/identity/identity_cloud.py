@@ -50,7 +50,6 @@ class Lab:
         self.app = App([self.service], self.identity.authenticate, self.policy.check)
 
     async def start(self) -> None:
-        await self.db.create_all()
         await bootstrap(self.db, First(base_url=BASE, passwords=PASSWORDS), self.passwords)
 
     def client(self, token: str | None = None) -> httpx.AsyncClient:

@@ -11,8 +11,8 @@ from nacre.base.db import Database
 
 
 @pytest.fixture
-async def lab(tmp_path: Path, database_url: str) -> AsyncIterator[Lab]:
-    database = Database(database_url)
+async def lab(tmp_path: Path, story_url: str) -> AsyncIterator[Lab]:
+    database = Database(story_url)
     lab = Lab(tmp_path, database)
     await lab.start()
     yield lab

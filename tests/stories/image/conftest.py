@@ -17,13 +17,10 @@ def settings() -> Settings:
 
 
 @pytest.fixture
-async def cloud(tmp_path: Path, settings: Settings) -> AsyncIterator[Cloud]:
-    database = Database("sqlite://", inline=True)
-    await database.create_all()
-    cloud = Cloud(tmp_path / "store", database, settings)
+async def cloud(tmp_path: Path, settings: Settings, story_db: Database) -> AsyncIterator[Cloud]:
+    cloud = Cloud(tmp_path / "store", story_db, settings)
     yield cloud
     await cloud.uploads.close()
-    await database.close()
 
 
 @pytest.fixture
