@@ -62,8 +62,8 @@ def body_with(path: tuple[str, ...], value: Any) -> Any:
 
 
 @pytest.fixture
-async def cloud(tmp_path: Path) -> AsyncIterator[WholeCloud]:
-    async with whole_cloud(tmp_path) as made:
+async def cloud(tmp_path: Path, story_url: str) -> AsyncIterator[WholeCloud]:
+    async with whole_cloud(tmp_path, story_url) as made:
         yield made
 
 
