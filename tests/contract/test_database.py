@@ -98,5 +98,6 @@ async def test_what_a_column_cannot_hold_is_the_callers_mistake(postgres_url: st
     for wrong in (insert(1 << 40), lambda c: c.execute(sa.select(sa.literal("\0")))):
         with pytest.raises(BadRequest):
             await db.run(wrong)
-    assert await db.run(insert(1)) == 1
+    await db.run(insert(1))
+    assert await db.read(count) == 1
     await db.close()
