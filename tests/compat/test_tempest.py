@@ -20,6 +20,7 @@ HERE = Path(__file__).parent / "tempest"
 def config(cloud: RunningCloud, folder: Path) -> Path:
     """tempest.conf for the cloud, with two images made for it."""
     auth = yaml.safe_load((cloud.data / "clouds.yaml").read_text())["clouds"]["nacre"]["auth"]
+    (folder / "logs").mkdir()
     disk = folder / "disk.raw"
     disk.write_bytes(bytes(1 << 20))
     images = [cloud.openstack("image", "create", name, "--public", "--disk-format", "raw", "--file", str(disk),
@@ -40,5 +41,6 @@ def test_every_module_for_what_is_there_passes(cloud: RunningCloud, tmp_path: Pa
         cwd=where, env=environ, capture_output=True, text=True, timeout=3000, check=False)
     counts = {kind: int(n) for kind, n in re.findall(r"- (Passed|Failed|Skipped): (\d+)", done.stdout)}
     failed = re.findall(r"^\{\d\} (\S.*?) .*FAILED$", done.stdout, re.M)
-    assert not failed and counts.get("Failed") == 0, (counts, failed)
+    assert counts, done.stdout[-3000:] + done.stderr[-3000:]
+    assert not failed and counts["Failed"] == 0, (counts, failed)
     assert counts["Passed"] > 400, counts

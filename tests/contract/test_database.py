@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from nacre.base.db import Database
+from nacre.base.errors import BadRequest
 
 metadata = sa.MetaData()
 things = sa.Table("things", metadata, sa.Column("id", sa.Integer, primary_key=True), sa.Column("what", sa.JSON))
@@ -88,3 +89,15 @@ async def test_a_savepoint_inside_a_unit(db: Database) -> None:
 
     await db.run(careful)
     assert await db.read(count) == 2
+
+
+@pytest.mark.postgres
+async def test_what_a_column_cannot_hold_is_the_callers_mistake(postgres_url: str) -> None:
+    db = Database(postgres_url)
+    await asyncio.to_thread(metadata.create_all, db.engine)
+    for wrong in (insert(1 << 40), lambda c: c.execute(sa.select(sa.literal("\0")))):
+        with pytest.raises(BadRequest):
+            await db.run(wrong)
+    await db.run(insert(1))
+    assert await db.read(count) == 1
+    await db.close()

@@ -7,9 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+import structlog
 
 from nacre.base.db import DatabaseUnavailable, Unit, make_engine
+from nacre.base.errors import BadRequest
 
+log = structlog.get_logger()
 T = TypeVar("T")
 
 CONNECTIONS = 8
@@ -51,6 +54,10 @@ def _repeat(engine: sa.Engine, unit: Unit[T]) -> T:
         try:
             with engine.begin() as connection:
                 return unit(connection)
+        except sa.exc.DataError as error:
+            # What a column cannot hold, and validation let through; its text may repeat the value.
+            log.warning("a value does not fit", sqlstate=_state(error), unit=getattr(unit, "__qualname__", ""))
+            raise BadRequest("A value of the request is longer or larger than can be kept.") from None
         except sa.exc.DBAPIError as error:
             state = _state(error)
             if state not in AGAIN:

@@ -234,10 +234,11 @@ class App:
         return await self._run(request, routes)
 
     async def _run(self, request: Request, routes: list[tuple[Route, dict[str, str]]]) -> Reply:
-        if any(r.body or r.action for r, _ in routes):
-            request.body = _json(await request.read())
+        raw = await request.read() if any(r.body or r.action for r, _ in routes) else b""
+        request.body = _json(raw)
         route, request.params = _choose(request, routes)
         request.route = route
+        _refuse_nul(request)
         if route.policy:
             context = request.context
             self._authorize(context, route.policy, {
@@ -246,6 +247,8 @@ class App:
             route.query(request, request.query)
         if route.body:
             request.body = route.body(request, request.body)
+            if b"\\u0000" in raw and (where := _nul_in(request.body)) is not None:
+                raise e.BadRequest(f"{where or 'The body'} holds a NUL character, which no text may.", field=where)
         answer = await route.handler(request)
         return answer if isinstance(answer, Reply) else Reply(answer)
 
@@ -278,6 +281,35 @@ def _json(raw: bytes) -> Any:
         return msgspec.json.decode(raw) if raw else None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise e.BadRequest("Malformed request body") from None
+
+
+def _refuse_nul(request: Request) -> None:
+    """No id and no name holds a NUL: a database may not even be able to look for it. Raises NotFound, BadRequest."""
+    if any("\x00" in value for value in request.params.values()):
+        raise e.NotFound
+    for name, value in request.query:
+        if "\x00" in name or "\x00" in value:
+            name = name.replace("\x00", "")
+            raise e.BadRequest(f"The query parameter {name!r} holds a NUL character.", field=name)
+
+
+def _nul_in(value: Any, where: str = "") -> str | None:
+    """The path of a text with a NUL in a parsed body; None: there is none."""
+    if isinstance(value, str):
+        return where if "\x00" in value else None
+    if isinstance(value, Mapping):
+        parts: Iterable[tuple[Any, Any]] = value.items()
+    elif isinstance(value, Sequence):
+        parts = enumerate(value)
+    else:
+        return None
+    for key, part in parts:
+        inner = f"{where}.{key}" if where else str(key)
+        if "\x00" in str(key):
+            return inner.replace("\x00", "")
+        if (found := _nul_in(part, inner)) is not None:
+            return found
+    return None
 
 
 _REQUEST_ID = re.compile(r"req-[0-9a-f-]{36}")

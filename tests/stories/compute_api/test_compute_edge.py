@@ -61,3 +61,17 @@ async def test_malformed_body(client):
         "code": 400, "message": "Malformed request body"}}
     for body in (None, [], "x", {}, {"keypair": None}, {"keypair": {}, "more": 1}):
         assert (await client.post("/os-keypairs", body))[0] == 400
+
+
+async def test_nul_is_refused_wherever_it_hides(client):
+    for path in ("/servers/%00", "/flavors/%00", "/os-keypairs/a%00b"):
+        assert (await client.get(path))[0] == 404, path
+    status, body = await client.get("/servers?name=%00")
+    assert status == 400 and "'name'" in body["badRequest"]["message"]
+    status, body = await client.post("/os-server-groups", {"server_group": {"name": "a\0", "policies": ["affinity"]}})
+    assert status == 400 and "name" in body["badRequest"]["message"]
+    status, body = await client.post("/os-keypairs", {"keypair": {"name": "fine", "public_key": "x", "\0": "x"}})
+    assert status == 400
+    # A backslash and what follows it only look like one.
+    flavor = {"name": "f", "ram": 1, "vcpus": 1, "disk": 1, "description": "\\u0000"}
+    assert (await client.post("/flavors", {"flavor": flavor}, who="admin", version="2.55"))[0] == 200

@@ -9,8 +9,8 @@ from tests.stories.whole_cloud import WholeCloud, whole_cloud
 
 
 @pytest.fixture
-async def cloud(tmp_path: Path) -> AsyncIterator[WholeCloud]:
-    async with whole_cloud(tmp_path) as made:
+async def cloud(tmp_path: Path, story_url: str) -> AsyncIterator[WholeCloud]:
+    async with whole_cloud(tmp_path, story_url) as made:
         yield made
 
 

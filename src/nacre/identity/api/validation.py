@@ -60,18 +60,8 @@ def schema(rules: Mapping[str, Any]) -> Body:
     def check(_: Request, body: Any) -> Any:
         for error in validator.iter_errors(body):
             raise _worded(error, body)
-        if _holds_nul(body):
-            raise BadRequest("The request body holds a NUL character, which no name or text may.", field="body")
         return body
     return Body(rules, check)
-
-
-def _holds_nul(value: Any) -> bool:
-    if isinstance(value, str):
-        return "\x00" in value
-    if isinstance(value, dict):
-        return any("\x00" in k or _holds_nul(v) for k, v in value.items())
-    return isinstance(value, list) and any(_holds_nul(v) for v in value)
 
 
 def moment(text: str | None, field: str) -> float | None:
