@@ -188,8 +188,7 @@ class _Build:
         if placed is None:
             raise Superseded
         epoch, guest = placed
-        order = orders.build_order(server, epoch, placement.limits, self._told(guest),
-                                   self._asked.images)
+        order = orders.build_order(server, epoch, placement.limits, self._told(guest), self._asked.images)
         async with Undo() as undo:
             undo.add(self._take_back, placement, epoch)
             plugged = await _beside(self._plug(host), self._claim_and_prepare(host, order))

@@ -207,6 +207,14 @@ async def test_usage_is_reported_on_change_and_as_a_heartbeat(host: Host) -> Non
     assert len(host.control.reports) > before
 
 
+async def test_a_console_has_lines_as_nova_counts_them(host: Host) -> None:
+    order, _ = await host.build()
+    whole = await host.node.console(order.server_id, None)
+    assert whole.count("\n") >= 3
+    assert await host.node.console(order.server_id, 3) == "\n".join(whole.split("\n")[-3:])
+    assert await host.node.console(order.server_id, 0) == ""
+
+
 async def test_a_busy_host_keeps_its_network_agent_alive(host: Host) -> None:
     before = host.control.agent_reports
     for _ in range(20):  # news more often than the heartbeat
