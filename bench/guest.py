@@ -19,7 +19,9 @@ network to be wired, and its DHCP answers inside the process: what a network cos
 
 Measured: plain, from the start of the process to READY; the cloud, from the POST to READY, and from its QEMU's start
 (as the kernel has it, in steps of 10 ms). Parts: POST to QEMU's start; from there to the guest's first instruction, by
-the server's own timeline; from there to READY; and the CPU time that QEMU had used by then, in both.
+the server's own timeline; from there to READY; and the CPU time that QEMU had used by then, in both. Before each boot
+the machine is waited for until it has been idle for a second (a minute at most). `load` is the load average at the end:
+what else ran then slows both, and one round more than another.
 """
 
 import argparse
@@ -46,6 +48,8 @@ from nacre.cli.trace import timeline
 
 #: Seconds: between looks at the console, at the processes; the longest wait for anything.
 POLL, LOOK, LIMIT = 0.005, 0.05, 180.0
+#: An idle machine: the most of its processors' time that is used; how long to wait for that (seconds).
+IDLE, QUIET = 0.1, 60
 #: The most that a guest may take, as a multiple of plain QEMU's time.
 TARGET = 1.15
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -64,6 +68,21 @@ def until(what: Callable[[], Any], name: str, pause: float) -> Any:
             return found
         time.sleep(pause)
     raise SystemExit(f"waited {LIMIT:.0f} s in vain for {name}")
+
+
+def used() -> tuple[int, int]:
+    """The processors' ticks so far: idle ones, and all."""
+    ticks = [int(x) for x in Path("/proc/stat").read_text().partition("\n")[0].split()[1:9]]
+    return ticks[3] + ticks[4], sum(ticks)
+
+
+def quiet() -> None:
+    """Returns when the machine was idle for a second, or after a minute."""
+    for _ in range(QUIET):
+        (idle, total), _ = used(), time.sleep(1)
+        idle_then, total_then = used()
+        if idle_then - idle > (1 - IDLE) * (total_then - total):
+            return
 
 
 def stat(pid: int) -> list[str]:
@@ -107,6 +126,7 @@ class Cloud:
 
     def server(self, look: Callable[[int, Path], None] | None = None) -> dict[str, float]:
         """One server's times. look: told its process and its folder before it is deleted."""
+        quiet()
         begin, wall = now(), time.time()
         made = self.client.post("compute", "/servers", {"server": {
             "name": "bench", "imageRef": self.image, "flavorRef": self.flavor, "config_drive": True,
@@ -173,6 +193,7 @@ class Plain:
         self.overlay()
         command = adapted(self.arguments, {f"{self.own}/{name}": str(new) for name, new in (
             ("disk.config", self.folder / "disk.config"), ("disk", self.disk))}, self.console)
+        quiet()
         begin = now()
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
             def ready() -> bool:
