@@ -302,7 +302,7 @@ def _libvirt_host(settings: Settings, network: Network, conductor: Conductor, im
 
     own, host = settings.node, settings.host_name
     wiring = ovs_wiring(OvsHost(
-        host=host, folder=settings.data / "node", tunnel_ip=own.tunnel_ip or None,
+        host=host, folder=settings.data / "node", cloud=settings.data, tunnel_ip=own.tunnel_ip or None,
         bridge_mappings=own.bridge_mappings, datapath=own.datapath),
         network, lambda server_id: conductor.guest_facts(host, server_id))
     hypervisor = HYPERVISORS["libvirt"](HypervisorSettings(

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 
 from nacre import guest
 from nacre.cli.client import Client
+from nacre.node.netns import Namespaces
 from tests.host.cloud_lab import GUEST, ROOT, run
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(300)]
@@ -65,17 +66,49 @@ def test_a_newcomer_gets_into_a_guest_and_finds_it_again(demo: Demo) -> None:
     assert first["ready"].startswith("TINY READY host=demo") and server["address"] in first["ready"]
     assert first["hostname"] == "demo"
     assert first["metadata"]["uuid"] == server["id"] and first["metadata"]["meta"] == {"made-by": "nacre demo"}
-    steps = [step["step"] for step in first["timeline"][-1]["steps"]]
+    (action,) = first["timeline"]
+    steps = [step["step"] for step in action["steps"]]
+    assert action["action"] == "create" and all(step["took_ms"] >= 0 for step in action["steps"])
     assert {"schedule", "claim", "network.plug", "prepare", "spawn", "host.boot"} <= set(steps), steps
     begin = time.monotonic()
     second = demo.facts()
     assert second["server"] == server and second["metadata"] == first["metadata"]
     assert time.monotonic() - begin < 20  # nothing is built, downloaded or booted again
+    assert len(Client(demo.data, "demo").get("compute", "/servers")["servers"]) == 1
+    leaves_nothing(demo, str(server["id"]))
+
+
+def leaves_nothing(demo: Demo, server: str) -> None:
+    """Server and network are deleted through the API, as a person would: this machine has nothing of them then."""
     client = Client(demo.data, "demo")
-    port = client.get("network", "/ports", params={"device_id": server["id"]})["ports"][0]
-    client.request("DELETE", "compute", f"/servers/{server['id']}")
-    while client.get("compute", "/servers")["servers"]:
+    port = client.get("network", "/ports", params={"device_id": server})["ports"][0]
+    net, mac, tap = port["network_id"], port["mac_address"], f"tap{port['id'][:11]}"
+    space = Namespaces().names(net)[0]
+
+    def seen() -> dict[str, str]:
+        """What there is of them, by kind."""
+        found = {
+            "domain": server if server in run("virsh", "list", "--all", "--uuid") else "",
+            "tap": tap if tap in run("ip", "-o", "link") else "",
+            "flows": " ".join(x for x in run("ovs-ofctl", "dump-flows", "br-int").splitlines() if mac in x),
+            "disk": " ".join(str(p) for root in (demo.data, Path("/var/lib/nacre")) if root.exists()
+                             for p in root.rglob(server)),
+            "namespace": space if space in run("ip", "netns", "list") else "",
+            "dnsmasq": " ".join(x for x in run("ps", "-eo", "args").splitlines() if "dnsmasq" in x and net in x)}
+        return {kind: what for kind, what in found.items() if what}
+
+    assert set(seen()) == {"domain", "tap", "flows", "disk", "namespace", "dnsmasq"}  # it does look in the right places
+    client.request("DELETE", "compute", f"/servers/{server}")
+    eventually(lambda: not client.get("compute", "/servers")["servers"], lambda: "the server is still there")
+    client.request("DELETE", "network", f"/networks/{net}")
+    eventually(lambda: not seen(), seen)
+    admin = Client(demo.data, "nacre")
+    host = admin.get("compute", "/os-hypervisors/detail", headers={"OpenStack-API-Version": "compute 2.87"})
+    assert host["hypervisors"][0]["memory_mb_used"] == 0  # the claim
+
+
+def eventually(check: Callable[[], bool], else_what: Callable[[], object], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < end, else_what()
         time.sleep(0.2)
-    assert server["id"] not in run("virsh", "list", "--all", "--uuid")
-    assert f"tap{port['id'][:11]}" not in run("ip", "-o", "link")
-    assert port["mac_address"] not in run("ovs-ofctl", "dump-flows", "br-int")

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -104,4 +105,43 @@ async def test_a_long_log_is_rewritten_while_it_is_written(tmp_path: Path) -> No
     await journal.close()
     again = Journal(file)
     assert {e.server_id: e.epoch for e in again.all()} == {"other": 1, "s1": 599}
+    await again.close()
+
+
+async def test_a_secret_is_on_disk_only_while_its_build_runs(tmp_path: Path) -> None:
+    """Every former record of the server had it; a build that still runs keeps its own."""
+    file = tmp_path / "journal"
+    journal = Journal(file)
+    plain = msgspec.structs.replace(entry("done").order, guest=msgspec.structs.replace(
+        build_order("done").guest, admin_password=None, user_data=None))
+    busy = msgspec.structs.replace(build_order("busy"), guest=msgspec.structs.replace(
+        build_order("busy").guest, admin_password="sesame-of-busy"))
+    await journal.write(entry("done"))
+    await journal.write(entry("done", stage="prepared"))
+    await journal.write(Entry(server_id="busy", epoch=1, stage="claimed", order=busy))
+    await journal.tidy()
+    assert file.read_bytes().count(b"sesame-7731") == 2  # nothing has ended
+    await journal.write(msgspec.structs.replace(entry("done", stage="running"), order=plain))
+    assert file.read_bytes().count(b"sesame-7731") == 2
+    await asyncio.gather(journal.tidy(), journal.write(entry("new")))
+    data = file.read_bytes()
+    assert data.count(b"sesame-7731") == 1 and b"sesame-of-busy" in data  # only the new one's
+    await journal.write(Entry(server_id="new", epoch=1, stage="gone"))
+    await journal.close()
+    assert b"sesame-7731" not in file.read_bytes() and b"sesame-of-busy" in file.read_bytes()
+    again = Journal(file)
+    assert {e.server_id: e.stage for e in again.all()} == {"done": "running", "busy": "claimed", "new": "gone"}
+    assert again.get("busy") == msgspec.structs.replace(
+        Entry(server_id="busy", epoch=1, stage="claimed", order=busy), at=again.get("busy").at)  # type: ignore[union-attr]
+    await again.close()
+
+
+async def test_a_secret_that_a_crash_left_goes_at_the_start(tmp_path: Path) -> None:
+    file = tmp_path / "journal"
+    journal = Journal(file)
+    await journal.write(entry("s1"))
+    await journal.write(Entry(server_id="s1", epoch=1, stage="gone"))
+    assert b"sesame-7731" in file.read_bytes()  # killed here: never closed
+    again = Journal(file)
+    assert b"sesame-7731" not in file.read_bytes() and again.get("s1") is not None
     await again.close()

@@ -47,9 +47,10 @@ def normal_url(url: str) -> str:
 
 
 def make_engine(url: str, **rest: Any) -> sa.Engine:
-    """An engine whose JSON columns go through msgspec."""
+    """An engine whose JSON columns go through msgspec, and whose errors do not tell the values of a statement: they
+    reach logs, and a value may be a secret."""
     return sa.create_engine(
-        normal_url(url), json_serializer=lambda v: msgspec.json.encode(v).decode(),
+        normal_url(url), hide_parameters=True, json_serializer=lambda v: msgspec.json.encode(v).decode(),
         json_deserializer=msgspec.json.decode, **rest)
 
 

@@ -44,7 +44,7 @@ def engine(url: str, begin: str = "BEGIN IMMEDIATE", busy_ms: int = BUSY_MS) -> 
     def connected(raw: Any, _: Any) -> None:
         raw.isolation_level = None
         for pragma in ("foreign_keys=ON", f"busy_timeout={busy_ms}", "journal_mode=WAL", "synchronous=FULL",
-                       "temp_store=MEMORY", "cache_size=-8000"):
+                       "temp_store=MEMORY", "cache_size=-8000", "secure_delete=ON"):
             raw.execute(f"PRAGMA {pragma}")
 
     @sa.event.listens_for(made, "begin")

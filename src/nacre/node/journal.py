@@ -1,7 +1,8 @@
 """What this host was told, on its disk before it acts on it: each server's highest epoch, its order, how far it got.
 
 An append-only log of whole entries; the last one of a server counts. Writers that come together share one fsync. A
-record is length, CRC and msgpack, so the torn end that a crash may leave is seen and cut off at the next start.
+record is length, CRC and msgpack, so the torn end that a crash may leave is seen and cut off at the next start. What a
+build needs and nobody may read later (`Entry.secret`) is in there while the build runs, and rewritten away after it.
 """
 
 import asyncio
@@ -50,6 +51,12 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     def closed(self) -> bool:
         return self.stage in ("closing", "gone")
 
+    @property
+    def secret(self) -> bool:
+        """Whether it has what only the guest is to know."""
+        guest = self.order.guest if self.order is not None else None
+        return guest is not None and bool(guest.admin_password or guest.user_data or guest.files or guest.metadata)
+
 
 class Journal:
     """Entries by server. `write` returns when the entry is on disk. Open it once per host folder."""
@@ -58,9 +65,11 @@ class Journal:
         self._clock = clock or RealClock()
         self._entries: dict[str, Entry] = {}
         self._encoder = msgspec.msgpack.Encoder()
-        self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[Entry, asyncio.Future[None]]] = []
         self._flusher: asyncio.Task[None] | None = None
         self._file, self._count = file, 0
+        self._secret = set[str]()  # the servers that the file has a secret of
+        self._untidy = False
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._fd = self._open(file)
 
@@ -90,9 +99,8 @@ class Journal:
         entry = msgspec.structs.replace(entry, at=self._clock.now().timestamp())
         self._entries[entry.server_id] = entry
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((_record(self._encoder.encode(entry)), future))
-        if self._flusher is None or self._flusher.done():
-            self._flusher = asyncio.create_task(self._flush())
+        self._waiting.append((entry, future))
+        self._wake()
         try:
             await asyncio.shield(future)
         except OSError:
@@ -104,17 +112,34 @@ class Journal:
         point(f"node journal {entry.stage}")
         return entry
 
+    async def tidy(self) -> None:
+        """The file has no secret of a build that has ended when this returns. Cheap if it has none."""
+        if self._stale():
+            self._untidy = True
+            await self._wake()
+
     async def close(self) -> None:
-        """Waits for what is being written."""
+        """Waits for what is being written, and leaves no secret that nobody needs."""
+        await self.tidy()
         if self._flusher is not None:
             await self._flusher
         os.close(self._fd)
 
+    def _stale(self) -> bool:
+        return any((entry := self._entries.get(server)) is None or not entry.secret for server in self._secret)
+
+    def _wake(self) -> "asyncio.Task[None]":
+        if self._flusher is None or self._flusher.done():
+            self._flusher = asyncio.create_task(self._flush())
+        return self._flusher
+
     async def _flush(self) -> None:
-        while self._waiting:
+        while self._waiting or self._untidy:
             group, self._waiting = self._waiting, []
             try:
-                await asyncio.to_thread(self._append, b"".join(record for record, _ in group))
+                if group:
+                    await asyncio.to_thread(
+                        self._append, b"".join(_record(self._encoder.encode(entry)) for entry, _ in group))
             except OSError as error:
                 for _, future in group:
                     if not future.done():
@@ -124,7 +149,9 @@ class Journal:
                 if not future.done():
                     future.set_result(None)
             self._count += len(group)
-            if self._long():
+            self._secret |= {entry.server_id for entry, _ in group if entry.secret}
+            if self._long() or self._untidy:
+                self._untidy = False
                 await asyncio.to_thread(self._renew, list(self._entries.values()))
 
     def _long(self) -> bool:
@@ -160,12 +187,14 @@ class Journal:
             for entry, end in _records(data):
                 self._entries[entry.server_id] = entry
                 self._count, valid = self._count + 1, end
+                if entry.secret:
+                    self._secret.add(entry.server_id)
             if valid < len(data):
                 log.warning("the journal's torn end is cut off", file=str(file), bytes=len(data) - valid)
                 os.truncate(file, valid)
         oldest = self._clock.now().timestamp() - KEEP_GONE
         self._entries = {k: e for k, e in self._entries.items() if e.alive or e.at > oldest}
-        if self._long():
+        if self._long() or self._stale():
             self._rewrite(list(self._entries.values()))
         fresh = not file.exists()
         fd = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -182,7 +211,7 @@ class Journal:
             os.fsync(out.fileno())
         temporary.rename(self._file)
         _sync_folder(self._file.parent)
-        self._count = len(entries)
+        self._count, self._secret = len(entries), {entry.server_id for entry in entries if entry.secret}
 
 
 def _record(body: bytes) -> bytes:

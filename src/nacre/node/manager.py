@@ -45,7 +45,8 @@ class NodeManager:
         await self.here.journal.close()
 
     async def mend(self) -> None:
-        """Finishes what was being taken back and did not get through."""
+        """Finishes what was being taken back and did not get through; forgets the secrets of builds that ended."""
+        await self.here.journal.tidy()
         for entry in self.here.journal.all():
             if entry.stage == "closing" and not self.here.calls.busy(entry.server_id):
                 try:

@@ -251,10 +251,12 @@ class OvsAgent:
 
 
 class OvsHost(msgspec.Struct, frozen=True, kw_only=True):
-    """One host's settings. folder: for DHCP's files; the rest as in `BridgeSettings`."""
+    """One host's settings. folder: for DHCP's files; cloud: the cloud's data folder; the rest as in
+    `BridgeSettings`."""
 
     host: str
     folder: Path
+    cloud: Path | None = None
     tunnel_ip: str | None = None
     bridge_mappings: Mapping[str, str] = {}
     bridge: str = "br-int"
@@ -266,7 +268,7 @@ def ovs_wiring(own: OvsHost, network: Network, facts: Facts, clock: Clock | None
     """The agent of a host with all its parts. facts: a server's id -> its GuestFacts (the conductor's
     `guest_facts` for this host)."""
     bridge = Bridge(BridgeSettings(name=own.bridge, rundir=own.rundir, tunnel_ip=own.tunnel_ip,
-                                   mappings=own.bridge_mappings, datapath=own.datapath))
+                                   mappings=own.bridge_mappings, datapath=own.datapath, owner=own.cloud))
     places = LocalNetworks(Namespaces(), Dhcp(DhcpSettings(directory=own.folder / "dhcp")),
                            Metadata(facts, clock=clock))
     return OvsAgent(AgentSettings(host=own.host), network, bridge, places, clock)

@@ -11,6 +11,7 @@ import structlog
 from nacre.base.shell import CommandFailed, run
 from nacre.node.ovs.flows import Flow
 from nacre.node.ovs.ovsdb import BridgeSettings, Ovsdb
+from nacre.node.ovs.ownership import Ownership
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -23,10 +24,14 @@ class Bridge:
         self.settings, self.name = settings, settings.name
         self.datapath = settings.datapath
         self._db = Ovsdb(settings)
+        self._ownership = Ownership(settings.name, settings.owner, settings.rundir) if settings.owner else None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"ovsdb-{settings.name}")
 
     async def ensure(self) -> None:
-        """The bridge, its tunnel port and its patches to the provider bridges, as the settings say. Idempotent."""
+        """The bridge, its tunnel port and its patches to the provider bridges, as the settings say. Idempotent.
+        Raises Conflict where it is another cloud's."""
+        if self._ownership is not None:
+            await self._ownership.take()
         if self.datapath == "auto":
             self.datapath = await probe_datapath(self.settings.rundir)
         await self._off_loop(lambda: self._db.ensure(self.datapath))
@@ -35,6 +40,8 @@ class Bridge:
         """Ends the connection; the bridge stays."""
         await self._off_loop(self._db.stop)
         self._thread.shutdown(wait=False)
+        if self._ownership is not None:
+            self._ownership.release()
 
     async def remove(self) -> None:
         """Deletes the bridge and our patches (tests, decommissioning)."""

@@ -8,11 +8,13 @@ from typing import Any
 import msgspec
 
 from nacre.base.errors import Unavailable
+from nacre.node.ovs.ownership import MARK
 
 
 class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """name: the integration bridge. rundir: where Open vSwitch's sockets are. tunnel_ip: this host's address for
-    vxlan (None: no tunnels). mappings: physical network -> provider bridge. datapath: system, netdev, or auto."""
+    vxlan (None: no tunnels). mappings: physical network -> provider bridge. datapath: system, netdev, or auto. owner:
+    the data folder of the cloud that wants the bridge for itself (None: nobody else can be meant, as in tests)."""
 
     name: str = "br-int"
     rundir: Path = Path("/run/openvswitch")
@@ -21,6 +23,7 @@ class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True):
     datapath: str = "auto"
     vxlan_port: int = 4789
     timeout: int = 10
+    owner: Path | None = None
 
 
 class Ovsdb:
@@ -43,6 +46,8 @@ class Ovsdb:
             txn.add(api.db_set("Bridge", self.name, ("fail_mode", "secure"), ("mcast_snooping_enable", False),
                                ("protocols", [f"OpenFlow1{minor}" for minor in (0, 3, 4, 5)]),
                                ("datapath_type", datapath)))
+            if self.settings.owner:
+                txn.add(api.db_set("Bridge", self.name, ("external_ids", {MARK: str(self.settings.owner)})))
             if self.settings.tunnel_ip:
                 self._add_tunnel(api, txn, self.settings.tunnel_ip)
             for physical, provider in self.settings.mappings.items():

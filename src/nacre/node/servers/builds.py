@@ -134,7 +134,8 @@ class Builds:
         entry = self._host.journal.get(server_id)
         if self._host.calls.stopping or entry is None or entry.epoch != epoch:
             return
-        await self._host.journal.write(msgspec.structs.replace(entry, stage="closing"))
+        await self._host.journal.write(msgspec.structs.replace(
+            entry, stage="closing", order=None if entry.order is None else _without_secrets(entry.order)))
         await self._host.clear(server_id)
 
 
@@ -146,5 +147,5 @@ def _shape(order: BuildOrder) -> tuple[Any, ...]:
 
 def _without_secrets(order: BuildOrder) -> BuildOrder:
     """What the build needed once must not lie about for the server's whole life."""
-    guest = msgspec.structs.replace(order.guest, admin_password=None, user_data=None, files=())
+    guest = msgspec.structs.replace(order.guest, admin_password=None, user_data=None, files=(), metadata={})
     return msgspec.structs.replace(order, guest=guest)
