@@ -19,11 +19,16 @@ CONNECTIONS = 8
 ATTEMPTS = 12
 #: serialization_failure, deadlock_detected: run it again and it will do.
 AGAIN = frozenset({"40001", "40P01"})
+#: The server goes down, is not up yet, has no connection, memory or disk left: first letters of its states.
+AWAY = ("08", "53", "57P")
+#: Seconds until a server that does not answer counts as away.
+PATIENCE = 10
 
 
 def engine(url: str) -> sa.Engine:
     """A pooled engine at serializable isolation."""
-    return make_engine(url, pool_size=CONNECTIONS, max_overflow=2, pool_pre_ping=True, isolation_level="SERIALIZABLE")
+    return make_engine(url, pool_size=CONNECTIONS, max_overflow=2, pool_pre_ping=True, isolation_level="SERIALIZABLE",
+                       connect_args={"connect_timeout": PATIENCE, "application_name": "nacre"})
 
 
 class Postgres:
@@ -61,7 +66,7 @@ def _repeat(engine: sa.Engine, unit: Unit[T]) -> T:
         except sa.exc.DBAPIError as error:
             state = _state(error)
             if state not in AGAIN:
-                if isinstance(error, sa.exc.OperationalError) and state is None:
+                if str(state or "").startswith(AWAY) or (state is None and isinstance(error, sa.exc.OperationalError)):
                     raise DatabaseUnavailable("The database does not answer.") from error
                 raise
         time.sleep(random.uniform(0, 0.002 * 2 ** min(attempt, 7)))  # noqa: S311 - jitter, not a secret
