@@ -21,6 +21,14 @@ ROOT = Path(__file__).parents[2]
 SECONDS = 30.0
 
 
+def nacre(data: Path, *args: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """The command, over a data folder, with no options but these."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("NACRE_")}
+    return subprocess.run([sys.executable, "-m", "nacre.cli.main", *args, "--data", str(data)],
+                          env={**clean, "PYTHONPATH": str(ROOT / "src"), **environ}, capture_output=True, text=True,
+                          timeout=90, check=False)
+
+
 class Lab:
     """A cloud whose processes die on demand; its supervisor starts them again."""
 
@@ -29,8 +37,8 @@ class Lab:
         self.trigger.parent.mkdir()
         folder.chmod(0o777)
         self.trigger.parent.chmod(0o777)
-        self.environ = {**os.environ, "NACRE_FAKE_CRASH_FILE": str(self.trigger), "PYTHONPATH": str(ROOT / "src"),
-                        "NACRE_FAKE_VCPUS": "4096", "NACRE_FAKE_MEMORY_MB": "4000000"}
+        self.environ = {"NACRE_FAKE_CRASH_FILE": str(self.trigger), "NACRE_FAKE_VCPUS": "4096",
+                        "NACRE_FAKE_MEMORY_MB": "4000000"}
         self.port = str(free_port())
         self.up()
         self.cloud = Cloud("demo", str(self.data / "clouds.yaml"))
@@ -48,10 +56,10 @@ class Lab:
         self.nacre("up", "-d", "--hypervisor", "fake", "--port", self.port,
                    *(("--database", self.database) if self.database else ()))
 
-    def nacre(self, *args: str) -> None:
-        done = subprocess.run([sys.executable, "-m", "nacre.cli.main", *args, "--data", str(self.data)],
-                              env=self.environ, capture_output=True, text=True, timeout=90, check=False)
+    def nacre(self, *args: str) -> str:
+        done = nacre(self.data, *args, **self.environ)
         assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     def call(self, method: str, service: str, path: str, body: object = None) -> dict[str, object]:
         return self.cloud.call(method, service, path, body)  # type: ignore[no-any-return]
