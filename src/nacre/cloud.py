@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 
 from nacre.base.clock import Clock, RealClock
+from nacre.base.errors import Unavailable
 from nacre.base.rpc.keys import load_keys
 from nacre.base.rpc.server import Allow, Peer
 from nacre.base.rpc.stub import Client, stub
@@ -81,6 +82,8 @@ async def _keep(task: Callable[[], Awaitable[Any]]) -> None:
     while True:
         try:
             await task()
+        except Unavailable as error:
+            log.warning("a background task waits", why=error.message)
         except Exception:
             log.exception("a background task failed and is started again")
         await asyncio.sleep(1)

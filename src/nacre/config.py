@@ -1,5 +1,8 @@
 """Every option, in one frozen tree: defaults, then the TOML file, then NACRE_* variables, then the command line.
 
+One choice is kept in the data folder, in the file DATABASE_FILE: what `nacre up --database` was told. It counts where
+the TOML file and the variables say nothing.
+
 The file is `nacre.toml` in the data folder, or what NACRE_CONFIG names. An option `period` of section `scheduler` is
 `[scheduler] period = 5` there, and NACRE_SCHEDULER_PERIOD=5 in the environment. Lists in variables are separated by
 commas, tables are written as `key:value,key:value`.
@@ -25,6 +28,10 @@ Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Delay = Annotated[float, msgspec.Meta(ge=0)]
 Ratio = Annotated[float, msgspec.Meta(gt=0)]
+
+
+#: The file in the data folder that holds the database's URL.
+DATABASE_FILE = "database-url"
 
 
 class SettingsError(NacreError):
@@ -193,6 +200,8 @@ def load(data: Path | None = None, *, environ: Mapping[str, str] | None = None, 
     folder = data_folder(data)
     tree = _file(Path(environ.get("NACRE_CONFIG") or folder / "nacre.toml"), must="NACRE_CONFIG" in environ)
     _merge_environment(tree, environ)
+    if not tree.get("database_url"):
+        tree["database_url"] = _text(folder / DATABASE_FILE).strip()
     tree |= {k: v for k, v in given.items() if v is not None}
     tree["data_dir"] = str(folder)
     try:
@@ -202,14 +211,20 @@ def load(data: Path | None = None, *, environ: Mapping[str, str] | None = None, 
 
 
 def _file(path: Path, *, must: bool) -> dict[str, Any]:
+    if must and not path.exists():
+        raise SettingsError(f"NACRE_CONFIG names {path}, which is not there.")
     try:
-        return tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        if must:
-            raise SettingsError(f"NACRE_CONFIG names {path}, which is not there.") from None
-        return {}
+        return tomllib.loads(_text(path))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not TOML: {error}") from None
+
+
+def _text(path: Path) -> str:
+    """What a file holds; nothing if it is not there."""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
     except PermissionError:
         raise SettingsError(f"{path} may not be read: check its owner and mode.") from None
 

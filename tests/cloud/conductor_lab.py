@@ -1,6 +1,7 @@
 """The conductor with real stories, scheduler and hosts in one process: SQLite, fake hypervisors, ports in a dict."""
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 
 from nacre.base.clock import RealClock
 from nacre.base.context import Context
-from nacre.base.db import Database
+from nacre.base.db import Database, DatabaseUnavailable
 from nacre.base.errors import BuildFailed, Unavailable
 from nacre.compute import history
 from nacre.compute.contract import ServerSpec, StoryOrder
@@ -86,6 +87,28 @@ class OneImage:
         return b""
 
 
+class Unreliable:
+    """A database that fails so often (0 to 1), before or after it did what it was asked."""
+
+    def __init__(self, db: Database):
+        self._db, self.share, self._dice = db, 0.0, random.Random(1)
+
+    async def run(self, unit: Any) -> Any:
+        return await self._perhaps(self._db.run, unit)
+
+    async def read(self, unit: Any) -> Any:
+        return await self._perhaps(self._db.read, unit)
+
+    async def _perhaps(self, do: Any, unit: Any) -> Any:
+        fate = self._dice.random()
+        if fate < self.share / 2:
+            raise DatabaseUnavailable("gone before")
+        found = await do(unit)
+        if fate < self.share:
+            raise DatabaseUnavailable("gone after")
+        return found
+
+
 class Line:
     """The line to a host: cut, or with answers that must come within a time."""
 
@@ -110,17 +133,19 @@ class Lab:
     def __init__(self, folder: Path, *, hosts: int = 3, patience: Patience | None = None):
         self.folder, self.clock = folder, RealClock()
         self.db = Database(schema.in_file(folder / "lab.db"))
+        self.seen_db: Any = Unreliable(self.db)
         self.network, self.silent, self.answer_within = DictNetwork(), set[str](), 5.0
         self.hypervisors: dict[str, FakeHypervisor] = {}
         self.nodes = {f"host{n}": self._node(f"host{n}") for n in range(hosts)}
-        self.progress = Progress(self.db, self.clock)
+        self.progress = Progress(self.seen_db, self.clock)
 
         async def zones() -> dict[str, str]:
             return {}
 
         self.zones = zones
         self.scheduler = SchedulerManager(
-            self.db, self.clock, FilterScheduler(best=1, sign=1), Facts(zones=zones, servers=self.progress.on_hosts))
+            self.seen_db, self.clock, FilterScheduler(best=1, sign=1),
+            Facts(zones=zones, servers=self.progress.on_hosts))
         self.patience = patience or Patience(before_spawn=0.3, after_spawn=1.0, cleanup=0.3)
         self.conductor = self._conductor()
 
@@ -137,7 +162,7 @@ class Lab:
         parts = Parts(progress=self.progress, scheduler=self.scheduler, network=self.network,  # type: ignore[arg-type]
                       images=OneImage(), hosts=Hosts(node, self.clock), clock=self.clock, zones=self.zones,
                       patience=self.patience)
-        return ConductorManager(parts, Stories(self.db, self.clock, "control"))
+        return ConductorManager(parts, Stories(self.seen_db, self.clock, "control"))
 
     async def start(self) -> None:
         for name, node in self.nodes.items():

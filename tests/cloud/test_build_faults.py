@@ -1,11 +1,13 @@
 """Builds when things go wrong: refusals, failures, silence, deletes in the middle, conductors that die."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from nacre.base.db import DatabaseUnavailable
 from nacre.node.hypervisor.fake import Faults
 from tests.cloud.conductor_lab import Lab
 
@@ -54,6 +56,30 @@ async def test_a_failure_means_the_next_host(lab: Lab, verb: str, kind: str) -> 
     (server,) = await lab.accept()
     assert (await lab.until(server, "active"))["host"] != host
     await lab.quiet()
+    await lab.check()
+
+
+async def test_a_database_that_comes_and_goes_costs_time_only(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is decided while it is away: no build ends in ERROR, no delete forgets a host."""
+    monkeypatch.setattr("nacre.conductor.manager.SWEEP", 0.02)
+
+    async def sweep() -> None:
+        while True:
+            with contextlib.suppress(DatabaseUnavailable):
+                await lab.conductor.sweep()
+
+    sweeping = asyncio.ensure_future(sweep())
+    lab.seen_db.share = 0.1
+    ids = await lab.accept(8, nudge=False)
+    for server in ids:
+        await lab.until(server, "active", seconds=30)
+    for server in ids[:4]:
+        await lab.delete(server)
+    for server in ids[:4]:
+        await lab.until(server, "deleted", seconds=30)
+    lab.seen_db.share = 0.0
+    await lab.quiet()
+    sweeping.cancel()
     await lab.check()
 
 

@@ -46,12 +46,24 @@ def normal_url(url: str) -> str:
     raise NacreError(f"database_url: {url.partition(':')[0]!r} is not spoken here; use sqlite:///FILE or postgresql://...")
 
 
+def shown_url(url: str) -> str:
+    """The URL for people's eyes: without password and options."""
+    try:
+        parts = sa.make_url(normal_url(url))
+    except (sa.exc.ArgumentError, ValueError):
+        return url.partition(":")[0]
+    return parts.set(drivername=parts.get_backend_name(), password=None, query={}).render_as_string()
+
+
 def make_engine(url: str, **rest: Any) -> sa.Engine:
-    """An engine whose JSON columns go through msgspec, and whose errors do not tell the values of a statement: they
-    reach logs, and a value may be a secret."""
-    return sa.create_engine(
-        normal_url(url), hide_parameters=True, json_serializer=lambda v: msgspec.json.encode(v).decode(),
-        json_deserializer=msgspec.json.decode, **rest)
+    """An engine whose JSON columns go through msgspec, and whose errors repeat no values. Raises NacreError."""
+    try:
+        return sa.create_engine(
+            normal_url(url), json_serializer=lambda v: msgspec.json.encode(v).decode(),
+            json_deserializer=msgspec.json.decode, hide_parameters=True, **rest)
+    except (sa.exc.ArgumentError, ValueError):
+        raise NacreError("database_url cannot be understood; it looks like "
+                         "postgresql://USER:PASSWORD@HOST:5432/DATABASE, with %40 for an @ in the password.") from None
 
 
 class Database:

@@ -7,20 +7,17 @@ time than to hand it to a thread and back (ADR 0008). A file that another progra
 """
 
 import asyncio
-import queue
 import sqlite3
-import threading
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from nacre.base.db import DatabaseUnavailable, Unit, make_engine
+from nacre.base.db_group import GroupWriter, Job
 
 T = TypeVar("T")
 
-#: How many waiting units are committed together at most.
-GROUP = 128
 #: How long another program (a migration, a backup) may hold the file, in ms.
 BUSY_MS = 30_000
 
@@ -54,36 +51,18 @@ def engine(url: str, begin: str = "BEGIN IMMEDIATE", busy_ms: int = BUSY_MS) -> 
     return made
 
 
-class _Job:
-    """One unit, who waits for it, and what came of it."""
-
-    __slots__ = ("error", "future", "loop", "result", "unit")
-
-    def __init__(self, unit: Unit[Any], loop: asyncio.AbstractEventLoop):
-        self.unit, self.loop = unit, loop
-        self.future: asyncio.Future[Any] = loop.create_future()
-        self.result: Any = None
-        self.error: BaseException | None = None
-
-
 class Sqlite:
     """The driver of `sqlite:` URLs."""
 
     def __init__(self, url: str):
         self.engine = engine(url)
         self._memory = is_memory(url)
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._writer = GroupWriter(self._group)
         self._reader = engine(url, "BEGIN", busy_ms=0)
         self._patient = engine(url, "BEGIN")
 
     async def run(self, unit: Unit[T]) -> T:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._write, name="sql-write", daemon=True)
-            self._thread.start()
-        job = _Job(unit, asyncio.get_running_loop())
-        self._jobs.put(job)
-        return await job.future  # type: ignore[no-any-return]
+        return await self._writer.run(unit)
 
     async def read(self, unit: Unit[T]) -> T:
         if self._memory:
@@ -96,35 +75,11 @@ class Sqlite:
             return await asyncio.to_thread(_read, self._patient, unit)
 
     async def close(self) -> None:
-        if self._thread is not None:
-            self._jobs.put(None)
-            await asyncio.to_thread(self._thread.join)
-            self._thread = None
+        await self._writer.close()
         for each in (self.engine, self._reader, self._patient):
             each.dispose()
 
-    def _write(self) -> None:
-        """The writer thread."""
-        last = False
-        while not last:
-            jobs: list[_Job] = []
-            job = self._jobs.get()
-            while job is not None:
-                jobs.append(job)
-                if len(jobs) == GROUP:
-                    break
-                try:
-                    job = self._jobs.get_nowait()
-                except queue.Empty:
-                    break
-            last = job is None
-            if jobs:
-                if not self._group(jobs):
-                    for one in jobs:
-                        self._group([one])
-                _release(jobs)
-
-    def _group(self, jobs: list[_Job]) -> bool:
+    def _group(self, jobs: list[Job]) -> bool:
         """Run the jobs and commit them together. False: nothing happened, and each may be run again by itself."""
         try:
             with self.engine.connect() as connection, connection.begin():
@@ -148,7 +103,7 @@ class _RolledBack(Exception):
     """SQLite gave up the whole transaction in the middle of a unit (disk full, out of memory)."""
 
 
-def _run(job: _Job, connection: sa.Connection, raw: Any) -> None:
+def _run(job: Job, connection: sa.Connection, raw: Any) -> None:
     job.result = job.error = None
     raw.execute("SAVEPOINT unit")
     try:
@@ -167,23 +122,3 @@ def _translated(error: Exception) -> Exception:
     if isinstance(error, sa.exc.OperationalError):
         return DatabaseUnavailable(f"The database does not take writes: {error.orig}")
     return error
-
-
-def _release(jobs: list[_Job]) -> None:
-    """Tell the waiters, with one wake-up for each loop."""
-    loops: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
-    for job in jobs:
-        loops.setdefault(job.loop, []).append(job)
-    for loop, theirs in loops.items():
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(_tell, theirs)
-
-
-def _tell(jobs: list[_Job]) -> None:
-    for job in jobs:
-        if job.future.done():
-            continue
-        if job.error is not None:
-            job.future.set_exception(job.error)
-        else:
-            job.future.set_result(job.result)

@@ -18,9 +18,11 @@ Step = Callable[..., Awaitable[Any]]
 
 
 class Undo:
-    """A stack of steps to take back when the block fails."""
+    """A stack of steps to take back when the block fails. but: failures after which nothing is taken back, as whoever
+    goes on with the work finds what was done."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, but: type[BaseException] | tuple[type[BaseException], ...] = ()) -> None:
+        self._but = but
         self._steps: list[tuple[Step, tuple[Any, ...]]] = []
 
     def add(self, step: Step, *args: Any) -> None:
@@ -45,7 +47,7 @@ class Undo:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
                         trace: TracebackType | None) -> None:
-        if error is None:
+        if error is None or isinstance(error, self._but):
             self.forget()
             return
         work = asyncio.ensure_future(self.run())

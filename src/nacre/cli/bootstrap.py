@@ -11,10 +11,11 @@ import yaml
 
 from nacre.base.context import service_context
 from nacre.base.errors import Conflict
+from nacre.cli.database import MARK, PASSWORDS, engine_name, refuse_strangers
 from nacre.cloud import Control
 from nacre.compute.catalog.flavors import Flavor
 from nacre.config import Settings
-from nacre.identity.catalog import First, bootstrap
+from nacre.identity.catalog import First, bootstrap, users
 from nacre.identity.tables import projects
 from nacre.network.api.attributes import Row
 from nacre.network.networks import Networks
@@ -44,7 +45,7 @@ def write_secret(path: Path, text: str) -> None:
 
 def passwords(settings: Settings) -> dict[str, str]:
     """The first users' passwords: as configured, else made once and kept."""
-    path = settings.data / "control" / "passwords.json"
+    path = settings.data / PASSWORDS
     known: dict[str, str] = msgspec.json.decode(path.read_bytes()) if path.exists() else {}
     given = {"admin": settings.identity.admin_password, "demo": settings.identity.demo_password,
              "demo-alt": settings.identity.demo_password}
@@ -71,11 +72,15 @@ def clouds(settings: Settings, known: dict[str, str]) -> str:
 async def first_rows(control: Control) -> None:
     """Users, catalog, flavors, the public network; clouds.yaml last: it says that the rest is there."""
     settings = control.settings
+    there = await users(control.db)
+    refuse_strangers(settings, there)
     known = passwords(settings)
+    mark = settings.data / MARK
+    if not there:  # a new database, whatever was in the one before
+        mark.unlink(missing_ok=True)
     first = First(base_url=settings.url, passwords=known, region=settings.region)
     await bootstrap(control.db, first, control.parts["passwords"])
-    path = settings.data / "control" / "first-rows"
-    if not path.exists():  # what an operator deletes afterwards stays deleted
+    if not mark.exists():  # what an operator deletes afterwards stays deleted
         for id, name, memory, vcpus, disk in FLAVORS:
             try:
                 await control.parts["flavors"].create(
@@ -83,7 +88,7 @@ async def first_rows(control: Control) -> None:
             except Conflict:
                 continue
         await _public_network(control)
-        path.touch()
+        mark.write_text(engine_name(settings.database))
     text, file = clouds(settings, known), settings.data / "clouds.yaml"
     if not file.exists() or file.read_text() != text:
         write_secret(file, text)

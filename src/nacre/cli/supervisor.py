@@ -19,6 +19,7 @@ from typing import IO
 
 import click
 
+from nacre.base.errors import NacreError
 from nacre.base.rpc.keys import KeyPair, load_keys
 from nacre.config import Settings, load, owner
 
@@ -26,6 +27,8 @@ from nacre.config import Settings, load, owner
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
 #: What others may not do with a process's files. The node opens some to QEMU and dnsmasq, and says which.
 UMASKS = {"control": 0o077, "node": 0o022}
+#: What only control is told.
+SECRETS = ("NACRE_DATABASE_URL", "NACRE_IDENTITY_ADMIN_PASSWORD", "NACRE_IDENTITY_DEMO_PASSWORD")
 #: How long a process may take to stop before it is killed.
 PATIENCE = 10.0
 
@@ -125,6 +128,7 @@ def children(settings: Settings) -> list[Child]:
     rpc_port = settings.rpc.port or free_port()
     node_at = f"tcp://127.0.0.1:{free_port()}"
     common = {**os.environ, "NACRE_PORT": str(settings.port), "NACRE_HYPERVISOR": settings.hypervisor}
+    node_only = {k: v for k, v in common.items() if k not in SECRETS}
     for name in ("control", "node"):
         (folder / name).mkdir(exist_ok=True, mode=0o700)
     return [
@@ -132,13 +136,17 @@ def children(settings: Settings) -> list[Child]:
             **common, "NACRE_RPC_PORT": str(rpc_port),
             "NACRE_RPC_NODE_KEYS": f"{settings.host_name}:{node.public} {node_at}"}, user),
         Child("node", folder, {
-            **common, "NACRE_RPC_PORT": node_at.rpartition(":")[2],
+            **node_only, "NACRE_RPC_PORT": node_at.rpartition(":")[2],
             "NACRE_RPC_CONTROL": f"tcp://127.0.0.1:{rpc_port}", "NACRE_RPC_CONTROL_KEY": control.public}, None),
     ]
 
 
+class NotPrepared(NacreError):
+    """The database cannot be used; the message says what to do."""
+
+
 def prepare(settings: Settings) -> None:
-    """The data folder, and the database at this release's schema."""
+    """The data folder, and the database at this release's schema. Raises NotPrepared."""
     folder, user = settings.data, account()
     for path in (folder, folder / "run", folder / "logs"):
         path.mkdir(parents=True, exist_ok=True, mode=0o755 if user else 0o700)
@@ -146,10 +154,12 @@ def prepare(settings: Settings) -> None:
         os.chown(folder, user.pw_uid, user.pw_gid)
     if not _migrated(settings):
         identity = {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-        with (folder / "logs" / "control.log").open("ab") as log:
-            subprocess.run([sys.executable, "-m", "nacre.cli.main", "db", "upgrade", "--data", str(folder)],
-                           check=True, stdout=log, stderr=log, umask=UMASKS["control"],
-                           **identity)  # type: ignore[call-overload]
+        done = subprocess.run([sys.executable, "-m", "nacre.cli.main", "db", "prepare", "--data", str(folder)],
+                              check=False, capture_output=True, text=True, umask=UMASKS["control"],
+                              env={**os.environ, "NACRE_DATABASE_URL": settings.database},
+                              **identity)  # type: ignore[call-overload]
+        if done.returncode:
+            raise NotPrepared(done.stderr.strip().removeprefix("nacre: "))
 
 
 def _migrated(settings: Settings) -> bool:
@@ -180,7 +190,6 @@ def supervise(data: Path) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    prepare(settings)
     run = settings.data / "run"
     with (run / "supervisor.pid").open("a+") as pid:
         try:

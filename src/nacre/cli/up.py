@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,20 @@ def supervisor_pid(data: Path) -> int | None:
     return pid if b"supervise" in command and str(data).encode() in command else None
 
 
-def start(settings: Settings) -> bool:
-    """Start the supervisor, detached. False if it runs already."""
+def start(settings: Settings, given: str | None = None) -> bool:
+    """Start the supervisor, detached. False if it runs already. given: the database that the command line names.
+
+    Raises NacreError with what to do."""
+    from nacre.cli import database, orphans, supervisor
+
+    left = orphans.find(settings.data)  # first: what a supervisor started counts as its own only if it is seen next
     if supervisor_pid(settings.data) is not None:
         return False
+    orphans.end(left)
     _check_port(settings)
-    settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    (settings.data / "logs").mkdir(exist_ok=True, mode=0o700)
+    database.check(settings)
+    supervisor.prepare(settings)
+    database.keep(settings, given)
     _remembered(settings.data).write_text(json.dumps({"port": settings.port, "hypervisor": settings.hypervisor}))
     environ = {**os.environ, "NACRE_PORT": str(settings.port), "NACRE_HYPERVISOR": settings.hypervisor}
     with (settings.data / "logs" / "supervisor.log").open("ab") as log:
@@ -82,10 +90,15 @@ def running_settings(data: Path | None, **given: Any) -> Settings:
 
 def stop(data: Path, patience: float = 20.0) -> bool:
     """Stop the cloud's processes and wait for their end. False if none ran."""
-    pid = supervisor_pid(data)
+    from nacre.cli import orphans
+
+    left, pid = orphans.find(data), supervisor_pid(data)
     if pid is None:
-        return False
-    os.kill(pid, signal.SIGTERM)
+        return orphans.end(left)
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except PermissionError:
+        raise NotStarted("The cloud runs as another user: run this command with sudo.") from None
     end = time.monotonic() + patience
     while supervisor_pid(data) == pid:
         if time.monotonic() > end:
@@ -94,15 +107,20 @@ def stop(data: Path, patience: float = 20.0) -> bool:
     return True
 
 
+class Gone(NotStarted):
+    """The supervisor ended while it was waited for."""
+
+
 class Api:
     """Just enough of a client to see whether the cloud answers, without loading a library for it."""
 
     def __init__(self, settings: Settings):
         self._url, self._file = settings.url, settings.data / "clouds.yaml"
         self._token = ""
+        self.refused = False  # it answers, but not to the password of clouds.yaml
 
     def token(self) -> bool:
-        """Whether the administrator gets a token."""
+        """Whether the administrator gets a token, or at least an answer."""
         try:
             auth = yaml.safe_load(self._file.read_text())["clouds"]["nacre"]["auth"]
         except (OSError, yaml.YAMLError, TypeError, KeyError):
@@ -113,10 +131,12 @@ class Api:
             "scope": {"project": {"name": auth["project_name"], "domain": {"id": "default"}}}}}
         answer = self._send("/identity/v3/auth/tokens", body)
         self._token = answer[1].get("x-subject-token", "") if answer else ""
-        return bool(self._token)
+        return bool(self._token) or self.refused
 
     def host_up(self) -> bool:
-        """Whether a compute host reports."""
+        """Whether a compute host reports, as far as we may ask."""
+        if self.refused:
+            return True
         answer = self._send("/compute/v2.1/os-services?binary=nova-compute")
         return bool(answer) and any(s["state"] == "up" for s in answer[0].get("services", ()))
 
@@ -126,7 +146,10 @@ class Api:
         try:
             with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - our own address
                 return json.load(answer), {k.lower(): v for k, v in answer.headers.items()}
-        except (urllib.error.URLError, OSError, ValueError):
+        except urllib.error.HTTPError as error:
+            self.refused = error.code == 401
+            return None
+        except (OSError, ValueError, HTTPException):
             return None
 
 
@@ -138,10 +161,14 @@ def wait(settings: Settings, say: Any) -> None:
         begin = time.monotonic()
         while not ready():
             waited = time.monotonic() - begin
-            if waited > PATIENCE or (waited > 5 and supervisor_pid(settings.data) is None):
-                raise NotStarted(f"Waited {waited:.0f} s in vain until {text}.\n{_tail(settings.data / 'logs', log)}")
+            gone = waited > 5 and supervisor_pid(settings.data) is None
+            if waited > PATIENCE or gone:
+                raise (Gone if gone else NotStarted)(
+                    f"Waited {waited:.0f} s in vain until {text}.\n{_tail(settings.data / 'logs', log)}")
             time.sleep(0.03)
         say(text, time.monotonic() - begin)
+    if api.refused:
+        say(f"the administrator has another password than {settings.data}/clouds.yaml says: correct it there", 0.0)
 
 
 def _tail(folder: Path, name: str) -> str:
@@ -151,15 +178,21 @@ def _tail(folder: Path, name: str) -> str:
     return f"There is nothing in {folder}."
 
 
-def bring_up(settings: Settings, say: Any) -> bool:
+def bring_up(settings: Settings, say: Any, given: str | None = None) -> bool:
     """Start the cloud and wait until it can be used. False if it ran already. Raises NotStarted."""
     if settings.hypervisor == "libvirt" and os.geteuid() != 0:
         raise NotStarted("Guests need root: use `sudo`, or `nacre up --hypervisor fake` for a cloud without guests.")
     if settings.hypervisor == "libvirt" and supervisor_pid(settings.data) is None and (
             why := bridge_taken(settings.data)) is not None:
         raise NotStarted(why)
-    started = start(settings)
-    wait(settings, say)
+    started = start(settings, given)
+    try:
+        wait(settings, say)
+    except Gone:
+        if started:
+            raise
+        started = start(settings, given)  # it was on its way down when we looked
+        wait(settings, say)
     return started
 
 
@@ -191,18 +224,20 @@ def ensure_up(data: Path) -> bool:
 @click.option("--port", type=click.IntRange(1, 65535), default=None, help="the APIs' port [8774]")
 @click.option("--hypervisor", type=click.Choice(["libvirt", "fake"]), default=None,
               help="libvirt: real guests, needs root; fake: none, for trying the APIs")
-def up(detach: bool, data: Path | None, port: int | None, hypervisor: str | None) -> None:
+@click.option("--database", default=None, metavar="URL", help="postgresql://USER@HOST/NAME; kept in the data folder "
+              "for later starts [a SQLite file in the data folder]")
+def up(detach: bool, data: Path | None, port: int | None, hypervisor: str | None, database: str | None) -> None:
     """Start the cloud on this machine, and say how to use it."""
     from rich.console import Console
 
-    settings = running_settings(data, port=port, hypervisor=hypervisor)
+    settings = running_settings(data, port=port, hypervisor=hypervisor, database_url=database)
     console = Console(stderr=True, highlight=False)
 
     def say(text: str, seconds: float) -> None:
         console.print(f"[green]✓[/] {text} [dim]{seconds:.1f} s[/]")
 
     with console.status("starting"):
-        started = bring_up(settings, say)
+        started = bring_up(settings, say, database)
     console.print(f"Nacre {'is up' if started else 'was up already'} at {settings.url}\n"
                   f"  export OS_CLIENT_CONFIG_FILE={settings.data}/clouds.yaml\n"
                   f"  openstack --os-cloud demo server list")

@@ -2,7 +2,7 @@
 
 Each attempt is committed with a new epoch before its host hears of it. A refusal or failure takes back what that host
 got and means the next host; silence means asking again. What a crash left is found by asking again too: every step of a
-host answers from what is there.
+host answers from what is there. While the database is away nothing is decided: the story stops as by a crash.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
+from nacre.base.db import DatabaseUnavailable
 from nacre.base.errors import BuildFailed, NacreError, NoValidHost, Refused, Unavailable
 from nacre.base.undo import Undo
 from nacre.compute.contract import Attempt, Outcome, Server, Story
@@ -57,6 +58,8 @@ class Builder:
         fresh = [s for s in servers if not s.host]
         try:
             images, zones = await asyncio.gather(self._images(story, servers[0]), self._p.zones())
+        except DatabaseUnavailable:
+            raise
         except NacreError as error:
             await self._fail(servers, story, error.message)
             return
@@ -64,6 +67,8 @@ class Builder:
             if fresh:
                 request = orders.placement_request(fresh, story.order)
                 placements |= {p.server_id: p for p in await self._p.scheduler.select(request)}
+        except DatabaseUnavailable:
+            raise
         except NacreError as error:
             await self._fail(fresh, story, error.message)
             servers = [s for s in servers if s.host]
@@ -135,6 +140,8 @@ class _Build:
                 await self._until_it_stands()
             except Superseded:
                 await self._give_way()
+            except DatabaseUnavailable:
+                raise
             except NacreError as error:
                 await fail(self._p, self._server, self._story, self._timeline, error.message)
             except Exception:
@@ -151,6 +158,8 @@ class _Build:
             try:
                 await self._attempt(placement)
                 return
+            except DatabaseUnavailable:
+                raise
             except (Refused, BuildFailed, Unavailable) as error:
                 reasons.append(error.message)
                 log.warning("attempt failed", server=self._server.id, host=placement.host, why=error.message)
@@ -189,7 +198,7 @@ class _Build:
             raise Superseded
         epoch, guest = placed
         order = orders.build_order(server, epoch, placement.limits, self._told(guest), self._asked.images)
-        async with Undo() as undo:
+        async with Undo(but=DatabaseUnavailable) as undo:
             undo.add(self._take_back, placement, epoch)
             plugged = await _beside(self._plug(host), self._claim_and_prepare(host, order))
             with self._timeline.step("spawn", host):

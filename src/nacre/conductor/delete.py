@@ -5,6 +5,7 @@ A host that does not answer does not hold a delete up: it is told at its next he
 
 import structlog
 
+from nacre.base.db import DatabaseUnavailable
 from nacre.base.errors import NacreError, NotFound, Unavailable
 from nacre.compute.contract import Outcome, Server, Story
 from nacre.conductor import orders
@@ -45,6 +46,8 @@ class Deleter:
         try:
             with timeline.step("destroy", host):
                 await self._p.hosts.ask(host, lambda node: node.destroy(server.id, epoch), await self._patience(host))
+        except DatabaseUnavailable:
+            raise
         except NacreError as error:
             log.warning("host did not confirm a delete", server=server.id, host=host, why=error.message,
                         silent=isinstance(error, Unavailable))

@@ -7,6 +7,7 @@ from typing import Any
 import structlog
 
 from nacre.base.crash import point
+from nacre.base.db import DatabaseUnavailable
 from nacre.base.errors import Forbidden, NacreError, NotFound
 from nacre.base.rpc.server import peer
 from nacre.compute.contract import Stories, Story
@@ -94,7 +95,10 @@ class ConductorManager:
             await self.run(story_id)
 
     async def _tell(self, story_id: str) -> None:
-        story = await self._stories.take(story_id)
+        try:
+            story = await self._stories.take(story_id)
+        except DatabaseUnavailable:
+            return  # the sweep finds it
         if story is None:
             return
         point("control story taken")
@@ -109,13 +113,25 @@ class ConductorManager:
         except asyncio.CancelledError:
             work.cancel()
             raise
+        except DatabaseUnavailable as error:
+            log.warning("a story stopped; the sweep will take it up", story=story.id, why=error.message)
+            await self._let_go(story)
         except Exception:
             log.exception("a story stopped; the sweep will take it up", story=story.id, kind=story.kind)
-            await self._p.clock.sleep(SWEEP)
-            await self._stories.release(story)
+            await self._let_go(story)
         finally:
             self._told.discard(story.id)
             keeper.cancel()
+
+    async def _let_go(self, story: Story) -> None:
+        """Until the database took it: else nobody would go on before the lease runs out."""
+        while True:
+            await self._p.clock.sleep(SWEEP)
+            try:
+                await self._stories.release(story)
+            except DatabaseUnavailable:
+                continue
+            return
 
     async def _keep(self, story: Story, work: "asyncio.Future[Any]") -> None:
         """Renew the lease; a runner that lost it stops at once (its epoch is fenced anyway)."""

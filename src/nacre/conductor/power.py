@@ -1,5 +1,6 @@
 """The story of a stop, start or reboot. The host's verb is idempotent towards the wanted state: a crash repeats it."""
 
+from nacre.base.db import DatabaseUnavailable
 from nacre.base.errors import NacreError
 from nacre.compute.contract import Outcome, Story
 from nacre.conductor.parts import Parts
@@ -28,6 +29,8 @@ class Switch:
                 guest = await self._p.hosts.ask(
                     server.host, lambda node: node.power(server.id, epoch, action), self._p.patience.cleanup)
             event, power = _EVENTS.get(guest.power, "give up"), guest.power
+        except DatabaseUnavailable:
+            raise
         except NacreError as error:
             message = error.message
         await self._p.progress.powered(server.id, event, Outcome(

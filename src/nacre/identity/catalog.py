@@ -100,11 +100,16 @@ class First(msgspec.Struct, frozen=True, kw_only=True):
     region: str = "RegionOne"
 
 
+async def users(db: Database) -> set[str]:
+    """The names of the default domain's users."""
+    return await db.read(lambda conn: set(conn.scalars(
+        sa.select(t.users.c.name).where(t.users.c.domain_id == "default"))))
+
+
 async def bootstrap(db: Database, first: First, passwords: Passwords | None = None) -> None:
     """Domain, projects, roles, users, assignments, services and endpoints. Idempotent; URLs follow `base_url`."""
     passwords = passwords or Passwords()
-    there = await db.read(lambda conn: set(conn.scalars(
-        sa.select(t.users.c.name).where(t.users.c.domain_id == "default"))))
+    there = await users(db)
     hashes = {name: await passwords.hash(text) for name, text in first.passwords.items() if name not in there}
     await Store(db, RealClock()).write(lambda conn: _rows(conn, first, hashes))
 

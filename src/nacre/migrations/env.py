@@ -9,6 +9,9 @@ from alembic import context
 from nacre.base.db import make_engine, metadata
 from nacre.migrations.tables import MODULES
 
+#: Who holds it upgrades; any number that no other program takes.
+LOCK = 0x6E616372
+
 for module in MODULES:
     importlib.import_module(module)
 
@@ -26,6 +29,8 @@ def run() -> None:
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:  # of several control processes that start together, one does it
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
         context.configure(connection=connection, target_metadata=metadata, compare_type=True,
                           render_as_batch=engine.dialect.name == "sqlite", transactional_ddl=True)
         with context.begin_transaction():
