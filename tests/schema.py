@@ -8,7 +8,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from nacre.base.db import Database, metadata
-from nacre.base.db_sqlite import engine as sqlite_engine
+from nacre.base.engines.sqlite import engine as sqlite_engine
 from nacre.migrations.tables import MODULES
 
 

@@ -116,7 +116,7 @@ class Inline:
 
 
 def _driver(url: str, inline: bool) -> Driver:
-    from nacre.base import db_postgres, db_sqlite
+    from nacre.base.engines import postgres, sqlite
     if url.startswith("sqlite"):
-        return Inline(db_sqlite.engine(url)) if inline else db_sqlite.Sqlite(url)
-    return Inline(db_postgres.engine(url)) if inline else db_postgres.Postgres(url)
+        return Inline(sqlite.engine(url)) if inline else sqlite.Sqlite(url)
+    return Inline(postgres.engine(url)) if inline else postgres.Postgres(url)

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 import structlog
 
 from nacre.base.db import DatabaseUnavailable, Unit, make_engine
-from nacre.base.db_group import GroupWriter, Job
+from nacre.base.engines.group import GroupWriter, Job
 from nacre.base.errors import BadRequest
 
 log = structlog.get_logger()

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from nacre.base.db import DatabaseUnavailable, Unit, make_engine
-from nacre.base.db_group import GroupWriter, Job
+from nacre.base.engines.group import GroupWriter, Job
 
 T = TypeVar("T")
 
