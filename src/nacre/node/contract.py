@@ -35,7 +35,8 @@ class GuestFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BuildOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """One server for one host: made once in the conductor. Sizes: memory MB, disks GB, swap MB."""
+    """One server for one host: made once in the conductor. Sizes: memory MB, disks GB, swap MB. limit_disk_mb: of
+    selected_dir, where the host has several."""
 
     server_id: str
     epoch: int
@@ -54,6 +55,14 @@ class BuildOrder(msgspec.Struct, frozen=True, kw_only=True):
     config_drive: bool = False
     inject_network: bool = False
     extra_specs: dict[str, str] = {}
+    #: Claimed and enforced: Mbit/s each way, MB/s read and written together, parts of a directory's I/O.
+    net_bandwidth: int = 0
+    disk_bandwidth: int = 0
+    disk_shares: int = 0
+    selected_dir: str = ""  # which of the host's several disk directories; empty: it has one
+    limit_net_bandwidth: float = float("inf")
+    limit_disk_bandwidth: float = float("inf")
+    limit_disk_shares: float = float("inf")
     domain_name: str = ""  # instance-0000002a-4e1fe8e1
 
     @property

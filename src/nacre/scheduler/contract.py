@@ -6,8 +6,19 @@ from typing import Protocol
 import msgspec
 
 
+class DiskReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One of a host's several disk directories. MB. shares: into how many parts its I/O is divided (0: not)."""
+
+    path: str
+    total_mb: int
+    used_mb: int
+    shares: int = 0
+    shares_used: int = 0
+
+
 class HostReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a compute host says of itself, at start, on change and periodically. Memory in MB, disk in GB."""
+    """What a compute host says of itself: totals, what claims took, its own configuration (FLOW A6: extra_resources).
+    Memory in MB, disk in GB, bandwidth: `BuildOrder`'s; 0: not counted."""
 
     host: str
     hypervisor_type: str
@@ -24,27 +35,58 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     ram_ratio: float = 1.0
     disk_ratio: float = 1.0
     reserved_memory_mb: int = 0
+    net_bandwidth: int = 0
+    net_bandwidth_used: int = 0
+    disk_bandwidth: int = 0
+    disk_bandwidth_used: int = 0
+    disks: tuple[DiskReport, ...] = ()  # empty: one directory, of disk_gb
     host_ip: str = "127.0.0.1"
     cpu_info: str = "{}"
     architecture: str = "x86_64"
+    servers: tuple[str, ...] = ()  # those with a claim, which the used amounts contain
 
 
 class HostLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What the scheduler believes the host may hold in all; the claim at the host is held to it."""
+    """What the scheduler believes the host may hold in all; the claim at the host is held to it. disk_mb: of
+    selected_dir, where the host has several."""
 
     vcpus: float
     memory_mb: float
     disk_mb: float
+    net_bandwidth: float = float("inf")
+    disk_bandwidth: float = float("inf")
+    disk_shares: float = float("inf")
 
 
-class PlacementRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A wish for one host for each of `server_ids`. disk_mb = 1024 * (root + ephemeral) + swap (FLOW A9)."""
+class Amounts(msgspec.Struct, frozen=True, kw_only=True):
+    """What one server takes of a host. disk_mb = 1024 * (root + ephemeral) + swap (FLOW A9). disk: the directory, of a
+    host that has several; empty in a request: any."""
 
-    server_ids: tuple[str, ...]
-    project_id: str
     memory_mb: int
     vcpus: int
     disk_mb: int
+    net_bandwidth: int = 0
+    disk_bandwidth: int = 0
+    disk_shares: int = 0
+    disk: str = ""
+
+
+class GroupRule(msgspec.Struct, frozen=True, kw_only=True):
+    """A server group's wish. policy: affinity, anti-affinity, soft-affinity, soft-anti-affinity. members: servers."""
+
+    id: str
+    policy: str
+    members: tuple[str, ...] = ()
+    max_per_host: int = 1
+
+
+class PlacementRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A wish for one host for each of `server_ids`, who take the same amounts."""
+
+    server_ids: tuple[str, ...]
+    project_id: str
+    amounts: Amounts
+    min_count: int = 0  # so many must find a place, or none is taken; 0: all
     queue_name: str | None = None
     host: str | None = None  # `scheduler_host`, `zone:host`: only there
     host_match: str | None = None
@@ -53,20 +95,22 @@ class PlacementRequest(msgspec.Struct, frozen=True, kw_only=True):
     try_different_host: bool = False
     same_host: tuple[str, ...] = ()
     spread: bool = False  # the servers of this request on different hosts
+    group: GroupRule | None = None
+    query: str | None = None  # Nova's JSON filter
     ignore_hosts: tuple[str, ...] = ()  # retry: those that failed
-    alternates: int = 2
     extra_specs: dict[str, str] = {}
     image_properties: dict[str, str] = {}
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
-    """Where one server goes, and where it may go instead if that host refuses."""
+    """Where one server goes. host empty: nowhere, and `why` says the reason; details: for administrators."""
 
     server_id: str
     host: str
-    limits: HostLimits
-    alternates: tuple[str, ...] = ()
+    limits: HostLimits | None = None
+    selected_dir: str = ""
     why: str = ""
+    details: str = ""
 
 
 class HostState(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,29 +128,19 @@ class HostState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Scheduler(Protocol):
-    """Chooses hosts, optimistically: the claim at the host is final."""
+    """Chooses hosts, optimistically: the claim at the host is final (`manager.py` describes each verb)."""
 
     async def select(self, request: PlacementRequest) -> tuple[Placement, ...]:
-        """One placement a server, all or none. Raises NoValidHost with the counted reasons."""
+        """One placement a server, in order. Raises NoValidHost if fewer than min_count find a place."""
         ...
 
-    async def released(self, host: str, memory_mb: int, vcpus: int, disk_mb: int) -> None:
-        """What a placement took is free again (refused, failed, deleted)."""
+    async def plan(self, request: PlacementRequest) -> tuple[Placement, ...]:
+        """What `select` would answer now, with as many as find a place; changes nothing."""
         ...
 
-    async def report(self, report: HostReport) -> None:
-        """A node's totals and usage: kept in memory, and a row written when it changes."""
-        ...
-
-    async def hosts(self) -> tuple[HostState, ...]:
-        """Every host that ever reported, by name, as last heard."""
-        ...
-
+    async def released(self, host: str, server_id: str, amounts: Amounts) -> None: ...
+    async def report(self, report: HostReport) -> None: ...
+    async def hosts(self) -> tuple[HostState, ...]: ...
     async def set_service(self, host: str, *, disabled: bool | None = None, reason: str | None = None,
-                          forced_down: bool | None = None) -> HostState:
-        """Change what an operator may change of a host's service. Raises NotFound."""
-        ...
-
-    async def forget(self, host: str) -> None:
-        """Remove a host's record (its service was deleted). Raises NotFound."""
-        ...
+                          forced_down: bool | None = None) -> HostState: ...
+    async def forget(self, host: str) -> None: ...
