@@ -94,7 +94,7 @@ def leaves_nothing(demo: Demo, server: str) -> None:
             "disk": " ".join(str(p) for root in (demo.data, Path("/var/lib/nacre")) if root.exists()
                              for p in root.rglob(server)),
             "namespace": space if space in run("ip", "netns", "list") else "",
-            "dnsmasq": " ".join(x for x in run("ps", "-eo", "args").splitlines() if "dnsmasq" in x and net in x)}
+            "dnsmasq": " ".join(x for x in run("ps", "-ww", "-eo", "args").splitlines() if "dnsmasq" in x and net in x)}
         return {kind: what for kind, what in found.items() if what}
 
     assert set(seen()) == {"domain", "tap", "flows", "disk", "namespace", "dnsmasq"}  # it does look in the right places
