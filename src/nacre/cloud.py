@@ -36,7 +36,8 @@ if TYPE_CHECKING:  # a node process never loads these
 log = structlog.get_logger()
 
 #: Which roles may ask for which verb of the control process.
-CONDUCTOR_ALLOW = {"run": ("control",), **dict.fromkeys(("hello", "report", "power_changed", "guest_facts"), ("node",))}
+CONDUCTOR_ALLOW = {**dict.fromkeys(("run", "plan"), ("control",)),
+                   **dict.fromkeys(("hello", "report", "power_changed", "guest_facts"), ("node",))}
 NETWORK_ALLOW = dict.fromkeys(("wiring", "wired", "agent_report"), ("node",))
 IMAGE_ALLOW = {"find": ("control",), "read": ("control", "node")}
 #: Seconds until a host that works is asked again; it joins the call to the work that runs.
@@ -193,13 +194,19 @@ def _compute(settings: Settings, parts: dict[str, Any], running: Running) -> Any
     from nacre.compute.catalog.quotas import Quotas
     from nacre.compute.catalog.server_groups import ServerGroups
     from nacre.compute.history import History
+    from nacre.compute.plans import Plans
     from nacre.compute.servers import Servers, Suppliers
     from nacre.conductor.hosts import Hosts
 
     db, clock, own, transport = parts["db"], parts["clock"], settings.quotas, parts["transport"]
     flavors = parts["flavors"] = Flavors(db, clock)
     quotas = Quotas(db, {"instances": own.instances, "cores": own.cores, "ram": own.ram_mb})
-    keypairs, aggregates = KeyPairs(db, clock), Aggregates(db, clock)
+    keypairs = KeyPairs(db, clock)
+
+    async def refresh() -> None:
+        await parts["scheduler"].refresh()
+
+    aggregates = Aggregates(db, clock, refresh)
     scheduler = _scheduler(settings, parts, running, aggregates)
     conductor = stub(Conductor, transport.client(CONDUCTOR))
     servers = parts["servers"] = Servers(db, clock, Suppliers(
@@ -215,7 +222,7 @@ def _compute(settings: Settings, parts: dict[str, Any], running: Running) -> Any
     return service(Parts(
         policy=parts["policy"], identity=parts["identity"], clock=clock, desk=desk, network=parts["network"],
         scheduler=scheduler, flavors=flavors, keypairs=keypairs, quotas=quotas, aggregates=aggregates,
-        groups=ServerGroups(db, clock), images=parts["images"]))
+        planner=Plans(servers, conductor), groups=ServerGroups(db, clock), images=parts["images"]))
 
 
 def _scheduler(settings: Settings, parts: dict[str, Any], running: Running, aggregates: Any) -> Any:
@@ -226,8 +233,8 @@ def _scheduler(settings: Settings, parts: dict[str, Any], running: Running, aggr
     own, progress = settings.scheduler, Progress(parts["db"], parts["clock"])
     parts["progress"] = progress
     scheduler = parts["scheduler"] = SchedulerManager(
-        parts["db"], parts["clock"], FilterScheduler(own.strategy, own.sign, own.best),
-        Facts(zones=aggregates.zones, servers=progress.on_hosts),
+        parts["db"], parts["clock"], FilterScheduler(own.strategy, own.sign, own.best, filters=own.filters),
+        Facts(aggregates=aggregates.by_host, servers=progress.on_hosts),
         Options(default_queue=own.default_queue, rebuild_seconds=own.period))
     running.start.append(scheduler.start)
     running.tasks.append(scheduler.run)

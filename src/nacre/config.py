@@ -16,7 +16,7 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
@@ -93,8 +93,14 @@ class Network(Section, frozen=True):
     agent_down: Seconds = 75.0
 
 
+#: The names of `scheduler/filters.py`.
+FilterName = Literal["zone", "tenant_isolation", "aggregate_extra_specs", "aggregate_image_properties",
+                     "image_properties", "capabilities", "cpu_features"]
+
+
 class Scheduler(Section, frozen=True):
-    """How hosts are chosen. sign 1 packs, -1 spreads; best: choose among that many of the best."""
+    """How hosts are chosen. sign 1 packs, -1 spreads; best: choose at random among that many of the best, which keeps
+    several schedulers apart. filters: asked in this order; left out are those that should not count."""
 
     period: Seconds = 10.0
     default_queue: str = "kvm"
@@ -102,6 +108,7 @@ class Scheduler(Section, frozen=True):
     sign: Literal[1, -1] = -1
     best: Positive = 1
     attempts: Positive = 3
+    filters: tuple[FilterName, ...] = get_args(FilterName)
 
 
 class Node(Section, frozen=True):

@@ -41,6 +41,10 @@ NETWORK = NetworkFacts(id="n", name="n", project_id="p", mtu=1450, network_type=
                        segmentation_id=7)
 
 
+#: Every server's.
+IMAGE = "7a3f0a0e-30f1-4d6c-b6b7-0d4f2c9d8f11"
+
+
 class DictNetwork:
     """One port a server; bound or not. What the conductor and a host's wiring need, no more."""
 
@@ -145,7 +149,7 @@ class Lab:
         self.zones = zones
         self.scheduler = SchedulerManager(
             self.seen_db, self.clock, FilterScheduler(best=1, sign=1),
-            Facts(zones=zones, servers=self.progress.on_hosts))
+            Facts(aggregates=zones, servers=self.progress.on_hosts))
         self.patience = patience or Patience(before_spawn=0.3, after_spawn=1.0, cleanup=0.3)
         self.conductor = self._conductor()
 
@@ -165,12 +169,12 @@ class Lab:
         return ConductorManager(parts, Stories(self.seen_db, self.clock, "control"))
 
     async def start(self) -> None:
+        await self.scheduler.start()
         for name, node in self.nodes.items():
             await node.start()
             await self.scheduler.report(HostReport(
                 host=name, hypervisor_type="fake", hypervisor_version=1, vcpus=8, memory_mb=4096, disk_gb=100,
                 vcpus_used=0, memory_mb_used=0, disk_gb_used=0))
-        await self.scheduler.start()
         await self.conductor.start()
 
     async def stop(self) -> None:
@@ -194,7 +198,7 @@ class Lab:
             c.execute(sa.insert(servers), [{
                 "id": i, "name": f"s{n}", "project_id": "p", "user_id": "u", "vm_state": "building",
                 "task_state": "scheduling", "created_at": now, "updated_at": now, "flavor_id": "f", "memory_mb": 512,
-                "vcpus": 1, "flavor": flavor, "metadata": {}, "tags": [], "image_id": str(uuid4()),
+                "vcpus": 1, "flavor": flavor, "metadata": {}, "tags": [], "image_id": IMAGE,
                 "image_properties": {}, "security_groups": [], "trusted_certs": [], "hints": {}, "hostname": f"s{n}",
             } for n, i in enumerate(ids)])
             history.begin(c, CONTEXT, ids, "create", now)

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.stories.node.orders import build_order
 
 from nacre.base.errors import Refused
 from nacre.node.journal import Entry, Journal
+from tests.stories.node.orders import build_order
 
 WRITER = """
 import asyncio, sys

@@ -3,10 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.stories.node.orders import build_order
 
 from nacre.base.errors import Refused
 from nacre.node.tracker import Tracker
+from tests.stories.node.orders import build_order
 
 SIZES = st.tuples(st.integers(0, 9), st.integers(0, 3000), st.integers(0, 9), st.booleans())
 

@@ -120,6 +120,10 @@ class BuildFailed(NacreError):
 
 
 class NoValidHost(NacreError):
-    """No host fits; the message counts the reasons."""
+    """No host fits; the message counts the reasons. details: what only administrators may read, as hosts' names."""
 
     default = "No valid host was found."
+
+    def __init__(self, message: str | None = None, *, details: str = ""):
+        super().__init__(message)
+        self.details = details

@@ -14,6 +14,7 @@ COMMANDS = {
     "status": ("nacre.cli.status", "status", "Show what runs, and whether it answers."),
     "demo": ("nacre.cli.demo", "demo", "From nothing to a shell in a guest."),
     "doctor": ("nacre.cli.doctor", "doctor", "Check this machine; each failure names its cure."),
+    "plan": ("nacre.cli.plan", "plan", "Show where servers would go now, or why not."),
     "trace": ("nacre.cli.trace", "trace", "Show where a server's time went."),
     "db": ("nacre.cli.db", "db", "The database's schema."),
     "supervise": ("nacre.cli.supervisor", "supervise", ""),

@@ -1,6 +1,6 @@
 """What others may ask of compute: servers as they are, what a create asks for, and the verbs of both."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Protocol
 
@@ -74,6 +74,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     locked_reason: str | None = None
     trusted_certs: tuple[str, ...] = ()
     group_id: str | None = None
+    selected_dir: str = ""  # of its host's several disk directories
     hints: dict[str, object] = {}
     fault: Fault | None = None
 
@@ -184,6 +185,22 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     host: str
 
 
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an attempt builds a server."""
+
+    host: str
+    zone: str
+    selected_dir: str = ""
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """A server group with its members of now."""
+
+    policy: str
+    max_per_host: int
+    members: tuple[str, ...]
+
+
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a story ended for one server. message: the fault's words, for the user; details: for administrators."""
 
@@ -221,7 +238,7 @@ class Stories(Protocol):
     async def release(self, story: Story) -> None: ...
     async def finish(self, story: Story) -> None: ...
     async def take_back(self) -> None: ...
-    async def waiting(self) -> tuple[str, ...]: ...
+    async def waiting(self, told: Collection[str]) -> tuple[str, ...]: ...
 
 
 class Progress(Protocol):
@@ -229,7 +246,8 @@ class Progress(Protocol):
 
     async def load(self, server_ids: Iterable[str]) -> list[Server]: ...
     async def attempts(self, server_id: str) -> list[Attempt]: ...
-    async def attempt(self, server_id: str, host: str, zone: str) -> tuple[int, GuestFacts] | None: ...
+    async def group(self, group_id: str) -> Group | None: ...
+    async def attempt(self, server_id: str, place: Place) -> tuple[int, GuestFacts] | None: ...
     async def undone(self, server_id: str, epoch: int, host: str) -> None: ...
     async def leftovers(self) -> list[Attempt]: ...
     async def built(self, server_id: str, epoch: int, outcome: Outcome) -> bool: ...

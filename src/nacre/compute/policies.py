@@ -33,7 +33,7 @@ _BY_ROLE: dict[str, tuple[str, ...]] = {
         "os-hosts:list", "os-hosts:show", "os-hosts:update", "os-hosts:reboot", "os-hosts:shutdown",
         "os-hosts:start", "os-hypervisors:list", "os-hypervisors:list-detail", "os-hypervisors:statistics",
         "os-hypervisors:show", "os-hypervisors:uptime", "os-hypervisors:search", "os-hypervisors:servers",
-        "os-instance-actions:events:details", "os-instance-actions:events",
+        "os-nacre-plans:create", "os-instance-actions:events:details", "os-instance-actions:events",
         "os-instance-usage-audit-log:list", "os-instance-usage-audit-log:show", "limits:other_project",
         "os-lock-server:unlock:unlock_override", "os-migrate-server:migrate:host",
         "os-migrate-server:migrate_live:host", "os-migrations:index:all_projects", "os-migrations:index:host",

@@ -11,8 +11,8 @@ from nacre.base import statements
 from nacre.base.clock import Clock
 from nacre.base.db import Database
 from nacre.base.errors import Conflict, NotFound
-from nacre.compute import history
-from nacre.compute.contract import Attempt, Event, Outcome, Server
+from nacre.compute import groups, history
+from nacre.compute.contract import Attempt, Event, Group, Outcome, Place, Server
 from nacre.compute.records import fault_of, find_row, get_row, server_of
 from nacre.compute.servers import move
 from nacre.compute.tables import attempts, server_tags, servers
@@ -38,19 +38,26 @@ class Progress:
             attempts.c.server_id == server_id).order_by(attempts.c.epoch.desc())).all())
         return [Attempt(server_id=r.server_id, epoch=r.epoch, host=r.host) for r in rows]
 
-    async def attempt(self, server_id: str, host: str, zone: str) -> tuple[int, GuestFacts] | None:
-        """Commit that `host` is tried now; the attempt's epoch, and what the guest is told. None: the server is not
-        being built any more."""
+    async def group(self, group_id: str) -> Group | None:
+        """A server group and who is in it. None: there is no such group any more."""
+        return await self._db.read(lambda c: groups.find(c, group_id))
+
+    async def attempt(self, server_id: str, place: Place) -> tuple[int, GuestFacts] | None:
+        """Commit that a host is tried now; the attempt's epoch, and what the guest is told. None: the server is not
+        being built any more. Raises Refused: its group would not have it there."""
         now = self._now()
 
         def unit(connection: sa.Connection) -> tuple[int, GuestFacts] | None:
             row = find_row(connection, server_id)
             if row is None or row["vm_state"] != "building" or row["task_state"] == "deleting":
                 return None
+            if row["group_id"]:
+                groups.check(connection, row, place.host)
             epoch = int(row["epoch"]) + 1
-            move(connection, row, "place", now, epoch=epoch, host=host, availability_zone=zone)
-            statements.insert(connection, attempts, {"server_id": server_id, "epoch": epoch, "host": host})
-            return epoch, guest_facts({**row, "availability_zone": zone})
+            move(connection, row, "place", now, epoch=epoch, host=place.host, availability_zone=place.zone,
+                 selected_dir=place.selected_dir)
+            statements.insert(connection, attempts, {"server_id": server_id, "epoch": epoch, "host": place.host})
+            return epoch, guest_facts({**row, "availability_zone": place.zone})
 
         return await self._db.run(unit)
 

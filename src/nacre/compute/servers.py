@@ -105,6 +105,11 @@ class Servers:
             await self._nudge(story)
         return tuple(server_of({**_EMPTY, **row}) for row in rows)
 
+    async def sketch(self, context: Context, spec: ServerSpec) -> tuple[Server, ...]:
+        """The servers that a create would make, checked but for quotas, and written nowhere. Raises as `create`."""
+        plan, now = await self._plan(context, spec), self._now()
+        return tuple(server_of({**_EMPTY, **row, "number": 0}) for row in self._rows(context, plan, "", now))
+
     async def _plan(self, context: Context, spec: ServerSpec) -> "Plan":
         """The spec with what it names looked up and checked against each other. Changes nothing."""
         try:

@@ -3,6 +3,7 @@
 An order's blob may hold an admin password and files: it is never logged, and goes with the story.
 """
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -81,10 +82,15 @@ class Stories:
         await self._db.run(lambda connection: connection.execute(
             sa.update(stories).where(stories.c.owner == self.owner).values(owner=None, lease_until=None)))
 
-    async def waiting(self) -> tuple[str, ...]:
-        """The stories that nobody runs, oldest first."""
+    async def waiting(self, told: Collection[str]) -> tuple[str, ...]:
+        """The stories that nobody runs, oldest first. told: those that this process runs: a lease of its own on any
+        other was committed without its hearing of it, as the database went away, and is given back."""
         now, c = self._clock.now().replace(tzinfo=None), stories.c
         rows = await self._db.read(lambda connection: connection.execute(
-            sa.select(c.id).where(sa.or_(c.owner.is_(None), c.lease_until < now)).order_by(c.created_at)
-        ).scalars().all())
-        return tuple(rows)
+            sa.select(c.id, c.owner).where(sa.or_(c.owner.is_(None), c.owner == self.owner, c.lease_until < now))
+            .order_by(c.created_at)).all())
+        free = [row for row in rows if row.id not in told]
+        if unheard := [row.id for row in free if row.owner == self.owner]:
+            await self._db.run(lambda connection: connection.execute(sa.update(stories).where(
+                c.id.in_(unheard), c.owner == self.owner).values(owner=None, lease_until=None)))
+        return tuple(row.id for row in free)

@@ -51,6 +51,8 @@ servers = sa.Table(
     sa.Column("locked_reason", sa.String(255)),
     sa.Column("trusted_certs", sa.JSON, nullable=False),
     sa.Column("group_id", sa.String(36)),
+    #: Which of its host's several disk directories it lies in (FLOW A15).
+    sa.Column("selected_dir", sa.String(255), nullable=False, server_default="", default=""),
     sa.Column("hints", sa.JSON, nullable=False),
     sa.Column("fault", sa.JSON),
     sa.Index("ix_servers_project", "project_id", "deleted", "created_at"),

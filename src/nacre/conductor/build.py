@@ -8,7 +8,7 @@ host answers from what is there. While the database is away nothing is decided: 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import structlog
@@ -16,14 +16,14 @@ import structlog
 from nacre.base.db import DatabaseUnavailable
 from nacre.base.errors import BuildFailed, NacreError, NoValidHost, Refused, Unavailable
 from nacre.base.undo import Undo
-from nacre.compute.contract import Attempt, Outcome, Server, Story
+from nacre.compute.contract import Attempt, Group, Outcome, Place, Server, Story
 from nacre.conductor import orders
 from nacre.conductor.parts import Parts
 from nacre.conductor.timeline import Timeline
 from nacre.image.contract import ImageFacts
 from nacre.network.contract import Plugged
 from nacre.node.contract import BuildOrder, GuestFacts, SpawnOrder
-from nacre.scheduler.contract import HostLimits, Placement
+from nacre.scheduler.contract import Placement
 
 T = TypeVar("T")
 
@@ -31,9 +31,6 @@ log = structlog.get_logger()
 
 #: An image with its kernel and ramdisk, where it has them.
 ImageSet = tuple[ImageFacts | None, ImageFacts | None, ImageFacts | None]
-
-_UNLIMITED = HostLimits(vcpus=float("inf"), memory_mb=float("inf"), disk_mb=float("inf"))
-
 
 class Superseded(Exception):
     """The server is not being built any more (deleted, or another runner has it): nothing is left to do here."""
@@ -65,13 +62,17 @@ class Builder:
             return
         try:
             if fresh:
-                request = orders.placement_request(fresh, story.order)
+                request = orders.placement_request(fresh, story.order, await group_of(self._p, fresh[0]))
                 placements |= {p.server_id: p for p in await self._p.scheduler.select(request)}
         except DatabaseUnavailable:
             raise
         except NacreError as error:
-            await self._fail(fresh, story, error.message)
+            await self._fail(fresh, story, error.message, getattr(error, "details", ""))
             servers = [s for s in servers if s.host]
+        for server in [s for s in servers if not placements[s.id].host]:  # more than min_count, and no room for them
+            nowhere = placements[server.id]
+            await self._fail([server], story, nowhere.why, nowhere.details)
+            servers.remove(server)
         asked = _Asked(self._p, story, zones, images)
         builds = (_Build(asked, s, placements[s.id]) for s in servers)
         ends = await asyncio.gather(*(build.run(self._room) for build in builds), return_exceptions=True)
@@ -82,15 +83,9 @@ class Builder:
     async def _resumed(self, server: Server) -> Placement:
         """After a crash the host of the last attempt is asked first: it may be nearly done. Its limits stand as they
         were granted: its own journal has the claim."""
-        return Placement(server_id=server.id, host=server.host, limits=await self._limits(server.host),
+        return Placement(server_id=server.id, host=server.host, selected_dir=server.selected_dir,
+                         limits=await self._p.scheduler.limits(server.host, server.selected_dir),
                          why="goes on after a restart")
-
-    async def _limits(self, host: str) -> HostLimits:
-        for state in await self._p.scheduler.hosts():
-            if (r := state.report).host == host:
-                return HostLimits(vcpus=r.vcpus * r.cpu_ratio, disk_mb=r.disk_gb * 1024 * r.disk_ratio,
-                                  memory_mb=r.memory_mb * r.ram_ratio - r.reserved_memory_mb)
-        return _UNLIMITED
 
     async def _images(self, story: Story, server: Server) -> ImageSet:
         """The story's servers have one image, with its kernel and ramdisk."""
@@ -99,16 +94,33 @@ class Builder:
 
         return await find(server.image_id), await find(server.kernel_id), await find(server.ramdisk_id)
 
-    async def _fail(self, servers: Sequence[Server], story: Story, message: str) -> None:
-        await asyncio.gather(*(fail(self._p, s, story, Timeline(self._p.clock), message) for s in servers))
+    async def _fail(self, servers: Sequence[Server], story: Story, message: str, details: str = "") -> None:
+        for server in servers:
+            timeline = Timeline(self._p.clock)
+            timeline.failed("schedule", "; ".join(filter(None, (message, details))))
+            await fail(self._p, server, story, timeline, Words(message, details))
 
 
-async def fail(parts: Parts, server: Server, story: Story, timeline: Timeline, message: str) -> None:
+class Words(NamedTuple):
+    """Why a server was not built: for its user, and for administrators."""
+
+    message: str
+    details: str = ""
+
+
+async def fail(parts: Parts, server: Server, story: Story, timeline: Timeline, why: Words) -> None:
     """No host is left: the ports go, and the server is in ERROR with the reason."""
-    log.warning("server not built", server=server.id, why=message, request_id=story.order.context.request_id)
+    log.warning("server not built", server=server.id, why=why.message, details=why.details,
+                request_id=story.order.context.request_id)
     await parts.network.deallocate(server.id)
     await parts.progress.failed(server.id, Outcome(
-        request_id=story.order.context.request_id, steps=tuple(timeline.steps), message=message))
+        request_id=story.order.context.request_id, steps=tuple(timeline.steps), message=why.message,
+        details=why.details))
+
+
+async def group_of(parts: Parts, server: Server) -> Group | None:
+    """The wish of the server's group, if it has one."""
+    return await parts.progress.group(server.group_id) if server.group_id else None
 
 
 @dataclass(frozen=True)
@@ -143,12 +155,13 @@ class _Build:
             except DatabaseUnavailable:
                 raise
             except NacreError as error:
-                await fail(self._p, self._server, self._story, self._timeline, error.message)
+                await fail(self._p, self._server, self._story, self._timeline,
+                           Words(error.message, getattr(error, "details", "")))
             except Exception:
                 log.exception("build failed unexpectedly", server=self._server.id)
                 request_id = self._story.order.context.request_id
                 await fail(self._p, self._server, self._story, self._timeline,
-                           f"Unexpected error. Give the operator this request id: {request_id}")
+                           Words(f"Unexpected error. Give the operator this request id: {request_id}"))
 
     async def _until_it_stands(self) -> None:
         self._timeline.tell("schedule", self._first.why, self._first.host)
@@ -181,8 +194,9 @@ class _Build:
         """Another host, unless enough were tried (FLOW A13)."""
         if len(self._tried) >= self._p.patience.attempts:
             return None
-        request = orders.placement_request([self._server], self._story.order, self._tried)
         try:
+            group = await group_of(self._p, self._server)
+            request = orders.placement_request([self._server], self._story.order, group, self._tried)
             found = (await self._p.scheduler.select(request))[0]
         except NoValidHost as error:
             reasons.append(error.message)
@@ -193,11 +207,12 @@ class _Build:
     async def _attempt(self, placement: Placement) -> None:
         """One host, from the committed attempt to ACTIVE. Raises Refused, BuildFailed, Unavailable, Superseded."""
         server, host, hosts, patience = self._server, placement.host, self._p.hosts, self._p.patience
-        placed = await self._p.progress.attempt(server.id, host, self._asked.zones.get(host, "nova"))
+        placed = await self._p.progress.attempt(server.id, Place(
+            host=host, zone=self._asked.zones.get(host, "nova"), selected_dir=placement.selected_dir))
         if placed is None:
             raise Superseded
         epoch, guest = placed
-        order = orders.build_order(server, epoch, placement.limits, self._told(guest), self._asked.images)
+        order = orders.build_order(server, epoch, placement, self._told(guest), self._asked.images)
         async with Undo(but=DatabaseUnavailable) as undo:
             undo.add(self._take_back, placement, epoch)
             plugged = await _beside(self._plug(host), self._claim_and_prepare(host, order))
@@ -234,8 +249,7 @@ class _Build:
         await self._p.hosts.ask(host, lambda node: node.abort(server.id, epoch), self._p.patience.cleanup)
         await self._p.progress.undone(server.id, epoch, host)
         self._unsettled = None
-        await self._p.scheduler.released(
-            host, server.flavor.memory_mb, server.flavor.vcpus, orders.disk_mb(server))
+        await self._p.scheduler.released(host, server.id, orders.taken(server, placement.selected_dir))
 
     def _told(self, guest: GuestFacts) -> GuestFacts:
         """What only the order knows: the password and files of the create."""

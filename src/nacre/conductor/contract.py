@@ -5,8 +5,9 @@ from typing import Protocol
 import msgspec
 
 from nacre.base.rpc.target import Target, cast
+from nacre.compute.contract import Server, StoryOrder
 from nacre.node.contract import Guest, GuestFacts
-from nacre.scheduler.contract import HostReport
+from nacre.scheduler.contract import HostReport, Placement
 
 TARGET = Target(topic="control", namespace="conductor", version="1.0")
 
@@ -27,6 +28,10 @@ class Conductor(Protocol):
     @cast
     async def run(self, story_id: str) -> None:
         """A story (build, delete, power, ...) was written: take its lease and run it."""
+        ...
+
+    async def plan(self, order: StoryOrder, servers: tuple[Server, ...]) -> tuple[Placement, ...]:
+        """Where these servers, which need not exist, would be placed now. Changes nothing. Raises BadRequest."""
         ...
 
     async def hello(self, hello: NodeHello) -> tuple[str, ...]:

@@ -52,10 +52,10 @@ class Deleter:
             log.warning("host did not confirm a delete", server=server.id, host=host, why=error.message,
                         silent=isinstance(error, Unavailable))
             return False
-        await self._p.scheduler.released(host, server.flavor.memory_mb, server.flavor.vcpus, orders.disk_mb(server))
+        await self._p.scheduler.released(host, server.id, orders.taken(server, server.selected_dir))
         return True
 
     async def _patience(self, host: str) -> float:
         """A host that is known to be down is not waited for."""
-        up = any(s.report.host == host and s.up for s in await self._p.scheduler.hosts())
-        return self._p.patience.cleanup if up else 0.0
+        state = await self._p.scheduler.state(host)
+        return self._p.patience.cleanup if state is not None and state.up else 0.0

@@ -10,14 +10,15 @@ from nacre.base.crash import point
 from nacre.base.db import DatabaseUnavailable
 from nacre.base.errors import Forbidden, NacreError, NotFound
 from nacre.base.rpc.server import peer
-from nacre.compute.contract import Stories, Story
-from nacre.conductor.build import Builder
+from nacre.compute.contract import Server, Stories, Story, StoryOrder
+from nacre.conductor import orders
+from nacre.conductor.build import Builder, group_of
 from nacre.conductor.contract import NodeHello
 from nacre.conductor.delete import Deleter
 from nacre.conductor.parts import Parts
 from nacre.conductor.power import Switch
 from nacre.node.contract import GuestFacts
-from nacre.scheduler.contract import HostReport
+from nacre.scheduler.contract import HostReport, Placement
 
 log = structlog.get_logger()
 
@@ -61,6 +62,10 @@ class ConductorManager:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
+    async def plan(self, order: StoryOrder, servers: tuple[Server, ...]) -> tuple[Placement, ...]:
+        group = await group_of(self._p, servers[0])
+        return await self._p.scheduler.plan(orders.placement_request(servers, order, group))
+
     async def hello(self, hello: NodeHello) -> tuple[str, ...]:
         _only(hello.host)
         self._introduce(hello)
@@ -91,19 +96,25 @@ class ConductorManager:
     # -- stories ---------------------------------------------------------------------------------------------
 
     async def _wake(self) -> None:
-        for story_id in await self._stories.waiting():
+        for story_id in await self._stories.waiting(self._told):
             await self.run(story_id)
 
     async def _tell(self, story_id: str) -> None:
+        if story_id in self._told:
+            return
+        self._told.add(story_id)
         try:
             story = await self._stories.take(story_id)
+            if story is not None:
+                await self._run(story)
         except DatabaseUnavailable:
             return  # the sweep finds it
-        if story is None:
-            return
+        finally:
+            self._told.discard(story_id)
+
+    async def _run(self, story: Story) -> None:
         point("control story taken")
         self._p.lost.discard(story.id)
-        self._told.add(story.id)
         work: asyncio.Future[Any] = asyncio.ensure_future(self._kinds[story.kind](story))
         keeper = asyncio.ensure_future(self._keep(story, work))
         try:
@@ -120,7 +131,6 @@ class ConductorManager:
             log.exception("a story stopped; the sweep will take it up", story=story.id, kind=story.kind)
             await self._let_go(story)
         finally:
-            self._told.discard(story.id)
             keeper.cancel()
 
     async def _let_go(self, story: Story) -> None:

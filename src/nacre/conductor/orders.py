@@ -2,11 +2,17 @@
 
 from collections.abc import Sequence
 
-from nacre.compute.contract import Server, StoryOrder
+import msgspec
+
+from nacre.compute.contract import Group, Server, StoryOrder
+from nacre.conductor.demands import SCOPE, amounts
 from nacre.image.contract import ImageFacts
 from nacre.network.contract import PortsOrder
 from nacre.node.contract import BuildOrder, GuestFacts
-from nacre.scheduler.contract import HostLimits, PlacementRequest
+from nacre.scheduler.contract import Amounts, GroupRule, HostLimits, Placement, PlacementRequest
+
+#: Limits of a host that says nothing: its own claim has the last word.
+UNLIMITED = dict.fromkeys(("vcpus", "memory_mb", "disk_mb"), float("inf"))
 
 
 def _texts(value: object) -> tuple[str, ...]:
@@ -19,15 +25,21 @@ def _true(value: object) -> bool:
     return value is True or (isinstance(value, str) and value.lower() in ("true", "1", "yes"))
 
 
-def placement_request(servers: Sequence[Server], order: StoryOrder, ignore: Sequence[str] = ()) -> PlacementRequest:
-    """One host for each of these servers of one request (FLOW A7-A13)."""
+def placement_request(servers: Sequence[Server], order: StoryOrder, group: Group | None = None,
+                      ignore: Sequence[str] = ()) -> PlacementRequest:
+    """One host for each of these servers of one request, or for as many as it asked for at least (FLOW A7-A13). Raises
+    BadRequest: an amount is no number."""
     first, spec = servers[0], order.spec
     hints = first.hints
     zone, _, zone_host = ((spec.availability_zone if spec else None) or first.pinned_zone or "").partition(":")
     away = hints.get("different_host")
+    least = (spec.min_count - spec.max_count if spec else 0) + len(servers)
+    rule = None if group is None or first.group_id is None else GroupRule(
+        id=first.group_id, policy=group.policy, members=group.members, max_per_host=group.max_per_host)
     return PlacementRequest(
-        server_ids=tuple(s.id for s in servers), project_id=first.project_id, memory_mb=first.flavor.memory_mb,
-        vcpus=first.flavor.vcpus, disk_mb=disk_mb(first), queue_name=_word(hints, "queue_name"),
+        server_ids=tuple(s.id for s in servers), project_id=first.project_id, amounts=amounts(first),
+        min_count=max(1, least), group=rule, query=_word(hints, "query"),
+        queue_name=first.flavor.extra_specs.get(SCOPE + "queue_name") or _word(hints, "queue_name"),
         host=_word(hints, "scheduler_host") or (spec.host if spec else None) or zone_host or None,
         host_match=_word(hints, "scheduler_host_match"), availability_zone=zone or None,
         different_host=() if _true(away) else _texts(away), spread=_true(away),
@@ -40,9 +52,9 @@ def _word(hints: dict[str, object], name: str) -> str | None:
     return found[0] if found else None
 
 
-def disk_mb(server: Server) -> int:
-    """FLOW A9."""
-    return 1024 * (server.flavor.root_gb + server.flavor.ephemeral_gb) + server.flavor.swap_mb
+def taken(server: Server, directory: str) -> Amounts:
+    """What a server has of a host on which it is, in that directory."""
+    return msgspec.structs.replace(amounts(server), disk=directory)
 
 
 def ports_order(server: Server, order: StoryOrder) -> PortsOrder:
@@ -54,12 +66,16 @@ def ports_order(server: Server, order: StoryOrder) -> PortsOrder:
         availability_zone=server.availability_zone or "nova")
 
 
-def build_order(server: Server, epoch: int, limits: HostLimits, guest: GuestFacts,
+def build_order(server: Server, epoch: int, placement: Placement, guest: GuestFacts,
                 images: tuple[ImageFacts | None, ImageFacts | None, ImageFacts | None]) -> BuildOrder:
-    """What a host needs to build the server. images: disk, kernel, ramdisk."""
-    f = server.flavor
+    """What a host needs to build the server. images: disk, kernel, ramdisk. Raises BadRequest: an amount is no
+    number."""
+    f, limits, wanted = server.flavor, placement.limits or HostLimits(**UNLIMITED), amounts(server)
     return BuildOrder(
         server_id=server.id, epoch=epoch, memory_mb=f.memory_mb, vcpus=f.vcpus, root_gb=f.root_gb,
         ephemeral_gb=f.ephemeral_gb, swap_mb=f.swap_mb, limit_vcpus=limits.vcpus, limit_memory_mb=limits.memory_mb,
         limit_disk_mb=limits.disk_mb, guest=guest, image=images[0], kernel=images[1], ramdisk=images[2],
-        config_drive=server.config_drive, extra_specs=f.extra_specs, domain_name=server.domain_name)
+        config_drive=server.config_drive, extra_specs=f.extra_specs, domain_name=server.domain_name,
+        net_bandwidth=wanted.net_bandwidth, disk_bandwidth=wanted.disk_bandwidth, disk_shares=wanted.disk_shares,
+        selected_dir=placement.selected_dir, limit_net_bandwidth=limits.net_bandwidth,
+        limit_disk_bandwidth=limits.disk_bandwidth, limit_disk_shares=limits.disk_shares)

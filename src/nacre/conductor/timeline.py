@@ -34,6 +34,10 @@ class Timeline:
         """A decision that took no time worth measuring."""
         self._add(name, self._now(), host, "Success", details)
 
+    def failed(self, name: str, details: str) -> None:
+        """A decision that nothing can be done."""
+        self._add(name, self._now(), None, "Error", details)
+
     def add(self, prefix: str, steps: Iterable[Step], host: str) -> None:
         """Steps that a host timed itself."""
         for s in steps:

@@ -1,146 +1,162 @@
-"""Choosing hosts: pure, over queues in memory. Reasons are counted in the same pass that looks for room."""
+"""Choosing hosts: every host there is, in its queue, and the one function that places servers on them.
+
+Synchronous and in memory: between two awaits of the process a whole request is placed, so requests never see each
+other half done.
+"""
 
 import random
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 
-import re2
+import msgspec
 
-from nacre.base.errors import BadRequest, NoValidHost
-from nacre.scheduler.contract import Placement, PlacementRequest
-from nacre.scheduler.filters import FILTERS, Filter
+from nacre.base.errors import NoValidHost
+from nacre.scheduler.contract import Amounts, HostReport, Placement, PlacementRequest
+from nacre.scheduler.filters import ALL
 from nacre.scheduler.host_queue import HostQueue
-from nacre.scheduler.hosts import Host
-
-MAX_PATTERN = 255
+from nacre.scheduler.hosts import Host, Kind
+from nacre.scheduler.reasons import explain
+from nacre.scheduler.search import Search
 
 
 class FilterScheduler:
     """Places servers on the hosts of its queues and keeps their free amounts up to date.
 
     driver: memory, cpu or disk first; sign: +1 packs, -1 spreads; best: the choice is random among so many (1: the
-    best); filters: names out of `FILTERS`, in order.
+    best); filters: names out of `filters.py`.
     """
 
-    def __init__(self, driver: str = "memory", sign: int = -1, best: int = 3, *,
-                 filters: Iterable[str] = tuple(FILTERS), chance: random.Random | None = None):
-        self.driver, self.sign, self.best = driver, sign, best
-        self._filters: list[Filter] = [FILTERS[name] for name in filters]
+    def __init__(self, driver: str = "memory", sign: int = -1, best: int = 1, *,
+                 filters: Iterable[str] = ALL, chance: random.Random | None = None):
+        self._driver, self._sign, self._best, self._filters = driver, sign, best, tuple(filters)
         self._chance = chance or random.Random()  # noqa: S311 - spreads load, guards nothing
         self._queues: dict[str, HostQueue] = {}
         self._hosts: dict[str, Host] = {}
+        self._where: dict[str, str] = {}
+        self._nobody = HostQueue(driver)
+        if unknown := set(self._filters) - set(ALL):
+            raise KeyError(f"no such filters: {', '.join(sorted(unknown))}; there are {', '.join(ALL)}")
 
-    def rebuild(self, hosts: Iterable[Host]) -> None:
-        """Start anew from these hosts (FLOW A6)."""
-        self._hosts = {h.name: h for h in hosts}
-        names = {h.queue_name for h in self._hosts.values()}
-        self._queues = {
-            n: HostQueue((h for h in self._hosts.values() if h.queue_name == n), self.driver) for n in names}
+    def host(self, name: str) -> Host | None:
+        return self._hosts.get(name)
 
-    def place(self, request: PlacementRequest, default_queue: str) -> tuple[Placement, ...]:
-        """One placement a server, all or none. Raises NoValidHost with the counted reasons, BadRequest."""
-        placed: list[tuple[Host, Placement]] = []
-        used: set[str] = set()
-        try:
-            for server_id in request.server_ids:
-                fitting, reasons = self._fitting(request, default_queue, used)
-                if not fitting:
-                    raise NoValidHost(explain(reasons))
-                first = fitting[: self.best]
-                host = self._chance.choice(first)
-                others = [h.name for h in fitting if h is not host][: request.alternates]
-                self._move(host, request, server_id)
-                placed.append((host, Placement(
-                    server_id=server_id, host=host.name, limits=host.limits, alternates=tuple(others),
-                    why=f"{explain(reasons)}; chosen among {len(first)}")))
-                if request.spread:
-                    used.add(host.name)
-        except NoValidHost:
-            for host, placement in placed:
-                self.release(host.name, placement.server_id, request)
-            raise
-        return tuple(p for _, p in placed)
+    def hear(self, report: HostReport, now: float) -> None:
+        """A report of a host that is known (`add`). now: seconds, of a clock that does not go back."""
+        host = self._hosts[report.host]
+        before, queue = host.servers, self._queues[host.queue_name]
+        if report.queue_name != host.queue_name:
+            queue.discard(host)
+            host.hear(report, now)
+            self._queue(host.queue_name).add(host)
+        else:
+            host.hear(report, now)
+            queue.moved(host)
+        self._moved(host, before)
 
-    def release(self, name: str, server_id: str, request: PlacementRequest) -> None:
-        """What a placement took is free again."""
-        self.give_back(name, (request.memory_mb, request.vcpus, request.disk_mb))
-        if host := self._hosts.get(name):
-            host.servers.discard(server_id)
+    def add(self, report: HostReport, kind: Kind, out: str | None, servers: Iterable[str] = ()) -> None:
+        """A new host. servers: those on it by the database, until it reports itself."""
+        host = self._hosts[report.host] = Host(report, kind, out)
+        before = set[str]()
+        host.servers |= set(servers)
+        self._queue(host.queue_name).add(host)
+        self._moved(host, before)
 
-    def give_back(self, name: str, amounts: tuple[int, int, int]) -> None:
-        """memory MB, vcpus and disk MB are free again on a host; unknown hosts are ignored."""
-        if not (host := self._hosts.get(name)):
-            return
+    def change(self, name: str, kind: Kind, out: str | None) -> None:
+        """What an operator or time changed of a host: its kind (zone, aggregates), and why it takes no servers."""
+        host = self._hosts[name]
         queue = self._queues[host.queue_name]
-        queue.remove(host)
-        host.free_memory_mb += amounts[0]
-        host.free_vcpus += amounts[1]
-        host.free_disk_mb += amounts[2]
-        queue.add(host)
+        if host.kind is not kind:
+            host.kind = kind
+            queue.set_kind(host)
+        queue.set_out(host, out)
 
-    def _move(self, host: Host, request: PlacementRequest, server_id: str) -> None:
-        queue = self._queues[host.queue_name]
-        queue.remove(host)
-        host.take(request, server_id)
-        queue.add(host)
+    def remove(self, name: str) -> None:
+        """The host is gone; unknown ones are ignored."""
+        if (host := self._hosts.pop(name, None)) is not None:
+            self._queues[host.queue_name].discard(host)
+            self._where = {server: where for server, where in self._where.items() if where != name}
 
-    def _fitting(self, request: PlacementRequest, default_queue: str, used: set[str]
-                 ) -> tuple[list[Host], Counter[str]]:
-        """Enough fitting hosts, best first, and what the others that were looked at lack."""
-        reasons: Counter[str] = Counter()
-        wanted = self.best + request.alternates
-        fitting: list[Host] = []
-        shunned: list[Host] = []
-        matches = _matcher(request.host_match)
-        for host in self._candidates(request, default_queue, reasons):
-            if not matches(host.name):
-                reasons["do not match scheduler_host_match"] += 1
-            elif host.name in used:
-                reasons["have a server of this request"] += 1
-            elif reason := next((r for f in self._filters if (r := f(request, host))), None):
-                reasons[reason] += 1
-            elif request.try_different_host and host.servers.intersection(request.different_host):
-                shunned.append(host)
-            else:
-                fitting.append(host)
-                if len(fitting) == wanted:
-                    break
-        reasons["fit"] = len(fitting or shunned)
-        return (fitting or shunned)[:wanted], reasons
+    def place(self, request: PlacementRequest, default_queue: str, now: float, *, keep: bool = True
+              ) -> tuple[Placement, ...]:
+        """One placement a server, in order; those for whom there is no room at the end have no host. keep False: only
+        looked at, nothing is taken. Raises NoValidHost if fewer than min_count find a place, BadRequest."""
+        queue = self._queues.get(request.queue_name or default_queue, self._nobody)
+        search = Search(request, self._filters, self._sign, self._where.get)
+        placed: list[Placement] = []
+        refused: NoValidHost | None = None
+        for server_id in request.server_ids:
+            if not (found := self._find(search, queue)):
+                refused = self._refusal(search, queue)
+                break
+            placed.append(self._take(search, found, server_id, now))
+        if not keep or (refused and len(placed) < (request.min_count or len(request.server_ids))):
+            for p in placed:
+                self.release(p.host, p.server_id, msgspec.structs.replace(request.amounts, disk=p.selected_dir))
+        if refused is None:
+            return tuple(placed)
+        if keep and len(placed) < (request.min_count or len(request.server_ids)):
+            raise refused
+        return (*placed, *(Placement(server_id=s, host="", why=refused.message, details=refused.details)
+                           for s in request.server_ids[len(placed):]))
 
-    def _candidates(self, request: PlacementRequest, default_queue: str, reasons: Counter[str]) -> Iterable[Host]:
-        """Whom to look at: the one host asked for (FLOW A7), else the queue's walk (A8, A10)."""
-        if request.host is not None:
-            return [h for h in (self._hosts.get(request.host),) if h]
-        queue = self._queues.get(request.queue_name or default_queue)
-        if queue is None:
-            return []
-        below, lack = queue.lacking(request)
-        if below:
-            reasons[lack] += below
-        return queue.walk(request, self.sign)
+    def release(self, name: str, server_id: str, amounts: Amounts) -> None:
+        """What a placement took is free again; unknown hosts are ignored."""
+        if (host := self._hosts.get(name)) is not None:
+            host.give_back(server_id, amounts)
+            self._queues[host.queue_name].moved(host)
+            if self._where.get(server_id) == name:
+                del self._where[server_id]
 
+    def _find(self, search: Search, queue: HostQueue) -> list[Host]:
+        """FLOW A7: the hosts asked for; else A8, A10: the queue's walk."""
+        if search.only is None:
+            return search.find(queue, self._best)
+        hosts = [h for name in search.only if (h := self._hosts.get(name))]
+        if search.request.host is not None:
+            return search.among(hosts, 0)
+        hosts = queue.named(h.name for h in hosts)
+        return search.among(hosts, len(queue) - len(hosts))
 
-def _matcher(pattern: str | None) -> Callable[[str], object]:
-    """Whether a host's name contains a match of the user's pattern; re2, so in linear time. Raises BadRequest."""
-    if pattern is None:
-        return lambda name: True
-    if len(pattern) > MAX_PATTERN:
-        raise BadRequest(f"scheduler_host_match is longer than {MAX_PATTERN} characters.", field="scheduler_host_match")
-    try:
-        search: Callable[[str], object] = re2.compile(pattern).search
-    except re2.error as error:
-        raise BadRequest(f"scheduler_host_match is no regular expression: {error}",
-                         field="scheduler_host_match") from None
-    return search
+    def _take(self, search: Search, found: Sequence[Host], server_id: str, now: float) -> Placement:
+        first = found[0]
+        equals = [h for h in found[:self._best] if search.penalty[h.name] == search.penalty[first.name]]
+        host = first if len(equals) == 1 else self._chance.choice(equals)
+        request = search.request
+        directory = host.directory(request.amounts, self._sign) or ""
+        amounts = request.amounts if directory == request.amounts.disk else msgspec.structs.replace(
+            request.amounts, disk=directory)
+        if (before := self._where.get(server_id)) is not None and before != host.name:
+            self._forget(before, server_id)
+        host.take(server_id, amounts, now)
+        self._queues[host.queue_name].moved(host)
+        self._where[server_id] = host.name
+        search.placed(host)
+        why = explain(search.reasons, len(found)) if search.reasons else f"the best of {len(found)} hosts looked at"
+        return Placement(server_id=server_id, host=host.name, limits=host.limits_in(directory),
+                         selected_dir=directory, why=why)
 
+    def _refusal(self, search: Search, queue: HostQueue) -> NoValidHost:
+        """The counted reasons, and the nearest miss: by name for administrators only."""
+        wanted = search.request.host
+        if wanted is not None and wanted not in self._hosts:
+            return NoValidHost(f"No valid host was found. There is no host {wanted}.")
+        name, lack = search.nearest(self._queues[self._hosts[wanted].queue_name] if wanted else queue)
+        said = f"No valid host was found. {explain(search.reasons)}"
+        return NoValidHost(f"{said}; the nearest {lack}" if name else said, details=f"{name} {lack}" if name else "")
 
-def explain(reasons: Counter[str]) -> str:
-    """"0 of 40 hosts fit: 31 lack 2048 MB of memory, 9 are disabled"."""
-    fit = reasons.get("fit", 0)
-    others = [(n, why) for why, n in reasons.most_common() if why != "fit" and n]
-    total = fit + sum(n for n, _ in others)
-    if not total:
-        return "there are no hosts in the queue asked for"
-    words = f"{fit} of {total} hosts looked at fit" if fit else f"0 of {total} hosts fit"
-    return words + (": " + ", ".join(f"{n} {why}" for n, why in others) if others else "")
+    def _forget(self, name: str, server_id: str) -> None:
+        """A placement that led to nothing: its story was begun anew."""
+        if (host := self._hosts.get(name)) is not None and host.forget(server_id):
+            self._queues[host.queue_name].moved(host)
+
+    def _queue(self, name: str) -> HostQueue:
+        if name not in self._queues:
+            self._queues[name] = HostQueue(self._driver)
+        return self._queues[name]
+
+    def _moved(self, host: Host, before: set[str]) -> None:
+        """Where servers are, after a host's report."""
+        for server in host.servers - before:
+            self._where[server] = host.name
+        for server in before - host.servers:
+            if self._where.get(server) == host.name:
+                del self._where[server]

@@ -1,64 +1,116 @@
-"""Filters: functions (request, host) -> None, or why not. A reason is a short phrase that counts well ("lack 512 MB of
-memory"); amounts are the request's, so that hosts with the same problem share one phrase."""
+"""Filters: why a host may not have a server. A new one is one function, and its name in one of the two tables.
+
+`KIND_FILTERS` look only at what hosts have in common, so each is asked once for thousands of hosts; `HOST_FILTERS`
+look at one host. Both are (request, kind or host) -> None, or why not: a short phrase that counts well ("are not in
+zone east"), which depends on the request only, so that hosts with the same problem share it.
+"""
 
 from collections.abc import Callable
 
 from nacre.scheduler.contract import PlacementRequest
-from nacre.scheduler.hosts import Host
+from nacre.scheduler.extra_specs import matches
+from nacre.scheduler.hosts import Host, Kind
 
-Filter = Callable[[PlacementRequest, Host], str | None]
+KindFilter = Callable[[PlacementRequest, Kind], str | None]
+HostFilter = Callable[[PlacementRequest, Host], str | None]
 
-
-def service(_: PlacementRequest, host: Host) -> str | None:
-    if host.disabled:
-        return "are disabled"
-    return None if host.up else "are down"
-
-
-def retry(request: PlacementRequest, host: Host) -> str | None:
-    """FLOW A13: hosts that failed are not tried again."""
-    return "were tried already" if host.name in request.ignore_hosts else None
-
-
-def forced_host(request: PlacementRequest, host: Host) -> str | None:
-    return "are not the host asked for" if request.host is not None and host.name != request.host else None
+#: An extra spec for the aggregates' metadata, and one for the host's own capabilities.
+AGGREGATE_SCOPE, CAPABILITY_SCOPE = "aggregate_instance_extra_specs:", "capabilities:"
+#: Image property -> the attribute of a kind that it must equal.
+IMAGE_PROPERTIES = {"hw_architecture": "architecture", "architecture": "architecture", "img_hv_type": "hypervisor_type",
+                    "hypervisor_type": "hypervisor_type"}
+#: The names of traits of processor features, which libvirt has in lower case: HW_CPU_X86_AVX2 is avx2.
+CPU_TRAIT = "trait:HW_CPU_X86_"
+#: Names of the same machine, and of hypervisors that run one another's guests.
+SAME = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64", "i386": "i686", "kvm": "qemu"}
 
 
-def zone(request: PlacementRequest, host: Host) -> str | None:
+def zone(request: PlacementRequest, kind: Kind) -> str | None:
     wanted = request.availability_zone
-    return f"are not in availability zone {wanted}" if wanted is not None and host.zone != wanted else None
+    return f"are not in availability zone {wanted}" if wanted is not None and kind.zone != wanted else None
 
 
-def resources(request: PlacementRequest, host: Host) -> str | None:
-    """FLOW A12: a request of zero memory or vcpus skips that check; disk is always checked."""
-    if request.memory_mb and host.free_memory_mb < request.memory_mb:
-        return f"lack {request.memory_mb} MB of memory"
-    if request.vcpus and host.free_vcpus < request.vcpus:
-        return f"lack {request.vcpus} vcpus"
-    if host.free_disk_mb < request.disk_mb:
-        return f"lack {request.disk_mb} MB of disk"
+def tenant_isolation(request: PlacementRequest, kind: Kind) -> str | None:
+    """An aggregate with `filter_tenant_id...` in its metadata takes those projects' servers only."""
+    allowed = [values for key, values in kind.metadata.items() if key.startswith("filter_tenant_id")]
+    if allowed and not any(request.project_id in values for values in allowed):
+        return "are kept for other projects"
     return None
 
 
-def different_host(request: PlacementRequest, host: Host) -> str | None:
-    if request.try_different_host:
-        return None
-    return "run a server to stay away from" if host.servers.intersection(request.different_host) else None
-
-
-def same_host(request: PlacementRequest, host: Host) -> str | None:
-    if request.same_host and not host.servers.intersection(request.same_host):
-        return "do not run the server to be with"
+def aggregate_extra_specs(request: PlacementRequest, kind: Kind) -> str | None:
+    """`aggregate_instance_extra_specs:KEY` of a flavor must fit a value of KEY in the host's aggregates."""
+    for key, wanted in request.extra_specs.items():
+        if key.startswith(AGGREGATE_SCOPE):
+            name = key.removeprefix(AGGREGATE_SCOPE)
+            if not any(matches(value, wanted) for value in kind.metadata.get(name, ())):
+                return f"are in no aggregate with {name} {wanted}"
     return None
 
 
-def architecture(request: PlacementRequest, host: Host) -> str | None:
-    wanted = request.image_properties.get("hw_architecture") or request.image_properties.get("architecture")
-    return f"are not {wanted}" if wanted and wanted != host.architecture else None
+def aggregate_image_properties(request: PlacementRequest, kind: Kind) -> str | None:
+    """A key of an aggregate's metadata that an image has too must have the image's value."""
+    for key, wanted in request.image_properties.items():
+        if (values := kind.metadata.get(key)) and wanted not in values:
+            return f"are in an aggregate for other images than {key} {wanted}"
+    return None
 
 
-#: In the order they are asked: cheap and telling ones first.
-FILTERS: dict[str, Filter] = {
-    "service": service, "retry": retry, "forced_host": forced_host, "zone": zone, "resources": resources,
-    "different_host": different_host, "same_host": same_host, "architecture": architecture,
+def image_properties(request: PlacementRequest, kind: Kind) -> str | None:
+    """Architecture and hypervisor type that an image asks for."""
+    for key, attribute in IMAGE_PROPERTIES.items():
+        wanted = request.image_properties.get(key)
+        if wanted and _name(wanted) != _name(getattr(kind, attribute)):
+            return f"are not {wanted}"
+    return None
+
+
+def capabilities(request: PlacementRequest, kind: Kind) -> str | None:
+    """`capabilities:NAME` of a flavor must fit the host's: hypervisor_type, hypervisor_version, architecture, or what
+    `cpu_info` has, as `capabilities:cpu_info:vendor`."""
+    for key, wanted in request.extra_specs.items():
+        if key.startswith(CAPABILITY_SCOPE):
+            path = key.removeprefix(CAPABILITY_SCOPE).split(":")
+            if not matches(_capability(kind, path), wanted):
+                return f"lack the capability {':'.join(path)} {wanted}"
+    return None
+
+
+def cpu_features(request: PlacementRequest, kind: Kind) -> str | None:
+    """`trait:HW_CPU_X86_...` of a flavor: required, or forbidden. A required trait of another name nobody has."""
+    for key, wanted in request.extra_specs.items():
+        if key.startswith("trait:"):
+            has = key.startswith(CPU_TRAIT) and _has_feature(kind, key.removeprefix(CPU_TRAIT))
+            if has != (wanted == "required"):
+                return f"{'lack' if wanted == 'required' else 'have'} {key.removeprefix('trait:')}"
+    return None
+
+
+def _has_feature(kind: Kind, trait: str) -> bool:
+    name = trait.lower()
+    return bool({name, name.replace("_", "."), name.replace("_", "-"), name.replace("_", "")} & kind.features)
+
+
+def _capability(kind: Kind, path: list[str]) -> str | None:
+    if path[0] in ("hypervisor_type", "hypervisor_version", "architecture") and len(path) == 1:
+        return str(getattr(kind, path[0]))
+    found: object = kind.cpu if path[0] == "cpu_info" else None
+    for part in path[1:]:
+        found = found.get(part) if isinstance(found, dict) else None
+    return None if found is None or len(path) == 1 else str(found)
+
+
+def _name(text: str) -> str:
+    return SAME.get(text.lower(), text.lower())
+
+
+#: In the order they are asked.
+KIND_FILTERS: dict[str, KindFilter] = {
+    "zone": zone, "tenant_isolation": tenant_isolation, "aggregate_extra_specs": aggregate_extra_specs,
+    "aggregate_image_properties": aggregate_image_properties, "image_properties": image_properties,
+    "capabilities": capabilities, "cpu_features": cpu_features,
 }
+#: Asked last, of hosts that pass all else. What the wish itself says of hosts (same_host, groups, retry, query) and
+#: their resources is not optional and lives in `search.py`.
+HOST_FILTERS: dict[str, HostFilter] = {}
+ALL = (*KIND_FILTERS, *HOST_FILTERS)

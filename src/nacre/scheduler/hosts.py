@@ -1,42 +1,206 @@
-"""One host as the scheduler sees it: what is free under its ratios, and what it may hold in all."""
+"""One host as the scheduler sees it: what is free under its ratios, and what it may hold in all.
 
-from dataclasses import dataclass, field
+free = what its last report says + what was given back since - what was placed since. A report names the servers it
+counts, so each placement and each release is counted exactly once, in whatever order the news come.
+"""
 
-from nacre.scheduler.contract import HostLimits, HostReport, PlacementRequest
+import json
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any, Protocol
+
+import msgspec
+
+from nacre.scheduler.contract import Amounts, HostLimits, HostReport
+
+#: The order of a host's free amounts, and of a request's.
+RESOURCES = ("memory_mb", "vcpus", "disk_mb", "net_bandwidth", "disk_bandwidth", "disk_shares")
+MEMORY, VCPUS, DISK, NET, DISK_BANDWIDTH, SHARES = range(len(RESOURCES))
+
+#: A placement that no report has shown by then is forgotten (seconds): whoever made it is gone. The claim is final.
+PENDING_SECONDS = 300.0
+INFINITE = float("inf")
 
 
-@dataclass(slots=True)
+class Aggregate(Protocol):
+    """What placement needs of one of a host's aggregates."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def metadata(self) -> dict[str, str]: ...
+
+
+class Kind:
+    """What many hosts have in common, so that a filter answers once for all of them. Made by `Kinds` only."""
+
+    def __init__(self, number: int, report: HostReport, zone: str, aggregates: tuple[Aggregate, ...]):
+        self.number, self.zone, self.aggregates = number, zone, aggregates
+        self.architecture, self.cpu_info = report.architecture, report.cpu_info
+        self.hypervisor_type, self.hypervisor_version = report.hypervisor_type, report.hypervisor_version
+
+    @cached_property
+    def metadata(self) -> dict[str, set[str]]:
+        """Key -> its values in all aggregates; a value may be a list with commas."""
+        found: dict[str, set[str]] = {}
+        for aggregate in self.aggregates:
+            for key, value in aggregate.metadata.items():
+                found.setdefault(key, set()).update(part.strip() for part in value.split(","))
+        return found
+
+    @cached_property
+    def cpu(self) -> dict[str, Any]:
+        """The host's `cpu_info`, read."""
+        try:
+            found = json.loads(self.cpu_info)
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @cached_property
+    def features(self) -> frozenset[str]:
+        """The processor's features as libvirt names them."""
+        found = self.cpu.get("features")
+        return frozenset(str(f) for f in found) if isinstance(found, list) else frozenset()
+
+
+class Kinds:
+    """Every kind there is, once, numbered."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], Kind] = {}
+
+    def of(self, report: HostReport, zone: str, aggregates: tuple[Aggregate, ...]) -> Kind:
+        key = (zone, report.architecture, report.hypervisor_type, report.hypervisor_version, report.cpu_info,
+               tuple((a.name, tuple(sorted(a.metadata.items()))) for a in aggregates))
+        if key not in self._known:
+            self._known[key] = Kind(len(self._known), report, zone, aggregates)
+        return self._known[key]
+
+
+class Directory(msgspec.Struct):
+    """One of several disk directories: free MB and shares, and what they are in all."""
+
+    free_mb: float
+    free_shares: float
+    limit_mb: float
+    limit_shares: float
+
+
 class Host:
-    """Free amounts move with every placement and release; a rebuild replaces the whole object."""
+    """Free amounts move with every placement, release and report. out: why no server is placed here at present."""
 
-    name: str
-    queue_name: str
-    free_vcpus: float
-    free_memory_mb: float
-    free_disk_mb: float
-    limits: HostLimits
-    zone: str = "nova"
-    up: bool = True
-    disabled: bool = False
-    architecture: str = "x86_64"
-    hypervisor_type: str = "QEMU"
-    servers: set[str] = field(default_factory=set)
+    __slots__ = ("_freed", "_pending", "directories", "entry", "free", "kind", "limits", "name", "out", "queue_name",
+                 "report", "row", "servers", "spent")
 
-    def take(self, request: PlacementRequest, server_id: str) -> None:
-        """A server was placed here."""
-        self.free_vcpus -= request.vcpus
-        self.free_memory_mb -= request.memory_mb
-        self.free_disk_mb -= request.disk_mb
+    def __init__(self, report: HostReport, kind: Kind, out: str | None = None):
+        self.name, self.queue_name, self.kind, self.out = report.host, report.queue_name, kind, out
+        self._pending: dict[str, tuple[Amounts, float]] = {}
+        self._freed: dict[str, Amounts] = {}
+        self.servers: set[str] = set()
+        self.row, self.entry, self.spent = -1, (0.0, -1, self), False
+        self.hear(report, 0.0)
+
+    def hear(self, report: HostReport, now: float) -> None:
+        """A report: the truth about all servers that it names. now: seconds, of any clock that does not go back."""
+        listed = set(report.servers)
+        self._pending = {s: (a, until) for s, (a, until) in self._pending.items() if s not in listed and until > now}
+        self._freed = {s: a for s, a in self._freed.items() if s in listed}
+        self.report, self.queue_name = report, report.queue_name
+        self.servers = (listed | set(self._pending)) - set(self._freed)
+        self.limits = limits_of(report)
+        self.directories = {d.path: Directory(
+            free_mb=d.total_mb * report.disk_ratio - d.used_mb, free_shares=d.shares - d.shares_used,
+            limit_mb=d.total_mb * report.disk_ratio, limit_shares=d.shares) for d in report.disks}
+        self.free = [self.limits.memory_mb - report.memory_mb_used, self.limits.vcpus - report.vcpus_used,
+                     self.limits.disk_mb - report.disk_gb_used * 1024,
+                     self.limits.net_bandwidth - report.net_bandwidth_used,
+                     self.limits.disk_bandwidth - report.disk_bandwidth_used, 0.0]
+        for amounts, _ in self._pending.values():
+            self._add(amounts, -1)
+        for amounts in self._freed.values():
+            self._add(amounts, 1)
+        self._roomiest()
+
+    def take(self, server_id: str, amounts: Amounts, now: float) -> None:
+        """A server was placed here. amounts: with its directory, where the host has several."""
+        if (freed := self._freed.pop(server_id, None)) is not None:
+            self._add(freed, -1)  # the report counts it still
+        elif server_id not in self.servers:
+            self._pending[server_id] = (amounts, now + PENDING_SECONDS)
+            self._add(amounts, -1)
         self.servers.add(server_id)
+        self._roomiest()
+
+    def give_back(self, server_id: str, amounts: Amounts) -> None:
+        """A server is not here any more; giving back twice is harmless."""
+        if server_id not in self.servers:
+            return
+        if (pending := self._pending.pop(server_id, None)) is not None:
+            self._add(pending[0], 1)
+        else:
+            self._freed[server_id] = amounts
+            self._add(amounts, 1)
+        self.servers.discard(server_id)
+        self._roomiest()
+
+    def forget(self, server_id: str) -> bool:
+        """A placement that no report has shown is off. Whether there was one."""
+        if (pending := self._pending.pop(server_id, None)) is None:
+            return False
+        self._add(pending[0], 1)
+        self.servers.discard(server_id)
+        self._roomiest()
+        return True
+
+    def directory(self, amounts: Amounts, sign: int) -> str | None:
+        """The directory for such a server: the fullest that has room, or with sign -1 the emptiest. None: none has.
+        Empty where the host has only one."""
+        if not self.directories:
+            return "" if not amounts.disk else None
+        fitting = [(d.free_mb, path) for path, d in self.directories.items()
+                   if d.free_mb >= amounts.disk_mb and (not amounts.disk_shares or d.free_shares >= amounts.disk_shares)
+                   and (not amounts.disk or path == amounts.disk)]
+        if not fitting:
+            return None
+        return (min(fitting) if sign > 0 else max(fitting))[1]
+
+    def limits_in(self, directory: str) -> HostLimits:
+        """The limits for a server in one of the directories."""
+        d = self.directories.get(directory)
+        if d is None:
+            return self.limits
+        return msgspec.structs.replace(self.limits, disk_mb=d.limit_mb, disk_shares=d.limit_shares)
+
+    def _add(self, amounts: Amounts, times: int) -> None:
+        free = self.free
+        free[MEMORY] += times * amounts.memory_mb
+        free[VCPUS] += times * amounts.vcpus
+        free[NET] += times * amounts.net_bandwidth
+        free[DISK_BANDWIDTH] += times * amounts.disk_bandwidth
+        if (directory := self.directories.get(amounts.disk)) is not None:
+            directory.free_mb += times * amounts.disk_mb
+            directory.free_shares += times * amounts.disk_shares
+        else:
+            free[DISK] += times * amounts.disk_mb
+
+    def _roomiest(self) -> None:
+        """With several directories the free disk is that of the emptiest: a server's disks lie in one."""
+        if self.directories:
+            self.free[DISK] = max(d.free_mb for d in self.directories.values())
+            self.free[SHARES] = max(d.free_shares for d in self.directories.values())
 
 
-def host_of(report: HostReport, *, up: bool, disabled: bool, zone: str = "nova") -> Host:
-    """The host of a report: free = total * ratio - (total - reported free); vcpus: total * ratio - used (FLOW A6)."""
-    memory = report.memory_mb * report.ram_ratio - report.reserved_memory_mb
-    disk = report.disk_gb * report.disk_ratio * 1024
-    vcpus = report.vcpus * report.cpu_ratio
-    return Host(
-        name=report.host, queue_name=report.queue_name, free_vcpus=vcpus - report.vcpus_used,
-        free_memory_mb=memory - report.memory_mb_used, free_disk_mb=disk - report.disk_gb_used * 1024,
-        limits=HostLimits(vcpus=vcpus, memory_mb=memory, disk_mb=disk), up=up, disabled=disabled, zone=zone,
-        architecture=report.architecture, hypervisor_type=report.hypervisor_type)
+def limits_of(report: HostReport) -> HostLimits:
+    """What a host may hold in all (FLOW A6): totals by their ratios. Bandwidth that is not counted has no limit."""
+    return HostLimits(
+        vcpus=report.vcpus * report.cpu_ratio, disk_mb=report.disk_gb * report.disk_ratio * 1024,
+        memory_mb=report.memory_mb * report.ram_ratio - report.reserved_memory_mb,
+        net_bandwidth=report.net_bandwidth or INFINITE,
+        disk_bandwidth=report.disk_bandwidth or INFINITE, disk_shares=0.0)
+
+
+def needs(amounts: Amounts) -> tuple[float, ...]:
+    """The least that must be free, in the order of RESOURCES. A request of none skips the check, but for disk (A12)."""
+    wanted: Iterable[float] = (getattr(amounts, name) for name in RESOURCES)
+    return tuple(w if w or n == DISK else -INFINITE for n, w in enumerate(wanted))

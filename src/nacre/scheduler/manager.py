@@ -1,36 +1,39 @@
-"""The scheduler's endpoint: reports in, placements out. Reports are kept in memory and written when they change."""
+"""The scheduler's endpoint: reports in, placements out. Reports are kept in memory, and rows written on change."""
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import datetime
 from uuid import uuid4
 
 import msgspec
-import sqlalchemy as sa
 import structlog
 
-from nacre.base.clock import Clock
+from nacre.base.clock import Clock, settle
 from nacre.base.db import Database
-from nacre.base.errors import NotFound
-from nacre.scheduler.contract import HostReport, HostState, Placement, PlacementRequest
+from nacre.base.errors import NotFound, NoValidHost
+from nacre.scheduler.contract import Amounts, HostLimits, HostReport, HostState, Placement, PlacementRequest
 from nacre.scheduler.filter_scheduler import FilterScheduler
-from nacre.scheduler.hosts import host_of
-from nacre.scheduler.tables import compute_hosts
+from nacre.scheduler.hosts import Aggregate, Kind, Kinds
+from nacre.scheduler.metrics import DECISIONS, HOSTS, REFUSED, SECONDS
+from nacre.scheduler.query import compile_query
+from nacre.scheduler.records import HostRecords
 
 log = structlog.get_logger()
 
-#: A claim reaches its host's report within this time of the placement.
-CLAIM_SECONDS = 5.0
-#: How often an unchanged host's row is refreshed, so that a restart knows who was there.
-REFRESH = timedelta(minutes=1)
+#: How often changed rows are written (seconds).
+FLUSH = 1.0
+#: Hosts that are rebuilt without letting others have the loop.
+AT_ONCE = 250
+#: The reasons of a host that takes no servers.
+DISABLED, DOWN = "are disabled", "are down"
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the scheduler asks of others at each rebuild."""
+    """What the scheduler asks of others."""
 
-    #: host -> availability zone, for hosts that are not in the default zone
-    zones: Callable[[], Awaitable[Mapping[str, str]]]
-    #: host -> the servers on it
+    #: host -> its aggregates: at each rebuild, and when told that they changed
+    aggregates: Callable[[], Awaitable[Mapping[str, tuple[Aggregate, ...]]]]
+    #: host -> the servers on it: at the start, until the hosts say it themselves
     servers: Callable[[], Awaitable[Mapping[str, set[str]]]]
 
 
@@ -48,127 +51,169 @@ class SchedulerManager:
 
     def __init__(self, db: Database, clock: Clock, chooser: FilterScheduler, facts: Facts,
                  options: Options = Options()):
-        self._db, self._clock, self._chooser, self._facts, self._options = db, clock, chooser, facts, options
+        self._records, self._clock, self._chooser = HostRecords(db), clock, chooser
+        self._facts, self._options = facts, options
         self._states: dict[str, HostState] = {}
-        #: server -> (host, its request, when): placements that a report may not show yet
-        self._recent: dict[str, tuple[str, PlacementRequest, datetime]] = {}
+        self._aggregates: Mapping[str, tuple[Aggregate, ...]] = {}
+        self._kinds = Kinds()
 
     async def start(self) -> None:
         """Load what is known and build the queues at once."""
-        rows = await self._db.read(lambda c: c.execute(sa.select(compute_hosts)).mappings().all())
-        for row in rows:
-            self._states[row["host"]] = _state(dict(row), self._now(), self._options.down_seconds)
-        await self.build_queue()
+        self._states = {state.report.host: state for state in await self._records.load()}
+        self._aggregates, servers = await self._facts.aggregates(), await self._facts.servers()
+        for name, state in self._states.items():
+            self._chooser.add(state.report, self._kind(state.report), self._out(state), servers.get(name, ()))
 
     async def run(self) -> None:
-        """The periodic task (FLOW A6): rebuild the queues, for ever."""
+        """The periodic tasks, for ever: rows of what changed, and the queues built anew (FLOW A6)."""
+        rebuilt = self._clock.monotonic()
         while True:
-            await self._clock.sleep(self._options.rebuild_seconds)
+            await self._clock.sleep(min(FLUSH, self._options.rebuild_seconds))
             try:
-                await self.build_queue()
+                await self._records.flush(self._states)
+                if self._clock.monotonic() - rebuilt >= self._options.rebuild_seconds:
+                    rebuilt = self._clock.monotonic()
+                    await self.build_queue()
             except Exception:
                 log.exception("queue rebuild failed; the old queues stay")
 
     async def build_queue(self) -> None:
-        """Rebuild the host queues from the last reports. Disabled hosts stay in, to be counted with their reason."""
-        zones, servers, now = await self._facts.zones(), await self._facts.servers(), self._now()
-        hosts = {}
-        for state in self._states.values():
-            up = self._up(state, now)
-            host = host_of(state.report, up=up, disabled=state.disabled,
-                           zone=zones.get(state.report.host, self._options.default_zone))
-            host.servers = set(servers.get(host.name, ()))
-            hosts[host.name] = host
-        for server, (name, request, when) in list(self._recent.items()):
-            heard = self._states[name].updated_at if name in self._states else None
-            if name not in hosts or (heard and heard - when > timedelta(seconds=CLAIM_SECONDS)):
-                del self._recent[server]
-            elif heard is None or heard < when or server not in hosts[name].servers:
-                hosts[name].take(request, server)
-        self._chooser.rebuild(hosts.values())
+        """Every host anew from its last report and what was placed and released since, a few at a time: a placement in
+        between finds each host either before or after, which is the same."""
+        await self.refresh()
+        for n, name in enumerate(list(self._states)):
+            if (state := self._states.get(name)) is not None:
+                self._chooser.hear(state.report, self._clock.monotonic())
+                self._look_at(name)
+            if n % AT_ONCE == AT_ONCE - 1:
+                await settle(1)
+        HOSTS.set(len(self._states))
+
+    async def refresh(self) -> None:
+        """Aggregates or zones changed: look again, now."""
+        aggregates = await self._facts.aggregates()
+        changed = {h for h in {*aggregates, *self._aggregates} if aggregates.get(h) != self._aggregates.get(h)}
+        self._aggregates = aggregates
+        for name in changed & set(self._states):
+            self._look_at(name)
 
     async def select(self, request: PlacementRequest) -> tuple[Placement, ...]:
-        placements = self._chooser.place(request, self._options.default_queue)
-        now = self._now()
-        for p in placements:
-            self._recent[p.server_id] = (p.host, request, now)
+        """Raises NoValidHost, BadRequest."""
+        begin = time.perf_counter()
+        try:
+            placements = self._chooser.place(request, self._options.default_queue, self._clock.monotonic())
+        except NoValidHost as error:
+            REFUSED.inc(len(request.server_ids))
+            log.info("no host fits", servers=len(request.server_ids), why=error.message, nearest=error.details)
+            raise
+        finally:
+            SECONDS.observe(time.perf_counter() - begin)
+        placed = sum(1 for p in placements if p.host)
+        DECISIONS.inc(placed)
+        REFUSED.inc(len(placements) - placed)
+        log.debug("hosts chosen", servers=len(placements), placed=placed, first=placements[0].host)
         return placements
 
-    async def released(self, host: str, memory_mb: int, vcpus: int, disk_mb: int) -> None:
-        self._chooser.give_back(host, (memory_mb, vcpus, disk_mb))
+    async def plan(self, request: PlacementRequest) -> tuple[Placement, ...]:
+        """As `select`, without taking anything. Raises BadRequest."""
+        return self._chooser.place(request, self._options.default_queue, self._clock.monotonic(), keep=False)
+
+    async def check(self, query: str) -> None:
+        """Raises BadRequest: this `query` hint could not be answered."""
+        compile_query(query)
+
+    async def released(self, host: str, server_id: str, amounts: Amounts) -> None:
+        """A refused, failed or deleted server's amounts, which its host confirmed to be free."""
+        self._chooser.release(host, server_id, amounts)
 
     async def report(self, report: HostReport) -> None:
+        """A node's news. Cheap if there are none: 1,000 a second are expected."""
         now, known = self._now(), self._states.get(report.host)
-        changed = known is None or known.report != report or not self._up(known, now)
-        stale = known is None or known.updated_at is None or now - known.updated_at > REFRESH
         if known is None:
-            self._states[report.host] = await self._insert(report, now)
-        else:
-            self._states[report.host] = msgspec.structs.replace(known, report=report, up=True, updated_at=now)
-            if changed or stale:
-                await self._update(report.host, report=msgspec.to_builtins(report), updated_at=now)
-        if known is None or not self._up(known, now):
-            await self.build_queue()
+            fresh = HostState(id=0, uuid=str(uuid4()), report=report, up=True, created_at=now, updated_at=now)
+            self._states[report.host] = fresh  # another report of it may come in while the row is written
+            number = await self._records.insert(fresh)
+            self._states[report.host] = msgspec.structs.replace(self._states[report.host], id=number)
+            self._chooser.add(self._states[report.host].report, self._kind(report), self._out(fresh))
+            return
+        self._states[report.host] = msgspec.structs.replace(known, report=report, updated_at=now)
+        self._records.note(known, report, now)
+        if self._chooser.host(report.host) is not None:
+            if report != known.report:
+                self._chooser.hear(report, self._clock.monotonic())
+                self._look_at(report.host)
+            elif not self._up(known, now):
+                self._look_at(report.host)
 
     async def hosts(self) -> tuple[HostState, ...]:
+        """Every host that ever reported, by name, as last heard."""
         now = self._now()
         return tuple(msgspec.structs.replace(s, up=self._up(s, now)) for _, s in sorted(self._states.items()))
 
+    async def state(self, host: str) -> HostState | None:
+        """One of them."""
+        state = self._states.get(host)
+        return None if state is None else msgspec.structs.replace(state, up=self._up(state, self._now()))
+
+    async def limits(self, host: str, directory: str) -> HostLimits | None:
+        """What a host may hold in all, in one of its directories. None: nothing is known of it."""
+        found = self._chooser.host(host)
+        return None if found is None else found.limits_in(directory)
+
     async def set_service(self, host: str, *, disabled: bool | None = None, reason: str | None = None,
                           forced_down: bool | None = None) -> HostState:
-        state = self._known(host)
-        changes: dict[str, Any] = {}
+        """What an operator may change of a host's service. Raises NotFound."""
+        state = _known(self._states, host)
         if disabled is not None:
-            changes |= {"disabled": disabled, "disabled_reason": reason if disabled else None}
+            state = msgspec.structs.replace(state, disabled=disabled, disabled_reason=reason if disabled else None)
         if forced_down is not None:
-            changes["forced_down"] = forced_down
-        if changes:
-            await self._update(host, **changes)
-            self._states[host] = msgspec.structs.replace(state, **changes)
-            await self.build_queue()
+            state = msgspec.structs.replace(state, forced_down=forced_down)
+        if state != self._states[host]:
+            await self._records.set_service(state)
+            self._states[host] = msgspec.structs.replace(
+                _known(self._states, host), disabled=state.disabled, disabled_reason=state.disabled_reason,
+                forced_down=state.forced_down)
+            self._look_at(host)
         return msgspec.structs.replace(self._states[host], up=self._up(self._states[host], self._now()))
 
     async def forget(self, host: str) -> None:
-        self._known(host)
-        await self._db.run(lambda c: c.execute(sa.delete(compute_hosts).where(compute_hosts.c.host == host)))
-        del self._states[host]
-        await self.build_queue()
+        """Remove a host's record (its service was deleted). Raises NotFound."""
+        _known(self._states, host)
+        await self._records.delete(host)
+        self._states.pop(host, None)
+        self._chooser.remove(host)
 
-    def _known(self, host: str) -> HostState:
-        try:
-            return self._states[host]
-        except KeyError:
-            raise NotFound(f"Compute host {host} could not be found.") from None
+    def _look_at(self, name: str) -> None:
+        """Tell the chooser what a host is by its last report, its aggregates, its operator and the clock."""
+        host, state = self._chooser.host(name), self._states[name]
+        if host is None:
+            return
+        out = self._out(state)
+        if out is not None and out != host.out:
+            log.warning("a host takes no servers", host=name, why=out)
+        self._chooser.change(name, self._kind(state.report), out)
+
+    def _kind(self, report: HostReport) -> Kind:
+        aggregates = self._aggregates.get(report.host, ())
+        zones = (a.metadata["availability_zone"] for a in aggregates if a.metadata.get("availability_zone"))
+        return self._kinds.of(report, next(zones, self._options.default_zone), aggregates)
+
+    def _out(self, state: HostState) -> str | None:
+        if state.disabled:
+            return DISABLED
+        return None if self._up(state, self._now()) else DOWN
 
     def _up(self, state: HostState, now: datetime) -> bool:
-        return _alive(state.updated_at, now, self._options.down_seconds) and not state.forced_down
+        heard = state.updated_at
+        return not state.forced_down and heard is not None and (
+            now - heard).total_seconds() <= self._options.down_seconds
 
     def _now(self) -> datetime:
         return self._clock.now().replace(tzinfo=None)
 
-    async def _insert(self, report: HostReport, now: datetime) -> HostState:
-        row = {"uuid": str(uuid4()), "host": report.host, "report": msgspec.to_builtins(report), "disabled": False,
-               "disabled_reason": None, "forced_down": False, "created_at": now, "updated_at": now}
 
-        def unit(connection: sa.Connection) -> int:
-            key = connection.execute(sa.insert(compute_hosts).values(row)).inserted_primary_key
-            assert key is not None
-            return int(key[0])
-
-        return _state({**row, "id": await self._db.run(unit)}, now, self._options.down_seconds)
-
-    async def _update(self, host: str, **values: Any) -> None:
-        await self._db.run(lambda c: c.execute(
-            sa.update(compute_hosts).where(compute_hosts.c.host == host).values(**values)))
-
-
-def _alive(heard: datetime | None, now: datetime, limit: float) -> bool:
-    return heard is not None and (now - heard).total_seconds() <= limit
-
-
-def _state(row: Mapping[str, Any], now: datetime, limit: float) -> HostState:
-    return HostState(
-        id=row["id"], uuid=row["uuid"], report=msgspec.convert(row["report"], HostReport),
-        up=_alive(row["updated_at"], now, limit) and not row["forced_down"], disabled=row["disabled"],
-        disabled_reason=row["disabled_reason"], forced_down=row["forced_down"], updated_at=row["updated_at"],
-        created_at=row["created_at"])
+def _known(states: Mapping[str, HostState], host: str) -> HostState:
+    try:
+        return states[host]
+    except KeyError:
+        raise NotFound(f"Compute host {host} could not be found.") from None

@@ -21,12 +21,14 @@ from nacre.compute.catalog.flavors import Flavors
 from nacre.compute.catalog.keypairs import KeyPairs
 from nacre.compute.catalog.quotas import Quotas
 from nacre.compute.catalog.server_groups import ServerGroups
+from nacre.compute.contract import ServerSpec
 from nacre.compute.history import History
 from nacre.compute.policies import POLICIES
 from nacre.compute.servers import Servers, Suppliers
 from nacre.image.contract import ImageFacts
 from nacre.network.contract import PortFacts
-from nacre.scheduler.contract import HostReport, HostState
+from nacre.scheduler.contract import HostReport, HostState, Placement
+from nacre.scheduler.query import compile_query
 
 
 def who(name: str, project: str, *roles: str) -> Context:
@@ -155,6 +157,12 @@ class FakeHosts:
     async def hosts(self) -> tuple[HostState, ...]:
         return tuple(self._hosts.values())
 
+    async def refresh(self) -> None:
+        """Aggregates changed: nothing of it here."""
+
+    async def check(self, query: str) -> None:
+        compile_query(query)
+
     async def set_service(self, host: str, *, disabled: bool | None = None, reason: str | None = None,
                           forced_down: bool | None = None) -> HostState:
         if host not in self._hosts:
@@ -200,10 +208,15 @@ async def client(db, clock, policy):
     scheduler = FakeHosts("host-1", "host-2")
     servers = Servers(db, clock, Suppliers(flavors=flavors, keypairs=keypairs, quotas=quotas, images=images,
                                            network=network), nudge)
+
+    async def planner(context: Context, spec: ServerSpec) -> tuple[Placement, ...]:
+        return tuple(Placement(server_id=str(n), host="host-1" if n < 2 else "", why="0 of 2 hosts fit", details="h")
+                     for n, _ in enumerate(await servers.sketch(context, spec)))
+
     made = service(Parts(
-        policy=policy, identity=people, clock=clock, desk=ServerDesk(db, servers, History(db), nodes),
+        planner=planner, policy=policy, identity=people, clock=clock, desk=ServerDesk(db, servers, History(db), nodes),
         network=network, scheduler=scheduler, flavors=flavors, keypairs=keypairs, quotas=quotas,
-        aggregates=Aggregates(db, clock), groups=ServerGroups(db, clock), images=images))
+        aggregates=Aggregates(db, clock, scheduler.refresh), groups=ServerGroups(db, clock), images=images))
     client = Client(App([made], people.authenticate, policy.check))
     client.db, client.network, client.scheduler, client.clock = db, network, scheduler, clock
     yield client

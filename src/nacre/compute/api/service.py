@@ -10,6 +10,7 @@ from nacre.compute.api.faults import render
 from nacre.compute.api.flavors import FlavorRoutes
 from nacre.compute.api.hosts.aggregates import AggregateRoutes
 from nacre.compute.api.hosts.hypervisors import HypervisorRoutes
+from nacre.compute.api.hosts.plans import Planner, PlanRoutes
 from nacre.compute.api.hosts.services import ServiceRoutes
 from nacre.compute.api.hosts.zones import ZoneRoutes
 from nacre.compute.api.keypairs import KeyPairRoutes
@@ -52,6 +53,7 @@ class Parts:
     quotas: Quotas
     aggregates: Aggregates
     groups: ServerGroups
+    planner: Planner
     images: Images | None = None  # without it the old image API is not there
 
 
@@ -104,5 +106,6 @@ def _hosts(parts: Parts) -> list[Route]:
         *AggregateRoutes(p.aggregates, names).routes(),
         *ServiceRoutes(p.scheduler, p.aggregates, p.desk.on_hosts, p.clock).routes(),
         *HypervisorRoutes(p.scheduler, p.desk.on_hosts).routes(),
+        *PlanRoutes(p.planner, p.scheduler).routes(),
         *ZoneRoutes(p.scheduler, p.aggregates, p.desk.on_hosts).routes(),
     ]

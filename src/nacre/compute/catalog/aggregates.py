@@ -5,7 +5,7 @@ the default zone.
 """
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -79,10 +79,10 @@ def _check_unused(connection: sa.Connection, name: str, but: int | None = None) 
 
 
 class Aggregates:
-    """Aggregates in the database."""
+    """Aggregates in the database. changed: told when hosts' aggregates or what these say has changed."""
 
-    def __init__(self, db: Database, clock: Clock):
-        self._db, self._clock = db, clock
+    def __init__(self, db: Database, clock: Clock, changed: Callable[[], Awaitable[None]]):
+        self._db, self._clock, self._changed = db, clock, changed
 
     def _now(self) -> datetime:
         return self._clock.now().astimezone(UTC).replace(tzinfo=None)
@@ -90,6 +90,14 @@ class Aggregates:
     async def all(self) -> list[Aggregate]:
         """In order of their ids."""
         return await self._db.read(all_aggregates)
+
+    async def by_host(self) -> dict[str, tuple[Aggregate, ...]]:
+        """Host -> its aggregates, in order of their ids."""
+        found: dict[str, tuple[Aggregate, ...]] = {}
+        for aggregate in await self.all():
+            for host in aggregate.hosts:
+                found[host] = (*found.get(host, ()), aggregate)
+        return found
 
     async def zones(self) -> dict[str, str]:
         """Host -> zone, for the hosts that are not in the default zone."""
@@ -132,7 +140,7 @@ class Aggregates:
                 name=name or aggregate.name, metadata=kept, updated_at=now))
             return _one(c, aggregate_id)
 
-        return await self._db.run(unit)
+        return await self._run(unit)
 
     async def delete(self, aggregate_id: int) -> None:
         """Raises NotFound; BadRequest while it has hosts."""
@@ -157,7 +165,7 @@ class Aggregates:
             c.execute(sa.update(aggregates).where(aggregates.c.id == aggregate_id).values(updated_at=now))
             return _one(c, aggregate_id)
 
-        return await self._db.run(unit)
+        return await self._run(unit)
 
     async def remove_host(self, aggregate_id: int, host: str) -> Aggregate:
         """Raises NotFound."""
@@ -171,4 +179,9 @@ class Aggregates:
             c.execute(sa.update(aggregates).where(aggregates.c.id == aggregate_id).values(updated_at=now))
             return _one(c, aggregate_id)
 
-        return await self._db.run(unit)
+        return await self._run(unit)
+
+    async def _run(self, unit: Callable[[sa.Connection], Aggregate]) -> Aggregate:
+        changed = await self._db.run(unit)
+        await self._changed()
+        return changed

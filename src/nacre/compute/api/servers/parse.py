@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from ipaddress import IPv6Address
 from typing import Any
 
+import msgspec
+
 from nacre.base.errors import BadRequest, NotBuilt
 from nacre.base.web import Version
 from nacre.compute.api import types as t
@@ -16,7 +18,7 @@ from nacre.network.contract import AUTO, NetworkRequest
 
 HINT_NAMES = ("os:scheduler_hints", "OS-SCH-HNT:scheduler_hints")
 #: Hints that only administrators may give, as they name hosts.
-ADMIN_HINTS = ("scheduler_host",)
+ADMIN_HINTS = ("scheduler_host", "selected_dir")
 _PASSWORD = string.ascii_letters.translate(str.maketrans("", "", "lIoO")) + "23456789"
 
 
@@ -59,6 +61,13 @@ def spec_of(given: Mapping[str, Any], hints: Mapping[str, Any], version: Version
         disk_config=given.get("OS-DCF:diskConfig", "MANUAL"), kernel_id=given.get("kernel_id", ""),
         ramdisk_id=given.get("ramdisk_id", ""), trusted_certs=tuple(given.get("trusted_image_certificates") or ()),
         hints=_hints(hints))
+
+
+def planned(given: Mapping[str, Any], hints: Mapping[str, Any]) -> ServerSpec:
+    """Servers that are only to be placed, and only as a question: no networks, and as many as find room."""
+    zone, host = _zone(given)
+    return ServerSpec(name="plan", flavor_id=str(given["flavorRef"]), image_id=given["imageRef"], networks=(),
+                      max_count=given.get("count", 1), availability_zone=zone, host=host, hints=_hints(hints))
 
 
 def _zone(given: Mapping[str, Any]) -> tuple[str | None, str | None]:
@@ -143,9 +152,11 @@ def _files(given: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def _hints(given: Mapping[str, Any]) -> dict[str, Any]:
-    """One server where a list may stand becomes a list."""
+    """One server where a list may stand becomes a list; a query becomes text."""
     hints = dict(given)
     for name in ("different_host", "same_host", "try_different_host"):
         if isinstance(hints.get(name), str) and is_uuid(hints[name]):
             hints[name] = [hints[name]]
+    if not isinstance(hints.get("query", ""), str):
+        hints["query"] = msgspec.json.encode(hints["query"]).decode()
     return hints

@@ -32,6 +32,7 @@ _DISKS_PLAIN: t.J = {"type": "array", "items": t.obj(_DISK_2, noun="server.disk"
 _DISKS_TAGGED: t.J = {"type": "array", "items": t.obj({**_DISK_2, "tag": t.TAG}, noun="server.disk")}
 
 _SERVERS = {"type": ["string", "array"], "format": "uuid", "items": t.UUID}
+_AMOUNT: t.J = {"type": "integer", "minimum": 0, "maximum": 10**7}
 HINTS: t.J = {"type": "object", "additionalProperties": True, "properties": {
     "group": t.UUID,
     "different_host": {"anyOf": [_SERVERS, t.BOOLEAN]}, "try_different_host": {"anyOf": [_SERVERS, t.BOOLEAN]},
@@ -40,7 +41,9 @@ HINTS: t.J = {"type": "object", "additionalProperties": True, "properties": {
     "different_cell": {"type": ["string", "array"], "items": t.STRING}, "build_near_host_ip": t.ADDRESS,
     "cidr": {"type": "string", "pattern": "^/[0-9a-f.:]+$"},
     "scheduler_host": t.FQDN, "scheduler_host_match": {**t.REGEX, "minLength": 1, "maxLength": 255},
-    "queue_name": {**t.NAME, "pattern": "^[a-zA-Z0-9._-]+$"}}}
+    "queue_name": {**t.NAME, "pattern": "^[a-zA-Z0-9._-]+$"},
+    "network_bandwidth": _AMOUNT, "disk_bandwidth": _AMOUNT, "disk_shares": _AMOUNT,
+    "selected_dir": {"type": "string", "pattern": "^/", "maxLength": 255}}}
 
 _CREATE: t.J = {
     "name": t.NAME, "imageRef": {"oneOf": [t.UUID, {"type": "string", "maxLength": 0}]},

@@ -1,6 +1,6 @@
 """/servers: create, list, show, change, delete."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nacre.base.errors import BadRequest
@@ -72,6 +72,8 @@ class ServerRoutes:
         body = request.body
         batch = body.get("servers")
         specs = self._specs(request, batch if batch is not None else [body["server"]])
+        for spec in specs:
+            await self._hosts.check(spec.hints)
         made = await self._desk.create(request.context, specs)
         if batch is not None:
             return Reply({"servers": _batch(request, specs, made), "reservation_id": made[0].reservation_id}, 202)
@@ -165,6 +167,11 @@ class HostFacts:
 
     def __init__(self, scheduler: Scheduler, aggregates: Aggregates):
         self._scheduler, self._aggregates = scheduler, aggregates
+
+    async def check(self, hints: Mapping[str, object]) -> None:
+        """Raises BadRequest: a hint that the scheduler could not read."""
+        if isinstance(query := hints.get("query"), str):
+            await self._scheduler.check(query)
 
     async def zones(self) -> dict[str, str]:
         """Host -> zone, but for the default zone."""
