@@ -111,6 +111,12 @@ class Scheduler(Section, frozen=True):
     filters: tuple[FilterName, ...] = get_args(FilterName)
 
 
+class Metrics(Section, frozen=True):
+    """Figures for Prometheus, on this machine's loopback only. port 0: not served."""
+
+    port: Port = 0
+
+
 class Node(Section, frozen=True):
     """A compute host. Periods in seconds, memory in MB."""
 
@@ -158,6 +164,7 @@ class Settings(Section, frozen=True):
     images: Images = Images()
     network: Network = Network()
     scheduler: Scheduler = Scheduler()
+    metrics: Metrics = Metrics()
     node: Node = Node()
     fake: Fake = Fake()
 

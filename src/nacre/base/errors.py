@@ -4,6 +4,7 @@ A message is for the person who asked: it names the field and the limit, or what
 OpenStack name of the error where an API shows one (Neutron's `PortNotFound`); it defaults to the class's name.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -120,10 +121,11 @@ class BuildFailed(NacreError):
 
 
 class NoValidHost(NacreError):
-    """No host fits; the message counts the reasons. details: what only administrators may read, as hosts' names."""
+    """No host fits; the message counts the reasons. details: what only administrators may read, as hosts' names;
+    reasons: how many hosts each kept out."""
 
     default = "No valid host was found."
 
-    def __init__(self, message: str | None = None, *, details: str = ""):
+    def __init__(self, message: str | None = None, *, details: str = "", reasons: Mapping[str, int] | None = None):
         super().__init__(message)
-        self.details = details
+        self.details, self.reasons = details, reasons or {}

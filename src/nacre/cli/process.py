@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from nacre.base import crash, log
+from nacre.base.errors import NacreError
 from nacre.config import Settings, load
 
 
@@ -31,7 +32,19 @@ def control(data: Path) -> None:
     from nacre import cloud
 
     settings = load(data)
+    if settings.metrics.port:
+        _serve_metrics(settings.metrics.port)
     _run(settings, cloud.run_control(settings))
+
+
+def _serve_metrics(port: int) -> None:
+    """In a thread of its own, for this machine only: figures tell of hosts, and Prometheus has no token."""
+    from prometheus_client import start_http_server
+
+    try:
+        start_http_server(port, "127.0.0.1")
+    except OSError as error:
+        raise NacreError(f"metrics.port: port {port} cannot be used: {error.strerror}. Choose another, or 0.") from None
 
 
 @click.command(hidden=True)

@@ -62,7 +62,7 @@ def row(context: Context, plan: Any, spec: ServerSpec, fixed: dict[str, Any]) ->
         "config_drive": spec.config_drive, "user_data": spec.user_data,
         "root_device_name": "/dev/vda", "security_groups": list(spec.security_groups or ("default",)),
         "trusted_certs": list(spec.trusted_certs), "group_id": spec.hints.get("group"), "hints": spec.hints,
-        "fault": None,
+        "selected_dir": "", "fault": None,
     }
 
 

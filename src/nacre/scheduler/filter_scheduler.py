@@ -141,7 +141,8 @@ class FilterScheduler:
             return NoValidHost(f"No valid host was found. There is no host {wanted}.")
         name, lack = search.nearest(self._queues[self._hosts[wanted].queue_name] if wanted else queue)
         said = f"No valid host was found. {explain(search.reasons)}"
-        return NoValidHost(f"{said}; the nearest {lack}" if name else said, details=f"{name} {lack}" if name else "")
+        return NoValidHost(f"{said}; the nearest {lack}" if name else said, details=f"{name} {lack}" if name else "",
+                           reasons=dict(search.reasons))
 
     def _forget(self, name: str, server_id: str) -> None:
         """A placement that led to nothing: its story was begun anew."""

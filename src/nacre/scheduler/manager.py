@@ -14,7 +14,7 @@ from nacre.base.errors import NotFound, NoValidHost
 from nacre.scheduler.contract import Amounts, HostLimits, HostReport, HostState, Placement, PlacementRequest
 from nacre.scheduler.filter_scheduler import FilterScheduler
 from nacre.scheduler.hosts import Aggregate, Kind, Kinds
-from nacre.scheduler.metrics import DECISIONS, HOSTS, REFUSED, SECONDS
+from nacre.scheduler.metrics import HOSTS, PLACED, REFUSED, SECONDS, refused
 from nacre.scheduler.query import compile_query
 from nacre.scheduler.records import HostRecords
 
@@ -103,13 +103,13 @@ class SchedulerManager:
         try:
             placements = self._chooser.place(request, self._options.default_queue, self._clock.monotonic())
         except NoValidHost as error:
-            REFUSED.inc(len(request.server_ids))
+            refused(len(request.server_ids), error.reasons)
             log.info("no host fits", servers=len(request.server_ids), why=error.message, nearest=error.details)
             raise
         finally:
             SECONDS.observe(time.perf_counter() - begin)
         placed = sum(1 for p in placements if p.host)
-        DECISIONS.inc(placed)
+        PLACED.inc(placed)
         REFUSED.inc(len(placements) - placed)
         log.debug("hosts chosen", servers=len(placements), placed=placed, first=placements[0].host)
         return placements
