@@ -19,6 +19,7 @@ from nacre.base.rpc.keys import load_keys
 from nacre.base.rpc.server import Allow, Peer
 from nacre.base.rpc.stub import Client, stub
 from nacre.base.rpc.target import Target
+from nacre.base.signals import on_stop_signal
 from nacre.conductor.contract import TARGET as CONDUCTOR
 from nacre.conductor.contract import Conductor, NodeHello
 from nacre.config import Settings
@@ -137,7 +138,7 @@ def _identity(settings: Settings, parts: dict[str, Any], running: Running) -> An
     from nacre.identity.store import Store
 
     own = settings.identity
-    parts["passwords"] = Passwords(time_cost=own.argon2_time, memory=own.argon2_memory)
+    parts["passwords"] = Passwords(time_cost=own.argon2[0], memory=own.argon2[1])
     parts["identity"] = IdentityService(
         Store(parts["db"], parts["clock"]), Keyring(settings.data / "control" / "token-keys"), parts["passwords"],
         own.token_lifetime)
@@ -178,7 +179,7 @@ def _network(settings: Settings, parts: dict[str, Any], running: Running) -> Any
     network = parts["network"] = NetworkManager(parts["db"], parts["policy"], parts["clock"], NetworkSettings(
         types=SegmentTypes(tenant_types=own.tenant_types, vlan_ranges=dict.fromkeys(
             settings.node.bridge_mappings, own.vlan_range), vni_range=own.vni_range, physical_mtu=own.mtu),
-        drivers=own.mechanisms, dns_domain=own.dns_domain, agent_down_after=own.agent_down,
+        drivers=own.mechanisms, dns_domain=own.dns_domain,
         quotas={**DEFAULT_QUOTAS, "network": quotas.networks, "port": quotas.ports,
                 "security_group": quotas.security_groups}), notify)
     parts["transport"].serve(NETWORK, network, Network, NETWORK_ALLOW)
@@ -279,7 +280,8 @@ def build_node(settings: Settings, transport: Transport, clock: Clock | None = N
     manager = NodeManager(NodeSettings(
         host=host, folder=folder, max_builds=own.max_builds, heartbeat=own.report_period, queue_name=own.queue,
         cpu_ratio=own.cpu_ratio, ram_ratio=own.ram_ratio, disk_ratio=own.disk_ratio,
-        reserved_memory_mb=own.reserved_memory_mb, host_ip=own.tunnel_ip, endpoint=endpoint[0], public_key=endpoint[1],
+        reserved_memory_mb=own.reserved_memory_mb, net_bandwidth=own.net_bandwidth, disk_bandwidth=own.disk_bandwidth,
+        disks=own.disks, host_ip=own.tunnel_ip, endpoint=endpoint[0], public_key=endpoint[1],
     ), hypervisor, wiring, clock)
     service = NodeService(manager, conductor, network)
 
@@ -297,7 +299,8 @@ def _fake_host(settings: Settings, network: Network, clock: Clock) -> tuple[Any,
 
     own = settings.fake
     capabilities = Capabilities(hypervisor_type="fake", hypervisor_version=1000000, vcpus=own.vcpus,
-                                memory_mb=own.memory_mb, disk_gb=own.disk_gb)
+                                memory_mb=own.memory_mb, disk_gb=own.disk_gb,
+                                directories_mb=dict.fromkeys(settings.node.disks, own.disk_gb * 1024))
     hypervisor = FakeHypervisor(
         capabilities, faults=Faults(delay={"define": own.spawn_delay} if own.spawn_delay else {}),
         folder=settings.data / "node" / "fake-guests", clock=clock)
@@ -316,7 +319,8 @@ def _libvirt_host(settings: Settings, network: Network, conductor: Conductor, im
         bridge_mappings=own.bridge_mappings, datapath=own.datapath),
         network, lambda server_id: conductor.guest_facts(host, server_id))
     hypervisor = HYPERVISORS["libvirt"](HypervisorSettings(
-        folder=guests_folder(settings.data), virt_type=own.virt_type, uri=own.libvirt_uri), images, wiring)
+        folder=guests_folder(settings.data), virt_type=own.virt_type, uri=own.libvirt_uri,
+        disks=tuple(own.disks)), images, wiring)
     return hypervisor, wiring
 
 
@@ -361,26 +365,6 @@ async def run_control(settings: Settings) -> None:
         await db.close()
 
 
-def _on_stop_signal(stop: Callable[[], None]) -> None:
-    """Call `stop` in the loop when this very process is told to end.
-
-    Not the loop's own signal handlers: those hear through a pipe that forked children share, and pyroute2 forks
-    children that it ends by SIGTERM.
-    """
-    import os
-    import signal
-
-    loop, me = asyncio.get_running_loop(), os.getpid()
-
-    def hear(_: int, __: Any) -> None:
-        if os.getpid() != me:
-            os._exit(0)
-        loop.call_soon_threadsafe(stop)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, hear)
-
-
 async def run_node(settings: Settings) -> None:
     """The node process, until it is told to stop."""
     from nacre.base.rpc.zmq import ZmqTransport
@@ -391,7 +375,7 @@ async def run_node(settings: Settings) -> None:
     transport.route("control", "control", own.control, own.control_key)
     await transport.start()
     stopping = asyncio.Event()
-    _on_stop_signal(stopping.set)
+    on_stop_signal(stopping.set)
     try:
         async with build_node(settings, transport, endpoint=(transport.address, keys.public))():
             await stopping.wait()

@@ -26,6 +26,7 @@ Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Amount = Annotated[int, msgspec.Meta(ge=0, le=10**7)]
 Delay = Annotated[float, msgspec.Meta(ge=0)]
 Ratio = Annotated[float, msgspec.Meta(gt=0)]
 
@@ -58,8 +59,7 @@ class Identity(Section, frozen=True):
     token_lifetime: Positive = 3600 * 4
     admin_password: str = ""  # empty: generated at the first start
     demo_password: str = ""
-    argon2_time: Positive = 2
-    argon2_memory: Positive = 19456
+    argon2: tuple[Positive, Positive] = (2, 19456)  # passes over the memory, and how much of it
 
 
 class Quotas(Section, frozen=True):
@@ -90,7 +90,6 @@ class Network(Section, frozen=True):
     mechanisms: tuple[str, ...] = ("openvswitch",)
     mtu: Positive = 1500
     public_cidr: str = "172.24.4.0/24"
-    agent_down: Seconds = 75.0
 
 
 #: The names of `scheduler/filters.py`.
@@ -126,6 +125,10 @@ class Node(Section, frozen=True):
     ram_ratio: Ratio = 1.0
     disk_ratio: Ratio = 1.0
     reserved_memory_mb: Annotated[int, msgspec.Meta(ge=0)] = 512
+    net_bandwidth: Amount = 0  # Mbit/s; 0: not counted
+    disk_bandwidth: Amount = 0  # MB/s, of each of several directories; 0: not counted
+    #: Directory -> shares of its I/O (0: not divided); empty: the data folder.
+    disks: dict[str, Amount] = msgspec.field(default_factory=dict)
     report_period: Seconds = 10.0
     max_builds: Positive = 10
     virt_type: Literal["auto", "kvm", "qemu"] = "auto"
@@ -134,16 +137,21 @@ class Node(Section, frozen=True):
     bridge_mappings: dict[str, str] = msgspec.field(default_factory=lambda: {"public": "br-ex"})
     datapath: Literal["auto", "system", "netdev"] = "auto"
 
+    def __post_init__(self) -> None:
+        for path in self.disks:
+            if not path.startswith("/") or path != os.path.normpath(path) or len(path) > 255:
+                raise ValueError(f"disks: {path[:80]!r} must be a plain absolute path of at most 255 characters")
+        if any(self.disks.values()) and not self.disk_bandwidth:
+            raise ValueError("disks: shares are parts of a directory's bandwidth: set disk_bandwidth, or 0 shares")
+
 
 class Fake(Section, frozen=True):
-    """The simulated hypervisor: how big it says it is, how long its work takes (seconds).
-    crash_file: see `base/crash.py`."""
+    """The simulated hypervisor: how big it says it is, how long its work takes (seconds)."""
 
     vcpus: Positive = 64
     memory_mb: Positive = 262144
     disk_gb: Positive = 4096
     spawn_delay: Delay = 0.0
-    crash_file: str = ""
 
 
 class Settings(Section, frozen=True):
@@ -244,7 +252,7 @@ def _text(path: Path) -> str:
 
 
 #: Variables that are not options.
-_OTHERS = frozenset({"NACRE_CONFIG", "NACRE_DATA_DIR"})
+_OTHERS = frozenset({"NACRE_CONFIG", "NACRE_DATA_DIR", "NACRE_FAKE_CRASH_FILE"})
 
 
 def _merge_environment(tree: dict[str, Any], environ: Mapping[str, str]) -> None:

@@ -38,6 +38,9 @@ CASES = {
         swap_mb=64),
     "kernel": lambda: render(msgspec.structs.replace(
         PLACE, kernel=f"{PLACE.folder}/kernel", ramdisk=f"{PLACE.folder}/ramdisk")),
+    "limited": lambda: render(ephemeral_gb=1, config_drive=True, disk_bandwidth=20),
+    "quotas": lambda: render(extra_specs={
+        "quota:disk_read_bytes_sec": "1048576", "quota:disk_write_iops_sec": "50", "quota:vif_inbound_average": "9"}),
     "properties": lambda: render(properties={
         "hw_disk_bus": "scsi", "hw_vif_model": "e1000", "hw_qemu_guest_agent": "yes", "hw_machine_type": "q35",
         "hw_cdrom_bus": "sata", "hw_firmware_type": "uefi"}, config_drive=True),

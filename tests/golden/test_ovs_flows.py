@@ -1,6 +1,7 @@
 """The whole flow table of a small host, as reviewed text. NACRE_GOLDEN=write rewrites it."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from nacre.network.contract import (
     RuleFacts,
     SubnetFacts,
 )
-from nacre.node.ovs.flows import Local
+from nacre.node.limits import Rate
+from nacre.node.ovs.flows import Local, meters
 from nacre.node.ovs.plan import changes
 from nacre.node.ovs.switching import flow_table
 
@@ -57,6 +59,10 @@ CASES = {
                      AddressPair(ip_address="10.0.0.100", mac_address="00:00:5e:00:01:01"),
                      AddressPair(ip_address="not an address"))),)),
              Local(ofports={"port5": 11}, numbers={"v": 3}, uplinks={"phys": 4})),
+    "limited": (HostWiring(whole=True, groups=(WEB,), networks=(network("f", "flat", physical_network="phys"),),
+                           ports=(port(5, "f"), port(6, "f"))),
+                Local(ofports={"port5": 11, "port6": 12}, numbers={"f": 3}, uplinks={"phys": 4},
+                      rates={"port5": Rate(1000, 2000), "port6": Rate(to_guest=500), "away": Rate(1, 1)})),
     "flat": (HostWiring(whole=True, groups=(WEB,), networks=(network("f", "flat", physical_network="phys"),),
                         ports=(port(5, "f"), port(6, "f", admin_state_up=False))),
              Local(ofports={"port5": 11, "port6": 12}, numbers={"f": 3}, uplinks={"phys": 4}, dhcp={"f": 9})),
@@ -71,6 +77,12 @@ def test_flow_table(name):
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
     assert text == path.read_text()
+
+
+def test_every_meter_of_the_flows_is_made_and_no_other():
+    local = CASES["limited"][1]
+    named = {int(n) for flow in flow_table(*CASES["limited"]) for n in re.findall(r"meter:(\d+)", flow.actions)}
+    assert meters(local) == {22: 1000, 23: 2000, 25: 500} and named == set(meters(local))
 
 
 def test_changes_turn_one_table_into_the_other():

@@ -31,7 +31,8 @@ def run(*args: str, check: bool = True, seconds: float = 90) -> str:
 class CloudLab:
     """One cloud, and what a test does with it."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, **environ: str):
+        self.environ = environ
         folder.chmod(0o755)
         self.data, self.trigger = folder / "data", folder / "crash" / "at"
         self.trigger.parent.mkdir()
@@ -52,7 +53,7 @@ class CloudLab:
         done = subprocess.run(
             [sys.executable, "-m", "nacre.cli.main", *args, "--data", str(self.data)], capture_output=True, text=True,
             timeout=120, check=False, env={**os.environ, "PYTHONPATH": str(ROOT / "src"),
-                                           "NACRE_FAKE_CRASH_FILE": str(self.trigger)})
+                                           "NACRE_FAKE_CRASH_FILE": str(self.trigger), **self.environ})
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -65,7 +66,9 @@ class CloudLab:
         """A server's id; not waited for."""
         body = {"name": name, "imageRef": self.image, "flavorRef": self.flavor, "key_name": demo.NAME,
                 "networks": [{"uuid": network}], "security_groups": [{"name": demo.NAME}], **more}
-        return str(self.demo.post("compute", "/servers", {"server": body})["server"]["id"])
+        hints = body.pop("hints", {})
+        answer = self.demo.post("compute", "/servers", {"server": body, "os:scheduler_hints": hints})
+        return str(answer["server"]["id"])
 
     def show(self, server: str) -> dict[str, Any]:
         return dict(self.demo.get("compute", f"/servers/{server}")["server"])

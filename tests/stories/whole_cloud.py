@@ -55,7 +55,7 @@ class WholeCloud:
 @asynccontextmanager
 async def whole_cloud(folder: Path, url: str = "") -> AsyncIterator[WholeCloud]:
     """A cloud over the database at `url` (all tables, no rows): a SQLite file unless given."""
-    settings = load(folder, environ={"NACRE_IDENTITY_ARGON2_TIME": "1", "NACRE_IDENTITY_ARGON2_MEMORY": "64",
+    settings = load(folder, environ={"NACRE_IDENTITY_ARGON2": "1,64",
                                      "NACRE_HYPERVISOR": "fake"})
     for name in ("control", "node"):
         (folder / name).mkdir(mode=0o700)

@@ -1,4 +1,4 @@
-"""Dying on purpose, to prove that nothing is lost: a fault that is a parameter (`fake.crash_file`).
+"""Dying on purpose, to prove that nothing is lost: a fault that is a parameter (the variable NACRE_FAKE_CRASH_FILE).
 
 When a process passes the point whose name the file holds, it removes the file and is gone at once, as by `kill -9`. Not
 armed, a point costs one comparison.

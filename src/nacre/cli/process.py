@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ def _run(settings: Settings, main: Coroutine[Any, Any, None]) -> None:
     import uvloop
 
     log.configure(settings.log_level, json=settings.log_json)
-    crash.arm(settings.fake.crash_file)
+    crash.arm(os.environ.get("NACRE_FAKE_CRASH_FILE", ""))
     # What was imported stays: the collector need not look at it again and again.
     gc.freeze()
     gc.set_threshold(20_000, 50, 50)

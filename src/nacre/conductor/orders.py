@@ -12,7 +12,7 @@ from nacre.node.contract import BuildOrder, GuestFacts
 from nacre.scheduler.contract import Amounts, GroupRule, HostLimits, Placement, PlacementRequest
 
 #: Limits of a host that says nothing: its own claim has the last word.
-UNLIMITED = dict.fromkeys(("vcpus", "memory_mb", "disk_mb"), float("inf"))
+UNLIMITED = HostLimits(vcpus=float("inf"), memory_mb=float("inf"), disk_mb=float("inf"))
 
 
 def _texts(value: object) -> tuple[str, ...]:
@@ -70,7 +70,7 @@ def build_order(server: Server, epoch: int, placement: Placement, guest: GuestFa
                 images: tuple[ImageFacts | None, ImageFacts | None, ImageFacts | None]) -> BuildOrder:
     """What a host needs to build the server. images: disk, kernel, ramdisk. Raises BadRequest: an amount is no
     number."""
-    f, limits, wanted = server.flavor, placement.limits or HostLimits(**UNLIMITED), amounts(server)
+    f, limits, wanted = server.flavor, placement.limits or UNLIMITED, amounts(server)
     return BuildOrder(
         server_id=server.id, epoch=epoch, memory_mb=f.memory_mb, vcpus=f.vcpus, root_gb=f.root_gb,
         ephemeral_gb=f.ephemeral_gb, swap_mb=f.swap_mb, limit_vcpus=limits.vcpus, limit_memory_mb=limits.memory_mb,
@@ -78,4 +78,5 @@ def build_order(server: Server, epoch: int, placement: Placement, guest: GuestFa
         config_drive=server.config_drive, extra_specs=f.extra_specs, domain_name=server.domain_name,
         net_bandwidth=wanted.net_bandwidth, disk_bandwidth=wanted.disk_bandwidth, disk_shares=wanted.disk_shares,
         selected_dir=placement.selected_dir, limit_net_bandwidth=limits.net_bandwidth,
-        limit_disk_bandwidth=limits.disk_bandwidth, limit_disk_shares=limits.disk_shares)
+        limit_disk_bandwidth=limits.disk_bandwidth, limit_disk_shares=limits.disk_shares,
+        directory_bandwidth=limits.directory_bandwidth)

@@ -60,6 +60,7 @@ class BuildOrder(msgspec.Struct, frozen=True, kw_only=True):
     disk_bandwidth: int = 0
     disk_shares: int = 0
     selected_dir: str = ""  # which of the host's several disk directories; empty: it has one
+    directory_bandwidth: int = 0  # MB/s that the directory's shares are parts of
     limit_net_bandwidth: float = float("inf")
     limit_disk_bandwidth: float = float("inf")
     limit_disk_shares: float = float("inf")

@@ -10,6 +10,7 @@ from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import BadRequest, NotFound
 from nacre.node.contract import BuildOrder, Guest, SpawnOrder, Step
 from nacre.node.hypervisor.driver import Hypervisor, PowerChanged
+from nacre.node.limits import rates
 from nacre.node.ovs.contract import Wiring
 from nacre.node.servers.builds import Builds
 from nacre.node.servers.power import ACTIONS, Power
@@ -35,6 +36,8 @@ class NodeManager:
         for entry in self.here.journal.all():
             if entry.alive and entry.order is not None:
                 self.here.tracker.restore(entry.order)
+                if entry.spawn is not None:
+                    await self.here.wiring.limit(rates(entry.order, [port.id for port in entry.spawn.ports]))
         await self.here.hypervisor.start(self._noticed)
         await self.mend()
 

@@ -9,7 +9,7 @@ from nacre.base.errors import NacreError
 from nacre.conductor.contract import Conductor, NodeHello
 from nacre.network.contract import Network
 from nacre.node.manager import NodeManager
-from nacre.scheduler.contract import HostReport
+from nacre.scheduler.contract import DiskReport, HostReport
 
 log = structlog.get_logger()
 
@@ -46,16 +46,24 @@ class NodeService:
 
     async def report(self) -> HostReport:
         """Totals and usage, as of now."""
-        capabilities, used = await self.here.hypervisor.capabilities(), self.here.tracker.used
-        guests, s = await self.here.hypervisor.guests(), self.settings
+        capabilities, tracker = await self.here.hypervisor.capabilities(), self.here.tracker
+        guests, s, used = await self.here.hypervisor.guests(), self.settings, tracker.used
+        disks = tuple(DiskReport(
+            path=path, total_mb=capabilities.directories_mb.get(path, 0), used_mb=tracker.used_in(path).disk_mb,
+            shares=shares, shares_used=tracker.used_in(path).disk_shares, bandwidth=s.disk_bandwidth)
+            for path, shares in s.disks.items())
         return HostReport(
             host=s.host, hypervisor_type=capabilities.hypervisor_type,
             hypervisor_version=capabilities.hypervisor_version, vcpus=capabilities.vcpus,
-            memory_mb=capabilities.memory_mb, disk_gb=capabilities.disk_gb, vcpus_used=used.vcpus,
+            memory_mb=capabilities.memory_mb, vcpus_used=used.vcpus,
+            disk_gb=sum(disk.total_mb for disk in disks) // 1024 if disks else capabilities.disk_gb,
             memory_mb_used=used.memory_mb, disk_gb_used=used.disk_mb / 1024,
             running=sum(1 for power in guests.values() if power == "running"), queue_name=s.queue_name,
             cpu_ratio=s.cpu_ratio, ram_ratio=s.ram_ratio, disk_ratio=s.disk_ratio,
-            reserved_memory_mb=s.reserved_memory_mb, host_ip=s.host_ip, cpu_info=capabilities.cpu_info,
+            reserved_memory_mb=s.reserved_memory_mb, net_bandwidth=s.net_bandwidth,
+            net_bandwidth_used=used.net_bandwidth, disk_bandwidth=s.disk_bandwidth * max(1, len(disks)),
+            disk_bandwidth_used=used.disk_bandwidth, disks=disks, servers=tuple(sorted(tracker.servers)),
+            host_ip=s.host_ip, cpu_info=capabilities.cpu_info,
             architecture=capabilities.architecture)
 
     async def _run(self) -> None:

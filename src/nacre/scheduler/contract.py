@@ -14,6 +14,7 @@ class DiskReport(msgspec.Struct, frozen=True, kw_only=True):
     used_mb: int
     shares: int = 0
     shares_used: int = 0
+    bandwidth: int = 0  # MB/s; its shares are parts of it
 
 
 class HostReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,8 +48,7 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HostLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What the scheduler believes the host may hold in all; the claim at the host is held to it. disk_mb: of
-    selected_dir, where the host has several."""
+    """What a host may hold in all: the claim there is held to it. disk_mb, disk_shares: of the server's directory."""
 
     vcpus: float
     memory_mb: float
@@ -56,11 +56,11 @@ class HostLimits(msgspec.Struct, frozen=True, kw_only=True):
     net_bandwidth: float = float("inf")
     disk_bandwidth: float = float("inf")
     disk_shares: float = float("inf")
+    directory_bandwidth: int = 0
 
 
 class Amounts(msgspec.Struct, frozen=True, kw_only=True):
-    """What one server takes of a host. disk_mb = 1024 * (root + ephemeral) + swap (FLOW A9). disk: the directory, of a
-    host that has several; empty in a request: any."""
+    """What one server takes of a host (FLOW A9). disk: the directory, of a host with several; in a wish empty: any."""
 
     memory_mb: int
     vcpus: int

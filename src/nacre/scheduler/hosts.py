@@ -85,6 +85,7 @@ class Directory(msgspec.Struct):
     free_shares: float
     limit_mb: float
     limit_shares: float
+    bandwidth: int
 
 
 class Host:
@@ -110,8 +111,9 @@ class Host:
         self.servers = (listed | set(self._pending)) - set(self._freed)
         self.limits = limits_of(report)
         self.directories = {d.path: Directory(
-            free_mb=d.total_mb * report.disk_ratio - d.used_mb, free_shares=d.shares - d.shares_used,
-            limit_mb=d.total_mb * report.disk_ratio, limit_shares=d.shares) for d in report.disks}
+            free_mb=d.total_mb * report.disk_ratio - d.used_mb, limit_mb=d.total_mb * report.disk_ratio,
+            free_shares=d.shares - d.shares_used, limit_shares=d.shares, bandwidth=d.bandwidth)
+            for d in report.disks}
         self.free = [self.limits.memory_mb - report.memory_mb_used, self.limits.vcpus - report.vcpus_used,
                      self.limits.disk_mb - report.disk_gb_used * 1024,
                      self.limits.net_bandwidth - report.net_bandwidth_used,
@@ -170,7 +172,8 @@ class Host:
         d = self.directories.get(directory)
         if d is None:
             return self.limits
-        return msgspec.structs.replace(self.limits, disk_mb=d.limit_mb, disk_shares=d.limit_shares)
+        return msgspec.structs.replace(self.limits, disk_mb=d.limit_mb, disk_shares=d.limit_shares,
+                                       directory_bandwidth=d.bandwidth)
 
     def _add(self, amounts: Amounts, times: int) -> None:
         free = self.free

@@ -25,6 +25,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     disk_gb: int
     architecture: str = "x86_64"
     cpu_info: str = "{}"
+    directories_mb: dict[str, int] = {}  # the sizes of the host's several disk directories
 
 
 def last_lines(text: str, lines: int | None) -> str:

@@ -13,13 +13,15 @@ from nacre.node.ovs.contract import Wiring
 
 class HypervisorSettings(msgspec.Struct, frozen=True, kw_only=True):
     """folder: disks, images and state of this host's guests. bridge: where interfaces are plugged. virt_type: kvm,
-    qemu, or auto (a trial guest decides). cache_gb: images kept that no guest uses."""
+    qemu, or auto (a trial guest decides). cache_gb: images kept that no guest uses. disks: directories for guests'
+    disks; none: `folder`."""
 
     folder: Path
     bridge: str = "br-int"
     virt_type: str = "auto"
     uri: str = "qemu:///system"
     cache_gb: int = 20
+    disks: tuple[str, ...] = ()
 
 
 Maker = Callable[[HypervisorSettings, Images, Wiring], Hypervisor]

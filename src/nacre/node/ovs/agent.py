@@ -16,10 +16,11 @@ from nacre.base.errors import BuildFailed
 from nacre.network.contract import AgentReport, Network, NetworkFacts, PortFacts
 from nacre.node.dhcp import Dhcp
 from nacre.node.dhcp_config import DhcpSettings
+from nacre.node.limits import Rate
 from nacre.node.metadata import Facts, Metadata
 from nacre.node.netns import Namespaces
 from nacre.node.ovs.bridge import Bridge
-from nacre.node.ovs.flows import Flow, Local
+from nacre.node.ovs.flows import Flow, Local, meters
 from nacre.node.ovs.local import LocalNetworks
 from nacre.node.ovs.ovsdb import BridgeSettings, patch_names, tunnel_name
 from nacre.node.ovs.plan import Desired, changes, local_networks, numbered
@@ -55,6 +56,7 @@ class OvsAgent:
         self._numbers: dict[str, int] = {}
         self._seen: dict[str, int] = {}
         self._up: set[str] = set()
+        self._rates: dict[str, Rate] = {}
         self._asked: set[str] = set()
         self._whole = True
         self._waiting: list[tuple[frozenset[str], asyncio.Future[None]]] = []
@@ -81,6 +83,10 @@ class OvsAgent:
         await self.places.close()
         await self.bridge.close()
 
+    async def limit(self, rates: Mapping[str, Rate]) -> None:
+        """These ports are no faster, from their next wiring on."""
+        self._rates |= rates
+
     async def wire(self, ports: Sequence[PortFacts], networks: Sequence[NetworkFacts]) -> None:
         """These ports work when this returns. Raises BuildFailed."""
         ids = frozenset(port.id for port in ports)
@@ -97,6 +103,7 @@ class OvsAgent:
         """These ports are gone: their flows at once, their networks where nobody is left."""
         self.desired = self.desired.without(port_ids)
         self._up -= set(port_ids)
+        self._rates = {port: rate for port, rate in self._rates.items() if port not in set(port_ids)}
         self._asked -= set(port_ids)
         self._wake.set()
 
@@ -166,7 +173,9 @@ class OvsAgent:
         await self.seal.close(await self.bridge.links(), hook=self.bridge.datapath == "netdev")
         await self._flush({p: n for p, n in here.items() if self._seen.get(p) != n})
         self._seen = here
+        await self.bridge.set_meters(meters(local), known=self._applied is not None)
         await self._apply(await asyncio.to_thread(flow_table, wiring, local))
+        await self.bridge.drop_meters()
         await self._tell({p for p in here if p in self.desired.ports})
 
     async def _ask(self) -> None:
@@ -197,7 +206,7 @@ class OvsAgent:
         outer = {network: self.places.outer(network) for network in self._numbers}
         uplinks = {physical: patch_names(self.bridge.name, physical)[0] for physical in self.bridge.settings.mappings}
         return Local(
-            ofports=here, numbers=self._numbers, vxlan=by_name.get(tunnel_name(self.bridge.name)),
+            ofports=here, numbers=self._numbers, rates=self._rates, vxlan=by_name.get(tunnel_name(self.bridge.name)),
             dhcp={network: by_name[name] for network, name in outer.items() if name in by_name},
             uplinks={physical: by_name[name] for physical, name in uplinks.items() if name in by_name})
 

@@ -1,6 +1,7 @@
 """The integration bridge: Open vSwitch's database through ovsdbapp, its flows through ovs-ofctl's atomic bundles."""
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,9 @@ from nacre.node.ovs.ownership import Ownership
 log = structlog.get_logger()
 T = TypeVar("T")
 
+#: In the output of dump-meters: a meter and the rate of its band.
+_METER = re.compile(r"meter=(\d+).*?rate=(\d+)", re.DOTALL)
+
 
 class Bridge:
     """One bridge of one Open vSwitch. Calls of ovsdbapp block, so they run in one thread of their own."""
@@ -25,6 +29,8 @@ class Bridge:
         self.datapath = settings.datapath
         self._db = Ovsdb(settings)
         self._ownership = Ownership(settings.name, settings.owner, settings.rundir) if settings.owner else None
+        self._meters: dict[int, int] = {}
+        self._wanted: set[int] = set()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"ovsdb-{settings.name}")
 
     async def ensure(self) -> None:
@@ -75,6 +81,27 @@ class Bridge:
         """Applies lines made by `plan.changes`, all or none."""
         if lines:
             await self._ofctl("add-flows", lines)
+
+    async def set_meters(self, wanted: Mapping[int, int], *, known: bool) -> None:
+        """These meters (number: kbit/s) are there; flows that name them may come. known: nobody else changed them
+        since the last call."""
+        if not known:
+            told = await run(["ovs-ofctl", "-O", "OpenFlow14", "dump-meters", self._management])
+            self._meters = {int(number): int(rate) for number, rate in _METER.findall(told.decode())}
+        for number, rate in wanted.items():
+            if self._meters.get(number) != rate:
+                verb = "mod-meter" if number in self._meters else "add-meter"
+                burst = max(rate * 8 // 10, 100)  # as Neutron's default: with less TCP does not get up to the rate
+                await run(["ovs-ofctl", "-O", "OpenFlow14", verb, self._management,
+                           f"meter={number},kbps,burst,band=type=drop,rate={rate},burst_size={burst}"])
+                self._meters[number] = rate
+        self._wanted = set(wanted)
+
+    async def drop_meters(self) -> None:
+        """Those that the last `set_meters` did not name go: no flow needs them any more."""
+        for number in self._meters.keys() - self._wanted:
+            await run(["ovs-ofctl", "-O", "OpenFlow14", "del-meter", self._management, f"meter={number}"])
+            del self._meters[number]
 
     async def flow_count(self) -> int:
         """How many flows the bridge has: after a restart of vswitchd, none of ours."""

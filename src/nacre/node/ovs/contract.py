@@ -1,9 +1,10 @@
 """What a node asks of its network side, real (`agent.OvsAgent`) or simulated (`fake.FakeWiring`)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from nacre.network.contract import AgentReport, NetworkFacts, PortFacts
+from nacre.node.limits import Rate
 
 
 class Wiring(Protocol):
@@ -15,6 +16,10 @@ class Wiring(Protocol):
 
     async def stop(self) -> None:
         """Ends the loop. Flows, namespaces and helpers stay: guests keep their network."""
+        ...
+
+    async def limit(self, rates: Mapping[str, Rate]) -> None:
+        """How fast these ports may be, from their next wiring on and until they are unwired."""
         ...
 
     async def wire(self, ports: Sequence[PortFacts], networks: Sequence[NetworkFacts]) -> None:

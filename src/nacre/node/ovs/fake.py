@@ -1,7 +1,7 @@
 """A network side without a network: the same verbs, no root, faults as parameters."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import structlog
@@ -9,6 +9,7 @@ import structlog
 from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import BuildFailed
 from nacre.network.contract import AgentReport, Network, NetworkFacts, PortFacts
+from nacre.node.limits import Rate
 
 log = structlog.get_logger()
 
@@ -29,6 +30,7 @@ class FakeWiring:
         self.host, self.network, self.faults = host, network, faults or WiringFaults()
         self.clock = clock or RealClock()
         self.up: set[str] = set()
+        self.rates: dict[str, Rate] = {}
         self.rewired: list[tuple[str, ...]] = []
         self._waiting: list[tuple[frozenset[str], asyncio.Future[None]]] = []
         self._round: asyncio.Task[None] | None = None
@@ -40,6 +42,10 @@ class FakeWiring:
 
     async def stop(self) -> None:
         """Nothing to stop."""
+
+    async def limit(self, rates: Mapping[str, Rate]) -> None:
+        """Kept, for whoever wants to see."""
+        self.rates |= rates
 
     async def wire(self, ports: Sequence[PortFacts], networks: Sequence[NetworkFacts]) -> None:
         """The ports work, unless a fault says otherwise. Raises BuildFailed."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import structlog
 
 from nacre.network.contract import GroupFacts, PortFacts, RuleFacts
-from nacre.node.ovs.flows import DELIVER, EGRESS, EGRESS_TRACKED, INGRESS, INGRESS_TRACKED, TO, Flow
+from nacre.node.ovs.flows import DELIVER, EGRESS, EGRESS_TRACKED, INGRESS, INGRESS_TRACKED, OUT, TO, Flow
 from nacre.node.ovs.rules import PoisonedRule, rule_matches
 
 log = structlog.get_logger()
@@ -29,7 +29,7 @@ def security_flows(port: PortFacts, ofport: int, groups: Mapping[str, GroupFacts
 
 def open_flows(ofport: int) -> Iterator[Flow]:
     """The INGRESS table of a port without port security."""
-    yield Flow(INGRESS, 100, f"{TO}={ofport}", f"output:{ofport}")
+    yield Flow(INGRESS, 100, f"{TO}={ofport}", f"resubmit(,{OUT})")
 
 
 def firewall_base() -> Iterator[Flow]:
@@ -39,7 +39,7 @@ def firewall_base() -> Iterator[Flow]:
 
 
 def _always_in(ofport: int) -> Iterator[Flow]:
-    me, out = f"{TO}={ofport}", f"output:{ofport}"
+    me, out = f"{TO}={ofport}", f"resubmit(,{OUT})"
     yield Flow(INGRESS, 100, f"arp,{me}", out)
     yield Flow(INGRESS, 100, f"udp,{me},tp_src=67,tp_dst=68", out)
     yield Flow(INGRESS, 100, f"udp6,{me},tp_src=547,tp_dst=546", out)
@@ -57,7 +57,7 @@ class _Side:
             self.me, self.onward = f"in_port={ofport}", f"resubmit(,{DELIVER})"
         else:
             self.table, self.tracked = INGRESS, INGRESS_TRACKED
-            self.me, self.onward = f"{TO}={ofport}", f"output:{ofport}"
+            self.me, self.onward = f"{TO}={ofport}", f"resubmit(,{OUT})"
 
     def flows(self, groups: Iterable[GroupFacts]) -> Iterator[Flow]:
         stateful = False

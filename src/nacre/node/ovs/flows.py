@@ -1,13 +1,17 @@
 """Flows as values: the tables of the integration bridge, and how a flow is written for ovs-ofctl.
 
 A frame runs CLASSIFY (whose port, which network) -> ANTISPOOF -> ND -> EGRESS -> EGRESS_TRACKED -> DELIVER (who gets
-it) -> UNKNOWN or FLOOD -> INGRESS -> INGRESS_TRACKED. What no flow names is dropped. Nothing is learnt from frames.
+it) -> UNKNOWN or FLOOD -> INGRESS -> INGRESS_TRACKED -> OUT. What no flow names is dropped. Nothing is learnt from
+frames.
 """
 
 from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from nacre.node.limits import Rate
+
+OUT = 60
 CLASSIFY, ANTISPOOF, ND, EGRESS, EGRESS_TRACKED = 0, 10, 11, 20, 21
 DELIVER, UNKNOWN, FLOOD, INGRESS, INGRESS_TRACKED = 30, 41, 40, 50, 51
 
@@ -47,11 +51,27 @@ class Local(msgspec.Struct, frozen=True, kw_only=True):
     dhcp: Mapping[str, int] = {}
     uplinks: Mapping[str, int] = {}
     vxlan: int | None = None
+    rates: Mapping[str, Rate] = {}  # by port id
 
 
 def to_port(ofport: int) -> str:
     """Actions that hand the frame to a guest's port, through its security groups."""
     return f"load:{ofport}->NXM_NX_REG5[],resubmit(,{INGRESS})"
+
+
+def meters(local: Local) -> dict[int, int]:
+    """Every meter that the flows name: its number and kbit/s. A port has the two after twice its own number."""
+    wanted = dict[int, int]()
+    for port, rate in local.rates.items():
+        if (ofport := local.ofports.get(port)) is not None:
+            both = ((2 * ofport, rate.from_guest), (2 * ofport + 1, rate.to_guest))
+            wanted |= {number: kbits for number, kbits in both if kbits}
+    return wanted
+
+
+def metered(number: int, wanted: bool) -> str:
+    """The beginning of actions that a meter limits; nothing where there is no limit."""
+    return f"meter:{number}," if wanted else ""
 
 
 def unique(flows: Iterable[Flow]) -> tuple[Flow, ...]:

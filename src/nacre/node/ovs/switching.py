@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 import structlog
 
 from nacre.network.contract import GroupFacts, HostWiring, NetworkFacts, PortFacts, RemotePort
+from nacre.node.limits import Rate
 from nacre.node.ovs.antispoof import antispoof_base, antispoof_flows, identities
 from nacre.node.ovs.firewall import firewall_base, open_flows, security_flows
 from nacre.node.ovs.flows import (
@@ -17,10 +18,13 @@ from nacre.node.ovs.flows import (
     FROM,
     GUEST,
     NET,
+    OUT,
     OUTSIDE,
+    TO,
     UNKNOWN,
     Flow,
     Local,
+    metered,
     to_port,
     unique,
 )
@@ -35,7 +39,7 @@ _MULTICAST = "dl_dst=01:00:00:00:00:00/01:00:00:00:00:00"
 def flow_table(wiring: HostWiring, local: Local) -> tuple[Flow, ...]:
     """Every flow of the bridge. Ports without an OpenFlow port here have none."""
     flows: list[Flow] = [*antispoof_base(), *firewall_base()]
-    flows += [Flow(table, 0, "", "drop") for table in (CLASSIFY, DELIVER, UNKNOWN, FLOOD)]
+    flows += [Flow(table, 0, "", "drop") for table in (CLASSIFY, DELIVER, UNKNOWN, FLOOD, OUT)]
     groups = {group.id: group for group in wiring.groups}
     sound = [port for port in wiring.ports if _sound(port)]
     for network in wiring.networks:
@@ -89,8 +93,11 @@ class _Switch:
 
     def _classify(self) -> Iterator[Flow]:
         for port in self.ports:
-            table = ANTISPOOF if port.port_security else DELIVER
-            yield self._enter(f"in_port={self.local.ofports[port.id]},vlan_tci=0x0000", GUEST, table)
+            table, number = ANTISPOOF if port.port_security else DELIVER, self.local.ofports[port.id]
+            rate = self.local.rates.get(port.id, Rate())
+            slow, slowly = metered(2 * number, rate.from_guest > 0), metered(2 * number + 1, rate.to_guest > 0)
+            yield self._enter(f"in_port={number},vlan_tci=0x0000", GUEST, table, slow)
+            yield Flow(OUT, 100, f"{TO}={number}", f"{slowly}output:{number}")
         if self.dhcp is not None:
             yield self._enter(f"in_port={self.dhcp},vlan_tci=0x0000", DHCP, DELIVER)
         outside = None

@@ -16,6 +16,7 @@ from nacre.base.errors import BuildFailed, NacreError, Refused
 from nacre.base.undo import Undo
 from nacre.node.contract import BuildOrder, Guest, SpawnOrder, Step
 from nacre.node.journal import Entry
+from nacre.node.limits import rates
 from nacre.node.servers.state import HostState
 from nacre.node.timeline import Timeline
 
@@ -69,6 +70,7 @@ class Builds:
                 timeline = Timeline(self._host.clock)
                 steps = await self._host.hypervisor.define(order, spawn)
                 with timeline.step("wiring"):
+                    await self._host.wiring.limit(rates(order, [port.id for port in spawn.ports]))
                     await self._host.wiring.wire(spawn.ports, spawn.networks)
                 if not spawn.paused:
                     with timeline.step("boot"):
@@ -142,7 +144,7 @@ class Builds:
 def _shape(order: BuildOrder) -> tuple[Any, ...]:
     """What makes two orders the same build."""
     images = tuple(image.id if image else None for image in (order.image, order.kernel, order.ramdisk))
-    return (order.memory_mb, order.vcpus, order.root_gb, order.ephemeral_gb, order.swap_mb, *images)
+    return (order.memory_mb, order.vcpus, order.root_gb, order.ephemeral_gb, order.swap_mb, order.selected_dir, *images)
 
 
 def _without_secrets(order: BuildOrder) -> BuildOrder:

@@ -21,7 +21,8 @@ T = TypeVar("T")
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """folder: what this host keeps (journal). max_builds: prepared or spawned at once. shutdown_timeout: seconds a
-    guest has to follow its power button. The rest is told to the scheduler and the conductor."""
+    guest has to follow its power button. disks: directory -> shares. The rest is told to the scheduler and the
+    conductor."""
 
     host: str
     folder: Path
@@ -33,6 +34,9 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     ram_ratio: float = 1.0
     disk_ratio: float = 1.0
     reserved_memory_mb: int = 0
+    net_bandwidth: int = 0
+    disk_bandwidth: int = 0
+    disks: dict[str, int] = {}
     host_ip: str = "127.0.0.1"
     endpoint: str = ""
     public_key: str = ""
@@ -89,7 +93,7 @@ class HostState:
 
     def __init__(self, settings: NodeSettings, hypervisor: Hypervisor, wiring: Wiring, clock: Clock):
         self.settings, self.hypervisor, self.wiring, self.clock = settings, hypervisor, wiring, clock
-        self.tracker, self.calls, self.locks = Tracker(), Calls(), NamedLocks()
+        self.tracker, self.calls, self.locks = Tracker(settings.disks), Calls(), NamedLocks()
         self.journal = Journal(settings.folder / "journal", clock)
         self.changed = asyncio.Event()
         self.told: dict[str, str] = {}

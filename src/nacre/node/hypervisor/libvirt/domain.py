@@ -1,5 +1,6 @@
 """Domains of ours in libvirt. Every function blocks and is run by `Host.call`; the connection comes first."""
 
+from collections.abc import Collection
 from typing import Any
 from xml.etree import ElementTree
 
@@ -24,8 +25,8 @@ def find(connection: Any, server_id: str) -> Any | None:
         raise
 
 
-def belongs(domain: Any, folder: str) -> bool:
-    """Whether it was made by us, in this folder: other domains of the machine are none of our business."""
+def belongs(domain: Any, folders: Collection[str]) -> bool:
+    """Whether it was made by us, in one of these folders: other domains of the machine are none of our business."""
     try:
         text = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE)
     except libvirt.libvirtError:
@@ -34,15 +35,15 @@ def belongs(domain: Any, folder: str) -> bool:
         place = ElementTree.fromstring(text).findtext("{*}folder") or ""  # noqa: S314 - libvirt's own, less prefixes
     except ElementTree.ParseError:
         return False
-    return place.rpartition("/")[0] == folder
+    return place.rpartition("/")[0] in folders
 
 
-def powers(connection: Any, folder: str) -> dict[str, str]:
+def powers(connection: Any, folders: Collection[str]) -> dict[str, str]:
     """The power of every domain of ours."""
     found = {}
     for domain in connection.listAllDomains():
         try:
-            if belongs(domain, folder):
+            if belongs(domain, folders):
                 found[domain.UUIDString()] = power(domain)
         except libvirt.libvirtError as error:
             if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # gone while we looked

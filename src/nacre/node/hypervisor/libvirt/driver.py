@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import structlog
 
 from nacre.base.clock import Clock, RealClock
@@ -36,13 +38,16 @@ CONSOLE_LIMIT = 1 << 20
 
 
 class LibvirtHypervisor:
-    """Guests in `settings.folder`/servers, images in `settings.folder`/images. datapath: Open vSwitch's type, asked
-    when a guest is defined ("netdev" is the userspace one)."""
+    """Guests in `servers` below `settings.folder`, or below the directory that their order names of `settings.disks`;
+    images in `settings.folder`/images. datapath: Open vSwitch's type, asked when a guest is defined ("netdev" is the
+    userspace one)."""
 
     def __init__(self, settings: HypervisorSettings, images: Images, datapath: Callable[[], str],
                  clock: Clock | None = None):
         self._settings, self._datapath, self._clock = settings, datapath, clock or RealClock()
-        self._folder = settings.folder.absolute() / "servers"
+        #: Where servers' folders lie: by the directory that an order may name.
+        self._places = {path: Path(path) / "nacre-servers" for path in settings.disks} or {
+            "": settings.folder.absolute() / "servers"}
         self.cache = ImageCache(settings.folder.absolute() / "images", images, convert, self._bases_in_use,
                                 settings.cache_gb << 30)
         self._host = Host(settings.uri)
@@ -53,7 +58,9 @@ class LibvirtHypervisor:
 
     async def start(self, on_power: PowerChanged) -> None:
         """Folders, libvirt's services, the kind of virtualisation, events."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o711)
+        for place in self._places.values():
+            _make_place(place)
+        self._settings.folder.mkdir(parents=True, exist_ok=True)
         self._settings.folder.chmod(0o711)
         if self._settings.uri.startswith("qemu:///system"):
             await ensure_services()
@@ -70,11 +77,13 @@ class LibvirtHypervisor:
         await self._host.close()
 
     async def capabilities(self) -> Capabilities:
-        return await self._host.call(lambda c: capabilities(c, self._virt_type, self._settings.folder))
+        found = await self._host.call(lambda c: capabilities(c, self._virt_type, self._settings.folder))
+        sizes = {path: shutil.disk_usage(path).total >> 20 for path in self._settings.disks}
+        return msgspec.structs.replace(found, directories_mb=sizes) if sizes else found
 
     async def prepare(self, order: BuildOrder) -> tuple[Step, ...]:
         """Image, kernel and ramdisk into the cache; the disks but for the config drive."""
-        timeline, folder = Timeline(self._clock), self._folder / order.server_id
+        timeline, folder = Timeline(self._clock), self._folder_for(order)
         base, extras = None, dict[str, Path]()
         with timeline.step("image"):
             if order.image is not None:
@@ -97,7 +106,7 @@ class LibvirtHypervisor:
 
     async def define(self, order: BuildOrder, spawn: SpawnOrder) -> tuple[Step, ...]:
         """Config drive and domain, started but paused."""
-        timeline, folder = Timeline(self._clock), self._folder / order.server_id
+        timeline, folder = Timeline(self._clock), self._folder_for(order)
         if needs_drive(order):
             with timeline.step("config drive"):
                 data = await asyncio.to_thread(lambda: iso(drive_documents(order, spawn)))
@@ -132,25 +141,24 @@ class LibvirtHypervisor:
 
     async def destroy(self, server_id: str) -> None:
         await self._forget(server_id)
-        folder = self._folder / server_id
-        if folder.exists():
+        for folder in self._folders(server_id):
             await asyncio.to_thread(shutil.rmtree, folder)
 
     async def console(self, server_id: str, lines: int | None) -> str:
         """The end of the console's log; at most its last megabyte."""
-        folder = self._folder / server_id
-        if not folder.is_dir():
+        folders = self._folders(server_id)
+        if not folders:
             raise NotFound(f"Server {server_id} is not on this host.")
-        text = await asyncio.to_thread(_tail, folder / "console.log", CONSOLE_LIMIT)
+        text = await asyncio.to_thread(_tail, folders[0] / "console.log", CONSOLE_LIMIT)
         return last_lines(text, lines)
 
     async def guests(self) -> dict[str, str]:
-        return await self._host.call(lambda connection: domain.powers(connection, str(self._folder)))
+        return await self._host.call(lambda connection: domain.powers(connection, self._ours))
 
     async def _on(self, server_id: str, work: Callable[[Any], T]) -> T:
         def do(connection: Any) -> T:
             found = domain.find(connection, server_id)
-            if found is None or not domain.belongs(found, str(self._folder)):
+            if found is None or not domain.belongs(found, self._ours):
                 raise NotFound(f"Server {server_id} is not on this host.")
             return work(found)
 
@@ -182,16 +190,46 @@ class LibvirtHypervisor:
 
     def _bases_in_use(self) -> set[str]:
         found = set[str]()
-        for note in self._folder.glob("*/bases"):
-            with contextlib.suppress(OSError):
-                found |= set(note.read_text().split())
+        for place in self._places.values():
+            for note in place.glob("*/bases"):
+                with contextlib.suppress(OSError):
+                    found |= set(note.read_text().split())
         return found
+
+    @property
+    def _ours(self) -> frozenset[str]:
+        return frozenset(str(place) for place in self._places.values())
+
+    def _folder_for(self, order: BuildOrder) -> Path:
+        """Where the order says. Raises BuildFailed: this host has no such directory."""
+        try:
+            return self._places[order.selected_dir] / order.server_id
+        except KeyError:
+            raise BuildFailed(f"this host has no disk directory {order.selected_dir or 'of its own'}") from None
+
+    def _folders(self, server_id: str) -> list[Path]:
+        """The server's folder, wherever it is; none if it has none."""
+        return [folder for place in self._places.values() if (folder := place / server_id).is_dir()]
 
 
 def _link(source: Path, target: Path) -> None:
-    """A kernel in the server's own folder: it stays when the cache drops its image."""
+    """A kernel in the server's own folder: it stays when the cache drops its image. Copied to another file system."""
     target.unlink(missing_ok=True)
-    os.link(source, target)
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        write_file(target, source.read_bytes())
+
+
+def _make_place(place: Path) -> None:
+    """A folder for servers' folders. QEMU's own account passes through it and those above it. Raises BuildFailed."""
+    try:
+        place.mkdir(parents=True, exist_ok=True, mode=0o711)
+        place.chmod(0o711)
+    except OSError as error:
+        raise BuildFailed(f"node.disks: {place.parent} cannot be used: {error.strerror}") from error
 
 
 def _if_there(file: Path) -> str | None:

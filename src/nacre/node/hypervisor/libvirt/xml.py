@@ -7,6 +7,7 @@ import msgspec
 from nacre.network.contract import NetworkFacts, PortFacts
 from nacre.node.contract import BuildOrder, SpawnOrder
 from nacre.node.hypervisor.libvirt.disk_info import Disk
+from nacre.node.limits import Throttle, throttle
 
 #: Marks a domain as ours; says to which server and to whose folder it belongs.
 NAMESPACE = "urn:nacre:server:1"
@@ -47,8 +48,9 @@ def domain_xml(order: BuildOrder, spawn: SpawnOrder, disks: tuple[Disk, ...], pl
     for event, action in (("on_poweroff", "destroy"), ("on_reboot", "restart"), ("on_crash", "destroy")):
         _text(domain, event, action)
     devices = SubElement(domain, "devices")
+    slow = throttle(order)
     for disk in disks:
-        _disk(devices, disk, place)
+        _disk(devices, disk, place, slow if disk.device == "disk" else Throttle())
     _controllers(devices, order, disks)
     networks = {network.id: network for network in spawn.networks}
     for port in spawn.ports:
@@ -117,7 +119,7 @@ def _clock(domain: Element) -> None:
     SubElement(clock, "timer", name="hpet", present="no")
 
 
-def _disk(devices: Element, disk: Disk, place: Place) -> None:
+def _disk(devices: Element, disk: Disk, place: Place, slow: Throttle) -> None:
     element = SubElement(devices, "disk", type="file", device=disk.device)
     driver = SubElement(element, "driver", name="qemu", type=disk.format, cache="writeback")
     if disk.device == "disk":
@@ -126,6 +128,13 @@ def _disk(devices: Element, disk: Disk, place: Place) -> None:
         SubElement(element, "readonly")
     SubElement(element, "source", file=f"{place.folder}/{disk.file}")
     SubElement(element, "target", dev=disk.target, bus=disk.bus)
+    if slow.each or slow.together:
+        tune = SubElement(element, "iotune")
+        for name, value in slow.each.items():
+            _text(tune, name, str(value))
+        if slow.together:
+            _text(tune, "total_bytes_sec", str(slow.together))
+            _text(tune, "group_name", "server")  # one bucket for all its disks
     if disk.boot and not place.kernel:
         SubElement(element, "boot", order="1")
 
