@@ -17,10 +17,10 @@ from nacre.network.contract import (
     RuleFacts,
     SubnetFacts,
 )
-from nacre.node.limits import Rate
 from nacre.node.ovs.flows import Local, meters
 from nacre.node.ovs.plan import changes
 from nacre.node.ovs.switching import flow_table
+from nacre.node.servers.limits import Rate
 
 HERE = Path(__file__).parent / "flows"
 

@@ -3,7 +3,7 @@
 import pytest
 
 from nacre.base.errors import BuildFailed, Refused
-from nacre.node.limits import MEGA, Rate, Throttle, rates, throttle
+from nacre.node.servers.limits import MEGA, Rate, Throttle, rates, throttle
 from nacre.node.tracker import Tracker
 from tests.stories.node.orders import build_order
 

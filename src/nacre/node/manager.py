@@ -10,9 +10,9 @@ from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import BadRequest, NotFound
 from nacre.node.contract import BuildOrder, Guest, SpawnOrder, Step
 from nacre.node.hypervisor.driver import Hypervisor, PowerChanged
-from nacre.node.limits import rates
 from nacre.node.ovs.contract import Wiring
 from nacre.node.servers.builds import Builds
+from nacre.node.servers.limits import rates
 from nacre.node.servers.power import ACTIONS, Power
 from nacre.node.servers.state import HostState, NodeSettings
 

@@ -16,7 +16,6 @@ from nacre.base.errors import BuildFailed
 from nacre.network.contract import AgentReport, Network, NetworkFacts, PortFacts
 from nacre.node.dhcp import Dhcp
 from nacre.node.dhcp_config import DhcpSettings
-from nacre.node.limits import Rate
 from nacre.node.metadata import Facts, Metadata
 from nacre.node.netns import Namespaces
 from nacre.node.ovs.bridge import Bridge
@@ -27,6 +26,7 @@ from nacre.node.ovs.plan import Desired, changes, local_networks, numbered
 from nacre.node.ovs.seal import Seal
 from nacre.node.ovs.service import ensure_services
 from nacre.node.ovs.switching import flow_table
+from nacre.node.servers.limits import Rate
 
 log = structlog.get_logger()
 
@@ -171,7 +171,8 @@ class OvsAgent:
         wiring = self.desired.wiring(self._numbers)
         local = await self._local(here)
         await self.seal.close(await self.bridge.links(), hook=self.bridge.datapath == "netdev")
-        await self._flush({p: n for p, n in here.items() if self._seen.get(p) != n})
+        for number in (n for p, n in here.items() if self._seen.get(p) != n):
+            await self.bridge.flush_zone(number)  # its connections were those of the port that had the number before
         self._seen = here
         await self.bridge.set_meters(meters(local), known=self._applied is not None)
         await self._apply(await asyncio.to_thread(flow_table, wiring, local))
@@ -209,11 +210,6 @@ class OvsAgent:
             ofports=here, numbers=self._numbers, rates=self._rates, vxlan=by_name.get(tunnel_name(self.bridge.name)),
             dhcp={network: by_name[name] for network, name in outer.items() if name in by_name},
             uplinks={physical: by_name[name] for physical, name in uplinks.items() if name in by_name})
-
-    async def _flush(self, fresh: dict[str, int]) -> None:
-        """A port's number may have been another's: the connections of that one are not this one's."""
-        for number in fresh.values():
-            await self.bridge.flush_zone(number)
 
     async def _apply(self, flows: Sequence[Flow]) -> None:
         applied, self._applied = self._applied, None

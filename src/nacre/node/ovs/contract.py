@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from nacre.network.contract import AgentReport, NetworkFacts, PortFacts
-from nacre.node.limits import Rate
+from nacre.node.servers.limits import Rate
 
 
 class Wiring(Protocol):

@@ -9,7 +9,7 @@ import structlog
 from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import BuildFailed
 from nacre.network.contract import AgentReport, Network, NetworkFacts, PortFacts
-from nacre.node.limits import Rate
+from nacre.node.servers.limits import Rate
 
 log = structlog.get_logger()
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 import structlog
 
 from nacre.network.contract import GroupFacts, HostWiring, NetworkFacts, PortFacts, RemotePort
-from nacre.node.limits import Rate
 from nacre.node.ovs.antispoof import antispoof_base, antispoof_flows, identities
 from nacre.node.ovs.firewall import firewall_base, open_flows, security_flows
 from nacre.node.ovs.flows import (
@@ -28,6 +27,7 @@ from nacre.node.ovs.flows import (
     to_port,
     unique,
 )
+from nacre.node.servers.limits import Rate
 
 log = structlog.get_logger()
 

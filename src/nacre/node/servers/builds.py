@@ -16,7 +16,7 @@ from nacre.base.errors import BuildFailed, NacreError, Refused
 from nacre.base.undo import Undo
 from nacre.node.contract import BuildOrder, Guest, SpawnOrder, Step
 from nacre.node.journal import Entry
-from nacre.node.limits import rates
+from nacre.node.servers.limits import rates
 from nacre.node.servers.state import HostState
 from nacre.node.timeline import Timeline
 

@@ -22,6 +22,7 @@ from nacre.node.hypervisor.libvirt.config_drive import drive_documents, iso
 from nacre.node.hypervisor.libvirt.disk_info import disk_info, needs_drive
 from nacre.node.hypervisor.libvirt.host import Host, capabilities, kvm_works
 from nacre.node.hypervisor.libvirt.images import check_size, convert, make_disk, write_file
+from nacre.node.hypervisor.libvirt.places import Places
 from nacre.node.hypervisor.libvirt.service import ensure_services
 from nacre.node.hypervisor.libvirt.xml import Place, domain_xml
 from nacre.node.hypervisor.registry import HypervisorSettings
@@ -45,9 +46,7 @@ class LibvirtHypervisor:
     def __init__(self, settings: HypervisorSettings, images: Images, datapath: Callable[[], str],
                  clock: Clock | None = None):
         self._settings, self._datapath, self._clock = settings, datapath, clock or RealClock()
-        #: Where servers' folders lie: by the directory that an order may name.
-        self._places = {path: Path(path) / "nacre-servers" for path in settings.disks} or {
-            "": settings.folder.absolute() / "servers"}
+        self._places = Places(settings.folder.absolute(), settings.disks)
         self.cache = ImageCache(settings.folder.absolute() / "images", images, convert, self._bases_in_use,
                                 settings.cache_gb << 30)
         self._host = Host(settings.uri)
@@ -58,9 +57,8 @@ class LibvirtHypervisor:
 
     async def start(self, on_power: PowerChanged) -> None:
         """Folders, libvirt's services, the kind of virtualisation, events."""
-        for place in self._places.values():
-            _make_place(place)
         self._settings.folder.mkdir(parents=True, exist_ok=True)
+        self._places.make()
         self._settings.folder.chmod(0o711)
         if self._settings.uri.startswith("qemu:///system"):
             await ensure_services()
@@ -83,7 +81,7 @@ class LibvirtHypervisor:
 
     async def prepare(self, order: BuildOrder) -> tuple[Step, ...]:
         """Image, kernel and ramdisk into the cache; the disks but for the config drive."""
-        timeline, folder = Timeline(self._clock), self._folder_for(order)
+        timeline, folder = Timeline(self._clock), self._places.of(order)
         base, extras = None, dict[str, Path]()
         with timeline.step("image"):
             if order.image is not None:
@@ -106,7 +104,7 @@ class LibvirtHypervisor:
 
     async def define(self, order: BuildOrder, spawn: SpawnOrder) -> tuple[Step, ...]:
         """Config drive and domain, started but paused."""
-        timeline, folder = Timeline(self._clock), self._folder_for(order)
+        timeline, folder = Timeline(self._clock), self._places.of(order)
         if needs_drive(order):
             with timeline.step("config drive"):
                 data = await asyncio.to_thread(lambda: iso(drive_documents(order, spawn)))
@@ -141,24 +139,24 @@ class LibvirtHypervisor:
 
     async def destroy(self, server_id: str) -> None:
         await self._forget(server_id)
-        for folder in self._folders(server_id):
+        if (folder := self._places.find(server_id)) is not None:
             await asyncio.to_thread(shutil.rmtree, folder)
 
     async def console(self, server_id: str, lines: int | None) -> str:
         """The end of the console's log; at most its last megabyte."""
-        folders = self._folders(server_id)
-        if not folders:
+        folder = self._places.find(server_id)
+        if folder is None:
             raise NotFound(f"Server {server_id} is not on this host.")
-        text = await asyncio.to_thread(_tail, folders[0] / "console.log", CONSOLE_LIMIT)
+        text = await asyncio.to_thread(_tail, folder / "console.log", CONSOLE_LIMIT)
         return last_lines(text, lines)
 
     async def guests(self) -> dict[str, str]:
-        return await self._host.call(lambda connection: domain.powers(connection, self._ours))
+        return await self._host.call(lambda connection: domain.powers(connection, self._places.all))
 
     async def _on(self, server_id: str, work: Callable[[Any], T]) -> T:
         def do(connection: Any) -> T:
             found = domain.find(connection, server_id)
-            if found is None or not domain.belongs(found, self._ours):
+            if found is None or not domain.belongs(found, self._places.all):
                 raise NotFound(f"Server {server_id} is not on this host.")
             return work(found)
 
@@ -190,26 +188,10 @@ class LibvirtHypervisor:
 
     def _bases_in_use(self) -> set[str]:
         found = set[str]()
-        for place in self._places.values():
-            for note in place.glob("*/bases"):
-                with contextlib.suppress(OSError):
-                    found |= set(note.read_text().split())
+        for note in self._places.notes("bases"):
+            with contextlib.suppress(OSError):
+                found |= set(note.read_text().split())
         return found
-
-    @property
-    def _ours(self) -> frozenset[str]:
-        return frozenset(str(place) for place in self._places.values())
-
-    def _folder_for(self, order: BuildOrder) -> Path:
-        """Where the order says. Raises BuildFailed: this host has no such directory."""
-        try:
-            return self._places[order.selected_dir] / order.server_id
-        except KeyError:
-            raise BuildFailed(f"this host has no disk directory {order.selected_dir or 'of its own'}") from None
-
-    def _folders(self, server_id: str) -> list[Path]:
-        """The server's folder, wherever it is; none if it has none."""
-        return [folder for place in self._places.values() if (folder := place / server_id).is_dir()]
 
 
 def _link(source: Path, target: Path) -> None:
@@ -221,15 +203,6 @@ def _link(source: Path, target: Path) -> None:
         if error.errno != errno.EXDEV:
             raise
         write_file(target, source.read_bytes())
-
-
-def _make_place(place: Path) -> None:
-    """A folder for servers' folders. QEMU's own account passes through it and those above it. Raises BuildFailed."""
-    try:
-        place.mkdir(parents=True, exist_ok=True, mode=0o711)
-        place.chmod(0o711)
-    except OSError as error:
-        raise BuildFailed(f"node.disks: {place.parent} cannot be used: {error.strerror}") from error
 
 
 def _if_there(file: Path) -> str | None:

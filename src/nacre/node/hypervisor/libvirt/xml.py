@@ -7,7 +7,7 @@ import msgspec
 from nacre.network.contract import NetworkFacts, PortFacts
 from nacre.node.contract import BuildOrder, SpawnOrder
 from nacre.node.hypervisor.libvirt.disk_info import Disk
-from nacre.node.limits import Throttle, throttle
+from nacre.node.servers.limits import Throttle, throttle
 
 #: Marks a domain as ours; says to which server and to whose folder it belongs.
 NAMESPACE = "urn:nacre:server:1"
