@@ -1,9 +1,11 @@
 """Claims over RPC for bench/scheduler.py: a process that is all the hosts, each with its own tracker and journal."""
 
 import asyncio
+import gc
 import multiprocessing
 import resource
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,17 +45,14 @@ def order(request: PlacementRequest, placement: Placement, report: HostReport) -
 
 
 class Hosts:
-    """The endpoint. A host's journal is opened with its first claim."""
+    """The endpoint. Every host's journal is open, as it is on a host that runs."""
 
-    def __init__(self, folder: Path):
-        self._folder = folder
-        self._hosts: dict[str, tuple[Tracker, Journal]] = {}
+    def __init__(self, folder: Path, hosts: Iterable[str]):
+        self._hosts = {host: (Tracker(), Journal(folder / host / "journal")) for host in hosts}
         self._limits: dict[str, BuildOrder] = {}
 
     async def claim(self, host: str, order: BuildOrder) -> None:
         """As `node/servers/builds.py` does it: counted, then on disk, then answered."""
-        if host not in self._hosts:
-            self._hosts[host] = Tracker(), Journal(self._folder / host / "journal")
         tracker, journal = self._hosts[host]
         tracker.claim(order)
         self._limits[host] = order
@@ -73,11 +72,11 @@ class ClaimServer:
         self._child, self.address, self.keys = child, address, keys
 
     @classmethod
-    async def start(cls, folder: Path, hosts: int) -> "ClaimServer":
+    async def start(cls, folder: Path, hosts: list[str]) -> "ClaimServer":
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         peers, own = [new_keys() for _ in range(PEERS)], new_keys()
-        child = context.Process(target=_serve, args=(folder, own, [p.public for p in peers], theirs))
+        child = context.Process(target=_serve, args=(folder, hosts, own, [p.public for p in peers], theirs))
         child.start()
         address = await asyncio.to_thread(ours.recv)
         return cls(child, address, [(p, own.public) for p in peers])
@@ -92,14 +91,15 @@ class ClaimServer:
         return over
 
 
-def _serve(folder: Path, keys: KeyPair, peers: list[str], pipe: Any) -> None:
+def _serve(folder: Path, hosts: list[str], keys: KeyPair, peers: list[str], pipe: Any) -> None:
     async def run() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
         transport = ZmqTransport(Peer("hosts", "node"), keys, "tcp://127.0.0.1:0")
         await transport.start()
         for n, public in enumerate(peers):
             transport.register(public, Peer(f"scheduler{n}", "control"))
-        transport.serve(TARGET, Hosts(folder), Claims, {"claim": ("control",), "overcommitted": ("control",)})
+        transport.serve(TARGET, Hosts(folder, hosts), Claims, {"claim": ("control",), "overcommitted": ("control",)})
+        gc.freeze()
         pipe.send(transport.address)
         await asyncio.Event().wait()
 

@@ -39,6 +39,10 @@ HEARD = 500
 STAY = 500
 
 
+def host_name(number: int) -> str:
+    return f"rack{number // 40:04}-node{number:06}"
+
+
 class World:
     """N hosts with their claims, and schedulers that know them."""
 
@@ -51,7 +55,7 @@ class World:
         self.schedulers = [FilterScheduler("memory", 1 if "packed" in scenario else -1, best,
                                            chance=random.Random(n)) for n in range(schedulers)]
         for n in range(count):
-            name = f"rack{n // 40:04}-node{n:06}"
+            name = host_name(n)
             full = 0.9 + chance.uniform(-0.05, 0.05) if "full" in scenario else 0.0
             disks = tuple(DiskReport(path=f"/disk{d}", total_mb=DISK * 256, used_mb=int(chance.random() * DISK * 200))
                           for d in range(4)) if scenario == "multi-disk" else ()
@@ -167,7 +171,7 @@ def figures(times: list[float]) -> dict[str, Any]:
 async def durable(hosts: int, schedulers: int, seconds: float, at_once: int) -> dict[str, Any]:
     """Decisions with the claim over RPC in the hosts' journals. Each scheduler is a process of its own."""
     with tempfile.TemporaryDirectory(prefix="nacre-bench-") as folder:
-        server = await ClaimServer.start(Path(folder), hosts)
+        server = await ClaimServer.start(Path(folder), [host_name(n) for n in range(hosts)])
         try:
             context = multiprocessing.get_context("spawn")
             results: Any = context.Queue()
@@ -240,12 +244,13 @@ def nova(environment: Path, hosts: list[int], seconds: float) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="up to 1,000 hosts, few decisions")
+    parser.add_argument("--durable", action="store_true", help="only the claims over RPC")
     parser.add_argument("--peer", type=Path, help="an environment with nova (see peers/README.md)")
     parser.add_argument("--json", type=Path, help="write all figures there")
     given = parser.parse_args()
     sizes, decisions = ([100, 1000], 300) if given.quick else ([100, 1000, 10_000, 100_000], 5000)
     found: dict[str, Any] = {"in_memory": [], "durable": [], "nova": None}
-    for scenario in SCENARIOS:
+    for scenario in () if given.durable else SCENARIOS:
         for hosts in sizes:
             for schedulers in (1, 4) if scenario in ("empty", "full90") else (1,):
                 line = in_memory(scenario, hosts, schedulers, decisions if scenario != "nothing" else decisions // 10)

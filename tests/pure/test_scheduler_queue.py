@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nacre.base.errors import NoValidHost
-from nacre.scheduler.contract import PlacementRequest
+from nacre.scheduler.contract import HostReport, PlacementRequest
 from nacre.scheduler.host_queue import DRIVERS
 from nacre.scheduler.hosts import needs
 from tests.pure.scheduler_lab import Fleet, ask, report
@@ -160,3 +160,39 @@ def test_a_plan_says_what_would_be_done_and_does_nothing(sizes: list[tuple[int, 
     assert [(h.name, list(h.free), set(h.servers), h.entry[:2]) for h in fleet.hosts()] == before
     assert [p.host for p in planned if p.host] == [p.host for p in fleet.try_place(request) if p.host]
 
+
+
+@settings(deadline=None)
+@given(st.integers(0, 1 << 30), st.integers(2, 4), st.integers(1, 4))
+def test_several_schedulers_never_over_commit_and_waste_nothing(seed: int, schedulers: int, best: int) -> None:
+    """Each hears of the others by hosts' reports only, and those come late. The claim at the host is final: a refusal
+    means the next host; when the reports are in, what is free can be had by everyone."""
+    chance, truth = random.Random(seed), {f"h{n}": dict[str, int]() for n in range(4)}
+    fleets = [Fleet(seed=n, best=best) for n in range(schedulers)]
+
+    def said(name: str) -> HostReport:
+        return report(name, 2048, 64, 1000, used=sum(truth[name].values()), servers=tuple(truth[name]))
+
+    for fleet in fleets:
+        for name in truth:
+            fleet.add(said(name))
+    placed = 0
+    for n in range(40):
+        fleet, tried, server = chance.choice(fleets), (), f"s{n}"
+        while found := fleet.try_place(ask(server, memory=512, ignore_hosts=tried)):
+            name = found[0].host
+            if sum(truth[name].values()) + 512 <= 2048:
+                truth[name][server] = 512
+                placed += 1
+                break
+            fleet.release(name, server, 512)
+            tried = (*tried, name)
+        if chance.random() < 0.3:
+            name = chance.choice(list(truth))
+            chance.choice(fleets).hear(said(name))
+    assert placed == 16  # all the room there is, and none twice
+    for fleet in fleets:
+        for name in truth:
+            fleet.hear(said(name))
+            assert fleet.free(name) == 0
+        assert fleet.try_place(ask("more", memory=512)) == ()
