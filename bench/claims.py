@@ -60,9 +60,9 @@ class Hosts:
 
     async def overcommitted(self) -> tuple[str, ...]:
         """Hosts that granted more than they have."""
-        return tuple(h for h, (tracker, _) in self._hosts.items()
-                     if tracker.used.memory_mb > self._limits[h].limit_memory_mb
-                     or tracker.used.vcpus > self._limits[h].limit_vcpus)
+        used = {host: self._hosts[host][0].used for host in self._limits}
+        return tuple(host for host, most in self._limits.items()
+                     if used[host].memory_mb > most.limit_memory_mb or used[host].vcpus > most.limit_vcpus)
 
 
 class ClaimServer:

@@ -84,6 +84,17 @@ def test_host_match_is_a_search() -> None:
         made.place(ask(host_match="("))
 
 
+def test_a_pattern_that_was_asked_before_counts_every_host_once() -> None:
+    made = Fleet()
+    for n in range(400):
+        made.add(report(f"rack{n // 10}-{n}", memory=1024), out="are down" if n % 10 == 0 else None)
+    made.remove("rack5-55")
+    first = refused(made, host_match="rack17", memory=2048).message
+    assert "0 of 399 hosts fit: 359 lack 2048 MB of memory, 40 are down" in first
+    again = refused(made, host_match="rack17", memory=2048).message  # its rows are known now
+    assert "0 of 399 hosts fit: 389 do not match scheduler_host_match, 9 lack 2048 MB of memory, 1 are down" in again
+
+
 @given(st.lists(st.text("ab-1.", min_size=1, max_size=8), min_size=1, max_size=20, unique=True),
        st.text("ab-1.^$*+?()[]|\\wsdDWSAz", max_size=8))
 def test_all_names_at_once_are_as_each_by_itself(names: list[str], text: str) -> None:

@@ -82,5 +82,7 @@ class NameIndex:
             self._names = [host.name.encode() if host else b"" for host in self._queue.hosts]
         if len(self._rows) >= KEPT:
             del self._rows[next(iter(self._rows))]
-        found = self._rows[pattern.text] = pattern.lines(self._names)
+        hosts = self._queue.hosts
+        found = self._rows[pattern.text] = np.array(
+            [row for row in pattern.lines(self._names) if hosts[row] is not None], dtype=np.intp)
         return found

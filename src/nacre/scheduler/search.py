@@ -223,6 +223,7 @@ class Search:
         if not found and len(left) > wanted:
             found = self._exact(queue.ordered(left, self.sign, len(left)))
         if not found and among is not None:
+            self.reasons.update(h.out for row in rows if (h := queue.hosts[row]) is not None and h.out)
             self.reasons[_NO_MATCH] += len(queue) - len(rows)
         elif not found:
             self.reasons += queue.out
