@@ -9,9 +9,9 @@ their own update() from ComputeNode objects; requests are RequestSpec objects, m
 
 This flatters Nova. Left out: placement's query and claim over HTTP, the reading of every candidate's compute node,
 service, aggregates and instances from the database (each request does it anew), the search for alternates, RPC, and
-log lines (logging stands at WARNING; Nova's default is INFO). Hosts are in no aggregate, which makes weighers cheapest;
-the image asks for nothing, which makes its filter cheapest.
-Candidates are not limited to placement's max_placement_results (1,000): a decision sees all hosts.
+log lines (logging stands at WARNING; Nova's default is INFO). Hosts are in no aggregate and the image asks for nothing:
+the cheapest case of weighers and filters. Against Nova counts only that a decision sees all hosts, where placement
+would name 1,000 at most (max_placement_results).
 
 Memory, processors and disk are placement's to check: none of Nova's default filters looks at them. So `nothing` asks
 for a hypervisor that no host has, which the second filter refuses at every host. A request too large for every host
@@ -39,7 +39,6 @@ from nova.scheduler.host_manager import HostManager, HostState
 from nova.scheduler.manager import SchedulerManager
 from oslo_utils import timeutils
 
-#: A host.
 VCPUS, MEMORY_MB, DISK_GB, CPU_RATIO = 64, 262144, 4096, 4.0
 #: The servers that fill a host for full90: (memory in MB, vcpus), each with a disk of 20 GB.
 SIZES = ((2048, 1), (4096, 2), (8192, 4), (16384, 8))
@@ -155,8 +154,7 @@ def measure(scheduler: Scheduler, scenario: str, count: int, seconds: float) -> 
     dice = random.Random(SEED)
     hosts = [host(number, fill(dice) if scenario == "full90" else [], dice) for number in range(count)]
     most = next(decisions for up_to, decisions in DECISIONS if count <= up_to)
-    times: list[float] = []
-    processor: list[float] = []
+    times, processor = list[float](), list[float]()
     until = time.perf_counter() + seconds
     for number, spec in enumerate(itertools.islice(requests(scenario, dice), WARM_UP + most)):
         started, used = time.perf_counter(), time.process_time()
