@@ -10,8 +10,7 @@ their own update() from ComputeNode objects; requests are RequestSpec objects, m
 This flatters Nova. Left out: placement's query and claim over HTTP, the reading of every candidate's compute node,
 service, aggregates and instances from the database (each request does it anew), the search for alternates, RPC, and
 log lines (logging stands at WARNING; Nova's default is INFO). Hosts are in no aggregate and the image asks for nothing:
-the cheapest case of weighers and filters. Against Nova counts only that a decision sees all hosts, where placement
-would name 1,000 at most (max_placement_results).
+the cheapest case. Against Nova counts only that it sees all hosts: placement would name 1,000 (max_placement_results).
 
 Memory, processors and disk are placement's to check: none of Nova's default filters looks at them. So `nothing` asks
 for a hypervisor that no host has, which the second filter refuses at every host. A request too large for every host
@@ -21,6 +20,7 @@ would end in placement's query, and this code would not run.
 from __future__ import annotations  # nova.objects gets its names when it registers them, at run time
 
 import argparse
+import gc
 import itertools
 import json
 import math
@@ -46,7 +46,6 @@ FULL, GROUP, SEED = 0.9, 10, 3
 SCENARIOS = ("empty", "full90", "nothing", "anti_affinity")
 #: Decisions that do not count; then the most that do, by the most hosts they are for.
 WARM_UP, DECISIONS = 2, ((100, 200), (1000, 100), (math.inf, 20))
-CELL = str(uuid.UUID(int=1))
 
 
 class Hosts(HostManager):  # type: ignore[misc]
@@ -70,8 +69,7 @@ class Scheduler(SchedulerManager):  # type: ignore[misc]
         self.host_manager = Hosts()
 
     def decide(self, hosts: list[HostState], spec: objects.RequestSpec) -> HostState | None:
-        found = self._get_sorted_hosts(spec, hosts, 0)
-        if not found:
+        if not (found := self._get_sorted_hosts(spec, hosts, 0)):
             return None
         self._consume_selected_host(found[0], spec, instance_uuid=spec.instance_uuid)
         return found[0]
@@ -90,12 +88,11 @@ def new_uuid(dice: random.Random) -> str:
 
 def fill(dice: random.Random) -> list[tuple[int, int]]:
     """Servers of random sizes until the next one would pass FULL of the memory."""
-    servers: list[tuple[int, int]] = []
-    while True:
-        size = dice.choice(SIZES)
-        if sum(memory for memory, _ in servers) + size[0] > FULL * MEMORY_MB:
-            return servers
+    servers, size = list[tuple[int, int]](), dice.choice(SIZES)
+    while sum(memory for memory, _ in servers) + size[0] <= FULL * MEMORY_MB:
         servers.append(size)
+        size = dice.choice(SIZES)
+    return servers
 
 
 def host(number: int, servers: list[tuple[int, int]], dice: random.Random) -> HostState:
@@ -113,10 +110,10 @@ def host(number: int, servers: list[tuple[int, int]], dice: random.Random) -> Ho
         created_at=timeutils.utcnow(), updated_at=timeutils.utcnow(),
     )  # fmt: skip
     service = {"host": name, "disabled": False, "forced_down": False, "last_seen_up": timeutils.utcnow()}
-    # Filters and weighers read only the keys: one object stands for every server.
-    stub = objects.Instance()
-    state = HostState(name, name, CELL)
-    state.update(compute=node, service=service, aggregates=[], inst_dict={new_uuid(dice): stub for _ in servers})
+    # Filters and weighers read only the keys: one object stands for all of a host's servers.
+    instances = dict.fromkeys((new_uuid(dice) for _ in servers), objects.Instance())
+    state = HostState(name, name, str(uuid.UUID(int=1)))
+    state.update(compute=node, service=service, aggregates=[], inst_dict=instances)
     return state
 
 
@@ -128,8 +125,8 @@ def requests(scenario: str, dice: random.Random) -> Iterator[objects.RequestSpec
         instance = new_uuid(dice)
         if scenario == "anti_affinity":
             if number % GROUP == 0:
-                names = {"policy": "anti-affinity", "policies": ["anti-affinity"]}
-                group = objects.InstanceGroup(uuid=new_uuid(dice), members=[], hosts=[], **names)
+                rule = {"policy": "anti-affinity", "policies": ["anti-affinity"]}
+                group = objects.InstanceGroup(uuid=new_uuid(dice), members=[], hosts=[], **rule)
             group.members.append(instance)
         yield objects.RequestSpec(
             instance_uuid=instance, num_instances=1, instance_group=group, is_bfv=False,
@@ -155,17 +152,20 @@ def measure(scheduler: Scheduler, scenario: str, count: int, seconds: float) -> 
     hosts = [host(number, fill(dice) if scenario == "full90" else [], dice) for number in range(count)]
     most = next(decisions for up_to, decisions in DECISIONS if count <= up_to)
     times, processor = list[float](), list[float]()
+    gc.collect()
+    gc.freeze()  # as in our half: the collector does not walk the hosts
     until = time.perf_counter() + seconds
     for number, spec in enumerate(itertools.islice(requests(scenario, dice), WARM_UP + most)):
         started, used = time.perf_counter(), time.process_time()
         chosen = scheduler.decide(hosts, spec)
         took, used = time.perf_counter() - started, time.process_time() - used
         check(scenario, spec, chosen)
-        if number >= WARM_UP:
-            times.append(took)
-            processor.append(used)
-        if times and time.perf_counter() > until:
+        times.append(took)
+        processor.append(used)
+        if number >= WARM_UP and time.perf_counter() > until:
             break
+    gc.unfreeze()
+    times, processor = times[WARM_UP:], processor[WARM_UP:]
     return {
         "hosts": count, "scenario": scenario, "decisions": len(times),
         "median_ms": round(statistics.median(times) * 1000, 3),
@@ -182,8 +182,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0, help="for each scenario and number of hosts, at most")
     given = parser.parse_args()
     configure()
-    scheduler = Scheduler()
     random.seed(SEED)
+    scheduler = Scheduler()
     pairs = itertools.product(given.hosts.split(","), given.scenarios.split(","))
     results = [measure(scheduler, scenario, int(count), given.seconds) for count, scenario in pairs]
     print(json.dumps({
