@@ -104,15 +104,21 @@ class MemoryTransport:
             raise Unavailable(f"Nobody serves {target.namespace} at {target.server or target.topic}.")
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._start(self._deliver(target, request, future))
-        limit: asyncio.Future[None] = asyncio.ensure_future(self.hub.clock.sleep(timeout))
+        if not await self._within(future, timeout):
+            raise Unavailable(f"{target.server or target.topic} did not answer {request.namespace}.{request.verb} "
+                              f"within {timeout:g} s.")
+        return future.result()
+
+    async def _within(self, future: asyncio.Future[Answer], seconds: float) -> bool:
+        """Whether the answer comes within this time."""
+        if future.done():
+            return True
+        limit: asyncio.Future[None] = asyncio.ensure_future(self.hub.clock.sleep(seconds))
         try:
             await asyncio.wait((future, limit), return_when=asyncio.FIRST_COMPLETED)
         finally:
             limit.cancel()
-        if not future.done():
-            raise Unavailable(f"{target.server or target.topic} did not answer {request.namespace}.{request.verb} "
-                              f"within {timeout:g} s.")
-        return future.result()
+        return future.done()
 
     async def post(self, target: Target, request: Request) -> None:
         self._start(self._insist(target, request))
@@ -127,12 +133,11 @@ class MemoryTransport:
 
     async def _insist(self, target: Target, request: Request) -> None:
         """Send a cast until it is acknowledged."""
+        acknowledged: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         for _ in range(RESENDS):
-            acknowledged: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
             await self._deliver(target, request, acknowledged)
-            if acknowledged.done():
+            if await self._within(acknowledged, RESEND):
                 return
-            await self.hub.clock.sleep(RESEND)
         log.warning("cast given up", namespace=request.namespace, verb=request.verb, server=target.server)
 
     async def _deliver(self, target: Target, request: Request, future: asyncio.Future[Answer]) -> None:
