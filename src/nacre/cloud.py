@@ -106,7 +106,7 @@ class Control:
 
 @dataclass(frozen=True)
 class Seams:
-    """Where a simulation joins in. chance: the scheduler's dice; watch: given the scheduler, what stands in its place."""
+    """Where a simulation joins in. chance: the scheduler's dice; watch: what takes the scheduler's place, given it."""
 
     chance: random.Random | None = None
     watch: Callable[[Any], Any] = lambda scheduler: scheduler

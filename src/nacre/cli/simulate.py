@@ -1,5 +1,5 @@
-"""`nacre simulate`: many simulated hosts and a stream of creates and deletes, through the real control side and the real
-host code in one process, under virtual time. One seed is one run."""
+"""`nacre simulate`: many simulated hosts and a stream of creates and deletes, through the real control side and the
+real host code in one process, under virtual time. One seed is one run."""
 
 import asyncio
 import gc
@@ -79,7 +79,7 @@ class SimulatedCloud:
             say(number + 1)
             await asyncio.sleep(self._settings.node.report_period / hosts)
         while len(await self.control.parts["scheduler"].hosts()) < hosts:
-            await asyncio.sleep(0.1)
+            await self.clock.sleep(0.1)
 
     async def stop(self) -> None:
         """Everything ends, hosts first."""
@@ -198,8 +198,8 @@ def simulation(wanted: Plan, environ: dict[str, str], say: Callable[[str, int], 
 def _raise_files(wanted: int) -> None:
     """A host keeps its journal open. Raises NacreError."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard not in (resource.RLIM_INFINITY,) and hard < wanted:
-        raise NacreError(f"{wanted} open files are needed, {hard} are allowed: raise `ulimit -Hn`, or take fewer hosts.")
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise NacreError(f"{wanted} open files are needed, {hard} are allowed: raise `ulimit -Hn`, or fewer --hosts.")
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
@@ -283,6 +283,6 @@ def show(result: dict[str, Any]) -> None:
                   f"{active['max']:g} s (virtual)")
     table.add_row("decisions", f"{result['decisions']}, {result['tries_again']} after a host failed: median "
                   f"{real['decision_us']['median']:g} us, p99 {real['decision_us']['p99']:g} us (real)")
-    table.add_row("took", f"{real['start_s']} s to start, {real['run_s']} s for {result['virtual_seconds']:.0f} virtual "
-                  f"seconds: {real['servers_per_s']} servers/s, {real['memory_mb']} MB")
+    table.add_row("took", f"{real['start_s']} s to start, {real['run_s']} s for {result['virtual_seconds']:.0f} "
+                  f"virtual seconds: {real['servers_per_s']} servers/s, {real['memory_mb']} MB")
     Console(highlight=False).print(table)

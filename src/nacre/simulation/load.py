@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable
 from typing import Protocol
 
+from nacre.base.clock import Clock
 from nacre.simulation.plan import Plan, Size
 
 #: Virtual seconds between two looks whether all is done, and how long that may take.
@@ -13,6 +14,9 @@ LOOK, PATIENCE = 1.0, 3600.0
 
 class Cloud(Protocol):
     """What the load needs of a cloud."""
+
+    @property
+    def clock(self) -> Clock: ...
 
     async def create(self, size: Size, number: int) -> str:
         """Accepts a server; its id."""
@@ -61,4 +65,4 @@ class Load:
     async def _quiet(self) -> None:
         async with asyncio.timeout(PATIENCE):
             while await self._cloud.busy():
-                await asyncio.sleep(LOOK)
+                await self._cloud.clock.sleep(LOOK)

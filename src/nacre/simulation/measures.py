@@ -1,5 +1,4 @@
-"""What is measured: pure over hosts' reports, servers and the times of decisions. Only `real` differs between two runs of
-one seed."""
+"""What is measured: pure over hosts' reports, servers and the times of decisions."""
 
 import math
 import re
@@ -23,7 +22,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     flavor that the free room would have, were it one host's, and has not."""
 
     at: float
-    used: Amounts
+    used: list[float]
     places: int
     scattered: float
     occupied: int
@@ -53,7 +52,7 @@ def sample(at: float, reports: Iterable[HostReport], largest: Size) -> Sample:
             free[n] += max(0.0, left[n])
     whole = _places(free, need)
     return Sample(
-        at=round(at, 3), used=tuple(round(t / h, 4) if h else 0.0 for t, h in zip(taken, total, strict=True)),
+        at=round(at, 3), used=[round(t / h, 4) if h else 0.0 for t, h in zip(taken, total, strict=True)],
         places=places, scattered=round(1 - places / whole, 4) if whole else 0.0, occupied=occupied, over=over)
 
 
@@ -85,8 +84,8 @@ class Decisions:
 
 def reason(message: str) -> str:
     """A fault's most common reason, without its numbers of hosts: "lack 8192 MB of memory"."""
-    first = message.partition(" fit: ")[2].split(", ")[0] if " fit: " in message else message.split(";")[0]
-    first = re.sub(r"^\d+ ", "", first.split(". Nearest")[0].strip().rstrip("."))
+    first = message.partition(" fit: ")[2].partition(", ")[0] or message.partition(";")[0]
+    first = re.sub(r"^\d+ ", "", first.strip().rstrip("."))
     return re.sub(r"\bhost-\d+\b", "a host", first)[:200]
 
 
