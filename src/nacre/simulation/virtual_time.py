@@ -14,6 +14,8 @@ from typing import Any
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 #: Real seconds that a loop with no timer and nothing ready waits for a descriptor, before it is called stuck.
 STUCK = 10.0
+#: Descriptors are looked at every so many turns: nothing comes by them but a wake-up after Ctrl-C.
+RARELY = 256
 
 
 class Stuck(RuntimeError):
@@ -25,6 +27,7 @@ class _Impatient(selectors.BaseSelector):
 
     def __init__(self, advance: Callable[[float], None]):
         self._real, self._advance = selectors.DefaultSelector(), advance
+        self._turns = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
@@ -33,7 +36,8 @@ class _Impatient(selectors.BaseSelector):
             return found
         if timeout > 0:
             self._advance(timeout)
-        return self._real.select(0)
+        self._turns += 1
+        return [] if self._turns % RARELY else self._real.select(0)
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         return self._real.register(fileobj, events, data)
