@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import resource
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ def _run(settings: Settings, main: Coroutine[Any, Any, None]) -> None:
     import uvloop
 
     log.configure(settings.log_level, json=settings.log_json)
+    # A connection is a descriptor, and many systems start with 1,024.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     crash.arm(os.environ.get("NACRE_FAKE_CRASH_FILE", ""))
     # What was imported stays: the collector need not look at it again and again.
     gc.freeze()

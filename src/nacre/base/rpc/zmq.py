@@ -37,6 +37,8 @@ class ZmqTransport:
         self.address = listen or ""
         self._listen = listen
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        # The library's default is 1,023, which the ways to 340 hosts use up.
+        self._context.set(zmq.MAX_SOCKETS, self._context.get(zmq.SOCKET_LIMIT))
         self._dispatcher = Dispatcher()
         self._peers: dict[str, Peer] = {}
         self._routes: dict[tuple[str, str], tuple[str, str]] = {}
