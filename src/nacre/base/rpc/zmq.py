@@ -134,14 +134,16 @@ class ZmqTransport:
 
     async def _insist(self, target: Target, request: Request) -> None:
         """Send a cast until it is acknowledged: to the same server, or in turn to each process of the topic."""
-        end = time.monotonic() + self.limits.give_up
+        end, wait = time.monotonic() + self.limits.give_up, self.limits.resend
         while time.monotonic() < end:
             began = time.monotonic()
             try:
-                await self.ask(target, request, self.limits.resend)
+                await self.ask(target, request, wait)
                 return
             except Unavailable:
                 await asyncio.sleep(max(0.0, self.limits.resend - (time.monotonic() - began)))
+            # One that is busy with 10,000 senders is not helped by hearing all of them every second.
+            wait = min(2 * wait, max(self.limits.resend, self.limits.patient))
         log.warning("cast given up", namespace=request.namespace, verb=request.verb, server=target.server)
 
     async def _ask_here(self, target: Target, request: Request, timeout: float) -> Answer:
@@ -173,8 +175,9 @@ class ZmqTransport:
         return self._links[where]
 
     def _doubt(self, link: Link) -> None:
-        """A link that is silent while nobody waits on it may be dead (refused by its server): make it anew."""
-        if not link.waiting:
+        """A link without connection while nobody waits on it may be dead (refused by its server): make it anew. One
+        that has a connection is only waited for: a new handshake is the last thing that a busy server needs."""
+        if not link.waiting and not link.connected:
             self._links = {where: other for where, other in self._links.items() if other is not link}
             link.close()
 
