@@ -6,8 +6,8 @@ What is real: the control process is the product's own (`nacre control`, all its
 folder). Every host has a CURVE key of its own that control knows by its name (`rpc.node_keys`), and a ZeroMQ connection
 of its own by the product's own socket settings: 10,000 hosts are 10,000 connections, as a node may speak only for
 itself. Messages are made by the product's contracts and codec. Each host does what `node/service.py` does: an agent
-report and a hello, then every period an agent report and a host report; a cast that is not acknowledged within a second
-is sent again. What is not: hosts have no guests and take no orders, and they share worker processes on the same
+report and a hello, then every period an agent report and a host report; a cast that is not acknowledged is sent again
+as the product does. What is not: hosts have no guests and take no orders, and they share worker processes on the same
 machine, whose CPU time is not control's but is taken from the same cores.
 
 Measured, after all hosts were greeted: control's CPU (user and system, all threads) and memory (PSS), the time from a
@@ -48,8 +48,8 @@ from nacre.network.contract import TARGET as NETWORK
 from nacre.network.contract import AgentReport, Network
 from nacre.scheduler.contract import HostReport
 
-#: Seconds until a cast is sent again, and until a host is given up.
-RESEND, GIVE_UP = 1.0, 120.0
+#: Seconds after the last host should have joined until the run is given up.
+GIVE_UP = 60.0
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +79,8 @@ class Host:
     def __init__(self, name: str, keys: KeyPair, context: "zmq.Context[Any]", orders: Orders):
         self.name, self._waiting = name, dict[bytes, asyncio.Future[Answer]]()
         self.again, self.latency = 0, 0.0
-        self._pump = Pump(dealer(context, keys, (orders.address, orders.control), DEFAULTS), self._receive)
+        self._open = lambda: Pump(dealer(context, keys, (orders.address, orders.control), DEFAULTS), self._receive)
+        self._pump, self._heard = self._open(), False
         self.conductor = stub(Conductor, Client(self, CONDUCTOR))
         self.network = stub(Network, Client(self, NETWORK))
         self.agent = AgentReport(host=name, tunnel_ip=name, bridge_mappings={}, tunnel_types=())
@@ -98,6 +99,9 @@ class Host:
             async with asyncio.timeout(timeout):
                 answer: Answer = await future
         except TimeoutError:
+            if not self._heard:  # as the product: a way that never worked is made anew
+                self._pump.close()
+                self._pump = self._open()
             raise Unavailable("no answer in time") from None
         finally:
             del self._waiting[request.id]
@@ -106,12 +110,13 @@ class Host:
 
     async def post(self, target: Target, request: Request) -> None:
         """Until it is acknowledged; `latency`: since it was first sent."""
-        begin = time.perf_counter()
-        while time.perf_counter() - begin < GIVE_UP:
+        begin, wait = time.perf_counter(), DEFAULTS.resend
+        while time.perf_counter() - begin < DEFAULTS.give_up:
             try:
-                answer = await self.ask(target, request, RESEND)
+                answer = await self.ask(target, request, wait)
             except Unavailable:
                 self.again += 1
+                wait = min(2 * wait, DEFAULTS.patient)
                 continue
             if answer.error is not None:
                 raise Unavailable(answer.error.message)
@@ -120,6 +125,7 @@ class Host:
         raise Unavailable("given up")
 
     def _receive(self, frames: list[bytes], _: str) -> None:
+        self._heard = True
         answer = decode_answer(frames[-1])
         if (future := self._waiting.get(answer.id)) is not None and not future.done():
             future.set_result(answer)
@@ -209,7 +215,10 @@ def work(orders: bytes, events: tuple[Any, Any, Any, Any]) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     worker = Worker(msgspec.msgpack.decode(orders, type=Orders), measure, joined)
-    results.put(msgspec.msgpack.encode(asyncio.run(worker.run(stop))))
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        results.put(msgspec.msgpack.encode(runner.run(worker.run(stop))))
 
 
 class ControlProcess:
@@ -299,6 +308,7 @@ def measure(args: argparse.Namespace, control: ControlProcess, nodes: dict[str, 
         worker.start()
     while joined.value < args.hosts:
         if time.monotonic() - started > args.join + GIVE_UP:
+            stop.set()
             raise SystemExit(f"only {joined.value} hosts were greeted")
         time.sleep(0.1)
     greeted = time.monotonic() - started

@@ -84,7 +84,7 @@ class Decisions:
 
 def reason(message: str) -> str:
     """A fault's most common reason, without its numbers of hosts: "lack 8192 MB of memory"."""
-    first = message.partition(" fit: ")[2].partition(", ")[0] or message.partition(";")[0]
+    first = (message.partition(" fit: ")[2].partition(", ")[0] or message).partition(";")[0]
     first = re.sub(r"^\d+ ", "", first.strip().rstrip("."))
     return re.sub(r"\bhost-\d+\b", "a host", first)[:200]
 
