@@ -49,7 +49,7 @@ from nacre.network.contract import AgentReport, Network
 from nacre.scheduler.contract import HostReport
 
 #: Seconds after the last host should have joined until the run is given up.
-GIVE_UP = 60.0
+GIVE_UP = 30.0
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +80,8 @@ class Host:
         self.name, self._waiting = name, dict[bytes, asyncio.Future[Answer]]()
         self.again, self.latency = 0, 0.0
         self._open = lambda: Pump(dealer(context, keys, (orders.address, orders.control), DEFAULTS), self._receive)
-        self._pump, self._heard = self._open(), False
+        self._pump: Pump | None = None
+        self._heard = False
         self.conductor = stub(Conductor, Client(self, CONDUCTOR))
         self.network = stub(Network, Client(self, NETWORK))
         self.agent = AgentReport(host=name, tunnel_ip=name, bridge_mappings={}, tunnel_types=())
@@ -88,20 +89,22 @@ class Host:
                               disk_gb=4096, vcpus_used=0, memory_mb_used=0, disk_gb_used=0.0)
 
     def close(self) -> None:
-        self._pump.close()
+        if self._pump is not None:
+            self._pump.close()
+            self._pump = None
 
     async def ask(self, target: Target, request: Request, timeout: float) -> Answer:
         begin, future = time.perf_counter(), asyncio.get_running_loop().create_future()
         self._waiting[request.id] = future
         try:
+            self._pump = self._pump or self._open()
             if not self._pump.send([encode(request)]):
                 raise Unavailable("the queue is full")
             async with asyncio.timeout(timeout):
                 answer: Answer = await future
         except TimeoutError:
             if not self._heard:  # as the product: a way that never worked is made anew
-                self._pump.close()
-                self._pump = self._open()
+                self.close()
             raise Unavailable("no answer in time") from None
         finally:
             del self._waiting[request.id]
@@ -301,7 +304,8 @@ def measure(args: argparse.Namespace, control: ControlProcess, nodes: dict[str, 
     parts = [Orders(address=f"tcp://127.0.0.1:{control.rpc_port}", control=control.key, period=args.period,
                     join=args.join, changes=args.changes, hosts={n: nodes[n] for n in names[w::args.workers]})
              for w in range(args.workers)]
-    workers = [spawn.Process(target=work, args=(msgspec.msgpack.encode(p), (begin, stop, joined, results)))
+    workers = [spawn.Process(target=work, daemon=True,
+                             args=(msgspec.msgpack.encode(p), (begin, stop, joined, results)))
                for p in parts]
     started = time.monotonic()
     for worker in workers:
@@ -309,7 +313,9 @@ def measure(args: argparse.Namespace, control: ControlProcess, nodes: dict[str, 
     while joined.value < args.hosts:
         if time.monotonic() - started > args.join + GIVE_UP:
             stop.set()
-            raise SystemExit(f"only {joined.value} hosts were greeted")
+            said = (control.folder / "logs" / "control.log").read_text()[-2000:]
+            raise SystemExit(f"{said}\nonly {joined.value} hosts were greeted, {control.connections()} are connected, "
+                             f"control used {control.cpu_seconds()} s, {control.memory_mb()} MB")
         time.sleep(0.1)
     greeted = time.monotonic() - started
     time.sleep(args.period)

@@ -4,7 +4,8 @@ import asyncio
 import gc
 import os
 import resource
-from collections.abc import Coroutine
+import signal
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,29 @@ def _run(settings: Settings, main: Coroutine[Any, Any, None]) -> None:
     import uvloop
 
     log.configure(settings.log_level, json=settings.log_json)
-    # A connection is a descriptor, and many systems start with 1,024.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     crash.arm(os.environ.get("NACRE_FAKE_CRASH_FILE", ""))
     # What was imported stays: the collector need not look at it again and again.
     gc.freeze()
     gc.set_threshold(20_000, 50, 50)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main)
+
+
+def on_stop_signal(stop: Callable[[], None]) -> None:
+    """Call `stop` in the loop when this very process is told to end.
+
+    Not the loop's own signal handlers: those hear through a pipe that forked children share, and pyroute2 forks
+    children that it ends by SIGTERM.
+    """
+    loop, me = asyncio.get_running_loop(), os.getpid()
+
+    def hear(_: int, __: Any) -> None:
+        if os.getpid() != me:
+            os._exit(0)
+        loop.call_soon_threadsafe(stop)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, hear)
 
 
 @click.command(hidden=True)
@@ -37,6 +52,10 @@ def control(data: Path) -> None:
     from nacre import cloud
 
     settings = load(data)
+    # A host's connection is a descriptor, and many systems start with 1,024.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, hard), hard))
     if settings.metrics.port:
         _serve_metrics(settings.metrics.port)
     _run(settings, cloud.run_control(settings))

@@ -19,13 +19,16 @@ log = structlog.get_logger()
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds. message: bytes of one; queue: messages waiting for one peer; running: verbs at work at once;
     resend, patient: seconds until a cast is sent again, twice as long each time, and how long at most; give_up: until
-    it is given up."""
+    it is given up. handshake: milliseconds; backlog: peers that may wait to be let in: when a control process starts
+    anew, thousands come at once, and those who are turned away come again."""
 
     message: int = 64 << 20
     queue: int = 2000
     running: int = 5000
     resend: float = 1.0
     patient: float = 8.0
+    handshake: int = 30_000
+    backlog: int = 4096
     give_up: float = 120.0
 
 
@@ -112,7 +115,7 @@ def bounded(context: "zmq.Context[zmq.Socket[bytes]]", kind: int, limits: Limits
     """A socket with its queues, messages and silences limited."""
     socket = context.socket(kind)
     for option, value in ((zmq.LINGER, 0), (zmq.SNDHWM, limits.queue), (zmq.RCVHWM, limits.queue),
-                          (zmq.MAXMSGSIZE, limits.message), (zmq.HANDSHAKE_IVL, 10000)):
+                          (zmq.MAXMSGSIZE, limits.message), (zmq.HANDSHAKE_IVL, limits.handshake)):
         socket.set(option, value)
     return socket
 

@@ -80,6 +80,7 @@ class ZmqTransport:
         zap.bind("inproc://zeromq.zap.01")
         self._zap = Pump(zap, self._authenticate)
         router = bounded(self._context, zmq.ROUTER, self.limits)
+        router.set(zmq.BACKLOG, self.limits.backlog)
         router.set(zmq.ROUTER_MANDATORY, 1)
         router.set(zmq.CURVE_SERVER, 1)
         router.set(zmq.CURVE_SECRETKEY, self.keys.secret.encode())
@@ -138,8 +139,9 @@ class ZmqTransport:
         while time.monotonic() < end:
             began = time.monotonic()
             try:
-                await self.ask(target, request, wait)
-                return
+                if (await self.ask(target, request, wait)).error is None:
+                    return
+                raise Unavailable("It was too busy to take the message.")
             except Unavailable:
                 await asyncio.sleep(max(0.0, self.limits.resend - (time.monotonic() - began)))
             # One that is busy with 10,000 senders is not helped by hearing all of them every second.
