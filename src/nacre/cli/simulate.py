@@ -116,7 +116,7 @@ class SimulatedCloud:
         def step(work: Work) -> str:
             made = networks.create(work, networks.resource.parse_create({"name": "network"}, WHO))
             subnets.create(work, subnets.resource.parse_create(
-                {"name": "subnet", "network_id": made["id"], "cidr": "172.16.0.0/12"}, WHO))
+                {"name": "subnet", "network_id": made["id"], "ip_version": 4, "cidr": "172.16.0.0/12"}, WHO))
             return str(made["id"])
 
         found: str = await self.control.parts["network"].write(WHO, step)

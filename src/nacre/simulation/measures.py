@@ -109,7 +109,9 @@ def summary(servers: Sequence[Server], samples: Sequence[Sample], decisions: Dec
     last = samples[-1]
     return {
         "virtual_seconds": last.at,
-        "builds": {"active": len(built), "refused": sum(refused.values()), "deleted": sum(s.deleted for s in servers)},
+        "builds": {"active": len(built), "refused": sum(refused.values()),
+                   "deleted_in_building": sum(s.deleted and not s.launched_at and not s.fault for s in servers),
+                   "deleted": sum(s.deleted for s in servers)},
         "to_active_s": spread(waits),
         "refusals": dict(sorted(refused.items(), key=lambda item: (-item[1], item[0]))),
         "decisions": len(decisions.seconds), "tries_again": decisions.again,

@@ -29,7 +29,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     spawn_seconds: float = 0.0
     fault_rate: float = 0.0
     ports: bool = False
-    sample: float = 10.0
+    sample: float = 2.0
     drain: bool = False
 
     @property
