@@ -381,7 +381,6 @@ async def run_control(settings: Settings) -> None:
 async def run_node(settings: Settings) -> None:
     """The node process, until it is told to stop."""
     from nacre.base.rpc.zmq import ZmqTransport
-    from nacre.cli.process import on_stop_signal
 
     own, keys = settings.rpc, load_keys(settings.data / "node" / "rpc-key.json")
     transport = ZmqTransport(Peer(settings.host_name, "node"), keys, f"tcp://{own.listen}:{own.port}")

@@ -4,8 +4,7 @@ import asyncio
 import gc
 import os
 import resource
-import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +25,6 @@ def _run(settings: Settings, main: Coroutine[Any, Any, None]) -> None:
     gc.set_threshold(20_000, 50, 50)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main)
-
-
-def on_stop_signal(stop: Callable[[], None]) -> None:
-    """Call `stop` in the loop when this very process is told to end.
-
-    Not the loop's own signal handlers: those hear through a pipe that forked children share, and pyroute2 forks
-    children that it ends by SIGTERM.
-    """
-    loop, me = asyncio.get_running_loop(), os.getpid()
-
-    def hear(_: int, __: Any) -> None:
-        if os.getpid() != me:
-            os._exit(0)
-        loop.call_soon_threadsafe(stop)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, hear)
 
 
 @click.command(hidden=True)
