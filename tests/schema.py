@@ -1,22 +1,14 @@
 """Databases with this release's tables in them: made once in each test process, then copied."""
 
-import importlib
 import sqlite3
 from functools import cache
 from pathlib import Path
 
 import sqlalchemy as sa
 
-from nacre.base.db import Database, metadata
+from nacre.base.db import Database
 from nacre.base.engines.sqlite import engine as sqlite_engine
-from nacre.migrations.tables import MODULES
-
-
-def create_all(engine: sa.Engine) -> None:
-    """Every table as it is declared; tests/contract/test_migrations.py holds the migrations to the same."""
-    for module in MODULES:
-        importlib.import_module(module)
-    metadata.create_all(engine)
+from nacre.migrations.tables import create_all
 
 
 def _raw(connection: sa.Connection) -> sqlite3.Connection:

@@ -6,6 +6,7 @@ A role is built over any transport: the network's in `nacre up`, the in-memory o
 import asyncio
 import contextlib
 import hashlib
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ from nacre.node.contract import Node
 if TYPE_CHECKING:  # a node process never loads these
     from nacre.base.db import Database
     from nacre.base.web import App
+    from nacre.node.hypervisor.fake import Faults
 
 log = structlog.get_logger()
 
@@ -102,12 +104,21 @@ class Control:
     parts: dict[str, Any]
 
 
-def build_control(settings: Settings, transport: Transport, db: "Database", clock: Clock | None = None) -> Control:
+@dataclass(frozen=True)
+class Seams:
+    """Where a simulation joins in. chance: the scheduler's dice; watch: what takes the scheduler's place, given it."""
+
+    chance: random.Random | None = None
+    watch: Callable[[Any], Any] = lambda scheduler: scheduler
+
+
+def build_control(settings: Settings, transport: Transport, db: "Database", clock: Clock | None = None,
+                  seams: Seams = Seams()) -> Control:
     """The control process's objects. Nothing is started, no file but the token keys is touched."""
     from nacre.base.web import App
 
     clock, running = clock or RealClock(), Running()
-    parts: dict[str, Any] = {"db": db, "clock": clock, "transport": transport}
+    parts: dict[str, Any] = {"db": db, "clock": clock, "transport": transport, "seams": seams}
     policy = parts["policy"] = _policy(settings)
     services = [
         _identity(settings, parts, running),
@@ -232,11 +243,12 @@ def _scheduler(settings: Settings, parts: dict[str, Any], running: Running, aggr
     from nacre.scheduler.manager import Facts, Options, SchedulerManager
 
     own, progress = settings.scheduler, Progress(parts["db"], parts["clock"])
-    parts["progress"] = progress
-    scheduler = parts["scheduler"] = SchedulerManager(
-        parts["db"], parts["clock"], FilterScheduler(own.strategy, own.sign, own.best, filters=own.filters),
+    parts["progress"], seams = progress, parts["seams"]
+    scheduler = parts["scheduler"] = seams.watch(SchedulerManager(
+        parts["db"], parts["clock"],
+        FilterScheduler(own.strategy, own.sign, own.best, filters=own.filters, chance=seams.chance),
         Facts(aggregates=aggregates.by_host, servers=progress.on_hosts),
-        Options(default_queue=own.default_queue, rebuild_seconds=own.period))
+        Options(default_queue=own.default_queue, rebuild_seconds=own.period)))
     running.start.append(scheduler.start)
     running.tasks.append(scheduler.run)
     return scheduler
@@ -264,8 +276,9 @@ def _conductor(settings: Settings, parts: dict[str, Any], running: Running, host
 
 
 def build_node(settings: Settings, transport: Transport, clock: Clock | None = None,
-               endpoint: tuple[str, str] = ("", "")) -> Running:
-    """The objects of a compute host. endpoint: where its transport answers, and its public key."""
+               endpoint: tuple[str, str] = ("", ""), faults: "Faults | None" = None) -> Running:
+    """The objects of a compute host. endpoint: where its transport answers, and its public key. faults: a simulated
+    hypervisor's."""
     from nacre.node.manager import NodeManager, NodeSettings
     from nacre.node.service import NodeService
 
@@ -274,7 +287,7 @@ def build_node(settings: Settings, transport: Transport, clock: Clock | None = N
     conductor = stub(Conductor, transport.client(CONDUCTOR))
     folder = settings.data / "node"
     if settings.hypervisor == "fake":
-        hypervisor, wiring = _fake_host(settings, network, clock)
+        hypervisor, wiring = _fake_host(settings, network, clock, faults)
     else:
         hypervisor, wiring = _libvirt_host(settings, network, conductor, stub(Images, transport.client(IMAGE)))
     manager = NodeManager(NodeSettings(
@@ -292,7 +305,7 @@ def build_node(settings: Settings, transport: Transport, clock: Clock | None = N
     return Running(start=[service.start, open_door], stop=[service.stop])
 
 
-def _fake_host(settings: Settings, network: Network, clock: Clock) -> tuple[Any, Any]:
+def _fake_host(settings: Settings, network: Network, clock: Clock, faults: "Faults | None") -> tuple[Any, Any]:
     from nacre.node.hypervisor.driver import Capabilities
     from nacre.node.hypervisor.fake import FakeHypervisor, Faults
     from nacre.node.ovs.fake import FakeWiring
@@ -302,7 +315,7 @@ def _fake_host(settings: Settings, network: Network, clock: Clock) -> tuple[Any,
                                 memory_mb=own.memory_mb, disk_gb=own.disk_gb,
                                 directories_mb=dict.fromkeys(settings.node.disks, own.disk_gb * 1024))
     hypervisor = FakeHypervisor(
-        capabilities, faults=Faults(delay={"define": own.spawn_delay} if own.spawn_delay else {}),
+        capabilities, faults=faults or Faults(delay={"define": own.spawn_delay} if own.spawn_delay else {}),
         folder=settings.data / "node" / "fake-guests", clock=clock)
     report = AgentReport(host=settings.host_name, tunnel_ip=settings.node.tunnel_ip,
                          bridge_mappings=settings.node.bridge_mappings, tunnel_types=("vxlan",))

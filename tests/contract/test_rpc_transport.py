@@ -290,3 +290,47 @@ def test_keys_are_kept_and_kept_secret(tmp_path: Any) -> None:
     path.chmod(0o644)
     with pytest.raises(NacreError, match="chmod 600"):
         load_keys(path)
+
+
+async def test_a_cast_to_a_busy_process_is_not_lost() -> None:
+    shelf, keys, own = RealShelf(), new_keys(), new_keys()
+    server = ZmqTransport(Peer("control", "control"), keys, "tcp://127.0.0.1:0", Limits(running=1))
+    server.serve(TARGET, shelf, Shelf)
+    server.register(own.public, Peer("host-1", "node"))
+    await server.start()
+    client = ZmqTransport(Peer("host-1", "node"), own, limits=Limits(resend=0.05))
+    client.route("control", "control", server.address, keys.public)
+    asked = stub(Shelf, client.client(TARGET))
+    try:
+        slow = asyncio.create_task(asked.slow(0.4))
+        await asyncio.sleep(0.1)
+        await asked.poke(7)
+        await asyncio.sleep(0.1)
+        assert shelf.poked == []
+        assert await slow == 1
+        async with asyncio.timeout(5):
+            while not shelf.poked:
+                await asyncio.sleep(0.02)
+        assert shelf.poked == [7]
+    finally:
+        await client.close()
+        await server.close()
+
+
+async def test_casts_over_a_slow_network_are_sent_once() -> None:
+    shelf, hub = RealShelf(), MemoryHub(faults=Faults(delay=(0.02, 0.03)))
+    server, client = MemoryTransport(hub), MemoryTransport(hub, me=Peer("host-1", "node"))
+    server.serve(TARGET, shelf, Shelf)
+    sent, copies = 0, hub.copies
+
+    async def counted(ends: tuple[str, str]) -> int:
+        nonlocal sent
+        sent += 1
+        return await copies(ends)
+
+    hub.copies = counted  # type: ignore[method-assign]
+    await stub(Shelf, client.client(TARGET)).poke(1)
+    await asyncio.sleep(0.8)
+    assert (shelf.poked, sent) == ([1], 2)  # there, and its acknowledgement back
+    await client.close()
+    await server.close()

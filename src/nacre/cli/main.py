@@ -16,6 +16,7 @@ COMMANDS = {
     "doctor": ("nacre.cli.doctor", "doctor", "Check this machine; each failure names its cure."),
     "plan": ("nacre.cli.plan", "plan", "Show where servers would go now, or why not."),
     "trace": ("nacre.cli.trace", "trace", "Show where a server's time went."),
+    "simulate": ("nacre.cli.simulate", "simulate", "Many simulated hosts under load, in virtual time."),
     "db": ("nacre.cli.db", "db", "The database's schema."),
     "supervise": ("nacre.cli.supervisor", "supervise", ""),
     "control": ("nacre.cli.process", "control", ""),

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import resource
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,10 @@ def control(data: Path) -> None:
     from nacre import cloud
 
     settings = load(data)
+    # A host's connection is a descriptor, and many systems start with 1,024.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, hard), hard))
     if settings.metrics.port:
         _serve_metrics(settings.metrics.port)
     _run(settings, cloud.run_control(settings))

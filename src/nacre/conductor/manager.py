@@ -160,8 +160,11 @@ class ConductorManager:
 
     async def _leftovers(self) -> None:
         """Attempts that are over, but whose host has not confirmed it: ask hosts that are up."""
+        left = await self._p.progress.leftovers()
+        if not left:
+            return
         up = {s.report.host for s in await self._p.scheduler.hosts() if s.up}
-        for attempt in await self._p.progress.leftovers():
+        for attempt in left:
             if attempt.host not in up:
                 continue
             try:

@@ -14,7 +14,7 @@ from nacre.base.errors import BuildFailed, Conflict
 from nacre.identity.contract import Policy
 from nacre.network import tables as t
 from nacre.network.contract import AgentReport, HostWiring, Plugged, PortFacts, PortsOrder
-from nacre.network.hosts import agents, dhcp, notices, servers, wiring
+from nacre.network.hosts import agents, dhcp, heartbeats, notices, servers, wiring
 from nacre.network.work import NetworkSettings, Work
 
 T = TypeVar("T")
@@ -28,6 +28,7 @@ class NetworkManager:
         self.db, self.policy, self.clock = db, policy, clock
         self.settings = settings or NetworkSettings()
         self._notices = notices.Notices(notify)
+        self.heartbeats = heartbeats.Heartbeats(db, clock, self.settings.agent_down_after)
 
     def _work(self, conn: sa.Connection, context: Context) -> Work:
         return Work(conn, context, self.clock.now().replace(tzinfo=None), self.settings)
@@ -96,10 +97,14 @@ class NetworkManager:
         await self.write(service_context(), step)
 
     async def agent_report(self, report: AgentReport) -> None:
+        if self.heartbeats.repeated(report):
+            return
+
         def step(work: Work) -> set[str]:
-            changed = agents.report(work, report)
-            return set(agents.tunnels(work)) - {report.host} if changed else set()
+            return agents.with_tunnels(work, report.host) if agents.report(work, report) else set()
 
         others = await self.write(service_context(), step)
-        # A new host or tunnel address: every other host builds a tunnel to it.
+        self.heartbeats.written(report)
+        # A new host or tunnel address: every other host with ports builds a tunnel to it; one without does with its
+        # first port.
         self._notices.add({host: set[str]() for host in others})

@@ -1,6 +1,7 @@
 """The way to one other process over ZeroMQ, and what a server remembers of the calls that came over one."""
 
 import asyncio
+import sys
 from collections import OrderedDict
 
 import msgspec
@@ -17,12 +18,17 @@ log = structlog.get_logger()
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds. message: bytes of one; queue: messages waiting for one peer; running: verbs at work at once;
-    resend, give_up: seconds until a cast is sent again, and until it is given up."""
+    resend, patient: seconds until a cast is sent again, twice as long each time, and how long at most; give_up: until
+    it is given up. handshake: milliseconds; backlog: peers that may wait to be let in: when a control process starts
+    anew, thousands come at once, and those who are turned away come again."""
 
     message: int = 64 << 20
     queue: int = 2000
     running: int = 5000
     resend: float = 1.0
+    patient: float = 8.0
+    handshake: int = 30_000
+    backlog: int = 4096
     give_up: float = 120.0
 
 
@@ -35,8 +41,8 @@ class Link:
     def __init__(self, socket: "zmq.Socket[bytes]", address: str, queue: int):
         self.address, self._queue = address, queue
         self.waiting: dict[bytes, tuple[bytes, asyncio.Future[Answer]]] = {}
-        self._socket, self._met = socket, False
-        events = socket.get_monitor_socket(zmq.Event.HANDSHAKE_SUCCEEDED)
+        self._socket, self._met, self.connected = socket, False, False
+        events = socket.get_monitor_socket(zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED)
         self._monitor = Pump(events, self._connected)
         self.pump = Pump(socket, self._receive)
 
@@ -49,8 +55,11 @@ class Link:
         self.waiting[request.id] = (data, future)
         return future
 
-    def _connected(self, _frames: list[bytes], _user: str) -> None:
+    def _connected(self, frames: list[bytes], _user: str) -> None:
         """Connected again: what was asked before may have died with the other process, so it is asked again."""
+        self.connected = int.from_bytes(frames[0][:2], sys.byteorder) == zmq.Event.HANDSHAKE_SUCCEEDED
+        if not self.connected:
+            return
         if self._met:
             for data, _ in self.waiting.values():
                 self.pump.send([data])
@@ -106,8 +115,7 @@ def bounded(context: "zmq.Context[zmq.Socket[bytes]]", kind: int, limits: Limits
     """A socket with its queues, messages and silences limited."""
     socket = context.socket(kind)
     for option, value in ((zmq.LINGER, 0), (zmq.SNDHWM, limits.queue), (zmq.RCVHWM, limits.queue),
-                          (zmq.MAXMSGSIZE, limits.message), (zmq.HEARTBEAT_IVL, 5000),
-                          (zmq.HEARTBEAT_TIMEOUT, 15000), (zmq.HANDSHAKE_IVL, 10000)):
+                          (zmq.MAXMSGSIZE, limits.message), (zmq.HANDSHAKE_IVL, limits.handshake)):
         socket.set(option, value)
     return socket
 
@@ -116,6 +124,9 @@ def dealer(context: "zmq.Context[zmq.Socket[bytes]]", keys: KeyPair, where: tupl
            limits: Limits) -> "zmq.Socket[bytes]":
     """A socket on its way to where: (address, public key)."""
     socket = bounded(context, zmq.DEALER, limits)
+    # One side asks whether the other lives, and says until when it wants to be heard of: a server of 10,000 need not.
+    for option, milliseconds in ((zmq.HEARTBEAT_IVL, 5000), (zmq.HEARTBEAT_TIMEOUT, 15000), (zmq.HEARTBEAT_TTL, 15000)):
+        socket.set(option, milliseconds)
     socket.set(zmq.CURVE_SERVERKEY, where[1].encode())
     socket.set(zmq.CURVE_SECRETKEY, keys.secret.encode())
     socket.set(zmq.CURVE_PUBLICKEY, keys.public.encode())

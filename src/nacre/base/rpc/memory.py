@@ -41,19 +41,27 @@ class MemoryHub:
         self.faults = faults or Faults()
         self.cut: set[str] = set()
         self._random = random.Random(seed)  # noqa: S311 - a simulation's dice
-        self._members: list[MemoryTransport] = []
+        #: (topic, namespace, server or None for any) -> who serves it. Looked up for every message, so never searched.
+        self._places: dict[tuple[str, str, str | None], list[MemoryTransport]] = {}
         self._turn = 0
 
-    def join(self, member: "MemoryTransport") -> None:
-        self._members.append(member)
+    def offer(self, member: "MemoryTransport", target: Target) -> None:
+        """The member serves this target, by its own name and as one of the topic."""
+        for server in (target.server or member.me.name, None):
+            there = self._places.setdefault((target.topic, target.namespace, server), [])
+            if member not in there:
+                there.append(member)
 
     def leave(self, member: "MemoryTransport") -> None:
-        if member in self._members:
-            self._members.remove(member)
+        for target in member.targets():
+            for server in (target.server or member.me.name, None):
+                there = self._places.get((target.topic, target.namespace, server), [])
+                if member in there:
+                    there.remove(member)
 
     def find(self, target: Target) -> "MemoryTransport | None":
         """A process that serves the target, in turn where there are several."""
-        found = [m for m in self._members if m.serves(target)]
+        found = self._places.get((target.topic, target.namespace, target.server))
         self._turn += 1
         return found[self._turn % len(found)] if found else None
 
@@ -77,7 +85,6 @@ class MemoryTransport:
         self.hub, self.me = hub or MemoryHub(), me
         self._dispatcher = Dispatcher()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.hub.join(self)
 
     def client(self, target: Target) -> Client:
         """A client for stubs."""
@@ -86,27 +93,32 @@ class MemoryTransport:
     def serve(self, target: Target, endpoint: Any, contract: type, allow: Allow = None) -> None:
         """Answer the contract's verbs of the target with the endpoint's methods."""
         self._dispatcher.serve(target, endpoint, contract, allow)
+        self.hub.offer(self, target)
 
-    def serves(self, target: Target) -> bool:
-        """Whether messages for the target may come here."""
-        served = self._dispatcher.served.get(target.namespace)
-        return (served is not None and served.target.topic == target.topic
-                and target.server in (None, served.target.server or self.me.name))
+    def targets(self) -> list[Target]:
+        """What is served here."""
+        return [served.target for served in self._dispatcher.served.values()]
 
     async def ask(self, target: Target, request: Request, timeout: float) -> Answer:
         if self.hub.find(target) is None:
             raise Unavailable(f"Nobody serves {target.namespace} at {target.server or target.topic}.")
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._start(self._deliver(target, request, future))
-        limit: asyncio.Future[None] = asyncio.ensure_future(self.hub.clock.sleep(timeout))
+        if not await self._within(future, timeout):
+            raise Unavailable(f"{target.server or target.topic} did not answer {request.namespace}.{request.verb} "
+                              f"within {timeout:g} s.")
+        return future.result()
+
+    async def _within(self, future: asyncio.Future[Answer], seconds: float) -> bool:
+        """Whether the answer comes within this time."""
+        if future.done():
+            return True
+        limit: asyncio.Future[None] = asyncio.ensure_future(self.hub.clock.sleep(seconds))
         try:
             await asyncio.wait((future, limit), return_when=asyncio.FIRST_COMPLETED)
         finally:
             limit.cancel()
-        if not future.done():
-            raise Unavailable(f"{target.server or target.topic} did not answer {request.namespace}.{request.verb} "
-                              f"within {timeout:g} s.")
-        return future.result()
+        return future.done()
 
     async def post(self, target: Target, request: Request) -> None:
         self._start(self._insist(target, request))
@@ -121,12 +133,11 @@ class MemoryTransport:
 
     async def _insist(self, target: Target, request: Request) -> None:
         """Send a cast until it is acknowledged."""
+        acknowledged: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         for _ in range(RESENDS):
-            acknowledged: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
             await self._deliver(target, request, acknowledged)
-            if acknowledged.done():
+            if await self._within(acknowledged, RESEND):
                 return
-            await self.hub.clock.sleep(RESEND)
         log.warning("cast given up", namespace=request.namespace, verb=request.verb, server=target.server)
 
     async def _deliver(self, target: Target, request: Request, future: asyncio.Future[Answer]) -> None:

@@ -37,6 +37,8 @@ class ZmqTransport:
         self.address = listen or ""
         self._listen = listen
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        # The library's default is 1,023, which the ways to 340 hosts use up.
+        self._context.set(zmq.MAX_SOCKETS, self._context.get(zmq.SOCKET_LIMIT))
         self._dispatcher = Dispatcher()
         self._peers: dict[str, Peer] = {}
         self._routes: dict[tuple[str, str], tuple[str, str]] = {}
@@ -78,6 +80,7 @@ class ZmqTransport:
         zap.bind("inproc://zeromq.zap.01")
         self._zap = Pump(zap, self._authenticate)
         router = bounded(self._context, zmq.ROUTER, self.limits)
+        router.set(zmq.BACKLOG, self.limits.backlog)
         router.set(zmq.ROUTER_MANDATORY, 1)
         router.set(zmq.CURVE_SERVER, 1)
         router.set(zmq.CURVE_SECRETKEY, self.keys.secret.encode())
@@ -132,14 +135,17 @@ class ZmqTransport:
 
     async def _insist(self, target: Target, request: Request) -> None:
         """Send a cast until it is acknowledged: to the same server, or in turn to each process of the topic."""
-        end = time.monotonic() + self.limits.give_up
+        end, wait = time.monotonic() + self.limits.give_up, self.limits.resend
         while time.monotonic() < end:
             began = time.monotonic()
             try:
-                await self.ask(target, request, self.limits.resend)
-                return
+                if (await self.ask(target, request, wait)).error is None:
+                    return
+                raise Unavailable("It was too busy to take the message.")
             except Unavailable:
                 await asyncio.sleep(max(0.0, self.limits.resend - (time.monotonic() - began)))
+            # One that is busy with 10,000 senders is not helped by hearing all of them every second.
+            wait = min(2 * wait, max(self.limits.resend, self.limits.patient))
         log.warning("cast given up", namespace=request.namespace, verb=request.verb, server=target.server)
 
     async def _ask_here(self, target: Target, request: Request, timeout: float) -> Answer:
@@ -171,8 +177,9 @@ class ZmqTransport:
         return self._links[where]
 
     def _doubt(self, link: Link) -> None:
-        """A link that is silent while nobody waits on it may be dead (refused by its server): make it anew."""
-        if not link.waiting:
+        """A link without connection while nobody waits on it may be dead (refused by its server): make it anew. One
+        that has a connection is only waited for: a new handshake is the last thing that a busy server needs."""
+        if not link.waiting and not link.connected:
             self._links = {where: other for where, other in self._links.items() if other is not link}
             link.close()
 

@@ -67,11 +67,12 @@ class Operators:
     async def delete_agent(self, request: Request) -> Reply:
         self._check(request, "delete_agent")
 
-        def step(work: Work) -> None:
-            agents.get(work, request.params["id"])
+        def step(work: Work) -> str:
+            host = agents.get(work, request.params["id"])["host"]
             work.conn.execute(sa.delete(t.agents).where(t.agents.c.id == request.params["id"]))
+            return str(host)
 
-        await self._manager.write(request.context, step)
+        self._manager.heartbeats.forget([await self._manager.write(request.context, step)])
         return Reply(status=204)
 
     async def dhcp_agents(self, request: Request) -> Row:

@@ -59,6 +59,13 @@ def tunnels(work: Work) -> dict[str, str]:
             if r["configurations"].get("tunnel_ip")}
 
 
+def with_tunnels(work: Work, but: str) -> set[str]:
+    """The hosts, all but one, that have bound ports and a tunnel address."""
+    p = t.ports.c
+    bound = set(work.conn.execute(sa.select(p.host).distinct().where(p.host.not_in(["", but]))).scalars())
+    return bound & set(tunnels(work)) if bound else bound
+
+
 def _iso(moment: Any) -> str:
     return str(moment.strftime("%Y-%m-%d %H:%M:%S"))
 

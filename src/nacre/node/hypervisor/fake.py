@@ -4,6 +4,7 @@ With a folder its state, a file a guest, outlives the process, as libvirt's gues
 """
 
 import os
+import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from nacre.node.timeline import Timeline
 
 class Faults(msgspec.Struct, kw_only=True):
     """By verb ("prepare", "define", "resume", ...; * is any): seconds of delay; how many of the next calls fail or are
-    refused; verbs that never return; what to call before the effect (to kill the node just there)."""
+    refused; verbs that never return; what to call before the effect (to kill the node just there). share: of all
+    guests, how many cannot be defined, by these dice."""
 
     delay: dict[str, float] = {}
     fail: dict[str, int] = {}
@@ -27,6 +29,8 @@ class Faults(msgspec.Struct, kw_only=True):
     before: dict[str, Callable[[str], Awaitable[None]]] = {}
     #: Guests ignore their power button.
     deaf: bool = False
+    share: float = 0.0
+    dice: random.Random = msgspec.field(default_factory=random.Random)
 
 
 class FakeGuest(msgspec.Struct, kw_only=True):
@@ -141,6 +145,8 @@ class FakeHypervisor:
             if counts.get(verb, 0) > 0:
                 counts[verb] -= 1
                 raise error(f"{verb} of {server_id}: a fault was asked for")
+        if verb == "define" and faults.share and faults.dice.random() < faults.share:
+            raise BuildFailed("the guest could not be defined: a fault was asked for")
 
     def _save(self, server_id: str) -> None:
         if self._folder is None:

@@ -1,0 +1,79 @@
+"""Agents' reports that are no news: kept in memory, their rows refreshed together and seldom.
+
+A host repeats its report every few seconds to say that it lives. Only what is new needs a transaction of its own. The
+rows stay the truth for every reader: they are refreshed well within the time after which an agent counts as dead.
+"""
+
+import asyncio
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+import structlog
+
+from nacre.base.clock import Clock
+from nacre.base.db import Database
+from nacre.base.errors import NacreError
+from nacre.network import tables as t
+from nacre.network.contract import AgentReport
+
+log = structlog.get_logger()
+
+#: Heartbeats that come within this time are written together (seconds).
+GATHER = 1.0
+#: A row is refreshed after this part of the time until its agent counts as dead.
+PART = 1 / 3
+
+_ALIVE = sa.update(t.agents).where(t.agents.c.host == sa.bindparam("of")).values(heartbeat_at=sa.bindparam("now"))
+
+
+class Heartbeats:
+    """down_after: seconds without a report until an agent counts as dead."""
+
+    def __init__(self, db: Database, clock: Clock, down_after: float):
+        self._db, self._clock, self._period = db, clock, down_after * PART
+        #: host -> what its rows say, and when they were last written
+        self._written: dict[str, tuple[AgentReport, float]] = {}
+        self._due: set[str] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    def repeated(self, report: AgentReport) -> bool:
+        """Whether the report only says that the host lives; then its rows are refreshed when it is time."""
+        known = self._written.get(report.host)
+        if known is None or known[0] != report:
+            return False
+        age = self._clock.monotonic() - known[1]
+        if age >= 2 * self._period:
+            return False  # it was silent, and may count as dead: that is news
+        if age >= self._period:
+            self._due.add(report.host)
+            if self._task is None or self._task.done():
+                self._task = asyncio.get_running_loop().create_task(self._flush())
+        return True
+
+    def written(self, report: AgentReport) -> None:
+        """The rows say this now."""
+        self._written[report.host] = (report, self._clock.monotonic())
+
+    def forget(self, hosts: Iterable[str]) -> None:
+        """Rows of these hosts may be gone: their next reports are written as new."""
+        for host in hosts:
+            self._written.pop(host, None)
+
+    async def _flush(self) -> None:
+        await self._clock.sleep(min(GATHER, self._period))
+        due, self._due = sorted(self._due), set()
+        known = {host: self._written[host][0] for host in due if host in self._written}
+        if not known:
+            return
+        now = self._clock.now().replace(tzinfo=None)
+        try:
+            count = await self._db.run(lambda c: c.execute(
+                _ALIVE, [{"of": host, "now": now} for host in known]).rowcount)
+        except NacreError as error:
+            log.warning("heartbeats are not written yet", hosts=len(known), why=error.message)
+            return
+        if count != sum(len(report.agents) for report in known.values()):
+            self.forget(known)
+            return
+        for report in known.values():
+            self.written(report)

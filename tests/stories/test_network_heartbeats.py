@@ -1,0 +1,89 @@
+"""Agents' reports: what is new is written at once, what is repeated seldom and together."""
+
+import asyncio
+
+import pytest
+import sqlalchemy as sa
+from tests.stories.network_cloud import CALLERS, Cloud
+
+from nacre.base.db import Database
+from nacre.network import tables as t
+from nacre.network.contract import AgentReport, NetworkRequest, PortsOrder
+
+
+@pytest.fixture
+def cloud(story_db: Database) -> Cloud:
+    return Cloud(story_db)
+
+
+async def report(cloud: Cloud, host: str, tunnel_ip: str) -> None:
+    await cloud.network.agent_report(AgentReport(
+        host=host, tunnel_ip=tunnel_ip, bridge_mappings={}, tunnel_types=("vxlan",)))
+    await asyncio.sleep(0.01)
+
+
+async def ages(cloud: Cloud) -> dict[str, float]:
+    """host -> seconds since its row's heartbeat."""
+    now = cloud.clock.now().replace(tzinfo=None)
+    rows = await cloud.db.read(lambda c: c.execute(sa.select(t.agents.c.host, t.agents.c.heartbeat_at)).all())
+    return {host: (now - at).total_seconds() for host, at in rows}
+
+
+async def pass_time(cloud: Cloud, seconds: float) -> None:
+    """Until what comes due has also reached the database."""
+    await cloud.clock.advance(seconds)
+    await asyncio.sleep(0.2)
+
+
+async def test_repeated_reports_refresh_the_rows_seldom_but_in_time(cloud: Cloud) -> None:
+    for host in ("h1", "h2"):
+        await report(cloud, host, "192.0.2." + host[1])
+    for seconds in (10, 20, 30):
+        await pass_time(cloud, 10)
+        for host in ("h1", "h2"):
+            await report(cloud, host, "192.0.2." + host[1])
+        assert set((await ages(cloud)).values()) == {seconds}
+    await pass_time(cloud, 2)
+    assert all(age < 2 for age in (await ages(cloud)).values())
+
+
+async def test_news_and_the_return_of_a_dead_host_are_written_at_once(cloud: Cloud) -> None:
+    await report(cloud, "h1", "192.0.2.1")
+    await pass_time(cloud, 5)
+    await report(cloud, "h1", "192.0.2.9")
+    assert await ages(cloud) == {"h1": 0}
+    await pass_time(cloud, 100)
+    await report(cloud, "h1", "192.0.2.9")
+    assert await ages(cloud) == {"h1": 0}
+
+
+async def test_an_agent_that_an_operator_removed_comes_back_with_its_next_report(cloud: Cloud) -> None:
+    await report(cloud, "h1", "192.0.2.1")
+    before = (await cloud.call("admin", "GET", "/agents"))["agents"]
+    await cloud.call("admin", "DELETE", f"/agents/{before[0]['id']}")
+    await report(cloud, "h1", "192.0.2.1")
+    after = (await cloud.call("admin", "GET", "/agents"))["agents"]
+    assert {a["agent_type"] for a in after} == {a["agent_type"] for a in before}
+
+
+async def test_rows_that_are_gone_without_our_knowledge_are_written_anew(cloud: Cloud) -> None:
+    await report(cloud, "h1", "192.0.2.1")
+    await cloud.db.run(lambda c: c.execute(sa.delete(t.agents)))
+    await pass_time(cloud, 30)
+    await report(cloud, "h1", "192.0.2.1")  # due, and found to be missing
+    await pass_time(cloud, 2)
+    await report(cloud, "h1", "192.0.2.1")
+    assert await ages(cloud) == {"h1": 0}
+
+
+async def test_a_new_host_concerns_only_hosts_with_ports(cloud: Cloud) -> None:
+    for n in (1, 2):
+        await report(cloud, f"h{n}", f"192.0.2.{n}")
+    net, _ = await cloud.network_with_subnet()
+    await cloud.network.plug(PortsOrder(server_id="s", context=CALLERS["one"],
+                                        requests=(NetworkRequest(network_id=net),)), "h1")
+    await asyncio.sleep(0.1)
+    cloud.told.clear()
+    await report(cloud, "h3", "192.0.2.3")
+    await asyncio.sleep(0.1)
+    assert cloud.told == [({"h1"}, ())]
