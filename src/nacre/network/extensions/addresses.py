@@ -1,6 +1,6 @@
 """Which addresses a port gets: the ones asked for, or one per IP version and every automatic one."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -65,14 +65,21 @@ def _full(wish: Wish) -> Conflict:
 
 def take(work: Work, subnet: Row, besides: set[str]) -> str | None:
     """A free address of the subnet's pools, not one of `besides`; None when they are full."""
-    pools, version, a = subnet["allocation_pools"], subnet["ip_version"], t.addresses.c
-    tries = [x for x in ipam.candidates(pools, version, work.rng) if x not in besides]
+    tries = [x for x in ipam.candidates(subnet["allocation_pools"], subnet["ip_version"], work.rng)
+             if x not in besides]
     if tries:
         taken = {row["ip_address"] for row in work.find(t.addresses, subnet_id=subnet["id"], ip_address=tries)}
         if free := next((x for x in tries if x not in taken), None):
             return free
+    return lowest(work, subnet, besides)
+
+
+def lowest(work: Work, subnet: Row, besides: Collection[str] = ()) -> str | None:
+    """The first free address of the subnet's pools: what a network's own services get, as with Neutron, so that they
+    seldom sit on an address that somebody asks for by number."""
+    a = t.addresses.c
     taken = set(work.conn.execute(sa.select(a.ip_address).where(a.subnet_id == subnet["id"])).scalars())
-    return ipam.first_free(pools, version, taken | besides)
+    return ipam.first_free(subnet["allocation_pools"], subnet["ip_version"], taken | set(besides))
 
 
 def _wanted(work: Work, wish: Wish, subnets: list[Row]) -> list[tuple[str, str]]:

@@ -47,8 +47,8 @@ def sync(work: Work, network_id: str) -> None:
         work.conn.execute(sa.delete(t.addresses).where(a.port_id == port["id"], a.subnet_id.in_(gone)))
     for subnet_id in set(wants) - has:
         subnet = wants[subnet_id]
-        address = ipam.eui64(subnet["cidr"], port["mac_address"]) if ipam.is_auto(subnet) else addresses.take(
-            work, subnet, set())
+        address = ipam.eui64(subnet["cidr"], port["mac_address"]) if ipam.is_auto(subnet) else addresses.lowest(
+            work, subnet)
         if address:  # a full subnet goes without DHCP rather than without ports
             work.insert(t.addresses, {"port_id": port["id"], "subnet_id": subnet_id, "ip_address": address,
                                       "position": 0})
