@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import os
 import subprocess
 import time
@@ -236,3 +237,21 @@ async def test_a_header_that_a_guest_writes_on_its_disk_stays_data(
     await host.node.power(order.server_id, 1, "start")
     xml = sh("virsh", "-c", "qemu:///system", "dumpxml", order.server_id)
     assert "canary" not in xml and "<driver name='qemu' type='qcow2'" in xml and "<format type='raw'/>" in xml
+
+
+def test_the_processors_features_are_told_by_their_names() -> None:
+    """What `trait:HW_CPU_X86_...` is held against, where guests run on the host's processor."""
+    import libvirt
+
+    from nacre.node.hypervisor.libvirt.host import capabilities
+    from nacre.node.hypervisor.libvirt.service import ensure_services
+
+    asyncio.run(ensure_services())
+    connection, here = libvirt.open("qemu:///system"), Path("/var/tmp")
+    try:
+        facts = {kind: json.loads(capabilities(connection, kind, here).cpu_info) for kind in ("kvm", "qemu")}
+    finally:
+        connection.close()
+    flags = set(Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split())
+    assert {"sse2", "cx16"} & flags <= set(facts["kvm"]["features"]) and facts["kvm"]["model"]
+    assert facts["qemu"]["features"] == []

@@ -201,6 +201,13 @@ def test_only_hosts_of_the_right_kind_are_taken(wish: dict[str, object], why: st
         assert hosts(made, **wish) == ["good"]
 
 
+@pytest.mark.parametrize("trait", ["SSE42", "AVX512_VP2INTERSECT", "AESNI", "SHA", "FMA3"])
+def test_traits_are_found_by_libvirts_names(trait: str) -> None:
+    made = Fleet()
+    made.add(report("new", cpu_info='{"features": ["sse4.2", "avx512-vp2intersect", "aes", "sha-ni", "fma"]}'))
+    assert hosts(made, extra_specs={f"trait:HW_CPU_X86_{trait}": "required"}) == ["new"]
+
+
 def test_forbidden_traits_and_other_projects_aggregates() -> None:
     made = Fleet()
     made.add(report("avx", 8192, cpu_info='{"features": ["avx2"]}'))

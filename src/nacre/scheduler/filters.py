@@ -19,8 +19,10 @@ AGGREGATE_SCOPE, CAPABILITY_SCOPE = "aggregate_instance_extra_specs:", "capabili
 #: Image property -> the attribute of a kind that it must equal.
 IMAGE_PROPERTIES = {"hw_architecture": "architecture", "architecture": "architecture", "img_hv_type": "hypervisor_type",
                     "hypervisor_type": "hypervisor_type"}
-#: The names of traits of processor features, which libvirt has in lower case: HW_CPU_X86_AVX2 is avx2.
+#: Traits of processor features begin so; HW_CPU_X86_SSE42 is libvirt's sse4.2, and some have other names there.
 CPU_TRAIT = "trait:HW_CPU_X86_"
+LIBVIRT_NAMES = {"aesni": "aes", "bmi": "bmi1", "clmul": "pclmuldq", "fma3": "fma", "sha": "shani", "sse3": "pni",
+                 "tsx": "rtm", "amdsvm": "svm", "intelvmx": "vmx"}
 #: Names of the same machine, and of hypervisors that run one another's guests.
 SAME = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64", "i386": "i686", "kvm": "qemu"}
 
@@ -87,8 +89,8 @@ def cpu_features(request: PlacementRequest, kind: Kind) -> str | None:
 
 
 def _has_feature(kind: Kind, trait: str) -> bool:
-    name = trait.lower()
-    return bool({name, name.replace("_", "."), name.replace("_", "-"), name.replace("_", "")} & kind.features)
+    name = trait.lower().replace("_", "")
+    return LIBVIRT_NAMES.get(name, name) in kind.features
 
 
 def _capability(kind: Kind, path: list[str]) -> str | None:

@@ -20,6 +20,7 @@ MEMORY, VCPUS, DISK, NET, DISK_BANDWIDTH, SHARES = range(len(RESOURCES))
 #: A placement that no report has shown by then is forgotten (seconds): whoever made it is gone. The claim is final.
 PENDING_SECONDS = 300.0
 INFINITE = float("inf")
+_PLAIN = str.maketrans("", "", ".-_")
 
 
 class Aggregate(Protocol):
@@ -59,9 +60,10 @@ class Kind:
 
     @cached_property
     def features(self) -> frozenset[str]:
-        """The processor's features as libvirt names them."""
+        """The processor's features as libvirt names them, without dots and dashes."""
         found = self.cpu.get("features")
-        return frozenset(str(f) for f in found) if isinstance(found, list) else frozenset()
+        names = found if isinstance(found, list) else []
+        return frozenset(str(name).lower().translate(_PLAIN) for name in names)
 
 
 class Kinds:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
+from xml.etree import ElementTree
 
 import libvirt
 import structlog
@@ -108,12 +109,30 @@ def _start_events() -> None:
 def capabilities(connection: Any, virt_type: str, folder: Path) -> Capabilities:
     """What the host has in all; the disk is the one that `folder` is on."""
     info = connection.getInfo()
-    facts = {"arch": info[0], "model": info[0], "vendor": platform.processor() or "unknown",
-             "topology": {"cells": info[4], "sockets": info[5], "cores": info[6], "threads": info[7]}, "features": []}
+    model, vendor, features = processor(connection)
+    facts = {"arch": info[0], "model": model or info[0], "vendor": vendor or platform.processor() or "unknown",
+             "topology": {"cells": info[4], "sockets": info[5], "cores": info[6], "threads": info[7]},
+             # An emulated guest's processor is not the host's: nothing is promised of it.
+             "features": features if virt_type == "kvm" else []}
     return Capabilities(
         hypervisor_type="QEMU" if virt_type == "qemu" else "KVM", hypervisor_version=connection.getVersion(),
         vcpus=info[2], memory_mb=info[1], disk_gb=shutil.disk_usage(folder).total >> 30, architecture=info[0],
         cpu_info=json.dumps(facts))
+
+
+def processor(connection: Any) -> tuple[str, str, list[str]]:
+    """The host's processor by libvirt's names: model, vendor, every feature (those of its model too)."""
+    try:
+        found = ElementTree.fromstring(connection.getCapabilities()).find("host/cpu")  # noqa: S314 - libvirt's own
+        if found is None:
+            return "", "", []
+        whole = ElementTree.fromstring(connection.baselineCPU(  # noqa: S314 - libvirt's own
+            [ElementTree.tostring(found, encoding="unicode")], libvirt.VIR_CONNECT_BASELINE_CPU_EXPAND_FEATURES))
+    except (libvirt.libvirtError, ElementTree.ParseError) as error:
+        log.warning("the processor's features are not known", why=str(error))
+        return "", "", []
+    names = [str(feature.get("name")) for feature in whole.findall("feature") if feature.get("policy") != "disable"]
+    return found.findtext("model") or "", found.findtext("vendor") or "", sorted(names)
 
 
 @functools.cache
