@@ -155,6 +155,17 @@ def test_server_groups(policy: str, first: list[str], second: str | None) -> Non
     assert len(set(placed)) == (3 if "anti" in policy else 1)
 
 
+def test_a_server_that_is_placed_again_does_not_stand_in_its_own_way() -> None:
+    """As when the database was away between the choice and the attempt, and the story begins anew."""
+    made = fleet("a")
+    rule = GroupRule(id="g", policy="anti-affinity", members=("1",))
+    for _ in range(3):
+        assert hosts(made, "1", memory=4096, group=rule) == ["a"]
+    assert made.free("a") == 0
+    made.release("a", "1", 4096)
+    assert made.free("a") == 4096
+
+
 def test_soft_affinity_goes_elsewhere_when_full_and_affinity_does_not() -> None:
     made = fleet("a", "b")
     (host,) = hosts(made, "1", memory=4096)

@@ -79,6 +79,8 @@ class FilterScheduler:
               ) -> tuple[Placement, ...]:
         """One placement a server, in order; those for whom there is no room at the end have no host. keep False: only
         looked at, nothing is taken. Raises NoValidHost if fewer than min_count find a place, BadRequest."""
+        for server_id in request.server_ids:
+            self._forget(server_id)
         queue = self._queues.get(request.queue_name or default_queue, self._nobody)
         search = Search(request, self._filters, self._sign, self._where.get)
         placed: list[Placement] = []
@@ -124,8 +126,6 @@ class FilterScheduler:
         directory = host.directory(request.amounts, self._sign) or ""
         amounts = request.amounts if directory == request.amounts.disk else msgspec.structs.replace(
             request.amounts, disk=directory)
-        if (before := self._where.get(server_id)) is not None and before != host.name:
-            self._forget(before, server_id)
         host.take(server_id, amounts, now)
         self._queues[host.queue_name].moved(host)
         self._where[server_id] = host.name
@@ -144,10 +144,12 @@ class FilterScheduler:
         return NoValidHost(f"{said}; the nearest {lack}" if name else said, details=f"{name} {lack}" if name else "",
                            reasons=dict(search.reasons))
 
-    def _forget(self, name: str, server_id: str) -> None:
-        """A placement that led to nothing: its story was begun anew."""
-        if (host := self._hosts.get(name)) is not None and host.forget(server_id):
+    def _forget(self, server_id: str) -> None:
+        """A placement that led to nothing, as its story was begun anew: the server must not stand in its own way."""
+        host = self._hosts.get(self._where.get(server_id, ""))
+        if host is not None and host.forget(server_id):
             self._queues[host.queue_name].moved(host)
+            del self._where[server_id]
 
     def _queue(self, name: str) -> HostQueue:
         if name not in self._queues:

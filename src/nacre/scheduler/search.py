@@ -167,7 +167,8 @@ class Search:
             self.only = together if self.only is None else self.only & together
             self.only_reason = "do not run the server to be with"
         if r.group is not None:
-            self.members.update(host for s in r.group.members if (host := where(s)))
+            others = set(r.group.members) - set(r.server_ids)
+            self.members.update(host for s in others if (host := where(s)))
             self._asked_only = self.only
             self._group_again()
 
