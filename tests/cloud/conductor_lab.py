@@ -147,8 +147,9 @@ class Lab:
             return {}
 
         self.zones = zones
+        self.chooser = FilterScheduler(best=1, sign=1)
         self.scheduler = SchedulerManager(
-            self.seen_db, self.clock, FilterScheduler(best=1, sign=1),
+            self.seen_db, self.clock, self.chooser,
             Facts(aggregates=zones, servers=self.progress.on_hosts))
         self.patience = patience or Patience(before_spawn=0.3, after_spawn=1.0, cleanup=0.3)
         self.conductor = self._conductor()
@@ -248,6 +249,8 @@ class Lab:
             mine = {s for s, host in alive.items() if host == name}
             assert set(self.hypervisors[name].servers) == mine, name
             assert node.here.tracker.servers == mine, name
+            host = self.chooser.host(name)
+            assert host is not None and host.servers == mine, name  # nor does the scheduler keep room for anyone else
         assert set(self.network.ports) == set(alive)
         left = await self.db.read(lambda c: c.execute(sa.select(attempts)).all())
         assert {(a.server_id, a.host) for a in left} == set(alive.items())

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nacre.base.db import DatabaseUnavailable
+from nacre.compute.contract import Place
 from nacre.node.hypervisor.fake import Faults
 from tests.cloud.conductor_lab import Lab
 
@@ -109,6 +110,25 @@ async def test_a_delete_that_looked_for_ports_before_they_were_made_leaks_none(l
     await lab.quiet()
     await lab.check()
     assert lab.network.ports == {}
+
+
+async def test_a_delete_before_the_first_attempt_gives_the_room_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server waits for its turn to be built; the scheduler keeps room for it that no host ever knew of."""
+    attempt, go_on = lab.progress.attempt, asyncio.Event()
+
+    async def late(server_id: str, place: Place) -> object:
+        await go_on.wait()
+        return await attempt(server_id, place)
+
+    monkeypatch.setattr(lab.progress, "attempt", late)
+    (server,) = await lab.accept()
+    while not any(host.servers for host in map(lab.chooser.host, lab.nodes) if host):
+        await asyncio.sleep(0.01)
+    await lab.delete(server)
+    await lab.until(server, "deleted")
+    go_on.set()
+    await lab.quiet()
+    await lab.check()
 
 
 async def test_ports_that_do_not_bind(lab: Lab) -> None:

@@ -137,7 +137,7 @@ class _Build:
     """One server of a build story."""
 
     def __init__(self, asked: _Asked, server: Server, placement: Placement):
-        self._asked, self._server, self._first = asked, server, placement
+        self._asked, self._server, self._last = asked, server, placement
         self._p, self._story = asked.parts, asked.story
         self._timeline = Timeline(self._p.clock)
         self._tried: list[str] = []
@@ -164,10 +164,11 @@ class _Build:
                            Words(f"Unexpected error. Give the operator this request id: {request_id}"))
 
     async def _until_it_stands(self) -> None:
-        self._timeline.tell("schedule", self._first.why, self._first.host)
+        self._timeline.tell("schedule", self._last.why, self._last.host)
         reasons: list[str] = []
-        placement: Placement | None = self._first
+        placement: Placement | None = self._last
         while placement is not None:
+            self._last = placement
             try:
                 await self._attempt(placement)
                 return
@@ -188,6 +189,11 @@ class _Build:
         log.info("build superseded", server=self._server.id)
         left = await self._p.progress.load((self._server.id,))
         if not left or left[0].task_state == "deleting":
+            last = self._last
+            if last.host not in {a.host for a in await self._p.progress.attempts(self._server.id)}:
+                # No delete knows of a host that was only chosen.
+                await self._p.scheduler.released(
+                    last.host, self._server.id, orders.taken(self._server, last.selected_dir))
             await self._p.network.deallocate(self._server.id)
 
     async def _next(self, last: Placement, reasons: list[str]) -> Placement | None:

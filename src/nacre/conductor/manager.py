@@ -18,9 +18,12 @@ from nacre.conductor.delete import Deleter
 from nacre.conductor.parts import Parts
 from nacre.conductor.power import Switch
 from nacre.node.contract import GuestFacts
-from nacre.scheduler.contract import HostReport, Placement
+from nacre.scheduler.contract import Amounts, HostReport, Placement
 
 log = structlog.get_logger()
+
+#: What a leftover had: room that was only promised is free again, of more the host's next report tells.
+UNKNOWN = Amounts(memory_mb=0, vcpus=0, disk_mb=0)
 
 #: Seconds between two looks for stories that nobody runs, and between two renewals of a lease.
 SWEEP, RENEW = 2.0, 10.0
@@ -171,6 +174,7 @@ class ConductorManager:
                 await self._p.hosts.ask(
                     attempt.host, lambda node, a=attempt: node.abort(a.server_id, a.epoch), 0.0)  # type: ignore[misc]
                 await self._p.progress.undone(attempt.server_id, attempt.epoch, attempt.host)
+                await self._p.scheduler.released(attempt.host, attempt.server_id, UNKNOWN)
             except NacreError as error:
                 log.info("a leftover is not confirmed yet", server=attempt.server_id, host=attempt.host,
                          why=error.message)
