@@ -44,8 +44,10 @@ class Lab:
         self.cloud = Cloud("demo", str(self.data / "clouds.yaml"))
         image = self.call("POST", "image", "/images", {
             "name": "little", "disk_format": "raw", "container_format": "bare"})["id"]
-        self.cloud.raw("PUT", f"{self.cloud.roots['image']}/images/{image}/file", {"not": "json to it"},
-                       {"Content-Type": "application/octet-stream"})
+        status, _, answer = self.cloud.raw(
+            "PUT", f"{self.cloud.roots['image']}/images/{image}/file", {"not": "json to it"},
+            {"Content-Type": "application/octet-stream"})
+        assert status == 204, answer
         net = self.call("POST", "network", "/networks", {"network": {"name": "lab"}})["network"]["id"]
         self.call("POST", "network", "/subnets", {"subnet": {
             "network_id": net, "ip_version": 4, "cidr": "10.64.0.0/16"}})
