@@ -12,6 +12,9 @@ from urllib.parse import urlsplit
 
 import yaml
 
+#: A connection that nobody used for so long (seconds) may be closed by the server at any moment.
+IDLE = 2.0
+
 
 class Cloud:
     """One cloud of a clouds.yaml ($OS_CLIENT_CONFIG_FILE or the file given)."""
@@ -51,6 +54,8 @@ class Cloud:
         parts = urlsplit(url)
         pool: dict[str, http.client.HTTPConnection] = self._local.__dict__.setdefault("pool", {})
         connection = pool.setdefault(parts.netloc, http.client.HTTPConnection(parts.netloc, timeout=300))
+        if time.monotonic() - self._local.__dict__.get("used", 0.0) > IDLE:
+            connection.close()  # made anew by the request
         data = json.dumps(body).encode() if body is not None else None
         send = {"X-Auth-Token": self.token, "Content-Type": "application/json",
                 "OpenStack-API-Version": f"compute {self.microversion}", **(headers or {})}
@@ -59,6 +64,7 @@ class Cloud:
             try:
                 connection.request(method, target, data, send)
                 answer = connection.getresponse()
+                self._local.used = time.monotonic()
                 return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
             except (http.client.HTTPException, OSError):
                 connection.close()
