@@ -4,13 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.stories.node.orders import ControlSide, build_order, spawn_order
 
 from nacre.base.errors import BuildFailed, NotFound, Refused
 from nacre.node.hypervisor.fake import FakeHypervisor, Faults
+from nacre.node.journal import Journal
 from nacre.node.manager import NodeManager, NodeSettings
 from nacre.node.ovs.fake import FakeWiring
+from nacre.node.servers.limits import Rate
 from nacre.node.service import NodeService
 
 
@@ -70,6 +73,44 @@ async def test_a_claim_over_the_limit_is_refused_with_its_reason(host: Host) -> 
     with pytest.raises(Refused, match="memory: 2048 MB wanted, 512 MB free of 4096"):
         await host.node.claim(build_order(memory_mb=2048))
     assert len(await host.node.inventory()) == 1
+
+
+async def test_limits_that_no_host_can_hold_are_said_before_anything_is_taken(host: Host) -> None:
+    with pytest.raises(BuildFailed, match="quota:vif_inbound_peak must be a whole number"):
+        await host.node.claim(build_order(extra_specs={"quota:vif_inbound_peak": "fast"}))
+    assert await host.node.inventory() == () and not host.node.here.tracker.servers
+
+
+async def test_a_server_whose_limits_cannot_be_read_keeps_no_host_from_starting(host: Host) -> None:
+    await host.build(build_order(net_bandwidth=4))
+    await host.service.stop()
+    journal = host.node.here.journal
+    [entry] = journal.all()
+    assert entry.order is not None
+    again = Journal(host.folder / "node" / "journal")
+    await again.write(msgspec.structs.replace(entry, order=msgspec.structs.replace(
+        entry.order, extra_specs={"quota:vif_inbound_average": "fast"})))
+    await again.close()
+    await host.start()
+    assert [guest.power for guest in await host.node.inventory()] == ["running"] and host.wiring.rates == {}
+
+
+async def test_limits_of_interfaces_outlive_a_restart(host: Host) -> None:
+    order, spawn = await host.build(build_order(net_bandwidth=4))
+    assert host.wiring.rates == {spawn.ports[0].id: Rate(4000, 4000)}
+    await host.service.stop()
+    await host.start()
+    assert host.wiring.rates == {spawn.ports[0].id: Rate(4000, 4000)}
+    await host.node.destroy(order.server_id, 1)
+    assert host.wiring.rates == {}
+
+
+async def test_another_amount_is_another_build(host: Host) -> None:
+    order, _ = await host.build(build_order(net_bandwidth=4))
+    await host.node.claim(msgspec.structs.replace(order, epoch=2))
+    for change in ({"net_bandwidth": 5}, {"disk_bandwidth": 1}, {"disk_shares": 1}):
+        with pytest.raises(Refused, match="already runs on this host, built from another order"):
+            await host.node.claim(msgspec.structs.replace(order, epoch=3, **change))
 
 
 async def test_repeated_and_simultaneous_calls_have_one_effect(host: Host) -> None:

@@ -128,12 +128,11 @@ def _disk(devices: Element, disk: Disk, place: Place, slow: Throttle) -> None:
         SubElement(element, "readonly")
     SubElement(element, "source", file=f"{place.folder}/{disk.file}")
     SubElement(element, "target", dev=disk.target, bus=disk.bus)
-    if slow.each or slow.together:
+    if slow.limits:
         tune = SubElement(element, "iotune")
-        for name, value in slow.each.items():
+        for name, value in slow.limits.items():
             _text(tune, name, str(value))
-        if slow.together:
-            _text(tune, "total_bytes_sec", str(slow.together))
+        if slow.shared:
             _text(tune, "group_name", "server")  # one bucket for all its disks
     if disk.boot and not place.kernel:
         SubElement(element, "boot", order="1")
