@@ -43,7 +43,7 @@ def test_limits_are_claimed_and_felt(lab: CloudLab) -> None:
     slow = lab.boot("slow", net, hints={"network_bandwidth": 4, "disk_shares": 50})
     for server in (free, slow):
         lab.ready(server)
-    where = {path.parent.parent.name: path.name for path in folder.glob("*/nacre-servers/*")}
+    where = {path.parent.parent.name: path.name for path in folder.glob("*/nacre-servers/*") if path.is_dir()}
     assert sorted(where.values()) == sorted([free, slow]) and set(where) == {"one", "two"}  # the emptier one each time
     tune = ElementTree.fromstring(run("virsh", "dumpxml", slow)).find(".//disk[@device='disk']/iotune")
     assert tune is not None and tune.findtext("total_bytes_sec") == str(2 * MEGA)  # 50 of 100 shares of 4 MB/s
