@@ -3,7 +3,7 @@
 import pytest
 
 from nacre.base.errors import BuildFailed, Refused
-from nacre.node.servers.limits import MEGA, MOST, MOST_RATE, Rate, Throttle, rates, throttle
+from nacre.node.servers.limits import MEGA, MOST, MOST_RATE, Rate, Throttle, check, processors, rates, throttle
 from nacre.node.tracker import Tracker
 from tests.stories.node.orders import build_order
 
@@ -53,6 +53,18 @@ def test_bad_quotas_fail_the_build_by_name(specs: dict[str, str]) -> None:
     for what in ("average", "burst", "peak"):
         with pytest.raises(BuildFailed, match=f"vif_inbound_{what} must be a whole number"):
             rates(build_order(extra_specs={f"quota:vif_inbound_{what}": "x"}), ["a"])
+
+
+@pytest.mark.parametrize(("name", "least", "most"), [
+    ("shares", 2, 262144), ("period", 1000, 10**6), ("quota", 1000, 17592186044415)])
+def test_processors_have_what_the_kernel_takes(name: str, least: int, most: int) -> None:
+    for value in (least, most):
+        assert processors(build_order(extra_specs={f"quota:cpu_{name}": str(value)})) == {name: value}
+    assert processors(build_order(extra_specs={f"quota:cpu_{name}": "0"})) == {} == processors(build_order())
+    assert processors(build_order(extra_specs={"quota:cpu_quota": "-1"})) == {}
+    for value in (str(least - 1), str(most + 1), "-2", "half", "²", "9" * 30):
+        with pytest.raises(BuildFailed, match=f"quota:cpu_{name} must be a whole number of {least} to {most}, or 0"):
+            check(build_order(extra_specs={f"quota:cpu_{name}": value}))
 
 
 def test_directories_are_counted_apart() -> None:

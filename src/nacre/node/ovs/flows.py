@@ -15,8 +15,9 @@ OUT = 60
 CLASSIFY, ANTISPOOF, ND, EGRESS, EGRESS_TRACKED = 0, 10, 11, 20, 21
 DELIVER, UNKNOWN, FLOOD, INGRESS, INGRESS_TRACKED = 30, 41, 40, 50, 51
 
-#: Registers: the port a frame goes to, its network's number on this host, and where it came from.
-TO, NET, FROM = "reg5", "reg6", "reg7"
+#: Registers: whether others get the frame in the same pass, the port it goes to, its network's number on this host,
+#: and where it came from.
+SHARED, TO, NET, FROM = "reg4", "reg5", "reg6", "reg7"
 GUEST, OUTSIDE, DHCP = 0, 1, 2
 
 #: Kbit; a meter with less lets no whole frame pass.
@@ -64,9 +65,9 @@ class Local(msgspec.Struct, frozen=True, kw_only=True):
     rates: Mapping[str, Rate] = {}  # by port id
 
 
-def to_port(ofport: int) -> str:
+def to_port(ofport: int, *, shared: bool = False) -> str:
     """Actions that hand the frame to a guest's port, through its security groups."""
-    return f"load:{ofport}->NXM_NX_REG5[],resubmit(,{INGRESS})"
+    return ("load:1->NXM_NX_REG4[]," if shared else "") + f"load:{ofport}->NXM_NX_REG5[],resubmit(,{INGRESS})"
 
 
 def meters(local: Local) -> dict[int, Meter]:
@@ -80,11 +81,6 @@ def meters(local: Local) -> dict[int, Meter]:
             wanted |= {number: Meter(kbits, max(burst, kbits * 8 // 10, LEAST_BURST))
                        for number, kbits, burst in both if kbits}
     return wanted
-
-
-def metered(number: int, wanted: bool) -> str:
-    """The beginning of actions that a meter limits; nothing where there is no limit."""
-    return f"meter:{number}," if wanted else ""
 
 
 def unique(flows: Iterable[Flow]) -> tuple[Flow, ...]:

@@ -1,7 +1,8 @@
-"""How much of a host's network and disks a server may use: pure, from its order.
+"""How much of a host's network, disks and processors a server may use: pure, from its order.
 
-Nova's extra specs (`quota:vif_*`, `quota:disk_*`) limit each interface and each disk; what the scheduler counted
-(`BuildOrder.net_bandwidth`, `disk_bandwidth`, `disk_shares`) limits the server, all its interfaces or disks together.
+Nova's extra specs (`quota:vif_*`, `quota:disk_*`, `quota:cpu_*`) limit each interface, each disk and each processor;
+what the scheduler counted (`BuildOrder.net_bandwidth`, `disk_bandwidth`, `disk_shares`) limits the server, all its
+interfaces or disks together.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,9 @@ from nacre.node.contract import BuildOrder
 #: Nova's names of a disk's limits, which are libvirt's too but for the prefix.
 DISK_QUOTAS = ("read_bytes_sec", "write_bytes_sec", "total_bytes_sec", "read_iops_sec", "write_iops_sec",
                "total_iops_sec")
+#: Nova's names of a processor's limits, which are libvirt's too but for the prefix, and what the kernel takes:
+#: a weight, and microseconds of each period.
+CPU_QUOTAS = {"shares": (2, 262144), "period": (1000, 10**6), "quota": (1000, 17592186044415)}
 #: No limit is larger, as QEMU keeps them.
 MOST = 10**15
 #: Kbit/s: no meter of OpenFlow has more, so whoever asks for more has this.
@@ -67,8 +71,17 @@ def throttle(order: BuildOrder) -> Throttle:
     return Throttle(limits=each | {"total_bytes_sec": least}, shared=True)
 
 
+def processors(order: BuildOrder) -> dict[str, int]:
+    """The limits of each of a server's processors, by libvirt's names. Raises BuildFailed: no number, or too large."""
+    specs = {name: text for name, text in order.extra_specs.items()
+             if name != "quota:cpu_quota" or text != "-1"}  # Nova's other word for no limit
+    return {name: value for name, bounds in CPU_QUOTAS.items()
+            if (value := _number(specs, f"quota:cpu_{name}", bounds))}
+
+
 def check(order: BuildOrder) -> None:
     """Raises BuildFailed: limits that no host can hold, before anything is done for them."""
+    processors(order)
     throttle(order)
     rates(order, [""])
 
@@ -79,8 +92,11 @@ def _apart(each: Mapping[str, int], kind: str, other: str) -> None:
                           "directions, or one for each")
 
 
-def _number(specs: Mapping[str, str], name: str) -> int:
-    text = specs.get(name, "")
-    if text and not (text.isascii() and text.isdigit() and len(text) < 17 and int(text) <= MOST):
-        raise BuildFailed(f"extra spec {name} must be a whole number of 0 to {MOST}, not {text[:40]}")
-    return int(text or 0)
+def _number(specs: Mapping[str, str], name: str, bounds: tuple[int, int] = (1, MOST)) -> int:
+    """Within bounds, or 0: no limit."""
+    text = specs.get(name) or "0"
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 17 else -1
+    if number and not bounds[0] <= number <= bounds[1]:
+        raise BuildFailed(f"extra spec {name} must be a whole number of {bounds[0]} to {bounds[1]}, or 0 for no limit, "
+                          f"not {text[:40]}")
+    return number

@@ -7,7 +7,7 @@ import msgspec
 from nacre.network.contract import NetworkFacts, PortFacts
 from nacre.node.contract import BuildOrder, SpawnOrder
 from nacre.node.hypervisor.libvirt.disk_info import Disk
-from nacre.node.servers.limits import Throttle, throttle
+from nacre.node.servers.limits import Throttle, processors, throttle
 
 #: Marks a domain as ours; says to which server and to whose folder it belongs.
 NAMESPACE = "urn:nacre:server:1"
@@ -38,6 +38,10 @@ def domain_xml(order: BuildOrder, spawn: SpawnOrder, disks: tuple[Disk, ...], pl
     _metadata(domain, order, place)
     _text(domain, "memory", str(order.memory_mb), unit="MiB")
     _text(domain, "vcpu", str(order.vcpus))
+    if limits := processors(order):
+        tune = SubElement(domain, "cputune")
+        for name, value in limits.items():
+            _text(tune, name, str(value))
     _sysinfo(domain, order)
     _os(domain, order, disks, place)
     features = SubElement(domain, "features")
