@@ -288,6 +288,8 @@ def _parse(variable: str, text: str, kind: Any) -> Any:
     elif origin in (dict, types.GenericAlias):
         pairs = [part.partition(":") for part in text.split(",") if part.strip()]
         value = {key.strip(): rest.strip() for key, _, rest in pairs}
+        if twice := [key for key in value if sum(part[0].strip() == key for part in pairs) > 1]:
+            raise SettingsError(f"{variable}={text!r}: {twice[0]!r} is there twice. Correct or unset it.")
     try:
         return msgspec.to_builtins(msgspec.convert(value, kind, strict=False))
     except msgspec.ValidationError as error:

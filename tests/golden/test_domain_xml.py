@@ -40,7 +40,11 @@ CASES = {
         PLACE, kernel=f"{PLACE.folder}/kernel", ramdisk=f"{PLACE.folder}/ramdisk")),
     "limited": lambda: render(ephemeral_gb=1, config_drive=True, disk_bandwidth=20),
     "quotas": lambda: render(extra_specs={
-        "quota:disk_read_bytes_sec": "1048576", "quota:disk_write_iops_sec": "50", "quota:vif_inbound_average": "9"}),
+        "quota:disk_read_bytes_sec": "1048576", "quota:disk_write_iops_sec": "50", "quota:vif_inbound_average": "9",
+        "quota:cpu_shares": "512", "quota:cpu_quota": "30000", "quota:cpu_period": "100000"}),
+    "shares-and-quotas": lambda: render(
+        extra_specs={"quota:disk_total_bytes_sec": "9000000", "quota:disk_write_iops_sec": "50"}, swap_mb=64,
+        disk_shares=50, limit_disk_shares=100.0, directory_bandwidth=4),
     "properties": lambda: render(properties={
         "hw_disk_bus": "scsi", "hw_vif_model": "e1000", "hw_qemu_guest_agent": "yes", "hw_machine_type": "q35",
         "hw_cdrom_bus": "sata", "hw_firmware_type": "uefi"}, config_drive=True),

@@ -17,7 +17,7 @@ from nacre.network.contract import (
     RuleFacts,
     SubnetFacts,
 )
-from nacre.node.ovs.flows import Local, meters
+from nacre.node.ovs.flows import Local, Meter, meters
 from nacre.node.ovs.plan import changes
 from nacre.node.ovs.switching import flow_table
 from nacre.node.servers.limits import Rate
@@ -62,7 +62,8 @@ CASES = {
     "limited": (HostWiring(whole=True, groups=(WEB,), networks=(network("f", "flat", physical_network="phys"),),
                            ports=(port(5, "f"), port(6, "f"))),
                 Local(ofports={"port5": 11, "port6": 12}, numbers={"f": 3}, uplinks={"phys": 4},
-                      rates={"port5": Rate(1000, 2000), "port6": Rate(to_guest=500), "away": Rate(1, 1)})),
+                      rates={"port5": Rate(1000, 2000, burst_from=1), "port6": Rate(to_guest=500, burst_to=9000),
+                             "away": Rate(1, 1)})),
     "flat": (HostWiring(whole=True, groups=(WEB,), networks=(network("f", "flat", physical_network="phys"),),
                         ports=(port(5, "f"), port(6, "f", admin_state_up=False))),
              Local(ofports={"port5": 11, "port6": 12}, numbers={"f": 3}, uplinks={"phys": 4}, dhcp={"f": 9})),
@@ -82,7 +83,8 @@ def test_flow_table(name):
 def test_every_meter_of_the_flows_is_made_and_no_other():
     local = CASES["limited"][1]
     named = {int(n) for flow in flow_table(*CASES["limited"]) for n in re.findall(r"meter:(\d+)", flow.actions)}
-    assert meters(local) == {22: 1000, 23: 2000, 25: 500} and named == set(meters(local))
+    assert meters(local) == {22: Meter(1000, 800), 23: Meter(2000, 1600), 25: Meter(500, 9000)}
+    assert named == set(meters(local))
 
 
 def test_changes_turn_one_table_into_the_other():

@@ -4,17 +4,21 @@ import json
 import shutil
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
+from nacre.cli.client import Client
 from nacre.node.netns import Namespaces
 from tests.host.cloud_lab import CloudLab, run
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(300)]
 MEGA = 1_000_000
+#: 10.5 MB.
+READ = "sync; echo 3 > /proc/sys/vm/drop_caches; dd if=/dev/vda of=/dev/null bs=64k count=160 2>/dev/null"
 
 
 @pytest.fixture
@@ -43,14 +47,13 @@ def test_limits_are_claimed_and_felt(lab: CloudLab) -> None:
     slow = lab.boot("slow", net, hints={"network_bandwidth": 4, "disk_shares": 50})
     for server in (free, slow):
         lab.ready(server)
-    where = {path.parent.parent.name: path.name for path in folder.glob("*/nacre-servers/*")}
+    where = {path.parent.parent.name: path.name for path in folder.glob("*/nacre-servers/*") if path.is_dir()}
     assert sorted(where.values()) == sorted([free, slow]) and set(where) == {"one", "two"}  # the emptier one each time
     tune = ElementTree.fromstring(run("virsh", "dumpxml", slow)).find(".//disk[@device='disk']/iotune")
     assert tune is not None and tune.findtext("total_bytes_sec") == str(2 * MEGA)  # 50 of 100 shares of 4 MB/s
     addresses = {s: lab.show(s)["addresses"]["slow"][0]["addr"] for s in (free, slow)}
 
-    read = "sync; echo 3 > /proc/sys/vm/drop_caches; dd if=/dev/vda of=/dev/null bs=64k count=160 2>/dev/null"
-    limited, unlimited = (seconds(lab, net, addresses[s], read) for s in (slow, free))  # 10.5 MB
+    limited, unlimited = (seconds(lab, net, addresses[s], READ) for s in (slow, free))
     assert limited > 3 and unlimited < limited / 2, (limited, unlimited)
 
     # 2 MB at 4 Mbit/s are 4 s, of which the first 0.8 s' worth may pass at once.
@@ -71,6 +74,64 @@ def test_limits_are_claimed_and_felt(lab: CloudLab) -> None:
     assert not list(folder.glob(f"*/nacre-servers/{slow}"))
     meters = ["ovs-ofctl", "-O", "OpenFlow14", "dump-meters", "br-int"]
     lab.wait(lambda: "rate=" not in run(*meters), "no meters", 10)
+
+
+def test_novas_quotas_are_felt(lab: CloudLab) -> None:
+    """Each direction by itself: writing, what goes out, and a processor are slow; reading and what comes in are not."""
+    net = lab.network("quotas", "192.0.2.0/24")
+    servers = {"free": lab.boot("free", net)}
+    lab.flavor = flavor(lab, {"quota:disk_write_bytes_sec": "1000000", "quota:vif_outbound_average": "250",
+                              "quota:cpu_quota": "30000", "quota:cpu_period": "100000"})
+    servers["slow"] = lab.boot("slow", net)
+    for server in servers.values():
+        lab.ready(server)
+    at = {name: lab.address(server) for name, server in servers.items()}
+    write = "dd if=/dev/zero of=/big bs=64k count=64 conv=fsync 2>/dev/null"  # 4.2 MB
+    away = "dd if=/dev/zero bs=1000 count=1000 2>/dev/null"  # 1 MB at 2 Mbit/s are 4 s, less the first 0.8
+    slow = {"write": seconds(lab, net, at["slow"], write), "read": seconds(lab, net, at["slow"], READ),
+            "out": seconds(lab, net, at["slow"], away), "in": fed(lab, net, at["slow"])}
+    assert slow["write"] > 3 and seconds(lab, net, at["free"], write) < slow["write"] / 2, slow
+    assert slow["out"] > 2.5 and seconds(lab, net, at["free"], away) < slow["out"] / 1.5, slow
+    assert slow["read"] < 10 and slow["in"] < 2.5, slow  # limited they would take 10.5 and, for 2 MB, 7 s
+
+    shares = {name: busy(lab, net, server, at[name]) for name, server in servers.items()}
+    print(slow, shares)
+    assert shares["slow"] < 0.4 < shares["free"], shares
+    assert dict(line.split("=") for line in run("virsh", "schedinfo", servers["slow"]).replace(" ", "").replace(
+        ":", "=").splitlines() if line)["vcpu_quota"] == "30000"
+
+    for specs, words in (({"quota:disk_read_bytes_sec": "fast"}, "quota:disk_read_bytes_sec must be a whole number"),
+                         ({"quota:cpu_shares": "1"}, "quota:cpu_shares must be a whole number of 2 to 262144"),
+                         ({"quota:disk_read_bytes_sec": "9", "nacre:disk_shares": "9"},
+                          "disk_shares cannot stand beside quota:disk_read_bytes_sec")):
+        lab.flavor = flavor(lab, specs)
+        bad = lab.boot("bad", net)
+        lab.wait(lambda server=bad: lab.show(server)["status"] == "ERROR", "an error", 30)
+        assert words in lab.show(bad)["fault"]["message"], lab.show(bad)["fault"]
+
+
+def flavor(lab: CloudLab, specs: dict[str, str]) -> str:
+    """One like the lab's own, with these extra specs."""
+    admin = Client(lab.data, "nacre")
+    like = admin.get("compute", f"/flavors/{lab.flavor}")["flavor"]
+    made = admin.post("compute", "/flavors", {"flavor": {
+        "name": uuid.uuid4().hex, **{name: like[name] for name in ("ram", "vcpus", "disk")}}})["flavor"]["id"]
+    admin.post("compute", f"/flavors/{made}/os-extra_specs", {"extra_specs": specs})
+    return str(made)
+
+
+def busy(lab: CloudLab, network: str, server: str, address: str) -> float:
+    """How much of a processor a guest gets that wants all of one."""
+    lab.ssh(network, address, "timeout 12 sh -c 'while :; do :; done' > /dev/null 2>&1 < /dev/null &")
+    time.sleep(1)
+    begin, before = time.monotonic(), processor_time(server)
+    time.sleep(4)
+    return (processor_time(server) - before) / (time.monotonic() - begin)
+
+
+def processor_time(server: str) -> float:
+    stats = run("virsh", "domstats", "--vcpu", server)
+    return sum(int(line.split("=")[1]) for line in stats.splitlines() if line.strip().startswith("vcpu.0.time")) / 1e9
 
 
 def place_of(where: dict[str, str], server: str) -> str:

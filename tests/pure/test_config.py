@@ -54,3 +54,33 @@ def test_a_wrong_variable_is_named_with_its_cure(tmp_path: Path) -> None:
 
 def test_there_are_not_too_many() -> None:
     assert len(options()) <= 60
+
+
+def test_disk_directories(tmp_path: Path) -> None:
+    node = settings(tmp_path, NACRE_NODE_DISKS="/srv/a:100,/srv/b:0", NACRE_NODE_DISK_BANDWIDTH="200",
+                    NACRE_NODE_NET_BANDWIDTH="10000").node
+    assert (node.disks, node.disk_bandwidth, node.net_bandwidth) == ({"/srv/a": 100, "/srv/b": 0}, 200, 10000)
+    assert settings(tmp_path, "[node.disks]\n'/srv/a' = 0\n").node.disks == {"/srv/a": 0}
+
+
+@pytest.mark.parametrize(("disks", "words"), [
+    ("/a:0,/a:1", ["NACRE_NODE_DISKS", "'/a' is there twice"]),
+    ("/a", ["NACRE_NODE_DISKS", "int"]),
+    ("/a:-1", ["NACRE_NODE_DISKS", ">= 0"]),
+    ("/a:10000001", ["NACRE_NODE_DISKS", "<= 10000000"]),
+    ("a:1", ["node: disks", "'a'", "absolute"]),
+    ("/a/../b:0", ["node: disks", "'/a/../b'", "absolute"]),
+    (f"/{'a' * 255}:0", ["node: disks", "255 characters"]),
+    ("/a:5", ["node: disks", "set disk_bandwidth"]),
+])
+def test_a_wrong_disk_directory_is_named_with_its_cure(tmp_path: Path, disks: str, words: list[str]) -> None:
+    with pytest.raises(SettingsError) as error:
+        settings(tmp_path, NACRE_NODE_DISKS=disks)
+    assert all(word in error.value.message for word in words), error.value.message
+
+
+@pytest.mark.parametrize("option", ["net_bandwidth", "disk_bandwidth"])
+def test_bandwidths_have_bounds(tmp_path: Path, option: str) -> None:
+    for value in (-1, 10**7 + 1):
+        with pytest.raises(SettingsError, match=f"node.{option}: Expected `int`"):
+            settings(tmp_path, f"[node]\n{option} = {value}\n")

@@ -33,6 +33,41 @@ def test_the_sum_is_what_is_held_and_never_over_the_limits(steps: list) -> None:
         assert tracker.servers == set(held)
 
 
+PLACES = ("/one", "/two")
+LIMITS = {"limit_net_bandwidth": 90.0, "limit_disk_bandwidth": 60.0, "limit_disk_shares": 50.0}
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9), st.integers(0, 40), st.sampled_from(PLACES),
+                          st.sampled_from(["claim", "claim", "release", "restart"])), max_size=40))
+def test_directories_and_bandwidth_add_up(steps: list) -> None:  # type: ignore[type-arg]
+    tracker, held = Tracker(PLACES), {}
+    for who, root, amount, place, what in steps:
+        server = f"s{who}"
+        order = build_order(server, root_gb=root, memory_mb=1, net_bandwidth=amount, disk_bandwidth=amount // 2,
+                            disk_shares=amount, selected_dir=place, **LIMITS)
+        if what == "release":
+            tracker.release(server)
+            held.pop(server, None)
+        elif what == "restart":
+            tracker = Tracker(PLACES)
+            for kept in held.values():
+                tracker.restore(kept)
+        else:
+            try:
+                tracker.claim(order)
+                held.setdefault(server, order)
+            except Refused:
+                assert server not in held
+        used = tracker.used
+        assert used.net_bandwidth == sum(o.net_bandwidth for o in held.values()) <= 90
+        assert used.disk_bandwidth == sum(o.disk_bandwidth for o in held.values()) <= 60
+        for path in PLACES:
+            within, there = tracker.used_in(path), [o for o in held.values() if o.selected_dir == path]
+            assert within.disk_mb == sum(o.disk_mb for o in there) <= 20480
+            assert within.disk_shares == sum(o.disk_shares for o in there) <= 50
+        assert used.disk_mb == sum(o.disk_mb for o in held.values())
+
+
 def test_every_reason_is_named() -> None:
     with pytest.raises(Refused) as caught:
         Tracker().claim(build_order(vcpus=17, memory_mb=5000, root_gb=21))

@@ -7,9 +7,10 @@ answered from what is there. What fails takes back all that its attempt had here
 import structlog
 
 from nacre.base.clock import Clock, RealClock
-from nacre.base.errors import BadRequest, NotFound
+from nacre.base.errors import BadRequest, BuildFailed, NotFound
 from nacre.node.contract import BuildOrder, Guest, SpawnOrder, Step
 from nacre.node.hypervisor.driver import Hypervisor, PowerChanged
+from nacre.node.journal import Entry
 from nacre.node.ovs.contract import Wiring
 from nacre.node.servers.builds import Builds
 from nacre.node.servers.limits import rates
@@ -36,8 +37,7 @@ class NodeManager:
         for entry in self.here.journal.all():
             if entry.alive and entry.order is not None:
                 self.here.tracker.restore(entry.order)
-                if entry.spawn is not None:
-                    await self.here.wiring.limit(rates(entry.order, [port.id for port in entry.spawn.ports]))
+                await self._limit(entry)
         await self.here.hypervisor.start(self._noticed)
         await self.mend()
 
@@ -121,6 +121,15 @@ class NodeManager:
             self.here.changed.set()
             if self._on_power is not None:
                 await self._on_power(server, now)
+
+    async def _limit(self, entry: Entry) -> None:
+        """The limits of a server's interfaces, as before the restart. One that has none that we know, because an
+        older release took its order, keeps no host from starting."""
+        if entry.order is not None and entry.spawn is not None:
+            try:
+                await self.here.wiring.limit(rates(entry.order, [port.id for port in entry.spawn.ports]))
+            except BuildFailed as error:
+                log.error("a server runs without limits", server=entry.server_id, why=error.message)
 
     async def _noticed(self, server_id: str, power: str) -> None:
         """An event of the hypervisor: only a reason to look."""

@@ -3,15 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from tests.stories.node.orders import ControlSide, build_order, spawn_order
 
 from nacre.base.errors import BuildFailed, NotFound, Refused
-from nacre.node.hypervisor.fake import FakeHypervisor, Faults
+from nacre.node.hypervisor.fake import CAPABILITIES, FakeHypervisor, Faults
+from nacre.node.journal import Journal
 from nacre.node.manager import NodeManager, NodeSettings
 from nacre.node.ovs.fake import FakeWiring
+from nacre.node.servers.limits import Rate
 from nacre.node.service import NodeService
+from nacre.scheduler.contract import DiskReport
 
 
 class Host:
@@ -21,11 +26,13 @@ class Host:
         self.folder, self.control = folder, ControlSide()
         self.faults = Faults()
         self.services: list[NodeService] = []
+        self.capabilities, self.offer = CAPABILITIES, dict[str, Any]()
 
     async def start(self, *, greet: bool = True) -> NodeManager:
-        self.hypervisor = FakeHypervisor(folder=self.folder / "guests", faults=self.faults)
+        self.hypervisor = FakeHypervisor(self.capabilities, folder=self.folder / "guests", faults=self.faults)
         self.wiring = FakeWiring("h1", self.control)  # type: ignore[arg-type]
-        settings = NodeSettings(host="h1", folder=self.folder / "node", shutdown_timeout=0.3, heartbeat=0.2)
+        settings = NodeSettings(host="h1", folder=self.folder / "node", shutdown_timeout=0.3, heartbeat=0.2,
+                                **self.offer)
         self.node = NodeManager(settings, self.hypervisor, self.wiring)
         self.service = NodeService(self.node, self.control, self.control)  # type: ignore[arg-type]
         self.services.append(self.service)
@@ -70,6 +77,65 @@ async def test_a_claim_over_the_limit_is_refused_with_its_reason(host: Host) -> 
     with pytest.raises(Refused, match="memory: 2048 MB wanted, 512 MB free of 4096"):
         await host.node.claim(build_order(memory_mb=2048))
     assert len(await host.node.inventory()) == 1
+
+
+async def test_limits_that_no_host_can_hold_are_said_before_anything_is_taken(host: Host) -> None:
+    with pytest.raises(BuildFailed, match="quota:vif_inbound_peak must be a whole number"):
+        await host.node.claim(build_order(extra_specs={"quota:vif_inbound_peak": "fast"}))
+    assert await host.node.inventory() == () and not host.node.here.tracker.servers
+
+
+async def test_a_server_whose_limits_cannot_be_read_keeps_no_host_from_starting(host: Host) -> None:
+    await host.build(build_order(net_bandwidth=4))
+    await host.service.stop()
+    journal = host.node.here.journal
+    [entry] = journal.all()
+    assert entry.order is not None
+    again = Journal(host.folder / "node" / "journal")
+    await again.write(msgspec.structs.replace(entry, order=msgspec.structs.replace(
+        entry.order, extra_specs={"quota:vif_inbound_average": "fast"})))
+    await again.close()
+    await host.start()
+    assert [guest.power for guest in await host.node.inventory()] == ["running"] and host.wiring.rates == {}
+
+
+async def test_limits_of_interfaces_outlive_a_restart(host: Host) -> None:
+    order, spawn = await host.build(build_order(net_bandwidth=4))
+    assert host.wiring.rates == {spawn.ports[0].id: Rate(4000, 4000)}
+    await host.service.stop()
+    await host.start()
+    assert host.wiring.rates == {spawn.ports[0].id: Rate(4000, 4000)}
+    await host.node.destroy(order.server_id, 1)
+    assert host.wiring.rates == {}
+
+
+async def test_a_report_has_what_is_offered_and_what_is_taken_of_it(tmp_path: Path) -> None:
+    host, sizes = Host(tmp_path), {"/one": 10240, "/two": 30720}
+    host.capabilities = msgspec.structs.replace(CAPABILITIES, directories_mb=sizes)
+    host.offer = {"disks": {"/one": 100, "/two": 0}, "disk_bandwidth": 50, "net_bandwidth": 1000}
+    await host.start()
+    await host.build(build_order("a", selected_dir="/one", root_gb=2, disk_shares=30, net_bandwidth=40,
+                                 disk_bandwidth=6))
+    await host.node.claim(build_order("b", selected_dir="/two", root_gb=3, net_bandwidth=2))
+    await host.service.stop()
+    for _ in range(2):  # the second time from the journal
+        report = await host.service.report()
+        assert report.disks == (
+            DiskReport(path="/one", total_mb=10240, used_mb=2048, shares=100, shares_used=30, bandwidth=50),
+            DiskReport(path="/two", total_mb=30720, used_mb=3072, shares=0, shares_used=0, bandwidth=50))
+        assert (report.disk_gb, report.disk_gb_used) == (40, 5)
+        assert (report.disk_bandwidth, report.disk_bandwidth_used) == (100, 6)
+        assert (report.net_bandwidth, report.net_bandwidth_used, report.servers) == (1000, 42, ("a", "b"))
+        await host.start()
+        await host.service.stop()
+
+
+async def test_another_amount_is_another_build(host: Host) -> None:
+    order, _ = await host.build(build_order(net_bandwidth=4))
+    await host.node.claim(msgspec.structs.replace(order, epoch=2))
+    for change in ({"net_bandwidth": 5}, {"disk_bandwidth": 1}, {"disk_shares": 1}):
+        with pytest.raises(Refused, match="already runs on this host, built from another order"):
+            await host.node.claim(msgspec.structs.replace(order, epoch=3, **change))
 
 
 async def test_repeated_and_simultaneous_calls_have_one_effect(host: Host) -> None:

@@ -16,6 +16,10 @@ from nacre.node.contract import BuildOrder, SpawnOrder, Step
 from nacre.node.hypervisor.driver import Capabilities, PowerChanged, last_lines
 from nacre.node.timeline import Timeline
 
+#: A host as any, where nobody says how large it is.
+CAPABILITIES = Capabilities(
+    hypervisor_type="fake", hypervisor_version=1000000, vcpus=64, memory_mb=131072, disk_gb=2048)
+
 
 class Faults(msgspec.Struct, kw_only=True):
     """By verb ("prepare", "define", "resume", ...; * is any): seconds of delay; how many of the next calls fail or are
@@ -47,8 +51,7 @@ class FakeHypervisor:
 
     def __init__(self, capabilities: Capabilities | None = None, *, faults: Faults | None = None,
                  folder: Path | None = None, clock: Clock | None = None):
-        self._capabilities = capabilities or Capabilities(
-            hypervisor_type="fake", hypervisor_version=1000000, vcpus=64, memory_mb=131072, disk_gb=2048)
+        self._capabilities = capabilities or CAPABILITIES
         self.faults, self._folder, self._clock = faults or Faults(), folder, clock or RealClock()
         self._on_power: PowerChanged | None = None
         self.servers: dict[str, FakeGuest] = {}
@@ -69,6 +72,8 @@ class FakeHypervisor:
         timeline = Timeline(self._clock)
         with timeline.step("disks"):
             await self._fault("prepare", order.server_id)
+            if order.selected_dir not in (self._capabilities.directories_mb or {""}):
+                raise BuildFailed(f"this host has no disk directory {order.selected_dir or 'of its own'}")
             self.servers.setdefault(order.server_id, FakeGuest(name=order.guest.name))
             self._save(order.server_id)
         return timeline.steps

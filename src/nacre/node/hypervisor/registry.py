@@ -7,7 +7,7 @@ import msgspec
 
 from nacre.image.contract import Images
 from nacre.node.hypervisor.driver import Hypervisor
-from nacre.node.hypervisor.fake import FakeHypervisor
+from nacre.node.hypervisor.fake import CAPABILITIES, FakeHypervisor
 from nacre.node.ovs.contract import Wiring
 
 
@@ -35,7 +35,9 @@ def _libvirt(settings: HypervisorSettings, images: Images, wiring: Wiring) -> Hy
 
 def _fake(settings: HypervisorSettings, images: Images, wiring: Wiring) -> Hypervisor:
     settings.folder.mkdir(parents=True, exist_ok=True)
-    return FakeHypervisor(folder=settings.folder / "fake-guests")
+    capabilities = msgspec.structs.replace(
+        CAPABILITIES, directories_mb=dict.fromkeys(settings.disks, CAPABILITIES.disk_gb * 1024))
+    return FakeHypervisor(capabilities, folder=settings.folder / "fake-guests")
 
 
 HYPERVISORS: dict[str, Maker] = {"libvirt": _libvirt, "fake": _fake}

@@ -10,15 +10,15 @@ from typing import TypeVar
 import structlog
 
 from nacre.base.shell import CommandFailed, run
-from nacre.node.ovs.flows import Flow
+from nacre.node.ovs.flows import Flow, Meter
 from nacre.node.ovs.ovsdb import BridgeSettings, Ovsdb
 from nacre.node.ovs.ownership import Ownership
 
 log = structlog.get_logger()
 T = TypeVar("T")
 
-#: In the output of dump-meters: a meter and the rate of its band.
-_METER = re.compile(r"meter=(\d+).*?rate=(\d+)", re.DOTALL)
+#: In the output of dump-meters: a meter, the rate of its band, its burst.
+_METER = re.compile(r"meter=(\d+).*?rate=(\d+)\s+burst_size=(\d+)", re.DOTALL)
 
 
 class Bridge:
@@ -29,7 +29,7 @@ class Bridge:
         self.datapath = settings.datapath
         self._db = Ovsdb(settings)
         self._ownership = Ownership(settings.name, settings.owner, settings.rundir) if settings.owner else None
-        self._meters: dict[int, int] = {}
+        self._meters: dict[int, Meter] = {}
         self._wanted: set[int] = set()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"ovsdb-{settings.name}")
 
@@ -82,19 +82,19 @@ class Bridge:
         if lines:
             await self._ofctl("add-flows", lines)
 
-    async def set_meters(self, wanted: Mapping[int, int], *, known: bool) -> None:
-        """These meters (number: kbit/s) are there; flows that name them may come. known: nobody else changed them
+    async def set_meters(self, wanted: Mapping[int, Meter], *, known: bool) -> None:
+        """These meters, by number, are there; flows that name them may come. known: nobody else changed them
         since the last call."""
         if not known:
             told = await run(["ovs-ofctl", "-O", "OpenFlow14", "dump-meters", self._management])
-            self._meters = {int(number): int(rate) for number, rate in _METER.findall(told.decode())}
-        for number, rate in wanted.items():
-            if self._meters.get(number) != rate:
+            self._meters = {int(number): Meter(int(rate), int(burst))
+                            for number, rate, burst in _METER.findall(told.decode())}
+        for number, meter in wanted.items():
+            if self._meters.get(number) != meter:
                 verb = "mod-meter" if number in self._meters else "add-meter"
-                burst = max(rate * 8 // 10, 100)  # as Neutron's default: with less TCP does not get up to the rate
                 await run(["ovs-ofctl", "-O", "OpenFlow14", verb, self._management,
-                           f"meter={number},kbps,burst,band=type=drop,rate={rate},burst_size={burst}"])
-                self._meters[number] = rate
+                           f"meter={number},kbps,burst,band=type=drop,rate={meter.rate},burst_size={meter.burst}"])
+                self._meters[number] = meter
         self._wanted = set(wanted)
 
     async def drop_meters(self) -> None:

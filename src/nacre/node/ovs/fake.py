@@ -89,6 +89,7 @@ class FakeWiring:
     async def unwire(self, port_ids: Sequence[str]) -> None:
         """The ports are gone."""
         self.up -= set(port_ids)
+        self.rates = {port: rate for port, rate in self.rates.items() if port not in set(port_ids)}
 
     async def rewire(self, port_ids: Sequence[str]) -> None:
         """Remembered in `rewired`."""

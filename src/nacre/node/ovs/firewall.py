@@ -83,8 +83,9 @@ class _Side:
                 yield Flow(self.table, 70, f"{match},{self.me}", self.onward)
 
     def _tracking(self) -> Iterator[Flow]:
+        alone = "load:0->NXM_NX_REG4[]," if self.direction == "ingress" else ""  # tracked in a pass of its own
         for family in ("ip", "ipv6"):
-            yield Flow(self.table, 50, f"{family},{self.me}", f"ct(table={self.tracked},zone={self.zone})")
+            yield Flow(self.table, 50, f"{family},{self.me}", f"{alone}ct(table={self.tracked},zone={self.zone})")
         yield Flow(self.tracked, 100, f"ct_state=+trk+inv,{self.me}", "drop")
         yield Flow(self.tracked, 90, f"ct_state=+trk+est-rel+rpl,{self.me}", self.onward)
         yield Flow(self.tracked, 90, f"ct_state=+trk+rel,{self.me}", self.onward)

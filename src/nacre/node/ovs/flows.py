@@ -15,9 +15,13 @@ OUT = 60
 CLASSIFY, ANTISPOOF, ND, EGRESS, EGRESS_TRACKED = 0, 10, 11, 20, 21
 DELIVER, UNKNOWN, FLOOD, INGRESS, INGRESS_TRACKED = 30, 41, 40, 50, 51
 
-#: Registers: the port a frame goes to, its network's number on this host, and where it came from.
-TO, NET, FROM = "reg5", "reg6", "reg7"
+#: Registers: whether others get the frame in the same pass, the port it goes to, its network's number on this host,
+#: and where it came from.
+SHARED, TO, NET, FROM = "reg4", "reg5", "reg6", "reg7"
 GUEST, OUTSIDE, DHCP = 0, 1, 2
+
+#: Kbit; a meter with less lets no whole frame pass.
+LEAST_BURST = 100
 
 #: Marks what is ours, for people who look at a bridge.
 COOKIE = 0x6E616372
@@ -40,6 +44,13 @@ class Flow(msgspec.Struct, frozen=True, order=True):
         return f"cookie={COOKIE:#x},{self.key},actions={self.actions}"
 
 
+class Meter(msgspec.Struct, frozen=True):
+    """What passes: kbit/s, and kbit at once."""
+
+    rate: int
+    burst: int
+
+
 class Local(msgspec.Struct, frozen=True, kw_only=True):
     """What only this host knows: OpenFlow port numbers and its own numbers of networks.
 
@@ -54,24 +65,22 @@ class Local(msgspec.Struct, frozen=True, kw_only=True):
     rates: Mapping[str, Rate] = {}  # by port id
 
 
-def to_port(ofport: int) -> str:
+def to_port(ofport: int, *, shared: bool = False) -> str:
     """Actions that hand the frame to a guest's port, through its security groups."""
-    return f"load:{ofport}->NXM_NX_REG5[],resubmit(,{INGRESS})"
+    return ("load:1->NXM_NX_REG4[]," if shared else "") + f"load:{ofport}->NXM_NX_REG5[],resubmit(,{INGRESS})"
 
 
-def meters(local: Local) -> dict[int, int]:
-    """Every meter that the flows name: its number and kbit/s. A port has the two after twice its own number."""
-    wanted = dict[int, int]()
+def meters(local: Local) -> dict[int, Meter]:
+    """Every meter that the flows name, by its number. A port has the two after twice its own number. It lets
+    0.8 s' worth pass at once, as Neutron's, or more if that is asked for: with less, TCP does not get up to the
+    rate."""
+    wanted = dict[int, Meter]()
     for port, rate in local.rates.items():
         if (ofport := local.ofports.get(port)) is not None:
-            both = ((2 * ofport, rate.from_guest), (2 * ofport + 1, rate.to_guest))
-            wanted |= {number: kbits for number, kbits in both if kbits}
+            both = ((2 * ofport, rate.from_guest, rate.burst_from), (2 * ofport + 1, rate.to_guest, rate.burst_to))
+            wanted |= {number: Meter(kbits, max(burst, kbits * 8 // 10, LEAST_BURST))
+                       for number, kbits, burst in both if kbits}
     return wanted
-
-
-def metered(number: int, wanted: bool) -> str:
-    """The beginning of actions that a meter limits; nothing where there is no limit."""
-    return f"meter:{number}," if wanted else ""
 
 
 def unique(flows: Iterable[Flow]) -> tuple[Flow, ...]:

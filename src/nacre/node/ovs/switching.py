@@ -1,7 +1,7 @@
 """Who gets a frame: the whole flow table of the integration bridge from the wiring and this host's own numbers."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import structlog
 
@@ -19,11 +19,11 @@ from nacre.node.ovs.flows import (
     NET,
     OUT,
     OUTSIDE,
+    SHARED,
     TO,
     UNKNOWN,
     Flow,
     Local,
-    metered,
     to_port,
     unique,
 )
@@ -94,10 +94,12 @@ class _Switch:
     def _classify(self) -> Iterator[Flow]:
         for port in self.ports:
             table, number = ANTISPOOF if port.port_security else DELIVER, self.local.ofports[port.id]
-            rate = self.local.rates.get(port.id, Rate())
-            slow, slowly = metered(2 * number, rate.from_guest > 0), metered(2 * number + 1, rate.to_guest > 0)
-            yield self._enter(f"in_port={number},vlan_tci=0x0000", GUEST, table, slow)
-            yield Flow(OUT, 100, f"{TO}={number}", f"{slowly}output:{number}")
+            rate, out = self.local.rates.get(port.id, Rate()), f"output:{number}"
+            yield self._enter(f"in_port={number},vlan_tci=0x0000", GUEST, table,
+                              f"meter:{2 * number}," if rate.from_guest else "")
+            if rate.to_guest:  # a meter drops a frame for all who would get it after this port, in the same pass
+                yield Flow(OUT, 110, f"{TO}={number},{SHARED}=1", out)
+            yield Flow(OUT, 100, f"{TO}={number}", f"meter:{2 * number + 1},{out}" if rate.to_guest else out)
         if self.dhcp is not None:
             yield self._enter(f"in_port={self.dhcp},vlan_tci=0x0000", DHCP, DELIVER)
         outside = None
@@ -139,7 +141,7 @@ class _Switch:
             yield Flow(DELIVER, 110, f"{match}={address}", out)
 
     def _flood(self) -> Iterator[Flow]:
-        everyone = [to_port(self.local.ofports[port.id]) for port in self.ports]
+        everyone = self._all(self.ports)
         yield Flow(DELIVER, 90, f"{self.net},{_MULTICAST}", f"resubmit(,{FLOOD})")
         yield Flow(DELIVER, 50, self.net, f"resubmit(,{UNKNOWN})")
         yield from self._spread(FLOOD, 20, "", everyone)
@@ -152,8 +154,12 @@ class _Switch:
                     claimed.setdefault(mac, []).append(port)
         for mac, ports in claimed.items():
             yield from self._spread(UNKNOWN, 40, f",dl_dst={mac}",
-                                    [to_port(self.local.ofports[port.id]) for port in (*ports, *unbound)])
-        yield from self._spread(UNKNOWN, 20, "", [to_port(self.local.ofports[port.id]) for port in unbound])
+                                    self._all((*ports, *unbound)))
+        yield from self._spread(UNKNOWN, 20, "", self._all(unbound))
+
+    def _all(self, ports: Sequence[PortFacts]) -> list[str]:
+        slow = any(self.local.rates.get(port.id, Rate()).to_guest for port in ports)
+        return [to_port(self.local.ofports[port.id], shared=slow) for port in ports]
 
     def _spread(self, table: int, priority: int, more: str, outputs: list[str]) -> Iterator[Flow]:
         away = self._away()

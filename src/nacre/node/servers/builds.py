@@ -16,7 +16,7 @@ from nacre.base.errors import BuildFailed, NacreError, Refused
 from nacre.base.undo import Undo
 from nacre.node.contract import BuildOrder, Guest, SpawnOrder, Step
 from nacre.node.journal import Entry
-from nacre.node.servers.limits import rates
+from nacre.node.servers.limits import check, rates
 from nacre.node.servers.state import HostState
 from nacre.node.timeline import Timeline
 
@@ -30,7 +30,9 @@ class Builds:
         self._host, self._builds = host, asyncio.Semaphore(host.settings.max_builds)
 
     async def claim(self, order: BuildOrder) -> None:
-        """Takes cpu, memory and disk, on disk before it answers. Raises Refused."""
+        """Takes cpu, memory and disk, on disk before it answers. Raises Refused; BuildFailed: no host can hold such
+        limits."""
+        check(order)
         async with self._host.locks(order.server_id):
             entry = self._host.journal.check(order.server_id, order.epoch)
             if entry is not None and not entry.closed and await self._adopted(entry, order):
@@ -144,7 +146,8 @@ class Builds:
 def _shape(order: BuildOrder) -> tuple[Any, ...]:
     """What makes two orders the same build."""
     images = tuple(image.id if image else None for image in (order.image, order.kernel, order.ramdisk))
-    return (order.memory_mb, order.vcpus, order.root_gb, order.ephemeral_gb, order.swap_mb, order.selected_dir, *images)
+    return (order.memory_mb, order.vcpus, order.root_gb, order.ephemeral_gb, order.swap_mb, order.selected_dir,
+            order.net_bandwidth, order.disk_bandwidth, order.disk_shares, *images)
 
 
 def _without_secrets(order: BuildOrder) -> BuildOrder:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from nacre.node.hypervisor.libvirt import domain
 from nacre.node.hypervisor.libvirt.config_drive import drive_documents, iso
 from nacre.node.hypervisor.libvirt.disk_info import disk_info, needs_drive
 from nacre.node.hypervisor.libvirt.host import Host, capabilities, kvm_works
-from nacre.node.hypervisor.libvirt.images import check_size, convert, make_disk, write_file
+from nacre.node.hypervisor.libvirt.images import check_size, convert, link, make_disk, write_file
 from nacre.node.hypervisor.libvirt.places import Places
 from nacre.node.hypervisor.libvirt.service import ensure_services
 from nacre.node.hypervisor.libvirt.xml import Place, domain_xml
@@ -76,7 +75,7 @@ class LibvirtHypervisor:
 
     async def capabilities(self) -> Capabilities:
         found = await self._host.call(lambda c: capabilities(c, self._virt_type, self._settings.folder))
-        sizes = {path: shutil.disk_usage(path).total >> 20 for path in self._settings.disks}
+        sizes = {path: await asyncio.to_thread(_size_mb, path) for path in self._settings.disks}
         return msgspec.structs.replace(found, directories_mb=sizes) if sizes else found
 
     async def prepare(self, order: BuildOrder) -> tuple[Step, ...]:
@@ -96,7 +95,7 @@ class LibvirtHypervisor:
             folder.mkdir(exist_ok=True, mode=0o711)
             write_file(folder / "bases", "\n".join(p.name for p in (base, *extras.values()) if p).encode())
             for name, file in extras.items():
-                await asyncio.to_thread(_link, file, folder / name)
+                await asyncio.to_thread(link, file, folder / name)
             for disk in disk_info(order):
                 if disk.file != "disk.config":
                     await make_disk(folder, disk, base if disk.file == "disk" else None)
@@ -194,15 +193,13 @@ class LibvirtHypervisor:
         return found
 
 
-def _link(source: Path, target: Path) -> None:
-    """A kernel in the server's own folder: it stays when the cache drops its image. Copied to another file system."""
-    target.unlink(missing_ok=True)
+def _size_mb(directory: str) -> int:
+    """Of a directory; a disk that has failed has no room, and the host's others still work."""
     try:
-        os.link(source, target)
+        return shutil.disk_usage(directory).total >> 20
     except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        write_file(target, source.read_bytes())
+        log.error("a disk directory cannot be used", directory=directory, why=error.strerror)
+        return 0
 
 
 def _if_there(file: Path) -> str | None:

@@ -5,9 +5,13 @@ put a link where root writes.
 """
 
 import asyncio
+import errno
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import structlog
 
@@ -87,13 +91,31 @@ async def _fill(made: Path, disk: Disk, name: str | None) -> None:
 
 def write_file(file: Path, data: bytes) -> None:
     """A file of ours that QEMU may read, whole or not at all."""
+    with _whole(file) as out:
+        out.write(data)
+
+
+def link(source: Path, target: Path) -> None:
+    """A kernel in the server's own folder: it stays when the cache drops its image. Copied to another file system."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with source.open("rb") as data, _whole(target) as out:
+            shutil.copyfileobj(data, out)
+
+
+@contextmanager
+def _whole(file: Path) -> Iterator[BinaryIO]:
     _, _, gid = qemu_account()
     made = file.with_name(file.name + ".new")
     made.unlink(missing_ok=True)
     fd = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o640)
     with os.fdopen(fd, "wb") as out:
         os.fchown(fd, -1 if os.geteuid() else 0, gid)
-        out.write(data)
+        yield out
     made.rename(file)
 
 

@@ -1,40 +1,114 @@
 """Where servers' folders lie on this host: below its own folder, or in several disk directories of their own."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+import structlog
+
 from nacre.base.errors import BuildFailed
 from nacre.node.contract import BuildOrder
+from nacre.node.hypervisor.libvirt.service import qemu_account
+
+log = structlog.get_logger()
+
+#: The folder of servers' folders in a directory, and the file in it that names whose it is.
+NAME, MARK = "nacre-servers", ".cloud"
 
 
 class Places:
-    """directories: what an order may name; none: all servers lie below `own`."""
+    """directories: what an order may name; none: all servers lie below `own`. Servers that were built when it was
+    otherwise are found where they are: `own`/directories remembers."""
 
     def __init__(self, own: Path, directories: Sequence[str]):
-        self._places = {path: Path(path) / "nacre-servers" for path in directories} or {"": own / "servers"}
-        #: The folders of servers' folders, as domains name them.
-        self.all = frozenset(str(place) for place in self._places.values())
+        self._own = own
+        self._chosen = {path: Path(path) / NAME for path in directories} or {"": own / "servers"}
+        self._everywhere = tuple(self._chosen.values())
 
     def make(self) -> None:
         """Folders that QEMU's own account can pass through. Raises BuildFailed."""
-        for place in self._places.values():
+        for path, place in self._chosen.items():
             try:
                 place.mkdir(parents=True, exist_ok=True, mode=0o711)
                 place.chmod(0o711)
+                if path:
+                    self._take(place)
+                    _passable(place)
             except OSError as error:
                 raise BuildFailed(f"node.disks: {place.parent} cannot be used: {error.strerror}") from error
+        self._remember()
+        if len({place.stat().st_dev for place in self._chosen.values()}) < len(self._chosen):
+            log.warning("disk directories share a file system, whose size counts for each", disks=list(self._chosen))
+
+    @property
+    def all(self) -> frozenset[str]:
+        """The folders of servers' folders, as domains name them."""
+        return frozenset(map(str, self._everywhere))
 
     def of(self, order: BuildOrder) -> Path:
         """The folder of a server, there or not. Raises BuildFailed: this host has no such directory."""
         try:
-            return self._places[order.selected_dir] / order.server_id
+            return self._chosen[order.selected_dir] / order.server_id
         except KeyError:
             raise BuildFailed(f"this host has no disk directory {order.selected_dir or 'of its own'}") from None
 
     def find(self, server_id: str) -> Path | None:
-        """The folder of a server that is here."""
-        return next((f for place in self._places.values() if (f := place / server_id).is_dir()), None)
+        """The folder of a server that is here. Raises OSError: it may be on a disk that cannot be read."""
+        broken = None
+        for place in self._everywhere:
+            try:
+                if (folder := place / server_id).is_dir():
+                    return folder
+            except OSError as error:
+                broken = error
+        if broken is not None:
+            raise broken
+        return None
 
     def notes(self, name: str) -> list[Path]:
         """The files of this name in all servers' folders."""
-        return [file for place in self._places.values() for file in place.glob(f"*/{name}")]
+        return [file for place in self._everywhere for file in place.glob(f"*/{name}")]
+
+    def _take(self, place: Path) -> None:
+        """A directory is one cloud's: to another, the servers in it would be strays, which are taken away."""
+        mark, new, ours = place / MARK, place / f"{MARK}.new", str(self._own)
+        new.write_text(ours)
+        try:
+            os.link(new, mark)  # whole or not at all, and never over another's
+        except FileExistsError:
+            if (owner := mark.read_text()) != ours:
+                raise BuildFailed(f"node.disks: {place.parent} is used by the cloud in {owner}; if that is gone, or "
+                                  f"was moved here, remove {mark}") from None
+        finally:
+            new.unlink()
+
+    def _remember(self) -> None:
+        """Every directory that has been configured, and still is or has servers."""
+        note = self._own / "directories"
+        known = msgspec.json.decode(note.read_bytes(), type=list[str]) if note.exists() else []
+        earlier = {path: Path(path) / NAME for path in known if path not in self._chosen}
+        self._everywhere = tuple(dict.fromkeys((*self._chosen.values(), self._own / "servers", *earlier.values())))
+        kept = [*filter(None, self._chosen), *(path for path, place in earlier.items() if _inhabited(place))]
+        if kept != known:
+            new = note.with_name(note.name + ".new")
+            new.write_bytes(msgspec.json.encode(kept))
+            new.rename(note)
+
+
+def _inhabited(place: Path) -> bool:
+    """A disk that cannot be read now may have servers, too."""
+    try:
+        return any(entry.is_dir() for entry in os.scandir(place))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+
+
+def _passable(place: Path) -> None:
+    """Raises BuildFailed where QEMU's account cannot get in: guests would fail one by one."""
+    name, uid, _ = qemu_account()
+    if closed := [p for p in place.parents if name is not None and p.stat().st_uid != uid and not p.stat().st_mode & 1]:
+        raise BuildFailed(f"node.disks: guests' account {name} cannot pass through {closed[-1]}: chmod o+x, or another "
+                          "directory")

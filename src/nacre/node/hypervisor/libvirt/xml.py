@@ -7,7 +7,7 @@ import msgspec
 from nacre.network.contract import NetworkFacts, PortFacts
 from nacre.node.contract import BuildOrder, SpawnOrder
 from nacre.node.hypervisor.libvirt.disk_info import Disk
-from nacre.node.servers.limits import Throttle, throttle
+from nacre.node.servers.limits import Throttle, processors, throttle
 
 #: Marks a domain as ours; says to which server and to whose folder it belongs.
 NAMESPACE = "urn:nacre:server:1"
@@ -38,6 +38,10 @@ def domain_xml(order: BuildOrder, spawn: SpawnOrder, disks: tuple[Disk, ...], pl
     _metadata(domain, order, place)
     _text(domain, "memory", str(order.memory_mb), unit="MiB")
     _text(domain, "vcpu", str(order.vcpus))
+    if limits := processors(order):
+        tune = SubElement(domain, "cputune")
+        for name, value in limits.items():
+            _text(tune, name, str(value))
     _sysinfo(domain, order)
     _os(domain, order, disks, place)
     features = SubElement(domain, "features")
@@ -128,12 +132,11 @@ def _disk(devices: Element, disk: Disk, place: Place, slow: Throttle) -> None:
         SubElement(element, "readonly")
     SubElement(element, "source", file=f"{place.folder}/{disk.file}")
     SubElement(element, "target", dev=disk.target, bus=disk.bus)
-    if slow.each or slow.together:
+    if slow.limits:
         tune = SubElement(element, "iotune")
-        for name, value in slow.each.items():
+        for name, value in slow.limits.items():
             _text(tune, name, str(value))
-        if slow.together:
-            _text(tune, "total_bytes_sec", str(slow.together))
+        if slow.shared:
             _text(tune, "group_name", "server")  # one bucket for all its disks
     if disk.boot and not place.kernel:
         SubElement(element, "boot", order="1")
