@@ -17,7 +17,7 @@ from nacre.base.rpc.target import Target
 from nacre.base.rpc.zmq import ZmqTransport
 from nacre.node.contract import BuildOrder, GuestFacts
 from nacre.node.journal import Entry, Journal
-from nacre.node.tracker import Tracker
+from nacre.node.servers.tracker import Tracker
 from nacre.scheduler.contract import HostReport, Placement, PlacementRequest
 
 TARGET = Target(topic="hosts", namespace="claims", version="1.0")
@@ -37,26 +37,31 @@ def order(request: PlacementRequest, placement: Placement, report: HostReport) -
     a, limits, server = request.amounts, placement.limits, request.server_ids[0]
     assert limits is not None
     return BuildOrder(
-        server_id=server, epoch=1, memory_mb=a.memory_mb, vcpus=a.vcpus, root_gb=a.disk_mb // 1024, ephemeral_gb=0,
-        swap_mb=0, limit_vcpus=limits.vcpus - report.vcpus_used, limit_memory_mb=limits.memory_mb -
-        report.memory_mb_used, limit_disk_mb=limits.disk_mb - (0 if report.disks else report.disk_gb_used * 1024),
+        cloud="", allocation=placement.allocation, server_id=server, epoch=1, memory_mb=a.memory_mb, vcpus=a.vcpus,
+        root_gb=a.disk_mb // 1024, ephemeral_gb=0, swap_mb=0, limit_vcpus=limits.vcpus - report.vcpus_used,
+        limit_memory_mb=limits.memory_mb - report.memory_mb_used,
+        limit_disk_mb=limits.disk_mb - (0 if report.disks else report.disk_gb_used * 1024),
         image=None, selected_dir="", guest=GuestFacts(
             id=server, name=server, hostname=server, project_id="p", user_id="u", availability_zone="nova"))
 
 
 class Hosts:
-    """The endpoint. Every host's journal is open, as it is on a host that runs."""
+    """The endpoint. A host's journal is opened with its first claim, and stays open."""
 
     def __init__(self, folder: Path, hosts: Iterable[str]):
-        self._hosts = {host: (Tracker(), Journal(folder / host / "journal")) for host in hosts}
+        self._folder, self._known = folder, set(hosts)
+        self._hosts: dict[str, tuple[Tracker, Journal]] = {}
         self._limits: dict[str, BuildOrder] = {}
 
     async def claim(self, host: str, order: BuildOrder) -> None:
         """As `node/servers/builds.py` does it: counted, then on disk, then answered."""
+        if host not in self._hosts and host in self._known:
+            self._hosts[host] = Tracker(), Journal(self._folder / host / "journal.db")
         tracker, journal = self._hosts[host]
         tracker.claim(order)
         self._limits[host] = order
-        await journal.write(Entry(server_id=order.server_id, epoch=order.epoch, stage="claimed", order=order))
+        await journal.write(Entry(
+            allocation=order.allocation, server_id=order.server_id, epoch=order.epoch, stage="claimed", order=order))
 
     async def overcommitted(self) -> tuple[str, ...]:
         """Hosts that granted more than they have."""
@@ -97,7 +102,7 @@ def _serve(folder: Path, hosts: list[str], keys: KeyPair, peers: list[str], pipe
         transport = ZmqTransport(Peer("hosts", "node"), keys, "tcp://127.0.0.1:0")
         await transport.start()
         for n, public in enumerate(peers):
-            transport.register(public, Peer(f"scheduler{n}", "control"))
+            transport.directory.register(public, Peer(f"scheduler{n}", "control"))
         transport.serve(TARGET, Hosts(folder, hosts), Claims, {"claim": ("control",), "overcommitted": ("control",)})
         gc.freeze()
         pipe.send(transport.address)
@@ -114,7 +119,7 @@ class ClaimClient:
     def __init__(self, name: str, address: str, keys: tuple[KeyPair, str]):
         own, server = keys
         self._transport = ZmqTransport(Peer(name, "control"), own)
-        self._transport.route("hosts", "hosts", address, server)
+        self._transport.directory.route("hosts", "hosts", address, server)
         self._hosts = stub(Claims, self._transport.client(TARGET))
 
     async def claim(self, host: str, order: BuildOrder) -> bool:

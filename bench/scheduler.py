@@ -25,8 +25,8 @@ from typing import Any
 
 from bench.claims import ClaimClient, ClaimServer, order
 from nacre.base.errors import NoValidHost, Refused
-from nacre.node.tracker import Tracker
-from nacre.scheduler.contract import Amounts, DiskReport, GroupRule, HostReport, Placement, PlacementRequest
+from nacre.node.servers.tracker import Tracker
+from nacre.scheduler.contract import Amounts, DiskReport, GroupRule, Held, HostReport, Placement, PlacementRequest
 from nacre.scheduler.filter_scheduler import FilterScheduler
 from nacre.scheduler.hosts import Kinds
 
@@ -68,8 +68,8 @@ class World:
                 scheduler.add(report, kinds.of(report, "nova", ()), None)
         self.number, self.group = 0, tuple[str, ...]()
         self.changed: set[str] = set()
-        self.claims: dict[str, dict[str, Amounts]] = {}
-        self.staying: deque[tuple[str, str, Amounts]] = deque()
+        self.claims: dict[str, dict[str, str]] = {}
+        self.staying: deque[tuple[str, str]] = deque()
         self.refused = 0
 
     def request(self) -> PlacementRequest:
@@ -97,7 +97,7 @@ class World:
                 return placement
             except Refused:
                 self.refused += 1
-                scheduler.release(placement.host, request.server_ids[0], request.amounts)
+                scheduler.release(placement.allocation)
                 tried = (*tried, placement.host)
                 request = PlacementRequest(server_ids=request.server_ids, project_id="p", amounts=request.amounts,
                                            ignore_hosts=tried, group=request.group, host_match=request.host_match)
@@ -105,17 +105,16 @@ class World:
     def settle(self, placement: Placement, request: PlacementRequest) -> None:
         """After the clock stopped: the server stays for a while, and schedulers hear of hosts that changed."""
         (server,), host = request.server_ids, placement.host
-        taken = Amounts(memory_mb=512, vcpus=1, disk_mb=1024, disk=placement.selected_dir)
-        self.claims.setdefault(host, {})[server] = taken
-        self.staying.append((host, server, taken))
+        self.claims.setdefault(host, {})[placement.allocation] = server
+        self.staying.append((host, placement.allocation))
         self.changed.add(host)
         if len(self.staying) > STAY:
-            gone, server, taken = self.staying.popleft()
-            self.trackers[gone].release(server)
-            del self.claims[gone][server]
+            gone, allocation = self.staying.popleft()
+            self.trackers[gone].release(allocation)
+            del self.claims[gone][allocation]
             self.changed.add(gone)
             if len(self.schedulers) == 1:
-                self.schedulers[0].release(gone, server, taken)
+                self.schedulers[0].release(allocation)
         if len(self.schedulers) > 1 and self.number % HEARD == 0:
             for name in self.changed:
                 for scheduler in self.schedulers:
@@ -127,7 +126,8 @@ class World:
         import msgspec
         there, first = self.claims.get(name, {}), self.reports[name]
         return msgspec.structs.replace(
-            first, servers=tuple(there), vcpus_used=first.vcpus_used + len(there),
+            first, held=tuple(Held(allocation=a, server_id=s, epoch=1) for a, s in there.items()),
+            vcpus_used=first.vcpus_used + len(there),
             memory_mb_used=first.memory_mb_used + 512 * len(there), disk_gb_used=first.disk_gb_used + len(there))
 
     def check(self) -> None:

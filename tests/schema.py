@@ -7,7 +7,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from nacre.base.db import Database
-from nacre.base.engines.sqlite import engine as sqlite_engine
+from nacre.base.db.sqlite import engine as sqlite_engine
 from nacre.migrations.tables import create_all
 
 

@@ -46,10 +46,12 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Rpc(Section, frozen=True):
     """How the processes talk. port 0: any free one."""
 
+    name: str = ""  # a control process's; empty: the machine's and the APIs' port
     listen: str = "127.0.0.1"
     port: Port = 0
-    control: str = ""  # a node's: where the control process answers, "tcp://192.0.2.1:8775"
-    control_key: str = ""  # a node's: the control process's public key
+    control: str = ""  # a node's: where a control process answers, "tcp://192.0.2.1:8775"
+    control_name: str = ""  # what it is called
+    control_key: str = ""  # its public key
     node_keys: dict[str, str] = {}  # the control process's: host name -> public key
 
 
@@ -108,6 +110,15 @@ class Scheduler(Section, frozen=True):
     best: Positive = 1
     attempts: Positive = 3
     filters: tuple[FilterName, ...] = get_args(FilterName)
+
+
+class Conductor(Section, frozen=True):
+    """Patience with hosts, in seconds: with work that does not move, with work in all, and with a host that fell silent
+    while it started a server."""
+
+    stalled: Seconds = 300.0
+    ceiling: Seconds = 7200.0
+    silence: Seconds = 300.0
 
 
 class Metrics(Section, frozen=True):
@@ -172,6 +183,7 @@ class Settings(Section, frozen=True):
     images: Images = Images()
     network: Network = Network()
     scheduler: Scheduler = Scheduler()
+    conductor: Conductor = Conductor()
     metrics: Metrics = Metrics()
     node: Node = Node()
     fake: Fake = Fake()
@@ -191,6 +203,11 @@ class Settings(Section, frozen=True):
     def database(self) -> str:
         """The database's URL."""
         return self.database_url or f"sqlite:///{self.data / 'nacre.db'}"
+
+    @property
+    def control_name(self) -> str:
+        """What this control process is called."""
+        return self.rpc.name or f"{socket.gethostname()}:{self.port}"
 
     @property
     def host_name(self) -> str:

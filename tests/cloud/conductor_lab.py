@@ -1,6 +1,7 @@
 """The conductor with real stories, scheduler and hosts in one process: SQLite, fake hypervisors, ports in a dict."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,16 +14,23 @@ import sqlalchemy as sa
 from nacre.base.clock import RealClock
 from nacre.base.context import Context
 from nacre.base.db import Database, DatabaseUnavailable
+from nacre.base.durable.processes import Process, Processes
+from nacre.base.durable.stories import Stories, Story
+from nacre.base.durable.tables import stories
 from nacre.base.errors import BuildFailed, Unavailable
-from nacre.compute import history
+from nacre.compute import history, quota_usage
+from nacre.compute.allocations import Ledger
 from nacre.compute.contract import ServerSpec, StoryOrder
 from nacre.compute.progress import Progress
-from nacre.compute.servers import move
-from nacre.compute.stories import Stories, insert_story
-from nacre.compute.tables import attempts, events, servers, stories
-from nacre.conductor.hosts import Hosts
-from nacre.conductor.manager import ConductorManager
-from nacre.conductor.parts import Parts, Patience
+from nacre.compute.records import move
+from nacre.compute.tables import events, servers
+from nacre.conductor.build import Builder
+from nacre.conductor.delete import Deleter
+from nacre.conductor.endings import Endings
+from nacre.conductor.hosts import Hosts, Patience
+from nacre.conductor.parts import Parts
+from nacre.conductor.power import Switch
+from nacre.conductor.stories import StoryRunner
 from nacre.image.contract import ImageFacts
 from nacre.network.contract import FixedIp, HostWiring, NetworkFacts, Plugged, PortFacts, PortsOrder
 from nacre.node.hypervisor.driver import Capabilities
@@ -32,6 +40,7 @@ from nacre.node.ovs.fake import FakeWiring
 from nacre.scheduler.contract import HostReport
 from nacre.scheduler.filter_scheduler import FilterScheduler
 from nacre.scheduler.manager import Facts, SchedulerManager
+from nacre.scheduler.registry import HostRegistry
 from tests import schema
 
 CONTEXT = Context(request_id="req-1", user_id="u", project_id="p", roles=("member", "reader"))
@@ -131,28 +140,66 @@ class Line:
         return call
 
 
+class Controller:
+    """One control process's stories."""
+
+    def __init__(self, lab: "Lab", name: str):
+        self.lab, self.name = lab, name
+        self.processes = Processes(lab.seen_db, lab.clock)
+        self.stories = Stories(lab.seen_db, lab.clock, self.processes)
+        self.parts = Parts(
+            cloud=lambda: "cloud", ledger=lab.ledger, progress=lab.progress, scheduler=lab.scheduler,
+            registry=lab.registry, network=lab.network, images=OneImage(), clock=lab.clock, zones=lab.zones,  # type: ignore[arg-type]
+            hosts=Hosts(lambda host: Line(lab, host), lab.alive, lab.clock, lab.patience))  # type: ignore[arg-type,return-value]
+        self.endings = Endings(self.parts)
+        self.runner = StoryRunner(self.stories, {
+            "build": Builder(self.parts, self.endings), "delete": Deleter(self.parts, self.endings),
+            "power": Switch(self.parts)}, lab.clock)
+
+    async def start(self) -> None:
+        await self.processes.start(Process(id=self.name, role="control", name=self.name))
+        self.task = asyncio.ensure_future(self.beats())
+
+    async def beats(self) -> None:
+        while True:
+            with contextlib.suppress(DatabaseUnavailable):
+                await self.processes.run()
+
+    async def kill(self) -> None:
+        """It dies where it stands."""
+        self.task.cancel()
+        await self.runner.stop()
+        await self.endings.stop()
+
+    async def sweep_endings(self) -> None:
+        """As the periodic one, twice: what is found twice is nobody's."""
+        for _ in range(2):
+            await self.endings.look()
+        await asyncio.gather(*self.endings._tasks)
+
+
 class Lab:
-    """Hosts by name; `silent` ones do not answer."""
+    """Hosts by name; `silent` ones do not answer, of those that are `down` no heartbeats come."""
 
     def __init__(self, folder: Path, *, hosts: int = 3, patience: Patience | None = None):
         self.folder, self.clock = folder, RealClock()
         self.db = Database(schema.in_file(folder / "lab.db"))
         self.seen_db: Any = Unreliable(self.db)
-        self.network, self.silent, self.answer_within = DictNetwork(), set[str](), 5.0
+        self.network, self.silent, self.down, self.answer_within = DictNetwork(), set[str](), set[str](), 5.0
         self.hypervisors: dict[str, FakeHypervisor] = {}
         self.nodes = {f"host{n}": self._node(f"host{n}") for n in range(hosts)}
-        self.progress = Progress(self.seen_db, self.clock)
+        self.progress, self.ledger = Progress(self.seen_db, self.clock), Ledger(self.seen_db, self.clock)
 
         async def zones() -> dict[str, str]:
             return {}
 
         self.zones = zones
         self.chooser = FilterScheduler(best=1, sign=1)
+        self.registry = HostRegistry(self.seen_db, self.clock)
         self.scheduler = SchedulerManager(
-            self.seen_db, self.clock, self.chooser,
-            Facts(aggregates=zones, servers=self.progress.on_hosts))
-        self.patience = patience or Patience(before_spawn=0.3, after_spawn=1.0, cleanup=0.3)
-        self.conductor = self._conductor()
+            self.registry, self.clock, self.chooser, Facts(aggregates=zones, allocations=self.ledger.of))
+        self.patience = patience or Patience(stalled=3.0, silence=1.0)
+        self.control = Controller(self, "control")
 
     def _node(self, name: str) -> NodeManager:
         hypervisor = self.hypervisors[name] = FakeHypervisor(Capabilities(
@@ -160,67 +207,75 @@ class Lab:
         return NodeManager(NodeSettings(host=name, folder=self.folder / name), hypervisor,
                            FakeWiring(name, self.network))  # type: ignore[arg-type]
 
-    def _conductor(self) -> ConductorManager:
-        def node(host: str) -> Any:
-            return Line(self, host)
-
-        parts = Parts(progress=self.progress, scheduler=self.scheduler, network=self.network,  # type: ignore[arg-type]
-                      images=OneImage(), hosts=Hosts(node, self.clock), clock=self.clock, zones=self.zones,
-                      patience=self.patience)
-        return ConductorManager(parts, Stories(self.seen_db, self.clock, "control"))
+    async def alive(self, host: str) -> bool:
+        return host not in self.down
 
     async def start(self) -> None:
         await self.scheduler.start()
         for name, node in self.nodes.items():
             await node.start()
+            node.here.met = True
+            await node.here.journal.learn(cloud="cloud")
             await self.scheduler.report(HostReport(
                 host=name, hypervisor_type="fake", hypervisor_version=1, vcpus=8, memory_mb=4096, disk_gb=100,
                 vcpus_used=0, memory_mb_used=0, disk_gb_used=0))
-        await self.conductor.start()
+        await self.control.start()
 
     async def stop(self) -> None:
-        await self.conductor.stop()
+        await self.control.kill()
         for node in self.nodes.values():
             await node.stop()
         await self.db.close()
 
     async def reborn(self) -> None:
-        """The conductor dies where it stands; another starts over the same database."""
-        await self.conductor.stop()
-        self.conductor = self._conductor()
-        await self.conductor.start()
+        """The control process dies where it stands; another life of it starts over the same database."""
+        await self.control.kill()
+        self.control = Controller(self, "control")
+        await self.control.start()
+        await self.control.runner.look()
 
-    async def accept(self, count: int = 1, *, nudge: bool = True) -> list[str]:
+    async def accept(self, count: int = 1, *, run: bool = True) -> list[str]:
         """As the API would: rows and a build story in one transaction."""
         ids, now = [str(uuid4()) for _ in range(count)], self.clock.now().replace(tzinfo=None)
         flavor = {"id": "f", "name": "f", "memory_mb": 512, "vcpus": 1, "root_gb": 1}
 
-        def unit(c: sa.Connection) -> str:
-            c.execute(sa.insert(servers), [{
+        def unit(c: sa.Connection) -> Story:
+            rows: list[dict[str, Any]] = [{
                 "id": i, "name": f"s{n}", "project_id": "p", "user_id": "u", "vm_state": "building",
                 "task_state": "scheduling", "created_at": now, "updated_at": now, "flavor_id": "f", "memory_mb": 512,
                 "vcpus": 1, "flavor": flavor, "metadata": {}, "tags": [], "image_id": IMAGE,
                 "image_properties": {}, "security_groups": [], "trusted_certs": [], "hints": {}, "hostname": f"s{n}",
-            } for n, i in enumerate(ids)])
+            } for n, i in enumerate(ids)]
+            c.execute(sa.insert(servers), rows)
+            quota_usage.add(c, rows[0], count)
             history.begin(c, CONTEXT, ids, "create", now)
-            return insert_story(c, "build", StoryOrder(context=CONTEXT, server_ids=tuple(ids), spec=ServerSpec(
-                name="s", flavor_id="f", image_id="i", networks=())), now)
+            return self.story(c, "build", StoryOrder(context=CONTEXT, server_ids=tuple(ids), spec=ServerSpec(
+                name="s", flavor_id="f", image_id="i", networks=())))
 
         story = await self.db.run(unit)
-        if nudge:
-            await self.conductor.run(story)
+        if run:
+            self.control.runner.run(story)
         return ids
+
+    def story(self, c: sa.Connection, kind: str, order: StoryOrder) -> Story:
+        """Written as this process's."""
+        return self.control.stories.insert(c, kind, msgspec.msgpack.encode(order),
+                                           self.clock.now().replace(tzinfo=None))
+
+    async def orphan_stories(self) -> None:
+        """Nobody runs what is there."""
+        await self.db.run(lambda c: c.execute(sa.update(stories).values(owner=None)))
 
     async def delete(self, server_id: str) -> None:
         now = self.clock.now().replace(tzinfo=None)
 
-        def unit(c: sa.Connection) -> str:
+        def unit(c: sa.Connection) -> Story:
             row = c.execute(sa.select(servers).where(servers.c.id == server_id)).mappings().one()
             move(c, row, "delete", now)  # type: ignore[arg-type]
             history.begin(c, CONTEXT, [server_id], "delete", now)
-            return insert_story(c, "delete", StoryOrder(context=CONTEXT, server_ids=(server_id,), action="delete"), now)
+            return self.story(c, "delete", StoryOrder(context=CONTEXT, server_ids=(server_id,), action="delete"))
 
-        await self.conductor.run(await self.db.run(unit))
+        self.control.runner.run(await self.db.run(unit))
 
     async def row(self, server_id: str) -> Any:
         return await self.db.read(lambda c: c.execute(
@@ -245,15 +300,17 @@ class Lab:
         """What must hold once quiet: one guest a live server on its own host, claims to match, ports to match."""
         rows = await self.db.read(lambda c: c.execute(sa.select(servers).where(~servers.c.deleted)).mappings().all())
         alive = {r["id"]: r["host"] for r in rows if r["vm_state"] != "error"}
+        left = await self.ledger.of(None)
+        assert {(a.server_id, a.host, a.state) for a in left} == {(s, host, "held") for s, host in alive.items()}
         for name, node in self.nodes.items():
             mine = {s for s, host in alive.items() if host == name}
             assert set(self.hypervisors[name].servers) == mine, name
-            assert node.here.tracker.servers == mine, name
+            assert node.here.tracker.allocations == {a.id for a in left if a.host == name}, name
             host = self.chooser.host(name)
             assert host is not None and host.servers == mine, name  # nor does the scheduler keep room for anyone else
         assert set(self.network.ports) == set(alive)
-        left = await self.db.read(lambda c: c.execute(sa.select(attempts)).all())
-        assert {(a.server_id, a.host) for a in left} == set(alive.items())
+        used = await self.db.read(lambda c: quota_usage.used(c, "p"))
+        assert used["instances"] == len(rows) and used["ram"] == sum(r["memory_mb"] for r in rows)
 
     async def steps(self, server_id: str) -> list[tuple[str, str]]:
         rows = await self.db.read(lambda c: c.execute(sa.select(events).where(

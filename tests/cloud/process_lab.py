@@ -97,7 +97,8 @@ class Lab:
                 "ports": "select id from ports where device_owner like 'compute:%'",
                 "addresses": "select ip_address from port_addresses join ports on ports.id = port_id "
                              "where device_owner like 'compute:%'",
-                "stories": "select kind from stories", "attempts": "select server_id, epoch from attempts"}.items()}
+                "stories": "select kind from stories", "allocations": "select server_id, host, state from allocations",
+                "usage": "select project_id, instances from project_usage where instances != 0"}.items()}
         engine.dispose()
         left["guests"] = [file.stem for file in (self.data / "node" / "fake-guests").glob("*.json")]
         return {k: v for k, v in left.items() if v}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nacre.base.db import DatabaseUnavailable
+from nacre.base.durable.stories import Lease
 from nacre.compute.contract import Place
 from nacre.node.hypervisor.fake import Faults
 from tests.cloud.conductor_lab import Lab
@@ -33,7 +34,7 @@ async def test_a_server_is_built_and_deleted(lab: Lab) -> None:
     await lab.quiet()
     await lab.check()
     names = [name for name, result in await lab.steps(server) if result == "Success"]
-    assert {"schedule", "network.plug", "claim", "prepare", "spawn"} <= set(names)
+    assert {"schedule", "network.plug", "prepare", "host.claim", "spawn"} <= set(names)
     await lab.delete(server)
     await lab.until(server, "deleted")
     await lab.quiet()
@@ -62,16 +63,23 @@ async def test_a_failure_means_the_next_host(lab: Lab, verb: str, kind: str) -> 
 
 async def test_a_database_that_comes_and_goes_costs_time_only(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is decided while it is away: no build ends in ERROR, no delete forgets a host."""
-    monkeypatch.setattr("nacre.conductor.manager.SWEEP", 0.02)
+    monkeypatch.setattr("nacre.conductor.stories.SWEEP", 0.02)
+    monkeypatch.setattr("nacre.base.durable.stories.UNHEARD", 0.1)
 
     async def sweep() -> None:
         while True:
             with contextlib.suppress(DatabaseUnavailable):
-                await lab.conductor.sweep()
+                await lab.control.runner.sweep()
 
-    sweeping = asyncio.ensure_future(sweep())
+    async def sweep_endings() -> None:
+        while True:
+            with contextlib.suppress(DatabaseUnavailable):
+                await lab.control.endings.look()
+            await asyncio.sleep(0.02)
+
+    sweeping = [asyncio.ensure_future(sweep()), asyncio.ensure_future(sweep_endings())]
     lab.seen_db.share = 0.1
-    ids = await lab.accept(8, nudge=False)
+    ids = await lab.accept(8, run=False)
     for server in ids:
         await lab.until(server, "active", seconds=30)
     for server in ids[:4]:
@@ -80,7 +88,9 @@ async def test_a_database_that_comes_and_goes_costs_time_only(lab: Lab, monkeypa
         await lab.until(server, "deleted", seconds=30)
     lab.seen_db.share = 0.0
     await lab.quiet()
-    sweeping.cancel()
+    for task in sweeping:
+        task.cancel()
+    await lab.control.sweep_endings()
     await lab.check()
 
 
@@ -114,13 +124,13 @@ async def test_a_delete_that_looked_for_ports_before_they_were_made_leaks_none(l
 
 async def test_a_delete_before_the_first_attempt_gives_the_room_back(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server waits for its turn to be built; the scheduler keeps room for it that no host ever knew of."""
-    attempt, go_on = lab.progress.attempt, asyncio.Event()
+    allocate, go_on = lab.ledger.allocate, asyncio.Event()
 
-    async def late(server_id: str, place: Place) -> object:
+    async def late(lease: Lease, server_id: str, place: Place) -> object:
         await go_on.wait()
-        return await attempt(server_id, place)
+        return await allocate(lease, server_id, place)
 
-    monkeypatch.setattr(lab.progress, "attempt", late)
+    monkeypatch.setattr(lab.ledger, "allocate", late)
     (server,) = await lab.accept()
     while not any(host.servers for host in map(lab.chooser.host, lab.nodes) if host):
         await asyncio.sleep(0.01)
@@ -151,10 +161,12 @@ async def test_a_silent_host_is_asked_again_before_another_is_tried(lab: Lab) ->
     lab.silent.discard(host)
     assert (await lab.until(server, "active"))["host"] == host
     lab.silent.add(host)
+    lab.down.add(host)
     (moved,) = await lab.accept()
     assert (await lab.until(moved, "active"))["host"] != host
     lab.silent.discard(host)
-    await lab.conductor._leftovers()
+    lab.down.discard(host)
+    await lab.control.sweep_endings()
     await lab.quiet()
     await lab.check()
 
@@ -164,6 +176,7 @@ async def test_silence_after_a_spawn_is_no_refusal(lab: Lab) -> None:
     for host in lab.nodes:
         async def cut(_: str, host: str = host) -> None:
             lab.silent.add(host)
+            lab.down.add(host)
             await asyncio.sleep(0.5)
         faults(lab, host).before["resume"] = cut
     (server,) = await lab.accept()
@@ -171,9 +184,10 @@ async def test_silence_after_a_spawn_is_no_refusal(lab: Lab) -> None:
     assert "no other host was tried" in row["fault"]["message"]
     assert len(lab.silent) == 1
     lab.silent.clear()
+    lab.down.clear()
     await lab.quiet()
     await asyncio.sleep(0.5)
-    await lab.conductor._leftovers()
+    await lab.control.sweep_endings()
     await lab.check()
 
 
@@ -208,17 +222,19 @@ async def test_a_conductor_that_dies_is_followed_by_one_that_finishes(lab: Lab, 
 
 
 async def test_a_lost_nudge_costs_time_only(lab: Lab) -> None:
-    (server,) = await lab.accept(nudge=False)
-    await lab.conductor._wake()
+    (server,) = await lab.accept(run=False)
+    await lab.orphan_stories()
+    await lab.control.runner.look()
     await lab.until(server, "active")
-    await lab.conductor._wake()
+    await lab.control.runner.look()
     await lab.quiet()
     await lab.check()
 
 
 async def test_two_runners_of_one_story_make_one_server(lab: Lab) -> None:
-    (server,) = await lab.accept(nudge=False)
-    await asyncio.gather(lab.conductor._wake(), lab.conductor._wake())
+    (server,) = await lab.accept(run=False)
+    await lab.orphan_stories()
+    await asyncio.gather(lab.control.runner.look(), lab.control.runner.look())
     await lab.until(server, "active")
     await lab.quiet()
     await lab.check()

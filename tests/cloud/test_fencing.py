@@ -2,17 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-import nacre.conductor.manager as conductor_manager
-from nacre.compute.stories import Stories
-from nacre.compute.tables import attempts, stories
-from nacre.conductor.manager import ConductorManager
-from tests.cloud.conductor_lab import Lab
+from nacre.base.durable.stories import Lease, LeaseLost
+from nacre.base.durable.tables import processes
+from nacre.compute.contract import Outcome, Place
+from nacre.scheduler.contract import Amounts
+from tests.cloud.conductor_lab import Controller, Lab
 
 
 @pytest.fixture
@@ -30,6 +31,7 @@ def cut_off_after(lab: Lab, host: str, verb: str) -> None:
     async def last_words(*args: Any) -> None:
         await real(*args)
         lab.silent.add(host)
+        lab.down.add(host)
         await asyncio.sleep(3600)
 
     setattr(lab.nodes[host], verb, last_words)
@@ -49,34 +51,112 @@ async def test_a_restarted_conductor_tries_no_other_host_while_the_first_is_sile
     assert [h for h, hypervisor in lab.hypervisors.items() if server in hypervisor.servers] == list(lab.silent)
 
 
-async def test_a_delete_whose_answer_was_lost_leaves_no_attempt(lab: Lab) -> None:
+async def test_a_delete_whose_answer_was_lost_leaves_nothing(lab: Lab) -> None:
+    """The server is gone for its user; its address is not given to anybody else before the host confirmed."""
     (server,) = await lab.accept()
     host = (await lab.until(server, "active"))["host"]
     await lab.quiet()
     lab.answer_within = 0.3
-    cut_off_after(lab, host, "destroy")
+    cut_off_after(lab, host, "end")
     await lab.delete(server)
     await lab.until(server, "deleted")
     await lab.quiet()
+    assert server in lab.network.ports
+    assert [a.state for a in await lab.ledger.of_server(server)] == ["ending"]
     lab.silent.clear()
+    lab.down.clear()
+    del lab.nodes[host].end  # type: ignore[method-assign]
     lab.answer_within = 5
-    await lab.conductor._leftovers()
-    assert not await lab.db.read(lambda c: c.execute(sa.select(attempts)).all())
+    await lab.control.sweep_endings()
     await lab.check()
+    assert server not in lab.network.ports
 
 
-async def test_a_runner_that_lost_its_lease_touches_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conductor_manager, "RENEW", 0.6)
+async def silence(lab: Lab, control: Controller) -> None:
+    """The process is frozen: its leases run out, and it does not know."""
+    control.task.cancel()
+    long_ago = lab.clock.now().replace(tzinfo=None) - timedelta(seconds=100)
+    await lab.db.run(lambda c: c.execute(sa.update(processes).where(processes.c.id == control.name).values(
+        lease_until=long_ago)))
+
+
+async def test_a_runner_that_lost_its_lease_touches_nothing(lab: Lab) -> None:
     for hypervisor in lab.hypervisors.values():
         hypervisor.faults.delay["define"] = 0.4
     (server,) = await lab.accept()
     await asyncio.sleep(0.15)
-    long_ago = lab.clock.now().replace(tzinfo=None, year=2000)
-    await lab.db.run(lambda c: c.execute(sa.update(stories).values(lease_until=long_ago)))
-    second = ConductorManager(lab.conductor._p, Stories(lab.db, lab.clock, "other"))
-    await second._wake()
+    await silence(lab, lab.control)
+    other = Controller(lab, "other")
+    await other.start()
+    await other.runner.look()
     row = await lab.until(server, "active", seconds=15)
     await asyncio.sleep(1.2)
-    await second.stop()
+    await other.kill()
     await lab.check()
     assert lab.network.ports[server].host == row["host"]
+    assert row["epoch"] == 1  # the other went on with the first one's attempt
+
+
+async def test_every_verb_of_a_story_checks_its_lease(lab: Lab) -> None:
+    """What a runner that was frozen says after another has its story changes nothing, whichever verb it is."""
+    (server,) = await lab.accept()
+    row = await lab.until(server, "active")
+    await lab.quiet()
+    (late,) = await lab.accept(run=False)
+    lost = Lease("gone", "control", 1, 1)
+    (held,) = await lab.ledger.of_server(server)
+    outcome, failure = (Outcome(server_id=id, request_id="req-late", message="late") for id in (server, late))
+    place = Place(allocation="a", host="host0", zone="nova", amounts=Amounts(memory_mb=1, vcpus=1, disk_mb=1))
+    for call in (lab.ledger.allocate(lost, late, place), lab.ledger.give_up(lost, held),
+                 lab.ledger.end_all(lost, server), lab.progress.built(lost, held, outcome, last=True),
+                 lab.progress.failed(lost, failure), lab.progress.powered(lost, "stopped", outcome),
+                 lab.progress.deleted(lost, outcome, [held]), lab.progress.finish(lost)):
+        with pytest.raises(LeaseLost):
+            await call
+    assert await lab.row(server) == row
+    assert await lab.ledger.of_server(server) == [held] and not await lab.ledger.of_server(late)
+
+
+async def test_a_late_attempt_of_a_fenced_runner_strands_no_server(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first runner is about to write its attempt when another takes the story over and builds the server."""
+    allocate, frozen, thaw = lab.ledger.allocate, asyncio.Event(), asyncio.Event()
+
+    async def slow(lease: Lease, server_id: str, place: Place) -> object:
+        if lease.process == "control":
+            frozen.set()
+            await thaw.wait()
+        return await allocate(lease, server_id, place)
+
+    monkeypatch.setattr(lab.ledger, "allocate", slow)
+    (server,) = await lab.accept()
+    await frozen.wait()
+    await silence(lab, lab.control)
+    other = Controller(lab, "other")
+    await other.start()
+    await other.runner.look()
+    await lab.until(server, "active")
+    thaw.set()
+    await asyncio.sleep(0.2)
+    assert (await lab.row(server))["vm_state"] == "active"
+    await lab.quiet()
+    await other.kill()
+    await lab.check()
+
+
+async def test_a_cancelled_runner_goes_to_no_other_host(lab: Lab) -> None:
+    """Its undo is under way when it is cancelled: that must end it."""
+    for host in lab.nodes:
+        lab.hypervisors[host].faults.fail["define"] = 1
+        lab.hypervisors[host].faults.delay["destroy"] = 0.3
+    (server,) = await lab.accept()
+    async with asyncio.timeout(5):
+        while not any(a.state == "ending" for a in await lab.ledger.of_server(server)):
+            await asyncio.sleep(0.01)
+    await lab.control.runner.stop()
+    tried = {a.host for a in await lab.ledger.of_server(server)}
+    assert len(tried) <= 1 and sum(bool(h.servers) for h in lab.hypervisors.values()) <= 1
+    await lab.reborn()
+    await lab.until(server, "active", "error")
+    await lab.quiet()
+    await lab.control.sweep_endings()
+    await lab.check()

@@ -12,13 +12,13 @@ import pytest
 from tests.cloud.process_lab import SECONDS, Lab
 
 CREATE = [f"{party} {step} {when}" for party, steps in {
-    "control": ("network.plug", "claim", "prepare", "spawn"),
-    "node": ("disks", "domain", "wiring", "boot"),
+    "control": ("network.plug", "prepare", "spawn"),
+    "node": ("claim", "disks", "domain", "wiring", "boot"),
 }.items() for step in steps for when in ("begins", "done")] + [
     f"control story {when}" for when in ("taken", "told")] + [f"node journal {stage}" for stage in (
         "claimed", "prepared", "spawning", "running")]
 DELETE = [f"control {step} {when}" for step in ("destroy", "network.deallocate") for when in ("begins", "done")] + [
-    "control story taken", "control story told", "node journal closing", "node journal gone"]
+    "control story taken", "control story told", "node journal ending", "node journal gone"]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.stories.node.orders import ControlSide, build_order, spawn_order
+from tests.stories.node.orders import ControlSide, build_order, spawn_order, unheeded
 
 from nacre.base.errors import BuildFailed, NotFound
 from nacre.node.contract import BuildOrder
@@ -45,7 +45,7 @@ class Machine:
 
     async def build(self, place: str) -> BuildOrder:
         order = build_order(image=None, memory_mb=64, selected_dir=place, domain_name=f"nacre-t-{os.urandom(4).hex()}")
-        await self.running[-1].prepare(order)
+        await self.running[-1].prepare(order, unheeded)
         await self.running[-1].define(order, msgspec.structs.replace(spawn_order(order, 0), networks=()))
         return order
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.stories.node.orders import ControlSide, build_order, spawn_order
+from tests.stories.node.orders import ControlSide, build_order, spawn_order, unheeded
 
 from nacre.base.errors import NotFound
 from nacre.node.contract import BuildOrder, SpawnOrder
@@ -51,7 +51,7 @@ def orders() -> tuple[BuildOrder, SpawnOrder]:
 async def test_a_guest_is_paused_until_it_is_let_go(hypervisor: Hypervisor) -> None:
     order, spawn = orders()
     for _ in range(2):
-        steps = await hypervisor.prepare(order)
+        steps = await hypervisor.prepare(order, unheeded)
         assert all(step.started <= step.finished for step in steps)
     assert order.server_id not in await hypervisor.guests()
     for _ in range(2):
@@ -64,7 +64,7 @@ async def test_a_guest_is_paused_until_it_is_let_go(hypervisor: Hypervisor) -> N
 
 async def test_power_goes_and_comes_back(hypervisor: Hypervisor) -> None:
     order, spawn = orders()
-    await hypervisor.prepare(order)
+    await hypervisor.prepare(order, unheeded)
     await hypervisor.define(order, spawn)
     await hypervisor.resume(order.server_id)
     await hypervisor.shutdown(order.server_id)
@@ -81,9 +81,9 @@ async def test_power_goes_and_comes_back(hypervisor: Hypervisor) -> None:
 async def test_nothing_is_left_of_a_destroyed_guest_however_far_it_got(hypervisor: Hypervisor) -> None:
     order, spawn = orders()
     await hypervisor.destroy(order.server_id)
-    await hypervisor.prepare(order)
+    await hypervisor.prepare(order, unheeded)
     await hypervisor.destroy(order.server_id)
-    await hypervisor.prepare(order)
+    await hypervisor.prepare(order, unheeded)
     await hypervisor.define(order, spawn)
     for _ in range(2):
         await hypervisor.destroy(order.server_id)
@@ -107,7 +107,7 @@ async def test_capabilities_are_those_of_a_host(hypervisor: Hypervisor) -> None:
 
 async def test_the_console_gives_its_last_lines(hypervisor: Hypervisor) -> None:
     order, spawn = orders()
-    await hypervisor.prepare(order)
+    await hypervisor.prepare(order, unheeded)
     await hypervisor.define(order, spawn)
     await hypervisor.resume(order.server_id)
     whole = await hypervisor.console(order.server_id, None)

@@ -92,9 +92,9 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
 
         async def add(who: Peer) -> Any:
             own = new_keys()
-            server.register(own.public, who)
+            server.directory.register(own.public, who)
             made.append(ZmqTransport(who, own))
-            made[-1].route("control", "control", server.address, keys.public)
+            made[-1].directory.route("control", "control", server.address, keys.public)
             return made[-1]
     server.serve(TARGET, shelf, Shelf, {**dict.fromkeys(verbs(Shelf), ("node", "control")), "slow": ("control",)})
     yield World(shelf, add, server)
@@ -204,15 +204,15 @@ async def test_an_unknown_key_runs_nothing() -> None:
     server.serve(TARGET, shelf, Shelf)
     await server.start()
     stranger, own = ZmqTransport(Peer("control", "control"), key := new_keys()), Peer("host-1", "node")
-    stranger.route("control", "control", server.address, keys.public)
+    stranger.directory.route("control", "control", server.address, keys.public)
     asking = stub(Shelf, stranger.client(TARGET).prepare(timeout=0.3))
     with pytest.raises(Unavailable):
         await asking.put("a")
     assert shelf.calls == 0
-    server.register(key.public, own)
+    server.directory.register(key.public, own)
     patient = stub(Shelf, stranger.client(TARGET).prepare(timeout=5))
     assert await patient.who() == ("host-1", "node"), "the name comes from the key, not from the sender"
-    server.revoke("host-1")
+    server.directory.revoke(key.public)
     with pytest.raises(Unavailable):
         await asking.put("a")
     await stranger.close()
@@ -225,13 +225,13 @@ async def test_a_call_survives_the_death_of_the_process_that_was_asked() -> None
     async def serve(address: str) -> tuple[ZmqTransport, RealShelf]:
         server, shelf = ZmqTransport(Peer("control", "control"), keys, address), RealShelf()
         server.serve(TARGET, shelf, Shelf)
-        server.register(own.public, Peer("host-1", "node"))
+        server.directory.register(own.public, Peer("host-1", "node"))
         await server.start()
         return server, shelf
 
     first, _ = await serve("tcp://127.0.0.1:0")
     client = ZmqTransport(Peer("host-1", "node"), own)
-    client.route("control", "control", first.address, keys.public)
+    client.directory.route("control", "control", first.address, keys.public)
     shelf = stub(Shelf, client.client(TARGET).prepare(timeout=10))
     assert await shelf.put("a", (1,)) == {"a": 1}
     lost = asyncio.create_task(shelf.slow(0.5))
@@ -247,10 +247,10 @@ async def test_a_message_over_the_limit_is_cut_off() -> None:
     shelf, keys, own = RealShelf(), new_keys(), new_keys()
     server = ZmqTransport(Peer("control", "control"), keys, "tcp://127.0.0.1:0", Limits(message=1000))
     server.serve(TARGET, shelf, Shelf)
-    server.register(own.public, Peer("host-1", "node"))
+    server.directory.register(own.public, Peer("host-1", "node"))
     await server.start()
     client = ZmqTransport(Peer("host-1", "node"), own)
-    client.route("control", "control", server.address, keys.public)
+    client.directory.route("control", "control", server.address, keys.public)
     with pytest.raises(Unavailable):
         await stub(Shelf, client.client(TARGET).prepare(timeout=0.3)).put("x" * 5000)
     assert shelf.calls == 0
@@ -261,7 +261,7 @@ async def test_a_message_over_the_limit_is_cut_off() -> None:
 async def test_a_full_queue_says_so() -> None:
     own, nobody = new_keys(), new_keys()
     client = ZmqTransport(Peer("host-1", "node"), own, limits=Limits(queue=5))
-    client.route("control", "control", "tcp://127.0.0.1:9", nobody.public)
+    client.directory.route("control", "control", "tcp://127.0.0.1:9", nobody.public)
     shelf = stub(Shelf, client.client(TARGET).prepare(timeout=0.2))
     results = await asyncio.gather(*(shelf.put("a") for _ in range(10)), return_exceptions=True)
     assert any("full" in str(r) for r in results) and all(isinstance(r, Unavailable) for r in results)
@@ -296,10 +296,10 @@ async def test_a_cast_to_a_busy_process_is_not_lost() -> None:
     shelf, keys, own = RealShelf(), new_keys(), new_keys()
     server = ZmqTransport(Peer("control", "control"), keys, "tcp://127.0.0.1:0", Limits(running=1))
     server.serve(TARGET, shelf, Shelf)
-    server.register(own.public, Peer("host-1", "node"))
+    server.directory.register(own.public, Peer("host-1", "node"))
     await server.start()
     client = ZmqTransport(Peer("host-1", "node"), own, limits=Limits(resend=0.05))
-    client.route("control", "control", server.address, keys.public)
+    client.directory.route("control", "control", server.address, keys.public)
     asked = stub(Shelf, client.client(TARGET))
     try:
         slow = asyncio.create_task(asked.slow(0.4))

@@ -69,7 +69,7 @@ def test_a_newcomer_gets_into_a_guest_and_finds_it_again(demo: Demo) -> None:
     (action,) = first["timeline"]
     steps = [step["step"] for step in action["steps"]]
     assert action["action"] == "create" and all(step["took_ms"] >= 0 for step in action["steps"])
-    assert {"schedule", "claim", "network.plug", "prepare", "spawn", "host.boot"} <= set(steps), steps
+    assert {"schedule", "network.plug", "prepare", "spawn", "host.claim", "host.boot"} <= set(steps), steps
     begin = time.monotonic()
     second = demo.facts()
     assert second["server"] == server and second["metadata"] == first["metadata"]

@@ -20,7 +20,15 @@ from nacre.node.contract import BuildOrder
 from nacre.node.hypervisor.registry import HYPERVISORS, HypervisorSettings
 from nacre.node.manager import NodeManager, NodeSettings
 from nacre.node.ovs.fake import FakeWiring
-from tests.stories.node.orders import ControlSide, build_order, image_facts, spawn_order
+from tests.stories.node.orders import (
+    ControlSide,
+    build_order,
+    done,
+    end_order,
+    image_facts,
+    power_order,
+    spawn_order,
+)
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(400)]
 BRIDGE = "br-nacre-test"
@@ -57,16 +65,18 @@ class RealHost:
             HypervisorSettings(folder=folder, bridge=BRIDGE), self.images, self.wiring)  # type: ignore[arg-type]
         self.node = NodeManager(NodeSettings(host="h1", folder=folder / "journal", shutdown_timeout=40),
                                 self.hypervisor, self.wiring)
-        self.power: list[tuple[str, str]] = []
-
-    async def told(self, server_id: str, power: str) -> None:
-        self.power.append((server_id, power))
 
     async def build(self, order: BuildOrder, ports: int = 1) -> Any:
         spawn = self.control.show(spawn_order(order, ports))
-        await self.node.claim(order)
-        await self.node.prepare(order.server_id, order.epoch)
-        return spawn, await self.node.spawn(spawn)
+        await done(lambda: self.node.prepare(order))
+        return spawn, await done(lambda: self.node.spawn(spawn))
+
+    async def power(self, order: BuildOrder, action: str) -> str:
+        return (await done(lambda: self.node.power(power_order(order, action)))).power
+
+    async def end(self, order: BuildOrder) -> None:
+        while not (await self.node.end(end_order(order))).done:
+            pass
 
     async def console(self, server_id: str, word: str, times: int = 1) -> str:
         end = time.monotonic() + 120
@@ -90,12 +100,14 @@ async def host() -> AsyncIterator[RealHost]:
     await ensure_services()
     sh("ovs-vsctl", "--may-exist", "add-br", BRIDGE, "--", "set", "bridge", BRIDGE, "datapath_type=netdev")
     host = RealHost(folder)
-    await host.node.start(host.told)
+    await host.node.start()
+    await host.node.here.journal.learn(cloud="cloud")
+    host.node.here.met = True
     try:
         yield host
     finally:
-        for server in await host.node.inventory():
-            await host.node.destroy(server.server_id, server.epoch)
+        for held in await host.node.held():
+            await host.end(build_order(held.server_id, held.epoch))
         await host.node.stop()
         sh("ovs-vsctl", "--if-exists", "del-br", BRIDGE)
         sh("rm", "-rf", str(folder))
@@ -123,22 +135,21 @@ async def test_a_guest_lives_and_leaves_nothing_behind(host: RealHost, guest_ima
     assert "READY host=web from=drive" in text
     assert interfaces() == {f"tap{spawn.ports[0].id[:11]}"}
 
-    assert (await host.node.power(order.server_id, 1, "reboot-hard")).power == "running"
+    assert await host.power(order, "reboot-hard") == "running"
     await host.console(order.server_id, "READY", 2)
-    assert (await host.node.power(order.server_id, 1, "stop")).power == "shutdown"
+    assert await host.power(order, "stop") == "shutdown"
     assert "TINY power button" in await host.node.console(order.server_id, None)
     assert interfaces() == set()
-    assert (await host.node.power(order.server_id, 1, "start")).power == "running"
+    assert await host.power(order, "start") == "running"
     text = await host.console(order.server_id, "READY", 3)
     assert "boots=3" in text
-    assert (await host.node.power(order.server_id, 1, "reboot-soft")).power == "running"
+    assert await host.power(order, "reboot-soft") == "running"
     await host.console(order.server_id, "READY", 4)
-    assert host.power == []
 
-    await host.node.destroy(order.server_id, 1)
+    await host.end(order)
     assert order.server_id not in domains() and interfaces() == set()
     assert not (host.folder / "servers" / order.server_id).exists()
-    assert not host.node.here.tracker.servers and await host.node.inventory() == ()
+    assert not host.node.here.tracker.allocations and await host.node.held() == ()
 
 
 async def test_kernel_ramdisk_and_root_in_three_images(host: RealHost, guest_images: guest.GuestImages) -> None:
@@ -153,21 +164,17 @@ async def test_kernel_ramdisk_and_root_in_three_images(host: RealHost, guest_ima
 async def test_a_guest_that_stops_by_itself_is_seen(host: RealHost, guest_images: guest.GuestImages) -> None:
     order = tiny(host, guest_images)
     await host.build(order, ports=0)
+    host.node.here.changed.clear()
     sh("virsh", "-c", "qemu:///system", "destroy", order.server_id)
-    for _ in range(50):
-        if host.power:
-            break
-        await asyncio.sleep(0.1)
-    assert host.power == [(order.server_id, "shutdown")]
+    await asyncio.wait_for(host.node.here.changed.wait(), 5)
+    assert [held.power for held in await host.node.held()] == ["shutdown"]
 
 
 async def test_two_builds_fetch_one_image_once_and_neither_can_change_it(
         host: RealHost, guest_images: guest.GuestImages) -> None:
     facts = host.images.add(guest_images.disk)
     orders = [build_order(memory_mb=128, image=facts) for _ in range(2)]
-    for order in orders:
-        await host.node.claim(order)
-    await asyncio.gather(*(host.node.prepare(order.server_id, 1) for order in orders))
+    await asyncio.gather(*(done(lambda order=order: host.node.prepare(order)) for order in orders))  # type: ignore[misc]
     size = guest_images.disk.stat().st_size
     assert host.images.reads == -(-size // (4 << 20))
     [base] = (host.folder / "images").iterdir()
@@ -206,13 +213,12 @@ async def test_a_harmful_image_is_refused_and_leaves_nothing(host: RealHost, kin
     if wrong:
         file.write_bytes(b"something else".ljust(1 << 16))
     order = build_order(image=facts)
-    await host.node.claim(order)
     with pytest.raises(BuildFailed) as caught:
-        await host.node.prepare(order.server_id, 1)
+        await done(lambda: host.node.prepare(order))
     assert "image" in caught.value.message
     print(caught.value.message)
     assert list((host.folder / "images").iterdir()) == []
-    assert not host.node.here.tracker.servers and not (host.folder / "servers" / order.server_id).exists()
+    assert not host.node.here.tracker.allocations and not (host.folder / "servers" / order.server_id).exists()
 
 
 async def test_every_call_of_qemu_img_names_its_formats() -> None:
@@ -231,10 +237,10 @@ async def test_a_header_that_a_guest_writes_on_its_disk_stays_data(
     sh("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(canary), str(evil), "1M")
     order = tiny(host, guest_images)
     await host.build(order, ports=0)
-    await host.node.power(order.server_id, 1, "stop")
+    await host.power(order, "stop")
     disk = host.folder / "servers" / order.server_id / "disk"
     sh("qemu-io", "-f", "qcow2", "-c", f"write -s {evil} 0 64k", str(disk))
-    await host.node.power(order.server_id, 1, "start")
+    await host.power(order, "start")
     xml = sh("virsh", "-c", "qemu:///system", "dumpxml", order.server_id)
     assert "canary" not in xml and "<driver name='qemu' type='qcow2'" in xml and "<format type='raw'/>" in xml
 

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from nacre.base.errors import NoValidHost
-from nacre.scheduler.contract import Amounts, HostReport, Placement, PlacementRequest
+from nacre.scheduler.contract import Amounts, Held, HostReport, Placement, PlacementRequest
 from nacre.scheduler.filter_scheduler import FilterScheduler
 from nacre.scheduler.hosts import Host, Kinds
 
@@ -23,6 +23,11 @@ def ask(*servers: str, memory: int = 512, vcpus: int = 1, disk: int = 1024, net:
     amounts = Amounts(memory_mb=memory, vcpus=vcpus, disk_mb=disk, net_bandwidth=net, disk_bandwidth=io,
                       disk_shares=shares, disk=directory)
     return PlacementRequest(server_ids=servers or ("s",), project_id="p", amounts=amounts, **more)
+
+
+def held(**servers: str) -> tuple[Held, ...]:
+    """allocation -> server, as a report names them."""
+    return tuple(Held(allocation=a, server_id=s, epoch=1) for a, s in servers.items())
 
 
 class AggregateFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,12 +81,12 @@ class Fleet(FilterScheduler):
         except NoValidHost:
             return ()
 
-    def release(self, name: str, server_id: str, memory: int) -> None:  # type: ignore[override]
-        super().release(name, server_id, ask(memory=memory).amounts)
+    def of(self, server: str) -> list[str]:
+        """The server's allocations."""
+        return [a for host in self.hosts() for a, claim in host.claims.items() if claim.server_id == server]
 
     def release_all(self, *servers: str) -> None:
-        """Placements of this lab, with the amounts they took."""
+        """All that these servers have."""
         for server in servers:
-            name = self._where[server]
-            amounts, _ = self.host(name)._pending[server]
-            super().release(name, server, amounts)
+            for allocation in self.of(server):
+                self.release(allocation)

@@ -4,7 +4,7 @@ import pytest
 
 from nacre.base.errors import BuildFailed, Refused
 from nacre.node.servers.limits import MEGA, MOST, MOST_RATE, Rate, Throttle, check, processors, rates, throttle
-from nacre.node.tracker import Tracker
+from nacre.node.servers.tracker import Tracker
 from tests.stories.node.orders import build_order
 
 
@@ -81,7 +81,7 @@ def test_directories_are_counted_apart() -> None:
             tracker.claim(build_order("c", selected_dir=place))
     with pytest.raises(Refused, match="no directory /one"):
         Tracker().claim(build_order("c", selected_dir="/one"))
-    tracker.release("a")
+    tracker.release("a/1")
     assert tracker.used_in("/one").disk_mb == 0
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nacre.base.errors import Refused
-from nacre.node.tracker import Tracker
+from nacre.node.servers.tracker import Tracker
 from tests.stories.node.orders import build_order
 
 SIZES = st.tuples(st.integers(0, 9), st.integers(0, 3000), st.integers(0, 9), st.booleans())
@@ -17,7 +17,7 @@ def test_the_sum_is_what_is_held_and_never_over_the_limits(steps: list) -> None:
     for who, (vcpus, memory, root, release) in steps:
         server = f"s{who}"
         if release:
-            tracker.release(server)
+            tracker.release(f"{server}/1")
             held.pop(server, None)
             continue
         order = build_order(server, vcpus=vcpus, memory_mb=memory, root_gb=root)
@@ -30,7 +30,7 @@ def test_the_sum_is_what_is_held_and_never_over_the_limits(steps: list) -> None:
         assert used.vcpus == sum(o.vcpus for o in held.values()) <= 16
         assert used.memory_mb == sum(o.memory_mb for o in held.values()) <= 4096
         assert used.disk_mb == sum(o.disk_mb for o in held.values()) <= 20480
-        assert tracker.servers == set(held)
+        assert tracker.allocations == {f"{server}/1" for server in held}
 
 
 PLACES = ("/one", "/two")
@@ -46,7 +46,7 @@ def test_directories_and_bandwidth_add_up(steps: list) -> None:  # type: ignore[
         order = build_order(server, root_gb=root, memory_mb=1, net_bandwidth=amount, disk_bandwidth=amount // 2,
                             disk_shares=amount, selected_dir=place, **LIMITS)
         if what == "release":
-            tracker.release(server)
+            tracker.release(order.allocation)
             held.pop(server, None)
         elif what == "restart":
             tracker = Tracker(PLACES)
@@ -81,3 +81,12 @@ def test_a_wish_for_no_memory_is_not_held_against_a_full_host() -> None:
     tracker.claim(build_order(memory_mb=0, limit_memory_mb=1.0))
     with pytest.raises(Refused, match="disk"):
         tracker.claim(build_order(memory_mb=0, limit_disk_mb=1.0))
+
+
+def test_a_server_may_have_two_allocations() -> None:
+    tracker = Tracker()
+    for epoch in (1, 2):
+        tracker.claim(build_order("s", epoch, memory_mb=512))
+    assert tracker.used.memory_mb == 1024
+    tracker.release("s/1")
+    assert tracker.used.memory_mb == 512 and tracker.holds("s/2")

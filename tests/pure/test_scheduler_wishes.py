@@ -162,7 +162,7 @@ def test_a_server_that_is_placed_again_does_not_stand_in_its_own_way() -> None:
     for _ in range(3):
         assert hosts(made, "1", memory=4096, group=rule) == ["a"]
     assert made.free("a") == 0
-    made.release("a", "1", 4096)
+    made.release_all("1")
     assert made.free("a") == 4096
 
 

@@ -13,7 +13,8 @@ from nacre.base.db import Database
 from nacre.base.rpc.memory import MemoryHub, MemoryTransport
 from nacre.base.rpc.server import Peer
 from nacre.cli.bootstrap import first_rows
-from nacre.cloud import Control, build_control, build_node
+from nacre.cloud.control import Control, build_control
+from nacre.cloud.node import build_node
 from nacre.config import load
 
 ROOTS = {"identity": "/identity/v3", "image": "/image/v2", "network": "/network/v2.0", "compute": "/compute/v2.1"}

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2] / "src" / "nacre"
 MODULES = sorted(p for p in ROOT.rglob("*.py") if "migrations/versions" not in p.as_posix())
 
-MAX_MODULE, MAX_FUNCTION, MAX_PARAMETERS, MAX_METHODS, MAX_FOLDER, MAX_CONTRACT = 400, 50, 5, 20, 15, 150
+MAX_MODULE, MAX_FUNCTION, MAX_PARAMETERS, MAX_METHODS, MAX_FOLDER, MAX_CONTRACT = 400, 50, 5, 20, 15, 200
 
 #: "path" or "path:name" -> why it may be larger.
 EXEMPT: dict[str, str] = {

@@ -50,6 +50,10 @@ class VirtualClock:
         self._sleepers.append((self._elapsed + seconds, self._count, future))
         await future
 
+    def jump(self, seconds: float) -> None:
+        """Time passes while nobody runs, as for a process that was frozen."""
+        self._elapsed += seconds
+
     async def advance(self, seconds: float) -> None:
         """Move time on, letting every sleeper that comes due run before the next one is woken."""
         end = self._elapsed + seconds
@@ -58,7 +62,7 @@ class VirtualClock:
             if not self._sleepers or self._sleepers[0][0] > end:
                 break
             due, _, future = self._sleepers.pop(0)
-            self._elapsed = due
+            self._elapsed = max(self._elapsed, due)
             future.set_result(None)
             await settle()
         self._elapsed = end

@@ -8,8 +8,17 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 
+class Interrupted(Exception):
+    """Nothing was decided, and nobody is to blame: whoever works stops where it is and takes nothing back, whoever
+    takes the work up again finds what was done. Not a NacreError, so that no handler of refusals takes it for one."""
+
+    def __init__(self, message: str):
+        self.message = message
+        super().__init__(message)
+
+
 class NacreError(Exception):
-    """Base of all. `field` names the offending input where there is one."""
+    """Base of all that is decided. `field` names the offending input where there is one."""
 
     default: ClassVar[str] = "The request failed."
 

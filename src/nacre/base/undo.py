@@ -2,7 +2,8 @@
 
 Before, because a cancelled or failed call may have had its effect. Steps are idempotent. They run in reverse order
 when the block fails, shielded from cancellation, each quietly (a failing step is logged, the rest still run), and are
-forgotten when the block succeeds. `forget()` drops them all: what a runner does that lost its lease.
+forgotten when the block succeeds. An `Interrupted` takes nothing back, neither as the block's failure nor as a step's:
+whoever goes on with the work finds what was done.
 """
 
 import asyncio
@@ -12,17 +13,18 @@ from typing import Any
 
 import structlog
 
+from nacre.base.errors import Interrupted
+
 log = structlog.get_logger()
 
 Step = Callable[..., Awaitable[Any]]
 
 
 class Undo:
-    """A stack of steps to take back when the block fails. but: failures after which nothing is taken back, as whoever
-    goes on with the work finds what was done."""
+    """A stack of steps to take back when the block fails. but: further failures after which nothing is taken back."""
 
     def __init__(self, *, but: type[BaseException] | tuple[type[BaseException], ...] = ()) -> None:
-        self._but = but
+        self._but: tuple[type[BaseException], ...] = (Interrupted, *(but if isinstance(but, tuple) else (but,)))
         self._steps: list[tuple[Step, tuple[Any, ...]]] = []
 
     def add(self, step: Step, *args: Any) -> None:
@@ -34,11 +36,13 @@ class Undo:
         self._steps.clear()
 
     async def run(self) -> None:
-        """Run the steps now, last first, and forget them."""
+        """Run the steps now, last first, and forget them. Raises Interrupted, with the rest of them not run."""
         steps, self._steps = self._steps[::-1], []
         for step, args in steps:
             try:
                 await step(*args)
+            except Interrupted:
+                raise
             except Exception:
                 log.exception("undo step failed", step=getattr(step, "__qualname__", repr(step)))
 
@@ -50,9 +54,14 @@ class Undo:
         if error is None or isinstance(error, self._but):
             self.forget()
             return
-        work = asyncio.ensure_future(self.run())
+        work, cancelled = asyncio.ensure_future(self.run()), False
         while not work.done():
             try:
                 await asyncio.shield(work)
             except asyncio.CancelledError:
-                continue
+                cancelled = True
+            except Interrupted:
+                break
+        if cancelled:  # it came while steps were taken back: it must not get lost behind the block's own error
+            raise asyncio.CancelledError
+        work.result()

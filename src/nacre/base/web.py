@@ -202,6 +202,8 @@ class App:
             reply = await self._answer(request)
         except e.NacreError as error:
             reply = self._fault(request, error)
+        except e.Interrupted as error:
+            reply = self._fault(request, e.Unavailable(error.message))
         except Exception:
             log.exception("request failed", method=request.method, path=request.path, request_id=request.request_id)
             reply = self._fault(request, e.NacreError(

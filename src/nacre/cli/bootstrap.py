@@ -12,7 +12,7 @@ import yaml
 from nacre.base.context import service_context
 from nacre.base.errors import Conflict
 from nacre.cli.database import MARK, PASSWORDS, engine_name, refuse_strangers
-from nacre.cloud import Control
+from nacre.cloud.control import Control
 from nacre.compute.catalog.flavors import Flavor
 from nacre.config import Settings
 from nacre.identity.catalog import First, bootstrap, users
@@ -79,11 +79,11 @@ async def first_rows(control: Control) -> None:
     if not there:  # a new database, whatever was in the one before
         mark.unlink(missing_ok=True)
     first = First(base_url=settings.url, passwords=known, region=settings.region)
-    await bootstrap(control.db, first, control.parts["passwords"])
+    await bootstrap(control.db, first, control.passwords)
     if not mark.exists():  # what an operator deletes afterwards stays deleted
         for id, name, memory, vcpus, disk in FLAVORS:
             try:
-                await control.parts["flavors"].create(
+                await control.flavors.create(
                     Flavor(id=id, name=name, memory_mb=memory, vcpus=vcpus, root_gb=disk))
             except Conflict:
                 continue
@@ -110,4 +110,4 @@ async def _public_network(control: Control) -> None:
             "name": "public-subnet", "network_id": network["id"], "ip_version": 4, "enable_dhcp": False,
             "cidr": settings.network.public_cidr}, context))
 
-    await control.parts["network"].write(context, step)
+    await control.network.write(context, step)

@@ -31,7 +31,7 @@ def _run(settings: Settings, main: Coroutine[Any, Any, None]) -> None:
 @click.option("--data", type=click.Path(path_type=Path), required=True)
 def control(data: Path) -> None:
     """The APIs and the services behind them."""
-    from nacre import cloud
+    from nacre.cloud.control import run_control
 
     settings = load(data)
     # A host's connection is a descriptor, and many systems start with 1,024.
@@ -40,7 +40,7 @@ def control(data: Path) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, hard), hard))
     if settings.metrics.port:
         _serve_metrics(settings.metrics.port)
-    _run(settings, cloud.run_control(settings))
+    _run(settings, run_control(settings))
 
 
 def _serve_metrics(port: int) -> None:
@@ -57,7 +57,7 @@ def _serve_metrics(port: int) -> None:
 @click.option("--data", type=click.Path(path_type=Path), required=True)
 def node(data: Path) -> None:
     """The compute host and its network agent."""
-    from nacre import cloud
+    from nacre.cloud.node import run_node
 
     settings = load(data)
-    _run(settings, cloud.run_node(settings))
+    _run(settings, run_node(settings))

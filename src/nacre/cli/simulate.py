@@ -22,7 +22,8 @@ from nacre.base.db import Database
 from nacre.base.errors import NacreError
 from nacre.base.rpc.memory import Faults, MemoryHub, MemoryTransport
 from nacre.base.rpc.server import Peer
-from nacre.cloud import Control, Seams, build_control, build_node
+from nacre.cloud.control import Control, Seams, build_control
+from nacre.cloud.node import build_node
 from nacre.compute.catalog.flavors import Flavor
 from nacre.compute.contract import Server, ServerQuery, ServerSpec
 from nacre.config import Settings, load
@@ -68,7 +69,7 @@ class SimulatedCloud:
         self._stack.push_async_callback(self._db.close)
         await self._stack.enter_async_context(self.control.running())
         for size in self._wishes.sizes:
-            await self.control.parts["flavors"].create(Flavor(
+            await self.control.flavors.create(Flavor(
                 id=size.name, name=size.name, memory_mb=size.memory_mb, vcpus=size.vcpus, root_gb=size.disk_gb))
         self._image = await self._make_image()
         if self._wishes.ports:
@@ -78,7 +79,7 @@ class SimulatedCloud:
             await self._start_host(number, f"host-{number:05}")
             say(number + 1)
             await asyncio.sleep(self._settings.node.report_period / hosts)
-        while len(await self.control.parts["scheduler"].hosts()) < hosts:
+        while len(await self.control.registry.all()) < hosts:
             await self.clock.sleep(0.1)
 
     async def stop(self) -> None:
@@ -101,7 +102,7 @@ class SimulatedCloud:
         async def data() -> Any:
             yield b"\0" * 512
 
-        images = self.control.parts["images"]
+        images = self.control.images
         image = await images.create(WHO, {"name": "image", "disk_format": "raw", "container_format": "bare"})
         await Uploads(images).upload(WHO, image.id, data(), 512)
         return str(image.id)
@@ -119,25 +120,25 @@ class SimulatedCloud:
                 {"name": "subnet", "network_id": made["id"], "ip_version": 4, "cidr": "172.16.0.0/12"}, WHO))
             return str(made["id"])
 
-        found: str = await self.control.parts["network"].write(WHO, step)
+        found: str = await self.control.network.write(WHO, step)
         return found
 
     # -- for the load ----------------------------------------------------------------------------------------
 
     async def create(self, size: Size, number: int) -> str:
         """As the API would, once the request is parsed and its policy checked."""
-        made = await self.control.parts["servers"].create(
+        made = await self.control.servers.create(
             msgspec.structs.replace(WHO, request_id=f"req-create-{number}"),
             (ServerSpec(name=f"server-{number}", flavor_id=size.name, image_id=self._image, networks=self._networks),))
         return str(made[0].id)
 
     async def delete(self, server_id: str) -> None:
-        servers = self.control.parts["servers"]
+        servers = self.control.servers
         await servers.delete(msgspec.structs.replace(WHO, request_id=f"req-delete-{server_id}"),
                              await servers.get(server_id))
 
     async def busy(self) -> int:
-        servers = self.control.parts["servers"]
+        servers = self.control.servers
         building = await servers.search(ServerQuery(vm_states=("building",), limit=1))
         return len(building) + len(await servers.search(ServerQuery(task_states=("deleting",), limit=1)))
 
@@ -145,12 +146,12 @@ class SimulatedCloud:
 
     async def sample(self, largest: Size) -> measures.Sample:
         """The hosts now."""
-        hosts = await self.control.parts["scheduler"].hosts()
+        hosts = await self.control.registry.all()
         return measures.sample(self.clock.monotonic(), (h.report for h in hosts), largest)
 
     async def servers(self) -> list[Server]:
         """All that ever were."""
-        found: list[Server] = await self.control.parts["servers"].search(ServerQuery(
+        found: list[Server] = await self.control.servers.search(ServerQuery(
             deleted=None, limit=10_000_000, sort=(("created_at", False),)))
         return found
 

@@ -137,7 +137,8 @@ def children(settings: Settings) -> list[Child]:
             "NACRE_RPC_NODE_KEYS": f"{settings.host_name}:{node.public} {node_at}"}, user),
         Child("node", folder, {
             **node_only, "NACRE_RPC_PORT": node_at.rpartition(":")[2],
-            "NACRE_RPC_CONTROL": f"tcp://127.0.0.1:{rpc_port}", "NACRE_RPC_CONTROL_KEY": control.public}, None),
+            "NACRE_RPC_CONTROL": f"tcp://127.0.0.1:{rpc_port}", "NACRE_RPC_CONTROL_KEY": control.public,
+            "NACRE_RPC_CONTROL_NAME": settings.control_name}, None),
     ]
 
 

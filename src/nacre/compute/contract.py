@@ -1,14 +1,16 @@
 """What others may ask of compute: servers as they are, what a create asks for, and the verbs of both."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Protocol
 
 import msgspec
 
 from nacre.base.context import Context
+from nacre.base.durable.stories import Lease
 from nacre.network.contract import NetworkRequest
-from nacre.node.contract import GuestFacts
+from nacre.node.contract import Guest, GuestFacts
+from nacre.scheduler.contract import Allocation, Amounts, Held
 
 
 class ServerFlavor(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +47,8 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     flavor: ServerFlavor
     task_state: str | None = None
     power_state: str = ""  # running, paused, shutdown, crashed; empty: not known
+    epoch: int = 0
+    allocation_id: str = ""
     host: str = ""
     availability_zone: str | None = None
     pinned_zone: str | None = None  # the zone the user asked for
@@ -74,7 +78,6 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     locked_reason: str | None = None
     trusted_certs: tuple[str, ...] = ()
     group_id: str | None = None
-    selected_dir: str = ""  # of its host's several disk directories
     hints: dict[str, object] = {}
     fault: Fault | None = None
 
@@ -145,15 +148,6 @@ class StoryOrder(msgspec.Struct, frozen=True, kw_only=True):
     action: str = ""  # of a power story
 
 
-class Story(msgspec.Struct, frozen=True, kw_only=True):
-    """A story with its lease. kind: build, delete, power."""
-
-    id: str
-    kind: str
-    order: StoryOrder
-    epoch: int
-
-
 class Action(msgspec.Struct, frozen=True, kw_only=True):
     """Something that was done to a server."""
 
@@ -177,20 +171,22 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     details: str | None = None
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """A host that may hold something of a server."""
-
-    server_id: str
-    epoch: int
-    host: str
-
-
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an attempt builds a server."""
+    """Where an attempt builds a server. allocation: the id that it will have."""
 
+    allocation: str
     host: str
     zone: str
-    selected_dir: str = ""
+    amounts: Amounts
+
+
+class Audit(msgspec.Struct, frozen=True, kw_only=True):
+    """What the database says of a host's allocations: which it must give up, which the database does not know, and
+    which are of a later epoch than it knows (so that it is older than the host's own knowledge)."""
+
+    ending: tuple[Allocation, ...] = ()
+    unknown: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,9 +200,10 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a story ended for one server. message: the fault's words, for the user; details: for administrators."""
 
+    server_id: str
     request_id: str
     steps: tuple[Event, ...] = ()
-    power: str = ""
+    guest: Guest | None = None  # as its host saw it last
     message: str | None = None
     details: str = ""
 
@@ -230,31 +227,30 @@ class Servers(Protocol):
         ...
 
 
-class Stories(Protocol):
-    """Leases on stories (implemented in `stories.py`)."""
+class Ledger(Protocol):
+    """The allocations (implemented in `allocations.py`, where each verb is described)."""
 
-    async def take(self, story_id: str) -> Story | None: ...
-    async def renew(self, story: Story) -> bool: ...
-    async def release(self, story: Story) -> None: ...
-    async def finish(self, story: Story) -> None: ...
-    async def take_back(self) -> None: ...
-    async def waiting(self, told: Collection[str]) -> tuple[str, ...]: ...
+    async def of_server(self, server_id: str) -> list[Allocation]: ...
+    async def of(self, ids: Collection[str] | None) -> Sequence[Allocation]: ...
+    async def ending(self) -> list[Allocation]: ...
+    async def audit(self, host: str, held: Iterable[Held]) -> Audit: ...
+    async def allocate(self, lease: Lease, server_id: str, place: Place) -> tuple[Allocation, GuestFacts] | None: ...
+    async def give_up(self, lease: Lease, allocation: Allocation) -> bool: ...
+    async def end_all(self, lease: Lease, server_id: str) -> list[Allocation]: ...
+    async def ended(self, allocation: Allocation) -> None: ...
+    async def is_over(self, allocation: Allocation) -> bool: ...
+    async def catch_up(self, held: Iterable[Held]) -> None: ...
 
 
 class Progress(Protocol):
     """How stories move servers on (implemented in `progress.py`, where each verb is described)."""
 
     async def load(self, server_ids: Iterable[str]) -> list[Server]: ...
-    async def attempts(self, server_id: str) -> list[Attempt]: ...
     async def group(self, group_id: str) -> Group | None: ...
-    async def attempt(self, server_id: str, place: Place) -> tuple[int, GuestFacts] | None: ...
-    async def undone(self, server_id: str, epoch: int, host: str) -> None: ...
-    async def leftovers(self) -> list[Attempt]: ...
-    async def built(self, server_id: str, epoch: int, outcome: Outcome) -> bool: ...
-    async def failed(self, server_id: str, outcome: Outcome) -> bool: ...
-    async def powered(self, server_id: str, event: str, outcome: Outcome) -> bool: ...
-    async def noticed(self, server_id: str, host: str, power: str) -> None: ...
-    async def fence(self, server_id: str) -> int: ...
-    async def deleted(self, server_id: str, outcome: Outcome, *, gone: bool) -> bool: ...
-    async def strangers(self, host: str, claims: Mapping[str, int]) -> list[Attempt]: ...
-    async def guest_facts(self, server_id: str) -> tuple[str, int, GuestFacts]: ...
+    async def guest_facts(self, host: str, server_id: str) -> GuestFacts: ...
+    async def built(self, lease: Lease, allocation: Allocation, outcome: Outcome, *, last: bool) -> bool: ...
+    async def failed(self, lease: Lease, outcome: Outcome) -> bool: ...
+    async def powered(self, lease: Lease, event: str, outcome: Outcome) -> bool: ...
+    async def deleted(self, lease: Lease, outcome: Outcome, gone: Sequence[Allocation]) -> bool: ...
+    async def noticed(self, host: str, number: tuple[int, int], held: Iterable[Held]) -> set[str]: ...
+    async def finish(self, lease: Lease) -> None: ...

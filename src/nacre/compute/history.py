@@ -5,9 +5,8 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from nacre.base import statements
 from nacre.base.context import Context
-from nacre.base.db import Database
+from nacre.base.db import Database, statements
 from nacre.base.errors import NotFound
 from nacre.compute.contract import Action, Event
 from nacre.compute.tables import actions, events

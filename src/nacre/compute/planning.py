@@ -50,8 +50,8 @@ def row(context: Context, plan: Any, spec: ServerSpec, fixed: dict[str, Any]) ->
     zone = (spec.availability_zone or "").partition(":")[0]
     return {
         **fixed, "name": spec.name, "project_id": context.project_id, "user_id": context.user_id,
-        "vm_state": "building", "task_state": "scheduling", "power_state": "", "host": "", "epoch": 0,
-        "deleted": False, "locked": False, "pinned_zone": zone or None, "availability_zone": zone or None,
+        "vm_state": "building", "task_state": "scheduling", "power_state": "", "host": "", "allocation_id": "",
+        "epoch": 0, "deleted": False, "locked": False, "pinned_zone": zone or None, "availability_zone": zone or None,
         "flavor_id": plan.flavor.id, "memory_mb": plan.flavor.memory_mb, "vcpus": plan.flavor.vcpus,
         "flavor": msgspec.to_builtins(plan.size), "metadata": spec.metadata, "tags": list(spec.tags),
         "image_id": spec.image_id, "image_properties": image.properties if image else {},
@@ -62,7 +62,7 @@ def row(context: Context, plan: Any, spec: ServerSpec, fixed: dict[str, Any]) ->
         "config_drive": spec.config_drive, "user_data": spec.user_data,
         "root_device_name": "/dev/vda", "security_groups": list(spec.security_groups or ("default",)),
         "trusted_certs": list(spec.trusted_certs), "group_id": spec.hints.get("group"), "hints": spec.hints,
-        "selected_dir": "", "fault": None,
+        "fault": None,
     }
 
 

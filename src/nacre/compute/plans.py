@@ -4,14 +4,14 @@ written, reserved or taken."""
 from nacre.base.context import Context
 from nacre.compute.contract import ServerSpec, StoryOrder
 from nacre.compute.servers import Servers
-from nacre.conductor.contract import Conductor
+from nacre.conductor.contract import Planner
 from nacre.scheduler.contract import Placement
 
 
 class Plans:
     """Callers have checked policy."""
 
-    def __init__(self, servers: Servers, conductor: Conductor):
+    def __init__(self, servers: Servers, conductor: Planner):
         self._servers, self._conductor = servers, conductor
 
     async def __call__(self, context: Context, spec: ServerSpec) -> tuple[Placement, ...]:

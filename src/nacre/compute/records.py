@@ -1,4 +1,4 @@
-"""Servers in the database: rows to structs, and the queries of lists."""
+"""Servers in the database: rows to structs, the one way a state changes, and the queries of lists."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -8,10 +8,12 @@ import msgspec
 import re2
 import sqlalchemy as sa
 
-from nacre.base import statements
-from nacre.base.errors import BadRequest, NotFound
+from nacre.base.db import statements
+from nacre.base.errors import BadRequest, Conflict, NotFound
 from nacre.compute.contract import Fault, Server, ServerFlavor, ServerQuery
+from nacre.compute.states import State, step
 from nacre.compute.tables import server_tags, servers
+from nacre.node.contract import GuestFacts
 
 _PLAIN = tuple(name for name in Server.__struct_fields__ if name in servers.c and name not in (
     "flavor", "fault", "tags", "trusted_certs"))
@@ -50,6 +52,27 @@ def get_row(connection: sa.Connection, server_id: str, *, deleted: bool = False)
 def fault_of(code: int, message: str, now: datetime, details: str = "") -> dict[str, Any]:
     """A fault as its row holds it."""
     return {"code": code, "message": message[:255], "created_at": now.isoformat(), "details": details}
+
+
+def move(connection: sa.Connection, row: Mapping[str, Any], event: str, now: datetime, **changes: Any) -> State:
+    """The one way a server's state changes: by the table, compare-and-set. Raises Conflict (FLOW B4)."""
+    before: State = (row["vm_state"], row["task_state"])
+    after = step(before, event, row["id"])
+    values = {"vm_state": after[0], "task_state": after[1], "updated_at": now, **changes}
+    if not statements.update(connection, servers, values, id=row["id"], vm_state=before[0], task_state=before[1],
+                             epoch=row["epoch"]):
+        raise Conflict(f"Instance {row['id']} changed at the same moment. Try again.")
+    return after
+
+
+def guest_facts(row: Mapping[str, Any]) -> GuestFacts:
+    """What a guest is told about itself; without the password and files of its build."""
+    return GuestFacts(
+        id=row["id"], name=row["name"], hostname=row["hostname"], project_id=row["project_id"], user_id=row["user_id"],
+        availability_zone=row["availability_zone"] or "nova", launch_index=row["launch_index"],
+        metadata=row["metadata"], keys=(tuple(row["key"]),) if row["key"] else (), user_data=row["user_data"],
+        reservation_id=row["reservation_id"], flavor_name=row["flavor"]["name"], image_id=row["image_id"],
+        created_at=row["created_at"].isoformat(), security_groups=tuple(row["security_groups"]))
 
 
 def search(connection: sa.Connection, query: ServerQuery) -> list[Server]:

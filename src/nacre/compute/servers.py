@@ -2,7 +2,7 @@
 then said to be accepted."""
 
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,26 +11,28 @@ from uuid import uuid4
 import msgspec
 import sqlalchemy as sa
 
-from nacre.base import statements
 from nacre.base.clock import Clock
 from nacre.base.context import Context
 from nacre.base.db import Database
-from nacre.base.errors import BadRequest, Conflict, NotFound, QuotaExceeded
-from nacre.compute import history, planning, records
+from nacre.base.durable import changes
+from nacre.base.durable.stories import Stories, Story
+from nacre.base.errors import BadRequest, NotFound, QuotaExceeded
+from nacre.compute import history, planning, quota_usage, records
 from nacre.compute.catalog.flavors import Flavor, Flavors
 from nacre.compute.catalog.keypairs import KeyPair, KeyPairs
 from nacre.compute.catalog.quotas import Quotas, limits_of
 from nacre.compute.catalog.server_groups import find_group
 from nacre.compute.contract import Server, ServerFlavor, ServerQuery, ServerSpec, StoryOrder
-from nacre.compute.records import get_row, server_of
-from nacre.compute.states import State, step
-from nacre.compute.stories import insert_story
+from nacre.compute.records import get_row, move, server_of
 from nacre.compute.tables import server_tags, servers
 from nacre.image.contract import ImageFacts, Images
 from nacre.network.contract import Network, PortsOrder
 
-#: Tells the conductor that a story waits; only speed.
-Nudge = Callable[[str], Awaitable[None]]
+#: Runs a story that was committed. It cannot fail: a story that nobody runs is found by its row.
+Run = Callable[[Story], None]
+
+_encode = msgspec.msgpack.Encoder().encode
+
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,10 @@ class Suppliers:
 
 
 class Servers:
-    """The verbs of `contract.Servers`. Callers have checked policy."""
+    """What the API does to servers. Callers have checked policy."""
 
-    def __init__(self, db: Database, clock: Clock, ask: Suppliers, nudge: Nudge):
-        self._db, self._clock, self._ask, self._nudge = db, clock, ask, nudge
+    def __init__(self, db: Database, clock: Clock, ask: Suppliers, stories: Stories, run: Run):
+        self._db, self._clock, self._ask, self._stories, self._run = db, clock, ask, stories, run
 
     async def get(self, server_id: str, *, deleted: bool = False) -> Server:
         """One server. deleted: also one that is gone. Raises NotFound."""
@@ -60,7 +62,7 @@ class Servers:
 
     async def used(self, project_id: str, user_id: str | None = None) -> dict[str, int]:
         """What a project's servers take: instances, cores, ram (MB)."""
-        return await self._db.read(lambda c: used_by(c, project_id, user_id))
+        return await self._db.read(lambda c: quota_usage.used(c, project_id, user_id))
 
     async def on_hosts(self, hosts: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
         """host -> its servers as (id, domain name)."""
@@ -82,7 +84,7 @@ class Servers:
         now = self._now()
         reservation = "r-" + secrets.token_hex(4)
 
-        def unit(connection: sa.Connection) -> tuple[list[dict[str, Any]], list[str]]:
+        def unit(connection: sa.Connection) -> tuple[list[dict[str, Any]], list[Story]]:
             rows = [row for plan in plans for row in self._rows(context, plan, reservation, now)]
             self._check_quota(connection, context, rows)
             for row in rows:
@@ -92,17 +94,19 @@ class Servers:
             if tags:
                 connection.execute(sa.insert(server_tags), tags)
             history.begin(connection, context, [r["id"] for r in rows], "create", now)
+            changes.note(connection, now, *(("server", r["id"]) for r in rows), project_id=context.project_id or "")
             stories, position = [], 0
             for plan in plans:
                 mine = rows[position:position + plan.spec.max_count]
                 position += plan.spec.max_count
-                stories.append(insert_story(connection, "build", StoryOrder(
-                    context=context, server_ids=tuple(r["id"] for r in mine), spec=plan.spec), now))
+                quota_usage.add(connection, mine[0], len(mine))
+                stories.append(self._stories.insert(connection, "build", _encode(StoryOrder(
+                    context=context, server_ids=tuple(r["id"] for r in mine), spec=plan.spec)), now))
             return rows, stories
 
         rows, stories = await self._db.run(unit)
         for story in stories:
-            await self._nudge(story)
+            self._run(story)
         return tuple(server_of({**_EMPTY, **row}) for row in rows)
 
     async def sketch(self, context: Context, spec: ServerSpec) -> tuple[Server, ...]:
@@ -172,7 +176,7 @@ class Servers:
     def _check_quota(self, connection: sa.Connection, context: Context, rows: list[dict[str, Any]]) -> None:
         project = context.project_id or ""
         limits = limits_of(connection, project, context.user_id or "", self._ask.quotas.defaults)
-        used = used_by(connection, project)
+        used = quota_usage.used(connection, project)
         wanted = {"instances": len(rows), "cores": sum(r["vcpus"] for r in rows),
                   "ram": sum(r["memory_mb"] for r in rows)}
         over = [name for name in wanted if limits[name] >= 0 and used[name] + wanted[name] > limits[name]]
@@ -197,32 +201,36 @@ class Servers:
         """Compare-and-set to the event's state, with the action's start and the story, in one transaction."""
         now = self._now()
 
-        def unit(connection: sa.Connection) -> str | None:
+        def unit(connection: sa.Connection) -> Story | None:
             row = get_row(connection, server.id)
             if row["task_state"] == "deleting" and event == "delete":
                 return None
             move(connection, row, event, now)
             history.begin(connection, context, [server.id], action, now)
-            return insert_story(connection, kind, StoryOrder(
-                context=context, server_ids=(server.id,), action=event), now)
+            changes.note(connection, now, ("server", server.id), project_id=row["project_id"])
+            return self._stories.insert(connection, kind, _encode(StoryOrder(
+                context=context, server_ids=(server.id,), action=event)), now)
 
         if story := await self._db.run(unit):
-            await self._nudge(story)
+            self._run(story)
 
-    async def update(self, server_id: str, **changes: Any) -> Server:
-        """Change plain fields (name, description, hostname, metadata, tags, addresses, lock). Raises NotFound."""
+    async def update(self, server_id: str, change: Callable[[Server], Mapping[str, Any]]) -> Server:
+        """Change plain fields (name, description, hostname, metadata, tags, addresses, lock). change: from the server
+        as it is in the transaction to the fields' new values, so that of two at once none is lost. Raises NotFound, and
+        what `change` raises."""
         now = self._now()
-        if "tags" in changes:
-            changes["tags"] = list(changes["tags"])
 
         def unit(connection: sa.Connection) -> Server:
-            get_row(connection, server_id)
-            connection.execute(sa.update(servers).where(servers.c.id == server_id).values(**changes, updated_at=now))
-            if "tags" in changes:
+            row = get_row(connection, server_id)
+            values = dict(change(server_of(row)))
+            if "tags" in values:
+                values["tags"] = list(values["tags"])
                 connection.execute(sa.delete(server_tags).where(server_tags.c.server_id == server_id))
-                if changes["tags"]:
+                if values["tags"]:
                     connection.execute(sa.insert(server_tags), [
-                        {"server_id": server_id, "tag": t} for t in changes["tags"]])
+                        {"server_id": server_id, "tag": t} for t in values["tags"]])
+            connection.execute(sa.update(servers).where(servers.c.id == server_id).values(**values, updated_at=now))
+            changes.note(connection, now, ("server", server_id), project_id=row["project_id"])
             return server_of(get_row(connection, server_id))
 
         return await self._db.run(unit)
@@ -249,33 +257,5 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 #: What a new row's columns that nobody set hold.
 _EMPTY: dict[str, Any] = {c.name: None for c in servers.columns} | {
-    "power_state": "", "host": "", "epoch": 0, "deleted": False, "locked": False, "number": 0,
+    "power_state": "", "host": "", "allocation_id": "", "epoch": 0, "deleted": False, "locked": False, "number": 0,
     "root_device_name": "/dev/vda"}
-
-
-_C = servers.c
-_USED = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(_C.vcpus), 0),
-                  sa.func.coalesce(sa.func.sum(_C.memory_mb), 0)).where(
-    _C.project_id == sa.bindparam("project"), _C.deleted.is_(False))
-_USED_BY_USER = _USED.where(_C.user_id == sa.bindparam("user"))
-
-
-def used_by(connection: sa.Connection, project_id: str, user_id: str | None = None) -> dict[str, int]:
-    """What a project's servers take, for use inside another unit of work."""
-    query: sa.Select[Any] = _USED_BY_USER if user_id else _USED
-    whose = {"project": project_id} | ({"user": user_id} if user_id else {})
-    count, cores, ram = connection.execute(query, whose).one()
-    return {"instances": int(count), "cores": int(cores), "ram": int(ram)}
-
-
-def move(connection: sa.Connection, row: Mapping[str, Any], event: str, now: datetime, **changes: Any) -> State:
-    """The one way a server's state changes: by the table, compare-and-set. Raises Conflict (FLOW B4)."""
-    before: State = (row["vm_state"], row["task_state"])
-    after = step(before, event, row["id"])
-    values = {"vm_state": after[0], "task_state": after[1], "updated_at": now, **changes}
-    if not statements.update(connection, servers, values, id=row["id"], vm_state=before[0], task_state=before[1],
-                             epoch=row["epoch"]):
-        raise Conflict(f"Instance {row['id']} changed at the same moment. Try again.")
-    return after
-
-

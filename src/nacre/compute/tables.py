@@ -1,4 +1,4 @@
-"""Servers, what was done to them, and the stories that are still being done."""
+"""Servers, the room they have on hosts, and what was done to them."""
 
 import sqlalchemy as sa
 
@@ -14,8 +14,13 @@ servers = sa.Table(
     sa.Column("vm_state", sa.String(32), nullable=False),
     sa.Column("task_state", sa.String(32)),
     sa.Column("power_state", sa.String(16), nullable=False, default=""),
-    #: The attempt that the server's host belongs to; every message to a host carries it.
+    #: Incarnation and number of the host's report that the power state is from: older news change nothing.
+    sa.Column("power_incarnation", sa.Integer, nullable=False, default=0),
+    sa.Column("power_n", sa.Integer, nullable=False, default=0),
+    #: Counts what was ordered of hosts: an order of a lower epoch than a host has seen is refused there.
     sa.Column("epoch", sa.Integer, nullable=False, default=0),
+    #: The live one, and its host.
+    sa.Column("allocation_id", sa.String(36), nullable=False, default="", index=True),
     sa.Column("host", sa.String(255), nullable=False, default=""),
     sa.Column("availability_zone", sa.String(255)),
     sa.Column("pinned_zone", sa.String(255)),
@@ -51,8 +56,6 @@ servers = sa.Table(
     sa.Column("locked_reason", sa.String(255)),
     sa.Column("trusted_certs", sa.JSON, nullable=False),
     sa.Column("group_id", sa.String(36)),
-    #: Which of its host's several disk directories it lies in (FLOW A15).
-    sa.Column("selected_dir", sa.String(255), nullable=False, server_default="", default=""),
     sa.Column("hints", sa.JSON, nullable=False),
     sa.Column("fault", sa.JSON),
     sa.Index("ix_servers_project", "project_id", "deleted", "created_at"),
@@ -92,22 +95,34 @@ events = sa.Table(
     sa.Column("details", sa.Text),
 )
 
-#: What was accepted and is not finished. A runner holds the lease; the epoch fences a runner that lost it.
-stories = sa.Table(
-    "stories", metadata,
+#: The ledger of room: what has no row here has no room on a host. Written before the host hears of it, removed when the
+#: host confirmed that nothing is left. state: wanted, held, ending.
+allocations = sa.Table(
+    "allocations", metadata,
     sa.Column("id", sa.String(36), primary_key=True),
-    sa.Column("kind", sa.String(16), nullable=False),
-    sa.Column("order", sa.LargeBinary, nullable=False),
+    sa.Column("server_id", sa.String(36), nullable=False, index=True),
+    sa.Column("host", sa.String(255), nullable=False, index=True),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("purpose", sa.String(16), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False, index=True),
+    sa.Column("memory_mb", sa.Integer, nullable=False),
+    sa.Column("vcpus", sa.Integer, nullable=False),
+    sa.Column("disk_mb", sa.Integer, nullable=False),
+    sa.Column("net_bandwidth", sa.Integer, nullable=False, default=0),
+    sa.Column("disk_bandwidth", sa.Integer, nullable=False, default=0),
+    sa.Column("disk_shares", sa.Integer, nullable=False, default=0),
+    #: Which of its host's several disk directories it lies in (FLOW A15).
+    sa.Column("disk", sa.String(255), nullable=False, default=""),
     sa.Column("created_at", sa.DateTime, nullable=False),
-    sa.Column("owner", sa.String(255)),
-    sa.Column("lease_until", sa.DateTime),
-    sa.Column("epoch", sa.Integer, nullable=False, default=0),
 )
 
-#: Hosts that may hold something of a server: written before the host hears of it, removed when it is known to be gone.
-attempts = sa.Table(
-    "attempts", metadata,
-    sa.Column("server_id", sa.String(36), primary_key=True),
-    sa.Column("epoch", sa.Integer, primary_key=True),
-    sa.Column("host", sa.String(255), nullable=False, index=True),
+#: What the servers of a project's users take: counted with each create and delete, so that a quota costs the same
+#: however many servers there are.
+usage = sa.Table(
+    "project_usage", metadata,
+    sa.Column("project_id", sa.String(64), primary_key=True),
+    sa.Column("user_id", sa.String(64), primary_key=True),
+    sa.Column("instances", sa.Integer, nullable=False),
+    sa.Column("cores", sa.Integer, nullable=False),
+    sa.Column("ram", sa.Integer, nullable=False),
 )

@@ -1,8 +1,8 @@
 """The story of a build, top to bottom: hosts chosen, ports made, then host by host an attempt until one stands.
 
-Each attempt is committed with a new epoch before its host hears of it. A refusal or failure takes back what that host
+Each attempt is committed as an allocation before its host hears of it. A refusal or failure takes back what that host
 got and means the next host; silence means asking again. What a crash left is found by asking again too: every step of a
-host answers from what is there. While the database is away nothing is decided: the story stops as by a crash.
+host answers from what is there. Whoever lost the story's lease changes nothing and takes nothing back.
 """
 
 import asyncio
@@ -13,17 +13,20 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 import structlog
 
-from nacre.base.db import DatabaseUnavailable
+from nacre.base.durable.stories import Lease
 from nacre.base.errors import BuildFailed, NacreError, NoValidHost, Refused, Unavailable
 from nacre.base.undo import Undo
-from nacre.compute.contract import Attempt, Group, Outcome, Place, Server, Story
+from nacre.compute.contract import Group, Outcome, Place, Server, StoryOrder
 from nacre.conductor import orders
+from nacre.conductor.demands import amounts
+from nacre.conductor.endings import Endings
+from nacre.conductor.orders import Attempt
 from nacre.conductor.parts import Parts
 from nacre.conductor.timeline import Timeline
 from nacre.image.contract import ImageFacts
 from nacre.network.contract import Plugged
-from nacre.node.contract import BuildOrder, GuestFacts, SpawnOrder
-from nacre.scheduler.contract import Placement
+from nacre.node.contract import GuestFacts
+from nacre.scheduler.contract import Allocation, Placement, PlacementRequest, TooEarly
 
 T = TypeVar("T")
 
@@ -31,74 +34,12 @@ log = structlog.get_logger()
 
 #: An image with its kernel and ramdisk, where it has them.
 ImageSet = tuple[ImageFacts | None, ImageFacts | None, ImageFacts | None]
+#: Seconds until the scheduler is asked again that waits for hosts to say that they live.
+TOO_EARLY = 0.5
+
 
 class Superseded(Exception):
-    """The server is not being built any more (deleted, or another runner has it): nothing is left to do here."""
-
-
-class Builder:
-    """Runs build stories."""
-
-    def __init__(self, parts: Parts):
-        self._p = parts
-        self._room = asyncio.Semaphore(parts.patience.builds)
-
-    async def tell(self, story: Story) -> None:
-        """Build every server of the story that is not built yet."""
-        there = await self._p.progress.load(story.order.server_ids)
-        for server_id in set(story.order.server_ids) - {s.id for s in there}:
-            await self._p.network.deallocate(server_id)  # deleted while this story was stopped in the middle
-        servers = [s for s in there if s.vm_state == "building" and s.task_state != "deleting"]
-        if not servers:
-            return
-        placements = {s.id: await self._resumed(s) for s in servers if s.host}
-        fresh = [s for s in servers if not s.host]
-        try:
-            images, zones = await asyncio.gather(self._images(story, servers[0]), self._p.zones())
-        except DatabaseUnavailable:
-            raise
-        except NacreError as error:
-            await self._fail(servers, story, error.message)
-            return
-        try:
-            if fresh:
-                request = orders.placement_request(fresh, story.order, await group_of(self._p, fresh[0]))
-                placements |= {p.server_id: p for p in await self._p.scheduler.select(request)}
-        except DatabaseUnavailable:
-            raise
-        except NacreError as error:
-            await self._fail(fresh, story, error.message, getattr(error, "details", ""))
-            servers = [s for s in servers if s.host]
-        for server in [s for s in servers if not placements[s.id].host]:  # more than min_count, and no room for them
-            nowhere = placements[server.id]
-            await self._fail([server], story, nowhere.why, nowhere.details)
-            servers.remove(server)
-        asked = _Asked(self._p, story, zones, images)
-        builds = (_Build(asked, s, placements[s.id]) for s in servers)
-        ends = await asyncio.gather(*(build.run(self._room) for build in builds), return_exceptions=True)
-        for end in ends:
-            if isinstance(end, BaseException):
-                raise end
-
-    async def _resumed(self, server: Server) -> Placement:
-        """After a crash the host of the last attempt is asked first: it may be nearly done. Its limits stand as they
-        were granted: its own journal has the claim."""
-        return Placement(server_id=server.id, host=server.host, selected_dir=server.selected_dir,
-                         limits=await self._p.scheduler.limits(server.host, server.selected_dir),
-                         why="goes on after a restart")
-
-    async def _images(self, story: Story, server: Server) -> ImageSet:
-        """The story's servers have one image, with its kernel and ramdisk."""
-        async def find(image_id: str | None) -> ImageFacts | None:
-            return await self._p.images.find(story.order.context, image_id) if image_id else None
-
-        return await find(server.image_id), await find(server.kernel_id), await find(server.ramdisk_id)
-
-    async def _fail(self, servers: Sequence[Server], story: Story, message: str, details: str = "") -> None:
-        for server in servers:
-            timeline = Timeline(self._p.clock)
-            timeline.failed("schedule", "; ".join(filter(None, (message, details))))
-            await fail(self._p, server, story, timeline, Words(message, details))
+    """The server is not being built any more (it was deleted): nothing is left to do here."""
 
 
 class Words(NamedTuple):
@@ -108,14 +49,97 @@ class Words(NamedTuple):
     details: str = ""
 
 
-async def fail(parts: Parts, server: Server, story: Story, timeline: Timeline, why: Words) -> None:
-    """No host is left: the ports go, and the server is in ERROR with the reason."""
-    log.warning("server not built", server=server.id, why=why.message, details=why.details,
-                request_id=story.order.context.request_id)
-    await parts.network.deallocate(server.id)
-    await parts.progress.failed(server.id, Outcome(
-        request_id=story.order.context.request_id, steps=tuple(timeline.steps), message=why.message,
-        details=why.details))
+@dataclass(frozen=True)
+class _Story:
+    """What the servers of one story have in common. zones: host -> availability zone."""
+
+    lease: Lease
+    order: StoryOrder
+    zones: Mapping[str, str]
+    images: ImageSet
+
+
+class Builder:
+    """Runs build stories."""
+
+    def __init__(self, parts: Parts, endings: Endings):
+        self._p, self._endings = parts, endings
+        self._room = asyncio.Semaphore(parts.builds)
+
+    async def run(self, lease: Lease, order: StoryOrder) -> None:
+        """Build every server of the story that is not built yet."""
+        there = await self._p.progress.load(order.server_ids)
+        for server_id in set(order.server_ids) - {s.id for s in there}:
+            await self._p.network.deallocate(server_id)  # deleted while this story was stopped in the middle
+        servers = [s for s in there if s.vm_state == "building" and s.task_state != "deleting"]
+        try:
+            images, zones = await asyncio.gather(self._images(order, servers), self._p.zones())
+            placements = await self._place(order, servers)
+        except NacreError as error:
+            why = Words(error.message, getattr(error, "details", ""))
+            return await self._fail(lease, order, servers, why)
+        story = _Story(lease, order, zones, images)
+        builds = [_Build(self._p, self._endings, story, server) for server in servers]
+        ends = await asyncio.gather(*(
+            build.run(self._room, placements[build.server.id], last=len(order.server_ids) == 1) for build in builds),
+            return_exceptions=True)
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end
+        if not all(ends) or not ends:
+            await self._p.progress.finish(lease)
+
+    async def give_up(self, lease: Lease, order: StoryOrder, why: str) -> None:
+        """Those that are not built end in ERROR; what hosts have of them is taken back."""
+        servers = [s for s in await self._p.progress.load(order.server_ids)
+                   if s.vm_state == "building" and s.task_state != "deleting"]
+        for server in servers:
+            for allocation in await self._p.ledger.of_server(server.id):
+                await self._p.ledger.give_up(lease, allocation)
+        await self._fail(lease, order, servers, Words(why))
+
+    async def _place(self, order: StoryOrder, servers: Sequence[Server]) -> dict[str, Placement]:
+        """A host for each server. After a crash the host of the last attempt is asked first: it may be nearly done."""
+        placements = {s.id: found for s in servers if (found := await self._resumed(s)) is not None}
+        if fresh := [s for s in servers if s.id not in placements]:
+            request = orders.placement_request(fresh, order, await group_of(self._p, fresh[0]))
+            placements |= {p.server_id: p for p in await select(self._p, request)}
+        return placements
+
+    async def _resumed(self, server: Server) -> Placement | None:
+        """Limits stand as they were granted: the host's own journal has the claim."""
+        last = next((a for a in await self._p.ledger.of_server(server.id) if a.state == "wanted"), None)
+        return None if last is None else Placement(
+            server_id=server.id, host=last.host, allocation=last.id, selected_dir=last.amounts.disk,
+            limits=await self._p.scheduler.limits(last.host, last.amounts.disk), why="goes on after a restart")
+
+    async def _images(self, order: StoryOrder, servers: Sequence[Server]) -> ImageSet:
+        """The story's servers have one image, with its kernel and ramdisk."""
+        async def find(image_id: str | None) -> ImageFacts | None:
+            return await self._p.images.find(order.context, image_id) if image_id else None
+
+        if not servers:
+            return None, None, None
+        first = servers[0]
+        return await find(first.image_id), await find(first.kernel_id), await find(first.ramdisk_id)
+
+    async def _fail(self, lease: Lease, order: StoryOrder, servers: Sequence[Server], why: Words) -> None:
+        for server in servers:
+            timeline = Timeline(self._p.clock)
+            timeline.failed("schedule", "; ".join(filter(None, why)))
+            await fail(self._p, lease, Outcome(
+                server_id=server.id, request_id=order.context.request_id, steps=tuple(timeline.steps),
+                message=why.message, details=why.details))
+        await self._p.progress.finish(lease)
+
+
+async def fail(parts: Parts, lease: Lease, outcome: Outcome) -> None:
+    """No host is left: the server is in ERROR with the reason, and its ports go, unless a host may still have it."""
+    log.warning("server not built", server=outcome.server_id, why=outcome.message, details=outcome.details,
+                request_id=outcome.request_id)
+    if not await parts.ledger.of_server(outcome.server_id):
+        await parts.network.deallocate(outcome.server_id)
+    await parts.progress.failed(lease, outcome)
 
 
 async def group_of(parts: Parts, server: Server) -> Group | None:
@@ -123,145 +147,137 @@ async def group_of(parts: Parts, server: Server) -> Group | None:
     return await parts.progress.group(server.group_id) if server.group_id else None
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What the servers of one story have in common. zones: host -> availability zone."""
-
-    parts: Parts
-    story: Story
-    zones: Mapping[str, str]
-    images: ImageSet
+async def select(parts: Parts, request: PlacementRequest) -> tuple[Placement, ...]:
+    """As the scheduler's, but nobody is refused before every host had the chance to say that it lives."""
+    while True:
+        try:
+            return await parts.scheduler.select(request)
+        except TooEarly:
+            await parts.clock.sleep(TOO_EARLY)
 
 
 class _Build:
     """One server of a build story."""
 
-    def __init__(self, asked: _Asked, server: Server, placement: Placement):
-        self._asked, self._server, self._last = asked, server, placement
-        self._p, self._story = asked.parts, asked.story
-        self._timeline = Timeline(self._p.clock)
+    def __init__(self, parts: Parts, endings: Endings, story: _Story, server: Server):
+        self._p, self._endings, self._story, self.server = parts, endings, story, server
+        self._timeline = Timeline(parts.clock)
         self._tried: list[str] = []
-        #: The host that may have been sent a spawn and has not confirmed that nothing of it is left. After a crash
-        #: that is the last one: what was sent to it is not known any more.
-        self._unsettled: str | None = server.host or None
+        #: The host that may have been sent a spawn and has not confirmed that nothing of it is left.
+        self._unsettled = ""
+        self._wanted = True
 
-    async def run(self, room: asyncio.Semaphore) -> None:
-        """Until ACTIVE, or ERROR with the reasons of every host that was tried."""
+    async def run(self, room: asyncio.Semaphore, first: Placement, *, last: bool) -> bool:
+        """Until ACTIVE, or ERROR with the reasons of every host that was tried. last: the story ends with this server.
+        Whether it did."""
         async with room:
             try:
-                await self._until_it_stands()
+                if not first.host:  # more than min_count, and no room for it
+                    raise NoValidHost(first.why, details=first.details)
+                await self._until_it_stands(first, last=last)
+                return last
             except Superseded:
-                await self._give_way()
-            except DatabaseUnavailable:
-                raise
+                log.info("build superseded", server=self.server.id)
+                if not await self._p.ledger.of_server(self.server.id):
+                    # The delete may have looked for ports before they were made.
+                    await self._p.network.deallocate(self.server.id)
             except NacreError as error:
-                await fail(self._p, self._server, self._story, self._timeline,
-                           Words(error.message, getattr(error, "details", "")))
-            except Exception:
-                log.exception("build failed unexpectedly", server=self._server.id)
-                request_id = self._story.order.context.request_id
-                await fail(self._p, self._server, self._story, self._timeline,
-                           Words(f"Unexpected error. Give the operator this request id: {request_id}"))
+                await fail(self._p, self._story.lease, self._outcome(
+                    message=error.message, details=getattr(error, "details", "")))
+            return False
 
-    async def _until_it_stands(self) -> None:
-        self._timeline.tell("schedule", self._last.why, self._last.host)
+    async def _until_it_stands(self, first: Placement, *, last: bool) -> None:
+        self._timeline.tell("schedule", first.why, first.host)
         reasons: list[str] = []
-        placement: Placement | None = self._last
+        placement: Placement | None = first
         while placement is not None:
-            self._last = placement
             try:
-                await self._attempt(placement)
-                return
-            except DatabaseUnavailable:
-                raise
+                return await self._attempt(placement, last=last)
             except (Refused, BuildFailed, Unavailable) as error:
                 reasons.append(error.message)
-                log.warning("attempt failed", server=self._server.id, host=placement.host, why=error.message)
+                log.warning("attempt failed", server=self.server.id, host=placement.host, why=error.message)
                 self._tried.append(placement.host)
-                if self._unsettled is not None:
+                if not self._wanted:
+                    raise Superseded from None
+                if self._unsettled:
                     raise NoValidHost(f"Host {self._unsettled} stopped answering while it started the server, so no "
                                       f"other host was tried: {error.message}") from None
-                placement = await self._next(placement, reasons)
+                placement = await self._next(reasons)
         raise NoValidHost(f"No valid host was found. {len(self._tried)} tried: " + "; ".join(reasons))
 
-    async def _give_way(self) -> None:
-        """The delete that came in between may have looked for the server's ports before they were made."""
-        log.info("build superseded", server=self._server.id)
-        left = await self._p.progress.load((self._server.id,))
-        if not left or left[0].task_state == "deleting":
-            last = self._last
-            if last.host not in {a.host for a in await self._p.progress.attempts(self._server.id)}:
-                # No delete knows of a host that was only chosen.
-                await self._p.scheduler.released(
-                    last.host, self._server.id, orders.taken(self._server, last.selected_dir))
-            await self._p.network.deallocate(self._server.id)
-
-    async def _next(self, last: Placement, reasons: list[str]) -> Placement | None:
+    async def _next(self, reasons: list[str]) -> Placement | None:
         """Another host, unless enough were tried (FLOW A13)."""
-        if len(self._tried) >= self._p.patience.attempts:
+        if len(self._tried) >= self._p.attempts:
             return None
         try:
-            group = await group_of(self._p, self._server)
-            request = orders.placement_request([self._server], self._story.order, group, self._tried)
-            found = (await self._p.scheduler.select(request))[0]
+            request = orders.placement_request(
+                [self.server], self._story.order, await group_of(self._p, self.server), self._tried)
+            found = (await select(self._p, request))[0]
         except NoValidHost as error:
             reasons.append(error.message)
             return None
         self._timeline.tell("reschedule", found.why, found.host)
         return found
 
-    async def _attempt(self, placement: Placement) -> None:
-        """One host, from the committed attempt to ACTIVE. Raises Refused, BuildFailed, Unavailable, Superseded."""
-        server, host, hosts, patience = self._server, placement.host, self._p.hosts, self._p.patience
-        placed = await self._p.progress.attempt(server.id, Place(
-            host=host, zone=self._asked.zones.get(host, "nova"), selected_dir=placement.selected_dir))
-        if placed is None:
-            raise Superseded
-        epoch, guest = placed
-        order = orders.build_order(server, epoch, placement, self._told(guest), self._asked.images)
-        async with Undo(but=DatabaseUnavailable) as undo:
-            undo.add(self._take_back, placement, epoch)
-            plugged = await _beside(self._plug(host), self._claim_and_prepare(host, order))
+    async def _attempt(self, placement: Placement, *, last: bool) -> None:
+        """One host, from the committed allocation to ACTIVE. Raises Refused, BuildFailed, Unavailable, Superseded."""
+        host, story = placement.host, self._story
+        allocation, guest = await self._allocate(placement)
+        attempt = Attempt(cloud=self._p.cloud(), server=self.server, allocation=allocation, limits=placement.limits,
+                          guest=guest, images=story.images, spec=story.order.spec)
+        async with Undo(but=asyncio.CancelledError) as undo:
+            undo.add(self._take_back, allocation)
+            plugged = await _beside(self._plug(host), self._prepare(attempt))
             with self._timeline.step("spawn", host):
                 self._unsettled = host
-                spawn = SpawnOrder(server_id=server.id, epoch=epoch, ports=plugged.ports, networks=plugged.networks)
-                built = await hosts.ask(host, lambda node: node.spawn(spawn), patience.after_spawn)
-            self._timeline.add("host", built.steps, host)
-            outcome = Outcome(request_id=self._story.order.context.request_id, steps=tuple(self._timeline.steps),
-                              power=built.power)
-            if not await self._p.progress.built(server.id, epoch, outcome):
+                order = orders.spawn_order(attempt, plugged)
+                built = await self._p.hosts.order(host, lambda node: node.spawn(order), self._p.hosts.patience.silence)
+            self._timeline.add("host", built.steps if built else (), host)
+            outcome = self._outcome(guest=built)
+            if not await self._p.progress.built(story.lease, allocation, outcome, last=last):
+                self._wanted = False
                 raise Superseded
-        log.info("server built", server=server.id, host=host, request_id=outcome.request_id)
+        log.info("server built", server=self.server.id, host=host, request_id=outcome.request_id)
+
+    async def _allocate(self, placement: Placement) -> tuple[Allocation, GuestFacts]:
+        """Written down before the host hears of it. One that an earlier runner wrote goes on; what was sent to its host
+        is not known any more."""
+        for allocation in await self._p.ledger.of_server(self.server.id) if self.server.epoch else ():
+            if allocation.id == placement.allocation:
+                self._unsettled = allocation.host
+                return allocation, await self._p.progress.guest_facts(allocation.host, self.server.id)
+        made = await self._p.ledger.allocate(self._story.lease, self.server.id, Place(
+            allocation=placement.allocation, host=placement.host,
+            zone=self._story.zones.get(placement.host, "nova"), amounts=msgspec.structs.replace(
+                amounts(self.server), disk=placement.selected_dir)))
+        if made is None:
+            await self._p.scheduler.released(placement.allocation)
+            raise Superseded
+        return made
 
     async def _plug(self, host: str) -> Plugged:
         with self._timeline.step("network.plug", host):
-            return await self._p.network.plug(orders.ports_order(self._server, self._story.order), host)
+            return await self._p.network.plug(orders.ports_order(self.server, self._story.order), host)
 
-    async def _claim_and_prepare(self, host: str, order: BuildOrder) -> None:
-        with self._timeline.step("claim", host):
-            await self._p.hosts.ask(host, lambda node: node.claim(order), self._p.patience.before_spawn)
-        with self._timeline.step("prepare", host):
-            await self._p.hosts.ask(host, lambda node: node.prepare(order.server_id, order.epoch),
-                                    self._p.patience.before_spawn)
+    async def _prepare(self, attempt: Attempt) -> None:
+        order = orders.build_order(attempt)
+        with self._timeline.step("prepare", attempt.allocation.host):
+            await self._p.hosts.order(attempt.allocation.host, lambda node: node.prepare(order))
 
-    async def _take_back(self, placement: Placement, epoch: int) -> None:
-        """Undo of an attempt: only when the host confirmed it is the attempt forgotten (else the sweep asks again)."""
-        server, host = self._server, placement.host
-        if self._story.id in self._p.lost:
-            return
-        attempts = await self._p.progress.attempts(server.id)
-        if attempts[:1] == [Attempt(server_id=server.id, epoch=epoch, host=host)]:
-            await self._p.network.unbind(server.id, host)
-        await self._p.hosts.ask(host, lambda node: node.abort(server.id, epoch), self._p.patience.cleanup)
-        await self._p.progress.undone(server.id, epoch, host)
-        self._unsettled = None
-        await self._p.scheduler.released(host, server.id, orders.taken(server, placement.selected_dir))
+    async def _take_back(self, allocation: Allocation) -> None:
+        """Undo of an attempt. Where the host does not confirm it the sweep goes on asking."""
+        self._wanted = await self._p.ledger.give_up(self._story.lease, allocation) and self._wanted
+        try:
+            await self._endings.end(allocation)
+        except NacreError as error:
+            log.warning("a failed attempt is not confirmed as gone yet", server=self.server.id, host=allocation.host,
+                        why=error.message)
+        else:
+            self._unsettled = ""
 
-    def _told(self, guest: GuestFacts) -> GuestFacts:
-        """What only the order knows: the password and files of the create."""
-        spec = self._story.order.spec
-        return guest if spec is None else msgspec.structs.replace(
-            guest, admin_password=spec.admin_password, files=spec.files)
+    def _outcome(self, **how: Any) -> Outcome:
+        return Outcome(server_id=self.server.id, request_id=self._story.order.context.request_id,
+                       steps=tuple(self._timeline.steps), **how)
 
 
 async def _beside(network: Coroutine[Any, Any, T], host: Coroutine[Any, Any, None]) -> T:

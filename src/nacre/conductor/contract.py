@@ -1,53 +1,98 @@
-"""What others may ask of the conductor. Messages are only speed: the story row is what makes work happen."""
+"""What others may ask of the conductor: hosts say what they have, and what is planned can be asked."""
 
 from typing import Protocol
 
 import msgspec
 
-from nacre.base.rpc.target import Target, cast
+from nacre.base.rpc.target import Target
 from nacre.compute.contract import Server, StoryOrder
-from nacre.node.contract import Guest, GuestFacts
+from nacre.network.contract import AgentReport
+from nacre.node.contract import GuestFacts, WorkState
 from nacre.scheduler.contract import HostReport, Placement
 
-TARGET = Target(topic="control", namespace="conductor", version="1.0")
+TARGET = Target(topic="control", namespace="conductor", version="2.0")
+
+
+class Beat(msgspec.Struct, frozen=True, kw_only=True):
+    """A host's regular word to every control process: the truth about it, so that what was lost before is mended. It is
+    numbered by its report."""
+
+    report: HostReport
+    agent: AgentReport
+    works: tuple[WorkState, ...] = ()
+
+    @property
+    def host(self) -> str:
+        return self.report.host
+
+
+class Heard(msgspec.Struct, frozen=True, kw_only=True):
+    """again: say hello, as this process does not know the host. wiring: the number of the last change to its wiring;
+    position: how far the database is."""
+
+    again: bool = False
+    wiring: int = 0
+    position: int = 0
 
 
 class NodeHello(msgspec.Struct, frozen=True, kw_only=True):
-    """A node's first word after a start: where it listens, and what it has."""
+    """A host's first word to a control process. endpoint, public_key: where it listens. cloud: which it joined, "" for
+    none yet; position: how far it has seen that cloud's database; journal: names its memory, another means it lost
+    it."""
 
-    host: str
     endpoint: str
     public_key: str
-    report: HostReport
-    guests: tuple[Guest, ...]
+    journal: str
+    cloud: str
+    position: int
+    beat: Beat
+
+    @property
+    def host(self) -> str:
+        return self.beat.host
+
+
+class ControlAddress(msgspec.Struct, frozen=True):
+    """A control process that hosts speak to."""
+
+    id: str
+    address: str
+    public_key: str
+
+
+class Welcome(msgspec.Struct, frozen=True, kw_only=True):
+    """cloud, position: whose orders these are, and how far its database is: a host that has seen more, or has something
+    of a later epoch than the database knows, does nothing until an operator says which is right. accepted: the operator
+    said that this database is. orphans: what the host has and the database does not know. controls: all that there are
+    to speak to."""
+
+    cloud: str
+    position: int
+    older: bool = False
+    accepted: bool = False
+    orphans: tuple[str, ...] = ()
+    controls: tuple[ControlAddress, ...] = ()
 
 
 class Conductor(Protocol):
-    """Stories across services."""
+    """Stories across services, and the hosts that they are about."""
 
-    @cast
-    async def run(self, story_id: str) -> None:
-        """A story (build, delete, power, ...) was written: take its lease and run it."""
+    async def hello(self, hello: NodeHello) -> Welcome:
+        """A host started, or meets this process for the first time."""
         ...
 
-    async def plan(self, order: StoryOrder, servers: tuple[Server, ...]) -> tuple[Placement, ...]:
-        """Where these servers, which need not exist, would be placed now. Changes nothing. Raises BadRequest."""
-        ...
-
-    async def hello(self, hello: NodeHello) -> tuple[str, ...]:
-        """A node started. Answers with the server ids it must not have (to be aborted there)."""
-        ...
-
-    @cast
-    async def report(self, report: HostReport) -> None:
-        """A node's periodic totals and usage: also its heartbeat."""
-        ...
-
-    @cast
-    async def power_changed(self, host: str, server_id: str, power: str) -> None:
-        """A guest stopped or started by itself."""
+    async def beat(self, beat: Beat) -> Heard:
+        """A host's totals, usage, guests and works: also its heartbeat."""
         ...
 
     async def guest_facts(self, host: str, server_id: str) -> GuestFacts:
         """For the metadata service of the host the server is on. Raises NotFound for any other."""
+        ...
+
+
+class Planner(Protocol):
+    """What compute asks in the same process."""
+
+    async def plan(self, order: StoryOrder, servers: tuple[Server, ...]) -> tuple[Placement, ...]:
+        """Where these servers, which need not exist, would be placed now. Changes nothing. Raises BadRequest."""
         ...

@@ -1,16 +1,21 @@
-"""The story of a delete: fence what still builds it, take it from every host that may have it, then ports, then row.
+"""The story of a delete: end what every host has or may have of the server, then its ports, then its row.
 
-A host that does not answer does not hold a delete up: it is told at its next hello, as the server is gone by then.
+A host that is silent does not hold a delete up: the server is gone for its user, its addresses and its room stay taken
+until the host confirmed that nothing of it runs any more (`endings.py`).
 """
+
+import asyncio
+from collections.abc import Sequence
 
 import structlog
 
-from nacre.base.db import DatabaseUnavailable
-from nacre.base.errors import NacreError, NotFound, Unavailable
-from nacre.compute.contract import Outcome, Server, Story
-from nacre.conductor import orders
+from nacre.base.durable.stories import Lease
+from nacre.base.errors import NacreError, NotFound
+from nacre.compute.contract import Outcome, StoryOrder
+from nacre.conductor.endings import Endings
 from nacre.conductor.parts import Parts
 from nacre.conductor.timeline import Timeline
+from nacre.scheduler.contract import Allocation
 
 log = structlog.get_logger()
 
@@ -18,44 +23,47 @@ log = structlog.get_logger()
 class Deleter:
     """Runs delete stories."""
 
-    def __init__(self, parts: Parts):
-        self._p = parts
+    def __init__(self, parts: Parts, endings: Endings):
+        self._p, self._endings = parts, endings
 
-    async def tell(self, story: Story) -> None:
+    async def run(self, lease: Lease, order: StoryOrder) -> None:
         """Delete the story's server, whatever state it is in."""
-        found = await self._p.progress.load(story.order.server_ids)
-        if not found:
-            return
-        server, timeline = found[0], Timeline(self._p.clock)
+        (server_id,), timeline = order.server_ids, Timeline(self._p.clock)
         try:
-            epoch = await self._p.progress.fence(server.id)
+            allocations = await self._p.ledger.end_all(lease, server_id)
         except NotFound:
-            return
-        hosts = {a.host for a in await self._p.progress.attempts(server.id)} | ({server.host} if server.host else set())
-        gone = True
-        for host in sorted(hosts):
-            gone = await self._leave(host, server, epoch, timeline) and gone
-        with timeline.step("network.deallocate"):
-            await self._p.network.deallocate(server.id)
-        await self._p.progress.deleted(server.id, Outcome(
-            request_id=story.order.context.request_id, steps=tuple(timeline.steps)), gone=gone)
-        log.info("server deleted", server=server.id, request_id=story.order.context.request_id)
+            return await self._p.progress.finish(lease)
+        gone = [done for done in await asyncio.gather(*(self._leave(a, timeline) for a in allocations)) if done]
+        if len(gone) == len(allocations):
+            with timeline.step("network.deallocate"):
+                await self._p.network.deallocate(server_id)
+        await self._end(lease, order, timeline, gone)
 
-    async def _leave(self, host: str, server: Server, epoch: int, timeline: Timeline) -> bool:
-        """Whether the host confirmed that nothing of the server is left."""
+    async def give_up(self, lease: Lease, order: StoryOrder, why: str) -> None:
+        """The server goes for its user; the sweep ends what hosts have."""
+        timeline = Timeline(self._p.clock)
+        timeline.failed("delete", why)
         try:
-            with timeline.step("destroy", host):
-                await self._p.hosts.ask(host, lambda node: node.destroy(server.id, epoch), await self._patience(host))
-        except DatabaseUnavailable:
-            raise
-        except NacreError as error:
-            log.warning("host did not confirm a delete", server=server.id, host=host, why=error.message,
-                        silent=isinstance(error, Unavailable))
-            return False
-        await self._p.scheduler.released(host, server.id, orders.taken(server, server.selected_dir))
-        return True
+            await self._p.ledger.end_all(lease, order.server_ids[0])
+        except NotFound:
+            return await self._p.progress.finish(lease)
+        await self._end(lease, order, timeline, ())
 
-    async def _patience(self, host: str) -> float:
-        """A host that is known to be down is not waited for."""
-        state = await self._p.scheduler.state(host)
-        return self._p.patience.cleanup if state is not None and state.up else 0.0
+    async def _end(self, lease: Lease, order: StoryOrder, timeline: Timeline, gone: Sequence[Allocation]) -> None:
+        (server_id,) = order.server_ids
+        await self._p.progress.deleted(lease, Outcome(
+            server_id=server_id, request_id=order.context.request_id, steps=tuple(timeline.steps)), gone)
+        for allocation in gone:
+            await self._p.scheduler.released(allocation.id)
+        log.info("server deleted", server=server_id, request_id=order.context.request_id)
+
+    async def _leave(self, allocation: Allocation, timeline: Timeline) -> Allocation | None:
+        """The allocation, if its host confirmed that nothing of it is left."""
+        try:
+            with timeline.step("destroy", allocation.host):
+                await self._endings.leave(allocation)
+        except NacreError as error:
+            log.warning("host did not confirm a delete", server=allocation.server_id, host=allocation.host,
+                        why=error.message)
+            return None
+        return allocation

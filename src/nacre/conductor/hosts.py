@@ -1,53 +1,86 @@
-"""Asking hosts. Silence is not refusal: a call that gets no answer is repeated (every verb of a node may be), at once
-when the host says hello after a restart, until a limit."""
+"""Orders to hosts. Whether a host lives is told by its heartbeats, never by how long an answer takes: a host that beats
+is waited for as long as its work moves; an order that got no answer is sent again (every verb of a node may be)."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
+
+import msgspec
 
 from nacre.base.clock import Clock
-from nacre.base.errors import Unavailable
-from nacre.node.contract import Node
-
-T = TypeVar("T")
+from nacre.base.errors import BuildFailed, Unavailable
+from nacre.node.contract import WAITING, Guest, Node, Work
 
 #: Seconds between two tries at a host that does not answer.
 RETRY = 0.5
 
 
-class Hosts:
-    """The ways to all hosts. node: a client of the host of that name."""
+class Patience(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds. stalled: work that does not move for so long has failed; ceiling: work may take no longer in all;
+    silence: how long a host that fell silent in the middle of a start is waited for, as no other may be tried."""
 
-    def __init__(self, node: Callable[[str], Node], clock: Clock):
-        self._node, self._clock = node, clock
-        self._reborn: dict[str, asyncio.Event] = {}
+    stalled: float = 300.0
+    ceiling: float = 7200.0
+    silence: float = 300.0
+
+
+class Hosts:
+    """The ways to all hosts. node: a client of the host of that name; alive: whether its heartbeats come."""
+
+    def __init__(self, node: Callable[[str], Node], alive: Callable[[str], Awaitable[bool]], clock: Clock,
+                 patience: Patience = Patience()):
+        self._node, self._alive, self._clock, self.patience = node, alive, clock, patience
+        self._met: dict[str, asyncio.Event] = {}
 
     def greeted(self, host: str) -> None:
-        """The host said hello: calls that it took before its restart will never be answered."""
-        self._reborn.pop(host, asyncio.Event()).set()
+        """The host said hello: orders that it took before its restart will never be answered."""
+        self._met.pop(host, asyncio.Event()).set()
 
-    async def ask(self, host: str, call: Callable[[Node], Awaitable[T]], seconds: float) -> T:
-        """What the host answers. Raises its own errors, and Unavailable after so many seconds of silence."""
-        end = self._clock.monotonic() + seconds
+    async def order(self, host: str, give: Callable[[Node], Awaitable[Work]], silence: float = 0.0) -> Guest | None:
+        """Until it is done: what the host says of the guest. silence: seconds without heartbeats that are waited out.
+
+        Raises the host's own errors; Unavailable: it is silent; BuildFailed: the work does not move.
+        """
+        begin = moved = heard = self._clock.monotonic()
+        last: tuple[str, int] = ("", -1)
         while True:
-            reborn = self._reborn.setdefault(host, asyncio.Event())
-            work = asyncio.ensure_future(call(self._node(host)))
-            wake = asyncio.ensure_future(reborn.wait())
             try:
-                await asyncio.wait((work, wake), return_when=asyncio.FIRST_COMPLETED)
-                if work.done():
-                    return work.result()
+                work = await self._once(host, give)
             except Unavailable:
-                if self._clock.monotonic() >= end:
+                now = self._clock.monotonic()
+                if await self._alive(host):
+                    heard = now
+                elif now - heard >= silence:
                     raise
-                await self._pause(wake)
-            finally:
-                work.cancel()
-                wake.cancel()
+                await self._pause(host)
+            else:
+                if work.done:
+                    return work.guest
+                now = heard = self._clock.monotonic()
+                if (work.step, work.moved) != last or work.step == WAITING:
+                    last, moved = (work.step, work.moved), now
+                if now - moved > self.patience.stalled:
+                    raise BuildFailed(f"The work stands still since {now - moved:.0f} s: {work.step}.")
+            if now - begin > self.patience.ceiling:
+                raise BuildFailed(f"The work takes longer than {self.patience.ceiling:.0f} s.")
 
-    async def _pause(self, wake: "asyncio.Future[Any]") -> None:
-        nap = asyncio.ensure_future(self._clock.sleep(RETRY))
+    async def _once(self, host: str, give: Callable[[Node], Awaitable[Work]]) -> Work:
+        """One answer; or none, as the host was started anew meanwhile. Raises Unavailable."""
+        met = self._met.setdefault(host, asyncio.Event())
+        work = asyncio.ensure_future(give(self._node(host)))
+        wake = asyncio.ensure_future(met.wait())
+        try:
+            await asyncio.wait((work, wake), return_when=asyncio.FIRST_COMPLETED)
+            return work.result() if work.done() else Work(done=False, step="the host was started anew")
+        finally:
+            work.cancel()
+            wake.cancel()
+
+    async def _pause(self, host: str) -> None:
+        nap: asyncio.Future[Any] = asyncio.ensure_future(self._clock.sleep(RETRY))
+        wake = asyncio.ensure_future(self._met.setdefault(host, asyncio.Event()).wait())
         try:
             await asyncio.wait((nap, wake), return_when=asyncio.FIRST_COMPLETED)
         finally:
             nap.cancel()
+            wake.cancel()

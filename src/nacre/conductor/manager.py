@@ -1,187 +1,123 @@
-"""The conductor's endpoint: nudges in, stories run, and the sweep that needs no nudge."""
+"""The conductor's endpoint: what hosts say of themselves comes in here, at every control process."""
 
-import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 
 import structlog
 
-from nacre.base.crash import point
-from nacre.base.db import DatabaseUnavailable
-from nacre.base.errors import Forbidden, NacreError, NotFound
-from nacre.base.rpc.server import peer
-from nacre.compute.contract import Server, Stories, Story, StoryOrder
+from nacre.base.errors import Unavailable
+from nacre.compute.contract import Server, StoryOrder
 from nacre.conductor import orders
-from nacre.conductor.build import Builder, group_of
-from nacre.conductor.contract import NodeHello
-from nacre.conductor.delete import Deleter
+from nacre.conductor.build import group_of
+from nacre.conductor.contract import Beat, ControlAddress, Heard, NodeHello, Welcome
+from nacre.conductor.endings import Endings
 from nacre.conductor.parts import Parts
-from nacre.conductor.power import Switch
-from nacre.node.contract import GuestFacts
-from nacre.scheduler.contract import Amounts, HostReport, Placement
+from nacre.node.contract import GuestFacts, WorkState
+from nacre.scheduler.contract import Held, Placement
 
 log = structlog.get_logger()
 
-#: What a leftover had: room that was only promised is free again, of more the host's next report tells.
-UNKNOWN = Amounts(memory_mb=0, vcpus=0, disk_mb=0)
+#: So many beats of a host, all its guests are compared with the database, not only those that changed.
+WHOLE = 60
+#: Guests of one look into the database.
+AT_ONCE = 500
 
-#: Seconds between two looks for stories that nobody runs, and between two renewals of a lease.
-SWEEP, RENEW = 2.0, 10.0
+
+@dataclass
+class Session:
+    """What this process knows of a host since its hello. power: of each allocation, as last said; works: what it
+    does."""
+
+    journal: str
+    power: dict[str, str] = field(default_factory=dict)
+    beats: int = 0
+    works: tuple[WorkState, ...] = ()
+    held: tuple[Held, ...] = ()
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the endpoint asks of its process. introduce: a host's way is known from now on; controls: the living control
+    processes; position: of the database, as now; seen: that much was read of it; wiring: a host's last change."""
+
+    introduce: Callable[[NodeHello], Awaitable[None]]
+    controls: Callable[[], Awaitable[Sequence[ControlAddress]]]
+    position: Callable[[], Awaitable[int]]
+    seen: Callable[[], int]
+    wiring: Callable[[str], int]
 
 
 class ConductorManager:
-    """Implements `Conductor`. introduce: tells the transport where a node that said hello listens."""
+    """Implements `Conductor`."""
 
-    def __init__(self, parts: Parts, stories: Stories, introduce: Callable[[NodeHello], None] = lambda hello: None):
-        self._p, self._stories, self._introduce = parts, stories, introduce
-        self._kinds = {"build": Builder(parts).tell, "delete": Deleter(parts).tell, "power": Switch(parts).tell}
-        self._running: set[asyncio.Task[None]] = set()
-        self._told: set[str] = set()
+    def __init__(self, parts: Parts, endings: Endings, around: Surroundings):
+        self._p, self._endings, self._around = parts, endings, around
+        self._sessions: dict[str, Session] = {}
 
-    async def start(self) -> None:
-        """What this process held before it died is taken up again at once."""
-        await self._stories.take_back()
-        await self._wake()
+    async def hello(self, hello: NodeHello) -> Welcome:
+        host, report = hello.host, hello.beat.report
+        known = self._sessions.get(host)
+        await self._around.introduce(hello)
+        if not await self._p.scheduler.report(report, anew=known is not None and known.journal != hello.journal):
+            raise Unavailable("A later word of this host has come already.")
+        await self._p.network.agent_report(hello.beat.agent)
+        cloud, position = self._p.cloud(), await self._around.position()
+        audit, accepted = await self._p.ledger.audit(host, report.held), await self._p.registry.is_accepted(host)
+        why = ""
+        if report.held and hello.cloud not in ("", cloud):
+            why = f"it has servers of another cloud, {hello.cloud}"
+        elif report.held and (audit.later or hello.position > position):
+            why = f"it has seen a later state of the database ({hello.position}, and this is {position})"
+        await self._p.registry.bar(host, why)
+        self._p.hosts.greeted(host)
+        welcome = Welcome(cloud=cloud, position=position, older=bool(audit.later), accepted=accepted,
+                          orphans=audit.unknown, controls=tuple(await self._around.controls()))
+        if why:
+            log.error("a host takes no orders until an operator decides", host=host, why=why, accepted=accepted)
+            if accepted:
+                await self._p.ledger.catch_up(report.held)
+            return welcome  # without a session: it says hello again
+        if accepted:
+            await self._p.registry.accept(host, False)
+        session = self._sessions[host] = Session(hello.journal)
+        await self._notice(session, hello.beat)
+        self._endings.begin(audit.ending)
+        return welcome
 
-    async def sweep(self) -> None:
-        """For ever: run what nobody runs, and take back what hosts still have of attempts that are over."""
-        while True:
-            await self._p.clock.sleep(SWEEP)
-            await self._wake()
-            await self._leftovers()
+    async def beat(self, beat: Beat) -> Heard:
+        session = self._sessions.get(beat.host)
+        if session is None:
+            return Heard(again=True)
+        if await self._p.scheduler.report(beat.report):
+            await self._p.network.agent_report(beat.agent)
+            await self._notice(session, beat)
+        return Heard(wiring=self._around.wiring(beat.host), position=self._around.seen())
 
-    async def stop(self) -> None:
-        """Stories in the middle are left as they are; their rows tell the next start."""
-        tasks = list(self._running)
-        self._p.lost.update(self._told)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    # -- the contract ----------------------------------------------------------------------------------------
-
-    async def run(self, story_id: str) -> None:
-        task = asyncio.ensure_future(self._tell(story_id))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+    async def guest_facts(self, host: str, server_id: str) -> GuestFacts:
+        return await self._p.progress.guest_facts(host, server_id)
 
     async def plan(self, order: StoryOrder, servers: tuple[Server, ...]) -> tuple[Placement, ...]:
+        """Where these servers would be placed now. Changes nothing. Raises BadRequest."""
         group = await group_of(self._p, servers[0])
         return await self._p.scheduler.plan(orders.placement_request(servers, order, group))
 
-    async def hello(self, hello: NodeHello) -> tuple[str, ...]:
-        _only(hello.host)
-        self._introduce(hello)
-        await self._p.scheduler.report(hello.report)
-        strangers = await self._p.progress.strangers(hello.host, {g.server_id: g.epoch for g in hello.guests})
-        self._p.hosts.greeted(hello.host)
-        unwanted = {s.server_id for s in strangers}
-        for guest in hello.guests:
-            if guest.server_id not in unwanted and guest.claimed:
-                await self._p.progress.noticed(guest.server_id, hello.host, guest.power)
-        return tuple(sorted(unwanted))
+    def meet_again(self, host: str | None = None) -> None:
+        """The host, or each, says hello at its next beat: there is something to say to it."""
+        if host is None:
+            self._sessions.clear()
+        else:
+            self._sessions.pop(host, None)
 
-    async def report(self, report: HostReport) -> None:
-        _only(report.host)
-        await self._p.scheduler.report(report)
+    def sessions(self) -> dict[str, Session]:
+        """The hosts that speak to this process."""
+        return self._sessions
 
-    async def power_changed(self, host: str, server_id: str, power: str) -> None:
-        _only(host)
-        await self._p.progress.noticed(server_id, host, power)
-
-    async def guest_facts(self, host: str, server_id: str) -> GuestFacts:
-        _only(host)
-        where, _, facts = await self._p.progress.guest_facts(server_id)
-        if where != host:
-            raise NotFound(f"Instance {server_id} could not be found.")
-        return facts
-
-    # -- stories ---------------------------------------------------------------------------------------------
-
-    async def _wake(self) -> None:
-        for story_id in await self._stories.waiting(self._told):
-            await self.run(story_id)
-
-    async def _tell(self, story_id: str) -> None:
-        if story_id in self._told:
-            return
-        self._told.add(story_id)
-        try:
-            story = await self._stories.take(story_id)
-            if story is not None:
-                await self._run(story)
-        except DatabaseUnavailable:
-            return  # the sweep finds it
-        finally:
-            self._told.discard(story_id)
-
-    async def _run(self, story: Story) -> None:
-        point("control story taken")
-        self._p.lost.discard(story.id)
-        work: asyncio.Future[Any] = asyncio.ensure_future(self._kinds[story.kind](story))
-        keeper = asyncio.ensure_future(self._keep(story, work))
-        try:
-            await work
-            point("control story told")
-            await self._stories.finish(story)
-        except asyncio.CancelledError:
-            work.cancel()
-            raise
-        except DatabaseUnavailable as error:
-            log.warning("a story stopped; the sweep will take it up", story=story.id, why=error.message)
-            await self._let_go(story)
-        except Exception:
-            log.exception("a story stopped; the sweep will take it up", story=story.id, kind=story.kind)
-            await self._let_go(story)
-        finally:
-            keeper.cancel()
-
-    async def _let_go(self, story: Story) -> None:
-        """Until the database took it: else nobody would go on before the lease runs out."""
-        while True:
-            await self._p.clock.sleep(SWEEP)
-            try:
-                await self._stories.release(story)
-            except DatabaseUnavailable:
-                continue
-            return
-
-    async def _keep(self, story: Story, work: "asyncio.Future[Any]") -> None:
-        """Renew the lease; a runner that lost it stops at once (its epoch is fenced anyway)."""
-        while True:
-            await self._p.clock.sleep(RENEW)
-            try:
-                held = await self._stories.renew(story)
-            except NacreError as error:
-                log.warning("a lease could not be renewed", story=story.id, why=error.message)
-                continue
-            if not held:
-                log.warning("lost the lease of a story", story=story.id)
-                self._p.lost.add(story.id)
-                work.cancel()
-                return
-
-    async def _leftovers(self) -> None:
-        """Attempts that are over, but whose host has not confirmed it: ask hosts that are up."""
-        left = await self._p.progress.leftovers()
-        if not left:
-            return
-        up = {s.report.host for s in await self._p.scheduler.hosts() if s.up}
-        for attempt in left:
-            if attempt.host not in up:
-                continue
-            try:
-                await self._p.hosts.ask(
-                    attempt.host, lambda node, a=attempt: node.abort(a.server_id, a.epoch), 0.0)  # type: ignore[misc]
-                await self._p.progress.undone(attempt.server_id, attempt.epoch, attempt.host)
-                await self._p.scheduler.released(attempt.host, attempt.server_id, UNKNOWN)
-            except NacreError as error:
-                log.info("a leftover is not confirmed yet", server=attempt.server_id, host=attempt.host,
-                         why=error.message)
-
-
-def _only(host: str) -> None:
-    """A node may speak for itself only. Raises Forbidden."""
-    caller = peer()
-    if caller is not None and caller.role == "node" and caller.name != host:
-        raise Forbidden(f"Node {caller.name} may not speak for {host}.")
+    async def _notice(self, session: Session, beat: Beat) -> None:
+        """Guests that are not as they were last said to be; now and then all of them."""
+        held, whole = beat.report.held, session.beats % WHOLE == 0
+        session.works, session.held, session.beats = beat.works, held, session.beats + 1
+        news = [h for h in held if whole or session.power.get(h.allocation) != h.power]
+        busy = set[str]()
+        for start in range(0, len(news), AT_ONCE):
+            busy |= await self._p.progress.noticed(beat.host, beat.report.number, news[start:start + AT_ONCE])
+        session.power = {h.allocation: h.power for h in held if h.allocation not in busy}

@@ -1,15 +1,16 @@
 """Pure: from a server and what was asked for to the orders that the scheduler, the network and a host get."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import msgspec
 
-from nacre.compute.contract import Group, Server, StoryOrder
+from nacre.compute.contract import Group, Server, ServerSpec, StoryOrder
 from nacre.conductor.demands import SCOPE, amounts
 from nacre.image.contract import ImageFacts
-from nacre.network.contract import PortsOrder
-from nacre.node.contract import BuildOrder, GuestFacts
-from nacre.scheduler.contract import Amounts, GroupRule, HostLimits, Placement, PlacementRequest
+from nacre.network.contract import Plugged, PortsOrder
+from nacre.node.contract import BuildOrder, GuestFacts, SpawnOrder
+from nacre.scheduler.contract import Allocation, GroupRule, HostLimits, PlacementRequest
 
 #: Limits of a host that says nothing: its own claim has the last word.
 UNLIMITED = HostLimits(vcpus=float("inf"), memory_mb=float("inf"), disk_mb=float("inf"))
@@ -52,11 +53,6 @@ def _word(hints: dict[str, object], name: str) -> str | None:
     return found[0] if found else None
 
 
-def taken(server: Server, directory: str) -> Amounts:
-    """What a server has of a host on which it is, in that directory."""
-    return msgspec.structs.replace(amounts(server), disk=directory)
-
-
 def ports_order(server: Server, order: StoryOrder) -> PortsOrder:
     """The interfaces of one server."""
     spec = order.spec
@@ -66,17 +62,41 @@ def ports_order(server: Server, order: StoryOrder) -> PortsOrder:
         availability_zone=server.availability_zone or "nova")
 
 
-def build_order(server: Server, epoch: int, placement: Placement, guest: GuestFacts,
-                images: tuple[ImageFacts | None, ImageFacts | None, ImageFacts | None]) -> BuildOrder:
-    """What a host needs to build the server. images: disk, kernel, ramdisk. Raises BadRequest: an amount is no
-    number."""
-    f, limits, wanted = server.flavor, placement.limits or UNLIMITED, amounts(server)
+@dataclass(frozen=True)
+class Attempt:
+    """One server for one host, with all that its orders are made of. guest: without what only the spec knows; images:
+    disk, kernel, ramdisk."""
+
+    cloud: str
+    server: Server
+    allocation: Allocation
+    limits: HostLimits | None
+    guest: GuestFacts
+    images: tuple[ImageFacts | None, ImageFacts | None, ImageFacts | None]
+    spec: ServerSpec | None
+
+
+def build_order(attempt: Attempt) -> BuildOrder:
+    """What a host needs to claim room for the server and make its disks: no secrets, as the host keeps it."""
+    server, allocation, limits = attempt.server, attempt.allocation, attempt.limits or UNLIMITED
+    f, wanted, images = server.flavor, allocation.amounts, attempt.images
     return BuildOrder(
-        server_id=server.id, epoch=epoch, memory_mb=f.memory_mb, vcpus=f.vcpus, root_gb=f.root_gb,
-        ephemeral_gb=f.ephemeral_gb, swap_mb=f.swap_mb, limit_vcpus=limits.vcpus, limit_memory_mb=limits.memory_mb,
-        limit_disk_mb=limits.disk_mb, guest=guest, image=images[0], kernel=images[1], ramdisk=images[2],
-        config_drive=server.config_drive, extra_specs=f.extra_specs, domain_name=server.domain_name,
-        net_bandwidth=wanted.net_bandwidth, disk_bandwidth=wanted.disk_bandwidth, disk_shares=wanted.disk_shares,
-        selected_dir=placement.selected_dir, limit_net_bandwidth=limits.net_bandwidth,
+        cloud=attempt.cloud, allocation=allocation.id, server_id=server.id, epoch=allocation.epoch,
+        memory_mb=f.memory_mb, vcpus=f.vcpus, root_gb=f.root_gb, ephemeral_gb=f.ephemeral_gb, swap_mb=f.swap_mb,
+        limit_vcpus=limits.vcpus, limit_memory_mb=limits.memory_mb, limit_disk_mb=limits.disk_mb,
+        guest=msgspec.structs.replace(attempt.guest, user_data=None, metadata={}),
+        image=images[0], kernel=images[1], ramdisk=images[2],
+        config_drive=server.config_drive or bool(attempt.spec and attempt.spec.files), extra_specs=f.extra_specs,
+        domain_name=server.domain_name, net_bandwidth=wanted.net_bandwidth, disk_bandwidth=wanted.disk_bandwidth,
+        disk_shares=wanted.disk_shares, selected_dir=wanted.disk, limit_net_bandwidth=limits.net_bandwidth,
         limit_disk_bandwidth=limits.disk_bandwidth, limit_disk_shares=limits.disk_shares,
         directory_bandwidth=limits.directory_bandwidth)
+
+
+def spawn_order(attempt: Attempt, plugged: Plugged) -> SpawnOrder:
+    """What a host needs to start the guest, with what only the guest is to know."""
+    guest, spec, allocation = attempt.guest, attempt.spec, attempt.allocation
+    if spec is not None:
+        guest = msgspec.structs.replace(guest, admin_password=spec.admin_password, files=spec.files)
+    return SpawnOrder(cloud=attempt.cloud, allocation=allocation.id, server_id=allocation.server_id,
+                      epoch=allocation.epoch, ports=plugged.ports, networks=plugged.networks, guest=guest)

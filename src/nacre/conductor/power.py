@@ -1,10 +1,11 @@
 """The story of a stop, start or reboot. The host's verb is idempotent towards the wanted state: a crash repeats it."""
 
-from nacre.base.db import DatabaseUnavailable
+from nacre.base.durable.stories import Lease
 from nacre.base.errors import NacreError
-from nacre.compute.contract import Outcome, Story
+from nacre.compute.contract import Outcome, Server, StoryOrder
 from nacre.conductor.parts import Parts
 from nacre.conductor.timeline import Timeline
+from nacre.node.contract import Guest, PowerOrder
 
 #: guest's power -> what happened to the server
 _EVENTS = {"running": "running", "shutdown": "stopped", "crashed": "stopped"}
@@ -16,22 +17,39 @@ class Switch:
     def __init__(self, parts: Parts):
         self._p = parts
 
-    async def tell(self, story: Story) -> None:
+    async def run(self, lease: Lease, order: StoryOrder) -> None:
         """Do the story's action; a host that cannot leaves the server as it was, with the reason as its fault."""
-        found = await self._p.progress.load(story.order.server_ids)
-        if not found or found[0].task_state in (None, "deleting"):
+        server = await self._server(lease, order)
+        if server is None:
             return
-        server, timeline, action = found[0], Timeline(self._p.clock), story.order.action
-        _, epoch, _ = await self._p.progress.guest_facts(server.id)
-        event, power, message = "give up", "", None
+        timeline, action = Timeline(self._p.clock), order.action
+        wish = PowerOrder(cloud=self._p.cloud(), allocation=server.allocation_id, server_id=server.id,
+                          epoch=server.epoch, action=action)
+        guest: Guest | None = None
+        message = None
         try:
             with timeline.step(action, server.host):
-                guest = await self._p.hosts.ask(
-                    server.host, lambda node: node.power(server.id, epoch, action), self._p.patience.cleanup)
-            event, power = _EVENTS.get(guest.power, "give up"), guest.power
-        except DatabaseUnavailable:
-            raise
+                guest = await self._p.hosts.order(server.host, lambda node: node.power(wish))
         except NacreError as error:
             message = error.message
-        await self._p.progress.powered(server.id, event, Outcome(
-            request_id=story.order.context.request_id, steps=tuple(timeline.steps), power=power, message=message))
+        event = _EVENTS.get(guest.power, "give up") if guest else "give up"
+        await self._end(lease, event, Outcome(
+            server_id=server.id, request_id=order.context.request_id, steps=tuple(timeline.steps), guest=guest,
+            message=message))
+
+    async def give_up(self, lease: Lease, order: StoryOrder, why: str) -> None:
+        """The server stays as it was, with the reason as its fault."""
+        if (server := await self._server(lease, order)) is not None:
+            await self._end(lease, "give up", Outcome(
+                server_id=server.id, request_id=order.context.request_id, message=why))
+
+    async def _server(self, lease: Lease, order: StoryOrder) -> Server | None:
+        found = await self._p.progress.load(order.server_ids)
+        if found and found[0].task_state not in (None, "deleting"):
+            return found[0]
+        await self._p.progress.finish(lease)
+        return None
+
+    async def _end(self, lease: Lease, event: str, outcome: Outcome) -> None:
+        if not await self._p.progress.powered(lease, event, outcome):
+            await self._p.progress.finish(lease)  # it is being deleted

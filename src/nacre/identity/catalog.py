@@ -11,9 +11,8 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from nacre.base import statements
 from nacre.base.clock import RealClock
-from nacre.base.db import Database
+from nacre.base.db import Database, statements
 from nacre.identity import tables as t
 from nacre.identity.passwords import Passwords
 from nacre.identity.store import Store

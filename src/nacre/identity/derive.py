@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from nacre.base import statements
+from nacre.base.db import statements
 from nacre.base.errors import Unauthenticated
 from nacre.identity import tables as t
 from nacre.identity.tokens import Payload

@@ -6,10 +6,9 @@ from typing import TypeVar
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from nacre.base import statements
 from nacre.base.clock import Clock
 from nacre.base.context import Context, service_context
-from nacre.base.db import Database
+from nacre.base.db import Database, statements
 from nacre.base.errors import BuildFailed, Conflict
 from nacre.identity.contract import Policy
 from nacre.network import tables as t

@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from nacre.base import statements
+from nacre.base.db import statements
 from nacre.network import ipam, networks, security_groups
 from nacre.network import tables as t
 from nacre.network.api.definitions import PORT

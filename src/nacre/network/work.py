@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from nacre.base import statements
 from nacre.base.context import Context
+from nacre.base.db import statements
 from nacre.base.errors import Conflict, NotFound, QuotaExceeded
 from nacre.network import tables as t
 from nacre.network.ml2.types import SegmentTypes

@@ -1,5 +1,9 @@
-"""What the control side may ask of a host. Every verb carries the attempt's epoch; a host refuses lower epochs than it
-has seen for a server (Refused), joins a call that is still running, and answers a repeated one from what is there."""
+"""What the control side may ask of a host.
+
+Every order names the cloud that it is of, and the epoch: a host takes orders of the cloud that it joined, and none of a
+lower epoch than it has seen for a server. Long work is answered soon, done or not: whoever waits asks again (a repeated
+order joins the work that runs, or is answered from what is there) and sees it move.
+"""
 
 from typing import Protocol
 
@@ -9,7 +13,9 @@ from nacre.base.rpc.target import Target, cast
 from nacre.image.contract import ImageFacts
 from nacre.network.contract import NetworkFacts, PortFacts
 
-TARGET = Target(topic="node", namespace="node", version="1.0")
+#: The step of work that has not begun: others of the host come first.
+WAITING = "waits for its turn"
+TARGET = Target(topic="node", namespace="node", version="2.0")
 
 
 class GuestFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,8 +42,10 @@ class GuestFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 class BuildOrder(msgspec.Struct, frozen=True, kw_only=True):
     """One server for one host: made once in the conductor. Sizes: memory MB, disks GB, swap MB. limit_disk_mb: of
-    selected_dir, where the host has several."""
+    selected_dir, where the host has several. guest: without what only the guest is to know."""
 
+    cloud: str
+    allocation: str
     server_id: str
     epoch: int
     memory_mb: int
@@ -73,13 +81,36 @@ class BuildOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SpawnOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """The interfaces to plug: goes with the BuildOrder the host already has."""
+    """The interfaces to plug, and all that the guest is told: goes with the BuildOrder that the host already has.
+    guest: never kept by the host (None in its journal)."""
 
+    cloud: str
+    allocation: str
     server_id: str
     epoch: int
     ports: tuple[PortFacts, ...]
     networks: tuple[NetworkFacts, ...]
+    guest: GuestFacts | None = None
     paused: bool = False
+
+
+class EndOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Whatever the host has of an allocation goes: its row in the database says so, with this epoch."""
+
+    cloud: str
+    allocation: str
+    server_id: str
+    epoch: int
+
+
+class PowerOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """action: start, stop, reboot-soft, reboot-hard."""
+
+    cloud: str
+    allocation: str
+    server_id: str
+    epoch: int
+    action: str
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,49 +122,73 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Guest(msgspec.Struct, frozen=True, kw_only=True):
-    """A server as the host sees it. power: running, paused, shutdown, crashed, missing."""
+    """A server as the host sees it. power: running, paused, shutdown, crashed, missing. number: later than every report
+    that does not know of this yet."""
 
     server_id: str
-    epoch: int
     power: str
-    claimed: bool
+    number: tuple[int, int] = (0, 0)
     steps: tuple[Step, ...] = ()
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True):
+    """How far an order is. guest: once it is done. step, moved, total: what is being done, and how much of it (bytes,
+    where it has any): as long as these change, the work moves."""
+
+    done: bool
+    step: str = ""
+    moved: int = 0
+    total: int = 0
+    guest: Guest | None = None
+
+
+class WorkState(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of work in a host's beat."""
+
+    server_id: str
+    verb: str
+    step: str
+    moved: int
+    total: int
+
+
+class Orphan(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a host has and the database does not know, as the host remembers it."""
+
+    allocation: str
+    server_id: str
+    power: str
+    order: BuildOrder | None
+    ports: tuple[PortFacts, ...] = ()
 
 
 class Node(Protocol):
     """A compute host. Raises Refused (nothing changed here: next host) or BuildFailed (tried, taken back)."""
 
-    async def claim(self, order: BuildOrder) -> None:
-        """Takes cpu, memory and disk within the order's limits, written through to disk before it answers."""
+    async def prepare(self, order: BuildOrder) -> Work:
+        """The claim: cpu, memory and disk within the order's limits, on disk before anything is done. Then the image
+        into the cache, checked, and the disks made."""
         ...
 
-    async def prepare(self, server_id: str, epoch: int) -> tuple[Step, ...]:
-        """Image into the cache, checked; disks made."""
-        ...
-
-    async def spawn(self, order: SpawnOrder) -> Guest:
+    async def spawn(self, order: SpawnOrder) -> Work:
         """Config drive, domain, interfaces wired before its first frame, started, waited for."""
         ...
 
-    async def abort(self, server_id: str, epoch: int) -> None:
-        """Undoes whatever attempt `epoch` (or a lower one) had here: domain, disks, taps, claim. Later calls of that
-        epoch are refused, so the answer is the proof that another host may be tried."""
+    async def end(self, order: EndOrder) -> Work:
+        """Undoes whatever the allocation has here: domain, disks, taps, claim. Later orders of that epoch are refused,
+        so the answer is the proof that another host may be tried."""
         ...
 
-    async def destroy(self, server_id: str, epoch: int) -> None:
-        """The server is deleted: as `abort`, for a server that ran."""
-        ...
-
-    async def power(self, server_id: str, epoch: int, action: str) -> Guest:
-        """action: start, stop, reboot-soft, reboot-hard (idempotent towards the wanted state)."""
+    async def power(self, order: PowerOrder) -> Work:
+        """Idempotent towards the wanted state."""
         ...
 
     async def console(self, server_id: str, lines: int | None) -> str:
         """The end of the serial console's log; whole if `lines` is None."""
         ...
 
-    async def inventory(self) -> tuple[Guest, ...]:
-        """Every server this host knows of."""
+    async def describe(self, allocations: tuple[str, ...]) -> tuple[Orphan, ...]:
+        """What is known here of these allocations."""
         ...
 
     @cast

@@ -1,126 +1,202 @@
-"""A node's life: start everything, say hello, then report on change and as a heartbeat."""
+"""A node's life: start everything, meet every control process of the cloud, then report to each, on change and as a
+heartbeat. Whose orders are taken is decided here: those of the cloud that the host joined, and of no state of its
+database that is older than what the host has seen (law 14)."""
 
 import asyncio
-from typing import Any
+import contextlib
+from collections.abc import Awaitable, Sequence
+from typing import Protocol
 
 import structlog
 
 from nacre.base.errors import NacreError
-from nacre.conductor.contract import Conductor, NodeHello
-from nacre.network.contract import Network
+from nacre.conductor.contract import Beat, Conductor, ControlAddress, NodeHello, Welcome
 from nacre.node.manager import NodeManager
 from nacre.scheduler.contract import DiskReport, HostReport
 
 log = structlog.get_logger()
 
-#: Changes that come together make one report (seconds).
-GATHER = 0.05
-#: Between attempts to reach the control side at start (seconds).
-RETRY = 0.5
+#: Changes that come together make one report (seconds): the longer, the more the report has to name.
+GATHER, GATHER_EACH = 0.05, 0.0005
+#: Seconds between two times that the database's position is kept.
+KEEP_POSITION = 60.0
+#: Between attempts to reach a control process (seconds), ever longer.
+RETRY, SELDOM = 0.5, 10.0
+
+
+class Controls(Protocol):
+    """The ways to the control processes."""
+
+    def known(self) -> Sequence[ControlAddress]: ...
+    def learn(self, controls: Sequence[ControlAddress]) -> None: ...
+    def conductor(self, control: str) -> Conductor: ...
 
 
 class NodeService:
     """Runs a manager on behalf of a host. Construct, `start`, later `stop`."""
 
-    def __init__(self, manager: NodeManager, conductor: Conductor, network: Network):
-        self.manager, self._conductor, self._network = manager, conductor, network
+    def __init__(self, manager: NodeManager, controls: Controls):
+        self.manager, self._controls = manager, controls
         self.here = manager.here
         self.settings, self._clock = self.here.settings, self.here.clock
         self.greeted = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._beat: Beat | None = None
+        self._kept = 0.0
+        self._news: dict[str, asyncio.Event] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def start(self) -> None:
-        """Hypervisor and wiring are ready when this returns; the control side is greeted in the background, as it
+        """Hypervisor and wiring are ready when this returns; the control processes are met in the background, as they
         may start later than we do (wait for `greeted`)."""
-        await self.manager.start(self._power_changed)
+        await self.manager.start()
         await self.here.wiring.start()
-        self._task = asyncio.create_task(self._run())
+        self._tasks[""] = asyncio.create_task(self._look())
+        self._meet()
 
     async def stop(self) -> None:
         """Guests, their network and their claims stay."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         await self.manager.stop()
         await self.here.wiring.stop()
 
     async def report(self) -> HostReport:
         """Totals and usage, as of now."""
         capabilities, tracker = await self.here.hypervisor.capabilities(), self.here.tracker
-        guests, s, used = await self.here.hypervisor.guests(), self.settings, tracker.used
+        held, s, used = await self.manager.held(), self.settings, tracker.used
         disks = tuple(DiskReport(
             path=path, total_mb=capabilities.directories_mb.get(path, 0), used_mb=tracker.used_in(path).disk_mb,
             shares=shares, shares_used=tracker.used_in(path).disk_shares, bandwidth=s.disk_bandwidth)
             for path, shares in s.disks.items())
+        incarnation, n = self.here.number()
         return HostReport(
-            host=s.host, hypervisor_type=capabilities.hypervisor_type,
+            host=s.host, incarnation=incarnation, n=n, hypervisor_type=capabilities.hypervisor_type,
             hypervisor_version=capabilities.hypervisor_version, vcpus=capabilities.vcpus,
             memory_mb=capabilities.memory_mb, vcpus_used=used.vcpus,
             disk_gb=sum(disk.total_mb for disk in disks) // 1024 if disks else capabilities.disk_gb,
             memory_mb_used=used.memory_mb, disk_gb_used=used.disk_mb / 1024,
-            running=sum(1 for power in guests.values() if power == "running"), queue_name=s.queue_name,
+            running=sum(1 for each in held if each.power == "running"), queue_name=s.queue_name,
             cpu_ratio=s.cpu_ratio, ram_ratio=s.ram_ratio, disk_ratio=s.disk_ratio,
             reserved_memory_mb=s.reserved_memory_mb, net_bandwidth=s.net_bandwidth,
-            net_bandwidth_used=used.net_bandwidth, disk_bandwidth=s.disk_bandwidth * max(1, len(disks)),
-            disk_bandwidth_used=used.disk_bandwidth, disks=disks, servers=tuple(sorted(tracker.servers)),
-            host_ip=s.host_ip, cpu_info=capabilities.cpu_info,
-            architecture=capabilities.architecture)
+            net_bandwidth_used=used.net_bandwidth,
+            disk_bandwidth=s.disk_bandwidth * max(1, len(disks)), disk_bandwidth_used=used.disk_bandwidth,
+            disks=disks, host_ip=s.host_ip, cpu_info=capabilities.cpu_info, architecture=capabilities.architecture,
+            held=held)
 
-    async def _run(self) -> None:
-        while not self.greeted.is_set():
+    # --- what is told -----------------------------------------------------------------------------------------
+
+    async def _look(self) -> None:
+        """For ever: a report at each heartbeat and at each change, to be sent to every control process."""
+        regular = self._clock.monotonic()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await self._until(self.here.changed.wait(), regular + self.settings.heartbeat - self._clock.monotonic())
             try:
-                await self._hello()
+                if self._clock.monotonic() >= regular + self.settings.heartbeat:
+                    regular = self._clock.monotonic()
+                    await self.manager.mend()
+                else:
+                    await self._clock.sleep(GATHER + GATHER_EACH * len(self.here.journal.all()))
+                self.here.changed.clear()
+                self._beat = await self._say()
+                for news in self._news.values():
+                    news.set()
             except Exception as error:
-                log.info("the control side does not answer yet", why=str(error))
+                log.warning("a report could not be made", why=str(error), exc_info=not isinstance(error, NacreError))
                 await self._clock.sleep(RETRY)
-        beat = self._next_beat()
+
+    async def _say(self) -> Beat:
+        return Beat(report=await self.report(), agent=self.here.wiring.report(), works=self.here.works.states())
+
+    async def _until(self, event: Awaitable[object], seconds: float) -> None:
+        """Raises TimeoutError when the clock says so first."""
+        work = asyncio.ensure_future(event)
+        limit = asyncio.ensure_future(self._clock.sleep(max(0.0, seconds)))
         try:
-            while True:
-                news: asyncio.Future[Any] = asyncio.ensure_future(self.here.changed.wait())
-                try:
-                    await asyncio.wait({beat, news}, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    news.cancel()
-                # A host where something changes all the time has its regular beat all the same.
-                if regular := beat.done():
-                    beat = self._next_beat()
-                try:
-                    await self._beat(regular=regular)
-                except Exception as error:
-                    log.warning("a report did not get through", why=str(error),
-                                exc_info=not isinstance(error, NacreError))
+            await asyncio.wait({work, limit}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise TimeoutError
         finally:
-            beat.cancel()
+            work.cancel()
+            limit.cancel()
 
-    def _next_beat(self) -> "asyncio.Future[Any]":
-        return asyncio.ensure_future(self._clock.sleep(self.settings.heartbeat))
+    # --- to whom ----------------------------------------------------------------------------------------------
 
-    async def _hello(self) -> None:
-        """Our first word; what we must not have is taken back."""
-        await self._network.agent_report(self.here.wiring.report())
-        guests = await self.manager.inventory()
-        unwanted = await self._conductor.hello(NodeHello(
-            host=self.settings.host, endpoint=self.settings.endpoint, public_key=self.settings.public_key,
-            report=await self.report(), guests=guests))
-        self.here.told = {g.server_id: g.power for g in guests if g.claimed} | self.here.told
-        epochs = {g.server_id: g.epoch for g in guests}
-        for server_id in unwanted:
-            log.warning("a server that is not ours any more is taken away", server=server_id)
+    def _meet(self) -> None:
+        """One session with every control process that is known."""
+        known = {control.id for control in self._controls.known()}
+        for control in known - self._tasks.keys():
+            self._news[control] = asyncio.Event()
+            self._tasks[control] = asyncio.create_task(self._session(control))
+        for control in self._tasks.keys() - known - {""}:
+            self._tasks.pop(control).cancel()
+            self._news.pop(control)
+
+    async def _session(self, control: str) -> None:
+        """For ever: hello until welcome, then a beat whenever there is news; anew when the other does not know us."""
+        conductor, news, pause = self._controls.conductor(control), self._news[control], RETRY
+        met = False
+        while True:
             try:
-                await self.manager.abort(server_id, epochs.get(server_id, 0))
-            except NacreError as error:
-                log.warning("could not be taken away", server=server_id, why=str(error))
+                if not met:
+                    await self._hello(conductor)
+                    met, pause = True, RETRY
+                await news.wait()
+                news.clear()
+                assert self._beat is not None
+                heard = await conductor.beat(self._beat)
+                met, pause = not heard.again and not self.here.barred, RETRY
+                await self.here.wiring.changed(heard.wiring)
+                await self._keep(heard.position)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                log.warning("a control process cannot be reached", control=control, why=str(error),
+                            exc_info=not isinstance(error, NacreError))
+                met = False
+                await self._clock.sleep(pause)
+                pause = min(2 * pause, SELDOM)
+
+    async def _hello(self, conductor: Conductor) -> None:
+        facts, s = self.here.journal.facts, self.settings
+        welcome = await conductor.hello(NodeHello(
+            endpoint=s.endpoint, public_key=s.public_key, journal=facts.id, cloud=facts.cloud,
+            position=facts.position, beat=await self._say()))
+        if welcome.controls:
+            self._controls.learn(welcome.controls)
+            self._meet()
+        await self._judge(welcome)
         self.greeted.set()
 
-    async def _beat(self, *, regular: bool) -> None:
-        if regular:
-            await self.manager.mend()
-            await self.manager.observe()
-            await self._network.agent_report(self.here.wiring.report())
+    async def _judge(self, welcome: Welcome) -> None:
+        """Whether orders are taken: of our cloud, and of a database that is not behind what we have seen of it."""
+        here, facts, holds = self.here, self.here.journal.facts, bool(await self.manager.held())
+        here.met = True
+        if facts.cloud != welcome.cloud and (not facts.cloud or not holds or welcome.accepted):
+            await here.journal.learn(cloud=welcome.cloud, position=welcome.position)
+        elif facts.cloud != welcome.cloud:
+            here.barred = (f"host {self.settings.host} has servers of cloud {facts.cloud}, and this is cloud "
+                           f"{welcome.cloud}: put that cloud's database back, or let this one have the host with "
+                           "`nacre host accept`")
+            log.error("not our cloud; everything here stays as it is", ours=facts.cloud, theirs=welcome.cloud)
+            return
+        elif (welcome.older or welcome.position < facts.position) and holds and not welcome.accepted:
+            here.barred = (f"host {self.settings.host} has seen a later state of the cloud's database "
+                           f"({facts.position}, and this is {welcome.position}): put the later one back, or say that "
+                           "this one is right with `nacre host accept`")
+            log.error("an older database; everything here stays as it is", seen=facts.position, now=welcome.position)
+            return
         else:
-            await self._clock.sleep(GATHER)
-        self.here.changed.clear()
-        await self._conductor.report(await self.report())
+            await here.journal.learn(position=welcome.position)
+        self._kept = self._clock.monotonic()
+        here.barred = ""
+        for allocation in welcome.orphans:
+            log.warning("the database does not know this; it is kept", allocation=allocation)
 
-    async def _power_changed(self, server_id: str, power: str) -> None:
-        await self._conductor.power_changed(self.settings.host, server_id, power)
+    async def _keep(self, position: int) -> None:
+        """How far the database has come, now and then: one that is restored from before will be known by it."""
+        if position > self.here.journal.facts.position and not self.here.barred and (
+                self._clock.monotonic() - self._kept > KEEP_POSITION):
+            self._kept = self._clock.monotonic()
+            await self.here.journal.learn(position=position)

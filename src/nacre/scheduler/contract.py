@@ -5,6 +5,12 @@ from typing import Protocol
 
 import msgspec
 
+from nacre.base.errors import NoValidHost
+
+
+class TooEarly(NoValidHost):
+    """No host fits, but some had no chance yet to say that they live: worth another try soon."""
+
 
 class DiskReport(msgspec.Struct, frozen=True, kw_only=True):
     """One of a host's several disk directories. MB. shares: into how many parts its I/O is divided (0: not)."""
@@ -17,11 +23,23 @@ class DiskReport(msgspec.Struct, frozen=True, kw_only=True):
     bandwidth: int = 0  # MB/s; its shares are parts of it
 
 
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """An allocation that a host has, with what its guest does. power: running, paused, shutdown, crashed, missing."""
+
+    allocation: str
+    server_id: str
+    epoch: int
+    power: str = "missing"
+
+
 class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a compute host says of itself: totals, what claims took, its own configuration (FLOW A6: extra_resources).
-    Memory in MB, disk in GB, bandwidth: `BuildOrder`'s; 0: not counted."""
+    Memory in MB, disk in GB, bandwidth: `BuildOrder`'s; 0: not counted. Reports of a host are numbered: an older one
+    (incarnation, n) changes nothing."""
 
     host: str
+    incarnation: int = 0  # counts the host's starts
+    n: int = 0
     hypervisor_type: str
     hypervisor_version: int
     vcpus: int
@@ -44,7 +62,11 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     host_ip: str = "127.0.0.1"
     cpu_info: str = "{}"
     architecture: str = "x86_64"
-    servers: tuple[str, ...] = ()  # those with a claim, which the used amounts contain
+    held: tuple[Held, ...] = ()  # what has a claim, which the used amounts contain
+
+    @property
+    def number(self) -> tuple[int, int]:
+        return self.incarnation, self.n
 
 
 class HostLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,18 +125,34 @@ class PlacementRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
-    """Where one server goes. host empty: nowhere, and `why` says the reason; details: for administrators."""
+    """Where one server goes. allocation: the new id under which the host, the database and the scheduler keep it. host
+    empty: nowhere, and `why` says the reason; details: for administrators."""
 
     server_id: str
     host: str
+    allocation: str = ""
     limits: HostLimits | None = None
     selected_dir: str = ""
     why: str = ""
     details: str = ""
 
 
+class Allocation(msgspec.Struct, frozen=True, kw_only=True):
+    """Room of a host that a server has: the unit in which the database, the host and the scheduler count. purpose:
+    build; state: wanted (the host may have it), held (the server lives there), ending (the host must give it up)."""
+
+    id: str
+    server_id: str
+    host: str
+    epoch: int
+    purpose: str
+    state: str
+    amounts: Amounts
+
+
 class HostState(msgspec.Struct, frozen=True, kw_only=True):
-    """A compute host and its service, as operators see them. Times are naive UTC."""
+    """A compute host and its service, as operators see them. barred: why it takes no orders, though it speaks to us.
+    Times are naive UTC."""
 
     id: int
     uuid: str
@@ -123,6 +161,7 @@ class HostState(msgspec.Struct, frozen=True, kw_only=True):
     disabled: bool = False
     disabled_reason: str | None = None
     forced_down: bool = False
+    barred: str = ""
     updated_at: datetime | None = None
     created_at: datetime | None = None
 
@@ -131,20 +170,28 @@ class Scheduler(Protocol):
     """Chooses hosts, optimistically: the claim at the host is final (`manager.py` describes each verb)."""
 
     async def select(self, request: PlacementRequest) -> tuple[Placement, ...]:
-        """One placement a server, in order. Raises NoValidHost if fewer than min_count find a place."""
+        """One placement a server, in order. Raises NoValidHost if fewer than min_count find a place, TooEarly."""
         ...
 
     async def plan(self, request: PlacementRequest) -> tuple[Placement, ...]:
         """What `select` would answer now, with as many as find a place; changes nothing."""
         ...
 
-    async def check(self, query: str) -> None: ...
-    async def released(self, host: str, server_id: str, amounts: Amounts) -> None: ...
-    async def report(self, report: HostReport) -> None: ...
+    async def released(self, allocation: str) -> None: ...
+    async def report(self, report: HostReport, *, anew: bool = False) -> bool: ...
     async def refresh(self) -> None: ...
     async def limits(self, host: str, directory: str) -> HostLimits | None: ...
-    async def hosts(self) -> tuple[HostState, ...]: ...
-    async def state(self, host: str) -> HostState | None: ...
+    async def check(self, query: str) -> None: ...
+
+
+class Hosts(Protocol):
+    """What is known of hosts (`registry.py` describes each verb)."""
+
+    async def all(self) -> tuple[HostState, ...]: ...
+    async def get(self, host: str) -> HostState | None: ...
     async def set_service(self, host: str, *, disabled: bool | None = None, reason: str | None = None,
                           forced_down: bool | None = None) -> HostState: ...
     async def forget(self, host: str) -> None: ...
+    async def bar(self, host: str, why: str) -> None: ...
+    async def accept(self, host: str, accepted: bool = True) -> None: ...
+    async def is_accepted(self, host: str) -> bool: ...

@@ -5,15 +5,16 @@ other half done.
 """
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from uuid import uuid4
 
 import msgspec
 
 from nacre.base.errors import NoValidHost
-from nacre.scheduler.contract import Amounts, HostReport, Placement, PlacementRequest
+from nacre.scheduler.contract import Allocation, HostReport, Placement, PlacementRequest
 from nacre.scheduler.filters import ALL
 from nacre.scheduler.host_queue import HostQueue
-from nacre.scheduler.hosts import Host, Kind
+from nacre.scheduler.hosts import PENDING_SECONDS, Claim, Host, Kind, claim_of
 from nacre.scheduler.reasons import explain
 from nacre.scheduler.search import Search
 
@@ -31,7 +32,9 @@ class FilterScheduler:
         self._chance = chance or random.Random()  # noqa: S311 - spreads load, guards nothing
         self._queues: dict[str, HostQueue] = {}
         self._hosts: dict[str, Host] = {}
-        self._where: dict[str, str] = {}
+        #: Server -> the names of its hosts, of which it may have two; allocation -> its host's.
+        self._where: dict[str, set[str]] = {}
+        self._placed: dict[str, str] = {}
         self._nobody = HostQueue(driver)
         if unknown := set(self._filters) - set(ALL):
             raise KeyError(f"no such filters: {', '.join(sorted(unknown))}; there are {', '.join(ALL)}")
@@ -39,8 +42,13 @@ class FilterScheduler:
     def host(self, name: str) -> Host | None:
         return self._hosts.get(name)
 
+    def where(self, server_id: str) -> Collection[str]:
+        """The hosts that a server has something of."""
+        return self._where.get(server_id, ())
+
     def hear(self, report: HostReport, now: float) -> None:
-        """A report of a host that is known (`add`). now: seconds, of a clock that does not go back."""
+        """A report of a host that is known (`add`), not older than its last. now: seconds, of a clock that does not go
+        back."""
         host = self._hosts[report.host]
         before, queue = host.servers, self._queues[host.queue_name]
         if report.queue_name != host.queue_name:
@@ -52,13 +60,17 @@ class FilterScheduler:
             queue.moved(host)
         self._moved(host, before)
 
-    def add(self, report: HostReport, kind: Kind, out: str | None, servers: Iterable[str] = ()) -> None:
-        """A new host. servers: those on it by the database, until it reports itself."""
+    def add(self, report: HostReport, kind: Kind, out: str | None, allocations: Iterable[Allocation] = ()) -> None:
+        """A new host, with what the database has on it."""
         host = self._hosts[report.host] = Host(report, kind, out)
-        before = set[str]()
-        host.servers |= set(servers)
         self._queue(host.queue_name).add(host)
-        self._moved(host, before)
+        self._moved(host, set())
+        for allocation in allocations:
+            self.take(allocation)
+
+    def take(self, allocation: Allocation) -> None:
+        """The database has this allocation: another process may have placed it. Unknown hosts are ignored."""
+        self._count(allocation.host, allocation.id, claim_of(allocation))
 
     def change(self, name: str, kind: Kind, out: str | None) -> None:
         """What an operator or time changed of a host: its kind (zone, aggregates), and why it takes no servers."""
@@ -69,20 +81,26 @@ class FilterScheduler:
             queue.set_kind(host)
         queue.set_out(host, out)
 
+    def clear(self) -> None:
+        """No host is known any more."""
+        for name in list(self._hosts):
+            self.remove(name)
+
     def remove(self, name: str) -> None:
         """The host is gone; unknown ones are ignored."""
         if (host := self._hosts.pop(name, None)) is not None:
             self._queues[host.queue_name].discard(host)
-            self._where = {server: where for server, where in self._where.items() if where != name}
+            self._moved(host, host.servers, gone=True)
+            self._placed = {a: where for a, where in self._placed.items() if where != name}
 
     def place(self, request: PlacementRequest, default_queue: str, now: float, *, keep: bool = True
               ) -> tuple[Placement, ...]:
         """One placement a server, in order; those for whom there is no room at the end have no host. keep False: only
         looked at, nothing is taken. Raises NoValidHost if fewer than min_count find a place, BadRequest."""
         for server_id in request.server_ids:
-            self._forget(server_id)
+            self._forget_uncommitted(server_id)
         queue = self._queues.get(request.queue_name or default_queue, self._nobody)
-        search = Search(request, self._filters, self._sign, self._where.get)
+        search = Search(request, self._filters, self._sign, self.where)
         placed: list[Placement] = []
         refused: NoValidHost | None = None
         for server_id in request.server_ids:
@@ -92,7 +110,7 @@ class FilterScheduler:
             placed.append(self._take(search, found, server_id, now))
         if not keep or (refused and len(placed) < (request.min_count or len(request.server_ids))):
             for p in placed:
-                self.release(p.host, p.server_id, msgspec.structs.replace(request.amounts, disk=p.selected_dir))
+                self.release(p.allocation)
         if refused is None:
             return tuple(placed)
         if keep and len(placed) < (request.min_count or len(request.server_ids)):
@@ -100,13 +118,14 @@ class FilterScheduler:
         return (*placed, *(Placement(server_id=s, host="", why=refused.message, details=refused.details)
                            for s in request.server_ids[len(placed):]))
 
-    def release(self, name: str, server_id: str, amounts: Amounts) -> None:
-        """What a placement took is free again; unknown hosts are ignored."""
-        if (host := self._hosts.get(name)) is not None:
-            host.give_back(server_id, amounts)
-            self._queues[host.queue_name].moved(host)
-            if self._where.get(server_id) == name:
-                del self._where[server_id]
+    def release(self, allocation: str) -> None:
+        """What an allocation took is free again; unknown ones are ignored."""
+        host = self._hosts.get(self._placed.pop(allocation, ""))
+        if host is not None:
+            before = host.servers
+            if host.give_back(allocation):
+                self._queues[host.queue_name].moved(host)
+                self._moved(host, before)
 
     def _find(self, search: Search, queue: HostQueue) -> list[Host]:
         """FLOW A7: the hosts asked for; else A8, A10: the queue's walk."""
@@ -126,12 +145,11 @@ class FilterScheduler:
         directory = host.directory(request.amounts, self._sign) or ""
         amounts = request.amounts if directory == request.amounts.disk else msgspec.structs.replace(
             request.amounts, disk=directory)
-        host.take(server_id, amounts, now)
-        self._queues[host.queue_name].moved(host)
-        self._where[server_id] = host.name
+        allocation = str(uuid4())
+        self._count(host.name, allocation, Claim(server_id, amounts, now + PENDING_SECONDS))
         search.placed(host)
         why = explain(search.reasons, len(found)) if search.reasons else f"the best of {len(found)} hosts looked at"
-        return Placement(server_id=server_id, host=host.name, limits=host.limits_in(directory),
+        return Placement(server_id=server_id, host=host.name, allocation=allocation, limits=host.limits_in(directory),
                          selected_dir=directory, why=why)
 
     def _refusal(self, search: Search, queue: HostQueue) -> NoValidHost:
@@ -144,22 +162,31 @@ class FilterScheduler:
         return NoValidHost(f"{said}; the nearest {lack}" if name else said, details=f"{name} {lack}" if name else "",
                            reasons=dict(search.reasons))
 
-    def _forget(self, server_id: str) -> None:
+    def _forget_uncommitted(self, server_id: str) -> None:
         """A placement that led to nothing, as its story was begun anew: the server must not stand in its own way."""
-        host = self._hosts.get(self._where.get(server_id, ""))
-        if host is not None and host.forget(server_id):
+        for name in tuple(self.where(server_id)):
+            for allocation in self._hosts[name].uncommitted(server_id):
+                self.release(allocation)
+
+    def _count(self, name: str, allocation: str, claim: Claim) -> None:
+        if (host := self._hosts.get(name)) is not None:
+            host.take(allocation, claim)
+            self._placed[allocation] = name
+            self._where.setdefault(claim.server_id, set()).add(name)
             self._queues[host.queue_name].moved(host)
-            del self._where[server_id]
 
     def _queue(self, name: str) -> HostQueue:
         if name not in self._queues:
             self._queues[name] = HostQueue(self._driver)
         return self._queues[name]
 
-    def _moved(self, host: Host, before: set[str]) -> None:
-        """Where servers are, after a host's report."""
-        for server in host.servers - before:
-            self._where[server] = host.name
-        for server in before - host.servers:
-            if self._where.get(server) == host.name:
-                del self._where[server]
+    def _moved(self, host: Host, before: set[str], *, gone: bool = False) -> None:
+        """Where servers are, after a host's news."""
+        now = set[str]() if gone else host.servers
+        for server in now - before:
+            self._where.setdefault(server, set()).add(host.name)
+        for server in before - now:
+            if (hosts := self._where.get(server)) is not None:
+                hosts.discard(host.name)
+                if not hosts:
+                    del self._where[server]

@@ -1,7 +1,7 @@
 """One host as the scheduler sees it: what is free under its ratios, and what it may hold in all.
 
-free = what its last report says + what was given back since - what was placed since. A report names the servers it
-counts, so each placement and each release is counted exactly once, in whatever order the news come.
+free = what its last report says + what was given back since - what was placed since. A report names the allocations
+that it counts, so each placement and each release is counted exactly once, in whatever order the news come.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from nacre.scheduler.contract import Amounts, HostLimits, HostReport
+from nacre.scheduler.contract import Allocation, Amounts, HostLimits, HostReport
 
 #: The order of a host's free amounts, and of a request's.
 RESOURCES = ("memory_mb", "vcpus", "disk_mb", "net_bandwidth", "disk_bandwidth", "disk_shares")
@@ -90,27 +90,72 @@ class Directory(msgspec.Struct):
     bandwidth: int
 
 
+class Claim(msgspec.Struct):
+    """An allocation as it is counted here. until: when it is forgotten if neither the database nor a report shows
+    it."""
+
+    server_id: str
+    amounts: Amounts
+    until: float = INFINITE
+
+
 class Host:
     """Free amounts move with every placement, release and report. out: why no server is placed here at present."""
 
-    __slots__ = ("_freed", "_pending", "directories", "entry", "free", "kind", "limits", "name", "out", "queue_name",
-                 "report", "row", "servers", "spent")
+    __slots__ = ("_freed", "_listed", "claims", "directories", "entry", "free", "kind", "limits", "name", "out",
+                 "queue_name", "report", "row", "servers", "spent")
 
     def __init__(self, report: HostReport, kind: Kind, out: str | None = None):
         self.name, self.queue_name, self.kind, self.out = report.host, report.queue_name, kind, out
-        self._pending: dict[str, tuple[Amounts, float]] = {}
+        #: Allocations by id: of the database and of placements. What the last report counts is `_listed`, of which
+        #: `_freed` was given back since.
+        self.claims: dict[str, Claim] = {}
         self._freed: dict[str, Amounts] = {}
+        self._listed: dict[str, str] = {}
         self.servers: set[str] = set()
         self.row, self.entry, self.spent = -1, (0.0, -1, self), False
         self.hear(report, 0.0)
 
     def hear(self, report: HostReport, now: float) -> None:
-        """A report: the truth about all servers that it names. now: seconds, of any clock that does not go back."""
-        listed = set(report.servers)
-        self._pending = {s: (a, until) for s, (a, until) in self._pending.items() if s not in listed and until > now}
-        self._freed = {s: a for s, a in self._freed.items() if s in listed}
+        """A report: the truth about all allocations that it names. now: seconds, of any clock that does not go back."""
         self.report, self.queue_name = report, report.queue_name
-        self.servers = (listed | set(self._pending)) - set(self._freed)
+        self._listed = {held.allocation: held.server_id for held in report.held}
+        self._freed = {a: amounts for a, amounts in self._freed.items() if a in self._listed}
+        for allocation in [a for a, claim in self.claims.items() if claim.until <= now and a not in self._listed]:
+            del self.claims[allocation]
+        self._count()
+
+    def take(self, allocation: str, claim: Claim) -> None:
+        """An allocation of this host. Its amounts have its directory, where the host has several. Taking again only
+        makes sure of it."""
+        if (known := self.claims.get(allocation)) is not None:
+            known.until = max(known.until, claim.until)
+        elif allocation not in self._freed:
+            self.claims[allocation] = claim
+            if allocation not in self._listed:
+                self._add(claim.amounts, -1)
+            self.servers.add(claim.server_id)
+            self._roomiest()
+
+    def give_back(self, allocation: str) -> bool:
+        """The allocation is over. Whether there was one; giving back twice is harmless."""
+        if (claim := self.claims.pop(allocation, None)) is None:
+            return False
+        if allocation in self._listed:
+            self._freed[allocation] = claim.amounts
+        self._add(claim.amounts, 1)
+        self.servers = self._with_servers()
+        self._roomiest()
+        return True
+
+    def uncommitted(self, server_id: str) -> list[str]:
+        """The server's placements that neither the database nor a report has shown."""
+        return [a for a, claim in self.claims.items()
+                if claim.server_id == server_id and claim.until < INFINITE and a not in self._listed]
+
+    def _count(self) -> None:
+        """All amounts anew."""
+        report = self.report
         self.limits = limits_of(report)
         self.directories = {d.path: Directory(
             free_mb=d.total_mb * report.disk_ratio - d.used_mb, limit_mb=d.total_mb * report.disk_ratio,
@@ -120,42 +165,17 @@ class Host:
                      self.limits.disk_mb - report.disk_gb_used * 1024,
                      self.limits.net_bandwidth - report.net_bandwidth_used,
                      self.limits.disk_bandwidth - report.disk_bandwidth_used, 0.0]
-        for amounts, _ in self._pending.values():
-            self._add(amounts, -1)
+        for allocation, claim in self.claims.items():
+            if allocation not in self._listed:
+                self._add(claim.amounts, -1)
         for amounts in self._freed.values():
             self._add(amounts, 1)
+        self.servers = self._with_servers()
         self._roomiest()
 
-    def take(self, server_id: str, amounts: Amounts, now: float) -> None:
-        """A server was placed here. amounts: with its directory, where the host has several."""
-        if (freed := self._freed.pop(server_id, None)) is not None:
-            self._add(freed, -1)  # the report counts it still
-        elif server_id not in self.servers:
-            self._pending[server_id] = (amounts, now + PENDING_SECONDS)
-            self._add(amounts, -1)
-        self.servers.add(server_id)
-        self._roomiest()
-
-    def give_back(self, server_id: str, amounts: Amounts) -> None:
-        """A server is not here any more; giving back twice is harmless."""
-        if server_id not in self.servers:
-            return
-        if (pending := self._pending.pop(server_id, None)) is not None:
-            self._add(pending[0], 1)
-        else:
-            self._freed[server_id] = amounts
-            self._add(amounts, 1)
-        self.servers.discard(server_id)
-        self._roomiest()
-
-    def forget(self, server_id: str) -> bool:
-        """A placement that no report has shown is off. Whether there was one."""
-        if (pending := self._pending.pop(server_id, None)) is None:
-            return False
-        self._add(pending[0], 1)
-        self.servers.discard(server_id)
-        self._roomiest()
-        return True
+    def _with_servers(self) -> set[str]:
+        return {claim.server_id for claim in self.claims.values()} | {
+            server for allocation, server in self._listed.items() if allocation not in self._freed}
 
     def directory(self, amounts: Amounts, sign: int) -> str | None:
         """The directory for such a server: the fullest that has room, or with sign -1 the emptiest. None: none has.
@@ -194,6 +214,11 @@ class Host:
         if self.directories:
             self.free[DISK] = max(d.free_mb for d in self.directories.values())
             self.free[SHARES] = max(d.free_shares for d in self.directories.values())
+
+
+def claim_of(allocation: Allocation) -> Claim:
+    """One that the database has."""
+    return Claim(allocation.server_id, allocation.amounts)
 
 
 def limits_of(report: HostReport) -> HostLimits:

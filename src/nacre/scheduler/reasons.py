@@ -27,6 +27,16 @@ def explain(reasons: Counter[str], fit: int = 0) -> str:
     return words + (": " + ", ".join(f"{n} {why}" for n, why in others) if others else "")
 
 
+_SINGULAR = {"are": "is", "have": "has"}
+
+
+def of_one(reason: str) -> str:
+    """What is said of several hosts, of one: "are disabled" becomes "is disabled", "take no orders" "takes no
+    orders"."""
+    verb, _, rest = reason.partition(" ")
+    return f"{_SINGULAR.get(verb, verb + 's')} {rest}"
+
+
 def near_miss(free: Sequence[float], need: Sequence[float]) -> str:
     """"lacks 512 MB of memory and 1 vcpus": what the nearest host has too little of."""
     lacks = [amount(n, wanted - has) for n, (has, wanted) in enumerate(zip(free, need, strict=True)) if has < wanted]

@@ -1,13 +1,14 @@
 """The rows of compute hosts: read at the start, written when something changed, many in one transaction."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
-from nacre.base.db import Database
+from nacre.base.db import Database, statements
+from nacre.base.durable import changes
 from nacre.scheduler.contract import HostReport, HostState
 from nacre.scheduler.tables import compute_hosts
 
@@ -21,30 +22,22 @@ _UPDATE = sa.update(compute_hosts).where(compute_hosts.c.host == sa.bindparam("o
 
 
 class HostRecords:
-    """Rows of `compute_hosts`. A report's list of servers is not kept: the database knows them better."""
+    """Rows of `compute_hosts`. A report's allocations are not kept: the database knows them better."""
 
     def __init__(self, db: Database):
         self._db = db
+        self._new: set[str] = set()
         self._dirty: set[str] = set()
         self._written: dict[str, datetime] = {}
 
-    async def load(self) -> list[HostState]:
-        """Every host there is a row of."""
-        rows = await self._db.read(lambda c: c.execute(sa.select(compute_hosts)).mappings().all())
-        return [_state(dict(row)) for row in rows]
+    async def load(self, names: Collection[str] | None = None) -> list[HostState]:
+        """The hosts of these names, or all, as far as there are rows."""
+        named: dict[str, Any] = {} if names is None else {"host": names}
+        return [_state(row) for row in await self._db.read(lambda c: statements.find(c, compute_hosts, **named))]
 
-    async def insert(self, state: HostState) -> int:
-        """A new row; its number."""
-        row = {"uuid": state.uuid, "host": state.report.host, "report": _said(state.report), "disabled": False,
-               "disabled_reason": None, "forced_down": False, "created_at": state.created_at,
-               "updated_at": state.updated_at}
-
-        def unit(connection: sa.Connection) -> int:
-            key = connection.execute(sa.insert(compute_hosts).values(row)).inserted_primary_key
-            assert key is not None
-            return int(key[0])
-
-        return await self._db.run(unit)
+    def add(self, host: str) -> None:
+        """A host without a row: the next flush writes one."""
+        self._new.add(host)
 
     def note(self, known: HostState, report: HostReport, now: datetime) -> None:
         """A report came in: its row is written at the next flush if it is news, or old."""
@@ -54,33 +47,66 @@ class HostRecords:
             self._dirty.add(report.host)
 
     async def flush(self, states: Mapping[str, HostState]) -> None:
-        """Write what was noted."""
+        """Write what was noted. Raises what the database raises; then it stays noted."""
+        while self._new:
+            names = list(self._new)[:AT_ONCE]
+            rows = [state for name in names if (state := states.get(name)) is not None]
+            await self._db.run(lambda c, rows=rows: _insert(c, rows))  # type: ignore[misc]
+            self._new.difference_update(names)
         while self._dirty:
-            names = [self._dirty.pop() for _ in range(min(AT_ONCE, len(self._dirty)))]
-            rows = [{"of": n, "said": _said(s.report), "heard": s.updated_at} for n in names if (s := states.get(n))]
-            if not rows:
-                continue
-            try:
-                await self._db.run(lambda c, rows=rows: c.execute(_UPDATE, rows))  # type: ignore[misc]
-            except BaseException:
-                self._dirty.update(names)
-                raise
-            self._written |= {row["of"]: row["heard"] for row in rows}
+            names = list(self._dirty)[:AT_ONCE]
+            updates = [{"of": n, "said": _said(s.report), "heard": s.updated_at} for n in names if (s := states.get(n))]
+            if updates:
+                await self._db.run(lambda c, rows=updates: c.execute(_UPDATE, rows))  # type: ignore[misc]
+            self._dirty.difference_update(names)
+            self._written |= {row["of"]: row["heard"] for row in updates}
 
-    async def set_service(self, state: HostState) -> None:
+    async def set_service(self, state: HostState, now: datetime) -> None:
         """What an operator says of the host."""
-        await self._db.run(lambda c: c.execute(
-            sa.update(compute_hosts).where(compute_hosts.c.host == state.report.host).values(
-                disabled=state.disabled, disabled_reason=state.disabled_reason, forced_down=state.forced_down)))
+        def unit(connection: sa.Connection) -> None:
+            _insert(connection, [state])
+            statements.update(connection, compute_hosts, {
+                "disabled": state.disabled, "disabled_reason": state.disabled_reason,
+                "forced_down": state.forced_down}, host=state.report.host)
+            changes.note(connection, now, ("host", state.report.host))
 
-    async def delete(self, host: str) -> None:
+        await self._db.run(unit)
+
+    async def accept(self, host: str, accepted: bool, now: datetime) -> None:
+        """An operator's word about a host that holds on to another database."""
+        def unit(connection: sa.Connection) -> None:
+            statements.update(connection, compute_hosts, {"accepted": accepted}, host=host)
+            changes.note(connection, now, ("host", host))
+
+        await self._db.run(unit)
+
+    async def is_accepted(self, host: str) -> bool:
+        """Whether there is such a word."""
+        return await self._db.read(lambda c: bool(statements.one(c, compute_hosts, host=host, accepted=True)))
+
+    async def delete(self, host: str, now: datetime) -> None:
         """The row is gone."""
+        def unit(connection: sa.Connection) -> None:
+            statements.delete(connection, compute_hosts, host=host)
+            changes.note(connection, now, ("host", host))
+
+        await self._db.run(unit)
+        self._new.discard(host)
         self._dirty.discard(host)
-        await self._db.run(lambda c: c.execute(sa.delete(compute_hosts).where(compute_hosts.c.host == host)))
+
+
+def _insert(connection: sa.Connection, states: Sequence[HostState]) -> None:
+    """Rows of hosts that have none yet: another process may have been first."""
+    there = {r["host"] for r in statements.find(connection, compute_hosts, host=[s.report.host for s in states])}
+    if rows := [{"uuid": s.uuid, "host": s.report.host, "report": _said(s.report), "disabled": False,
+                 "disabled_reason": None, "forced_down": False, "created_at": s.created_at, "updated_at": s.updated_at}
+                for s in states if s.report.host not in there]:
+        statements.insert(connection, compute_hosts, rows)
+        changes.note(connection, rows[0]["created_at"], *(("host", row["host"]) for row in rows))
 
 
 def _rest(report: HostReport) -> HostReport:
-    return msgspec.structs.replace(report, servers=())
+    return msgspec.structs.replace(report, held=(), incarnation=0, n=0)
 
 
 def _said(report: HostReport) -> Any:

@@ -16,7 +16,7 @@ from nacre.scheduler.host_queue import HostQueue, Mask, Rows
 from nacre.scheduler.hosts import DISK, MEMORY, SHARES, VCPUS, Host, Kind, needs
 from nacre.scheduler.name_match import NamePattern
 from nacre.scheduler.query import compile_query
-from nacre.scheduler.reasons import LACK, amount, near_miss
+from nacre.scheduler.reasons import LACK, amount, near_miss, of_one
 
 #: So many hosts are looked at one by one before all are asked at once.
 LOOK = 48
@@ -27,10 +27,10 @@ _NO_MATCH, _NO_QUERY = "do not match scheduler_host_match", "do not fit the quer
 
 
 class Search:
-    """A request, prepared once for all its servers. where: finds a server's host."""
+    """A request, prepared once for all its servers. where: finds a server's hosts."""
 
     def __init__(self, request: PlacementRequest, filters: Iterable[str], sign: int,
-                 where: Callable[[str], str | None]):
+                 where: Callable[[str], Iterable[str]]):
         self.request, self.sign = request, sign
         self.need = needs(request.amounts)
         self._kind_filters: list[KindFilter] = [KIND_FILTERS[f] for f in filters if f in KIND_FILTERS]
@@ -130,7 +130,7 @@ class Search:
         rows = self._in_question(queue)
         if not len(rows):
             ready = next((h for h in queue.hosts if h is not None and h.out and not self.refusal(h)), None)
-            return (ready.name, f"would fit, but is {(ready.out or '').removeprefix('are ')}") if ready else ("", "")
+            return (ready.name, f"would fit, but {of_one(ready.out or '')}") if ready else ("", "")
         short = np.zeros(len(rows))
         for n, wanted in enumerate(self.need):
             if wanted > -np.inf:
@@ -153,9 +153,9 @@ class Search:
 
     # --- what the wish says of single hosts --------------------------------------------------------------------
 
-    def _wishes(self, where: Callable[[str], str | None]) -> None:
+    def _wishes(self, where: Callable[[str], Iterable[str]]) -> None:
         r = self.request
-        away = {host for s in r.different_host if (host := where(s))}
+        away = {host for s in r.different_host for host in where(s)}
         if r.try_different_host:
             self.penalty.update(away)
         else:
@@ -163,12 +163,12 @@ class Search:
         if r.host is not None:
             self.only, self.only_reason = {r.host}, "are not the host asked for"
         if r.same_host:
-            together = {host for s in r.same_host if (host := where(s))}
+            together = {host for s in r.same_host for host in where(s)}
             self.only = together if self.only is None else self.only & together
             self.only_reason = "do not run the server to be with"
         if r.group is not None:
             others = set(r.group.members) - set(r.server_ids)
-            self.members.update(host for s in others if (host := where(s)))
+            self.members.update(host for s in others for host in where(s))
             self._asked_only = self.only
             self._group_again()
 

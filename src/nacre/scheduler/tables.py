@@ -14,6 +14,8 @@ compute_hosts = sa.Table(
     sa.Column("disabled", sa.Boolean, nullable=False, default=False),
     sa.Column("disabled_reason", sa.String(255)),
     sa.Column("forced_down", sa.Boolean, nullable=False, default=False),
+    #: An operator said that this database is right, though the host has seen a later one or another cloud's.
+    sa.Column("accepted", sa.Boolean, nullable=False, server_default=sa.false(), default=False),
     sa.Column("created_at", sa.DateTime, nullable=False),
     #: When a report last came in; refreshed at most once a minute while nothing changes.
     sa.Column("updated_at", sa.DateTime, nullable=False),

@@ -12,6 +12,8 @@ from oslo_policy import policy as oslo
 from nacre.base.clock import VirtualClock
 from nacre.base.context import Context
 from nacre.base.db import Database
+from nacre.base.durable.processes import Process, Processes
+from nacre.base.durable.stories import Stories, Story
 from nacre.base.errors import Forbidden, NotFound, Unauthenticated
 from nacre.base.web import App
 from nacre.compute.api.servers.desk import ServerDesk
@@ -154,7 +156,7 @@ class FakeHosts:
             host=name, hypervisor_type="QEMU", hypervisor_version=8000000, vcpus=8, memory_mb=16384, disk_gb=100,
             vcpus_used=2, memory_mb_used=1024, disk_gb_used=10.5, running=1)) for n, name in enumerate(names, 1)}
 
-    async def hosts(self) -> tuple[HostState, ...]:
+    async def all(self) -> tuple[HostState, ...]:
         return tuple(self._hosts.values())
 
     async def refresh(self) -> None:
@@ -178,7 +180,7 @@ class FakeHosts:
         del self._hosts[host]
 
 
-async def nudge(story_id: str) -> None:
+def nobody_runs(story: Story) -> None:
     """Nobody runs stories here."""
 
 
@@ -206,8 +208,10 @@ async def client(db, clock, policy):
     images = FakeImages()
     flavors, keypairs, quotas = Flavors(db, clock), KeyPairs(db, clock), Quotas(db)
     scheduler = FakeHosts("host-1", "host-2")
+    processes = Processes(db, clock)
+    await processes.start(Process(id="control", role="control", name="control"))
     servers = Servers(db, clock, Suppliers(flavors=flavors, keypairs=keypairs, quotas=quotas, images=images,
-                                           network=network), nudge)
+                                           network=network), Stories(db, clock, processes), nobody_runs)
 
     async def planner(context: Context, spec: ServerSpec) -> tuple[Placement, ...]:
         return tuple(Placement(server_id=str(n), host="host-1" if n < 2 else "", why="0 of 2 hosts fit", details="h")
@@ -215,7 +219,8 @@ async def client(db, clock, policy):
 
     made = service(Parts(
         planner=planner, policy=policy, identity=people, clock=clock, desk=ServerDesk(db, servers, History(db), nodes),
-        network=network, scheduler=scheduler, flavors=flavors, keypairs=keypairs, quotas=quotas,
+        network=network, scheduler=scheduler, hosts=scheduler, controls=lambda: processes.all("control"),
+        flavors=flavors, keypairs=keypairs, quotas=quotas,
         aggregates=Aggregates(db, clock, scheduler.refresh), groups=ServerGroups(db, clock), images=images))
     client = Client(App([made], people.authenticate, policy.check))
     client.db, client.network, client.scheduler, client.clock = db, network, scheduler, clock

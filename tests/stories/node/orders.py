@@ -1,25 +1,50 @@
 """Orders and a control side for the node's tests."""
 
 import uuid
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
-from nacre.conductor.contract import NodeHello
+from nacre.base.errors import Unavailable
+from nacre.conductor.contract import Beat, ControlAddress, Heard, NodeHello, Welcome
 from nacre.image.contract import ImageFacts
-from nacre.network.contract import AgentReport, HostWiring, NetworkFacts, PortFacts
-from nacre.node.contract import BuildOrder, GuestFacts, SpawnOrder
+from nacre.network.contract import HostWiring, NetworkFacts, PortFacts
+from nacre.node.contract import BuildOrder, EndOrder, Guest, GuestFacts, PowerOrder, SpawnOrder, Work
 from nacre.scheduler.contract import HostReport
+
+
+def unheeded(done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+async def done(give: Callable[[], Awaitable[Work]]) -> Guest:
+    """The order's guest, once its work is done."""
+    while not (work := await give()).done:
+        pass
+    assert work.guest is not None
+    return work.guest
 
 
 def build_order(server_id: str | None = None, epoch: int = 1, **changes: Any) -> BuildOrder:
     server_id = server_id or str(uuid.uuid4())
     order = BuildOrder(
-        server_id=server_id, epoch=epoch, memory_mb=512, vcpus=1, root_gb=1, ephemeral_gb=0, swap_mb=0,
+        cloud="cloud", allocation=f"{server_id}/{epoch}", server_id=server_id, epoch=epoch,
+        memory_mb=512, vcpus=1, root_gb=1, ephemeral_gb=0, swap_mb=0,
         limit_vcpus=16, limit_memory_mb=4096, limit_disk_mb=20480, image=image_facts(),
         guest=GuestFacts(id=server_id, name="web", hostname="web", project_id="p", user_id="u",
-                         availability_zone="nova", admin_password="sesame-7731", user_data="c2VjcmV0"))
+                         availability_zone="nova"))
     return msgspec.structs.replace(order, **changes)
+
+
+def end_order(order: BuildOrder, epoch: int | None = None) -> EndOrder:
+    return EndOrder(cloud=order.cloud, allocation=order.allocation, server_id=order.server_id,
+                    epoch=epoch or order.epoch)
+
+
+def power_order(order: BuildOrder, action: str, epoch: int | None = None) -> PowerOrder:
+    return PowerOrder(cloud=order.cloud, allocation=order.allocation, server_id=order.server_id,
+                      epoch=epoch or order.epoch, action=action)
 
 
 def image_facts(**changes: Any) -> ImageFacts:
@@ -32,7 +57,9 @@ def image_facts(**changes: Any) -> ImageFacts:
 def spawn_order(order: BuildOrder, ports: int = 1) -> SpawnOrder:
     network = NetworkFacts(id=str(uuid.uuid4()), name="net", project_id="p", mtu=1450, network_type="local",
                            physical_network=None, segmentation_id=None)
-    return SpawnOrder(server_id=order.server_id, epoch=order.epoch, networks=(network,), ports=tuple(
+    secrets = msgspec.structs.replace(order.guest, admin_password="sesame-7731", user_data="c2VjcmV0")
+    return SpawnOrder(cloud=order.cloud, allocation=order.allocation, server_id=order.server_id, epoch=order.epoch,
+                      networks=(network,), guest=secrets, ports=tuple(
         PortFacts(id=str(uuid.uuid4()), name="", project_id="p", network_id=network.id, network_name="net",
                   device_id=order.server_id, mac_address=f"fa:16:3e:00:00:{i:02x}", fixed_ips=(), position=i)
         for i in range(ports)))
@@ -43,22 +70,30 @@ class ControlSide:
 
     def __init__(self) -> None:
         self.hellos: list[NodeHello] = []
-        self.reports: list[HostReport] = []
-        self.agent_reports = 0
-        self.power: list[tuple[str, str]] = []
-        self.unwanted: tuple[str, ...] = ()
+        self.beats: list[Beat] = []
+        self.welcome, self.away, self.again = Welcome(cloud="cloud", position=1), False, False
         self.ports: dict[str, PortFacts] = {}
         self.active: set[str] = set()
 
-    async def hello(self, hello: NodeHello) -> tuple[str, ...]:
+    async def hello(self, hello: NodeHello) -> Welcome:
+        if self.away:
+            raise Unavailable("away")
         self.hellos.append(hello)
-        return self.unwanted
+        return self.welcome
 
-    async def report(self, report: HostReport) -> None:
-        self.reports.append(report)
+    async def beat(self, beat: Beat) -> Heard:
+        if self.away:
+            raise Unavailable("away")
+        self.beats.append(beat)
+        return Heard(again=self.again)
 
-    async def power_changed(self, host: str, server_id: str, power: str) -> None:
-        self.power.append((server_id, power))
+    @property
+    def reports(self) -> list[HostReport]:
+        return [beat.report for beat in self.beats]
+
+    def powers(self) -> dict[str, str]:
+        """What the last beat said of guests."""
+        return {held.server_id: held.power for held in self.beats[-1].report.held} if self.beats else {}
 
     async def wiring(self, host: str, port_ids: tuple[str, ...] = ()) -> HostWiring:
         return HostWiring(whole=not port_ids, ports=tuple(
@@ -67,9 +102,22 @@ class ControlSide:
     async def wired(self, host: str, port_ids: tuple[str, ...], up: bool) -> None:
         self.active = self.active | set(port_ids) if up else self.active - set(port_ids)
 
-    async def agent_report(self, report: AgentReport) -> None:
-        self.agent_reports += 1
-
     def show(self, spawn: SpawnOrder) -> SpawnOrder:
         self.ports |= {port.id: port for port in spawn.ports}
         return spawn
+
+
+class Controls:
+    """The ways to control sides, by name."""
+
+    def __init__(self, **sides: ControlSide):
+        self.sides, self.listed = sides, list(sides)
+
+    def known(self) -> list[ControlAddress]:
+        return [ControlAddress(name, "", "") for name in self.listed]
+
+    def learn(self, controls: Any) -> None:
+        self.listed = [control.id for control in controls]
+
+    def conductor(self, control: str) -> Any:
+        return self.sides[control]

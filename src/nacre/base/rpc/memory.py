@@ -11,6 +11,7 @@ import structlog
 from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import Unavailable
 from nacre.base.rpc.codec import Answer, Request, decode_answer, decode_request, encode
+from nacre.base.rpc.directory import Directory
 from nacre.base.rpc.server import Allow, Dispatcher, Peer
 from nacre.base.rpc.stub import Client
 from nacre.base.rpc.target import Target
@@ -85,6 +86,17 @@ class MemoryTransport:
         self.hub, self.me = hub or MemoryHub(), me
         self._dispatcher = Dispatcher()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.directory = Directory()
+
+    @property
+    def address(self) -> str:
+        """None is needed: the hub knows everybody."""
+        return ""
+
+    @property
+    def public_key(self) -> str:
+        """Stands for what a network's would have."""
+        return f"memory-{self.me.name}"
 
     def client(self, target: Target) -> Client:
         """A client for stubs."""
@@ -151,6 +163,8 @@ class MemoryTransport:
 
     def receive(self, data: bytes, sender: "MemoryTransport", future: asyncio.Future[Answer]) -> None:
         """One message arrives: a cast is acknowledged now and run beside, a call is answered when it is done."""
+        if sender.me.name in self.directory.shut_out:
+            return
         request = decode_request(data)
         again = self._dispatcher.again(request)
         if request.kind:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from nacre.base.errors import Forbidden, NacreError, NotFound, Unavailable
+from nacre.base.errors import Forbidden, Interrupted, NacreError, NotFound, Unavailable
 from nacre.base.rpc.codec import Answer, Request, Verb, compatible, encode, failure, verbs
 from nacre.base.rpc.target import Target
 
@@ -89,6 +89,8 @@ class Dispatcher:
             return Answer(request.id, None, msgspec.Raw(await self._run(request, sender)))
         except NacreError as error:
             return Answer(request.id, failure(error))
+        except Interrupted as error:
+            return Answer(request.id, failure(Unavailable(error.message)))
         except Exception:
             log.exception("rpc verb failed", namespace=request.namespace, verb=request.verb, peer=sender.name)
             return Answer(request.id, failure(NacreError(f"{request.namespace}.{request.verb} failed unexpectedly.")))

@@ -16,6 +16,7 @@ from zmq.utils import z85
 
 from nacre.base.errors import BadRequest, Unavailable
 from nacre.base.rpc.codec import CAST, Answer, Request, decode_answer, decode_request, encode, failure
+from nacre.base.rpc.directory import Directory, Where
 from nacre.base.rpc.keys import KeyPair
 from nacre.base.rpc.link import DEFAULTS, Answers, Limits, Link, bounded, dealer
 from nacre.base.rpc.pump import Pump
@@ -40,29 +41,18 @@ class ZmqTransport:
         # The library's default is 1,023, which the ways to 340 hosts use up.
         self._context.set(zmq.MAX_SOCKETS, self._context.get(zmq.SOCKET_LIMIT))
         self._dispatcher = Dispatcher()
-        self._peers: dict[str, Peer] = {}
-        self._routes: dict[tuple[str, str], tuple[str, str]] = {}
-        self._links: dict[tuple[str, str], Link] = {}
+        self.directory = Directory()
+        self._links: dict[Where, Link] = {}
         self._router: Pump | None = None
         self._zap: Pump | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._turn = 0
         self._answers = Answers()
 
-    def register(self, public_key: str, peer: Peer) -> None:
-        """Let the holder of this key in, under this name and role."""
-        self._peers[public_key] = peer
-
-    def revoke(self, name: str) -> None:
-        """Shut a peer out, at once: also on connections that it has."""
-        self._peers = {k: p for k, p in self._peers.items() if p.name != name}
-
-    def route(self, topic: str, server: str, address: str, public_key: str) -> None:
-        """Say where a process of a topic answers, and by which key it is known."""
-        old = self._routes.get((topic, server))
-        self._routes[topic, server] = (address, public_key)
-        if old not in (None, (address, public_key)) and (link := self._links.pop(old, None)):
-            link.close()
+    @property
+    def public_key(self) -> str:
+        """By which others know this process."""
+        return self.keys.public
 
     def client(self, target: Target) -> Client:
         """A client for stubs."""
@@ -164,12 +154,11 @@ class ZmqTransport:
 
     def _link(self, target: Target) -> Link:
         """The link to the target's server, or in turn to one of its topic. Raises Unavailable if none is known."""
-        if target.server is not None:
-            known = [r for r in (self._routes.get((target.topic, target.server)),) if r]
-        else:
-            known = [r for (topic, _), r in self._routes.items() if topic == target.topic]
-        if not known:
-            raise Unavailable(f"No process is known that serves {target.namespace} as {target.server or target.topic}.")
+        known = self.directory.ways(target)
+        for gone in [where for where in self._links if not self.directory.knows(where)]:
+            self._links.pop(gone).close()
+        # One that was met before a doubtful one, each in turn.
+        known = [way for way in known if way in self._links and self._links[way].connected] or known
         self._turn += 1
         where = known[self._turn % len(known)]
         if where not in self._links:
@@ -188,7 +177,7 @@ class ZmqTransport:
         assert self._zap is not None
         back, (version, sequence, _domain, address, _routing, mechanism, *credentials) = frames[:2], frames[2:]
         key = z85.encode(credentials[0]).decode() if mechanism == b"CURVE" and credentials else ""
-        if key in self._peers:
+        if key in self.directory.peers:
             self._zap.send([*back, version, sequence, b"200", b"OK", key.encode(), b""])
         else:
             log.warning("rpc peer refused", address=address.decode(errors="replace"), key=key)
@@ -196,7 +185,7 @@ class ZmqTransport:
 
     def _receive(self, frames: list[bytes], key: str) -> None:
         """One request: dropped if its sender is unknown, acknowledged if a cast, run if it did not come before."""
-        sender = self._peers.get(key)
+        sender = self.directory.peers.get(key)
         if sender is None or len(frames) != 2:
             return
         try:

@@ -11,7 +11,7 @@ from nacre.compute.api.flavors import FlavorRoutes
 from nacre.compute.api.hosts.aggregates import AggregateRoutes
 from nacre.compute.api.hosts.hypervisors import HypervisorRoutes
 from nacre.compute.api.hosts.plans import Planner, PlanRoutes
-from nacre.compute.api.hosts.services import ServiceRoutes
+from nacre.compute.api.hosts.services import Controls, ServiceRoutes
 from nacre.compute.api.hosts.zones import ZoneRoutes
 from nacre.compute.api.keypairs import KeyPairRoutes
 from nacre.compute.api.microversions import Microversions
@@ -33,7 +33,7 @@ from nacre.compute.catalog.server_groups import ServerGroups
 from nacre.identity.contract import Identity, Policy
 from nacre.image.contract import Images
 from nacre.network.contract import Network
-from nacre.scheduler.contract import Scheduler
+from nacre.scheduler.contract import Hosts, Scheduler
 
 PREFIX = "/compute"
 
@@ -48,6 +48,8 @@ class Parts:
     desk: ServerDesk
     network: Network
     scheduler: Scheduler
+    hosts: Hosts
+    controls: Controls
     flavors: Flavors
     keypairs: KeyPairs
     quotas: Quotas
@@ -84,7 +86,7 @@ def _catalog(parts: Parts) -> list[Route]:
 def _servers(parts: Parts) -> list[Route]:
     desk, network, policy = parts.desk, parts.network, parts.policy
     return [
-        *ServerRoutes(desk, network, HostFacts(parts.scheduler, parts.aggregates), policy).routes(),
+        *ServerRoutes(desk, network, HostFacts(parts.scheduler, parts.hosts, parts.aggregates), policy).routes(),
         *ActionRoutes(desk, policy).routes(),
         *MetadataRoutes(desk, parts.quotas, policy).routes(),
         *TagRoutes(desk, policy).routes(),
@@ -100,12 +102,12 @@ def _hosts(parts: Parts) -> list[Route]:
     p = parts
 
     async def names() -> set[str]:
-        return {host.report.host for host in await p.scheduler.hosts()}
+        return {host.report.host for host in await p.hosts.all()}
 
     return [
         *AggregateRoutes(p.aggregates, names).routes(),
-        *ServiceRoutes(p.scheduler, p.aggregates, p.desk.on_hosts, p.clock).routes(),
-        *HypervisorRoutes(p.scheduler, p.desk.on_hosts).routes(),
+        *ServiceRoutes(p.hosts, p.aggregates, p.desk.on_hosts, p.controls).routes(),
+        *HypervisorRoutes(p.hosts, p.desk.on_hosts).routes(),
         *PlanRoutes(p.planner, p.scheduler).routes(),
-        *ZoneRoutes(p.scheduler, p.aggregates, p.desk.on_hosts).routes(),
+        *ZoneRoutes(p.hosts, p.aggregates, p.desk.on_hosts).routes(),
     ]

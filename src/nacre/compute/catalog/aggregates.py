@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from nacre.base.clock import Clock
 from nacre.base.db import Database
+from nacre.base.durable import changes
 from nacre.base.errors import BadRequest, Conflict, NotFound
 from nacre.compute.catalog.tables import aggregate_hosts, aggregates
 
@@ -182,6 +183,13 @@ class Aggregates:
         return await self._run(unit)
 
     async def _run(self, unit: Callable[[sa.Connection], Aggregate]) -> Aggregate:
-        changed = await self._db.run(unit)
+        now = self._now()
+
+        def noted(connection: sa.Connection) -> Aggregate:
+            aggregate = unit(connection)
+            changes.note(connection, now, ("aggregate", str(aggregate.id)))
+            return aggregate
+
+        changed = await self._db.run(noted)
         await self._changed()
         return changed

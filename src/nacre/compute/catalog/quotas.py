@@ -5,8 +5,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from nacre.base import statements
-from nacre.base.db import Database
+from nacre.base.db import Database, statements
 from nacre.base.errors import BadRequest
 from nacre.compute.catalog.tables import quota_limits
 

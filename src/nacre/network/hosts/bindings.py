@@ -7,7 +7,7 @@ from functools import lru_cache
 import sqlalchemy as sa
 import structlog
 
-from nacre.base import statements
+from nacre.base.db import statements
 from nacre.network import networks
 from nacre.network import tables as t
 from nacre.network.hosts import agents

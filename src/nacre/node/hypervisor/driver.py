@@ -13,6 +13,8 @@ from nacre.node.contract import BuildOrder, SpawnOrder, Step
 
 #: (server id, power): a guest changed by itself. power as in `Guest.power`.
 PowerChanged = Callable[[str, str], Awaitable[None]]
+#: (bytes done, bytes in all), while work goes on.
+Moved = Callable[[int, int], None]
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,8 +48,8 @@ class Hypervisor(Protocol):
 
     async def capabilities(self) -> Capabilities: ...
 
-    async def prepare(self, order: BuildOrder) -> tuple[Step, ...]:
-        """The image fetched and checked, the disks made."""
+    async def prepare(self, order: BuildOrder, moved: Moved) -> tuple[Step, ...]:
+        """The image fetched and checked, the disks made. moved: told how far it is."""
         ...
 
     async def define(self, order: BuildOrder, spawn: SpawnOrder) -> tuple[Step, ...]:

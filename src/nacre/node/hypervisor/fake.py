@@ -13,8 +13,8 @@ import msgspec
 from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import BuildFailed, NotFound, Refused
 from nacre.node.contract import BuildOrder, SpawnOrder, Step
-from nacre.node.hypervisor.driver import Capabilities, PowerChanged, last_lines
-from nacre.node.timeline import Timeline
+from nacre.node.hypervisor.driver import Capabilities, Moved, PowerChanged, last_lines
+from nacre.node.servers.timeline import Timeline
 
 #: A host as any, where nobody says how large it is.
 CAPABILITIES = Capabilities(
@@ -68,7 +68,7 @@ class FakeHypervisor:
     async def capabilities(self) -> Capabilities:
         return self._capabilities
 
-    async def prepare(self, order: BuildOrder) -> tuple[Step, ...]:
+    async def prepare(self, order: BuildOrder, moved: Moved) -> tuple[Step, ...]:
         timeline = Timeline(self._clock)
         with timeline.step("disks"):
             await self._fault("prepare", order.server_id)

@@ -58,7 +58,7 @@ class OvsAgent:
         self._up: set[str] = set()
         self._rates: dict[str, Rate] = {}
         self._asked: set[str] = set()
-        self._whole = True
+        self._whole, self._n = True, 0
         self._waiting: list[tuple[frozenset[str], asyncio.Future[None]]] = []
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -114,6 +114,12 @@ class OvsAgent:
         else:
             self._whole = True
         self._wake.set()
+
+    async def changed(self, n: int) -> None:
+        """Fetch everything soon if something newer than what is here has changed."""
+        if n > self._n:
+            self._n, self._whole = n, True
+            self._wake.set()
 
     def report(self) -> AgentReport:
         """For binding."""

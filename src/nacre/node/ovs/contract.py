@@ -35,6 +35,10 @@ class Wiring(Protocol):
         """Something about these ports (none named: anything) changed: fetched and applied soon; does not wait."""
         ...
 
+    async def changed(self, n: int) -> None:
+        """The network's last change to this host has this number: what is older here is fetched anew soon."""
+        ...
+
     def report(self) -> AgentReport:
         """What the agent says of itself, for binding."""
         ...

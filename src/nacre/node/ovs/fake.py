@@ -32,6 +32,7 @@ class FakeWiring:
         self.up: set[str] = set()
         self.rates: dict[str, Rate] = {}
         self.rewired: list[tuple[str, ...]] = []
+        self.news = 0
         self._waiting: list[tuple[frozenset[str], asyncio.Future[None]]] = []
         self._round: asyncio.Task[None] | None = None
         self._report = report or AgentReport(host=host, tunnel_ip="192.0.2.1", bridge_mappings={"public": "br-ex"},
@@ -94,6 +95,10 @@ class FakeWiring:
     async def rewire(self, port_ids: Sequence[str]) -> None:
         """Remembered in `rewired`."""
         self.rewired.append(tuple(port_ids))
+
+    async def changed(self, n: int) -> None:
+        """Remembered in `news`."""
+        self.news = max(self.news, n)
 
     def report(self) -> AgentReport:
         """For binding."""

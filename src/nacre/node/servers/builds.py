@@ -1,4 +1,4 @@
-"""A server's way into this host and out of it: claim, prepare, spawn, close.
+"""A server's way into this host and out of it: prepare (with the claim), spawn, end.
 
 Per server one thing at a time, in the journal before it is done. What fails takes back all that its attempt had here,
 claim included.
@@ -7,115 +7,125 @@ claim included.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import msgspec
 import structlog
 
 from nacre.base.errors import BuildFailed, NacreError, Refused
 from nacre.base.undo import Undo
-from nacre.node.contract import BuildOrder, Guest, SpawnOrder, Step
+from nacre.node.contract import WAITING, BuildOrder, EndOrder, Guest, SpawnOrder
 from nacre.node.journal import Entry
 from nacre.node.servers.limits import check, rates
-from nacre.node.servers.state import HostState
-from nacre.node.timeline import Timeline
+from nacre.node.servers.state import NodeState
+from nacre.node.servers.timeline import Timeline
+from nacre.node.servers.works import Doing
 
 log = structlog.get_logger()
 
 
 class Builds:
-    """Builds of one host. The manager joins repeated calls before they come here."""
+    """Builds of one host. The manager joins repeated orders before they come here."""
 
-    def __init__(self, host: HostState):
-        self._host, self._builds = host, asyncio.Semaphore(host.settings.max_builds)
+    def __init__(self, node: NodeState):
+        self._node, self._places = node, asyncio.Semaphore(node.settings.max_builds)
 
-    async def claim(self, order: BuildOrder) -> None:
-        """Takes cpu, memory and disk, on disk before it answers. Raises Refused; BuildFailed: no host can hold such
-        limits."""
-        check(order)
-        async with self._host.locks(order.server_id):
-            entry = self._host.journal.check(order.server_id, order.epoch)
-            if entry is not None and not entry.closed and await self._adopted(entry, order):
-                return
-            if entry is not None and entry.alive:
-                await self._host.clear(order.server_id)
-            if order.server_id in await self._host.hypervisor.guests():
-                raise Refused(f"server {order.server_id} already exists on this host, and not by this build")
-            self._host.tracker.claim(order)
-            try:
-                await self._host.journal.write(
-                    Entry(server_id=order.server_id, epoch=order.epoch, stage="claimed", order=order))
-            except OSError as error:
-                self._host.tracker.release(order.server_id)
-                raise Refused(f"the host cannot write its journal: {error}") from error
-        self._host.changed.set()
-
-    async def prepare(self, server_id: str, epoch: int) -> tuple[Step, ...]:
-        async with self._host.locks(server_id), self._builds:
-            entry = self._claimed(server_id, epoch)
-            if entry.stage != "claimed":
-                return entry.steps
-            async with self._attempt(entry) as order:
-                steps = await self._host.hypervisor.prepare(order)
-                await self._host.journal.write(msgspec.structs.replace(entry, stage="prepared", steps=steps))
-            return steps
-
-    async def spawn(self, spawn: SpawnOrder) -> Guest:
-        async with self._host.locks(spawn.server_id), self._builds:
-            entry = self._claimed(spawn.server_id, spawn.epoch)
-            if entry.stage == "running":
-                return self._host.guest(entry, await self._host.hypervisor.guests())
+    async def prepare(self, order: BuildOrder, doing: Doing) -> Guest:
+        """Raises Refused; BuildFailed: tried and taken back, or no host can hold such limits."""
+        timeline = Timeline(self._node.clock)
+        doing.begin("claim")
+        with timeline.step("claim"):
+            entry = await self._claim(order)
+        doing.begin(WAITING)
+        async with self._node.locks(order.server_id), self._places:
+            entry = self._current(entry)
             if entry.stage == "claimed":
+                async with self._attempt(entry):
+                    doing.begin("image and disks")
+                    steps = await self._node.hypervisor.prepare(order, doing.progress)
+                    entry = await self._node.journal.write(msgspec.structs.replace(
+                        entry, stage="prepared", steps=(*timeline.steps, *steps)))
+            return await self._node.guest(entry)
+
+    async def _claim(self, order: BuildOrder) -> Entry:
+        """Takes cpu, memory and disk, on disk before anything is done (FLOW A17)."""
+        node = self._node
+        check(order)
+        async with node.locks(order.server_id):
+            if (entry := node.journal.get(order.allocation)) is not None and entry.stage != "ending":
+                return entry  # this very build: it goes on (FLOW A16)
+            node.journal.check(order.server_id, order.epoch)
+            for other in node.journal.of_server(order.server_id):
+                if other.stage == "running":
+                    raise Refused(f"server {order.server_id} already runs on this host, by another build")
+                await node.clear(other)
+            if order.server_id in await node.hypervisor.guests():
+                raise Refused(f"server {order.server_id} already exists on this host, and not by this build")
+            node.tracker.claim(order)
+            try:
+                entry = await node.journal.write(Entry(
+                    allocation=order.allocation, server_id=order.server_id, epoch=order.epoch, stage="claimed",
+                    order=order))
+            except OSError as error:
+                node.tracker.release(order.allocation)
+                raise Refused("the host cannot write its journal") from error
+        node.changed.set()
+        return entry
+
+    async def spawn(self, spawn: SpawnOrder, doing: Doing) -> Guest:
+        """Raises Refused, BuildFailed."""
+        node = self._node
+        doing.begin(WAITING)
+        async with node.locks(spawn.server_id), self._places:
+            node.journal.check(spawn.server_id, spawn.epoch)
+            entry = node.journal.get(spawn.allocation)
+            if entry is None or entry.stage == "claimed" or entry.order is None:
                 raise Refused(f"attempt {spawn.epoch} of server {spawn.server_id} was not prepared here")
+            if entry.stage == "running":
+                return await node.guest(entry)
             async with self._attempt(entry) as order:
-                entry = await self._host.journal.write(msgspec.structs.replace(entry, stage="spawning", spawn=spawn))
-                timeline = Timeline(self._host.clock)
-                steps = await self._host.hypervisor.define(order, spawn)
+                kept = msgspec.structs.replace(spawn, guest=None)
+                entry = await node.journal.write(msgspec.structs.replace(entry, stage="spawning", spawn=kept))
+                timeline = Timeline(node.clock)
+                doing.begin("domain")
+                steps = await node.hypervisor.define(order, spawn)
+                doing.begin("wiring")
                 with timeline.step("wiring"):
-                    await self._host.wiring.limit(rates(order, [port.id for port in spawn.ports]))
-                    await self._host.wiring.wire(spawn.ports, spawn.networks)
+                    await node.wiring.limit(rates(order, [port.id for port in spawn.ports]))
+                    await node.wiring.wire(spawn.ports, spawn.networks)
+                doing.begin("boot")
                 if not spawn.paused:
                     with timeline.step("boot"):
-                        await self._host.hypervisor.resume(spawn.server_id)
-                entry = await self._host.journal.write(msgspec.structs.replace(
-                    entry, stage="running", order=_without_secrets(order),
-                    steps=(*entry.steps, *steps, *timeline.steps)))
-            guests = await self._host.hypervisor.guests()
-        self._host.told[spawn.server_id] = guests.get(spawn.server_id, "missing")
-        self._host.changed.set()
-        return self._host.guest(entry, guests)
+                        await node.hypervisor.resume(spawn.server_id)
+                entry = await node.journal.write(msgspec.structs.replace(
+                    entry, stage="running", steps=(*entry.steps, *steps, *timeline.steps)))
+            return await node.guest(entry)
 
-    async def close(self, server_id: str, epoch: int) -> None:
-        entry = self._host.journal.get(server_id)
-        if entry is not None and epoch < entry.epoch:
-            raise Refused(f"attempt {epoch} of server {server_id} is over: attempt {entry.epoch} was seen here")
-        if entry is not None and entry.stage == "gone" and entry.epoch == epoch:
-            return
-        self._host.calls.cancel(server_id)
-        async with self._host.locks(server_id):
-            entry = self._host.journal.get(server_id) or Entry(server_id=server_id, epoch=epoch, stage="closing")
-            await self._host.journal.write(msgspec.structs.replace(
-                entry, epoch=max(epoch, entry.epoch), stage="closing",
-                order=None if entry.order is None else _without_secrets(entry.order)))
-            await self._host.clear(server_id)
+    async def end(self, order: EndOrder, doing: Doing) -> None:
+        """Raises Refused: the host cannot write that it is over."""
+        node = self._node
+        doing.begin("end")
+        node.works.cancel(order.server_id)
+        async with node.locks(order.server_id):
+            entry = node.journal.get(order.allocation)
+            try:
+                if entry is None:
+                    await node.journal.close_epoch(order.server_id, order.epoch)
+                else:
+                    entry = await node.journal.write(msgspec.structs.replace(
+                        entry, epoch=max(order.epoch, entry.epoch), stage="ending"))
+            except OSError as error:
+                raise Refused("the host cannot write its journal") from error
+            if entry is not None:
+                await node.clear(entry)
+            elif order.allocation == order.server_id:  # a guest of ours that the journal lost, by an operator's word
+                await node.hypervisor.destroy(order.server_id)
+                node.changed.set()
 
-    async def _adopted(self, entry: Entry, order: BuildOrder) -> bool:
-        """Goes on with what an earlier attempt of the same build has here (FLOW A16). False: it was another build's,
-        and nothing of value. Raises Refused where it is a server that runs."""
-        if entry.order is None or _shape(entry.order) != _shape(order):
-            if entry.stage == "running":
-                raise Refused(f"server {order.server_id} already runs on this host, built from another order")
-            return False
-        if order.epoch > entry.epoch:
-            kept = _without_secrets(order) if entry.stage == "running" else order
-            await self._host.journal.write(msgspec.structs.replace(entry, epoch=order.epoch, order=kept))
-        return True
-
-    def _claimed(self, server_id: str, epoch: int) -> Entry:
-        entry = self._host.journal.check(server_id, epoch)
-        if entry is None or entry.closed or entry.epoch != epoch:
-            raise Refused(f"attempt {epoch} of server {server_id} has no claim here")
-        return entry
+    def _current(self, entry: Entry) -> Entry:
+        found = self._node.journal.get(entry.allocation)
+        if found is None or found.stage == "ending":
+            raise Refused(f"attempt {entry.epoch} of server {entry.server_id} was taken back here")
+        return found
 
     @asynccontextmanager
     async def _attempt(self, entry: Entry) -> AsyncIterator[BuildOrder]:
@@ -124,7 +134,7 @@ class Builds:
             raise Refused(f"attempt {entry.epoch} of server {entry.server_id} has no order here")
         try:
             async with Undo() as undo:
-                undo.add(self._take_back, entry.server_id, entry.epoch)
+                undo.add(self._take_back, entry)
                 yield entry.order
         except (Refused, BuildFailed):
             raise
@@ -132,25 +142,10 @@ class Builds:
             raise BuildFailed(error.message) from error
         except Exception as error:
             log.exception("a build failed unexpectedly", server=entry.server_id)
-            raise BuildFailed(f"unexpected on {self._host.settings.host}: {type(error).__name__}: {error}") from error
+            raise BuildFailed(f"unexpected on {self._node.settings.host}: {type(error).__name__}: {error}") from error
 
-    async def _take_back(self, server_id: str, epoch: int) -> None:
-        entry = self._host.journal.get(server_id)
-        if self._host.calls.stopping or entry is None or entry.epoch != epoch:
+    async def _take_back(self, entry: Entry) -> None:
+        found = self._node.journal.get(entry.allocation)
+        if self._node.works.stopping or found is None or found.stage == "ending":
             return
-        await self._host.journal.write(msgspec.structs.replace(
-            entry, stage="closing", order=None if entry.order is None else _without_secrets(entry.order)))
-        await self._host.clear(server_id)
-
-
-def _shape(order: BuildOrder) -> tuple[Any, ...]:
-    """What makes two orders the same build."""
-    images = tuple(image.id if image else None for image in (order.image, order.kernel, order.ramdisk))
-    return (order.memory_mb, order.vcpus, order.root_gb, order.ephemeral_gb, order.swap_mb, order.selected_dir,
-            order.net_bandwidth, order.disk_bandwidth, order.disk_shares, *images)
-
-
-def _without_secrets(order: BuildOrder) -> BuildOrder:
-    """What the build needed once must not lie about for the server's whole life."""
-    guest = msgspec.structs.replace(order.guest, admin_password=None, user_data=None, files=(), metadata={})
-    return msgspec.structs.replace(order, guest=guest)
+        await self._node.clear(await self._node.journal.write(msgspec.structs.replace(found, stage="ending")))

@@ -1,11 +1,10 @@
-"""Stop, start, reboot: towards a wanted state, so that a repeated call is harmless."""
+"""Stop, start, reboot: towards a wanted state, so that a repeated order is harmless."""
 
-import msgspec
-
-from nacre.base.errors import NotFound
-from nacre.node.contract import Guest
+from nacre.base.errors import NotFound, Refused
+from nacre.node.contract import Guest, PowerOrder
 from nacre.node.journal import Entry
-from nacre.node.servers.state import HostState
+from nacre.node.servers.state import NodeState
+from nacre.node.servers.works import Doing
 
 ACTIONS = ("start", "stop", "reboot-soft", "reboot-hard")
 POLL = 0.25
@@ -14,39 +13,42 @@ POLL = 0.25
 class Power:
     """The power of one host's guests."""
 
-    def __init__(self, host: HostState):
-        self._host = host
+    def __init__(self, node: NodeState):
+        self._node = node
 
-    async def switch(self, server_id: str, epoch: int, action: str) -> Guest:
-        async with self._host.locks(server_id):
-            entry = self._host.journal.check(server_id, epoch)
+    async def switch(self, order: PowerOrder, doing: Doing) -> Guest:
+        """Raises NotFound, Refused, BuildFailed."""
+        node = self._node
+        async with node.locks(order.server_id):
+            entry = node.journal.get(order.allocation)
             if entry is None or entry.stage != "running":
-                raise NotFound(f"Server {server_id} is not on this host.")
-            if epoch > entry.epoch:
-                entry = await self._host.journal.write(msgspec.structs.replace(entry, epoch=epoch))
-            power = (await self._host.hypervisor.guests()).get(server_id, "missing")
-            if action in ("stop", "reboot-soft") and power == "running":
-                await self._shut_down(server_id)
-            elif action == "reboot-hard" or (action == "stop" and power == "paused"):
-                await self._host.hypervisor.halt(server_id)
-            if action.startswith("reboot") or (action == "start" and power != "running"):
+                raise NotFound(f"Server {order.server_id} is not on this host.")
+            if order.epoch < node.journal.seen(order.server_id):
+                raise Refused(f"a later order for server {order.server_id} was seen here")
+            power = (await node.hypervisor.guests()).get(order.server_id, "missing")
+            if order.action in ("stop", "reboot-soft") and power == "running":
+                doing.begin("the guest shuts down")
+                await self._shut_down(order.server_id)
+            elif order.action == "reboot-hard" or (order.action == "stop" and power == "paused"):
+                await node.hypervisor.halt(order.server_id)
+            if order.action.startswith("reboot") or (order.action == "start" and power != "running"):
+                doing.begin("the guest starts")
                 await self._boot(entry)
-            guests = await self._host.hypervisor.guests()
-            self._host.told[server_id] = guests.get(server_id, "missing")
-        self._host.changed.set()
-        return self._host.guest(entry, guests)
+            return await node.guest(entry)
 
     async def _shut_down(self, server_id: str) -> None:
-        await self._host.hypervisor.shutdown(server_id)
-        end = self._host.clock.monotonic() + self._host.settings.shutdown_timeout
-        while (await self._host.hypervisor.guests()).get(server_id) == "running":
-            if self._host.clock.monotonic() >= end:
-                await self._host.hypervisor.halt(server_id)
+        """By its power button; one that does not follow it in time is cut off."""
+        node = self._node
+        await node.hypervisor.shutdown(server_id)
+        end = node.clock.monotonic() + node.settings.shutdown_timeout
+        while (await node.hypervisor.guests()).get(server_id) == "running":
+            if node.clock.monotonic() >= end:
+                await node.hypervisor.halt(server_id)
                 return
-            await self._host.clock.sleep(POLL)
+            await node.clock.sleep(POLL)
 
     async def _boot(self, entry: Entry) -> None:
-        await self._host.hypervisor.boot(entry.server_id)
+        await self._node.hypervisor.boot(entry.server_id)
         if entry.spawn is not None and entry.spawn.ports:
-            await self._host.wiring.wire(entry.spawn.ports, entry.spawn.networks)
-        await self._host.hypervisor.resume(entry.server_id)
+            await self._node.wiring.wire(entry.spawn.ports, entry.spawn.networks)
+        await self._node.hypervisor.resume(entry.server_id)

@@ -1,22 +1,19 @@
-"""What the parts of a compute host share: who is here, what runs, and how a server leaves."""
+"""What the parts of a compute host share: what was ordered, what is claimed, what runs, and how a server leaves."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import msgspec
 
 from nacre.base.clock import Clock
-from nacre.base.errors import Refused
+from nacre.base.errors import Refused, Unavailable
 from nacre.base.locks import NamedLocks
 from nacre.node.contract import Guest
 from nacre.node.hypervisor.driver import Hypervisor
 from nacre.node.journal import Entry, Journal
 from nacre.node.ovs.contract import Wiring
-from nacre.node.tracker import Tracker
-
-T = TypeVar("T")
+from nacre.node.servers.tracker import Tracker
+from nacre.node.servers.works import Works
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,77 +39,48 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     public_key: str = ""
 
 
-class Calls:
-    """Work by (verb, server, epoch): a repeated call joins the one that runs."""
-
-    def __init__(self) -> None:
-        self._running: dict[tuple[str, ...], asyncio.Task[Any]] = {}
-        self.stopping = False
-
-    async def once(self, key: tuple[str, ...], work: Callable[[], Awaitable[T]]) -> T:
-        """Runs `work`, or joins the run of the same key. A caller that gives up does not stop it."""
-        task = self._running.get(key)
-        if task is None:
-            task = asyncio.ensure_future(work())
-            self._running[key] = task
-            task.add_done_callback(lambda done: self._forget(key, done))
-        try:
-            result: T = await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled() and not self.stopping:
-                raise Refused(f"{key[0]} of server {key[1]} was taken back") from None
-            raise
-        return result
-
-    def _forget(self, key: tuple[str, ...], task: asyncio.Task[Any]) -> None:
-        self._running.pop(key, None)
-        if not task.cancelled():
-            task.exception()  # whoever asked has it; if nobody does any more, it is no news
-
-    def busy(self, server_id: str) -> bool:
-        return any(key[1] == server_id for key in self._running)
-
-    def cancel(self, server_id: str) -> None:
-        """Ends what runs for this server, but for its own end."""
-        for key, task in list(self._running.items()):
-            if key[1] == server_id and key[0] != "abort":
-                task.cancel()
-
-    async def stop(self) -> None:
-        """Drops everything where it is: nothing is taken back from here on."""
-        self.stopping = True
-        tasks = list(self._running.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-class HostState:
-    """One host's. changed: set when usage or a guest's power may have changed. told: the power of each server that the
-    control side knows of."""
+class NodeState:
+    """One host's. changed: set when usage or a guest's power may have changed. met: a control process said whose orders
+    these are; barred: why none is taken."""
 
     def __init__(self, settings: NodeSettings, hypervisor: Hypervisor, wiring: Wiring, clock: Clock):
         self.settings, self.hypervisor, self.wiring, self.clock = settings, hypervisor, wiring, clock
-        self.tracker, self.calls, self.locks = Tracker(settings.disks), Calls(), NamedLocks()
-        self.journal = Journal(settings.folder / "journal", clock)
+        self.tracker, self.works, self.locks = Tracker(settings.disks), Works(), NamedLocks()
+        self.journal = Journal(settings.folder / "journal.db", clock)
         self.changed = asyncio.Event()
-        self.told: dict[str, str] = {}
+        self.met, self.barred = False, ""
+        self._n = 0
 
-    async def clear(self, server_id: str) -> None:
-        """Whatever there is of the server goes: flows before the interface, so that no stray frame passes. The
+    def admit(self, cloud: str) -> None:
+        """Raises Refused: an order of another cloud, or while it is not known which state of ours is right;
+        Unavailable: not yet."""
+        if not self.met:
+            raise Unavailable(f"Host {self.settings.host} has not met its control processes yet.")
+        if cloud != self.journal.facts.cloud:
+            raise Refused(f"host {self.settings.host} is of cloud {self.journal.facts.cloud or '(none)'} and takes no "
+                          f"orders of {cloud}")
+        if self.barred:
+            raise Refused(self.barred)
+
+    def number(self) -> tuple[int, int]:
+        """Of the next report or answer: higher than of all before."""
+        self._n += 1
+        return self.journal.facts.incarnation, self._n
+
+    async def clear(self, entry: Entry) -> None:
+        """Whatever there is of the allocation goes: flows before the interface, so that no stray frame passes. The
         claim is given back last."""
-        entry = self.journal.get(server_id)
-        if entry is None:
-            return
-        if entry.spawn is not None and entry.spawn.ports:
-            await self.wiring.unwire([port.id for port in entry.spawn.ports])
-        await self.hypervisor.destroy(server_id)
-        await self.journal.write(Entry(server_id=server_id, epoch=entry.epoch, stage="gone"))
-        self.tracker.release(server_id)
-        self.told.pop(server_id, None)
+        others = [e for e in self.journal.of_server(entry.server_id) if e.allocation != entry.allocation]
+        if not any(e.stage != "ending" for e in others):
+            if entry.spawn is not None and entry.spawn.ports:
+                await self.wiring.unwire([port.id for port in entry.spawn.ports])
+            await self.hypervisor.destroy(entry.server_id)
+        await self.journal.remove(entry)
+        self.tracker.release(entry.allocation)
         self.changed.set()
 
-    def guest(self, entry: Entry, guests: dict[str, str]) -> Guest:
-        """The server for the control side. guests: as the hypervisor has them."""
-        return Guest(server_id=entry.server_id, epoch=entry.epoch, power=guests.get(entry.server_id, "missing"),
-                     claimed=self.tracker.holds(entry.server_id), steps=entry.steps)
+    async def guest(self, entry: Entry) -> Guest:
+        """The server for whoever ordered something of it."""
+        power = (await self.hypervisor.guests()).get(entry.server_id, "missing")
+        self.changed.set()
+        return Guest(server_id=entry.server_id, power=power, number=self.number(), steps=entry.steps)

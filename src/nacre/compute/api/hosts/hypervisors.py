@@ -13,7 +13,7 @@ from nacre.compute.api.microversions import known
 from nacre.compute.api.paging import MAX_LIMIT, limit_and_marker, next_link
 from nacre.compute.api.validation import Query, is_uuid
 from nacre.compute.policies import rule
-from nacre.scheduler.contract import HostState, Scheduler
+from nacre.scheduler.contract import Hosts, HostState
 
 _FLAG = {**t.STRING, "enum": [value for value in t.BOOLEAN["enum"] if isinstance(value, str)]}
 
@@ -32,8 +32,8 @@ _SUMS = ("vcpus", "memory_mb", "local_gb", "vcpus_used", "memory_mb_used", "loca
 class HypervisorRoutes:
     """The hypervisor part of the API."""
 
-    def __init__(self, scheduler: Scheduler, counts: HostCounts):
-        self._scheduler, self._counts = scheduler, counts
+    def __init__(self, hosts: Hosts, counts: HostCounts):
+        self._hosts, self._counts = hosts, counts
 
     def routes(self) -> list[Route]:
         """Every URL under /os-hypervisors."""
@@ -63,7 +63,7 @@ class HypervisorRoutes:
 
     async def statistics(self, request: Request) -> Any:
         """GET /os-hypervisors/statistics: sums over the hosts that are enabled."""
-        hosts = [host for host in await self._scheduler.hosts() if not host.disabled]
+        hosts = [host for host in await self._hosts.all() if not host.disabled]
         usages = [_usage(host) for host in hosts]
         return {"hypervisor_statistics": {
             "count": len(hosts), **{name: sum(usage[name] for usage in usages) for name in _SUMS}}}
@@ -77,17 +77,17 @@ class HypervisorRoutes:
 
     async def search(self, request: Request) -> Any:
         """GET /os-hypervisors/{pattern}/search."""
-        found = _matching(await self._scheduler.hosts(), request.params["hypervisor_id"])
+        found = _matching(await self._hosts.all(), request.params["hypervisor_id"])
         return {"hypervisors": [_brief(request, host) for host in found]}
 
     async def servers(self, request: Request) -> Any:
         """GET /os-hypervisors/{pattern}/servers."""
-        found = _matching(await self._scheduler.hosts(), request.params["hypervisor_id"])
+        found = _matching(await self._hosts.all(), request.params["hypervisor_id"])
         return {"hypervisors": await self._views(request, found, full=False, servers=True)}
 
     async def _list(self, request: Request, full: bool) -> Any:
         version = request.version
-        hosts: Sequence[HostState] = await self._scheduler.hosts()
+        hosts: Sequence[HostState] = await self._hosts.all()
         pattern = request.one("hypervisor_hostname_pattern") if known("hypervisor.by_uuid", version) else None
         if pattern is not None:
             if request.one("limit") is not None or request.one("marker") is not None:
@@ -125,7 +125,7 @@ class HypervisorRoutes:
         ident = request.params["hypervisor_id"]
         if known("hypervisor.by_uuid", request.version) and not is_uuid(ident):
             raise BadRequest(f"Invalid uuid {ident}", field="id")
-        for host in await self._scheduler.hosts():
+        for host in await self._hosts.all():
             if ident == _ident(request, host):
                 return host
         raise NotFound(f"Hypervisor with ID '{ident}' could not be found.")

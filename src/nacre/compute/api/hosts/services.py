@@ -1,9 +1,11 @@
 """/os-services: the processes of the cloud, and which hosts take new servers."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
+from uuid import NAMESPACE_OID, uuid5
 
-from nacre.base.clock import Clock
+from nacre.base.durable.processes import Process
 from nacre.base.errors import BadRequest, Conflict, NotFound
 from nacre.base.web import Reply, Request, Route
 from nacre.compute.api import types as t
@@ -12,11 +14,13 @@ from nacre.compute.api.microversions import known
 from nacre.compute.api.validation import Query, Schema, Since, is_uuid
 from nacre.compute.catalog.aggregates import DEFAULT_ZONE, INTERNAL_ZONE, Aggregates
 from nacre.compute.policies import rule
-from nacre.scheduler.contract import HostState, Scheduler
+from nacre.scheduler.contract import Hosts, HostState
 
 COMPUTE = "nova-compute"
-#: The processes beside the hosts. They are one here, and up when they can answer; the names are those clients know.
+#: What every control process is, by the names that clients know.
 CONTROL = ("nova-conductor", "nova-scheduler")
+#: The control processes, dead ones too.
+Controls = Callable[[], Awaitable[Sequence[Process]]]
 
 _REASON = {"type": "string", "minLength": 1, "maxLength": 255, "format": "printable"}
 _OLD = {"type": "object", "required": ["host", "binary"], "additionalProperties": False, "noun": "service.update",
@@ -32,8 +36,8 @@ LIST = Query("service.query", {"host": t.STRING, "binary": t.STRING})
 class ServiceRoutes:
     """The part of the API about services."""
 
-    def __init__(self, scheduler: Scheduler, aggregates: Aggregates, counts: HostCounts, clock: Clock):
-        self._scheduler, self._aggregates, self._counts, self._clock = scheduler, aggregates, counts, clock
+    def __init__(self, hosts: Hosts, aggregates: Aggregates, counts: HostCounts, controls: Controls):
+        self._hosts, self._aggregates, self._counts, self._controls = hosts, aggregates, counts, controls
 
     def routes(self) -> list[Route]:
         """Every URL under /os-services."""
@@ -46,8 +50,8 @@ class ServiceRoutes:
 
     async def index(self, request: Request) -> Any:
         """GET /os-services."""
-        hosts, zones = await self._scheduler.hosts(), await self._aggregates.zones()
-        found = [_view(request, host, zones) for host in hosts] + self._control(request, hosts)
+        hosts, zones = await self._hosts.all(), await self._aggregates.zones()
+        found = [_view(request, host, zones) for host in hosts] + _of_controls(request, await self._controls())
         for name in ("host", "binary"):
             if wanted := request.one(name):
                 found = [service for service in found if service[name] == wanted]
@@ -68,7 +72,7 @@ class ServiceRoutes:
         for aggregate in await self._aggregates.all():
             if host.report.host in aggregate.hosts:
                 await self._aggregates.remove_host(aggregate.id, host.report.host)
-        await self._scheduler.forget(host.report.host)
+        await self._hosts.forget(host.report.host)
         return Reply(status=204)
 
     async def _update_by_uuid(self, request: Request) -> Any:
@@ -78,7 +82,7 @@ class ServiceRoutes:
             raise BadRequest("Specifying disabled_reason when status is 'enabled' is invalid." if "status" in given
                              else "Specifying disabled_reason without status 'disabled' is invalid.",
                              field="disabled_reason")
-        changed = await self._scheduler.set_service(
+        changed = await self._hosts.set_service(
             host.report.host, disabled=given["status"] == "disabled" if "status" in given else None, reason=reason,
             forced_down=t.as_bool(given["forced_down"]) if "forced_down" in given else None)
         return {"service": _view(request, changed, await self._aggregates.zones())}
@@ -110,7 +114,7 @@ class ServiceRoutes:
             raise BadRequest(f"Updating a {given['binary']} service is not supported. Only nova-compute services can "
                              "be updated.", field="binary")
         try:
-            await self._scheduler.set_service(given["host"], **change)
+            await self._hosts.set_service(given["host"], **change)
         except NotFound:
             raise NotFound(f"Could not find binary {given['binary']} on host {given['host']}.") from None
         return {"service": {**name, **said}}
@@ -122,22 +126,27 @@ class ServiceRoutes:
             raise BadRequest(f"Invalid uuid {ident}", field="id")
         if not by_uuid and not (ident.isascii() and ident.isdigit()):
             raise BadRequest(f"Invalid input received: id must be an integer, not {ident}", field="id")
-        for host in await self._scheduler.hosts():
+        for host in await self._hosts.all():
             if ident == (host.uuid if by_uuid else str(host.id)):
                 return host
         raise NotFound(f"Service {ident} not found.")
 
-    def _control(self, request: Request, hosts: tuple[HostState, ...]) -> list[dict[str, Any]]:
-        """The control processes: this one answers, so it is up."""
-        now = self._clock.now().strftime("%Y-%m-%dT%H:%M:%S.%f")
-        found: list[dict[str, Any]] = []
-        for number, binary in enumerate(CONTROL, start=1):
-            ident: Any = f"00000000-0000-4000-8000-{number:012d}"
-            service = {"id": ident if known("service.by_uuid", request.version) else 1_000_000 + number,
-                       "binary": binary, "host": "control", "zone": INTERNAL_ZONE, "status": "enabled",
-                       "state": "up", "updated_at": now, "disabled_reason": None}
-            found.append(service | ({"forced_down": False} if known("service.forced_down", request.version) else {}))
-        return found
+
+def _of_controls(request: Request, controls: Sequence[Process]) -> list[dict[str, Any]]:
+    """The services of every control process."""
+    found: list[dict[str, Any]] = []
+    for number, (control, binary) in enumerate((c, b) for c in controls for b in CONTROL):
+        ident: Any = str(uuid5(NAMESPACE_OID, f"{control.id}/{binary}"))
+        service = {"id": ident if known("service.by_uuid", request.version) else 1_000_000 + number, "binary": binary,
+                   "host": control.name, "zone": INTERNAL_ZONE, "status": "enabled",
+                   "state": "up" if control.alive else "down", "updated_at": _moment(control.seen_at),
+                   "disabled_reason": None}
+        found.append(service | ({"forced_down": False} if known("service.forced_down", request.version) else {}))
+    return found
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f") if moment else None
 
 
 def _view(request: Request, host: HostState, zones: Mapping[str, str]) -> dict[str, Any]:
@@ -145,7 +154,7 @@ def _view(request: Request, host: HostState, zones: Mapping[str, str]) -> dict[s
         "id": host.uuid if known("service.by_uuid", request.version) else host.id, "binary": COMPUTE,
         "host": host.report.host, "zone": zones.get(host.report.host, DEFAULT_ZONE),
         "status": "disabled" if host.disabled else "enabled", "state": "up" if host.up else "down",
-        "updated_at": host.updated_at.strftime("%Y-%m-%dT%H:%M:%S.%f") if host.updated_at else None,
+        "updated_at": _moment(host.updated_at),
         "disabled_reason": host.disabled_reason}
     if known("service.forced_down", request.version):
         found["forced_down"] = host.forced_down

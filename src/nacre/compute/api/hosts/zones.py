@@ -9,14 +9,14 @@ from nacre.compute.api.hosts.counts import HostCounts
 from nacre.compute.api.hosts.services import COMPUTE, CONTROL
 from nacre.compute.catalog.aggregates import DEFAULT_ZONE, INTERNAL_ZONE, Aggregates
 from nacre.compute.policies import rule
-from nacre.scheduler.contract import HostState, Scheduler
+from nacre.scheduler.contract import Hosts, HostState
 
 
 class ZoneRoutes:
     """The part of the API about zones, and the old view of hosts."""
 
-    def __init__(self, scheduler: Scheduler, aggregates: Aggregates, counts: HostCounts):
-        self._scheduler, self._aggregates, self._counts = scheduler, aggregates, counts
+    def __init__(self, hosts: Hosts, aggregates: Aggregates, counts: HostCounts):
+        self._hosts, self._aggregates, self._counts = hosts, aggregates, counts
 
     def routes(self) -> list[Route]:
         """Every URL of zones and of /os-hosts."""
@@ -34,14 +34,14 @@ class ZoneRoutes:
 
     async def index(self, request: Request) -> Any:
         """GET /os-availability-zone: a zone is available while one of its hosts takes servers."""
-        zones = self._zones(await self._scheduler.hosts(), await self._aggregates.zones())
+        zones = self._zones(await self._hosts.all(), await self._aggregates.zones())
         return {"availabilityZoneInfo": [
             {"zoneName": name, "zoneState": {"available": any(_takes(h) for h in hosts)}, "hosts": None}
             for name, hosts in sorted(zones.items())]}
 
     async def detail(self, request: Request) -> Any:
         """GET /os-availability-zone/detail: with the hosts, and the control services' own zone."""
-        zones = self._zones(await self._scheduler.hosts(), await self._aggregates.zones())
+        zones = self._zones(await self._hosts.all(), await self._aggregates.zones())
         found = [{"zoneName": name, "zoneState": {"available": any(_takes(h) for h in hosts)},
                   "hosts": {host.report.host: {COMPUTE: _state(host)} for host in hosts}}
                  for name, hosts in sorted(zones.items())]
@@ -52,7 +52,7 @@ class ZoneRoutes:
     async def hosts(self, request: Request) -> Any:
         """GET /os-hosts."""
         zones = await self._aggregates.zones()
-        names = [host.report.host for host in await self._scheduler.hosts()]
+        names = [host.report.host for host in await self._hosts.all()]
         found = [{"host_name": n, "service": "compute", "zone": zones.get(n, DEFAULT_ZONE)} for n in names]
         found += [{"host_name": "control", "service": binary.removeprefix("nova-"), "zone": INTERNAL_ZONE}
                   for binary in CONTROL]
@@ -62,7 +62,7 @@ class ZoneRoutes:
     async def host(self, request: Request) -> Any:
         """GET /os-hosts/{host}: total and use, one row each."""
         name = request.params["host"]
-        for host in await self._scheduler.hosts():
+        for host in await self._hosts.all():
             if host.report.host == name:
                 return {"host": _rows(host)}
         raise NotFound(f"Compute host {name} could not be found.")

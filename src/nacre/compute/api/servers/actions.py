@@ -80,13 +80,13 @@ class ActionRoutes:
         reason = None
         if known("server.lock.locked_reason", request.version):
             reason = (request.body["lock"] or {}).get("locked_reason")
-        await self._desk.change(server.id, {"locked": True, "locked_reason": reason})
+        await self._desk.change(server.id, lambda now: {"locked": True, "locked_reason": reason})
         return Reply(status=202)
 
     async def unlock(self, request: Request) -> Any:
         """Action unlock."""
         server = await self._find(request, "os-lock-server:unlock")
-        await self._desk.change(server.id, {"locked": False, "locked_reason": None})
+        await self._desk.change(server.id, lambda now: {"locked": False, "locked_reason": None})
         return Reply(status=202)
 
     async def force_delete(self, request: Request) -> Any:

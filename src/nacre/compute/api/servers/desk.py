@@ -43,9 +43,10 @@ class ServerDesk:
         """action: start, stop, reboot-soft, reboot-hard. Raises Conflict in a state that forbids it."""
         await self._servers.power(context, server, action)
 
-    async def change(self, server_id: str, fields: Mapping[str, Any]) -> Server:
-        """Sets plain fields: names, addresses, metadata, tags, the lock. Raises NotFound."""
-        return await self._servers.update(server_id, **fields)
+    async def change(self, server_id: str, change: Callable[[Server], Mapping[str, Any]]) -> Server:
+        """Sets plain fields (names, addresses, metadata, tags, the lock) to what `change` makes of the server as it is.
+        Raises NotFound."""
+        return await self._servers.update(server_id, change)
 
     async def actions(self, server_id: str) -> Sequence[Action]:
         """The newest first."""

@@ -1,5 +1,6 @@
 """What belongs to one server: metadata, tags, addresses, interfaces, security groups."""
 
+from collections.abc import Callable
 from typing import Any
 
 from nacre.base.errors import BadRequest, NotBuilt, NotFound, QuotaExceeded
@@ -43,12 +44,12 @@ class MetadataRoutes:
     async def merge(self, request: Request) -> Any:
         """POST .../metadata: sets these keys, leaves the others."""
         server = await self._find.unlocked(request, "server-metadata:create")
-        return {"metadata": await self._set(server, {**server.metadata, **request.body["metadata"]})}
+        return {"metadata": await self._set(server, lambda now: {**now, **request.body["metadata"]})}
 
     async def replace(self, request: Request) -> Any:
         """PUT .../metadata: these keys and no others."""
         server = await self._find.unlocked(request, "server-metadata:update_all")
-        return {"metadata": await self._set(server, request.body["metadata"])}
+        return {"metadata": await self._set(server, lambda now: request.body["metadata"])}
 
     async def show(self, request: Request) -> Any:
         """GET .../metadata/{key}."""
@@ -62,22 +63,32 @@ class MetadataRoutes:
         if request.params["key"] not in request.body["meta"]:
             raise BadRequest("Request body and URI mismatch")
         server = await self._find.unlocked(request, "server-metadata:update")
-        await self._set(server, {**server.metadata, **request.body["meta"]})
+        await self._set(server, lambda now: {**now, **request.body["meta"]})
         return {"meta": request.body["meta"]}
 
     async def delete(self, request: Request) -> Any:
         """DELETE .../metadata/{key}."""
         server, key = await self._find.unlocked(request, "server-metadata:delete"), request.params["key"]
-        if key not in server.metadata:
-            raise NotFound("Metadata item was not found")
-        await self._set(server, {k: v for k, v in server.metadata.items() if k != key})
+
+        def without(now: dict[str, str]) -> dict[str, str]:
+            if key not in now:
+                raise NotFound("Metadata item was not found")
+            return {k: v for k, v in now.items() if k != key}
+
+        await self._set(server, without)
         return Reply(status=204)
 
-    async def _set(self, server: Server, metadata: dict[str, str]) -> dict[str, str]:
+    async def _set(self, server: Server, change: Callable[[dict[str, str]], dict[str, str]]) -> dict[str, str]:
+        """change: from the metadata of the moment to the new, in the transaction that writes it."""
         limit = await self._quotas.limit(server.project_id, "metadata_items", server.user_id)
-        if 0 <= limit < len(metadata):
-            raise QuotaExceeded(f"Maximum number of metadata items exceeds {limit}")
-        return (await self._desk.change(server.id, {"metadata": metadata})).metadata
+
+        def changed(now: Server) -> dict[str, Any]:
+            metadata = change(now.metadata)
+            if 0 <= limit < len(metadata):
+                raise QuotaExceeded(f"Maximum number of metadata items exceeds {limit}")
+            return {"metadata": metadata}
+
+        return (await self._desk.change(server.id, changed)).metadata
 
 
 class TagRoutes:
@@ -104,12 +115,12 @@ class TagRoutes:
         """PUT .../tags: these and no others."""
         server = await self._find.unlocked(request, "os-server-tags:update_all")
         tags = tuple(dict.fromkeys(request.body["tags"]))
-        return {"tags": list((await self._desk.change(server.id, {"tags": list(tags)})).tags)}
+        return {"tags": list((await self._desk.change(server.id, lambda now: {"tags": tags})).tags)}
 
     async def clear(self, request: Request) -> Any:
         """DELETE .../tags."""
         server = await self._find.unlocked(request, "os-server-tags:delete_all")
-        await self._desk.change(server.id, {"tags": []})
+        await self._desk.change(server.id, lambda now: {"tags": ()})
         return Reply(status=204)
 
     async def show(self, request: Request) -> Any:
@@ -123,16 +134,24 @@ class TagRoutes:
         _TAG.check(request.version, {"tag": tag})
         if tag in server.tags:
             return Reply(status=204)
-        if len(server.tags) >= MAX_TAGS:
-            raise BadRequest(f"The number of tags exceeded the per-server limit {MAX_TAGS}", field="tag")
-        await self._desk.change(server.id, {"tags": [*server.tags, tag]})
+
+        def added(now: Server) -> dict[str, Any]:
+            if len(now.tags) >= MAX_TAGS and tag not in now.tags:
+                raise BadRequest(f"The number of tags exceeded the per-server limit {MAX_TAGS}", field="tag")
+            return {"tags": tuple(dict.fromkeys((*now.tags, tag)))}
+
+        await self._desk.change(server.id, added)
         return Reply(status=201, headers={"location": f"{request.base_url}{request.path}"})
 
     async def delete(self, request: Request) -> Any:
         """DELETE .../tags/{tag}."""
         server, tag = await self._find.unlocked(request, "os-server-tags:delete"), request.params["tag"]
-        _has(server, tag)
-        await self._desk.change(server.id, {"tags": [other for other in server.tags if other != tag]})
+
+        def without(now: Server) -> dict[str, Any]:
+            _has(now, tag)
+            return {"tags": tuple(other for other in now.tags if other != tag)}
+
+        await self._desk.change(server.id, without)
         return Reply(status=204)
 
 

@@ -19,7 +19,7 @@ from nacre.compute.contract import Server, ServerSpec
 from nacre.compute.policies import rule
 from nacre.identity.contract import Policy
 from nacre.network.contract import Network
-from nacre.scheduler.contract import HostState, Scheduler
+from nacre.scheduler.contract import Hosts, HostState, Scheduler
 
 _CHANGES = {"name": "name", "description": "description", "hostname": "hostname", "accessIPv4": "access_ip_v4",
             "accessIPv6": "access_ip_v6", "OS-DCF:diskConfig": "disk_config",
@@ -95,7 +95,7 @@ class ServerRoutes:
             changes["access_ip_v6"] = ipv6(changes["access_ip_v6"])
         if (zone := changes.get("pinned_zone")) and zone != await self._hosts.zone_of(server):
             raise BadRequest(f"The server is not in availability zone {zone}.", field="pinned_availability_zone")
-        changed = await self._desk.change(server.id, changes) if changes else server
+        changed = await self._desk.change(server.id, lambda now: changes) if changes else server
         shown = (await self.views(request, [changed], groups=True))[0]
         return {"server": shown if known("server.whole_on_update", request.version) else _old_update(request, shown)}
 
@@ -165,8 +165,8 @@ class ServerRoutes:
 class HostFacts:
     """What server views say of hosts: zones and whether they answer. One read each, asked for once an answer."""
 
-    def __init__(self, scheduler: Scheduler, aggregates: Aggregates):
-        self._scheduler, self._aggregates = scheduler, aggregates
+    def __init__(self, scheduler: Scheduler, hosts: Hosts, aggregates: Aggregates):
+        self._scheduler, self._hosts, self._aggregates = scheduler, hosts, aggregates
 
     async def check(self, hints: Mapping[str, object]) -> None:
         """Raises BadRequest: a hint that the scheduler could not read."""
@@ -183,7 +183,7 @@ class HostFacts:
 
     async def statuses(self) -> dict[str, str]:
         """Host -> UP, DOWN, MAINTENANCE or UNKNOWN."""
-        return {host.report.host: _status(host) for host in await self._scheduler.hosts()}
+        return {host.report.host: _status(host) for host in await self._hosts.all()}
 
     async def with_addresses(self, desk: ServerDesk, network: Network, query: Any) -> list[Server]:
         """Servers of `query` with an address that contains a match of each of its patterns."""

@@ -20,7 +20,7 @@ SEED_BYTES = 512
 def drive_documents(order: BuildOrder, spawn: SpawnOrder) -> dict[str, bytes]:
     """Every file of the drive by its path. With `inject_network` the network's configuration is one of the files to be
     put in place by the guest."""
-    guest = order.guest
+    guest = spawn.guest or order.guest
     if order.inject_network:
         text = base64.b64encode(interfaces_file(spawn).encode()).decode()
         guest = msgspec.structs.replace(guest, files=(*guest.files, (INTERFACES, text)))

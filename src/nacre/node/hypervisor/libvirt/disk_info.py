@@ -54,8 +54,9 @@ def disk_info(order: BuildOrder) -> tuple[Disk, ...]:
 
 
 def needs_drive(order: BuildOrder) -> bool:
-    """Files and network configuration travel on the config drive, so they make one necessary."""
-    return (order.config_drive or bool(order.guest.files) or order.inject_network
+    """Network configuration travels on the config drive, so it makes one necessary (files do, too: the order says
+    so)."""
+    return (order.config_drive or order.inject_network
             or (order.image is not None and order.image.properties.get("img_config_drive") == "mandatory"))
 
 

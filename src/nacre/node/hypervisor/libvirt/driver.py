@@ -15,7 +15,7 @@ from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import BuildFailed, NotFound
 from nacre.image.contract import Images
 from nacre.node.contract import BuildOrder, SpawnOrder, Step
-from nacre.node.hypervisor.driver import Capabilities, PowerChanged, last_lines
+from nacre.node.hypervisor.driver import Capabilities, Moved, PowerChanged, last_lines
 from nacre.node.hypervisor.libvirt import domain
 from nacre.node.hypervisor.libvirt.config_drive import drive_documents, iso
 from nacre.node.hypervisor.libvirt.disk_info import disk_info, needs_drive
@@ -26,7 +26,7 @@ from nacre.node.hypervisor.libvirt.service import ensure_services
 from nacre.node.hypervisor.libvirt.xml import Place, domain_xml
 from nacre.node.hypervisor.registry import HypervisorSettings
 from nacre.node.image_cache import ImageCache
-from nacre.node.timeline import Timeline
+from nacre.node.servers.timeline import Timeline
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -78,7 +78,7 @@ class LibvirtHypervisor:
         sizes = {path: await asyncio.to_thread(_size_mb, path) for path in self._settings.disks}
         return msgspec.structs.replace(found, directories_mb=sizes) if sizes else found
 
-    async def prepare(self, order: BuildOrder) -> tuple[Step, ...]:
+    async def prepare(self, order: BuildOrder, moved: Moved) -> tuple[Step, ...]:
         """Image, kernel and ramdisk into the cache; the disks but for the config drive."""
         timeline, folder = Timeline(self._clock), self._places.of(order)
         base, extras = None, dict[str, Path]()

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.pool import QueuePool, StaticPool
 
-from nacre.base.db import DatabaseUnavailable, Unit, make_engine
-from nacre.base.engines.group import GroupWriter, Job
+from nacre.base.db.engine import DatabaseUnavailable, Unit, make_engine
+from nacre.base.db.group import GroupWriter, Job
 
 T = TypeVar("T")
 
@@ -71,8 +71,11 @@ class Sqlite:
             return _read(self._reader, unit)
         except sa.exc.OperationalError as error:
             if getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
-                raise
+                raise _translated(error) from error
+        try:
             return await asyncio.to_thread(_read, self._patient, unit)
+        except sa.exc.OperationalError as error:
+            raise _translated(error) from error
 
     async def close(self) -> None:
         await self._writer.close()
@@ -120,5 +123,5 @@ def _translated(error: Exception) -> Exception:
     if isinstance(error, _RolledBack):
         return DatabaseUnavailable(f"The database gave up a transaction: {error}")
     if isinstance(error, sa.exc.OperationalError):
-        return DatabaseUnavailable(f"The database does not take writes: {error.orig}")
+        return DatabaseUnavailable(f"The database cannot be used now: {error.orig}")
     return error

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 import structlog
 
-from nacre.base.db import DatabaseUnavailable, Unit, make_engine
-from nacre.base.engines.group import GroupWriter, Job
+from nacre.base.db.engine import DatabaseUnavailable, Unit, make_engine
+from nacre.base.db.group import GroupWriter, Job
 from nacre.base.errors import BadRequest
 
 log = structlog.get_logger()

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from nacre.base.db import Unit
+from nacre.base.db.engine import Unit
 
 T = TypeVar("T")
 

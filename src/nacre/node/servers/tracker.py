@@ -30,7 +30,7 @@ class Usage(msgspec.Struct, kw_only=True):
 
 
 class Tracker:
-    """Claims by server. A server has one claim at most; claiming again and releasing twice are harmless.
+    """Claims by allocation. Claiming again and releasing twice are harmless.
 
     directories: the host's disk directories, where it has several; disk and shares are counted in each.
     """
@@ -42,7 +42,7 @@ class Tracker:
 
     def claim(self, order: BuildOrder) -> None:
         """Takes what the order needs, within its limits for the whole host. Raises Refused with every reason."""
-        if order.server_id in self._claims:
+        if order.allocation in self._claims:
             return
         if self.directories and order.selected_dir not in self._within:
             raise Refused(f"disk: {order.selected_dir or 'no directory'} is not one of this host's: "
@@ -65,20 +65,20 @@ class Tracker:
 
     def restore(self, order: BuildOrder) -> None:
         """Takes what the order needs without asking: it was granted before a restart."""
-        self.release(order.server_id)
-        self._claims[order.server_id] = order
+        self.release(order.allocation)
+        self._claims[order.allocation] = order
         self._count(order, 1)
 
-    def release(self, server_id: str) -> None:
-        """Gives a server's claim back."""
-        if (order := self._claims.pop(server_id, None)) is not None:
+    def release(self, allocation: str) -> None:
+        """Gives a claim back."""
+        if (order := self._claims.pop(allocation, None)) is not None:
             self._count(order, -1)
 
-    def holds(self, server_id: str) -> bool:
-        return server_id in self._claims
+    def holds(self, allocation: str) -> bool:
+        return allocation in self._claims
 
     @property
-    def servers(self) -> frozenset[str]:
+    def allocations(self) -> frozenset[str]:
         """Those with a claim."""
         return frozenset(self._claims)
 

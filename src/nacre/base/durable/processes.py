@@ -1,0 +1,147 @@
+"""The processes of a cloud: each says every second that it lives, and whoever stays silent loses what it held.
+
+Leases run on the database's clock, which all of them share; the machines' own may differ.
+"""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from uuid import uuid4
+
+import msgspec
+import sqlalchemy as sa
+import structlog
+
+from nacre.base.clock import Clock
+from nacre.base.db import Database, statements
+from nacre.base.durable import changes
+from nacre.base.durable.tables import cloud, processes
+
+log = structlog.get_logger()
+
+#: Seconds between two signs of life, and until a silent process has lost what it held.
+BEAT, LEASE = 1.0, 4.0
+#: Days after which a control process that never came back is forgotten.
+FORGET_DAYS = 7
+
+_C = processes.c
+_NOW = sa.select(sa.func.timezone("utc", sa.func.clock_timestamp()))
+
+
+class Runner(msgspec.Struct, frozen=True):
+    """A process in one of its lives: who may hold a lease."""
+
+    process: str
+    generation: int
+
+
+class Process(msgspec.Struct, frozen=True, kw_only=True):
+    """A process as the others see it. role: control or node; name: a node's is its host's. Times are naive UTC."""
+
+    id: str
+    role: str
+    name: str
+    address: str = ""
+    public_key: str = ""
+    version: str = ""
+    generation: int = 0
+    started_at: datetime | None = None
+    seen_at: datetime | None = None
+    alive: bool = False
+
+
+def database_now(connection: sa.Connection, clock: Clock) -> datetime:
+    """The database's time, naive UTC. SQLite has no clock but this machine's."""
+    if connection.dialect.name == "postgresql":
+        found: datetime = connection.execute(_NOW).scalar_one()
+        return found
+    return clock.now().replace(tzinfo=None)
+
+
+class Processes:
+    """This process among the others. usurped: called when another took its id."""
+
+    def __init__(self, db: Database, clock: Clock):
+        self._db, self._clock = db, clock
+        self.usurped: Callable[[], None] = lambda: None
+        self.cloud_id = ""
+        self.runner = Runner("", 0)
+
+    async def start(self, me: Process) -> None:
+        """Enter this life: what an earlier one of the same id held is free from now on."""
+        self.cloud_id, generation = await self._db.run(lambda connection: self._enter(connection, me))
+        self.runner = Runner(me.id, generation)
+
+    async def run(self) -> None:
+        """Say that we live, for ever."""
+        while True:
+            await self._clock.sleep(BEAT)
+            if not await self._db.run(self._beat):
+                log.error("another process runs under this one's id", id=self.runner.process)
+                self.usurped()
+
+    async def stop(self) -> None:
+        """Let go at once of what we hold, so that others need not wait for the lease's end."""
+        await self._db.run(lambda connection: connection.execute(sa.update(processes).where(
+            _C.id == self.runner.process, _C.generation == self.runner.generation).values(
+                lease_until=database_now(connection, self._clock))))
+
+    async def all(self, role: str | None = None) -> list[Process]:
+        """Every process that is known, by role and name."""
+        def unit(connection: sa.Connection) -> list[Process]:
+            now = database_now(connection, self._clock)
+            rows = statements.find(connection, processes, ("role", "name"), **({"role": role} if role else {}))
+            return [Process(**{n: r[n] for n in Process.__struct_fields__ if n != "alive"},
+                            alive=r["lease_until"] > now) for r in rows]
+
+        return await self._db.read(unit)
+
+    async def introduce(self, other: Process) -> None:
+        """A process that joins, or came back with another key or address. Its own beats are not rows here."""
+        def unit(connection: sa.Connection) -> None:
+            now = database_now(connection, self._clock)
+            known = statements.one(connection, processes, role=other.role, name=other.name)
+            facts = {"address": other.address, "public_key": other.public_key, "version": other.version}
+            if known is None:
+                statements.insert(connection, processes, {
+                    "id": other.id, "role": other.role, "name": other.name, **facts, "generation": 1,
+                    "started_at": now, "seen_at": now, "lease_until": now})
+            elif any(known[name] != value for name, value in facts.items()):
+                statements.update(connection, processes, {**facts, "seen_at": now}, "generation", id=known["id"])
+            else:
+                return
+            changes.note(connection, now, ("process", other.name))
+
+        await self._db.run(unit)
+
+    async def remove(self, role: str, name: str) -> bool:
+        """A process that shall never speak to us again. False: there was none."""
+        def unit(connection: sa.Connection) -> bool:
+            gone = statements.delete(connection, processes, role=role, name=name)
+            if gone:
+                changes.note(connection, database_now(connection, self._clock), ("process", name))
+            return bool(gone)
+
+        return await self._db.run(unit)
+
+    def _enter(self, connection: sa.Connection, me: Process) -> tuple[str, int]:
+        now = database_now(connection, self._clock)
+        identity = statements.one(connection, cloud, number=1)
+        if identity is None:
+            identity = {"number": 1, "id": str(uuid4()), "created_at": now}
+            statements.insert(connection, cloud, identity)
+        connection.execute(sa.delete(processes).where(
+            _C.role == me.role, _C.id != me.id, _C.lease_until < now - timedelta(days=FORGET_DAYS)))
+        row = {"role": me.role, "name": me.name, "address": me.address, "public_key": me.public_key,
+               "version": me.version, "started_at": now, "seen_at": now, "lease_until": now + timedelta(seconds=LEASE)}
+        before = statements.one(connection, processes, id=me.id)
+        generation = before["generation"] + 1 if before else 1
+        statements.delete(connection, processes, role=me.role, name=me.name)
+        statements.insert(connection, processes, {"id": me.id, **row, "generation": generation})
+        changes.note(connection, now, ("process", me.name))
+        return identity["id"], generation
+
+    def _beat(self, connection: sa.Connection) -> bool:
+        now = database_now(connection, self._clock)
+        return bool(statements.update(
+            connection, processes, {"seen_at": now, "lease_until": now + timedelta(seconds=LEASE)},
+            id=self.runner.process, generation=self.runner.generation))

@@ -1,0 +1,319 @@
+"""The control process: APIs, conductor, scheduler, network, images, identity. Several may serve one database."""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import uvicorn
+
+from nacre import __version__
+from nacre.base.clock import Clock, RealClock
+from nacre.base.db import Database
+from nacre.base.durable import changes as outbox
+from nacre.base.durable.changes import Changes
+from nacre.base.durable.processes import Process, Processes
+from nacre.base.durable.stories import Stories
+from nacre.base.rpc.keys import load_keys
+from nacre.base.rpc.server import Peer
+from nacre.base.rpc.stub import stub
+from nacre.base.rpc.zmq import ZmqTransport
+from nacre.base.web import App, Service
+from nacre.cloud.introductions import Introductions
+from nacre.cloud.running import Running, Transport
+from nacre.compute.allocations import Ledger
+from nacre.compute.api.servers.desk import ServerDesk
+from nacre.compute.api.service import Parts as ComputeParts
+from nacre.compute.api.service import service as compute_service
+from nacre.compute.catalog.aggregates import Aggregates
+from nacre.compute.catalog.flavors import Flavors
+from nacre.compute.catalog.keypairs import KeyPairs
+from nacre.compute.catalog.quotas import Quotas
+from nacre.compute.catalog.server_groups import ServerGroups
+from nacre.compute.history import History
+from nacre.compute.plans import Plans
+from nacre.compute.policies import POLICIES as COMPUTE_POLICIES
+from nacre.compute.progress import Progress
+from nacre.compute.servers import Servers, Suppliers
+from nacre.conductor.build import Builder
+from nacre.conductor.contract import TARGET as CONDUCTOR
+from nacre.conductor.contract import Conductor
+from nacre.conductor.delete import Deleter
+from nacre.conductor.endings import Endings
+from nacre.conductor.hosts import Hosts, Patience
+from nacre.conductor.manager import ConductorManager, Surroundings
+from nacre.conductor.parts import Parts
+from nacre.conductor.power import Switch
+from nacre.conductor.stories import StoryRunner
+from nacre.config import Settings
+from nacre.identity.api.service import service as identity_service
+from nacre.identity.keys import Keyring
+from nacre.identity.passwords import Passwords
+from nacre.identity.policies import POLICIES as IDENTITY_POLICIES
+from nacre.identity.policy import PolicyEngine
+from nacre.identity.service import IdentityService
+from nacre.identity.store import Store
+from nacre.image.api.service import service as image_service
+from nacre.image.contract import TARGET as IMAGE
+from nacre.image.contract import Images
+from nacre.image.members import Members
+from nacre.image.metadefs.service import Metadefs
+from nacre.image.policies import POLICIES as IMAGE_POLICIES
+from nacre.image.service import ImageService
+from nacre.image.service import Settings as ImageLimits
+from nacre.image.stores import FileStore
+from nacre.image.uploads import Uploads
+from nacre.network.api.service import service as network_service
+from nacre.network.contract import TARGET as NETWORK
+from nacre.network.contract import Network
+from nacre.network.manager import NetworkManager
+from nacre.network.ml2.types import SegmentTypes
+from nacre.network.policies import POLICIES as NETWORK_POLICIES
+from nacre.network.work import DEFAULT_QUOTAS, NetworkSettings
+from nacre.node.contract import TARGET as NODE
+from nacre.node.contract import Node
+from nacre.scheduler.filter_scheduler import FilterScheduler
+from nacre.scheduler.manager import Facts, Options, SchedulerManager
+from nacre.scheduler.registry import HostRegistry
+
+#: Which roles may ask for which verb of the control process.
+CONDUCTOR_ALLOW = dict.fromkeys(("hello", "beat", "guest_facts"), ("node",))
+NETWORK_ALLOW = dict.fromkeys(("wiring", "wired"), ("node",))
+IMAGE_ALLOW = {"find": ("control",), "read": ("control", "node")}
+#: Seconds until an order is given anew: a host answers sooner, done or not.
+NODE_TIMEOUT = 15.0
+
+
+@dataclass(frozen=True)
+class Seams:
+    """Where a simulation joins in. chance: the scheduler's dice; watch: what takes the scheduler's place, given it."""
+
+    chance: random.Random | None = None
+    watch: Callable[[Any], Any] = lambda scheduler: scheduler
+
+
+@dataclass(frozen=True)
+class Base:
+    """What every service of a control process stands on."""
+
+    settings: Settings
+    db: Database
+    clock: Clock
+    transport: Transport
+    running: Running
+    policy: PolicyEngine
+    processes: Processes
+    changes: Changes
+
+
+@dataclass(frozen=True)
+class Control:
+    """A control process, built."""
+
+    base: Base
+    app: App
+    passwords: Passwords
+    images: ImageService
+    network: NetworkManager
+    flavors: Flavors
+    servers: Servers
+    registry: HostRegistry
+    conductor: ConductorManager
+    stories: Stories
+    endings: Endings
+
+    @property
+    def settings(self) -> Settings:
+        return self.base.settings
+
+    @property
+    def db(self) -> Database:
+        return self.base.db
+
+    @property
+    def running(self) -> Running:
+        return self.base.running
+
+
+def build_control(settings: Settings, transport: Transport, db: Database, clock: Clock | None = None,
+                  seams: Seams = Seams()) -> Control:
+    """The control process's objects. Nothing is started, no file but keys is touched."""
+    clock = clock or RealClock()
+    policy = PolicyEngine((IDENTITY_POLICIES, IMAGE_POLICIES, NETWORK_POLICIES, COMPUTE_POLICIES),
+                          settings.data / "policy.yaml")
+    base = Base(settings, db, clock, transport, Running(), policy, Processes(db, clock), Changes(db, clock))
+    identity, passwords, identity_api = _identity(base)
+    images, image_api = _images(base)
+    network = _network(base)
+    compute = _compute(base, seams, Suppliers(
+        flavors=Flavors(db, clock), keypairs=KeyPairs(db, clock), quotas=Quotas(db, _quotas(settings)),
+        images=images, network=network))
+    compute_api = compute_service(ComputeParts(
+        policy=policy, identity=identity, clock=clock, network=network, images=images, desk=compute.desk,
+        scheduler=compute.scheduler, hosts=compute.registry,
+        controls=lambda: base.processes.all("control"), aggregates=compute.aggregates, planner=compute.plans,
+        groups=ServerGroups(db, clock), flavors=compute.ask.flavors, keypairs=compute.ask.keypairs,
+        quotas=compute.ask.quotas))
+    _start(base, compute)
+    return Control(
+        base, App([identity_api, image_api, network_service(network), compute_api], identity.authenticate,
+                  policy.check),
+        passwords, images, network, compute.ask.flavors, compute.servers, compute.registry, compute.conductor,
+        compute.stories, compute.endings)
+
+
+def _identity(base: Base) -> tuple[IdentityService, Passwords, Service]:
+    own, folder = base.settings.identity, base.settings.data / "control"
+    passwords = Passwords(time_cost=own.argon2[0], memory=own.argon2[1])
+    identity = IdentityService(Store(base.db, base.clock), Keyring(folder / "token-keys"), passwords,
+                               own.token_lifetime)
+    return identity, passwords, identity_service(identity, base.policy, Keyring(folder / "credential-keys"))
+
+
+def _images(base: Base) -> tuple[ImageService, Service]:
+    own = base.settings.images
+    images = ImageService(base.db, base.policy, FileStore(base.settings.data / "control" / "images"), base.clock,
+                          ImageLimits(max_image_bytes=own.max_bytes, max_project_bytes=own.max_project_bytes or None))
+    uploads = Uploads(images)
+    base.running.start.append(uploads.recover)
+    base.running.stop.append(uploads.close)
+    base.transport.serve(IMAGE, images, Images, IMAGE_ALLOW)
+    return images, image_service(images, uploads, Members(images), Metadefs(images))
+
+
+def _network(base: Base) -> NetworkManager:
+    own, quotas, nodes = base.settings.network, base.settings.quotas, base.transport.client(NODE)
+
+    async def notify(hosts: set[str], port_ids: tuple[str, ...]) -> None:
+        for host in hosts:
+            await stub(Node, nodes.prepare(server=host)).rewire(port_ids)
+
+    network = NetworkManager(base.db, base.policy, base.clock, NetworkSettings(
+        types=SegmentTypes(tenant_types=own.tenant_types, vlan_ranges=dict.fromkeys(
+            base.settings.node.bridge_mappings, own.vlan_range), vni_range=own.vni_range, physical_mtu=own.mtu),
+        drivers=own.mechanisms, dns_domain=own.dns_domain,
+        quotas={**DEFAULT_QUOTAS, "network": quotas.networks, "port": quotas.ports,
+                "security_group": quotas.security_groups}), notify)
+    base.transport.serve(NETWORK, network, Network, NETWORK_ALLOW)
+    return network
+
+
+def _quotas(settings: Settings) -> Mapping[str, int]:
+    return {"instances": settings.quotas.instances, "cores": settings.quotas.cores, "ram": settings.quotas.ram_mb}
+
+
+@dataclass(frozen=True)
+class _Compute:
+    """The servers' part, from the API's verbs to the hosts."""
+
+    ask: Suppliers
+    aggregates: Aggregates
+    scheduler: Any
+    registry: HostRegistry
+    stories: Stories
+    runner: StoryRunner
+    endings: Endings
+    around: Introductions
+    conductor: ConductorManager
+    servers: Servers
+    desk: ServerDesk
+    plans: Plans
+
+
+def _compute(base: Base, seams: Seams, ask: Suppliers) -> _Compute:
+    db, clock, ledger = base.db, base.clock, Ledger(base.db, base.clock)
+    own = base.settings.scheduler
+
+    async def refresh() -> None:
+        await scheduler.refresh()
+
+    aggregates = Aggregates(db, clock, refresh)
+    around = Introductions(base.transport, base.processes, base.settings.rpc.node_keys)
+    registry = HostRegistry(db, clock)
+    scheduler = seams.watch(SchedulerManager(
+        registry, clock, FilterScheduler(own.strategy, own.sign, own.best, filters=own.filters, chance=seams.chance),
+        Facts(aggregates=aggregates.by_host, allocations=ledger.of, expected=around.nodes),
+        Options(default_queue=own.default_queue, rebuild_seconds=own.period)))
+    nodes = base.transport.client(NODE).prepare(timeout=NODE_TIMEOUT)
+
+    def node(host: str) -> Node:
+        return stub(Node, nodes.prepare(server=host))
+
+    async def alive(host: str) -> bool:
+        state = await registry.get(host)
+        return state is not None and state.up
+
+    patience = base.settings.conductor
+    parts = Parts(
+        cloud=lambda: base.processes.cloud_id, ledger=ledger, progress=Progress(db, clock), scheduler=scheduler,
+        registry=registry, network=ask.network, images=ask.images, clock=clock, zones=aggregates.zones,
+        attempts=own.attempts, hosts=Hosts(node, alive, clock, Patience(
+            stalled=patience.stalled, ceiling=patience.ceiling, silence=patience.silence)))
+    endings, stories = Endings(parts), Stories(db, clock, base.processes)
+    runner = StoryRunner(stories, {"build": Builder(parts, endings), "delete": Deleter(parts, endings),
+                                   "power": Switch(parts)}, clock)
+    conductor = _conductor(base, parts, endings, around)
+    servers = Servers(db, clock, ask, stories, runner.run)
+    return _Compute(ask, aggregates, scheduler, registry, stories, runner, endings, around, conductor, servers,
+                    ServerDesk(db, servers, History(db), node), Plans(servers, conductor))
+
+
+def _conductor(base: Base, parts: Parts, endings: Endings, around: Introductions) -> ConductorManager:
+    conductor = ConductorManager(parts, endings, Surroundings(
+        introduce=around.of_node, controls=around.controls, wiring=around.wiring,
+        position=lambda: base.db.read(outbox.position), seen=lambda: base.changes.seen))
+    around.changed = conductor.meet_again
+    return conductor
+
+
+def _start(base: Base, compute: _Compute) -> None:
+    """In this order: who we are, what is known, and only then the door opens to hosts."""
+    async def enter() -> None:
+        me, transport = base.transport.me, base.transport
+        await base.processes.start(Process(
+            id=process_id(base.settings.data / "control"), role="control", name=me.name, address=transport.address,
+            public_key=transport.public_key, version=__version__))
+
+    async def open_door() -> None:
+        base.transport.serve(CONDUCTOR, compute.conductor, Conductor, CONDUCTOR_ALLOW)
+
+    compute.around.subscribe(base.changes)
+    compute.scheduler.subscribe(base.changes)
+    base.running.start += [enter, base.changes.start, compute.around.start, compute.scheduler.start, open_door]
+    base.running.tasks += [base.processes.run, base.changes.run, compute.scheduler.run, compute.runner.sweep,
+                           compute.endings.sweep]
+    base.running.stop += [base.processes.stop, compute.endings.stop, compute.runner.stop]
+
+
+def process_id(folder: Path) -> str:
+    """This process's, over all its lives: kept in its folder."""
+    file = folder / "process-id"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not file.exists():
+        file.write_text(str(uuid4()))
+    return file.read_text().strip()
+
+
+async def run_control(settings: Settings) -> None:
+    """The control process, until it is told to stop."""
+    from nacre.cli.bootstrap import first_rows
+
+    own = settings.rpc
+    transport = ZmqTransport(Peer(settings.control_name, "control"),
+                             load_keys(settings.data / "control" / "rpc-key.json"), f"tcp://{own.listen}:{own.port}")
+    db = Database(settings.database)
+    control = build_control(settings, transport, db)
+    server = uvicorn.Server(uvicorn.Config(
+        control.app, settings.host, settings.port, loop="none", http="httptools", ws="none", lifespan="off",
+        access_log=False, log_config=None, server_header=False, date_header=False, timeout_graceful_shutdown=3))
+    control.base.processes.usurped = lambda: setattr(server, "should_exit", True)
+    try:
+        await first_rows(control)
+        await transport.start()
+        async with control.running():
+            await server.serve()
+    finally:
+        await transport.close()
+        await db.close()

@@ -1,0 +1,149 @@
+"""A compute host with its network agent."""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from nacre.base.clock import Clock, RealClock
+from nacre.base.rpc.keys import load_keys
+from nacre.base.rpc.server import Peer
+from nacre.base.rpc.stub import stub
+from nacre.base.rpc.zmq import ZmqTransport
+from nacre.base.signals import on_stop_signal
+from nacre.cloud.running import Running, Transport
+from nacre.conductor.contract import TARGET as CONDUCTOR
+from nacre.conductor.contract import Conductor, ControlAddress
+from nacre.config import Settings
+from nacre.image.contract import TARGET as IMAGE
+from nacre.image.contract import Images
+from nacre.network.contract import TARGET as NETWORK
+from nacre.network.contract import AgentReport, Network
+from nacre.node.contract import TARGET as NODE
+from nacre.node.contract import Node
+from nacre.node.hypervisor.driver import Capabilities
+from nacre.node.hypervisor.fake import FakeHypervisor, Faults
+from nacre.node.hypervisor.registry import HYPERVISORS, HypervisorSettings
+from nacre.node.manager import NodeManager, NodeSettings
+from nacre.node.ovs.fake import FakeWiring
+from nacre.node.service import NodeService
+
+#: Seconds until a control process that does not answer is asked again.
+CONTROL_TIMEOUT = 15.0
+
+
+class ControlWays:
+    """The control processes that a host speaks to: the one it was started with, then all that those name. Kept in a
+    file, so that the host finds the others when it comes back and the first is gone."""
+
+    def __init__(self, transport: Transport, file: Path, first: ControlAddress):
+        self._transport, self._file = transport, file
+        kept = msgspec.json.decode(file.read_bytes(), type=list[ControlAddress]) if file.exists() else []
+        self._known = [first, *(c for c in kept if c.id != first.id)] if first.id else kept
+        for control in self._known:
+            self._open(control)
+
+    def known(self) -> Sequence[ControlAddress]:
+        return self._known
+
+    def learn(self, controls: Sequence[ControlAddress]) -> None:
+        """Exactly these from now on."""
+        if list(controls) == self._known:
+            return
+        for gone in {c.id for c in self._known} - {c.id for c in controls}:
+            self._transport.directory.unroute("control", gone)
+        self._known = list(controls)
+        for control in self._known:
+            self._open(control)
+        draft = self._file.with_name(f".{self._file.name}")
+        draft.write_bytes(msgspec.json.encode(self._known))
+        draft.rename(self._file)
+
+    def conductor(self, control: str) -> Conductor:
+        return stub(Conductor, self._transport.client(CONDUCTOR).prepare(server=control, timeout=CONTROL_TIMEOUT))
+
+    def _open(self, control: ControlAddress) -> None:
+        if control.public_key:
+            self._transport.directory.register(control.public_key, Peer(control.id, "control"))
+            self._transport.directory.route("control", control.id, control.address, control.public_key)
+
+
+def build_node(settings: Settings, transport: Transport, clock: Clock | None = None,
+               faults: Faults | None = None) -> Running:
+    """The objects of a compute host. faults: a simulated hypervisor's."""
+    clock, own, folder = clock or RealClock(), settings.node, settings.data / "node"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    network = stub(Network, transport.client(NETWORK).prepare(timeout=CONTROL_TIMEOUT))
+    if settings.hypervisor == "fake":
+        hypervisor, wiring = _fake_host(settings, network, clock, faults)
+    else:
+        hypervisor, wiring = _libvirt_host(settings, transport, network)
+    manager = NodeManager(NodeSettings(
+        host=settings.host_name, folder=folder, max_builds=own.max_builds, heartbeat=own.report_period,
+        queue_name=own.queue, cpu_ratio=own.cpu_ratio, ram_ratio=own.ram_ratio, disk_ratio=own.disk_ratio,
+        reserved_memory_mb=own.reserved_memory_mb, net_bandwidth=own.net_bandwidth, disk_bandwidth=own.disk_bandwidth,
+        disks=own.disks, host_ip=own.tunnel_ip, endpoint=transport.address), hypervisor, wiring, clock)
+    first = ControlAddress(settings.rpc.control_name, settings.rpc.control, settings.rpc.control_key)
+    service = NodeService(manager, ControlWays(transport, folder / "controls.json", first))
+
+    async def open_door() -> None:
+        """Orders are taken when hypervisor and wiring are ready; until then the control side asks again."""
+        transport.serve(NODE, manager, Node, ("control",))
+
+    return Running(start=[service.start, open_door], stop=[service.stop])
+
+
+def _fake_host(settings: Settings, network: Network, clock: Clock, faults: Faults | None) -> tuple[Any, Any]:
+    own = settings.fake
+    capabilities = Capabilities(hypervisor_type="fake", hypervisor_version=1000000, vcpus=own.vcpus,
+                                memory_mb=own.memory_mb, disk_gb=own.disk_gb,
+                                directories_mb=dict.fromkeys(settings.node.disks, own.disk_gb * 1024))
+    hypervisor = FakeHypervisor(
+        capabilities, faults=faults or Faults(delay={"define": own.spawn_delay} if own.spawn_delay else {}),
+        folder=settings.data / "node" / "fake-guests", clock=clock)
+    report = AgentReport(host=settings.host_name, tunnel_ip=settings.node.tunnel_ip,
+                         bridge_mappings=settings.node.bridge_mappings, tunnel_types=("vxlan",))
+    return hypervisor, FakeWiring(settings.host_name, network, clock=clock, report=report)
+
+
+def _libvirt_host(settings: Settings, transport: Transport, network: Network) -> tuple[Any, Any]:
+    from nacre.node.ovs.agent import OvsHost, ovs_wiring
+
+    own, host = settings.node, settings.host_name
+    conductor = stub(Conductor, transport.client(CONDUCTOR).prepare(timeout=CONTROL_TIMEOUT))
+    wiring = ovs_wiring(OvsHost(
+        host=host, folder=settings.data / "node", cloud=settings.data, tunnel_ip=own.tunnel_ip or None,
+        bridge_mappings=own.bridge_mappings, datapath=own.datapath),
+        network, lambda server_id: conductor.guest_facts(host, server_id))
+    hypervisor = HYPERVISORS["libvirt"](HypervisorSettings(
+        folder=guests_folder(settings.data), virt_type=own.virt_type, uri=own.libvirt_uri,
+        disks=tuple(own.disks)), stub(Images, transport.client(IMAGE)), wiring)
+    return hypervisor, wiring
+
+
+def guests_folder(data: Path) -> Path:
+    """Where guests' disks lie: in the data folder if QEMU's own account can reach them there, else under /var/lib."""
+    inside = data / "node"
+    if all(p.stat().st_mode & 0o001 for p in data.parents if p.exists()):
+        inside.chmod(0o711)
+        data.chmod(data.stat().st_mode | 0o011)
+        return inside / "guests"
+    return Path("/var/lib/nacre") / hashlib.sha256(str(data).encode()).hexdigest()[:12]
+
+
+async def run_node(settings: Settings) -> None:
+    """The node process, until it is told to stop."""
+    own = settings.rpc
+    transport = ZmqTransport(Peer(settings.host_name, "node"), load_keys(settings.data / "node" / "rpc-key.json"),
+                             f"tcp://{own.listen}:{own.port}")
+    await transport.start()
+    stopping = asyncio.Event()
+    on_stop_signal(stopping.set)
+    try:
+        async with build_node(settings, transport)():
+            await stopping.wait()
+    finally:
+        await transport.close()

@@ -1,0 +1,166 @@
+"""The ledger of room on hosts: an allocation is written before its host hears of it, named by its server while it lives
+there, and removed when the host confirmed that nothing of it is left."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from nacre.base.clock import Clock
+from nacre.base.db import Database, statements
+from nacre.base.durable import changes
+from nacre.base.durable.stories import Lease, hold
+from nacre.base.errors import NotFound
+from nacre.compute import groups
+from nacre.compute.contract import Audit, Place
+from nacre.compute.records import find_row, guest_facts, move
+from nacre.compute.tables import allocations, servers
+from nacre.node.contract import GuestFacts
+from nacre.scheduler.contract import Allocation, Amounts, Held
+
+_AMOUNTS = Amounts.__struct_fields__
+
+
+class Ledger:
+    """Implements `contract.Ledger`."""
+
+    def __init__(self, db: Database, clock: Clock):
+        self._db, self._clock = db, clock
+
+    async def of_server(self, server_id: str) -> list[Allocation]:
+        """What hosts may have of the server, the latest first."""
+        return await self._db.read(lambda c: of_server(c, server_id))
+
+    async def of(self, ids: Collection[str] | None) -> Sequence[Allocation]:
+        """All, or those of these ids, that are there."""
+        named: dict[str, Any] = {} if ids is None else {"id": ids}
+        return await self._db.read(lambda c: [_allocation(r) for r in statements.find(c, allocations, **named)])
+
+    async def ending(self) -> list[Allocation]:
+        """What hosts have yet to confirm as gone."""
+        return await self._db.read(lambda c: [_allocation(r) for r in statements.find(c, allocations, state="ending")])
+
+    async def audit(self, host: str, held: Iterable[Held]) -> Audit:
+        """What the database says of what a host has."""
+        there = {each.allocation: each for each in held}
+
+        def unit(connection: sa.Connection) -> Audit:
+            rows = statements.find(connection, allocations, id=list(there), host=host)
+            known = {row["id"] for row in rows}
+            epochs = {row.id: row.epoch for row in connection.execute(sa.select(servers.c.id, servers.c.epoch).where(
+                servers.c.id.in_([each.server_id for each in there.values()])))}
+            return Audit(
+                ending=tuple(_allocation(row) for row in rows if row["state"] == "ending"),
+                unknown=tuple(id for id in there if id not in known),
+                later=tuple(id for id, each in there.items() if each.epoch > epochs.get(each.server_id, each.epoch)))
+
+        return await self._db.read(unit) if there else Audit()
+
+    async def allocate(self, lease: Lease, server_id: str, place: Place) -> tuple[Allocation, GuestFacts] | None:
+        """Commit that a host is tried now; and what the guest is to know. None: the server is not being built any more.
+        Raises LeaseLost; Refused: its group would not have it there."""
+        now = self._now()
+
+        def unit(connection: sa.Connection) -> tuple[Allocation, GuestFacts] | None:
+            hold(connection, lease)
+            row = _building(connection, server_id)
+            if row is None:
+                return None
+            if row["group_id"]:
+                groups.check(connection, row, place.host)
+            made = Allocation(id=place.allocation, server_id=server_id, host=place.host, epoch=row["epoch"] + 1,
+                              purpose="build", state="wanted", amounts=place.amounts)
+            move(connection, row, "place", now, epoch=made.epoch, host=place.host, availability_zone=place.zone)
+            statements.insert(connection, allocations, {
+                **{name: getattr(made, name) for name in ("id", "server_id", "host", "epoch", "purpose", "state")},
+                **{name: getattr(place.amounts, name) for name in _AMOUNTS}, "created_at": now})
+            changes.note(connection, now, ("allocation", made.id), ("server", server_id), project_id=row["project_id"])
+            return made, guest_facts({**row, "availability_zone": place.zone})
+
+        return await self._db.run(unit)
+
+    async def give_up(self, lease: Lease, allocation: Allocation) -> bool:
+        """This attempt is over: its host must give up what it has. Whether the server is still to be built. Raises
+        LeaseLost."""
+        now = self._now()
+
+        def unit(connection: sa.Connection) -> bool:
+            hold(connection, lease)
+            _end(connection, now, allocation.epoch, id=allocation.id)
+            return _building(connection, allocation.server_id) is not None
+
+        return await self._db.run(unit)
+
+    async def end_all(self, lease: Lease, server_id: str) -> list[Allocation]:
+        """A new epoch for the server, which nothing older outlives: every host must give up what it has of it. Raises
+        LeaseLost, NotFound."""
+        now = self._now()
+
+        def unit(connection: sa.Connection) -> list[Allocation]:
+            hold(connection, lease)
+            if not statements.update(connection, servers, {"updated_at": now}, "epoch", id=server_id, deleted=False):
+                raise NotFound(f"Instance {server_id} could not be found.")
+            row = find_row(connection, server_id)
+            assert row is not None
+            _end(connection, now, row["epoch"], server_id=server_id)
+            return of_server(connection, server_id)
+
+        return await self._db.run(unit)
+
+    async def ended(self, allocation: Allocation) -> None:
+        """Its host confirmed that nothing of it is left there."""
+        now = self._now()
+
+        def unit(connection: sa.Connection) -> None:
+            if statements.delete(connection, allocations, id=allocation.id, state="ending"):
+                changes.note(connection, now, ("allocation", allocation.id))
+
+        await self._db.run(unit)
+
+    async def is_over(self, allocation: Allocation) -> bool:
+        """Whether nothing will ever be built for this server again, and this is the last that any host has of it: then
+        its ports may go."""
+        def unit(connection: sa.Connection) -> bool:
+            others = [a for a in of_server(connection, allocation.server_id) if a.id != allocation.id]
+            row = find_row(connection, allocation.server_id)
+            return not others and (row is None or (row["vm_state"], row["task_state"]) == ("error", None))
+
+        return await self._db.read(unit)
+
+    async def catch_up(self, held: Iterable[Held]) -> None:
+        """An operator says that this database is right though it is behind: what a host has seen of these servers is
+        over, so that orders to come count there."""
+        s = servers.c
+        behind = sa.update(servers).where(s.id == sa.bindparam("of"), s.epoch < sa.bindparam("seen")).values(
+            epoch=sa.bindparam("seen"))
+        rows = [{"of": each.server_id, "seen": each.epoch} for each in held]
+        if rows:
+            await self._db.run(lambda connection: connection.execute(behind, rows))
+
+    def _now(self) -> datetime:
+        return self._clock.now().replace(tzinfo=None)
+
+
+def of_server(connection: sa.Connection, server_id: str) -> list[Allocation]:
+    """What hosts may have of the server, the latest first."""
+    found = [_allocation(row) for row in statements.find(connection, allocations, server_id=server_id)]
+    return sorted(found, key=lambda allocation: -allocation.epoch)
+
+
+def _building(connection: sa.Connection, server_id: str) -> dict[str, Any] | None:
+    """The row of a server that is being built; None: it is not, or not any more."""
+    row = find_row(connection, server_id)
+    return row if row and row["vm_state"] == "building" and row["task_state"] != "deleting" else None
+
+
+def _end(connection: sa.Connection, now: datetime, epoch: int, **which: Any) -> None:
+    rows = statements.find(connection, allocations, **which)
+    statements.update(connection, allocations, {"state": "ending", "epoch": epoch}, **which)
+    changes.note(connection, now, *(("allocation", row["id"]) for row in rows))
+
+
+def _allocation(row: Mapping[str, Any]) -> Allocation:
+    return Allocation(
+        **{name: row[name] for name in ("id", "server_id", "host", "epoch", "purpose", "state")},
+        amounts=Amounts(**{name: row[name] for name in _AMOUNTS}))

@@ -1,0 +1,92 @@
+"""How an allocation ends: its host gives up what it has, its ports follow, and only then its row goes. Stories begin
+it; what they could not finish, because a host was silent or a process died, the sweep does."""
+
+import asyncio
+from collections.abc import Iterable
+
+import structlog
+
+from nacre.base.errors import Interrupted, NacreError
+from nacre.conductor.parts import Parts
+from nacre.node.contract import EndOrder
+from nacre.scheduler.contract import Allocation
+
+log = structlog.get_logger()
+
+#: Seconds between two looks for what hosts have yet to confirm; what is found twice is nobody's at present.
+SWEEP = 2.0
+#: Endings under way at once at one host.
+AT_ONCE = 20
+
+
+class Endings:
+    """The endings of allocations."""
+
+    def __init__(self, parts: Parts):
+        self._p, self._clock = parts, parts.clock
+        self._busy: set[str] = set()
+        self._seen: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._places: dict[str, asyncio.Semaphore] = {}
+
+    async def leave(self, allocation: Allocation) -> None:
+        """The host has nothing of it any more. Raises its errors; Unavailable: it is silent."""
+        order = EndOrder(cloud=self._p.cloud(), allocation=allocation.id, server_id=allocation.server_id,
+                         epoch=allocation.epoch)
+        self._busy.add(allocation.id)
+        try:
+            await self._p.hosts.order(allocation.host, lambda node: node.end(order))
+        finally:
+            self._busy.discard(allocation.id)
+
+    async def end(self, allocation: Allocation) -> None:
+        """As `leave`, with its ports and its row. Raises Interrupted."""
+        await self.leave(allocation)
+        if await self._p.ledger.is_over(allocation):
+            await self._p.network.deallocate(allocation.server_id)
+        elif not any(other.host == allocation.host and other.id != allocation.id
+                     for other in await self._p.ledger.of_server(allocation.server_id)):
+            await self._p.network.unbind(allocation.server_id, allocation.host)
+        await self._p.ledger.ended(allocation)
+        await self._p.scheduler.released(allocation.id)
+
+    async def sweep(self) -> None:
+        """For ever."""
+        while True:
+            await self._clock.sleep(SWEEP)
+            await self.look()
+
+    async def look(self) -> None:
+        """Go on with what nobody is at, where hosts live."""
+        ending = await self._p.ledger.ending()
+        self.begin(allocation for allocation in ending if allocation.id in self._seen)
+        self._seen = {allocation.id for allocation in ending}
+
+    def begin(self, ending: Iterable[Allocation]) -> None:
+        """Go on with these, each host's beside the others'."""
+        for allocation in ending:
+            if allocation.id not in self._busy:
+                self._busy.add(allocation.id)
+                task = asyncio.ensure_future(self._go_on(allocation))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def stop(self) -> None:
+        """What is under way is found by its rows."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _go_on(self, allocation: Allocation) -> None:
+        place = self._places.setdefault(allocation.host, asyncio.Semaphore(AT_ONCE))
+        try:
+            async with place:
+                state = await self._p.registry.get(allocation.host)
+                if state is not None and state.up and not state.barred:
+                    await self.end(allocation)
+        except (NacreError, Interrupted) as error:
+            log.info("an allocation has not ended yet", server=allocation.server_id, host=allocation.host,
+                     why=error.message)
+        finally:
+            self._busy.discard(allocation.id)
+

@@ -1,0 +1,91 @@
+"""Work that takes long: begun once however often it is ordered, answered soon whether it is done or not, and seen to
+move meanwhile. Who waits for it asks again; who gives up does not stop it."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from nacre.base.errors import NacreError, Refused
+from nacre.node.contract import WAITING, Guest, Work, WorkState
+
+#: Seconds until an order is answered though its work is not done: well below what a caller waits for an answer.
+ANSWER = 5.0
+#: How many failures are remembered for callers who were not there to hear of them.
+REMEMBERED = 1000
+
+Key = tuple[str, str, int]
+
+
+class Doing(msgspec.Struct):
+    """What a piece of work does now. moved, total: bytes, where it has any."""
+
+    step: str = WAITING
+    moved: int = 0
+    total: int = 0
+
+    def begin(self, step: str) -> None:
+        self.step, self.moved, self.total = step, 0, 0
+
+    def progress(self, moved: int, total: int) -> None:
+        self.moved, self.total = moved, total
+
+
+class Works:
+    """Work by (verb, server, epoch)."""
+
+    def __init__(self) -> None:
+        self._running: dict[Key, tuple[asyncio.Task[Guest | None], Doing]] = {}
+        self._failed: OrderedDict[Key, NacreError] = OrderedDict()
+        self.stopping = False
+
+    async def run(self, key: Key, work: Callable[[Doing], Awaitable[Guest | None]]) -> Work:
+        """Begins `work`, or joins the run of the same key. Raises its error, also one that nobody waited for."""
+        if (failed := self._failed.pop(key, None)) is not None:
+            raise failed
+        if key not in self._running:
+            doing = Doing()
+            task: asyncio.Task[Guest | None] = asyncio.ensure_future(work(doing))
+            self._running[key] = task, doing
+            task.add_done_callback(lambda done: self._ended(key, done))
+        task, doing = self._running[key]
+        await asyncio.wait({task}, timeout=ANSWER)
+        if not task.done():
+            return Work(done=False, step=doing.step, moved=doing.moved, total=doing.total)
+        self._failed.pop(key, None)
+        try:
+            return Work(done=True, guest=task.result())
+        except asyncio.CancelledError:
+            if self.stopping:
+                raise
+            raise Refused(f"{key[0]} of server {key[1]} was taken back") from None
+
+    def states(self) -> tuple[WorkState, ...]:
+        """What goes on here."""
+        return tuple(WorkState(server_id=server, verb=verb, step=doing.step, moved=doing.moved, total=doing.total)
+                     for (verb, server, _), (_, doing) in self._running.items())
+
+    def busy(self, server_id: str) -> bool:
+        return any(key[1] == server_id for key in self._running)
+
+    def cancel(self, server_id: str) -> None:
+        """Ends what runs for this server, but for its own end."""
+        for (verb, server, _), (task, _) in list(self._running.items()):
+            if server == server_id and verb != "end":
+                task.cancel()
+
+    async def stop(self) -> None:
+        """Drops everything where it is: nothing is taken back from here on."""
+        self.stopping = True
+        tasks = [task for task, _ in self._running.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, key: Key, task: "asyncio.Task[Guest | None]") -> None:
+        self._running.pop(key, None)
+        if not task.cancelled() and isinstance(error := task.exception(), NacreError):
+            self._failed[key] = error
+            if len(self._failed) > REMEMBERED:
+                self._failed.popitem(last=False)
