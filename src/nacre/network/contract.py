@@ -151,6 +151,7 @@ class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
     bridge_mappings: dict[str, str]
     tunnel_types: tuple[str, ...]
     datapath_type: str = "netdev"
+    bridge: str = "br-int"  # the integration bridge
     agents: tuple[str, ...] = ("Open vSwitch agent", "DHCP agent", "Metadata agent")
 
 
