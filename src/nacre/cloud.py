@@ -23,7 +23,7 @@ from nacre.base.rpc.target import Target
 from nacre.base.signals import on_stop_signal
 from nacre.conductor.contract import TARGET as CONDUCTOR
 from nacre.conductor.contract import Conductor, NodeHello
-from nacre.config import Settings
+from nacre.config import Settings, SettingsError
 from nacre.image.contract import TARGET as IMAGE
 from nacre.image.contract import Images
 from nacre.network.contract import TARGET as NETWORK
@@ -323,17 +323,21 @@ def _fake_host(settings: Settings, network: Network, clock: Clock, faults: "Faul
 
 
 def _libvirt_host(settings: Settings, network: Network, conductor: Conductor, images: Images) -> tuple[Any, Any]:
+    from nacre.node.hypervisor.libvirt.places import host_names
     from nacre.node.hypervisor.registry import HYPERVISORS, HypervisorSettings
     from nacre.node.ovs.agent import OvsHost, ovs_wiring
 
     own, host = settings.node, settings.host_name
+    if not settings.rpc.cloud:
+        raise SettingsError("rpc.cloud: a host with guests must be told the id of the cloud that it joined.")
+    folder, disks = guests_folder(settings.data), tuple(own.disks)
+    names = host_names(settings.rpc.cloud, folder, disks)
     wiring = ovs_wiring(OvsHost(
-        host=host, folder=settings.data / "node", cloud=settings.data, tunnel_ip=own.tunnel_ip or None,
-        bridge_mappings=own.bridge_mappings, datapath=own.datapath),
+        host=host, names=names, folder=settings.data, tunnel_ip=own.tunnel_ip or None,
+        vxlan_port=settings.network.vxlan_port, bridge_mappings=own.bridge_mappings, datapath=own.datapath),
         network, lambda server_id: conductor.guest_facts(host, server_id))
     hypervisor = HYPERVISORS["libvirt"](HypervisorSettings(
-        folder=guests_folder(settings.data), virt_type=own.virt_type, uri=own.libvirt_uri,
-        disks=tuple(own.disks)), images, wiring)
+        folder=folder, names=names, virt_type=own.virt_type, uri=own.libvirt_uri, disks=disks), images, wiring)
     return hypervisor, wiring
 
 

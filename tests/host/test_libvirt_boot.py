@@ -19,11 +19,13 @@ from nacre.image.contract import ImageFacts
 from nacre.node.contract import BuildOrder
 from nacre.node.hypervisor.registry import HYPERVISORS, HypervisorSettings
 from nacre.node.manager import NodeManager, NodeSettings
+from nacre.node.names import Names
 from nacre.node.ovs.fake import FakeWiring
 from tests.stories.node.orders import ControlSide, build_order, image_facts, spawn_order
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(400)]
-BRIDGE = "br-nacre-test"
+NAMES = Names(str(uuid.uuid4()))
+BRIDGE = NAMES.bridge
 
 
 def sh(*args: str) -> str:
@@ -54,7 +56,7 @@ class RealHost:
         self.folder, self.images, self.control = folder, FileImages(), ControlSide()
         self.wiring = FakeWiring("h1", self.control)  # type: ignore[arg-type]
         self.hypervisor: Any = HYPERVISORS["libvirt"](
-            HypervisorSettings(folder=folder, bridge=BRIDGE), self.images, self.wiring)  # type: ignore[arg-type]
+            HypervisorSettings(folder=folder, names=NAMES), self.images, self.wiring)  # type: ignore[arg-type]
         self.node = NodeManager(NodeSettings(host="h1", folder=folder / "journal", shutdown_timeout=40),
                                 self.hypervisor, self.wiring)
         self.power: list[tuple[str, str]] = []
@@ -121,7 +123,7 @@ async def test_a_guest_lives_and_leaves_nothing_behind(host: RealHost, guest_ima
     assert seen.power == "running"
     text = await host.console(order.server_id, "READY")
     assert "READY host=web from=drive" in text
-    assert interfaces() == {f"tap{spawn.ports[0].id[:11]}"}
+    assert interfaces() == {NAMES.tap(spawn.ports[0].id)}
 
     assert (await host.node.power(order.server_id, 1, "reboot-hard")).power == "running"
     await host.console(order.server_id, "READY", 2)

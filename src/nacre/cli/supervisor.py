@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -121,6 +122,19 @@ def keys_for(folder: Path, role: str, user: "pwd.struct_passwd | None") -> KeyPa
     return keys
 
 
+def cloud_id(settings: Settings) -> str:
+    """The id of the cloud that the folder's node joined: as it is said, else made at the first start."""
+    file = settings.data / "node" / "cloud-id"
+    if not settings.rpc.cloud and not file.exists():
+        part = file.with_name(f"{file.name}.part")
+        with part.open("w") as out:
+            out.write(str(uuid.uuid4()))
+            out.flush()
+            os.fsync(out.fileno())
+        part.rename(file)
+    return settings.rpc.cloud or file.read_text()
+
+
 def children(settings: Settings) -> list[Child]:
     """Control, and the node of this machine, introduced to each other."""
     folder, user = settings.data, account()
@@ -136,7 +150,7 @@ def children(settings: Settings) -> list[Child]:
             **common, "NACRE_RPC_PORT": str(rpc_port),
             "NACRE_RPC_NODE_KEYS": f"{settings.host_name}:{node.public} {node_at}"}, user),
         Child("node", folder, {
-            **node_only, "NACRE_RPC_PORT": node_at.rpartition(":")[2],
+            **node_only, "NACRE_RPC_PORT": node_at.rpartition(":")[2], "NACRE_RPC_CLOUD": cloud_id(settings),
             "NACRE_RPC_CONTROL": f"tcp://127.0.0.1:{rpc_port}", "NACRE_RPC_CONTROL_KEY": control.public}, None),
     ]
 
