@@ -8,6 +8,7 @@ The file is `nacre.toml` in the data folder, or what NACRE_CONFIG names. An opti
 commas, tables are written as `key:value,key:value`.
 """
 
+import ipaddress
 import os
 import pwd
 import socket
@@ -29,6 +30,7 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Amount = Annotated[int, msgspec.Meta(ge=0, le=10**7)]
 Delay = Annotated[float, msgspec.Meta(ge=0)]
 Ratio = Annotated[float, msgspec.Meta(gt=0)]
+MaybeUuid = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?\\Z")]
 
 
 #: The file in the data folder that holds the database's URL.
@@ -52,6 +54,7 @@ class Rpc(Section, frozen=True):
     control: str = ""  # a node's: where a control process answers, "tcp://192.0.2.1:8775"
     control_name: str = ""  # what it is called
     control_key: str = ""  # its public key
+    cloud: MaybeUuid = ""  # the id of the cloud that a host joins which has joined none, or has nothing of its last one
     node_keys: dict[str, str] = {}  # the control process's: host name -> public key
 
 
@@ -91,6 +94,7 @@ class Network(Section, frozen=True):
     vlan_range: tuple[Positive, Positive] = (1, 4094)
     mechanisms: tuple[str, ...] = ("openvswitch",)
     mtu: Positive = 1500
+    vxlan_port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 4789  # UDP; the same on all hosts
     public_cidr: str = "172.24.4.0/24"
 
 
@@ -144,11 +148,18 @@ class Node(Section, frozen=True):
     max_builds: Positive = 10
     virt_type: Literal["auto", "kvm", "qemu"] = "auto"
     libvirt_uri: str = "qemu:///system"
-    tunnel_ip: str = "127.0.0.1"
-    bridge_mappings: dict[str, str] = msgspec.field(default_factory=lambda: {"public": "br-ex"})
+    tunnel_ip: str = "127.0.0.1"  # a loopback address: the only host; empty: no vxlan
+    #: Physical network -> bridge (empty: one of the cloud's own, which nothing else is plugged into).
+    bridge_mappings: dict[str, str] = msgspec.field(default_factory=lambda: {"public": ""})
     datapath: Literal["auto", "system", "netdev"] = "auto"
 
     def __post_init__(self) -> None:
+        if list(self.bridge_mappings.values()).count("") > 1:
+            raise ValueError("bridge_mappings: the cloud's own bridge can be one physical network's only: name others'")
+        try:
+            ipaddress.ip_address(self.tunnel_ip or "::")
+        except ValueError:
+            raise ValueError(f"tunnel_ip: {self.tunnel_ip[:80]!r} is not an address") from None
         for path in self.disks:
             if not path.startswith("/") or path != os.path.normpath(path) or len(path) > 255:
                 raise ValueError(f"disks: {path[:80]!r} must be a plain absolute path of at most 255 characters")

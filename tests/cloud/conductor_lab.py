@@ -35,6 +35,7 @@ from nacre.image.contract import ImageFacts
 from nacre.network.contract import FixedIp, HostWiring, NetworkFacts, Plugged, PortFacts, PortsOrder
 from nacre.node.hypervisor.driver import Capabilities
 from nacre.node.hypervisor.fake import FakeHypervisor
+from nacre.node.journal import Journal
 from nacre.node.manager import NodeManager, NodeSettings
 from nacre.node.ovs.fake import FakeWiring
 from nacre.scheduler.contract import HostReport
@@ -204,7 +205,7 @@ class Lab:
     def _node(self, name: str) -> NodeManager:
         hypervisor = self.hypervisors[name] = FakeHypervisor(Capabilities(
             hypervisor_type="fake", hypervisor_version=1, vcpus=8, memory_mb=4096, disk_gb=100))
-        return NodeManager(NodeSettings(host=name, folder=self.folder / name), hypervisor,
+        return NodeManager(NodeSettings(host=name), Journal(self.folder / name / "journal.db"), hypervisor,
                            FakeWiring(name, self.network))  # type: ignore[arg-type]
 
     async def alive(self, host: str) -> bool:

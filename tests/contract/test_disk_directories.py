@@ -3,6 +3,7 @@
 import os
 import shutil
 import uuid
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from nacre.base.errors import BuildFailed, NotFound
 from nacre.node.contract import BuildOrder
 from nacre.node.hypervisor.driver import Hypervisor
 from nacre.node.hypervisor.registry import HYPERVISORS, HypervisorSettings
+from nacre.node.names import Names
 from nacre.node.ovs.fake import FakeWiring
 
 
@@ -24,13 +26,15 @@ class Machine:
     def __init__(self, kind: str, folder: Path):
         self.kind, self.folder, self.running = kind, folder, list[Hypervisor]()
         self.one, self.two = (str(folder / name) for name in ("one", "two"))
+        self.ids = defaultdict[str, str](lambda: str(uuid.uuid4()))  # cloud -> its id
 
     async def start(self, *disks: str, cloud: str = "guests") -> Hypervisor:
         """In place of the one that ran."""
         await self.stop()
         control: Any = ControlSide()
         made = HYPERVISORS[self.kind](
-            HypervisorSettings(folder=self.folder / cloud, disks=disks), control, FakeWiring("h1", control))
+            HypervisorSettings(folder=self.folder / cloud, names=Names(self.ids[cloud]), disks=disks), control,
+            FakeWiring("h1", control))
 
         async def told(server_id: str, power: str) -> None:
             pass
@@ -107,10 +111,23 @@ async def test_a_directory_is_one_clouds(machine: Machine) -> None:
     await machine.start(machine.one)
     order = await machine.build(machine.one)
     if machine.kind == "libvirt":
-        with pytest.raises(BuildFailed, match=f"{machine.one} is used by the cloud in {machine.folder}/guests"):
+        with pytest.raises(BuildFailed, match=f"{machine.one} is used by the cloud {machine.ids['guests']}"):
             await machine.start(machine.one, cloud="second")
     assert order.server_id not in await (await machine.start(machine.two, cloud="third")).guests()
     assert order.server_id in await (await machine.start(machine.one)).guests()
+
+
+async def test_a_directory_that_an_earlier_release_marked_with_our_folder_is_ours(machine: Machine) -> None:
+    mark = Path(machine.one) / "nacre-servers" / ".cloud"
+    mark.parent.mkdir(parents=True)
+    mark.write_text(f"{machine.folder}/guests")
+    if machine.kind != "libvirt":
+        return
+    with pytest.raises(BuildFailed, match="is used by the cloud"):
+        await machine.start(machine.one, cloud="second")
+    for _ in range(2):
+        await machine.start(machine.one)
+        assert mark.read_text() == machine.ids["guests"] and [p.name for p in mark.parent.iterdir()] == [".cloud"]
 
 
 async def test_a_directory_that_guests_cannot_reach_is_said_at_the_start(machine: Machine) -> None:

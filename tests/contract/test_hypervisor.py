@@ -14,6 +14,7 @@ from nacre.base.errors import NotFound
 from nacre.node.contract import BuildOrder, SpawnOrder
 from nacre.node.hypervisor.driver import Hypervisor
 from nacre.node.hypervisor.registry import HYPERVISORS, HypervisorSettings
+from nacre.node.names import Names
 from nacre.node.ovs.fake import FakeWiring
 
 
@@ -21,7 +22,8 @@ from nacre.node.ovs.fake import FakeWiring
 async def hypervisor(request: pytest.FixtureRequest) -> AsyncIterator[Hypervisor]:
     folder = Path(f"/var/tmp/nacre-test-{uuid.uuid4().hex[:8]}")
     control: Any = ControlSide()
-    made = HYPERVISORS[request.param](HypervisorSettings(folder=folder), control, FakeWiring("h1", control))
+    made = HYPERVISORS[request.param](HypervisorSettings(folder=folder, names=Names(str(uuid.uuid4()))), control,
+                                      FakeWiring("h1", control))
 
     async def told(server_id: str, power: str) -> None:
         pass

@@ -1,15 +1,10 @@
 """What every network side of a node does, simulated and real alike (the real one where the machine allows it)."""
 
 import asyncio
-import sys
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "host"))
-
-from wiring_lab import NetworkStub, able, allow, group, lab, network, port
+from tests.host.wiring_lab import NetworkStub, able, allow, group, lab, network, port
 
 from nacre.base.clock import VirtualClock, settle
 from nacre.base.errors import BuildFailed

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nacre.network.contract import FixedIp, NetworkFacts, PortFacts, SubnetFacts
-from nacre.node.dhcp_config import DhcpSettings, dnsmasq_conf, host_files, port_options
+from nacre.node.dhcp.config import DhcpSettings, dnsmasq_conf, host_files, port_options
 
 HERE = Path(__file__).parent / "dhcp"
 SETTINGS = DhcpSettings(directory=Path("/run/nacre/dhcp"))
@@ -53,7 +53,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_files(name):
     net, ports = CASES[name]
-    files = {"conf": dnsmasq_conf(net, SETTINGS, "nobody")} | host_files(net, ports, SETTINGS)
+    files = {"conf": dnsmasq_conf(net, SETTINGS)} | host_files(net, ports, SETTINGS)
     text = "".join(f"== {path}\n{body}" for path, body in files.items())
     path = HERE / f"{name}.txt"
     if os.environ.get("NACRE_GOLDEN") == "write":
@@ -66,5 +66,5 @@ def test_files(name):
 def test_no_string_of_a_user_makes_a_second_line(name, value):
     lines = port_options(port(("s4", "10.0.0.5"), dhcp_options=((name, value, 4),)))
     assert lines.count("\n") <= 1 and all(" " <= c <= "~" for c in lines.rstrip("\n"))
-    conf = dnsmasq_conf(network(FOUR, dns_domain=value), SETTINGS, "nobody")
-    assert conf.count("\n") == dnsmasq_conf(network(FOUR), SETTINGS, "nobody").count("\n")
+    conf = dnsmasq_conf(network(FOUR, dns_domain=value), SETTINGS)
+    assert conf.count("\n") == dnsmasq_conf(network(FOUR), SETTINGS).count("\n")

@@ -14,10 +14,12 @@ from tests.stories.node.orders import build_order, image_facts, spawn_order
 from nacre.base.errors import BuildFailed
 from nacre.node.hypervisor.libvirt.disk_info import BUSES, disk_info
 from nacre.node.hypervisor.libvirt.xml import Place, domain_xml
+from nacre.node.names import Names
 
 GOLDEN = Path(__file__).parent / "domains"
 SERVER = "11111111-2222-4333-8444-555555555555"
-PLACE = Place(folder=f"/var/lib/nacre/servers/{SERVER}", bridge="br-int", virt_type="kvm", offloads=True)
+PLACE = Place(folder=f"/var/lib/nacre/servers/{SERVER}", names=Names("c10d0000-0000-4000-8000-000000000001"),
+              virt_type="kvm", offloads=True)
 
 
 def render(place: Place = PLACE, properties: dict[str, str] | None = None, **changes: Any) -> str:

@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from nacre.network.contract import (
@@ -46,27 +47,29 @@ WEB = GroupFacts(id="web", stateful=True, rules=(
     RuleFacts(direction="ingress", ethertype="IPv4", protocol="icmp", remote=("10.0.0.9/32",))))
 PLAIN = GroupFacts(id="plain", stateful=False, rules=(
     RuleFacts(direction="ingress", ethertype="IPv4", protocol="udp", port_min=53, port_max=53),))
+ZONES = {"port5": 32805, "port6": 32806}
 
 CASES = {
     "vxlan": (HostWiring(whole=True, ports=(port(5, "n"), port(6, "n", port_security=False)), groups=(WEB,),
                          networks=(network("n", "vxlan", segmentation_id=77),), tunnels=("172.31.0.2", "172.31.0.3"),
                          remotes=(RemotePort(network_id="n", mac_address="fa:16:3e:00:00:07",
                                              ip_addresses=("10.0.0.7",), tunnel_ip="172.31.0.2"),)),
-              Local(ofports={"port5": 11, "port6": 12}, numbers={"n": 1}, dhcp={"n": 20}, vxlan=2)),
+              Local(ofports={"port5": 11, "port6": 12}, zones=ZONES, numbers={"n": 1}, dhcp={"n": 20}, vxlan=2)),
     "vlan": (HostWiring(whole=True, groups=(PLAIN,), networks=(
                  network("v", "vlan", physical_network="phys", segmentation_id=100),),
                  ports=(port(5, "v", security_groups=("plain",), allowed_pairs=(
                      AddressPair(ip_address="10.0.0.100", mac_address="00:00:5e:00:01:01"),
                      AddressPair(ip_address="not an address"))),)),
-             Local(ofports={"port5": 11}, numbers={"v": 3}, uplinks={"phys": 4})),
+             Local(ofports={"port5": 11}, zones=ZONES, numbers={"v": 3}, uplinks={"phys": 4})),
     "limited": (HostWiring(whole=True, groups=(WEB,), networks=(network("f", "flat", physical_network="phys"),),
                            ports=(port(5, "f"), port(6, "f"))),
-                Local(ofports={"port5": 11, "port6": 12}, numbers={"f": 3}, uplinks={"phys": 4},
+                Local(ofports={"port5": 11, "port6": 12}, zones=ZONES, numbers={"f": 3}, uplinks={"phys": 4},
                       rates={"port5": Rate(1000, 2000, burst_from=1), "port6": Rate(to_guest=500, burst_to=9000),
                              "away": Rate(1, 1)})),
     "flat": (HostWiring(whole=True, groups=(WEB,), networks=(network("f", "flat", physical_network="phys"),),
                         ports=(port(5, "f"), port(6, "f", admin_state_up=False))),
-             Local(ofports={"port5": 11, "port6": 12}, numbers={"f": 3}, uplinks={"phys": 4}, dhcp={"f": 9})),
+             Local(ofports={"port5": 11, "port6": 12}, zones=ZONES, numbers={"f": 3}, uplinks={"phys": 4},
+                   dhcp={"f": 9})),
 }
 
 
@@ -91,7 +94,7 @@ def test_changes_turn_one_table_into_the_other():
     wiring, local = CASES["vxlan"]
     everything = flow_table(wiring, local)
     assert changes(everything, everything) == []
-    fewer = flow_table(wiring, Local(ofports={"port5": 11}, numbers={"n": 1}, dhcp={"n": 20}, vxlan=2))
+    fewer = flow_table(wiring, Local(ofports={"port5": 11}, zones=ZONES, numbers={"n": 1}, dhcp={"n": 20}, vxlan=2))
     lines = changes(everything, fewer)
     assert any(line.startswith("delete_strict table=0,priority=100,in_port=12") for line in lines)
     assert not any("in_port=12" in flow.text or "output:12" in flow.text for flow in fewer)
@@ -102,3 +105,17 @@ def test_no_flow_of_a_port_that_is_not_here():
     wiring, _ = CASES["vxlan"]
     flows = flow_table(wiring, Local(numbers={"n": 1}))
     assert all("fa:16:3e:00:00:05" not in flow.text for flow in flows)
+
+
+def test_no_flow_of_a_port_without_a_conntrack_zone():
+    wiring, local = CASES["vxlan"]
+    flows = flow_table(wiring, msgspec.structs.replace(local, zones={"port6": 32806}))
+    assert any("fa:16:3e:00:00:06" in flow.text for flow in flows)
+    assert all("fa:16:3e:00:00:05" not in flow.text for flow in flows)
+
+
+def test_a_host_without_a_tunnel_switches_vxlan_networks_among_its_own_guests():
+    wiring, local = CASES["vxlan"]
+    alone = msgspec.structs.replace(local, vxlan=None)
+    assert not any("tun_" in flow.text for flow in flow_table(wiring, alone))
+    assert any("dl_dst=fa:16:3e:00:00:05" in flow.text for flow in flow_table(wiring, alone))

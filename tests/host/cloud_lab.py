@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from typing import Any
 from nacre import guest
 from nacre.cli import demo
 from nacre.cli.client import Client
-from nacre.node.netns import Namespaces
+from nacre.cli.supervisor import cloud_id
+from nacre.node.names import Names
+from nacre.node.ovs.agent import decommission
 
 ROOT = Path(__file__).parents[2]
 #: The tiny guest is built once for all test runs of this machine.
@@ -26,6 +29,17 @@ def run(*args: str, check: bool = True, seconds: float = 90) -> str:
     if check and done.returncode:
         raise RuntimeError(f"{' '.join(args)}: {done.stderr or done.stdout}")
     return done.stdout
+
+
+def names_of(data: Path) -> Names:
+    """What the things of the cloud in this folder are called on this machine."""
+    return Names(cloud_id(data))
+
+
+def remove(data: Path) -> None:
+    """Nothing is left of a cloud that is down and has no guests, and of the folder that it was tried in."""
+    asyncio.run(decommission(names_of(data)))
+    shutil.rmtree(data.parent)
 
 
 class CloudLab:
@@ -40,7 +54,8 @@ class CloudLab:
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             self.port = s.getsockname()[1]
-        self.nacre("up", "-d", "--hypervisor", "libvirt", "--port", str(self.port))
+        self.up()
+        self.names = names_of(self.data)
         self.demo = Client(self.data, "demo")
         images = asyncio.run(guest.build(GUEST, lambda text: None))
         self.image = demo.image(self.demo, images.disk)
@@ -48,6 +63,15 @@ class CloudLab:
         demo.security_group(self.demo)
         self.flavor = min((f for f in self.demo.get("compute", "/flavors/detail")["flavors"] if f["ram"] >= 96),
                           key=lambda f: f["ram"])["id"]
+
+    def up(self) -> None:
+        self.nacre("up", "-d", "--hypervisor", "libvirt", "--port", str(self.port))
+
+    def close(self) -> None:
+        """Nothing is left of it."""
+        self.delete(*self.ids())
+        self.nacre("down")
+        remove(self.data)
 
     def nacre(self, *args: str) -> str:
         done = subprocess.run(
@@ -109,7 +133,7 @@ class CloudLab:
 
     def ssh(self, network: str, address: str, command: str) -> str:
         """What a command prints in a guest; reached from the network's namespace on this host."""
-        return demo.ssh(Namespaces().names(network)[0], self.key, address, command)
+        return demo.ssh(self.names.namespace(network), self.key, address, command)
 
     def delete(self, *servers: str) -> None:
         for server in servers:
@@ -122,16 +146,16 @@ class CloudLab:
 
     def leftovers(self, server: str, port: dict[str, Any]) -> dict[str, str]:
         """What this machine still has of a server that is gone."""
-        mac, tap = port["mac_address"], f"tap{port['id'][:11]}"
+        mac, tap = port["mac_address"], self.names.tap(port["id"])
         found = {
             "domain": server if server in run("virsh", "list", "--all", "--uuid") else "",
             "tap": tap if tap in run("ip", "-o", "link") else "",
             "bridge port": port["id"] if port["id"] in run("ovs-vsctl", "--columns=external_ids", "list",
                                                            "Interface") else "",
-            "flows": "\n".join(x for x in run("ovs-ofctl", "dump-flows", "br-int").splitlines() if mac in x),
+            "flows": "\n".join(x for x in run("ovs-ofctl", "dump-flows", self.names.bridge).splitlines() if mac in x),
             "disk": " ".join(str(p) for root in (self.data, Path("/var/lib/nacre")) if root.exists()
                              for p in root.rglob(server)),
-            "lease": " ".join(str(p) for p in (self.data / "node").rglob("*lease*")
+            "lease": " ".join(str(p) for p in self.names.run.rglob("*lease*")
                               if p.is_file() and mac in p.read_text(errors="replace")),
             "port": " ".join(p["id"] for p in self.ports(server)),
         }

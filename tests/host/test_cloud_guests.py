@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 
 from nacre.base.shell import CommandFailed
-from nacre.node.netns import Namespaces
 from tests.host.cloud_lab import CloudLab, run
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(300)]
@@ -24,11 +22,7 @@ def lab() -> Iterator[CloudLab]:
     try:
         yield made
     finally:
-        for server in made.ids():
-            made.demo.request("DELETE", "compute", f"/servers/{server}")
-        made.wait(lambda: not made.ids(), "no servers", 60)
-        made.nacre("down")
-        shutil.rmtree(folder, ignore_errors=True)
+        made.close()
 
 
 def pings(lab: CloudLab, net: str, source: str, target: str) -> bool:
@@ -92,7 +86,7 @@ def goes_without_a_trace(lab: CloudLab, net: str, servers: tuple[str, ...]) -> N
     for server in servers:
         lab.wait(lambda s=server: not lab.leftovers(s, ports[s]) or None,  # type: ignore[misc]
                  f"nothing left of {server}: {lab.leftovers(server, ports[server])}", 20)
-    space = Namespaces().names(net)[0]
+    space = lab.names.namespace(net)
     lab.demo.request("DELETE", "network", f"/networks/{net}")
     lab.wait(lambda: space not in run("ip", "netns", "list"), "the namespace is gone", 20)
     assert not [x for x in run("ps", "-eo", "args").splitlines() if "dnsmasq" in x and net in x]

@@ -17,8 +17,7 @@ import pytest
 
 from nacre import guest
 from nacre.cli.client import Client
-from nacre.node.netns import Namespaces
-from tests.host.cloud_lab import GUEST, ROOT, run
+from tests.host.cloud_lab import GUEST, ROOT, names_of, remove, run
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(300)]
 
@@ -56,7 +55,7 @@ def demo() -> Iterator[Demo]:
         yield made
     finally:
         made.nacre("down")
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(made.data)
 
 
 def test_a_newcomer_gets_into_a_guest_and_finds_it_again(demo: Demo) -> None:
@@ -82,15 +81,15 @@ def leaves_nothing(demo: Demo, server: str) -> None:
     """Server and network are deleted through the API, as a person would: this machine has nothing of them then."""
     client = Client(demo.data, "demo")
     port = client.get("network", "/ports", params={"device_id": server})["ports"][0]
-    net, mac, tap = port["network_id"], port["mac_address"], f"tap{port['id'][:11]}"
-    space = Namespaces().names(net)[0]
+    names, net, mac = names_of(demo.data), port["network_id"], port["mac_address"]
+    tap, space = names.tap(port["id"]), names.namespace(net)
 
     def seen() -> dict[str, str]:
         """What there is of them, by kind."""
         found = {
             "domain": server if server in run("virsh", "list", "--all", "--uuid") else "",
             "tap": tap if tap in run("ip", "-o", "link") else "",
-            "flows": " ".join(x for x in run("ovs-ofctl", "dump-flows", "br-int").splitlines() if mac in x),
+            "flows": " ".join(x for x in run("ovs-ofctl", "dump-flows", names.bridge).splitlines() if mac in x),
             "disk": " ".join(str(p) for root in (demo.data, Path("/var/lib/nacre")) if root.exists()
                              for p in root.rglob(server)),
             "namespace": space if space in run("ip", "netns", "list") else "",

@@ -18,7 +18,9 @@ from nacre.base.errors import BuildFailed
 from nacre.image.contract import ImageFacts
 from nacre.node.contract import BuildOrder
 from nacre.node.hypervisor.registry import HYPERVISORS, HypervisorSettings
+from nacre.node.journal import Journal
 from nacre.node.manager import NodeManager, NodeSettings
+from nacre.node.names import Names
 from nacre.node.ovs.fake import FakeWiring
 from tests.stories.node.orders import (
     ControlSide,
@@ -31,7 +33,8 @@ from tests.stories.node.orders import (
 )
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(400)]
-BRIDGE = "br-nacre-test"
+NAMES = Names(str(uuid.uuid4()))
+BRIDGE = NAMES.bridge
 
 
 def sh(*args: str) -> str:
@@ -62,9 +65,9 @@ class RealHost:
         self.folder, self.images, self.control = folder, FileImages(), ControlSide()
         self.wiring = FakeWiring("h1", self.control)  # type: ignore[arg-type]
         self.hypervisor: Any = HYPERVISORS["libvirt"](
-            HypervisorSettings(folder=folder, bridge=BRIDGE), self.images, self.wiring)  # type: ignore[arg-type]
-        self.node = NodeManager(NodeSettings(host="h1", folder=folder / "journal", shutdown_timeout=40),
-                                self.hypervisor, self.wiring)
+            HypervisorSettings(folder=folder, names=NAMES), self.images, self.wiring)  # type: ignore[arg-type]
+        self.node = NodeManager(NodeSettings(host="h1", shutdown_timeout=40),
+                                Journal(folder / "journal" / "journal.db"), self.hypervisor, self.wiring)
 
     async def build(self, order: BuildOrder, ports: int = 1) -> Any:
         spawn = self.control.show(spawn_order(order, ports))
@@ -133,7 +136,7 @@ async def test_a_guest_lives_and_leaves_nothing_behind(host: RealHost, guest_ima
     assert seen.power == "running"
     text = await host.console(order.server_id, "READY")
     assert "READY host=web from=drive" in text
-    assert interfaces() == {f"tap{spawn.ports[0].id[:11]}"}
+    assert interfaces() == {NAMES.tap(spawn.ports[0].id)}
 
     assert await host.power(order, "reboot-hard") == "running"
     await host.console(order.server_id, "READY", 2)

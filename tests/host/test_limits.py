@@ -1,7 +1,6 @@
 """What a server asked of network and disk: it lies in its directory, and the guest itself feels the limits."""
 
 import json
-import shutil
 import tempfile
 import time
 import uuid
@@ -12,7 +11,6 @@ from xml.etree import ElementTree
 import pytest
 
 from nacre.cli.client import Client
-from nacre.node.netns import Namespaces
 from tests.host.cloud_lab import CloudLab, run
 
 pytestmark = [pytest.mark.host, pytest.mark.timeout(300)]
@@ -29,9 +27,7 @@ def lab() -> Iterator[CloudLab]:
     try:
         yield made
     finally:
-        made.delete(*made.ids())
-        made.nacre("down")
-        shutil.rmtree(folder, ignore_errors=True)
+        made.close()
 
 
 def seconds(lab: CloudLab, network: str, address: str, command: str) -> float:
@@ -72,7 +68,7 @@ def test_limits_are_claimed_and_felt(lab: CloudLab) -> None:
     assert json.loads(lab.nacre("plan", "--flavor", lab.flavor, "--hint", "disk_shares=60", "--count", "2", "--json"))[
         "placed"] == 2
     assert not list(folder.glob(f"*/nacre-servers/{slow}"))
-    meters = ["ovs-ofctl", "-O", "OpenFlow14", "dump-meters", "br-int"]
+    meters = ["ovs-ofctl", "-O", "OpenFlow14", "dump-meters", lab.names.bridge]
     lab.wait(lambda: "rate=" not in run(*meters), "no meters", 10)
 
 
@@ -92,7 +88,7 @@ def test_novas_quotas_are_felt(lab: CloudLab) -> None:
             "out": seconds(lab, net, at["slow"], away), "in": fed(lab, net, at["slow"])}
     assert slow["write"] > 3 and seconds(lab, net, at["free"], write) < slow["write"] / 2, slow
     assert slow["out"] > 2.5 and seconds(lab, net, at["free"], away) < slow["out"] / 1.5, slow
-    assert slow["read"] < 10 and slow["in"] < 2.5, slow  # limited they would take 10.5 and, for 2 MB, 7 s
+    assert slow["read"] < 10 and slow["in"] < 5, slow  # limited they would take 10.5 and, for 2 MB, 7 s
 
     shares = {name: busy(lab, net, server, at[name]) for name, server in servers.items()}
     print(slow, shares)
@@ -141,7 +137,7 @@ def place_of(where: dict[str, str], server: str) -> str:
 def fed(lab: CloudLab, network: str, address: str) -> float:
     """Seconds until a guest has got 2 MB."""
     begin = time.monotonic()
-    run("ip", "netns", "exec", Namespaces().names(network)[0], "sh", "-c",
+    run("ip", "netns", "exec", lab.names.namespace(network), "sh", "-c",
         f"head -c 2000000 /dev/zero | ssh -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -i {lab.key} "
         f"root@{address} 'cat > /dev/null'")
     return time.monotonic() - begin

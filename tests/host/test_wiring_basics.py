@@ -4,23 +4,15 @@ import asyncio
 import json
 
 import pytest
-from wiring_lab import NetworkStub, able, allow, group, lab, network, port
 
 from nacre.base.errors import BuildFailed
 from nacre.base.shell import CommandFailed, run
+from tests.host.wiring_lab import NetworkStub, able, allow, eventually, group, lab, network, port
 
 pytestmark = [pytest.mark.host, pytest.mark.skipif(not able(), reason="needs root, Open vSwitch, dnsmasq, udhcpc")]
 
 OPEN = group("open", allow("icmp"), allow("tcp", 80, 80))
 SHUT = group("shut")
-
-
-async def eventually(check, seconds=8.0):
-    for _ in range(int(seconds / 0.1)):
-        if await check():
-            return True
-        await asyncio.sleep(0.1)
-    return False
 
 
 async def test_dhcp_groups_tcp_and_metadata():
@@ -72,7 +64,7 @@ async def test_a_new_port_and_a_lost_one():
         await place.agent.unwire([ports[1].id])
 
         async def gone():
-            flows = await run(["ovs-ofctl", "-O", "OpenFlow14", "dump-flows", "ntw-int"])
+            flows = await run(["ovs-ofctl", "-O", "OpenFlow14", "dump-flows", place.names.bridge])
             return ports[1].mac_address.encode() not in flows
         assert await eventually(gone)
         stub.ports.clear()
@@ -80,8 +72,7 @@ async def test_a_new_port_and_a_lost_one():
         await place.agent.unwire([ports[0].id])
 
         async def empty():
-            return not await place.places.namespaces.list() or \
-                await place.places.namespaces.list() == [g.ns for g in place.guests]
+            return not await place.places.namespaces.networks()
         assert await eventually(empty)
 
 
@@ -106,7 +97,7 @@ async def test_flows_come_back_after_they_were_lost():
     async with lab(stub) as place:
         one, two = [await place.guest(p) for p in stub.ports]
         await place.wire(one, two)
-        await run(["ovs-ofctl", "-O", "OpenFlow14", "del-flows", "ntw-int"])
+        await run(["ovs-ofctl", "-O", "OpenFlow14", "del-flows", place.names.bridge])
         assert await eventually(lambda: one.pings("10.77.1.12"))
 
 
@@ -137,14 +128,10 @@ async def test_the_agent_comes_back_and_adopts():
         before = (home / "pid").read_text()
         await place.agent.stop()
         assert await one.pings("10.77.1.12")  # without any agent
-        from wiring_lab import Lab
-        again = Lab(stub)
-        again.places.dhcp = place.places.dhcp
-        again.home.rmdir()
-        await again.agent.start()
+        place.build()
+        await place.begin()
         assert (home / "pid").read_text() == before
         assert await one.pings("10.77.1.12") and (await one.curl("/latest/meta-data/instance-type"))[0] == 200
-        place.agent, place.bridge, place.places = again.agent, again.bridge, again.places
 
 
 async def test_a_poisoned_rule_hurts_nobody():

@@ -5,13 +5,14 @@ import json
 import shutil
 import sys
 import tempfile
+import uuid
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from wiring_lab import able, network
 
 from nacre.base.shell import run
+from tests.host.wiring_lab import able, network
 
 pytestmark = [pytest.mark.host, pytest.mark.skipif(not able(), reason="needs root, Open vSwitch, dnsmasq, udhcpc")]
 
@@ -37,7 +38,7 @@ class Host:
 
 @asynccontextmanager
 async def hosts():
-    names = ["ntw-host1", "ntw-host2"]
+    names = [f"ntw-{number}-{uuid.uuid4().hex[:8]}" for number in (1, 2)]
     folders = [tempfile.mkdtemp(prefix="nacre-ovs-") for _ in names]
     made = []
     try:

@@ -75,8 +75,7 @@ def listen() -> socket.socket:
 async def test_rates_hold_for_their_guest_only(secure: bool) -> None:
     net = network(9)
     ports = [port(n, net, port_security=secure) for n in (91, 92, 93)]
-    async with lab(NetworkStub([net], ports, [group("open", allow())]), name="ntw-slow", prefix="ntws-",
-                   links="nts") as place:
+    async with lab(NetworkStub([net], ports, [group("open", allow())])) as place:
         sender, slow, other = [await place.guest(facts) for facts in ports]
         await place.agent.limit({slow.port.id: Rate(from_guest=2000, to_guest=1000)})
         await place.wire(sender, slow, other)

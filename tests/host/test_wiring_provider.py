@@ -2,14 +2,16 @@
 
 import asyncio
 import json
+import uuid
 from contextlib import asynccontextmanager
 
 import pytest
-from wiring_lab import NetworkStub, able, allow, arp, ether, group, ipv4, lab, mac, network, port, udp
 
 from nacre.base.shell import run
 from nacre.network.contract import FixedIp, SubnetFacts
+from nacre.node.names import Names
 from nacre.node.netns import inside
+from tests.host.wiring_lab import NetworkStub, able, allow, arp, ether, group, ipv4, lab, mac, network, port, udp
 
 pytestmark = [pytest.mark.host, pytest.mark.skipif(not able(), reason="needs root, Open vSwitch, dnsmasq, udhcpc")]
 
@@ -19,7 +21,10 @@ ALL = group("open", allow(), allow(ethertype="IPv6"))
 class Outside:
     """A machine on the provider's wire: a namespace behind a port of the provider bridge."""
 
-    ns, link, mac = "ntw-outside", "ntwout", "02:00:00:00:00:99"
+    mac = "02:00:00:00:00:99"
+
+    def __init__(self, names):
+        self.ns, self.link, self.bridge = f"ntw-{names.short}-outside", f"o{names.short}", f"ntw-ex{names.short}"
 
     async def x(self, *args, ok=(0,)):
         return (await run(["ip", "netns", "exec", self.ns, *args], ok=ok)).decode()
@@ -27,20 +32,21 @@ class Outside:
 
 @asynccontextmanager
 async def provider(stub):
-    outside = Outside()
-    async with lab(stub, mappings={"phys": "ntw-ex"}) as place:
+    names = Names(str(uuid.uuid4()))
+    outside = Outside(names)
+    async with lab(stub, names=names, mappings={"phys": outside.bridge}) as place:
         try:
             await run(["ip", "netns", "add", outside.ns])
             await run(["ip", "link", "add", outside.link, "type", "veth", "peer", "name", "eth0", "netns", outside.ns])
             await outside.x("ip", "link", "set", "eth0", "address", outside.mac, "up")
             await outside.x("ethtool", "-K", "eth0", "tx", "off")
             await run(["ip", "link", "set", outside.link, "up"])
-            await run(["ovs-vsctl", "add-port", "ntw-ex", outside.link])
+            await run(["ovs-vsctl", "add-port", outside.bridge, outside.link])
             yield place, outside
         finally:
             await run(["ip", "link", "del", outside.link], ok=(0, 1))
             await run(["ip", "netns", "del", outside.ns], ok=(0, 1))
-            await run(["ovs-vsctl", "--if-exists", "del-br", "ntw-ex"])
+            await run(["ovs-vsctl", "--if-exists", "del-br", outside.bridge])
 
 
 async def test_a_flat_network():
@@ -53,7 +59,7 @@ async def test_a_flat_network():
         assert await one.pings("10.77.1.200")
         await outside.x("busybox", "ping", "-c", "1", "-W", "2", "10.77.1.11")
         assert (await one.lease())["ip"] == "10.77.1.11"
-        assert place.agent.report().bridge_mappings == {"phys": "ntw-ex"}
+        assert place.agent.report().bridge_mappings == {"phys": outside.bridge}
 
 
 async def test_a_vlan_network_is_tagged_outside_only():

@@ -3,7 +3,11 @@
 import asyncio
 
 import pytest
-from wiring_lab import (
+
+from nacre.base.shell import run
+from nacre.network.contract import AddressPair
+from nacre.node.ovs.antispoof import link_local
+from tests.host.wiring_lab import (
     NetworkStub,
     able,
     advertisement,
@@ -19,10 +23,6 @@ from wiring_lab import (
     port,
     udp,
 )
-
-from nacre.base.shell import run
-from nacre.network.contract import AddressPair
-from nacre.node.ovs.antispoof import link_local
 
 pytestmark = [pytest.mark.host, pytest.mark.skipif(not able(), reason="needs root, Open vSwitch, dnsmasq, udhcpc")]
 

@@ -1,4 +1,4 @@
-"""A bridge of our own on the machine's Open vSwitch, with network namespaces as guests. Every name starts with ntw."""
+"""A cloud of its own on the machine's Open vSwitch, with network namespaces as guests. Every name carries its id."""
 
 import asyncio
 import os
@@ -7,6 +7,7 @@ import socket
 import struct
 import tempfile
 import time
+import uuid
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -22,12 +23,14 @@ from nacre.network.contract import (
     SubnetFacts,
 )
 from nacre.node.contract import GuestFacts
-from nacre.node.dhcp import Dhcp
-from nacre.node.dhcp_config import DhcpSettings
+from nacre.node.dhcp.config import DhcpSettings
+from nacre.node.dhcp.server import Dhcp
 from nacre.node.metadata import Metadata
+from nacre.node.names import Names
 from nacre.node.netns import Namespaces, inside
-from nacre.node.ovs.agent import AgentSettings, OvsAgent
+from nacre.node.ovs.agent import AgentSettings, OvsAgent, decommission
 from nacre.node.ovs.bridge import Bridge
+from nacre.node.ovs.contract import Standing
 from nacre.node.ovs.local import LocalNetworks
 from nacre.node.ovs.ovsdb import BridgeSettings
 
@@ -64,6 +67,14 @@ def allow(protocol=None, low=None, high=None, remote=None, ethertype="IPv4"):
                      remote=remote)
 
 
+async def eventually(check, seconds=8.0):
+    for _ in range(int(seconds / 0.1)):
+        if await check():
+            return True
+        await asyncio.sleep(0.1)
+    return False
+
+
 class NetworkStub:
     """The network service's two verbs for an agent, answering from memory."""
 
@@ -85,7 +96,8 @@ class Guest:
 
     def __init__(self, lab, facts):
         self.lab, self.port = lab, facts
-        self.ns, self.outer = f"ntw-g{facts.id[:8]}", f"ntg{facts.id[:8]}"
+        short = lab.names.short
+        self.ns, self.outer = f"ntw-{short}-{facts.id[:8]}", f"g{short}{facts.id[2:8]}"
         self.ip = facts.fixed_ips[0].ip_address if facts.fixed_ips else None
 
     async def up(self, *, address=True, ipv6=False):
@@ -194,23 +206,27 @@ class Guest:
 class Lab:
     """One agent with its bridge."""
 
-    def __init__(self, stub, *, name="ntw-int", host="lab", prefix="ntw-", links="ntd", **settings):
+    def __init__(self, stub, *, names=None, host="lab", **settings):
         self.stub, self.home = stub, Path(tempfile.mkdtemp(prefix="nacre-wiring-"))
         self.home.chmod(0o755)
-        self.bridge = Bridge(BridgeSettings(**{"name": name, "rundir": RUNDIR} | settings))
-        self.guests_facts = {}
-        self.metadata = Metadata(self._facts)
-        self.places = LocalNetworks(Namespaces(prefix, links), Dhcp(DhcpSettings(directory=self.home / "dhcp")),
-                                    self.metadata)
-        self.agent = OvsAgent(AgentSettings(host=host, plug_timeout=3, look=0.3, glance=0.05), stub, self.bridge,
-                              self.places)
-        self.guests = []
+        self.names = names or Names(str(uuid.uuid4()))
+        self.settings = BridgeSettings(**{"names": self.names, "rundir": RUNDIR} | settings)
+        self.host, self.guests = host, []
+        self.build()
+
+    def build(self):
+        """The agent and its parts, as after a restart of the node."""
+        self.bridge = Bridge(self.settings)
+        self.places = LocalNetworks(Namespaces(self.names), Dhcp(DhcpSettings(directory=self.names.run / "dhcp")),
+                                    Metadata(self._facts))
+        self.agent = OvsAgent(AgentSettings(host=self.host, plug_timeout=3, look=0.3, glance=0.05), self.stub,
+                              self.bridge, self.places)
 
     async def _facts(self, server_id):
         if server_id.startswith("ghost"):
             raise NotFound
         return GuestFacts(id=server_id, name=server_id, hostname=f"{server_id}.novalocal", project_id="p", user_id="u",
-                          availability_zone="nova", metadata={"who": server_id})
+                          availability_zone="nova", metadata={"who": server_id, "cloud": self.names.cloud})
 
     async def guest(self, facts, **more):
         guest = Guest(self, facts)
@@ -221,17 +237,24 @@ class Lab:
     async def wire(self, *guests):
         await self.agent.wire([g.port for g in guests], self.stub.networks)
 
+    async def restart(self):
+        """The node process ends, and another takes over."""
+        await self.agent.stop()
+        self.build()
+        await self.begin()
+
+    async def begin(self):
+        """The agent runs, is believed, and has brought the bridge to what is wanted."""
+        await self.agent.start()
+        await self.agent.follow(Standing(trusted=True))
+        assert await eventually(lambda: asyncio.sleep(0, self.agent._applied is not None))
+
     async def down(self):
         await self.agent.stop()
-        self.bridge = Bridge(self.bridge.settings)
         for guest in self.guests:
-            await self.bridge.detach(guest.outer)
             await run(["ip", "link", "del", guest.outer], ok=(0, 1))
             await run(["ip", "netns", "del", guest.ns], ok=(0, 1))
-        await self.places.forget(self.bridge)
-        await self.agent.seal.open()
-        await self.bridge.remove()
-        await self.bridge.close()
+        await decommission(self.names, self.settings.rundir)
         shutil.rmtree(self.home, ignore_errors=True)
 
 
@@ -239,7 +262,7 @@ class Lab:
 async def lab(stub, **more):
     place = Lab(stub, **more)
     try:
-        await place.agent.start()
+        await place.begin()
         yield place
     finally:
         await place.down()

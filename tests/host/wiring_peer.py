@@ -66,12 +66,11 @@ async def main(number, folder):
         tunnel_ip=f"172.31.77.{other}"),))
     rundir = Path(folder)
     await start_ovs(rundir, number)
-    lab = Lab(stub, name=f"ntw-h{number}", host=f"host{number}", prefix=f"ntwh{number}-", links=f"nth{number}",
-              rundir=rundir, tunnel_ip=f"172.31.77.{number}")
+    lab = Lab(stub, host=f"host{number}", rundir=rundir, tunnel_ip=f"172.31.77.{number}")
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     try:
-        await lab.agent.start()
+        await lab.begin()
         guest = await lab.guest(mine)
         await lab.wire(guest)
         print(json.dumps("ready"), flush=True)

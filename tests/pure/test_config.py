@@ -53,7 +53,29 @@ def test_a_wrong_variable_is_named_with_its_cure(tmp_path: Path) -> None:
 
 
 def test_there_are_not_too_many() -> None:
-    assert len(options()) <= 60
+    # By who starts a process:
+    told = {f"NACRE_RPC_{name}" for name in ("CONTROL", "CONTROL_NAME", "CONTROL_KEY", "NODE_KEYS", "CLOUD")}
+    assert told < options().keys() and len(options().keys() - told) <= 75
+
+
+def test_physical_networks_have_a_bridge_or_one_of_them_the_clouds_own(tmp_path: Path) -> None:
+    assert settings(tmp_path).node.bridge_mappings == {"public": ""}
+    named = settings(tmp_path, NACRE_NODE_BRIDGE_MAPPINGS="public:,rack:br-rack").node.bridge_mappings
+    assert named == {"public": "", "rack": "br-rack"}
+    with pytest.raises(SettingsError, match="bridge_mappings: the cloud's own bridge"):
+        settings(tmp_path, NACRE_NODE_BRIDGE_MAPPINGS="public:,rack:")
+
+
+def test_a_cloud_is_named_by_its_id_and_a_tunnel_by_an_address(tmp_path: Path) -> None:
+    cloud = "c10d0000-0000-4000-8000-000000000001"
+    assert settings(tmp_path, NACRE_RPC_CLOUD=cloud).rpc.cloud == cloud and settings(tmp_path).rpc.cloud == ""
+    for wrong in ("x", cloud.upper(), cloud + "\n", "../../etc"):
+        with pytest.raises(SettingsError, match="NACRE_RPC_CLOUD"):
+            settings(tmp_path, NACRE_RPC_CLOUD=wrong)
+    for right in ("192.0.2.1", "2001:db8::1", ""):
+        assert settings(tmp_path, NACRE_NODE_TUNNEL_IP=right).node.tunnel_ip == right
+    with pytest.raises(SettingsError, match="node: tunnel_ip: 'eth0' is not an address"):
+        settings(tmp_path, NACRE_NODE_TUNNEL_IP="eth0")
 
 
 def test_disk_directories(tmp_path: Path) -> None:

@@ -40,14 +40,15 @@ class Scripted:
 
 
 def port(*, alive=True, tunnels=("vxlan",), mappings=None) -> PortBinding:
-    agent = HostAgent(host="h1", alive=alive, bridge_mappings=mappings or {}, tunnel_types=tunnels)
+    agent = HostAgent(host="h1", alive=alive, bridge_mappings=mappings or {}, tunnel_types=tunnels,
+                      bridge="br-int-c10d0000")
     return PortBinding(port_id="p", network_id="n", host="h1", agent=agent)
 
 
 def test_one_level():
     done = bind(port(), [VXLAN], [OpenVSwitch()], Pool())
     assert [(lv.level, lv.driver, lv.segment.id) for lv in done.levels] == [(0, "openvswitch", "top")]
-    assert done.bound.vif_type == "ovs" and done.bound.vif_details["bridge_name"] == "br-int"
+    assert done.bound.vif_type == "ovs" and done.bound.vif_details["bridge_name"] == "br-int-c10d0000"
 
 
 def test_a_top_of_rack_switch_hands_a_vlan_down():

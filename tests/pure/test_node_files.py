@@ -1,4 +1,4 @@
-"""Files that a server's folder gets."""
+"""Files of a node: those that a server's folder gets, and what they tell of the host."""
 
 import shutil
 import uuid
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nacre.node.hypervisor.libvirt.images import link
+from nacre.node.hypervisor.libvirt.places import host_names
 
 
 @pytest.fixture
@@ -31,3 +32,18 @@ def test_a_kernel_is_linked_and_copied_to_another_file_system(tmp_path: Path, el
         assert len({file.stat().st_ino for file in (kernel, folder / "kernel")}) == inodes
         assert {file.name for file in folder.iterdir()} <= {"kernel", "cached"}
     assert (elsewhere / "kernel").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_host_keeps_the_names_of_before_while_a_server_of_before_is_on_it(tmp_path: Path) -> None:
+    own, disk, cloud = tmp_path / "guests", tmp_path / "disk", "c10d0000-0000-4000-8000-000000000001"
+    (own / "servers").mkdir(parents=True)
+    assert host_names(cloud, own, ()).bridge == "br-int-c10d0000"
+    for folder, disks in ((own / "servers", ()), (disk / "nacre-servers", (str(disk),))):
+        server = folder / "one"
+        server.mkdir(parents=True)
+        (server / "domain.xml").write_text('<domain><source bridge="br-int" /></domain>')
+        (own / "directories").write_text(f'["{disk}"]')  # a directory may be left out later, and is remembered
+        for now in (disks, ()):
+            assert (host_names(cloud, own, now).bridge, host_names(cloud, own, now).provider) == ("br-int", "br-ex")
+        (server / "domain.xml").write_text('<domain><source bridge="br-int-c10d0000" /></domain>')
+        assert host_names(cloud, own, disks).bridge == "br-int-c10d0000"

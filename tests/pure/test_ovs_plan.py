@@ -15,6 +15,7 @@ from nacre.network.contract import (
     RemotePort,
     SubnetFacts,
 )
+from nacre.node.names import Names
 from nacre.node.ovs.flows import Flow
 from nacre.node.ovs.local import served, wanted_place
 from nacre.node.ovs.plan import Desired, changes, local_networks, numbered
@@ -85,10 +86,10 @@ def test_changes_lead_from_one_table_to_the_other(old, new):
 
 
 def test_the_seal_names_each_link_once():
-    text = ruleset("nacre_br_int", ["tapb", "tapa"])
-    assert text.startswith("table netdev nacre_br_int\ndelete table netdev nacre_br_int\n")
+    text = ruleset("nacre_c10d0000", ["tapb", "tapa"])
+    assert text.startswith("table netdev nacre_c10d0000\ndelete table netdev nacre_c10d0000\n")
     assert text.count("policy drop") == 2 and 'device "tapa"' in text
-    assert "policy" not in ruleset("nacre_br_int", [])
+    assert "policy" not in ruleset("nacre_c10d0000", [])
 
 
 def test_the_place_of_a_network():
@@ -96,7 +97,9 @@ def test_the_place_of_a_network():
                          dhcp_ip="10.0.0.2")
     net = network(subnets=(subnet,), dhcp_mac="fa:16:3e:00:00:fe")
     assert served(net) and not served(network(subnets=(subnet,))) and not served(network(dhcp_mac="x"))
-    assert wanted_place(net, "ns", "out").addresses == ("10.0.0.2/22", "169.254.169.254/32", "fe80::a9fe:a9fe/64")
+    place = wanted_place(net, Names("c10d0000-0000-4000-8000-000000000001"))
+    assert place.addresses == ("10.0.0.2/22", "169.254.169.254/32", "fe80::a9fe:a9fe/64")
+    assert (place.namespace, place.outer[:9]) == ("nacre-c10d0000-n", "dc10d0000")
 
 
 def test_a_zombie_is_not_alive():

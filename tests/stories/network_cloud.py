@@ -47,7 +47,8 @@ class Cloud:
 
     async def host(self, name: str, tunnel_ip: str) -> None:
         await self.network.agent_report(AgentReport(
-            host=name, tunnel_ip=tunnel_ip, bridge_mappings={"physnet1": "br-ex"}, tunnel_types=("vxlan",)))
+            host=name, tunnel_ip=tunnel_ip, bridge_mappings={"physnet1": "br-ex"}, tunnel_types=("vxlan",),
+            bridge="br-int-c10d0000"))
 
     async def call(self, caller: str, method: str, path: str, body: Any = None, *, expect: int | None = None,
                    **rest: Any) -> Any:

@@ -1,8 +1,14 @@
-"""Locks by name inside one process: one builder per server, one writer per bridge."""
+"""Locks by name: inside one process (one builder per server), and among the processes of one machine."""
 
 import asyncio
+import fcntl
+import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+
+from nacre.base.errors import Unavailable
 
 
 class NamedLocks:
@@ -24,3 +30,24 @@ class NamedLocks:
                 del self._locks[name]
             else:
                 self._locks[name] = (lock, users - 1)
+
+
+@asynccontextmanager
+async def file_lock(file: Path, patience: float) -> AsyncIterator[None]:
+    """Held by one process of this machine at a time; the kernel lets it go with the process. Raises Unavailable if
+    another has it for longer than `patience` (seconds)."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        end = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    raise Unavailable(f"Another process of this machine holds {file}.") from None
+                await asyncio.sleep(0.05)
+        yield
+    finally:
+        os.close(fd)

@@ -50,22 +50,28 @@ def upgrade(data: Path | None) -> None:
 @db.command(hidden=True)
 @click.option("--data", type=click.Path(path_type=Path), required=True)
 def prepare(data: Path) -> None:
-    """`upgrade` for `up`, which also asks whether the database is this folder's."""
+    """`upgrade` for `up`, which also asks whether the database is this folder's, and for the cloud's id."""
     from nacre import migrations
 
     settings = load(data)
     _reached(settings.database, migrations.upgrade)
+    there, cloud = _reached(settings.database, lambda url: asyncio.run(_whose(url)))
     if not settings.database.startswith("sqlite"):
-        _reached(settings.database, lambda url: refuse_strangers(settings, asyncio.run(_users(url))))
+        refuse_strangers(settings, there)
+    click.echo(cloud)
 
 
-async def _users(url: str) -> set[str]:
+async def _whose(url: str) -> tuple[set[str], str]:
+    """The database's users, and the cloud's id."""
+    from nacre.base.clock import RealClock
     from nacre.base.db import Database
+    from nacre.base.durable.processes import cloud_id
     from nacre.identity.catalog import users
 
     db = Database(url, inline=True)
     try:
-        return await users(db)
+        now = RealClock().now().replace(tzinfo=None)
+        return await users(db), await db.run(lambda connection: cloud_id(connection, now))
     finally:
         await db.close()
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from nacre.base import shell
 from nacre.cli.client import ApiError, Client
 from nacre.cli.trace import show, timeline
+from nacre.config import data_folder, load
 
 NAME = "demo"
 CIDR = "10.20.0.0/24"
@@ -151,11 +152,14 @@ def address(detail: dict[str, Any]) -> str:
     return str(next(a["addr"] for a in detail["addresses"][NAME] if a["version"] == 4))
 
 
-def namespace(network_id: str) -> str:
+def namespace(data: Path, network_id: str) -> str:
     """The network's namespace on this host: where its DHCP server lives, and the way in for ssh."""
-    from nacre.node.netns import Namespaces
+    from nacre.cli.supervisor import cloud_id
+    from nacre.cloud.node import guests_folder
+    from nacre.node.hypervisor.libvirt.places import host_names
 
-    return Namespaces().names(network_id)[0]
+    settings = load(data)
+    return host_names(cloud_id(data), guests_folder(data), tuple(settings.node.disks)).namespace(network_id)
 
 
 def ssh(space: str, key: Path, host: str, command: str) -> str:
@@ -190,7 +194,7 @@ def run(data: Path, console: Console) -> dict[str, Any]:
     with progress.step("waiting for the guest itself") as tell:
         ready = ready_line(client, detail["id"], tell)
     host = address(detail)
-    space = namespace(network_id)
+    space = namespace(data, network_id)
     with progress.step("logging in over ssh"):
         hostname = ssh(space, key, host, "hostname")
         metadata = json.loads(ssh(
@@ -220,8 +224,6 @@ def tell_next(facts: dict[str, Any], data: Path, console: Console) -> None:
 @click.option("--data", type=click.Path(path_type=Path), default=None, help="the cloud's data folder")
 def demo(as_json: bool, data: Path | None) -> None:
     """Start the cloud, boot a real guest through the API, log in to it, and show where the time went."""
-    from nacre.config import data_folder
-
     folder = data_folder(data)
     console = Console(stderr=as_json)
     facts = run(folder, console)

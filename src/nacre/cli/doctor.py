@@ -68,15 +68,6 @@ def check_ovs(_: Path) -> Finding:
                    cure="apt-get install openvswitch-switch")
 
 
-def check_bridge(data: Path) -> Finding:
-    """Two clouds with guests cannot share a machine's bridge."""
-    from nacre.cli.up import bridge_taken
-
-    if why := bridge_taken(data):
-        return Finding(name="bridge", state="failed", detail="the integration bridge is not this cloud's", cure=why)
-    return Finding(name="bridge", state="ok", detail="the integration bridge is this cloud's, or free")
-
-
 def check_tun(_: Path) -> Finding:
     if Path("/dev/net/tun").exists():
         return Finding(name="tap devices", state="ok", detail="/dev/net/tun is there")
@@ -118,8 +109,8 @@ def check_port(port: int) -> Callable[[Path], Finding]:
 def examine(data: Path, port: int) -> list[Finding]:
     """All findings, in the order a person would mend them."""
     checks: list[Callable[[Path], Finding]] = [
-        check_root, check_programs, check_virtualisation, check_ovs, check_bridge, check_tun, check_namespaces,
-        check_disk, check_port(port)]
+        check_root, check_programs, check_virtualisation, check_ovs, check_tun, check_namespaces, check_disk,
+        check_port(port)]
     return [check(data) for check in checks]
 
 

@@ -121,6 +121,11 @@ def keys_for(folder: Path, role: str, user: "pwd.struct_passwd | None") -> KeyPa
     return keys
 
 
+def cloud_id(folder: Path) -> str:
+    """The id of the cloud that the folder's database holds, as it was when the cloud was started last."""
+    return (folder / "run" / "cloud").read_text().strip()
+
+
 def children(settings: Settings) -> list[Child]:
     """Control, and the node of this machine, introduced to each other."""
     folder, user = settings.data, account()
@@ -136,7 +141,7 @@ def children(settings: Settings) -> list[Child]:
             **common, "NACRE_RPC_PORT": str(rpc_port),
             "NACRE_RPC_NODE_KEYS": f"{settings.host_name}:{node.public} {node_at}"}, user),
         Child("node", folder, {
-            **node_only, "NACRE_RPC_PORT": node_at.rpartition(":")[2],
+            **node_only, "NACRE_RPC_PORT": node_at.rpartition(":")[2], "NACRE_RPC_CLOUD": cloud_id(folder),
             "NACRE_RPC_CONTROL": f"tcp://127.0.0.1:{rpc_port}", "NACRE_RPC_CONTROL_KEY": control.public,
             "NACRE_RPC_CONTROL_NAME": settings.control_name}, None),
     ]
@@ -153,7 +158,8 @@ def prepare(settings: Settings) -> None:
         path.mkdir(parents=True, exist_ok=True, mode=0o755 if user else 0o700)
     if user is not None:
         os.chown(folder, user.pw_uid, user.pw_gid)
-    if not _migrated(settings):
+    cloud = _ready(settings)
+    if not cloud:
         identity = {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
         done = subprocess.run([sys.executable, "-m", "nacre.cli.main", "db", "prepare", "--data", str(folder)],
                               check=False, capture_output=True, text=True, umask=UMASKS["control"],
@@ -161,21 +167,26 @@ def prepare(settings: Settings) -> None:
                               **identity)  # type: ignore[call-overload]
         if done.returncode:
             raise NotPrepared(done.stderr.strip().removeprefix("nacre: "))
+        cloud = done.stdout.strip()
+    (folder / "run" / "cloud").write_text(cloud)
 
 
-def _migrated(settings: Settings) -> bool:
-    """Whether a SQLite database is at the newest revision; asked without loading what migrates."""
+def _ready(settings: Settings) -> str:
+    """The id of the cloud in a SQLite database that is at the newest revision, asked without loading what migrates;
+    "" if there is anything to do first."""
     import sqlite3
 
     if not settings.database.startswith("sqlite:///"):
-        return False
+        return ""
     versions = Path(__file__).parents[1] / "migrations" / "versions"
     newest = max((p.stem.partition("_")[0] for p in versions.glob("[0-9]*.py")), default="")
     try:
         with sqlite3.connect(f"file:{settings.database.removeprefix('sqlite:///')}?mode=ro", uri=True) as connection:
-            return bool(connection.execute("select version_num from alembic_version").fetchone() == (newest,))
+            if connection.execute("select version_num from alembic_version").fetchone() != (newest,):
+                return ""
+            return str((connection.execute("select id from cloud").fetchone() or ("",))[0])
     except sqlite3.Error:
-        return False
+        return ""
 
 
 @click.command(hidden=True)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 import yaml
 
 from nacre.base.errors import NacreError
@@ -182,9 +181,6 @@ def bring_up(settings: Settings, say: Any, given: str | None = None) -> bool:
     """Start the cloud and wait until it can be used. False if it ran already. Raises NotStarted."""
     if settings.hypervisor == "libvirt" and os.geteuid() != 0:
         raise NotStarted("Guests need root: use `sudo`, or `nacre up --hypervisor fake` for a cloud without guests.")
-    if settings.hypervisor == "libvirt" and supervisor_pid(settings.data) is None and (
-            why := bridge_taken(settings.data)) is not None:
-        raise NotStarted(why)
     started = start(settings, given)
     try:
         wait(settings, say)
@@ -194,23 +190,6 @@ def bring_up(settings: Settings, say: Any, given: str | None = None) -> bool:
         started = start(settings, given)  # it was on its way down when we looked
         wait(settings, say)
     return started
-
-
-def bridge_taken(data: Path) -> str | None:
-    """Why a cloud with guests may not be started in this folder: another has this machine's bridge. None: it may."""
-    import asyncio
-
-    from nacre.node.ovs.ovsdb import BridgeSettings
-    from nacre.node.ovs.ownership import Holder, Ownership, refusal
-
-    own = BridgeSettings()
-    facts = asyncio.run(Ownership(own.name, data, own.rundir).facts())
-    marked = Path(facts.mark or data)
-    pid = supervisor_pid(marked)
-    if facts.holder is None and pid is not None and running_settings(marked).hypervisor == "libvirt":
-        # it is up, only its node is between two lives
-        facts = msgspec.structs.replace(facts, holder=Holder(str(marked), pid))
-    return refusal(own.name, str(data), facts)
 
 
 def ensure_up(data: Path) -> bool:

@@ -17,7 +17,7 @@ from nacre.base.signals import on_stop_signal
 from nacre.cloud.running import Running, Transport
 from nacre.conductor.contract import TARGET as CONDUCTOR
 from nacre.conductor.contract import Conductor, ControlAddress
-from nacre.config import Settings
+from nacre.config import Settings, SettingsError
 from nacre.image.contract import TARGET as IMAGE
 from nacre.image.contract import Images
 from nacre.network.contract import TARGET as NETWORK
@@ -27,6 +27,7 @@ from nacre.node.contract import Node
 from nacre.node.hypervisor.driver import Capabilities
 from nacre.node.hypervisor.fake import FakeHypervisor, Faults
 from nacre.node.hypervisor.registry import HYPERVISORS, HypervisorSettings
+from nacre.node.journal import Journal
 from nacre.node.manager import NodeManager, NodeSettings
 from nacre.node.ovs.fake import FakeWiring
 from nacre.node.service import NodeService
@@ -76,16 +77,17 @@ def build_node(settings: Settings, transport: Transport, clock: Clock | None = N
     """The objects of a compute host. faults: a simulated hypervisor's."""
     clock, own, folder = clock or RealClock(), settings.node, settings.data / "node"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    journal = Journal(folder / "journal.db", clock)
     network = stub(Network, transport.client(NETWORK).prepare(timeout=CONTROL_TIMEOUT))
     if settings.hypervisor == "fake":
         hypervisor, wiring = _fake_host(settings, network, clock, faults)
     else:
-        hypervisor, wiring = _libvirt_host(settings, transport, network)
+        hypervisor, wiring = _libvirt_host(settings, transport, network, joined_cloud(journal, settings.rpc.cloud))
     manager = NodeManager(NodeSettings(
-        host=settings.host_name, folder=folder, max_builds=own.max_builds, heartbeat=own.report_period,
+        host=settings.host_name, max_builds=own.max_builds, heartbeat=own.report_period,
         queue_name=own.queue, cpu_ratio=own.cpu_ratio, ram_ratio=own.ram_ratio, disk_ratio=own.disk_ratio,
         reserved_memory_mb=own.reserved_memory_mb, net_bandwidth=own.net_bandwidth, disk_bandwidth=own.disk_bandwidth,
-        disks=own.disks, host_ip=own.tunnel_ip, endpoint=transport.address), hypervisor, wiring, clock)
+        disks=own.disks, host_ip=own.tunnel_ip, endpoint=transport.address), journal, hypervisor, wiring, clock)
     first = ControlAddress(settings.rpc.control_name, settings.rpc.control, settings.rpc.control_key)
     service = NodeService(manager, ControlWays(transport, folder / "controls.json", first))
 
@@ -109,19 +111,31 @@ def _fake_host(settings: Settings, network: Network, clock: Clock, faults: Fault
     return hypervisor, FakeWiring(settings.host_name, network, clock=clock, report=report)
 
 
-def _libvirt_host(settings: Settings, transport: Transport, network: Network) -> tuple[Any, Any]:
+def _libvirt_host(settings: Settings, transport: Transport, network: Network, cloud: str) -> tuple[Any, Any]:
+    from nacre.node.hypervisor.libvirt.places import host_names
     from nacre.node.ovs.agent import OvsHost, ovs_wiring
 
     own, host = settings.node, settings.host_name
     conductor = stub(Conductor, transport.client(CONDUCTOR).prepare(timeout=CONTROL_TIMEOUT))
+    folder, disks = guests_folder(settings.data), tuple(own.disks)
+    names = host_names(cloud, folder, disks)
     wiring = ovs_wiring(OvsHost(
-        host=host, folder=settings.data / "node", cloud=settings.data, tunnel_ip=own.tunnel_ip or None,
-        bridge_mappings=own.bridge_mappings, datapath=own.datapath),
+        host=host, names=names, folder=settings.data, tunnel_ip=own.tunnel_ip or None,
+        vxlan_port=settings.network.vxlan_port, bridge_mappings=own.bridge_mappings, datapath=own.datapath),
         network, lambda server_id: conductor.guest_facts(host, server_id))
     hypervisor = HYPERVISORS["libvirt"](HypervisorSettings(
-        folder=guests_folder(settings.data), virt_type=own.virt_type, uri=own.libvirt_uri,
-        disks=tuple(own.disks)), stub(Images, transport.client(IMAGE)), wiring)
+        folder=folder, names=names, virt_type=own.virt_type, uri=own.libvirt_uri, disks=disks),
+        stub(Images, transport.client(IMAGE)), wiring)
     return hypervisor, wiring
+
+
+def joined_cloud(journal: Journal, given: str) -> str:
+    """Whose host this is: that of what it holds; with nothing to lose, that which it is given to."""
+    kept = journal.facts.cloud
+    cloud = kept if journal.all() and kept else given or kept
+    if not cloud:
+        raise SettingsError("rpc.cloud: a host with guests must be given the id of the cloud that it joins.")
+    return cloud
 
 
 def guests_folder(data: Path) -> Path:

@@ -136,6 +136,7 @@ class HostWiring(msgspec.Struct, frozen=True, kw_only=True):
     """What a host must have wired: everything, or what belongs to the ports asked for (`whole` says which)."""
 
     whole: bool
+    n: int = 0  # of the last change to this host's wiring that is contained
     ports: tuple[PortFacts, ...] = ()
     networks: tuple[NetworkFacts, ...] = ()
     groups: tuple[GroupFacts, ...] = ()
@@ -151,6 +152,7 @@ class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
     bridge_mappings: dict[str, str]
     tunnel_types: tuple[str, ...]
     datapath_type: str = "netdev"
+    bridge: str = "br-int"  # the integration bridge
     agents: tuple[str, ...] = ("Open vSwitch agent", "DHCP agent", "Metadata agent")
 
 

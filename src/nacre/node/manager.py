@@ -11,7 +11,7 @@ from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import BadRequest, BuildFailed, NotFound
 from nacre.node.contract import BuildOrder, EndOrder, Orphan, PowerOrder, SpawnOrder, Work
 from nacre.node.hypervisor.driver import Hypervisor
-from nacre.node.journal import Entry
+from nacre.node.journal import Entry, Journal
 from nacre.node.ovs.contract import Wiring
 from nacre.node.servers.builds import Builds
 from nacre.node.servers.limits import rates
@@ -27,8 +27,9 @@ __all__ = ["NodeManager", "NodeSettings"]
 class NodeManager:
     """One compute host. `start` before anything else; `stop` leaves every guest and every claim as it is."""
 
-    def __init__(self, settings: NodeSettings, hypervisor: Hypervisor, wiring: Wiring, clock: Clock | None = None):
-        self.here = NodeState(settings, hypervisor, wiring, clock or RealClock())
+    def __init__(self, settings: NodeSettings, journal: Journal, hypervisor: Hypervisor, wiring: Wiring,
+                 clock: Clock | None = None):
+        self.here = NodeState(settings, journal, hypervisor, wiring, clock or RealClock())
         self._builds, self._power = Builds(self.here), Power(self.here)
 
     async def start(self) -> None:

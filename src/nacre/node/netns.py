@@ -1,5 +1,5 @@
 """Network namespaces and the veth pairs that join them to the bridge (a bridge's internal ports would be orphaned in
-there when vswitchd restarts). Everything is idempotent, and only names with our prefix are ever touched."""
+there when vswitchd restarts). Everything is idempotent, and only this cloud's names are ever touched."""
 
 import asyncio
 import ctypes
@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from nacre.base.errors import NacreError
 from nacre.base.shell import run
+from nacre.node.names import Names
 
 T = TypeVar("T")
 
@@ -36,37 +36,26 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Namespaces:
-    """Makes and removes places. prefix: of the namespaces' names; links: of the veths' names on the host."""
+    """Makes and removes the places of one cloud's networks."""
 
-    def __init__(self, prefix: str = "nacre-", links: str = "nd"):
-        self.prefix, self.links = prefix, links
-
-    def names(self, network_id: str) -> tuple[str, str]:
-        """The namespace and the outer link of a network."""
-        short = network_id.replace("-", "")
-        return f"{self.prefix}{short[:12]}", f"{self.links}{short}"[:15]
+    def __init__(self, names: Names):
+        self.names = names
 
     async def ensure(self, place: Place) -> bool:
         """The place exists as described. True if the veth is new (the bridge must take it anew)."""
-        self._ours(place.namespace)
         made = await asyncio.to_thread(_ensure, place)
         if made:  # checksums must be complete in frames that a userspace datapath carries
             await run(["ip", "netns", "exec", place.namespace, "ethtool", "-K", INNER, "tx", "off"])
         return made
 
-    async def remove(self, namespace: str, outer: str) -> None:
-        """The namespace and the veth are gone."""
-        self._ours(namespace)
-        await asyncio.to_thread(_remove, namespace, outer)
+    async def remove(self, network_id: str) -> None:
+        """The network's namespace and veth are gone."""
+        await asyncio.to_thread(_remove, self.names.namespace(network_id), self.names.veth(network_id))
 
-    async def list(self) -> list[str]:
-        """Our namespaces."""
-        return await asyncio.to_thread(
-            lambda: sorted(p.name for p in RUN.glob(f"{self.prefix}*")) if RUN.is_dir() else [])
-
-    def _ours(self, namespace: str) -> None:
-        if not namespace.startswith(self.prefix):
-            raise NacreError(f"namespace {namespace} is not ours")
+    async def networks(self) -> list[str]:
+        """The ids of the networks that have a namespace of this cloud here."""
+        prefix = self.names.namespaces
+        return await asyncio.to_thread(lambda: sorted(p.name.removeprefix(prefix) for p in RUN.glob(f"{prefix}*")))
 
 
 async def inside(namespace: str, work: Callable[[], T]) -> T:

@@ -12,6 +12,7 @@ import structlog
 from nacre.base.errors import NacreError
 from nacre.conductor.contract import Beat, Conductor, ControlAddress, NodeHello, Welcome
 from nacre.node.manager import NodeManager
+from nacre.node.ovs.contract import Standing
 from nacre.scheduler.contract import DiskReport, HostReport
 
 log = structlog.get_logger()
@@ -41,7 +42,7 @@ class NodeService:
         self.settings, self._clock = self.here.settings, self.here.clock
         self.greeted = asyncio.Event()
         self._beat: Beat | None = None
-        self._kept = 0.0
+        self._kept, self._orphans = 0.0, frozenset[str]()
         self._news: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -147,7 +148,7 @@ class NodeService:
                 assert self._beat is not None
                 heard = await conductor.beat(self._beat)
                 met, pause = not heard.again and not self.here.barred, RETRY
-                await self.here.wiring.changed(heard.wiring)
+                await self._follow(heard.wiring)
                 await self._keep(heard.position)
             except asyncio.CancelledError:
                 raise
@@ -180,19 +181,29 @@ class NodeService:
                            f"{welcome.cloud}: put that cloud's database back, or let this one have the host with "
                            "`nacre host accept`")
             log.error("not our cloud; everything here stays as it is", ours=facts.cloud, theirs=welcome.cloud)
-            return
+            return await self._follow(0)
         elif (welcome.older or welcome.position < facts.position) and holds and not welcome.accepted:
             here.barred = (f"host {self.settings.host} has seen a later state of the cloud's database "
                            f"({facts.position}, and this is {welcome.position}): put the later one back, or say that "
                            "this one is right with `nacre host accept`")
             log.error("an older database; everything here stays as it is", seen=facts.position, now=welcome.position)
-            return
+            return await self._follow(0)
         else:
             await here.journal.learn(position=welcome.position)
         self._kept = self._clock.monotonic()
         here.barred = ""
-        for allocation in welcome.orphans:
+        self._orphans = frozenset(welcome.orphans)
+        for allocation in self._orphans:
             log.warning("the database does not know this; it is kept", allocation=allocation)
+        await self._follow(0)
+
+    async def _follow(self, n: int) -> None:
+        """What the wiring is to believe. Guests that the database does not know keep their network."""
+        spawned = [entry.spawn for entry in self.here.journal.all()
+                   if entry.allocation in self._orphans and entry.stage == "running" and entry.spawn]
+        await self.here.wiring.follow(Standing(
+            trusted=not self.here.barred, n=n, ports=tuple(port for spawn in spawned for port in spawn.ports),
+            networks=tuple(network for spawn in spawned for network in spawn.networks)))
 
     async def _keep(self, position: int) -> None:
         """How far the database has come, now and then: one that is restored from before will be known by it."""

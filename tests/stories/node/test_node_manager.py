@@ -35,9 +35,8 @@ class Host:
     async def start(self, *, greet: bool = True) -> NodeManager:
         self.hypervisor = FakeHypervisor(self.capabilities, folder=self.folder / "guests", faults=self.faults)
         self.wiring = FakeWiring("h1", self.control)  # type: ignore[arg-type]
-        settings = NodeSettings(host="h1", folder=self.folder / "node", shutdown_timeout=0.3, heartbeat=0.2,
-                                **self.offer)
-        self.node = NodeManager(settings, self.hypervisor, self.wiring)
+        settings = NodeSettings(host="h1", shutdown_timeout=0.3, heartbeat=0.2, **self.offer)
+        self.node = NodeManager(settings, Journal(self.folder / "node" / "journal.db"), self.hypervisor, self.wiring)
         self.service = NodeService(self.node, self.controls)
         self.services.append(self.service)
         await self.service.start()

@@ -57,6 +57,15 @@ def database_now(connection: sa.Connection, clock: Clock) -> datetime:
     return clock.now().replace(tzinfo=None)
 
 
+def cloud_id(connection: sa.Connection, now: datetime) -> str:
+    """The id of the cloud in this database, made with its first use."""
+    row = statements.one(connection, cloud, number=1)
+    if row is None:
+        row = {"number": 1, "id": str(uuid4()), "created_at": now}
+        statements.insert(connection, cloud, row)
+    return str(row["id"])
+
+
 class Processes:
     """This process among the others. usurped: called when another took its id."""
 
@@ -125,10 +134,7 @@ class Processes:
 
     def _enter(self, connection: sa.Connection, me: Process) -> tuple[str, int]:
         now = database_now(connection, self._clock)
-        identity = statements.one(connection, cloud, number=1)
-        if identity is None:
-            identity = {"number": 1, "id": str(uuid4()), "created_at": now}
-            statements.insert(connection, cloud, identity)
+        identity = cloud_id(connection, now)
         connection.execute(sa.delete(processes).where(
             _C.role == me.role, _C.id != me.id, _C.lease_until < now - timedelta(days=FORGET_DAYS)))
         row = {"role": me.role, "name": me.name, "address": me.address, "public_key": me.public_key,
@@ -138,7 +144,7 @@ class Processes:
         statements.delete(connection, processes, role=me.role, name=me.name)
         statements.insert(connection, processes, {"id": me.id, **row, "generation": generation})
         changes.note(connection, now, ("process", me.name))
-        return identity["id"], generation
+        return identity, generation
 
     def _beat(self, connection: sa.Connection) -> bool:
         now = database_now(connection, self._clock)

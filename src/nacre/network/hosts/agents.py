@@ -19,7 +19,8 @@ BINARY = {OVS: "nacre-node", "DHCP agent": "nacre-node", "Metadata agent": "nacr
 def report(work: Work, said: AgentReport) -> bool:
     """Writes a report down. True if what the host can reach changed (it is new, or mapped otherwise)."""
     config = {"tunnel_ip": said.tunnel_ip, "bridge_mappings": said.bridge_mappings,
-              "tunnel_types": list(said.tunnel_types), "datapath_type": said.datapath_type}
+              "tunnel_types": list(said.tunnel_types), "datapath_type": said.datapath_type,
+              "integration_bridge": said.bridge}
     known = {r["agent_type"]: r for r in work.rows(sa.select(t.agents).where(t.agents.c.host == said.host))}
     changed = False
     for kind in said.agents:
@@ -49,7 +50,8 @@ def of_hosts(work: Work, hosts: Iterable[str] | None = None) -> dict[str, HostAg
         host=r["host"], alive=alive(work, r) and r["admin_state_up"],
         bridge_mappings=r["configurations"].get("bridge_mappings") or {},
         tunnel_types=tuple(r["configurations"].get("tunnel_types") or ()),
-        datapath_type=r["configurations"].get("datapath_type") or "system")
+        datapath_type=r["configurations"].get("datapath_type") or "system",
+        bridge=r["configurations"].get("integration_bridge") or "br-int")
         for r in work.find(t.agents, agent_type=OVS, **named)}
 
 

@@ -29,6 +29,7 @@ class HostAgent(msgspec.Struct, frozen=True, kw_only=True):
     bridge_mappings: Mapping[str, str]
     tunnel_types: tuple[str, ...] = ()
     datapath_type: str = "system"
+    bridge: str = "br-int"
 
 
 class PortBinding(msgspec.Struct, frozen=True, kw_only=True):

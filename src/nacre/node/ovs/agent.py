@@ -5,23 +5,29 @@ are taken together in the next round: one question to the network service, one l
 """
 
 import asyncio
+import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 
 import msgspec
 import structlog
 
 from nacre.base.clock import Clock, RealClock
-from nacre.base.errors import BuildFailed
+from nacre.base.errors import BuildFailed, NotFound
+from nacre.base.locks import file_lock
 from nacre.network.contract import AgentReport, Network, NetworkFacts, PortFacts
-from nacre.node.dhcp import Dhcp
-from nacre.node.dhcp_config import DhcpSettings
+from nacre.node.contract import GuestFacts
+from nacre.node.dhcp.config import DhcpSettings
+from nacre.node.dhcp.server import Dhcp
 from nacre.node.metadata import Facts, Metadata
+from nacre.node.names import RUN, Names
 from nacre.node.netns import Namespaces
 from nacre.node.ovs.bridge import Bridge
+from nacre.node.ovs.contract import Standing
 from nacre.node.ovs.flows import Flow, Local, meters
 from nacre.node.ovs.local import LocalNetworks
-from nacre.node.ovs.ovsdb import BridgeSettings, patch_names, tunnel_name
+from nacre.node.ovs.ovsdb import BridgeSettings
 from nacre.node.ovs.plan import Desired, changes, local_networks, numbered
 from nacre.node.ovs.seal import Seal
 from nacre.node.ovs.service import ensure_services
@@ -32,11 +38,12 @@ log = structlog.get_logger()
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """host: the name the network service knows us by. Seconds: patience for an interface to appear; between looks for
-    interfaces that came or went (from memory, so often), for lost flows (a program's run, so less often), and between
-    whole answers asked for."""
+    """host: the name the network service knows us by. former: where an earlier release kept DHCP's files. Seconds:
+    patience for an interface to appear; between looks for interfaces that came or went (from memory, so often), for
+    lost flows (a program's run, so less often), and between whole answers asked for."""
 
     host: str
+    former: Path | None = None
     plug_timeout: float = 20.0
     glance: float = 0.25
     look: float = 2.0
@@ -49,29 +56,31 @@ class OvsAgent:
     def __init__(self, settings: AgentSettings, network: Network, bridge: Bridge, places: LocalNetworks,
                  clock: Clock | None = None):
         self.host, self.network, self.bridge, self.places = settings.host, network, bridge, places
-        self.seal = Seal(bridge.name)
+        self.names, self.seal = bridge.names, Seal(bridge.names.table)
         self.settings, self.clock = settings, clock or RealClock()
         self.desired = Desired()
         self._applied: Sequence[Flow] | None = None  # None: the bridge's table is not known
         self._numbers: dict[str, int] = {}
         self._seen: dict[str, int] = {}
         self._up: set[str] = set()
+        self._unsealed: dict[str, str] = {}  # id of a port, or of a network with an unsealed link -> why
         self._rates: dict[str, Rate] = {}
         self._asked: set[str] = set()
         self._whole, self._n = True, 0
+        self._standing = Standing(trusted=False)
         self._waiting: list[tuple[frozenset[str], asyncio.Future[None]]] = []
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._held = AsyncExitStack()
 
     async def start(self) -> None:
-        """Services, bridge, everything of this host; then the worker and the look-out for drift."""
+        """Services, bridge, everything of this host; then the worker and the look-out for drift. Raises Unavailable if
+        another node process of this cloud runs on this machine, Conflict if another cloud has what is ours."""
+        await self._held.enter_async_context(alone(self.names, patience=5.0))
         await ensure_services(self.bridge.settings.rundir)
         await self.bridge.ensure()
-        try:
-            await self._round()
-        except Exception as error:  # the network service may start after us
-            log.warning("first wiring failed, will be tried again", why=str(error))
-            self._whole = True
+        if self.settings.former is not None:
+            await self.places.dhcp.retire(self.settings.former)
         self._tasks = [asyncio.create_task(self._work()), asyncio.create_task(self._look())]
 
     async def stop(self) -> None:
@@ -82,6 +91,7 @@ class OvsAgent:
         self._tasks = []
         await self.places.close()
         await self.bridge.close()
+        await self._held.aclose()
 
     async def limit(self, rates: Mapping[str, Rate]) -> None:
         """These ports are no faster, from their next wiring on."""
@@ -115,18 +125,20 @@ class OvsAgent:
             self._whole = True
         self._wake.set()
 
-    async def changed(self, n: int) -> None:
-        """Fetch everything soon if something newer than what is here has changed."""
-        if n > self._n:
-            self._n, self._whole = n, True
+    async def follow(self, standing: Standing) -> None:
+        """Fetch everything soon if that became right, or something newer than what is here has changed."""
+        before, self._standing = self._standing, standing
+        if standing.trusted and (standing.n > self._n or msgspec.structs.replace(standing, n=before.n) != before):
+            self._n, self._whole = max(self._n, standing.n), True
             self._wake.set()
 
     def report(self) -> AgentReport:
         """For binding."""
         settings = self.bridge.settings
         return AgentReport(
-            host=self.host, tunnel_ip=settings.tunnel_ip, bridge_mappings=dict(settings.mappings),
-            tunnel_types=("vxlan",) if settings.tunnel_ip else (), datapath_type=self.bridge.datapath)
+            host=self.host, tunnel_ip=None if settings.alone else settings.tunnel_ip,
+            bridge_mappings=settings.providers, tunnel_types=("vxlan",) if settings.tunnel_ip else (),
+            datapath_type=self.bridge.datapath, bridge=self.bridge.name)
 
     async def _plugged(self, ids: frozenset[str]) -> None:
         end = self.clock.monotonic() + self.settings.plug_timeout
@@ -143,28 +155,26 @@ class OvsAgent:
             waiting, self._waiting = self._waiting, []
             try:
                 await self._round()
-            except Exception as error:
-                self._failed(waiting, error)
+            except Exception as error:  # the look-out tries the rest again
+                log.warning("wiring failed", why=repr(error))
+                self._whole, self._applied = True, None
+                for _, future in waiting:
+                    if not future.done():
+                        future.set_exception(BuildFailed(f"wiring on {self.host} failed: {error}"))
                 continue
             for ids, future in waiting:
                 if not future.done():
                     self._settle(ids, future)
 
-    def _failed(self, waiting: list[tuple[frozenset[str], asyncio.Future[None]]], error: Exception) -> None:
-        """The round's waiters are told; the look-out tries the rest again."""
-        log.warning("wiring failed", why=repr(error))
-        self._whole = True
-        self._applied = None
-        for _, future in waiting:
-            if not future.done():
-                future.set_exception(BuildFailed(f"wiring on {self.host} failed: {error}"))
-
     def _settle(self, ids: frozenset[str], future: asyncio.Future[None]) -> None:
-        if missing := ids - self._up:
+        named = {key for i in ids if (port := self.desired.ports.get(i)) for key in (port.id, port.network_id)}
+        if refused := named & self._unsealed.keys():
+            future.set_exception(BuildFailed(f"{min(refused)} could not be kept from the host's own network stack on "
+                                             f"{self.host}: {self._unsealed[min(refused)]}"))
+        elif missing := ids - self._up:
             future.set_exception(BuildFailed(
                 f"port {min(missing)} is not for this host or has lost its interface"))
-        elif failed := {self.desired.ports[i].network_id for i in ids if i in self.desired.ports} & set(
-                self.places.failed):
+        elif failed := named & self.places.failed.keys():
             future.set_exception(BuildFailed(f"network {min(failed)} has no DHCP and metadata on {self.host}: "
                                              f"{self.places.failed[min(failed)]}"))
         else:
@@ -172,28 +182,34 @@ class OvsAgent:
 
     async def _round(self) -> None:
         """Ask, look, plan, apply, tell."""
-        await self._ask()
+        if self._standing.trusted:
+            await self._ask()
+        elif not self.desired.ports:
+            return  # what is wired since before this process began stays
         here = await self._served()
+        sealed = await self._sealed(here)
         wiring = self.desired.wiring(self._numbers)
-        local = await self._local(here)
-        await self.seal.close(await self.bridge.links(), hook=self.bridge.datapath == "netdev")
-        for number in (n for p, n in here.items() if self._seen.get(p) != n):
-            await self.bridge.flush_zone(number)  # its connections were those of the port that had the number before
+        local = await self._local(sealed)
         self._seen = here
         await self.bridge.set_meters(meters(local), known=self._applied is not None)
         await self._apply(await asyncio.to_thread(flow_table, wiring, local))
         await self.bridge.drop_meters()
-        await self._tell({p for p in here if p in self.desired.ports})
+        await self._tell({p for p in sealed if p in local.zones and p in self.desired.ports})
 
     async def _ask(self) -> None:
         asked, self._asked, whole, self._whole = self._asked, set(), self._whole, False
         try:
             if whole:
-                self.desired = self.desired.merge(await self.network.wiring(self.host))
+                answer = await self.network.wiring(self.host)
+                self.desired = self.desired.merge(answer).beside(self._standing.ports, self._standing.networks)
+                self._n = max(self._n, answer.n)
                 asked -= self.desired.ports.keys()
+                if self.desired.tunnels and self.bridge.settings.alone:
+                    log.warning("other hosts' guests are not reached: node.tunnel_ip is a loopback address")
             if asked:
                 answer = await self.network.wiring(self.host, tuple(sorted(asked)))
                 self.desired = self.desired.without(asked).merge(answer)
+                self._n = max(self._n, answer.n)
         except BaseException:
             self._asked |= asked
             self._whole = self._whole or whole
@@ -208,12 +224,22 @@ class OvsAgent:
         await self.places.serve([self.desired.networks[n] for n in networks], present, self.bridge)
         return {port: number for port, number in here.items() if port in self.desired.ports}
 
+    async def _sealed(self, here: dict[str, int]) -> dict[str, int]:
+        """Those of the ports whose links, and whose networks' links, the host's own stack is kept out of."""
+        links = await self.bridge.links()
+        failed = await self.seal.close(links, hook=self.bridge.datapath == "netdev")
+        self._unsealed = {links[link]: why for link, why in failed.items()}
+        ports = self.desired.ports  # some may be unwired by now
+        return {port: number for port, number in here.items()
+                if port in ports and not {port, ports[port].network_id} & self._unsealed.keys()}
+
     async def _local(self, here: dict[str, int]) -> Local:
         by_name = await self.bridge.ofports()
-        outer = {network: self.places.outer(network) for network in self._numbers}
-        uplinks = {physical: patch_names(self.bridge.name, physical)[0] for physical in self.bridge.settings.mappings}
+        outer = {network: self.names.veth(network) for network in self._numbers}
+        uplinks = {physical: self.names.patches(physical)[0] for physical in self.bridge.settings.mappings}
         return Local(
-            ofports=here, numbers=self._numbers, rates=self._rates, vxlan=by_name.get(tunnel_name(self.bridge.name)),
+            ofports=here, zones=await self.bridge.zones(here), numbers=self._numbers, rates=self._rates,
+            vxlan=by_name.get(self.names.tunnel),
             dhcp={network: by_name[name] for network, name in outer.items() if name in by_name},
             uplinks={physical: by_name[name] for physical, name in uplinks.items() if name in by_name})
 
@@ -245,8 +271,10 @@ class OvsAgent:
                     self._wake.set()
                 if now - looked > self.settings.look:
                     looked = now
-                    await self._flows_kept()
-                    if not await self.places.sound():
+                    applied = self._applied
+                    if applied and await self.bridge.flow_count() != len(applied) and self._applied is applied:
+                        self._applied = None
+                    if self._applied is None or self._unsealed or not await self.places.sound():
                         self._wake.set()
             except Exception as error:  # Open vSwitch is away for now; the look-out stays
                 log.warning("the bridge cannot be looked at", why=repr(error))
@@ -254,23 +282,24 @@ class OvsAgent:
                 asked, self._whole, self._applied = now, True, None
                 self._wake.set()
 
-    async def _flows_kept(self) -> None:
-        applied = self._applied
-        if applied is not None and await self.bridge.flow_count() != len(applied) and self._applied is applied:
-            self._applied = None
-            self._wake.set()
+
+def alone(names: Names, patience: float) -> AbstractAsyncContextManager[None]:
+    """For one process of the cloud on this machine at a time."""
+    for folder in (RUN, names.run):
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o755)
+    return file_lock(names.run / "lock", patience)
 
 
 class OvsHost(msgspec.Struct, frozen=True, kw_only=True):
-    """One host's settings. folder: for DHCP's files; cloud: the cloud's data folder; the rest as in
-    `BridgeSettings`."""
+    """One host's settings. folder: the cloud's data folder; the rest as in `BridgeSettings`."""
 
     host: str
+    names: Names
     folder: Path
-    cloud: Path | None = None
     tunnel_ip: str | None = None
+    vxlan_port: int = 4789
     bridge_mappings: Mapping[str, str] = {}
-    bridge: str = "br-int"
     datapath: str = "auto"
     rundir: Path = Path("/run/openvswitch")
 
@@ -278,8 +307,29 @@ class OvsHost(msgspec.Struct, frozen=True, kw_only=True):
 def ovs_wiring(own: OvsHost, network: Network, facts: Facts, clock: Clock | None = None) -> OvsAgent:
     """The agent of a host with all its parts. facts: a server's id -> its GuestFacts (the conductor's
     `guest_facts` for this host)."""
-    bridge = Bridge(BridgeSettings(name=own.bridge, rundir=own.rundir, tunnel_ip=own.tunnel_ip,
-                                   mappings=own.bridge_mappings, datapath=own.datapath, owner=own.cloud))
-    places = LocalNetworks(Namespaces(), Dhcp(DhcpSettings(directory=own.folder / "dhcp")),
-                           Metadata(facts, clock=clock))
-    return OvsAgent(AgentSettings(host=own.host), network, bridge, places, clock)
+    bridge = Bridge(BridgeSettings(
+        names=own.names, rundir=own.rundir, tunnel_ip=own.tunnel_ip, vxlan_port=own.vxlan_port,
+        mappings=own.bridge_mappings, datapath=own.datapath, folder=str(own.folder)))
+    return OvsAgent(AgentSettings(host=own.host, former=own.folder / "node" / "dhcp"), network, bridge,
+                    _places(own.names, Metadata(facts, clock=clock)), clock)
+
+
+def _places(names: Names, metadata: Metadata) -> LocalNetworks:
+    return LocalNetworks(Namespaces(names), Dhcp(DhcpSettings(directory=names.run / "dhcp")), metadata)
+
+
+async def decommission(names: Names, rundir: Path = Path("/run/openvswitch")) -> None:
+    """Nothing of the cloud's networks is left on this host: bridges, namespaces, veths, DHCP servers, nftables table.
+    Its guests must be gone. Raises Unavailable while its node runs, Conflict if the bridge is another cloud's."""
+    async def nobody(server_id: str) -> GuestFacts:
+        raise NotFound
+
+    async with alone(names, patience=0.0):
+        bridge = Bridge(BridgeSettings(names=names, rundir=rundir))
+        try:
+            await _places(names, Metadata(nobody)).forget(bridge)
+            await bridge.remove()
+        finally:
+            await bridge.close()
+        await Seal(names.table).open()
+        await asyncio.to_thread(shutil.rmtree, names.run)

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -12,7 +12,6 @@ import structlog
 from nacre.base.shell import CommandFailed, run
 from nacre.node.ovs.flows import Flow, Meter
 from nacre.node.ovs.ovsdb import BridgeSettings, Ovsdb
-from nacre.node.ovs.ownership import Ownership
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -25,32 +24,28 @@ class Bridge:
     """One bridge of one Open vSwitch. Calls of ovsdbapp block, so they run in one thread of their own."""
 
     def __init__(self, settings: BridgeSettings):
-        self.settings, self.name = settings, settings.name
+        self.settings, self.names, self.name = settings, settings.names, settings.names.bridge
         self.datapath = settings.datapath
         self._db = Ovsdb(settings)
-        self._ownership = Ownership(settings.name, settings.owner, settings.rundir) if settings.owner else None
         self._meters: dict[int, Meter] = {}
         self._wanted: set[int] = set()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"ovsdb-{settings.name}")
+        self._unflushed: set[int] = set()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"ovsdb-{self.name}")
 
     async def ensure(self) -> None:
         """The bridge, its tunnel port and its patches to the provider bridges, as the settings say. Idempotent.
-        Raises Conflict where it is another cloud's."""
-        if self._ownership is not None:
-            await self._ownership.take()
+        Raises Conflict where it, or its tunnel, is another cloud's."""
         if self.datapath == "auto":
-            self.datapath = await probe_datapath(self.settings.rundir)
+            self.datapath = await probe_datapath(self.settings.rundir, self.names.datapath)
         await self._off_loop(lambda: self._db.ensure(self.datapath))
 
     async def close(self) -> None:
         """Ends the connection; the bridge stays."""
         await self._off_loop(self._db.stop)
         self._thread.shutdown(wait=False)
-        if self._ownership is not None:
-            self._ownership.release()
 
     async def remove(self) -> None:
-        """Deletes the bridge and our patches (tests, decommissioning)."""
+        """Deletes the bridge, our patches, and the provider bridge that is the cloud's own."""
         await self._off_loop(self._db.remove)
 
     async def ports(self) -> dict[str, int]:
@@ -61,9 +56,25 @@ class Bridge:
         """OpenFlow port numbers by interface name."""
         return await self._off_loop(self._db.ofports)
 
-    async def links(self) -> list[str]:
-        """The host's links (taps, veths) that are ports of the bridge."""
+    async def links(self) -> dict[str, str]:
+        """The host's links (taps, veths) that work as ports of the bridge -> the id of the port or network that each
+        is for."""
         return await self._off_loop(self._db.links)
+
+    async def networks(self) -> set[str]:
+        """The ids of the networks whose namespaces have a port on the bridge, working or not. Raises Conflict where it
+        is another cloud's."""
+        return await self._off_loop(self._db.networks)
+
+    async def zones(self, port_ids: Iterable[str]) -> dict[str, int]:
+        """The conntrack zones of these ports. A port that has none yet is given one, without a connection in it; what
+        was there of a port keeps its zone and its connections. Raises BuildFailed: there is none left."""
+        zones, given = await self._off_loop(lambda: self._db.zones(frozenset(port_ids)))
+        self._unflushed |= given
+        for zone in sorted(self._unflushed):
+            await run(["ovs-ofctl", "-O", "OpenFlow14", "ct-flush-zone", self._management, str(zone)])
+            self._unflushed.discard(zone)
+        return zones
 
     async def attach(self, interface: str, ids: Mapping[str, str]) -> None:
         """Adds a link of the host (a veth's end) as a port, with these external ids. Idempotent."""
@@ -108,10 +119,6 @@ class Bridge:
         out = await run(["ovs-ofctl", "-O", "OpenFlow14", "dump-aggregate", self._management])
         return int(out.rpartition(b"flow_count=")[2].split()[0])
 
-    async def flush_zone(self, zone: int) -> None:
-        """Forgets the connections of a port that had this number before."""
-        await run(["ovs-ofctl", "-O", "OpenFlow14", "ct-flush-zone", self._management, str(zone)])
-
     @property
     def _management(self) -> str:
         return f"unix:{self.settings.rundir}/{self.name}.mgmt"
@@ -123,12 +130,15 @@ class Bridge:
     async def _off_loop(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-async def probe_datapath(rundir: Path) -> str:
-    """`system` where the kernel's datapath can really be made, else `netdev` (user space)."""
+
+async def probe_datapath(rundir: Path, name: str) -> str:
+    """`system` where the kernel's datapath can really be made (and a trial one is, of this name), else `netdev` (user
+    space)."""
     appctl = ["env", f"OVS_RUNDIR={rundir}", "ovs-appctl", "-t", "ovs-vswitchd"]
+    await run([*appctl, "dpctl/del-dp", f"system@{name}"], ok=(0, 2))  # of a trial that was cut short
     try:
-        await run([*appctl, "dpctl/add-dp", "system@nacre-probe"])
-        await run([*appctl, "dpctl/del-dp", "system@nacre-probe"])
+        await run([*appctl, "dpctl/add-dp", f"system@{name}"])
+        await run([*appctl, "dpctl/del-dp", f"system@{name}"])
     except CommandFailed:
         return "netdev"
     return "system"

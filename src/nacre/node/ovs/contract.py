@@ -3,8 +3,21 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import msgspec
+
 from nacre.network.contract import AgentReport, NetworkFacts, PortFacts
 from nacre.node.servers.limits import Rate
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """trusted: this host's cloud and its database are of one mind; else nothing that is wired may change for their
+    word. n: of the last change to this host's wiring: what is older here is fetched anew. ports, networks: of guests
+    that the database does not know; they stay wired."""
+
+    trusted: bool
+    n: int = 0
+    ports: tuple[PortFacts, ...] = ()
+    networks: tuple[NetworkFacts, ...] = ()
 
 
 class Wiring(Protocol):
@@ -35,8 +48,9 @@ class Wiring(Protocol):
         """Something about these ports (none named: anything) changed: fetched and applied soon; does not wait."""
         ...
 
-    async def changed(self, n: int) -> None:
-        """The network's last change to this host has this number: what is older here is fetched anew soon."""
+    async def follow(self, standing: Standing) -> None:
+        """How far the network service is to be believed, from now on. Until the first time nothing is fetched, and what
+        is wired stays as it is."""
         ...
 
     def report(self) -> AgentReport:

@@ -9,6 +9,7 @@ import structlog
 from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import BuildFailed
 from nacre.network.contract import AgentReport, Network, NetworkFacts, PortFacts
+from nacre.node.ovs.contract import Standing
 from nacre.node.servers.limits import Rate
 
 log = structlog.get_logger()
@@ -32,7 +33,7 @@ class FakeWiring:
         self.up: set[str] = set()
         self.rates: dict[str, Rate] = {}
         self.rewired: list[tuple[str, ...]] = []
-        self.news = 0
+        self.standing = Standing(trusted=False)
         self._waiting: list[tuple[frozenset[str], asyncio.Future[None]]] = []
         self._round: asyncio.Task[None] | None = None
         self._report = report or AgentReport(host=host, tunnel_ip="192.0.2.1", bridge_mappings={"public": "br-ex"},
@@ -96,9 +97,9 @@ class FakeWiring:
         """Remembered in `rewired`."""
         self.rewired.append(tuple(port_ids))
 
-    async def changed(self, n: int) -> None:
-        """Remembered in `news`."""
-        self.news = max(self.news, n)
+    async def follow(self, standing: Standing) -> None:
+        """Remembered."""
+        self.standing = standing
 
     def report(self) -> AgentReport:
         """For binding."""

@@ -1,8 +1,8 @@
 """Security groups as flows: connection tracking for stateful groups, plain matches for stateless ones.
 
-Each port has a conntrack zone of its own (its OpenFlow port number, flushed when the port comes), so a connection is
-judged once on the way out of its sender and once on the way into its receiver. Packets in a connection's original
-direction are held against the rules every time: a rule that is taken away ends the traffic it had let in.
+Each port has a conntrack zone of its own, so a connection is judged once on the way out of its sender and once on the
+way into its receiver. Packets in a connection's original direction are held against the rules every time: a rule that
+is taken away ends the traffic it had let in.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,12 +19,12 @@ log = structlog.get_logger()
 _INGRESS_TYPES = (130, 131, 132, 134, 135, 136)
 
 
-def security_flows(port: PortFacts, ofport: int, groups: Mapping[str, GroupFacts]) -> Iterator[Flow]:
+def security_flows(port: PortFacts, ofport: int, zone: int, groups: Mapping[str, GroupFacts]) -> Iterator[Flow]:
     """The tables EGRESS and INGRESS (and their tracked halves) of a port with port security."""
     mine = [groups[group] for group in port.security_groups if group in groups]
     yield from _always_in(ofport)
     for direction in ("egress", "ingress"):
-        yield from _Side(direction, ofport).flows(mine)
+        yield from _Side(direction, ofport, zone).flows(mine)
 
 
 def open_flows(ofport: int) -> Iterator[Flow]:
@@ -50,8 +50,8 @@ def _always_in(ofport: int) -> Iterator[Flow]:
 class _Side:
     """One direction of one port: its tables, the match that names it, and where allowed frames go."""
 
-    def __init__(self, direction: str, ofport: int):
-        self.direction, self.zone = direction, ofport
+    def __init__(self, direction: str, ofport: int, zone: int):
+        self.direction, self.zone = direction, zone
         if direction == "egress":
             self.table, self.tracked = EGRESS, EGRESS_TRACKED
             self.me, self.onward = f"in_port={ofport}", f"resubmit(,{DELIVER})"

@@ -52,17 +52,19 @@ class Meter(msgspec.Struct, frozen=True):
 
 
 class Local(msgspec.Struct, frozen=True, kw_only=True):
-    """What only this host knows: OpenFlow port numbers and its own numbers of networks.
+    """What only this host knows: OpenFlow port numbers, conntrack zones, and its own numbers of networks.
 
-    ofports: by port id; numbers, dhcp (the port of the DHCP namespace): by network id; uplinks: by physical network.
+    ofports, zones, rates: by port id; numbers, dhcp (the port of the DHCP namespace): by network id; uplinks: by
+    physical network.
     """
 
     ofports: Mapping[str, int] = {}
+    zones: Mapping[str, int] = {}
     numbers: Mapping[str, int] = {}
     dhcp: Mapping[str, int] = {}
     uplinks: Mapping[str, int] = {}
     vxlan: int | None = None
-    rates: Mapping[str, Rate] = {}  # by port id
+    rates: Mapping[str, Rate] = {}
 
 
 def to_port(ofport: int, *, shared: bool = False) -> str:

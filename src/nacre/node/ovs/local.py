@@ -6,10 +6,12 @@ from collections.abc import Iterable, Sequence
 import structlog
 
 from nacre.network.contract import NetworkFacts, PortFacts
-from nacre.node.dhcp import Dhcp
+from nacre.node.dhcp.server import Dhcp
 from nacre.node.metadata import ADDRESSES, Metadata
+from nacre.node.names import Names
 from nacre.node.netns import Namespaces, Place
 from nacre.node.ovs.bridge import Bridge
+from nacre.node.ovs.ovsdb import NETWORK
 
 log = structlog.get_logger()
 
@@ -23,10 +25,6 @@ class LocalNetworks:
         self._adopted = False
         #: Networks that could not be served in the last round, with the reason.
         self.failed: dict[str, str] = {}
-
-    def outer(self, network_id: str) -> str:
-        """The name of the network's DHCP port on the bridge."""
-        return self.namespaces.names(network_id)[1]
 
     async def serve(self, networks: Sequence[NetworkFacts], ports: Sequence[PortFacts], bridge: Bridge) -> None:
         """DHCP and metadata are ready for these ports; networks that are not named are served no longer."""
@@ -54,7 +52,7 @@ class LocalNetworks:
         await self.metadata.close()
 
     async def forget(self, bridge: Bridge) -> None:
-        """Takes everything away (decommissioning, tests)."""
+        """Takes everything away (decommissioning)."""
         await self._leave({}, bridge)
 
     async def _alive(self, network_id: str) -> bool:
@@ -63,29 +61,29 @@ class LocalNetworks:
         return dhcp and network_id in self.metadata.serving
 
     async def _serve(self, network: NetworkFacts, ports: tuple[PortFacts, ...], bridge: Bridge) -> None:
-        place = wanted_place(network, *self.namespaces.names(network.id))
+        place = wanted_place(network, self.namespaces.names)
         if await self.namespaces.ensure(place):
             await bridge.detach(place.outer)  # a veth of the same name before it would stay on the bridge, dead
             await self.metadata.stop(network.id)
             await self.dhcp.stop(network.id)
-        await bridge.attach(place.outer, {"nacre-network": network.id})
+        await bridge.attach(place.outer, {NETWORK: network.id})
         if any(subnet.enable_dhcp for subnet in network.subnets):
             await self.dhcp.serve(network, ports, place.namespace)
         await self.metadata.serve(network.id, place.namespace)
         self._served[network.id] = (network, ports)
 
     async def _leave(self, wanted: Iterable[str], bridge: Bridge) -> None:
-        gone = [network_id for network_id in self._served if network_id not in wanted]
+        gone = {network_id for network_id in self._served if network_id not in wanted}
         if not self._adopted:  # leftovers of a former run
-            gone += [n for n in await self.dhcp.known() if n not in wanted and n not in gone]
-            self._adopted = True
+            found = {*await self.dhcp.known(), *await self.namespaces.networks(), *await bridge.networks()}
+            gone |= found.difference(wanted)
         for network_id in gone:
-            namespace, outer = self.namespaces.names(network_id)
             await self.metadata.stop(network_id)
             await self.dhcp.stop(network_id)
-            await bridge.detach(outer)
-            await self.namespaces.remove(namespace, outer)
+            await bridge.detach(self.namespaces.names.veth(network_id))
+            await self.namespaces.remove(network_id)
             self._served.pop(network_id, None)
+        self._adopted = True
 
 
 def served(network: NetworkFacts) -> bool:
@@ -93,10 +91,10 @@ def served(network: NetworkFacts) -> bool:
     return bool(network.dhcp_mac) and any(subnet.dhcp_ip for subnet in network.subnets)
 
 
-def wanted_place(network: NetworkFacts, namespace: str, outer: str) -> Place:
+def wanted_place(network: NetworkFacts, names: Names) -> Place:
     """The namespace of a network: the DHCP port's addresses and the metadata service's."""
     addresses = [f"{subnet.dhcp_ip}/{ipaddress.ip_network(subnet.cidr, strict=False).prefixlen}"
                  for subnet in network.subnets if subnet.dhcp_ip]
     four, six = ADDRESSES
-    return Place(namespace=namespace, outer=outer, mac=network.dhcp_mac or "", mtu=network.mtu,
-                 addresses=(*addresses, f"{four}/32", f"{six}/64"))
+    return Place(namespace=names.namespace(network.id), outer=names.veth(network.id), mac=network.dhcp_mac or "",
+                 mtu=network.mtu, addresses=(*addresses, f"{four}/32", f"{six}/64"))

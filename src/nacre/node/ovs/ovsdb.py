@@ -1,36 +1,52 @@
 """The integration bridge in Open vSwitch's database, through ovsdbapp. Every call here blocks: `bridge.Bridge` makes
 them in a thread of their own."""
 
+import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from nacre.base.errors import Unavailable
-from nacre.node.ovs.ownership import MARK
+from nacre.base.errors import Conflict, Unavailable
+from nacre.node.names import Names
+from nacre.node.ovs.zones import GiveZones, number
+
+#: On the bridge: the id of the cloud whose it is; an earlier release wrote the cloud's data folder.
+MARK, FORMER_MARK = "nacre-cloud", "nacre-data"
+GUEST, NETWORK = "iface-id", "nacre-network"
 
 
 class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """name: the integration bridge. rundir: where Open vSwitch's sockets are. tunnel_ip: this host's address for
-    vxlan (None: no tunnels). mappings: physical network -> provider bridge. datapath: system, netdev, or auto. owner:
-    the data folder of the cloud that wants the bridge for itself (None: nobody else can be meant, as in tests)."""
+    """rundir: where Open vSwitch's sockets are. tunnel_ip: this host's address for vxlan (None: no vxlan). mappings:
+    physical network -> provider bridge (empty: the cloud's own). datapath: system, netdev, or auto. folder: the
+    cloud's data folder, by which an earlier release marked its bridge."""
 
-    name: str = "br-int"
+    names: Names
     rundir: Path = Path("/run/openvswitch")
     tunnel_ip: str | None = None
+    vxlan_port: int = 4789
     mappings: Mapping[str, str] = {}
     datapath: str = "auto"
-    vxlan_port: int = 4789
     timeout: int = 10
-    owner: Path | None = None
+    folder: str = ""
+
+    @property
+    def providers(self) -> dict[str, str]:
+        """Physical network -> bridge."""
+        return {physical: bridge or self.names.provider for physical, bridge in self.mappings.items()}
+
+    @property
+    def alone(self) -> bool:
+        """No other host can be reached from this tunnel address."""
+        return self.tunnel_ip is not None and ipaddress.ip_address(self.tunnel_ip).is_loopback
 
 
 class Ovsdb:
     """One bridge's rows."""
 
     def __init__(self, settings: BridgeSettings):
-        self.settings, self.name = settings, settings.name
+        self.settings, self.names, self.name = settings, settings.names, settings.names.bridge
         self._api: Any = None
 
     def connected(self) -> Any:
@@ -39,37 +55,79 @@ class Ovsdb:
         return self._api
 
     def ensure(self, datapath: str) -> None:
+        """The bridge with what the settings say and no other way out of it. Raises Conflict: the bridge is another
+        cloud's, or the tunnel's port is."""
         api = self.connected()
-        bridges = set(api.list_br().execute(check_error=True))
+        bridges = self._bridges(api)
         with api.transaction(check_error=True) as txn:
             txn.add(api.add_br(self.name, datapath_type=datapath))
             txn.add(api.db_set("Bridge", self.name, ("fail_mode", "secure"), ("mcast_snooping_enable", False),
                                ("protocols", [f"OpenFlow1{minor}" for minor in (0, 3, 4, 5)]),
-                               ("datapath_type", datapath)))
-            if self.settings.owner:
-                txn.add(api.db_set("Bridge", self.name, ("external_ids", {MARK: str(self.settings.owner)})))
-            if self.settings.tunnel_ip:
-                self._add_tunnel(api, txn, self.settings.tunnel_ip)
-            for physical, provider in self.settings.mappings.items():
+                               ("datapath_type", datapath), ("external_ids", {MARK: self.names.cloud})))
+            wanted = self._add_tunnel(api, txn)
+            for physical, provider in self.settings.providers.items():
                 if provider not in bridges:  # an operator's own stays as it is
                     txn.add(api.add_br(provider, datapath_type=datapath))
-                here, there = patch_names(self.name, physical)
+                here, there = self.names.patches(physical)
+                wanted.add(here)
                 for bridge, name, peer in ((self.name, here, there), (provider, there, here)):
                     txn.add(api.add_port(bridge, name))
                     txn.add(api.db_set("Interface", name, ("type", "patch"), ("options", {"peer": peer})))
+            for row in self.interfaces():
+                if row.type in ("patch", "vxlan") and row.name not in wanted:
+                    self._drop(api, txn, row)
+        self._check_tunnel()
 
-    def _add_tunnel(self, api: Any, txn: Any, address: str) -> None:
-        name = tunnel_name(self.name)
-        txn.add(api.add_port(self.name, name))
-        txn.add(api.db_set("Interface", name, ("type", "vxlan"), ("options", {
-            "local_ip": address, "remote_ip": "flow", "key": "flow", "dst_port": str(self.settings.vxlan_port)})))
+    def _bridges(self, api: Any) -> set[str]:
+        """The names of all there are. Raises Conflict: the one of our name is marked as another cloud's."""
+        bridges = set(api.list_br().execute(check_error=True))
+        if self.name not in bridges:
+            return bridges
+        ids: dict[str, str] = api.db_get("Bridge", self.name, "external_ids").execute(check_error=True)
+        if MARK not in ids and self.names.former:
+            ours = ids.get(FORMER_MARK) == self.settings.folder
+        else:
+            ours = ids.get(MARK, self.names.cloud) == self.names.cloud
+        if not ours:
+            raise Conflict(f"The bridge {self.name} is not this cloud's: it is marked {dict(ids)}. If what is on it is "
+                           f"ours, say so: `ovs-vsctl br-set-external-id {self.name} {MARK} {self.names.cloud}`.")
+        return bridges
+
+    def _add_tunnel(self, api: Any, txn: Any) -> set[str]:
+        """The names of the tunnel ports wanted: none where there is nobody to reach."""
+        if self.settings.tunnel_ip is None or self.settings.alone:
+            return set()
+        txn.add(api.add_port(self.name, self.names.tunnel))
+        txn.add(api.db_set("Interface", self.names.tunnel, ("type", "vxlan"), ("options", {
+            "local_ip": self.settings.tunnel_ip, "remote_ip": "flow", "key": "flow",
+            "dst_port": str(self.settings.vxlan_port)})))
+        return {self.names.tunnel}
+
+    def _check_tunnel(self) -> None:
+        for row in self.interfaces():
+            if row.name == self.names.tunnel and row.error:
+                raise Conflict(
+                    f"The tunnel port of {self.name} cannot be added: {row.error[0]}. Perhaps another cloud on this "
+                    f"machine has UDP port {self.settings.vxlan_port} at {self.settings.tunnel_ip}: give this cloud "
+                    "another network.vxlan_port (NACRE_NETWORK_VXLAN_PORT, the same on all its hosts), or this host "
+                    "another node.tunnel_ip.")
+
+    def _drop(self, api: Any, txn: Any, row: Any) -> None:
+        """A port of ours, and the other end of a patch."""
+        txn.add(api.del_port(row.name, bridge=self.name, if_exists=True))
+        if row.type == "patch" and "peer" in row.options:
+            txn.add(api.del_port(row.options["peer"], if_exists=True))
 
     def remove(self) -> None:
+        """The bridge, its patches, and the provider bridge that is the cloud's own."""
         api = self.connected()
         with api.transaction(check_error=True) as txn:
+            for row in self.interfaces():
+                if row.type == "patch":
+                    self._drop(api, txn, row)
             txn.add(api.del_br(self.name))
-            for physical, provider in self.settings.mappings.items():
-                txn.add(api.del_port(patch_names(self.name, physical)[1], bridge=provider, if_exists=True))
+            if not self.names.former:  # an operator may have plugged a network card into that
+                txn.add(api.del_br(self.names.provider))
 
     def interfaces(self) -> list[Any]:
         for _ in range(20):
@@ -84,8 +142,18 @@ class Ovsdb:
         return {row.name: row.ofport[0] for row in self.interfaces() if row.ofport and row.ofport[0] > 0}
 
     def ports(self) -> dict[str, int]:
-        return {row.external_ids["iface-id"]: row.ofport[0] for row in self.interfaces()
-                if "iface-id" in row.external_ids and row.ofport and row.ofport[0] > 0}
+        return {row.external_ids[GUEST]: row.ofport[0] for row in self.interfaces()
+                if GUEST in row.external_ids and row.ofport and row.ofport[0] > 0}
+
+    def zones(self, port_ids: frozenset[str]) -> tuple[dict[str, int], set[int]]:
+        """The conntrack zones of these of the bridge's ports, and those of them that were given just now."""
+        mine = {row.external_ids[GUEST]: row for row in self.interfaces() if row.external_ids.get(GUEST) in port_ids}
+        zones = {port: zone for port, row in mine.items() if (zone := number(row)) is not None}
+        missing = [row.name for port, row in mine.items() if port not in zones]
+        if not missing:
+            return zones, set()
+        given = GiveZones(self.connected(), missing).commit()
+        return zones | {port: given[row.name] for port, row in mine.items() if row.name in given}, set(given.values())
 
     def attach(self, interface: str, ids: dict[str, str]) -> None:
         api = self.connected()
@@ -93,9 +161,16 @@ class Ovsdb:
             txn.add(api.add_port(self.name, interface))
             txn.add(api.db_set("Interface", interface, ("external_ids", ids)))
 
-    def links(self) -> list[str]:
-        """The host's links (taps, veths) that are ports of the bridge."""
-        return [row.name for row in self.interfaces() if row.type == "" and row.ofport]
+    def links(self) -> dict[str, str]:
+        """The host's links (taps, veths) that work as ports of the bridge -> the id of the port or network that each
+        is for."""
+        return {row.name: row.external_ids.get(GUEST) or row.external_ids.get(NETWORK, "")
+                for row in self.interfaces() if row.type == "" and row.ofport and row.ofport[0] > 0}
+
+    def networks(self) -> set[str]:
+        """Those whose namespaces have a port on the bridge, working or not. Raises Conflict as `ensure` does."""
+        self._bridges(self.connected())
+        return {row.external_ids[NETWORK] for row in self.interfaces() if NETWORK in row.external_ids}
 
     def detach(self, interface: str) -> None:
         self.connected().del_port(interface, bridge=self.name, if_exists=True).execute(check_error=True)
@@ -104,16 +179,6 @@ class Ovsdb:
         if self._api is not None:
             self._api.ovsdb_connection.stop()
             self._api = None
-
-
-def patch_names(bridge: str, physical: str) -> tuple[str, str]:
-    """The patch ports between the integration bridge and a provider bridge: (on ours, on theirs)."""
-    return f"int-{physical}-{bridge}"[:60], f"phy-{physical}-{bridge}"[:60]
-
-
-def tunnel_name(bridge: str) -> str:
-    """The one vxlan port: its peers are chosen by flows. At most 15 characters, one per bridge."""
-    return f"vx-{bridge}"[:15]
 
 
 def connect(socket: Path, timeout: int) -> Any:

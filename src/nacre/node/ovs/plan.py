@@ -28,6 +28,12 @@ class Desired(msgspec.Struct, kw_only=True):
             remotes=(*(r for r in old.remotes if r.network_id not in spoken), *wiring.remotes),
             tunnels=wiring.tunnels if wiring.whole or wiring.tunnels else old.tunnels)
 
+    def beside(self, ports: Iterable[PortFacts], networks: Iterable[NetworkFacts]) -> "Desired":
+        """The same, with these ports and their networks where nothing else is known of them."""
+        return msgspec.structs.replace(
+            self, ports={port.id: port for port in ports} | self.ports,
+            networks={network.id: network for network in networks} | self.networks)
+
     def without(self, port_ids: Iterable[str]) -> "Desired":
         """The same, these ports gone."""
         gone = set(port_ids)

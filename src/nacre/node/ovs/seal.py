@@ -4,10 +4,12 @@ A userspace datapath reads a link by a packet socket, and the kernel sees every 
 guest's ARP for any of its addresses, and take its packets, past every flow. So what comes in by these links ends in an
 nftables ingress hook, which packet sockets come before. (The kernel datapath takes frames off the link itself, and
 such a hook would come before it: there it is not used.) IPv6 is off on the host's end: the host has nothing to say.
+A link that cannot be sealed is named with the reason, and its port is not wired.
 """
 
 import asyncio
 import re
+import socket
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,46 +26,87 @@ _SYSCTLS = {"ipv6/conf/{}/disable_ipv6": "1", "ipv4/conf/{}/arp_ignore": "8", "i
 
 
 class Seal:
-    """The sealed links of one bridge."""
+    """The sealed links of one bridge. table: nftables' that holds the hooks."""
 
-    def __init__(self, bridge: str):
-        self.table = "nacre_" + re.sub(r"[^A-Za-z0-9]", "_", bridge)
-        self._sealed: set[str] | None = None
+    def __init__(self, table: str):
+        self.table = table
+        self._sealed: dict[str, int] = {}
+        self._failed: dict[str, str] = {}
 
-    async def close(self, links: Iterable[str], *, hook: bool) -> None:
-        """Exactly these links are sealed; hook: the datapath is the userspace one."""
-        wanted = {link for link in links if _LINK.fullmatch(link)}
+    async def close(self, links: Iterable[str], *, hook: bool) -> dict[str, str]:
+        """Exactly these links are sealed, but for those of the answer: link -> why it could not be. hook: the datapath
+        is the userspace one."""
+        wanted = {link: _index(link) for link in links}
         if wanted == self._sealed:
-            return
-        await asyncio.to_thread(_write, wanted - (self._sealed or set()))
+            return {}
+        failed = {link: "it is gone" if _LINK.fullmatch(link) else "its name cannot be written in a rule"
+                  for link, index in wanted.items() if not index or not _LINK.fullmatch(link)}
+        sound = wanted.keys() - failed.keys()
         if hook:
+            failed |= await self._hook(sound)
+        for link in sound:
+            if wanted[link] != self._sealed.get(link) and (why := await asyncio.to_thread(_quiet, link)):
+                failed[link] = why
+        if failed != self._failed:
+            log.error("links are not sealed", links=failed)
+        self._failed = failed
+        self._sealed = {link: index for link, index in wanted.items() if link not in failed}
+        return failed
+
+    async def _hook(self, links: Iterable[str]) -> dict[str, str]:
+        """All at once; if that fails each by itself, as one link's trouble is not another's."""
+        try:
+            await _nft(ruleset(self.table, links))
+            return {}
+        except (CommandFailed, OSError) as error:
+            log.info("links are sealed one by one", why=str(error))
+        failed = {}
+        for link in sorted(links):
             try:
-                await run(["nft", "-f", "-"], stdin=ruleset(self.table, wanted).encode())
+                await _nft(f"add table netdev {self.table}\nadd chain netdev {self.table} {_chain(link)}\n")
             except (CommandFailed, OSError) as error:
-                log.error("guests' links are not sealed by nftables", why=str(error))
-        self._sealed = wanted
+                failed[link] = str(error)
+        return failed
 
     async def open(self) -> None:
-        """Forgets it all (decommissioning, tests)."""
-        self._sealed = None
+        """Forgets it all (decommissioning)."""
+        self._sealed = {}
         try:
-            await run(["nft", "-f", "-"], stdin=ruleset(self.table, ()).encode())
+            await _nft(ruleset(self.table, ()))
         except (NacreError, OSError) as error:
             log.info("nothing to unseal", why=str(error))
 
 
 def ruleset(table: str, links: Iterable[str]) -> str:
     """nft's input that makes the table seal exactly these links (none: no table)."""
-    chains = "".join(
-        f'  chain c{number} {{\n    type filter hook ingress device "{link}" priority 0; policy drop;\n  }}\n'
-        for number, link in enumerate(sorted(links)))
+    chains = "".join(f"  chain {_chain(link)}\n" for link in sorted(links))
     start = f"table netdev {table}\ndelete table netdev {table}\n"
     return start + (f"table netdev {table} {{\n{chains}}}\n" if chains else "")
 
 
-def _write(links: Iterable[str]) -> None:
-    for link in links:
+def _chain(link: str) -> str:
+    return f'on-{link} {{ type filter hook ingress device "{link}" priority 0; policy drop; }}'
+
+
+async def _nft(text: str) -> None:
+    await run(["nft", "-f", "-"], stdin=text.encode())
+
+
+def _index(link: str) -> int:
+    """The link's number, which one of the same name that comes after it does not have; 0: there is none."""
+    try:
+        return socket.if_nametoindex(link)
+    except OSError:
+        return 0
+
+
+def _quiet(link: str) -> str:
+    """The host's end says nothing. Answers why not, if it cannot be made so."""
+    try:
         for pattern, value in _SYSCTLS.items():
             path = Path("/proc/sys/net") / pattern.format(link)
             if path.exists():
                 path.write_text(value)
+    except OSError as error:
+        return str(error)
+    return ""

@@ -6,21 +6,29 @@ from pathlib import Path
 import structlog
 
 from nacre.base.errors import Unavailable
-from nacre.base.shell import CommandFailed, Limits, run, start
+from nacre.base.locks import file_lock
+from nacre.base.shell import CommandFailed, run, start
+from nacre.node.names import RUN
 
 log = structlog.get_logger()
 
 SYSTEMD = Path("/run/systemd/system")
 OVS_CTL = "/usr/share/openvswitch/scripts/ovs-ctl"
 UNITS = ("openvswitch-switch", "openvswitch")  # Debian's name, then Fedora's
-#: Says that it was us who started the daemons, so that `stop_services` stops no one else's.
-MARK = "started-by-nacre"
+#: How long another node may take to start it (seconds).
+STARTING = 90.0
 
 
 async def ensure_services(rundir: Path = Path("/run/openvswitch")) -> bool:
-    """Open vSwitch answers at `rundir`/db.sock. True if this call started it. Raises Unavailable."""
+    """Open vSwitch answers at `rundir`/db.sock. True if this call started it. Raises Unavailable. Several nodes may ask
+    at once: one starts it, the others wait."""
     if await _answers(rundir):
         return False
+    async with file_lock(RUN / "openvswitch.lock", STARTING):
+        return False if await _answers(rundir) else await _start(rundir)
+
+
+async def _start(rundir: Path) -> bool:
     problems = []
     for command in _starters():
         try:
@@ -29,19 +37,9 @@ async def ensure_services(rundir: Path = Path("/run/openvswitch")) -> bool:
             problems.append(str(error))
             continue
         if await _wait(rundir):
-            if command[0] == OVS_CTL:
-                (rundir / MARK).touch()
             log.info("Open vSwitch started", by=command[0])
             return True
     raise Unavailable("Open vSwitch does not run and could not be started: " + ("; ".join(problems) or "no answer"))
-
-
-async def stop_services(rundir: Path = Path("/run/openvswitch")) -> None:
-    """Stops Open vSwitch if `ensure_services` started it without systemd; else does nothing."""
-    if not (rundir / MARK).exists():
-        return
-    (rundir / MARK).unlink()
-    await run([OVS_CTL, "stop"], limits=Limits(seconds=60))
 
 
 def alive(pid: int) -> bool:

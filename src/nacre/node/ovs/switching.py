@@ -37,7 +37,7 @@ _MULTICAST = "dl_dst=01:00:00:00:00:00/01:00:00:00:00:00"
 
 
 def flow_table(wiring: HostWiring, local: Local) -> tuple[Flow, ...]:
-    """Every flow of the bridge. Ports without an OpenFlow port here have none."""
+    """Every flow of the bridge. Ports without an OpenFlow port and a zone here have none."""
     flows: list[Flow] = [*antispoof_base(), *firewall_base()]
     flows += [Flow(table, 0, "", "drop") for table in (CLASSIFY, DELIVER, UNKNOWN, FLOOD, OUT)]
     groups = {group.id: group for group in wiring.groups}
@@ -46,10 +46,10 @@ def flow_table(wiring: HostWiring, local: Local) -> tuple[Flow, ...]:
         if network.id not in local.numbers:
             continue
         ports = [port for port in sound if port.network_id == network.id and port.admin_state_up
-                 and port.id in local.ofports]
+                 and port.id in local.ofports and port.id in local.zones]
         flows += _Switch(network, ports, wiring, local).flows()
         for port in ports:
-            flows += _guarded(port, local.ofports[port.id], groups)
+            flows += _guarded(port, local, groups)
     return unique(flows)
 
 
@@ -61,10 +61,11 @@ def _sound(port: PortFacts) -> bool:
     return False
 
 
-def _guarded(port: PortFacts, ofport: int, groups: Mapping[str, GroupFacts]) -> list[Flow]:
+def _guarded(port: PortFacts, local: Local, groups: Mapping[str, GroupFacts]) -> list[Flow]:
+    ofport = local.ofports[port.id]
     if not port.port_security:
         return list(open_flows(ofport))
-    return [*antispoof_flows(port, ofport), *security_flows(port, ofport, groups)]
+    return [*antispoof_flows(port, ofport), *security_flows(port, ofport, local.zones[port.id], groups)]
 
 
 class _Switch:

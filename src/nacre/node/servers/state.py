@@ -1,7 +1,6 @@
 """What the parts of a compute host share: what was ordered, what is claimed, what runs, and how a server leaves."""
 
 import asyncio
-from pathlib import Path
 
 import msgspec
 
@@ -17,12 +16,10 @@ from nacre.node.servers.works import Works
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """folder: what this host keeps (journal). max_builds: prepared or spawned at once. shutdown_timeout: seconds a
-    guest has to follow its power button. disks: directory -> shares. The rest is told to the scheduler and the
-    conductor."""
+    """max_builds: prepared or spawned at once. shutdown_timeout: seconds a guest has to follow its power button. disks:
+    directory -> shares. The rest is told to the scheduler and the conductor."""
 
     host: str
-    folder: Path
     max_builds: int = 10
     shutdown_timeout: float = 60.0
     heartbeat: float = 10.0
@@ -43,10 +40,10 @@ class NodeState:
     """One host's. changed: set when usage or a guest's power may have changed. met: a control process said whose orders
     these are; barred: why none is taken."""
 
-    def __init__(self, settings: NodeSettings, hypervisor: Hypervisor, wiring: Wiring, clock: Clock):
-        self.settings, self.hypervisor, self.wiring, self.clock = settings, hypervisor, wiring, clock
+    def __init__(self, settings: NodeSettings, journal: Journal, hypervisor: Hypervisor, wiring: Wiring, clock: Clock):
+        self.settings, self.journal, self.clock = settings, journal, clock
+        self.hypervisor, self.wiring = hypervisor, wiring
         self.tracker, self.works, self.locks = Tracker(settings.disks), Works(), NamedLocks()
-        self.journal = Journal(settings.folder / "journal.db", clock)
         self.changed = asyncio.Event()
         self.met, self.barred = False, ""
         self._n = 0

@@ -20,8 +20,8 @@ class OpenVSwitch:
         if segment is None:
             return None
         return Bound(segment=segment, vif_type="ovs", vif_details={
-            "port_filter": True, "connectivity": "l2", "bridge_name": "br-int", "datapath_type": agent.datapath_type,
-            "ovs_hybrid_plug": False, "bound_driver": self.name})
+            "port_filter": True, "connectivity": "l2", "bridge_name": agent.bridge,
+            "datapath_type": agent.datapath_type, "ovs_hybrid_plug": False, "bound_driver": self.name})
 
 
 def reaches(agent: HostAgent, segment: Segment) -> bool:

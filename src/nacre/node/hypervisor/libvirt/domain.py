@@ -1,11 +1,12 @@
 """Domains of ours in libvirt. Every function blocks and is run by `Host.call`; the connection comes first."""
 
-from collections.abc import Collection
 from typing import Any
 from xml.etree import ElementTree
 
 import libvirt
+import msgspec
 
+from nacre.base.errors import BuildFailed
 from nacre.node.hypervisor.libvirt.xml import NAMESPACE
 
 POWERS = {
@@ -25,25 +26,33 @@ def find(connection: Any, server_id: str) -> Any | None:
         raise
 
 
-def belongs(domain: Any, folders: Collection[str]) -> bool:
-    """Whether it was made by us, in one of these folders: other domains of the machine are none of our business."""
+class Owner(msgspec.Struct, frozen=True):
+    """Whose domains are ours: those of this cloud. folders: where servers' folders lie; they tell of a domain that was
+    made before domains named their cloud."""
+
+    cloud: str
+    folders: frozenset[str]
+
+
+def belongs(domain: Any, owner: Owner) -> bool:
+    """Whether it is ours: other domains of the machine, other clouds' among them, are none of our business."""
     try:
         text = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE)
-    except libvirt.libvirtError:
+        found = ElementTree.fromstring(text)  # noqa: S314 - libvirt's own, less prefixes
+    except (libvirt.libvirtError, ElementTree.ParseError):
         return False
-    try:
-        place = ElementTree.fromstring(text).findtext("{*}folder") or ""  # noqa: S314 - libvirt's own, less prefixes
-    except ElementTree.ParseError:
-        return False
-    return place.rpartition("/")[0] in folders
+    cloud = found.findtext("{*}cloud")
+    if cloud is not None:
+        return cloud == owner.cloud
+    return (found.findtext("{*}folder") or "").rpartition("/")[0] in owner.folders
 
 
-def powers(connection: Any, folders: Collection[str]) -> dict[str, str]:
+def powers(connection: Any, owner: Owner) -> dict[str, str]:
     """The power of every domain of ours."""
     found = {}
     for domain in connection.listAllDomains():
         try:
-            if belongs(domain, folders):
+            if belongs(domain, owner):
                 found[domain.UUIDString()] = power(domain)
         except libvirt.libvirtError as error:
             if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # gone while we looked
@@ -55,8 +64,14 @@ def power(domain: Any) -> str:
     return POWERS.get(domain.state()[0], "shutdown")
 
 
-def define_paused(connection: Any, xml: str) -> None:
-    """Defined, so that it outlives a shutdown, and started without a single instruction run."""
+def define_paused(connection: Any, server_id: str, xml: str, owner: Owner) -> None:
+    """Defined, so that it outlives a shutdown, and started without a single instruction run; in place of one of ours
+    that is there. Raises BuildFailed: one of another's is, which libvirt would replace."""
+    old = find(connection, server_id)
+    if old is not None:
+        if not belongs(old, owner):
+            raise BuildFailed(f"libvirt has a domain {server_id} that is not this cloud's")
+        remove(old)
     connection.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE).createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
 
 

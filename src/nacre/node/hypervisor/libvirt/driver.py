@@ -46,6 +46,7 @@ class LibvirtHypervisor:
                  clock: Clock | None = None):
         self._settings, self._datapath, self._clock = settings, datapath, clock or RealClock()
         self._places = Places(settings.folder.absolute(), settings.disks)
+        self._cloud = settings.names.cloud
         self.cache = ImageCache(settings.folder.absolute() / "images", images, convert, self._bases_in_use,
                                 settings.cache_gb << 30)
         self._host = Host(settings.uri)
@@ -57,7 +58,7 @@ class LibvirtHypervisor:
     async def start(self, on_power: PowerChanged) -> None:
         """Folders, libvirt's services, the kind of virtualisation, events."""
         self._settings.folder.mkdir(parents=True, exist_ok=True)
-        self._places.make()
+        self._places.make(self._cloud)
         self._settings.folder.chmod(0o711)
         if self._settings.uri.startswith("qemu:///system"):
             await ensure_services()
@@ -110,12 +111,12 @@ class LibvirtHypervisor:
                 write_file(folder / "disk.config", data)
         with timeline.step("domain"):
             xml = domain_xml(order, spawn, disk_info(order), Place(
-                folder=str(folder), bridge=self._settings.bridge, virt_type=self._virt_type,
+                folder=str(folder), names=self._settings.names, virt_type=self._virt_type,
                 offloads=self._datapath() != "netdev", kernel=_if_there(folder / "kernel"),
                 ramdisk=_if_there(folder / "ramdisk")))
             write_file(folder / "domain.xml", xml.encode())
-            await self._forget(order.server_id)
-            await self._host.call(lambda connection: domain.define_paused(connection, xml))
+            owner = self._owner
+            await self._host.call(lambda connection: domain.define_paused(connection, order.server_id, xml, owner))
         return timeline.steps
 
     async def boot(self, server_id: str) -> None:
@@ -137,7 +138,8 @@ class LibvirtHypervisor:
         await self._on(server_id, domain.halt)
 
     async def destroy(self, server_id: str) -> None:
-        await self._forget(server_id)
+        with contextlib.suppress(NotFound):
+            await self._on(server_id, domain.remove)
         if (folder := self._places.find(server_id)) is not None:
             await asyncio.to_thread(shutil.rmtree, folder)
 
@@ -150,20 +152,23 @@ class LibvirtHypervisor:
         return last_lines(text, lines)
 
     async def guests(self) -> dict[str, str]:
-        return await self._host.call(lambda connection: domain.powers(connection, self._places.all))
+        owner = self._owner
+        return await self._host.call(lambda connection: domain.powers(connection, owner))
+
+    @property
+    def _owner(self) -> domain.Owner:
+        return domain.Owner(self._cloud, self._places.all)
 
     async def _on(self, server_id: str, work: Callable[[Any], T]) -> T:
+        owner = self._owner
+
         def do(connection: Any) -> T:
             found = domain.find(connection, server_id)
-            if found is None or not domain.belongs(found, self._places.all):
+            if found is None or not domain.belongs(found, owner):
                 raise NotFound(f"Server {server_id} is not on this host.")
             return work(found)
 
         return await self._host.call(do)
-
-    async def _forget(self, server_id: str) -> None:
-        with contextlib.suppress(NotFound):
-            await self._on(server_id, domain.remove)
 
     def _changed(self, server_id: str) -> None:
         """Called in libvirt's thread."""

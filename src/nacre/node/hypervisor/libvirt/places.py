@@ -1,5 +1,6 @@
 """Where servers' folders lie on this host: below its own folder, or in several disk directories of their own."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +11,17 @@ import structlog
 from nacre.base.errors import BuildFailed
 from nacre.node.contract import BuildOrder
 from nacre.node.hypervisor.libvirt.service import qemu_account
+from nacre.node.names import FORMER_BRIDGE, Names
 
 log = structlog.get_logger()
 
 #: The folder of servers' folders in a directory, and the file in it that names whose it is.
 NAME, MARK = "nacre-servers", ".cloud"
+
+
+def host_names(cloud: str, own: Path, directories: Sequence[str]) -> Names:
+    """What the cloud's things are called on the host whose servers lie there (as in `Places`)."""
+    return Names(cloud, former=Places(own, directories).former_bridge)
 
 
 class Places:
@@ -24,16 +31,20 @@ class Places:
     def __init__(self, own: Path, directories: Sequence[str]):
         self._own = own
         self._chosen = {path: Path(path) / NAME for path in directories} or {"": own / "servers"}
-        self._everywhere = tuple(self._chosen.values())
+        self._note = own / "directories"
+        self._known = msgspec.json.decode(self._note.read_bytes(), type=list[str]) if self._note.exists() else []
+        self._earlier = {path: Path(path) / NAME for path in self._known if path not in self._chosen}
+        self._everywhere = tuple(dict.fromkeys((*self._chosen.values(), own / "servers", *self._earlier.values())))
 
-    def make(self) -> None:
-        """Folders that QEMU's own account can pass through. Raises BuildFailed."""
+    def make(self, cloud: str) -> None:
+        """Folders that QEMU's own account can pass through, those outside `own` marked with the cloud's id. Raises
+        BuildFailed."""
         for path, place in self._chosen.items():
             try:
                 place.mkdir(parents=True, exist_ok=True, mode=0o711)
                 place.chmod(0o711)
                 if path:
-                    self._take(place)
+                    self._take(place, cloud)
                     _passable(place)
             except OSError as error:
                 raise BuildFailed(f"node.disks: {place.parent} cannot be used: {error.strerror}") from error
@@ -70,30 +81,38 @@ class Places:
         """The files of this name in all servers' folders."""
         return [file for place in self._everywhere for file in place.glob(f"*/{name}")]
 
-    def _take(self, place: Path) -> None:
-        """A directory is one cloud's: to another, the servers in it would be strays, which are taken away."""
-        mark, new, ours = place / MARK, place / f"{MARK}.new", str(self._own)
-        new.write_text(ours)
+    @property
+    def former_bridge(self) -> bool:
+        """Whether a server that is here was plugged into the bridge of releases before names carried the cloud's id."""
+        for place in self._everywhere:
+            with contextlib.suppress(OSError):  # a disk that cannot be read: its guests do not run
+                if any(f'bridge="{FORMER_BRIDGE}"' in file.read_text() for file in place.glob("*/domain.xml")):
+                    return True
+        return False
+
+    def _take(self, place: Path, cloud: str) -> None:
+        """A directory is one cloud's: another's would be counted twice, and its servers' folders be taken for ours. An
+        earlier release marked it with our folder."""
+        mark, new = place / MARK, place / f"{MARK}.new"
+        new.write_text(cloud)
         try:
             os.link(new, mark)  # whole or not at all, and never over another's
         except FileExistsError:
-            if (owner := mark.read_text()) != ours:
-                raise BuildFailed(f"node.disks: {place.parent} is used by the cloud in {owner}; if that is gone, or "
+            if (owner := mark.read_text()) == str(self._own):
+                os.replace(new, mark)
+            elif owner != cloud:
+                raise BuildFailed(f"node.disks: {place.parent} is used by the cloud {owner}; if that is gone, or "
                                   f"was moved here, remove {mark}") from None
         finally:
-            new.unlink()
+            new.unlink(missing_ok=True)
 
     def _remember(self) -> None:
         """Every directory that has been configured, and still is or has servers."""
-        note = self._own / "directories"
-        known = msgspec.json.decode(note.read_bytes(), type=list[str]) if note.exists() else []
-        earlier = {path: Path(path) / NAME for path in known if path not in self._chosen}
-        self._everywhere = tuple(dict.fromkeys((*self._chosen.values(), self._own / "servers", *earlier.values())))
-        kept = [*filter(None, self._chosen), *(path for path, place in earlier.items() if _inhabited(place))]
-        if kept != known:
-            new = note.with_name(note.name + ".new")
+        kept = [*filter(None, self._chosen), *(path for path, place in self._earlier.items() if _inhabited(place))]
+        if kept != self._known:
+            new = self._note.with_name(self._note.name + ".new")
             new.write_bytes(msgspec.json.encode(kept))
-            new.rename(note)
+            new.rename(self._note)
 
 
 def _inhabited(place: Path) -> bool:

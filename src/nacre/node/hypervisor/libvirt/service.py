@@ -11,7 +11,9 @@ from pathlib import Path
 import structlog
 
 from nacre.base.errors import Unavailable
+from nacre.base.locks import file_lock
 from nacre.base.shell import CommandFailed, start
+from nacre.node.names import RUN
 
 log = structlog.get_logger()
 
@@ -22,13 +24,22 @@ KVM = Path("/dev/kvm")
 #: The account that QEMU runs as: Debian's and Ubuntu's name, then Fedora's.
 ACCOUNTS = ("libvirt-qemu", "qemu")
 WAIT = 15.0
+#: How long another node may take to start them.
+STARTING = 90.0
 
 
 async def ensure_services() -> None:
-    """libvirtd and virtlogd answer. Raises Unavailable."""
+    """libvirtd and virtlogd answer. Raises Unavailable. Several nodes may ask at once: one starts them, the others
+    wait."""
     open_kvm()
     if await _answers():
         return
+    async with file_lock(RUN / "libvirt.lock", STARTING):
+        if not await _answers():
+            await _start()
+
+
+async def _start() -> None:
     problems: list[str] = []
     for command in _starters():
         try:

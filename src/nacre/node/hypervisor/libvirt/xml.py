@@ -7,9 +7,10 @@ import msgspec
 from nacre.network.contract import NetworkFacts, PortFacts
 from nacre.node.contract import BuildOrder, SpawnOrder
 from nacre.node.hypervisor.libvirt.disk_info import Disk
+from nacre.node.names import Names
 from nacre.node.servers.limits import Throttle, processors, throttle
 
-#: Marks a domain as ours; says to which server and to whose folder it belongs.
+#: Marks a domain as Nacre's; says to which server of which cloud it belongs, and where its folder is.
 NAMESPACE = "urn:nacre:server:1"
 #: Kernel's command line where an image names its kernel and no os_command_line.
 COMMAND_LINE = "root=/dev/{target} console=tty0 console=ttyS0,115200"
@@ -23,7 +24,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     """What of the host is in the XML. folder: the server's; kernel, ramdisk: files."""
 
     folder: str
-    bridge: str
+    names: Names
     virt_type: str  # kvm, qemu
     offloads: bool  # the datapath copes with unfinished checksums
     kernel: str | None = None
@@ -64,11 +65,6 @@ def domain_xml(order: BuildOrder, spawn: SpawnOrder, disks: tuple[Disk, ...], pl
     return tostring(domain, encoding="unicode") + "\n"
 
 
-def tap_name(port_id: str) -> str:
-    """The interface's name on the host: 14 characters, as the kernel allows 15."""
-    return f"tap{port_id[:11]}"
-
-
 def _text(parent: Element, tag: str, text: str, **attributes: str) -> Element:
     child = SubElement(parent, tag, attributes)
     child.text = text
@@ -81,8 +77,8 @@ def _property(order: BuildOrder, name: str, default: str = "") -> str:
 
 def _metadata(domain: Element, order: BuildOrder, place: Place) -> None:
     server = SubElement(SubElement(domain, "metadata"), f"{{{NAMESPACE}}}server")
-    for name, value in (("id", order.server_id), ("folder", place.folder), ("project", order.guest.project_id),
-                        ("flavor", order.guest.flavor_name)):
+    for name, value in (("id", order.server_id), ("cloud", place.names.cloud), ("folder", place.folder),
+                        ("project", order.guest.project_id), ("flavor", order.guest.flavor_name)):
         _text(server, f"{{{NAMESPACE}}}{name}", value)
 
 
@@ -152,10 +148,10 @@ def _interface(devices: Element, port: PortFacts, network: NetworkFacts | None, 
                place: Place) -> None:
     interface = SubElement(devices, "interface", type="bridge")
     SubElement(interface, "mac", address=port.mac_address)
-    SubElement(interface, "source", bridge=place.bridge)
+    SubElement(interface, "source", bridge=place.names.bridge)
     virtual = SubElement(interface, "virtualport", type="openvswitch")
     SubElement(virtual, "parameters", interfaceid=port.id)
-    SubElement(interface, "target", dev=tap_name(port.id))
+    SubElement(interface, "target", dev=place.names.tap(port.id))
     model = _property(order, "hw_vif_model", "virtio")
     SubElement(interface, "model", type=model if model in VIF_MODELS else "virtio")
     if not place.offloads and model == "virtio":

@@ -20,7 +20,8 @@ _FORGED = re.compile(r"[^\x20-\x7e]")
 
 
 class DhcpSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """directory: where each network's files are kept. domain: for networks without one. lease: seconds."""
+    """directory: where each network's files are kept; all must be able to read there, and only root to write.
+    domain: for networks without one. lease: seconds."""
 
     directory: Path
     domain: str = "novalocal"
@@ -39,13 +40,13 @@ def safe(text: str, what: str) -> str:
     return text
 
 
-def dnsmasq_conf(network: NetworkFacts, settings: DhcpSettings, account: str) -> str:
+def dnsmasq_conf(network: NetworkFacts, settings: DhcpSettings) -> str:
     """The main file."""
     home = settings.directory / network.id
     domain = network.dns_domain.rstrip(".")
     lines = [
         "no-hosts", "no-resolv", "no-poll", "bind-dynamic", "except-interface=lo", f"interface={settings.interface}",
-        f"user={account}", "group=", f"pid-file={home}/pid", f"dhcp-leasefile={home}/leases",
+        "user=nobody", "group=", f"pid-file={home}/pid", f"dhcp-leasefile={home}/leases",
         f"dhcp-hostsdir={home}/hosts", f"dhcp-optsdir={home}/opts", "dhcp-authoritative", "dhcp-no-override",
         "dhcp-lease-max=65536", f"domain={domain if _DOMAIN.fullmatch(domain) else settings.domain}",
         f"dhcp-option-force=option:mtu,{network.mtu}", f"log-facility={home}/log", "quiet-dhcp", "quiet-dhcp6",

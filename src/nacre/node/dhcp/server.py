@@ -13,7 +13,7 @@ import structlog
 from nacre.base.errors import NacreError
 from nacre.base.shell import run
 from nacre.network.contract import NetworkFacts, PortFacts
-from nacre.node.dhcp_config import DhcpSettings, dnsmasq_conf, host_files
+from nacre.node.dhcp.config import DhcpSettings, dnsmasq_conf, host_files
 from nacre.node.ovs.service import alive
 
 log = structlog.get_logger()
@@ -33,7 +33,7 @@ class Dhcp:
         """
         home = self.settings.directory / network.id
         files = host_files(network, ports, self.settings)
-        stale = await asyncio.to_thread(_write, home, files, dnsmasq_conf(network, self.settings, _account(home)))
+        stale = await asyncio.to_thread(_write, home, files, dnsmasq_conf(network, self.settings))
         running = await asyncio.to_thread(pid_of, home)
         if running and stale:
             await _end(running)
@@ -44,10 +44,13 @@ class Dhcp:
 
     async def stop(self, network_id: str) -> None:
         """No DHCP for this network here, and no files of it."""
-        home = self._home(network_id)
-        if running := await asyncio.to_thread(pid_of, home):
-            await _end(running)
-        await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
+        await _remove(self._home(network_id))
+
+    async def retire(self, directory: Path) -> None:
+        """No server whose files lie in this directory (where an earlier release kept them) runs, and it is gone."""
+        for network_id in await asyncio.to_thread(_children, directory):
+            await _remove(directory / network_id)
+        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     async def running(self, network_id: str) -> bool:
         """Does a server of this network live?"""
@@ -77,17 +80,18 @@ def _children(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir() if path.is_dir()) if directory.is_dir() else []
 
 
-def _account(home: Path) -> str:
-    """dnsmasq gives up root where it can still reach its files as nobody."""
-    parents = [home, *home.parents]
-    return "nobody" if all(p.stat().st_mode & 0o001 for p in parents if p.exists()) else "root"
+async def _remove(home: Path) -> None:
+    if running := await asyncio.to_thread(pid_of, home):
+        await _end(running)
+    await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
 
 
 def _write(home: Path, files: dict[str, str], conf: str) -> bool:
     """Brings the files to this state. True if a running server must be restarted to see it."""
     for directory in (home, home / "hosts", home / "opts"):
         directory.mkdir(parents=True, exist_ok=True)
-        directory.chmod(0o755)
+    for directory in (home.parent, home, home / "hosts", home / "opts"):
+        directory.chmod(0o755)  # dnsmasq gives up root
     stale = _put(home / "conf", conf)
     for relative, text in files.items():
         fresh = not (home / relative).exists()
