@@ -20,7 +20,7 @@ from nacre.base import log
 from nacre.base.context import Context
 from nacre.base.db import Database
 from nacre.base.errors import NacreError
-from nacre.base.rpc.memory import Faults, MemoryHub, MemoryTransport
+from nacre.base.rpc.memory import CONTROL, Faults, MemoryHub, MemoryTransport
 from nacre.base.rpc.server import Peer
 from nacre.cloud.control import Control, Seams, build_control
 from nacre.cloud.node import build_node
@@ -190,8 +190,9 @@ def simulation(wanted: Plan, environ: dict[str, str], say: Callable[[str, int], 
     shared = Path("/dev/shm")  # noqa: S108 - only where to put a folder of our own
     with TemporaryDirectory(prefix="nacre-simulation-", dir=shared if shared.is_dir() else None) as folder:
         settings = load(Path(folder), environ={
-            "NACRE_HYPERVISOR": "fake", "NACRE_QUOTAS_INSTANCES": "-1", "NACRE_QUOTAS_CORES": "-1",
-            "NACRE_QUOTAS_RAM_MB": "-1", "NACRE_QUOTAS_PORTS": "-1", **environ})
+            "NACRE_HYPERVISOR": "fake", "NACRE_RPC_CONTROL_NAME": CONTROL.name,
+            "NACRE_QUOTAS_INSTANCES": "-1", "NACRE_QUOTAS_CORES": "-1", "NACRE_QUOTAS_RAM_MB": "-1",
+            "NACRE_QUOTAS_PORTS": "-1", **environ})
         with seeded(wanted.seed), asyncio.Runner(loop_factory=VirtualLoop) as runner:
             return runner.run(run(wanted, settings, say))
 
