@@ -114,7 +114,7 @@ class Seams:
 
 def build_control(settings: Settings, transport: Transport, db: "Database", clock: Clock | None = None,
                   seams: Seams = Seams()) -> Control:
-    """The control process's objects. Nothing is started, no file but the token keys is touched."""
+    """The control process's objects. Nothing is started, no file is touched."""
     from nacre.base.web import App
 
     clock, running = clock or RealClock(), Running()
@@ -143,17 +143,22 @@ def _policy(settings: Settings) -> Any:
 
 def _identity(settings: Settings, parts: dict[str, Any], running: Running) -> Any:
     from nacre.identity.api.service import service
-    from nacre.identity.keys import Keyring
+    from nacre.identity.keys.ring import Ring
+    from nacre.identity.keys.seal import Seal
+    from nacre.identity.keys.store import Keys
     from nacre.identity.passwords import Passwords
     from nacre.identity.service import IdentityService
     from nacre.identity.store import Store
 
-    own = settings.identity
+    own, db, clock = settings.identity, parts["db"], parts["clock"]
+    keys = parts["keys"] = Keys(
+        db, clock, Seal(settings.data / "control" / "seal-key", own.seal_key), own.token_lifetime)
+    running.start.append(keys.open)
+    running.tasks.append(keys.tend)
     parts["passwords"] = Passwords(time_cost=own.argon2[0], memory=own.argon2[1])
     parts["identity"] = IdentityService(
-        Store(parts["db"], parts["clock"]), Keyring(settings.data / "control" / "token-keys"), parts["passwords"],
-        own.token_lifetime)
-    return service(parts["identity"], parts["policy"], Keyring(settings.data / "control" / "credential-keys"))
+        Store(db, clock), Ring(keys, "token"), parts["passwords"], own.token_lifetime)
+    return service(parts["identity"], parts["policy"], keys.vault)
 
 
 def _images(settings: Settings, parts: dict[str, Any], running: Running) -> Any:

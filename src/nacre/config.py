@@ -59,6 +59,8 @@ class Identity(Section, frozen=True):
     token_lifetime: Positive = 3600 * 4
     admin_password: str = ""  # empty: generated at the first start
     demo_password: str = ""
+    #: Opens the keys in the database: a key, or a file's absolute path. Empty: control/seal-key in the data folder.
+    seal_key: str = ""
     argon2: tuple[Positive, Positive] = (2, 19456)  # passes over the memory, and how much of it
 
 

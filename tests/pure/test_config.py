@@ -53,7 +53,7 @@ def test_a_wrong_variable_is_named_with_its_cure(tmp_path: Path) -> None:
 
 
 def test_there_are_not_too_many() -> None:
-    assert len(options()) <= 60
+    assert len(options()) <= 70
 
 
 def test_disk_directories(tmp_path: Path) -> None:

@@ -28,7 +28,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
 #: What others may not do with a process's files. The node opens some to QEMU and dnsmasq, and says which.
 UMASKS = {"control": 0o077, "node": 0o022}
 #: What only control is told.
-SECRETS = ("NACRE_DATABASE_URL", "NACRE_IDENTITY_ADMIN_PASSWORD", "NACRE_IDENTITY_DEMO_PASSWORD")
+SECRETS = ("NACRE_DATABASE_URL", "NACRE_IDENTITY_ADMIN_PASSWORD", "NACRE_IDENTITY_DEMO_PASSWORD",
+           "NACRE_IDENTITY_SEAL_KEY")
 #: How long a process may take to stop before it is killed.
 PATIENCE = 10.0
 
