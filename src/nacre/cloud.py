@@ -20,7 +20,7 @@ from nacre.base.rpc.keys import load_keys
 from nacre.base.rpc.server import Allow, Peer
 from nacre.base.rpc.stub import Client, stub
 from nacre.base.rpc.target import Target
-from nacre.base.signals import on_stop_signal
+from nacre.base.serving.signals import on_stop_signal
 from nacre.conductor.contract import TARGET as CONDUCTOR
 from nacre.conductor.contract import Conductor, NodeHello
 from nacre.config import Settings
@@ -115,6 +115,7 @@ class Seams:
 def build_control(settings: Settings, transport: Transport, db: "Database", clock: Clock | None = None,
                   seams: Seams = Seams()) -> Control:
     """The control process's objects. Nothing is started, no file is touched."""
+    from nacre.base.serving.health import Health
     from nacre.base.web import App
 
     clock, running = clock or RealClock(), Running()
@@ -126,8 +127,8 @@ def build_control(settings: Settings, transport: Transport, db: "Database", cloc
         _network(settings, parts, running),
         _compute(settings, parts, running),
     ]
-    identity = parts["identity"]
-    app = App(services, identity.authenticate, policy.check)
+    health = parts["health"] = Health(lambda: db.read(lambda conn: conn.exec_driver_sql("SELECT 1")), clock)
+    app = App([*services, health.service()], parts["identity"].authenticate, policy.check)
     return Control(settings, db, app, running, parts)
 
 
@@ -354,11 +355,10 @@ def guests_folder(data: Path) -> Path:
 
 async def run_control(settings: Settings) -> None:
     """The control process, until it is told to stop."""
-    import uvicorn
-
     from nacre.base.db import Database
     from nacre.base.rpc.zmq import ZmqTransport
-    from nacre.cli.bootstrap import first_rows
+    from nacre.base.serving.server import serve
+    from nacre.cli.bootstrap import first_rows, listening
 
     own = settings.rpc
     transport = ZmqTransport(Peer("control", "control"), load_keys(settings.data / "control" / "rpc-key.json"),
@@ -370,14 +370,13 @@ async def run_control(settings: Settings) -> None:
             transport.route("node", host, address, key)
     db = Database(settings.database)
     control = build_control(settings, transport, db)
-    server = uvicorn.Server(uvicorn.Config(
-        control.app, settings.host, settings.port, loop="none", http="httptools", ws="none", lifespan="off",
-        access_log=False, log_config=None, server_header=False, date_header=False, timeout_graceful_shutdown=3))
     try:
+        await control.parts["keys"].open()
+        listen = await listening(control)
         await first_rows(control)
         await transport.start()
         async with control.running():
-            await server.serve()
+            await serve(control.app, listen, control.parts["health"])
     finally:
         await transport.close()
         await db.close()

@@ -14,6 +14,7 @@ import httpx
 import pytest
 import yaml
 
+from nacre.identity.keys.seal import Seal
 from tests.cloud.test_processes import Cloud
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
@@ -126,17 +127,34 @@ def compute(user: Client, canaries: Canaries) -> str:
     return str(made)
 
 
+def cloud_keys(cloud: Cloud) -> dict[str, str]:
+    """The seal key, and every key that it opens, as text: after a rotation and a change of the seal key."""
+    first = (cloud.data / "control" / "seal-key").read_text().strip()
+    cloud.nacre("keys", "reseal", str(cloud.data.parent / "new-seal-key"))
+    cloud.nacre("keys", "rotate")
+    seal, found = Seal(cloud.data / "control" / "seal-key"), {"seal key, first": first}
+    with sqlite3.connect(f"file:{cloud.data / 'nacre.db'}?mode=ro", uri=True) as db:
+        for purpose, number, blob in db.execute("select purpose, number, blob from sealed_keys"):
+            opened = seal.open(purpose, number, blob)
+            found[f"{purpose} key {number}"] = base64.urlsafe_b64encode(opened).decode()
+            found[f"{purpose} key {number}, hexadecimal"] = opened.hex()
+    assert len(found) > 10 and (cloud.data / "control" / "seal-key").read_text().strip() != first
+    return found | {"seal key": (cloud.data / "control" / "seal-key").read_text().strip()}
+
+
 def test_no_secret_turns_up(cloud: Cloud) -> None:
     canaries, admin, user = Canaries(), Client(cloud, "nacre"), Client(cloud, "demo")
     passwords = json.loads((cloud.data / "control" / "passwords.json").read_text())
     canaries.given |= {f"first password of {name}": secret for name, secret in passwords.items()}
     identity(admin, user, canaries)
     server = compute(user, canaries)
+    canaries.given |= cloud_keys(cloud)
     assert len(canaries.given) > 30 and len(user.refusals) > 8
     seen = {"error answers": "\n".join(admin.refusals + user.refusals),
             "server": json.dumps(user("GET", f"/compute/v2.1/servers/{server}")).replace("user_data", ""),
             "trace": cloud.nacre("trace", server, "--json").stdout,
-            "status": cloud.nacre("status", "--json").stdout}
+            "status": cloud.nacre("status", "--json").stdout,
+            "keys": cloud.nacre("keys", "list").stdout + cloud.nacre("keys", "list", "--json").stdout}
     for file in (cloud.data / "logs").rglob("*.log"):
         seen[file.name] = file.read_text(errors="replace")
     for name in ("control", "node"):

@@ -134,7 +134,7 @@ def children(settings: Settings) -> list[Child]:
         (folder / name).mkdir(exist_ok=True, mode=0o700)
     return [
         Child("control", folder, {
-            **common, "NACRE_RPC_PORT": str(rpc_port),
+            **common, "NACRE_RPC_PORT": str(rpc_port), "NACRE_DRAIN": str(settings.drain or 0.0),
             "NACRE_RPC_NODE_KEYS": f"{settings.host_name}:{node.public} {node_at}"}, user),
         Child("node", folder, {
             **node_only, "NACRE_RPC_PORT": node_at.rpartition(":")[2],
@@ -207,7 +207,7 @@ def supervise(data: Path) -> None:
             time.sleep(0.1)
         for child in reversed(running):
             child.stop()
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + PATIENCE + (settings.drain or 0.0)
         for child in running:
             child.wait(until)
         (run / "supervisor.pid").unlink(missing_ok=True)

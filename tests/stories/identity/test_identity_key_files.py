@@ -121,7 +121,7 @@ async def test_a_start_that_is_killed_before_the_files_are_removed(
 
 async def test_files_of_another_database_stay(earlier: Earlier) -> None:
     """The folder was started over a new, empty database: the keys are those of the cloud in the old one."""
-    await earlier.lab.keys.open()
+    await Lab(earlier.folder, earlier.lab.db).keys.open()
     assert {p.name for p in earlier.folder.iterdir()} == {"seal-key", "token-keys", "credential-keys"}
     assert (earlier.folder / "token-keys" / "4").read_bytes() == earlier.files["token-keys"][4]
 

@@ -34,11 +34,13 @@ class Keys:
         self.db, self.clock, self._seal = db, clock, seal
         self._lifetimes = {"token": token_lifetime, "join": JOIN_SECONDS}
         self._opened: dict[tuple[str, int], tuple[bytes, Key]] = {}
-        self.vault = Vault(self.opened)
+        self.vault, self._ready = Vault(self.opened), False
 
     async def open(self) -> None:
         """At start: make the keys that are not there yet, or take them over from an earlier release's files, and open
-        every one. Raises SealError if the seal key is not theirs."""
+        every one. Raises SealError if the seal key is not theirs. Called again it does nothing."""
+        if self._ready:
+            return
         found, made = await self.held(), False
         if not found and not self._seal.load():
             self._seal.make()
@@ -56,6 +58,7 @@ class Keys:
             raise
         if not adopt.remove(self._seal.folder, known):
             log.warning("files of keys that are not this cloud's were left", folder=str(self._seal.folder))
+        self._ready = True
 
     async def held(self, *purposes: str) -> list[sa.RowMapping]:
         """The rows, sealed. Raises DatabaseUnavailable."""
