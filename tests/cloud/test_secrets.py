@@ -14,6 +14,8 @@ import httpx
 import pytest
 import yaml
 
+from nacre.cli import supervisor
+from nacre.config import load
 from nacre.identity.keys.seal import Seal
 from tests.cloud.test_processes import Cloud
 
@@ -172,3 +174,10 @@ def test_no_secret_turns_up(cloud: Cloud) -> None:
     assert (cloud.data / "node" / "journal").stat().st_mode & 0o077 == 0
     assert yaml.safe_load((cloud.data / "clouds.yaml").read_text()) and (
         cloud.data / "clouds.yaml").stat().st_mode & 0o077 == 0
+
+
+def test_only_control_is_given_the_seal_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = base64.urlsafe_b64encode(bytes(32)).decode()
+    monkeypatch.setenv("NACRE_IDENTITY_SEAL_KEY", text)
+    control, node = supervisor.children(load(tmp_path, hypervisor="fake"))
+    assert control._environ["NACRE_IDENTITY_SEAL_KEY"] == text and text not in node._environ.values()

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from identity_cloud import Lab, made, project
 
 from nacre.base.errors import Unavailable
-from nacre.identity.keys import rows, seal
+from nacre.identity.keys import rows, seal, vault
 from nacre.identity.keys.ring import Ring, Signer
 from nacre.identity.keys.seal import SealError
 from nacre.identity.keys.store import JOIN_SECONDS, MARGIN
@@ -137,6 +137,32 @@ async def test_a_rotation_that_was_cut_short_is_finished_by_a_control(lab: Lab) 
     await Lab(lab.folder, lab.db).keys.clean()
     assert secrets_of(lab) == ["2", "2", "2"] and set(await states(lab, "credential")) == {2, 3}
     assert await read() == before
+
+
+async def test_many_credentials_move_in_several_transactions(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vault, "BATCH", 2)
+    demo = await lab.demo()
+    user = await user_id(demo)
+    blobs = {(await made(demo, "/credentials", "credential", blob=f"b{n}", type="cert", user_id=user))["id"]: f"b{n}"
+             for n in range(7)}
+    assert secrets_of(lab) == ["1"] * 7
+    await lab.keys.rotate("credential")
+    assert secrets_of(lab) == ["2"] * 7
+    assert {c["id"]: c["blob"] for c in (await demo.get("/credentials")).json()["credentials"]} == blobs
+
+
+async def test_after_the_loss_of_the_seal_key_one_begins_anew(lab: Lab) -> None:
+    await a_secret_of_each_kind(lab)
+    token = await demo_token(lab)
+    (lab.folder / "seal-key").unlink()
+    with pytest.raises(SealError):
+        await Lab(lab.folder, lab.db).keys.open()
+    await lab.db.run(lambda conn: conn.execute(sa.delete(sealed_keys)))
+    new = Lab(lab.folder, lab.db)
+    await new.keys.open()
+    assert not await new.works(token) and await new.works(await demo_token(new))
+    async with await new.admin() as admin:
+        assert [c["blob"] for c in (await admin.get("/credentials")).json()["credentials"]] == [None, None]
 
 
 async def test_a_credential_that_no_key_opens_hides_no_other(lab: Lab) -> None:
