@@ -4,6 +4,7 @@ stays small. Works against any OpenStack-compatible cloud named in a clouds.yaml
 import http.client
 import json
 import os
+import ssl
 import threading
 import time
 from pathlib import Path
@@ -21,7 +22,8 @@ class Cloud:
 
     def __init__(self, name: str, file: str | None = None, microversion: str = "2.90"):
         path = Path(file or os.environ.get("OS_CLIENT_CONFIG_FILE", "clouds.yaml"))
-        self.auth = yaml.safe_load(path.read_text())["clouds"][name]["auth"]
+        entry = yaml.safe_load(path.read_text())["clouds"][name]
+        self.auth, self._trust = entry["auth"], ssl.create_default_context(cafile=entry.get("cacert"))
         self.microversion = microversion
         self._local = threading.local()
         self.token, self.roots = "", {}
@@ -53,7 +55,10 @@ class Cloud:
         """One request on this thread's connection: status, headers in lower case, body."""
         parts = urlsplit(url)
         pool: dict[str, http.client.HTTPConnection] = self._local.__dict__.setdefault("pool", {})
-        connection = pool.setdefault(parts.netloc, http.client.HTTPConnection(parts.netloc, timeout=300))
+        if parts.netloc not in pool:
+            pool[parts.netloc] = http.client.HTTPConnection(parts.netloc, timeout=300) if parts.scheme == "http" else (
+                http.client.HTTPSConnection(parts.netloc, timeout=300, context=self._trust))
+        connection = pool[parts.netloc]
         if time.monotonic() - self._local.__dict__.get("used", 0.0) > IDLE:
             connection.close()  # made anew by the request
         data = json.dumps(body).encode() if body is not None else None

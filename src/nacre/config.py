@@ -11,6 +11,7 @@ commas, tables are written as `key:value,key:value`.
 import ipaddress
 import os
 import pwd
+import re
 import socket
 import tomllib
 import types
@@ -33,6 +34,8 @@ Ratio = Annotated[float, msgspec.Meta(gt=0)]
 MaybeUuid = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?\\Z")]
 
 
+#: Hosts that mean every address of this machine.
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 #: The file in the data folder that holds the database's URL.
 DATABASE_FILE = "database-url"
 
@@ -64,7 +67,33 @@ class Identity(Section, frozen=True):
     token_lifetime: Positive = 3600 * 4
     admin_password: str = ""  # empty: generated at the first start
     demo_password: str = ""
+    #: Opens the keys in the database: a key, or a file's absolute path. Empty: control/seal-key in the data folder.
+    seal_key: str = ""
     argon2: tuple[Positive, Positive] = (2, 19456)  # passes over the memory, and how much of it
+
+
+class Tls(Section, frozen=True):
+    """How clients reach the APIs: encrypted as soon as others than this machine can. Files are PEM, by absolute path.
+
+    mode auto: on beyond the loopback. off there is for an operator whose balancer ends TLS. Without a certificate the
+    cloud is its own authority.
+    """
+
+    mode: Literal["auto", "on", "off"] = "auto"
+    certificate: str = ""  # the operator's, with those that lead to its authority
+    key: str = ""  # of the certificate; empty: it lies in the same file
+    authority: str = ""  # what clients shall trust, for clouds.yaml; empty: what their system trusts
+    names: tuple[str, ...] = ()  # more names and addresses in our own certificate
+
+    def __post_init__(self) -> None:
+        for name in ("certificate", "key", "authority"):
+            if not getattr(self, name).startswith("/") and getattr(self, name):
+                raise ValueError(f"tls: {name} must be a file's absolute path")
+        if self.key and not self.certificate:
+            raise ValueError("tls: key without certificate: name both, or neither")
+        for name in self.names:
+            if not re.fullmatch(r"[0-9A-Za-z*._:-]{1,253}", name):
+                raise ValueError(f"tls: names: {name[:80]!r} is no host name and no address")
 
 
 class Quotas(Section, frozen=True):
@@ -184,10 +213,13 @@ class Settings(Section, frozen=True):
     port: Port = 8774
     hypervisor: Literal["libvirt", "fake"] = "libvirt"
     region: str = "RegionOne"
-    public_url: str = ""  # empty: http://HOST:PORT
+    public_url: str = ""  # empty: http://HOST:PORT, or https
+    #: Seconds between being told to end and the end of listening; none: 3, and 0 for a control of `nacre up`.
+    drain: Delay | None = None
     database_url: str = ""  # empty: a SQLite file in the data folder
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_json: bool = False
+    tls: Tls = Tls()
     rpc: Rpc = Rpc()
     identity: Identity = Identity()
     quotas: Quotas = Quotas()
@@ -207,8 +239,20 @@ class Settings(Section, frozen=True):
     @property
     def url(self) -> str:
         """How clients reach the APIs, without a closing slash."""
-        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 - compared, not bound
-        return (self.public_url or f"http://{host}:{self.port}").rstrip("/")
+        host = "127.0.0.1" if self.host in EVERYWHERE else f"[{self.host}]" if ":" in self.host else self.host
+        return (self.public_url or f"{'https' if self.tls_on else 'http'}://{host}:{self.port}").rstrip("/")
+
+    @property
+    def tls_on(self) -> bool:
+        """Whether the APIs speak TLS themselves."""
+        return self.tls.mode == "on" or (self.tls.mode == "auto" and not _is_loopback(self.host))
+
+    @property
+    def cacert(self) -> Path | None:
+        """The file of the authority that clients must trust; None: none but what their system trusts."""
+        if self.tls.authority:
+            return Path(self.tls.authority)
+        return self.data / "authority.pem" if self.tls_on and not self.tls.certificate else None
 
     @property
     def database(self) -> str:
@@ -224,6 +268,13 @@ class Settings(Section, frozen=True):
     def host_name(self) -> str:
         """What this compute host is called."""
         return self.node.name or socket.gethostname()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def owner() -> "pwd.struct_passwd | None":

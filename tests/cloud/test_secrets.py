@@ -14,6 +14,9 @@ import httpx
 import pytest
 import yaml
 
+from nacre.cli import supervisor
+from nacre.config import load
+from nacre.identity.keys.seal import Seal
 from tests.cloud.test_processes import Cloud
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
@@ -126,31 +129,57 @@ def compute(user: Client, canaries: Canaries) -> str:
     return str(made)
 
 
+def cloud_keys(cloud: Cloud) -> dict[str, str]:
+    """The seal key, and every key that it opens, as text: after a rotation and a change of the seal key."""
+    first = (cloud.data / "control" / "seal-key").read_text().strip()
+    cloud.nacre("keys", "reseal", str(cloud.data.parent / "new-seal-key"))
+    cloud.nacre("keys", "rotate")
+    seal, found = Seal(cloud.data / "control" / "seal-key"), {"seal key, first": first}
+    with sqlite3.connect(f"file:{cloud.data / 'nacre.db'}?mode=ro", uri=True) as db:
+        for purpose, number, blob in db.execute("select purpose, number, blob from sealed_keys"):
+            opened = seal.open(purpose, number, blob)
+            found[f"{purpose} key {number}"] = base64.urlsafe_b64encode(opened).decode()
+            found[f"{purpose} key {number}, hexadecimal"] = opened.hex()
+    assert len(found) > 10 and (cloud.data / "control" / "seal-key").read_text().strip() != first
+    return found | {"seal key": (cloud.data / "control" / "seal-key").read_text().strip()}
+
+
 def test_no_secret_turns_up(cloud: Cloud) -> None:
     canaries, admin, user = Canaries(), Client(cloud, "nacre"), Client(cloud, "demo")
     passwords = json.loads((cloud.data / "control" / "passwords.json").read_text())
     canaries.given |= {f"first password of {name}": secret for name, secret in passwords.items()}
     identity(admin, user, canaries)
     server = compute(user, canaries)
+    canaries.given |= cloud_keys(cloud)
     assert len(canaries.given) > 30 and len(user.refusals) > 8
     seen = {"error answers": "\n".join(admin.refusals + user.refusals),
             "server": json.dumps(user("GET", f"/compute/v2.1/servers/{server}")).replace("user_data", ""),
             "trace": cloud.nacre("trace", server, "--json").stdout,
-            "status": cloud.nacre("status", "--json").stdout}
+            "status": cloud.nacre("status", "--json").stdout,
+            "keys": cloud.nacre("keys", "list").stdout + cloud.nacre("keys", "list", "--json").stdout}
     for file in (cloud.data / "logs").rglob("*.log"):
         seen[file.name] = file.read_text(errors="replace")
     for name in ("control", "node"):
         seen[f"command line of {name}"] = Path(f"/proc/{cloud.pid(name)}/cmdline").read_text()
     for file in (cloud.data / "node").rglob("*"):
-        if file.is_file() and "key" not in file.name and file.name != "journal":
+        if file.is_file() and "key" not in file.name:
             seen[f"node/{file.name}"] = file.read_bytes().decode(errors="replace")
     wrong = {place: kinds for place, text in seen.items() if (kinds := canaries.found_in(text))}
     assert not wrong, wrong
     assert "/compute/v2.1/servers" in seen["control.log"]  # it does log, and at debug level
 
-    with sqlite3.connect(f"file:{next(cloud.data.rglob('*.db'))}?mode=ro", uri=True) as db:
+    with sqlite3.connect(f"file:{cloud.data / 'nacre.db'}?mode=ro", uri=True) as db:
         kept = canaries.found_in("\n".join(db.iterdump()))
     assert {kind.rstrip(" 0123456789") for kind in kept} <= set(AT_REST), kept
-    assert (cloud.data / "node" / "journal").stat().st_mode & 0o077 == 0
+    assert (cloud.data / "node" / "journal.db").stat().st_mode & 0o077 == 0
     assert yaml.safe_load((cloud.data / "clouds.yaml").read_text()) and (
         cloud.data / "clouds.yaml").stat().st_mode & 0o077 == 0
+
+
+def test_only_control_is_given_the_seal_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = base64.urlsafe_b64encode(bytes(32)).decode()
+    monkeypatch.setenv("NACRE_IDENTITY_SEAL_KEY", text)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "cloud").write_text("c10d0000-0000-4000-8000-000000000001")
+    control, node = supervisor.children(load(tmp_path, hypervisor="fake"))
+    assert control._environ["NACRE_IDENTITY_SEAL_KEY"] == text and text not in node._environ.values()

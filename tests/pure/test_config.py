@@ -101,6 +101,42 @@ def test_a_wrong_disk_directory_is_named_with_its_cure(tmp_path: Path, disks: st
     assert all(word in error.value.message for word in words), error.value.message
 
 
+@pytest.mark.parametrize(("host", "mode", "url"), [
+    ("127.0.0.1", "auto", "http://127.0.0.1:8774"), ("::1", "auto", "http://[::1]:8774"),
+    ("localhost", "auto", "http://localhost:8774"), ("127.0.0.2", "on", "https://127.0.0.2:8774"),
+    ("0.0.0.0", "auto", "https://127.0.0.1:8774"), ("::", "auto", "https://127.0.0.1:8774"),
+    ("192.0.2.1", "auto", "https://192.0.2.1:8774"), ("2001:db8::1", "auto", "https://[2001:db8::1]:8774"),
+    ("cloud.example.org", "auto", "https://cloud.example.org:8774"), ("0.0.0.0", "off", "http://127.0.0.1:8774")])
+def test_what_others_can_reach_is_encrypted(tmp_path: Path, host: str, mode: str, url: str) -> None:
+    s = settings(tmp_path, NACRE_HOST=host, NACRE_TLS_MODE=mode)
+    assert s.url == url
+    assert s.cacert == (tmp_path / "authority.pem" if url.startswith("https") else None)
+
+
+def test_the_authority_that_clients_are_given(tmp_path: Path) -> None:
+    there = {"NACRE_HOST": "::", "NACRE_PUBLIC_URL": "https://cloud.example.org/"}
+    assert settings(tmp_path, **there).url == "https://cloud.example.org"
+    assert settings(tmp_path, **there, NACRE_TLS_CERTIFICATE="/c.pem").cacert is None, "that of their system"
+    for more in ({"NACRE_TLS_CERTIFICATE": "/c.pem"}, {"NACRE_TLS_MODE": "off"}):
+        assert settings(tmp_path, **there, **more, NACRE_TLS_AUTHORITY="/ca.pem").cacert == Path("/ca.pem")
+
+
+@pytest.mark.parametrize(("toml", "words"), [
+    ("key = '/k.pem'", ["tls: key without certificate"]), ("certificate = 'c.pem'", ["tls: certificate", "absolute"]),
+    ("mode = 'sometimes'", ["tls.mode"]), ("names = ['a b']", ["tls: names", "'a b'"])])
+def test_a_wrong_option_of_tls_is_named(tmp_path: Path, toml: str, words: list[str]) -> None:
+    with pytest.raises(SettingsError) as error:
+        settings(tmp_path, f"[tls]\n{toml}\n")
+    assert all(word in error.value.message for word in words), error.value.message
+
+
+def test_draining(tmp_path: Path) -> None:
+    assert settings(tmp_path).drain is None and settings(tmp_path, NACRE_DRAIN="0").drain == 0.0
+    assert settings(tmp_path, "drain = 4\n").drain == 4.0
+    with pytest.raises(SettingsError, match="NACRE_DRAIN='-1'"):
+        settings(tmp_path, NACRE_DRAIN="-1")
+
+
 @pytest.mark.parametrize("option", ["net_bandwidth", "disk_bandwidth"])
 def test_bandwidths_have_bounds(tmp_path: Path, option: str) -> None:
     for value in (-1, 10**7 + 1):

@@ -1,15 +1,15 @@
 """A token's text: everything comes back, and nothing that we did not make is taken."""
 
 import pytest
-from cryptography.fernet import Fernet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nacre.base.errors import Unauthenticated
+from nacre.identity.keys.rows import Key
 from nacre.identity.tokens import METHODS, SCOPES, Payload, new_audit_id, seal, unseal
 
-KEY = Fernet(Fernet.generate_key())
-OTHER = Fernet(Fernet.generate_key())
+KEY, OTHER = Key(12, bytes(range(32))), Key(12, bytes(32))
+KEYS = {12: KEY, 13: Key(13, b"1" * 32)}
 IDS = st.one_of(st.uuids().map(lambda u: u.hex), st.text(max_size=64), st.just("default"))
 TIMES = st.floats(min_value=0, max_value=4e9, allow_nan=False)
 PAYLOADS = st.builds(
@@ -21,7 +21,7 @@ PAYLOADS = st.builds(
 
 @given(PAYLOADS)
 def test_there_and_back(payload: Payload) -> None:
-    assert unseal(seal(payload, KEY), KEY) == payload
+    assert unseal(seal(payload, KEY), KEYS) == payload
 
 
 def test_a_token_is_small() -> None:
@@ -37,25 +37,35 @@ def test_one_bit_is_enough(payload: Payload, data: st.DataObject) -> None:
     at, bit = data.draw(st.integers(0, len(token) - 1)), data.draw(st.integers(0, 7))
     token[at] ^= 1 << bit
     with pytest.raises(Unauthenticated):
-        unseal(token.decode("latin-1"), KEY)
+        unseal(token.decode("latin-1"), KEYS)
 
 
 @given(PAYLOADS, st.sampled_from("=!~ \n+/."), st.integers(0, 60))
 def test_a_token_has_one_spelling(payload: Payload, extra: str, at: int) -> None:
     token = seal(payload, KEY)
     with pytest.raises(Unauthenticated):
-        unseal(token[:at] + extra + token[at:], KEY)
+        unseal(token[:at] + extra + token[at:], KEYS)
 
 
 @given(st.text(max_size=300))
 def test_junk_is_no_token(text: str) -> None:
     with pytest.raises(Unauthenticated):
-        unseal(text, KEY)
+        unseal(text, KEYS)
 
 
 def test_anothers_key_and_anothers_message() -> None:
     payload = Payload(user_id="u", methods=("password",), issued_at=1.0, expires_at=2.0, audit_ids=(new_audit_id(),))
-    for foreign in (seal(payload, OTHER), KEY.encrypt(b"something else").decode().rstrip("="),
-                    KEY.encrypt(b"\x97" * 7).decode().rstrip("=")):
+    mine = seal(payload, KEY)
+    for foreign in (seal(payload, OTHER), *(f"12.{KEY.fernet.encrypt(text).decode().rstrip('=')}" for text in (
+            b"something else", b"\x97" * 7)), "13" + mine[2:], "14" + mine[2:], "012" + mine[2:], "+12" + mine[2:]):
         with pytest.raises(Unauthenticated):
-            unseal(foreign, KEY)
+            unseal(foreign, KEYS)
+
+
+def test_a_token_that_names_no_key_is_tried_with_each() -> None:
+    """As those of releases before keys had numbers."""
+    payload = Payload(user_id="u", methods=("password",), issued_at=1.0, expires_at=2.0, audit_ids=(new_audit_id(),))
+    for key in KEYS.values():
+        assert unseal(seal(payload, key).partition(".")[2], KEYS) == payload
+    with pytest.raises(Unauthenticated):
+        unseal(seal(payload, OTHER).partition(".")[2], KEYS)

@@ -11,6 +11,7 @@ import structlog
 SECRET_KEYS = frozenset({
     "password", "adminpass", "admin_password", "original_password", "admin_pass", "secret", "token", "x-auth-token",
     "x-subject-token", "private_key", "user_data", "personality", "key_data", "authorization", "blob",
+    "seal_key",
 })
 MASK = "***"
 

@@ -1,20 +1,27 @@
 """The first rows of a cloud, and the files that let its users in. Every step looks for what it would make."""
 
-import os
+import asyncio
+import ipaddress
 import secrets
+import socket
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import sqlalchemy as sa
 import yaml
 
+from nacre.base.clock import RealClock
 from nacre.base.context import service_context
 from nacre.base.errors import Conflict
+from nacre.base.serving.server import Listen
+from nacre.base.serving.tls import ServerTls, operators, own, write_secret
 from nacre.cli.database import MARK, PASSWORDS, engine_name, refuse_strangers
 from nacre.cloud.control import Control
 from nacre.compute.catalog.flavors import Flavor
-from nacre.config import Settings
+from nacre.config import EVERYWHERE, Settings
 from nacre.identity.catalog import First, bootstrap, users
 from nacre.identity.tables import projects
 from nacre.network.api.attributes import Row
@@ -28,19 +35,50 @@ FLAVORS = (
     ("2", "m1.small", 2048, 1, 20), ("3", "m1.medium", 4096, 2, 40), ("4", "m1.large", 8192, 4, 80),
     ("5", "m1.xlarge", 16384, 8, 160),
 )
+#: Seconds that a control goes on listening after it was told to end, unless an option says otherwise.
+DRAIN = 3.0
 #: Cloud of clouds.yaml -> user and project.
 CLOUDS = {"nacre": "admin", "demo": "demo", "demo-alt": "demo-alt"}
 
 
-def write_secret(path: Path, text: str) -> None:
-    """Replace a file that only its owner may read, whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.rename(path)
+async def listening(control: Control) -> Listen:
+    """Where and how the APIs are served; certificates are made or looked at, and kept up to date from then on.
+
+    Raises TlsError."""
+    settings = control.settings
+    live = await _tls(control) if settings.tls_on else None
+    if live is not None:
+        control.running.tasks.append(lambda: live.keep(RealClock()))
+    return Listen(settings.host, settings.port, live.context if live else None,
+                  settings.url.startswith("https:"), DRAIN if settings.drain is None else settings.drain)
+
+
+async def _tls(control: Control) -> ServerTls:
+    from nacre.base.serving import certificates
+
+    settings, given = control.settings, control.settings.tls
+    if given.certificate:
+        return ServerTls(operators(Path(given.certificate), Path(given.key) if given.key else None))
+    authority = await control.keys.authority(lambda: certificates.new_authority(datetime.now(UTC)))
+    write_secret(settings.data / "authority.pem", certificates.public_part(authority).decode(), 0o644)
+    return await asyncio.to_thread(lambda: ServerTls(own(
+        authority, settings.data / "control" / "server.pem", lambda: server_names(settings))))
+
+
+def server_names(settings: Settings) -> set[str]:
+    """What a server's own certificate is for: how clients may call this control."""
+    public = urlsplit(settings.public_url).hostname if settings.public_url else None
+    names = {"localhost", "127.0.0.1", "::1", socket.gethostname(), *settings.tls.names, *([public] if public else ())}
+    return names | (_addresses() if settings.host in EVERYWHERE else {settings.host})
+
+
+def _addresses() -> set[str]:
+    """The machine's own, now."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as ip:
+        found = {str(a.get_attr("IFA_LOCAL") or a.get_attr("IFA_ADDRESS")) for a in ip.get_addr()}
+    return {a for a in found if not ipaddress.ip_address(a).is_link_local}
 
 
 def passwords(settings: Settings) -> dict[str, str]:
@@ -59,7 +97,8 @@ def passwords(settings: Settings) -> dict[str, str]:
 def clouds(settings: Settings, known: dict[str, str]) -> str:
     """clouds.yaml: one cloud a first user, and one for the whole system's administrator."""
     def cloud(user: str, scope: dict[str, str]) -> dict[str, Any]:
-        return {"region_name": settings.region, "identity_api_version": 3, "auth": {
+        trust = {} if settings.cacert is None else {"cacert": str(settings.cacert)}
+        return {"region_name": settings.region, "identity_api_version": 3, **trust, "auth": {
             "auth_url": f"{settings.url}/identity/v3", "username": user, "password": known[user],
             "user_domain_name": "Default", **scope}}
 

@@ -1,5 +1,6 @@
 """A small OpenStack client for our own commands: they use the public API, as anyone would."""
 
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,13 @@ class Client:
         file = data / "clouds.yaml"
         if not file.exists():
             raise ApiError(f"There is no {file}: start the cloud first with `nacre up --data {data}`.")
-        self.auth = yaml.safe_load(file.read_text())["clouds"][cloud]["auth"]
-        self._http = httpx.Client(timeout=60, trust_env=False)
+        entry = yaml.safe_load(file.read_text())["clouds"][cloud]
+        self.auth = entry["auth"]
+        try:
+            trust = ssl.create_default_context(cafile=entry["cacert"]) if "cacert" in entry else True
+        except OSError as error:
+            raise ApiError(f"The authority that {file} names cannot be read: {entry['cacert']}: {error}.") from None
+        self._http = httpx.Client(timeout=60, trust_env=False, verify=trust)
         self._token: str | None = None
         self._roots: dict[str, str] = {}
         self.project_id = ""

@@ -28,7 +28,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
 #: What others may not do with a process's files. The node opens some to QEMU and dnsmasq, and says which.
 UMASKS = {"control": 0o077, "node": 0o022}
 #: What only control is told.
-SECRETS = ("NACRE_DATABASE_URL", "NACRE_IDENTITY_ADMIN_PASSWORD", "NACRE_IDENTITY_DEMO_PASSWORD")
+SECRETS = ("NACRE_DATABASE_URL", "NACRE_IDENTITY_ADMIN_PASSWORD", "NACRE_IDENTITY_DEMO_PASSWORD",
+           "NACRE_IDENTITY_SEAL_KEY")
 #: How long a process may take to stop before it is killed.
 PATIENCE = 10.0
 
@@ -138,7 +139,7 @@ def children(settings: Settings) -> list[Child]:
         (folder / name).mkdir(exist_ok=True, mode=0o700)
     return [
         Child("control", folder, {
-            **common, "NACRE_RPC_PORT": str(rpc_port),
+            **common, "NACRE_RPC_PORT": str(rpc_port), "NACRE_DRAIN": str(settings.drain or 0.0),
             "NACRE_RPC_NODE_KEYS": f"{settings.host_name}:{node.public} {node_at}"}, user),
         Child("node", folder, {
             **node_only, "NACRE_RPC_PORT": node_at.rpartition(":")[2], "NACRE_RPC_CLOUD": cloud_id(folder),
@@ -218,7 +219,7 @@ def supervise(data: Path) -> None:
             time.sleep(0.1)
         for child in reversed(running):
             child.stop()
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + PATIENCE + (settings.drain or 0.0)
         for child in running:
             child.wait(until)
         (run / "supervisor.pid").unlink(missing_ok=True)

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -114,7 +115,7 @@ class Api:
     """Just enough of a client to see whether the cloud answers, without loading a library for it."""
 
     def __init__(self, settings: Settings):
-        self._url, self._file = settings.url, settings.data / "clouds.yaml"
+        self._url, self._file, self._cacert = settings.url, settings.data / "clouds.yaml", settings.cacert
         self._token = ""
         self.refused = False  # it answers, but not to the password of clouds.yaml
 
@@ -143,7 +144,8 @@ class Api:
         request = urllib.request.Request(self._url + path, json.dumps(body).encode() if body else None, {  # noqa: S310
             "content-type": "application/json", "x-auth-token": self._token})
         try:
-            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - our own address
+            trust = ssl.create_default_context(cafile=self._cacert) if self._url.startswith("https:") else None
+            with urllib.request.urlopen(request, timeout=5, context=trust) as answer:  # noqa: S310 - our own address
                 return json.load(answer), {k.lower(): v for k, v in answer.headers.items()}
         except urllib.error.HTTPError as error:
             self.refused = error.code == 401

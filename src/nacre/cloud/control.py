@@ -1,13 +1,12 @@
 """The control process: APIs, conductor, scheduler, network, images, identity. Several may serve one database."""
 
 import random
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
-
-import uvicorn
 
 from nacre import __version__
 from nacre.base.clock import Clock, RealClock
@@ -20,6 +19,8 @@ from nacre.base.rpc.keys import load_keys
 from nacre.base.rpc.server import Peer
 from nacre.base.rpc.stub import stub
 from nacre.base.rpc.zmq import ZmqTransport
+from nacre.base.serving.health import Health
+from nacre.base.serving.server import serve
 from nacre.base.web import App, Service
 from nacre.cloud.introductions import Introductions
 from nacre.cloud.running import Running, Transport
@@ -49,7 +50,9 @@ from nacre.conductor.power import Switch
 from nacre.conductor.stories import StoryRunner
 from nacre.config import Settings
 from nacre.identity.api.service import service as identity_service
-from nacre.identity.keys import Keyring
+from nacre.identity.keys.ring import Ring
+from nacre.identity.keys.seal import Seal
+from nacre.identity.keys.store import Keys
 from nacre.identity.passwords import Passwords
 from nacre.identity.policies import POLICIES as IDENTITY_POLICIES
 from nacre.identity.policy import PolicyEngine
@@ -114,6 +117,8 @@ class Control:
 
     base: Base
     app: App
+    health: Health
+    keys: Keys
     passwords: Passwords
     images: ImageService
     network: NetworkManager
@@ -139,12 +144,12 @@ class Control:
 
 def build_control(settings: Settings, transport: Transport, db: Database, clock: Clock | None = None,
                   seams: Seams = Seams()) -> Control:
-    """The control process's objects. Nothing is started, no file but keys is touched."""
+    """The control process's objects. Nothing is started, no file is touched."""
     clock = clock or RealClock()
     policy = PolicyEngine((IDENTITY_POLICIES, IMAGE_POLICIES, NETWORK_POLICIES, COMPUTE_POLICIES),
                           settings.data / "policy.yaml")
     base = Base(settings, db, clock, transport, Running(), policy, Processes(db, clock), Changes(db, clock))
-    identity, passwords, identity_api = _identity(base)
+    keys, identity, passwords, identity_api = _identity(base)
     images, image_api = _images(base)
     network = _network(base)
     compute = _compute(base, seams, Suppliers(
@@ -157,19 +162,22 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
         groups=ServerGroups(db, clock), flavors=compute.ask.flavors, keypairs=compute.ask.keypairs,
         quotas=compute.ask.quotas))
     _start(base, compute)
+    health = Health(lambda: db.read(lambda conn: conn.exec_driver_sql("SELECT 1")), clock)
+    services = [identity_api, image_api, network_service(network), compute_api, health.service()]
     return Control(
-        base, App([identity_api, image_api, network_service(network), compute_api], identity.authenticate,
-                  policy.check),
-        passwords, images, network, compute.ask.flavors, compute.servers, compute.registry, compute.conductor,
-        compute.stories, compute.endings)
+        base, App(services, identity.authenticate, policy.check), health, keys, passwords, images, network,
+        compute.ask.flavors, compute.servers, compute.registry, compute.conductor, compute.stories, compute.endings)
 
 
-def _identity(base: Base) -> tuple[IdentityService, Passwords, Service]:
-    own, folder = base.settings.identity, base.settings.data / "control"
+def _identity(base: Base) -> tuple[Keys, IdentityService, Passwords, Service]:
+    own = base.settings.identity
+    seal = Seal(base.settings.data / "control" / "seal-key", own.seal_key)
+    keys = Keys(base.db, base.clock, seal, own.token_lifetime)
+    base.running.start.append(keys.open)
+    base.running.tasks.append(keys.tend)
     passwords = Passwords(time_cost=own.argon2[0], memory=own.argon2[1])
-    identity = IdentityService(Store(base.db, base.clock), Keyring(folder / "token-keys"), passwords,
-                               own.token_lifetime)
-    return identity, passwords, identity_service(identity, base.policy, Keyring(folder / "credential-keys"))
+    identity = IdentityService(Store(base.db, base.clock), Ring(keys, "token"), passwords, own.token_lifetime)
+    return keys, identity, passwords, identity_service(identity, base.policy, keys.vault)
 
 
 def _images(base: Base) -> tuple[ImageService, Service]:
@@ -298,22 +306,21 @@ def process_id(folder: Path) -> str:
 
 async def run_control(settings: Settings) -> None:
     """The control process, until it is told to stop."""
-    from nacre.cli.bootstrap import first_rows
+    from nacre.cli.bootstrap import first_rows, listening
 
     own = settings.rpc
     transport = ZmqTransport(Peer(settings.control_name, "control"),
                              load_keys(settings.data / "control" / "rpc-key.json"), f"tcp://{own.listen}:{own.port}")
     db = Database(settings.database)
     control = build_control(settings, transport, db)
-    server = uvicorn.Server(uvicorn.Config(
-        control.app, settings.host, settings.port, loop="none", http="httptools", ws="none", lifespan="off",
-        access_log=False, log_config=None, server_header=False, date_header=False, timeout_graceful_shutdown=3))
-    control.base.processes.usurped = lambda: setattr(server, "should_exit", True)
+    control.base.processes.usurped = lambda: signal.raise_signal(signal.SIGTERM)
     try:
+        await control.keys.open()
+        listen = await listening(control)
         await first_rows(control)
         await transport.start()
         async with control.running():
-            await server.serve()
+            await serve(control.app, listen, control.health)
     finally:
         await transport.close()
         await db.close()

@@ -13,7 +13,7 @@ from nacre.base.rpc.keys import load_keys
 from nacre.base.rpc.server import Peer
 from nacre.base.rpc.stub import stub
 from nacre.base.rpc.zmq import ZmqTransport
-from nacre.base.signals import on_stop_signal
+from nacre.base.serving.signals import on_stop_signal
 from nacre.cloud.running import Running, Transport
 from nacre.conductor.contract import TARGET as CONDUCTOR
 from nacre.conductor.contract import Conductor, ControlAddress

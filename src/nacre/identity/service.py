@@ -10,7 +10,7 @@ from nacre.base.errors import Unauthenticated
 from nacre.identity import catalog, render
 from nacre.identity import tables as t
 from nacre.identity.derive import Facts, derive
-from nacre.identity.keys import Keyring
+from nacre.identity.keys.ring import Ring, number_of
 from nacre.identity.passwords import Passwords
 from nacre.identity.store import Store
 from nacre.identity.tokens import Payload, seal, unseal
@@ -32,7 +32,7 @@ class Known(msgspec.Struct, frozen=True):
 class IdentityService:
     """Issues, checks and revokes tokens. lifetime: of a token, in seconds."""
 
-    def __init__(self, store: Store, keys: Keyring, passwords: Passwords, lifetime: float = 14400.0):
+    def __init__(self, store: Store, keys: Ring, passwords: Passwords, lifetime: float = 14400.0):
         self.store, self.keys, self.passwords, self.lifetime = store, keys, passwords, lifetime
         self._known: dict[str, Known] = {}
         self._generation = -1
@@ -60,7 +60,8 @@ class IdentityService:
                 return known
             del self._known[token]
             raise Unauthenticated
-        payload = unseal(token, self.keys)
+        await self.keys.meet(number_of(token))
+        payload = unseal(token, self.keys.known)
         known = await self._know(payload)
         if self.store.generation == generation:  # else a write came between: what was read may be old
             if len(self._known) >= CACHE_SIZE:
@@ -73,7 +74,7 @@ class IdentityService:
         known = await self._know(payload)
         if known.facts.trust and known.facts.trust["remaining_uses"] is not None:
             await self.store.write(lambda conn: _use(conn, payload.scope_id))
-        return seal(payload, self.keys), known
+        return seal(payload, await self.keys.primary()), known
 
     async def revoke(self, token: str) -> None:
         """Makes a valid token void at once. Raises Unauthenticated."""

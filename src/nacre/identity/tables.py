@@ -163,3 +163,13 @@ revision = sa.Table(  # one row; counts writes, so that other processes know whe
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("value", sa.Integer, nullable=False),
 )
+
+sealed_keys = sa.Table(  # what signs and encrypts for the whole cloud; only the seal key of a control opens a blob
+    "sealed_keys", metadata,
+    sa.Column("purpose", sa.String(16), primary_key=True),  # token | credential | join | authority
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),  # rises, is never used again
+    sa.Column("state", sa.String(16), nullable=False),  # staged | primary | secondary
+    sa.Column("blob", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),  # seconds since the epoch
+    sa.Column("changed_at", sa.Float, nullable=False),  # since when it is in its state
+)

@@ -1,14 +1,17 @@
-"""What a token says, and its form on the wire: msgpack in Fernet. Nothing about it is stored."""
+"""What a token says, and its form on the wire: a key's number, a dot, msgpack in Fernet. Nothing about it is stored."""
 
 import base64
 import binascii
+import contextlib
 import secrets
-from typing import Protocol
+from collections.abc import Mapping
 
 import msgspec
 from cryptography.fernet import InvalidToken
 
 from nacre.base.errors import Unauthenticated
+from nacre.identity.keys.ring import number_of
+from nacre.identity.keys.rows import Key
 
 #: Order is the wire format: append only.
 METHODS = ("password", "token", "application_credential", "trust", "oauth1")
@@ -43,13 +46,6 @@ class Wire(msgspec.Struct, frozen=True, array_like=True):
     audit: tuple[bytes, ...]
 
 
-class Cipher(Protocol):
-    """What tokens need of a key ring."""
-
-    def encrypt(self, data: bytes) -> bytes: ...
-    def decrypt(self, token: bytes) -> bytes: ...
-
-
 _encoder, _decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(Wire)
 
 
@@ -58,28 +54,44 @@ def new_audit_id() -> str:
     return base64.urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode()
 
 
-def seal(payload: Payload, cipher: Cipher) -> str:
+def seal(payload: Payload, key: Key) -> str:
     """The token's text."""
     wire = Wire(_pack(payload.user_id), sum(1 << METHODS.index(m) for m in payload.methods),
                 SCOPES.index(payload.scope), _pack(payload.scope_id), payload.issued_at, payload.expires_at,
                 tuple(_unbase(a) for a in payload.audit_ids))
-    return cipher.encrypt(_encoder.encode(wire)).rstrip(b"=").decode()
+    return f"{key.number}.{key.fernet.encrypt(_encoder.encode(wire)).rstrip(b'=').decode()}"
 
 
-def unseal(token: str, cipher: Cipher) -> Payload:
-    """What a token says, expired or not. Raises Unauthenticated for anything we did not make, to the last bit."""
+def unseal(token: str, keys: Mapping[int, Key]) -> Payload:
+    """What a token says, expired or not. keys: those of this cloud, by number.
+
+    Raises Unauthenticated for anything we did not make, to the last bit.
+    """
     try:
-        padded = token.encode("ascii") + b"=" * (-len(token) % 4)
-        # base64 decoders skip foreign characters and unused bits: one token must have one spelling
-        if base64.urlsafe_b64encode(base64.b64decode(padded, altchars=b"-_", validate=True)) != padded:
-            raise Unauthenticated
-        wire = _decoder.decode(cipher.decrypt(padded))
+        wire = _decoder.decode(_decrypted(token, keys))
         return Payload(
             user_id=_unpack(wire.user), methods=tuple(m for i, m in enumerate(METHODS) if wire.methods & 1 << i),
             scope=SCOPES[wire.scope], scope_id=_unpack(wire.scope_id), issued_at=wire.issued,
             expires_at=wire.expires, audit_ids=tuple(_base(a) for a in wire.audit))
     except (InvalidToken, binascii.Error, ValueError, IndexError, msgspec.DecodeError):
         raise Unauthenticated from None
+
+
+def _decrypted(token: str, keys: Mapping[int, Key]) -> bytes:
+    number = number_of(token)
+    padded = (token if number is None else token.partition(".")[2]).encode("ascii")
+    padded += b"=" * (-len(padded) % 4)
+    # base64 decoders skip foreign characters and unused bits: one token must have one spelling
+    if base64.urlsafe_b64encode(base64.b64decode(padded, altchars=b"-_", validate=True)) != padded:
+        raise Unauthenticated
+    if number is not None:
+        if number not in keys:
+            raise Unauthenticated
+        return keys[number].fernet.decrypt(padded)
+    for key in keys.values():  # tokens of releases before keys had numbers; none is left a token's lifetime later
+        with contextlib.suppress(InvalidToken):
+            return key.fernet.decrypt(padded)
+    raise Unauthenticated
 
 
 def _pack(text: str) -> bytes:

@@ -10,7 +10,9 @@ from nacre.base.db import Database
 from nacre.base.web import App
 from nacre.identity.api.service import service
 from nacre.identity.catalog import First, bootstrap
-from nacre.identity.keys import Keyring
+from nacre.identity.keys.ring import Ring
+from nacre.identity.keys.seal import Seal
+from nacre.identity.keys.store import Keys
 from nacre.identity.passwords import Passwords
 from nacre.identity.policies import POLICIES
 from nacre.identity.policy import PolicyEngine
@@ -43,13 +45,14 @@ class Lab:
         self.db, self.clock, self.folder = db, VirtualClock(), folder
         self.passwords = Passwords(**CHEAP)
         self.store = Store(db, self.clock)
-        self.keys = Keyring(folder / "token-keys")
-        self.identity = IdentityService(self.store, self.keys, self.passwords, lifetime=3600)
+        self.keys = Keys(db, self.clock, Seal(folder / "seal-key"), token_lifetime=3600)
+        self.identity = IdentityService(self.store, Ring(self.keys, "token"), self.passwords, lifetime=3600)
         self.policy = PolicyEngine([POLICIES])
-        self.service = service(self.identity, self.policy, Keyring(folder / "credential-keys"))
+        self.service = service(self.identity, self.policy, self.keys.vault)
         self.app = App([self.service], self.identity.authenticate, self.policy.check)
 
     async def start(self) -> None:
+        await self.keys.open()
         await bootstrap(self.db, First(base_url=BASE, passwords=PASSWORDS), self.passwords)
 
     def client(self, token: str | None = None) -> httpx.AsyncClient:

@@ -2,7 +2,7 @@
 
 import httpx
 import pytest
-from identity_cloud import BASE, PASSWORDS, SYSTEM, V3, Lab, by_password, by_token, domain, made, project, role_id
+from identity_cloud import BASE, SYSTEM, V3, Lab, by_password, by_token, domain, made, project, role_id
 
 
 async def test_versions_need_no_token(lab: Lab) -> None:
@@ -193,18 +193,3 @@ async def test_a_role_that_is_given_counts_at_once(lab: Lab, admin: httpx.AsyncC
     assert (await demo.get("/users")).status_code == 403
     await admin.put(f"/projects/{own}/users/{user}/roles/{await role_id(admin, 'admin')}")
     assert (await demo.get("/users")).status_code == 200
-
-
-async def test_keys_rotate_without_ending_tokens(lab: Lab) -> None:
-    token = await lab.token("demo", "demo-pw", project("demo"))
-    other = Lab(lab.folder, lab.db)
-    lab.keys.rotate()
-    new = await lab.token("demo", "demo-pw", project("demo"))
-    assert await lab.works(token)
-    other.keys._read_at = float("-inf")
-    assert await other.works(new), "a process that did not rotate reads the new key"
-    for _ in range(2):
-        lab.keys.rotate()
-    lab.identity._known.clear()
-    assert not await lab.works(token), "keys beyond those kept are gone"
-    assert PASSWORDS["demo"] not in token

@@ -9,10 +9,10 @@ from nacre.base.context import Context
 from nacre.base.errors import BadRequest
 from nacre.base.web import Request
 from nacre.identity.contract import Policy
+from nacre.identity.keys.vault import Vault
 from nacre.identity.records import MAX_PAGE, Kind, Page, document
 from nacre.identity.service import IdentityService
 from nacre.identity.store import Store
-from nacre.identity.tokens import Cipher
 
 Row = Mapping[str, Any]
 
@@ -23,7 +23,7 @@ class Desk:
 
     identity: IdentityService
     policy: Policy
-    vault: Cipher  # for secrets that must be read again: blobs of credentials
+    vault: Vault  # for secrets that must be read again: blobs of credentials
 
     @property
     def store(self) -> Store:

@@ -18,8 +18,8 @@ from nacre.identity.api.extensions import (
     trusts,
 )
 from nacre.identity.contract import Policy
+from nacre.identity.keys.vault import Vault
 from nacre.identity.service import IdentityService
-from nacre.identity.tokens import Cipher
 
 PARTS = (users, groups, projects, domains, roles, grants, assignments, catalog, credentials,
          application_credentials, trusts, domain_config, documents, limits, endpoint_filter, oauth1)
@@ -54,7 +54,7 @@ async def version(request: Request) -> Reply:
     return Reply({"version": _version(request)}, 200, {"Vary": "X-Auth-Token"})
 
 
-def service(identity: IdentityService, policy: Policy, vault: Cipher) -> Service:
+def service(identity: IdentityService, policy: Policy, vault: Vault) -> Service:
     """The identity API under /identity. vault: encrypts the secrets that it must be able to read again."""
     desk = Desk(identity, policy, vault)
     found = [Route("GET", "/", versions, public=True), Route("GET", "/v3", version, public=True)]

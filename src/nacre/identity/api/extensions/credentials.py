@@ -2,18 +2,23 @@
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
 import msgspec
 import sqlalchemy as sa
+import structlog
 
 from nacre.base.errors import BadRequest, Forbidden
 from nacre.base.web import Reply, Request, Route
 from nacre.identity import tables as t
 from nacre.identity.api.desk import Desk, collection, page_of, url
 from nacre.identity.api.validation import ANY_ID, MAX_TEXT, wrapped
+from nacre.identity.keys.vault import Unreadable
 from nacre.identity.records import PROJECT, USER, Kind, Page, delete, find, get, given, insert, listing, missing, update
+
+log = structlog.get_logger()
 
 CREDENTIAL = Kind("credential", "credentials", t.credentials, frozenset({"secret"}))
 PROPERTIES = {
@@ -32,7 +37,7 @@ class Credentials:
     async def index(self, request: Request) -> Any:
         self._desk.check(request, "list_credentials", {"target.credential.user_id": request.context.user_id})
         page = page_of(request, "user_id", "type")
-        rows = await self._store.read(lambda conn: listing(conn, CREDENTIAL, page))
+        rows = await self._store.read(lambda conn: _all_opened(self._desk, conn, listing(conn, CREDENTIAL, page)))
         only = await delegated_project(self._desk, request)
         seen = [r for r in rows if self._desk.policy.allows(
             request.context, "identity:get_credential", _target(r)) and only in (None, r["project_id"])]
@@ -51,7 +56,8 @@ class Credentials:
 
         def unit(conn: sa.Connection) -> Any:
             _require(conn, body)
-            return insert(conn, CREDENTIAL, {"project_id": None, **self._sealed(body), "id": id})
+            row = insert(conn, CREDENTIAL, {"project_id": None, **self._sealed(conn, body), "id": id})
+            return _opened(self._desk, conn, row)
         return Reply({"credential": self._shown(request, await self._store.write(unit))}, 201)
 
     async def show(self, request: Request) -> Any:
@@ -72,7 +78,8 @@ class Credentials:
 
         def unit(conn: sa.Connection) -> Any:
             _require(conn, changes)
-            return update(conn, CREDENTIAL, get(conn, CREDENTIAL, row["id"]), self._sealed(changes))
+            new = update(conn, CREDENTIAL, get(conn, CREDENTIAL, row["id"]), self._sealed(conn, changes))
+            return _opened(self._desk, conn, new)
         return {"credential": self._shown(request, await self._store.write(unit))}
 
     async def delete(self, request: Request) -> Reply:
@@ -82,7 +89,7 @@ class Credentials:
 
     async def _row(self, request: Request, rule: str) -> Any:
         id = request.params["credential_id"]
-        row = await self._store.read(lambda conn: find(conn, CREDENTIAL, id))
+        row = await self._store.read(lambda conn: _opened(self._desk, conn, find(conn, CREDENTIAL, id)))
         self._desk.check(request, rule, _target(row or {}))
         if row is None:
             raise missing(CREDENTIAL, id)
@@ -95,16 +102,15 @@ class Credentials:
             raise Forbidden("You are not authorized to perform the requested action: Credential project does not match"
                             " the project scope of the delegated token.")
 
-    def _sealed(self, values: dict[str, Any]) -> dict[str, Any]:
+    def _sealed(self, conn: sa.Connection, values: dict[str, Any]) -> dict[str, Any]:
         sealed = {k: v for k, v in values.items() if k != "blob"}
         if "blob" in values:
-            sealed["secret"] = self._desk.vault.encrypt(values["blob"].encode()).decode()
+            sealed["secret"] = self._desk.vault.unlock(conn).encrypt(values["blob"])
         return sealed
 
     def _shown(self, request: Request, row: Any) -> dict[str, Any]:
-        blob = self._desk.vault.decrypt(row["secret"].encode()).decode()
         return {**row["extra"], "id": row["id"], "type": row["type"], "user_id": row["user_id"],
-                "project_id": row["project_id"], "blob": blob,
+                "project_id": row["project_id"], "blob": row["blob"],
                 "links": {"self": f"{url(request)}/credentials/{row['id']}"}}
 
 
@@ -122,7 +128,8 @@ class Ec2:
 
         def unit(conn: sa.Connection) -> Any:
             get(conn, USER, user_id)
-            return listing(conn, CREDENTIAL, Page(), c.user_id == user_id, c.type == "ec2")
+            found = listing(conn, CREDENTIAL, Page(), c.user_id == user_id, c.type == "ec2")
+            return _all_opened(self._desk, conn, found)
         rows = [r for r in await self._store.read(unit) if only in (None, r["project_id"])]
         return collection(request, "credentials", [self._shown(request, r) for r in rows])
 
@@ -133,14 +140,14 @@ class Ec2:
         if only is not None and only != project_id:
             raise Forbidden("You are not authorized to perform the requested action: the token is for another project.")
         access = uuid4().hex
-        blob = msgspec.json.encode({"access": access, "secret": secrets.token_hex(16), "trust_id": None})
-        values = {"id": ec2_id(access), "user_id": user_id, "project_id": project_id, "type": "ec2",
-                  "secret": self._desk.vault.encrypt(blob).decode()}
+        blob = msgspec.json.encode({"access": access, "secret": secrets.token_hex(16), "trust_id": None}).decode()
+        values = {"id": ec2_id(access), "user_id": user_id, "project_id": project_id, "type": "ec2"}
 
         def unit(conn: sa.Connection) -> Any:
             get(conn, USER, user_id)
             get(conn, PROJECT, project_id)
-            return insert(conn, CREDENTIAL, values)
+            sealed = self._desk.vault.unlock(conn).encrypt(blob)
+            return _opened(self._desk, conn, insert(conn, CREDENTIAL, {**values, "secret": sealed}))
         return Reply({"credential": self._shown(request, await self._store.write(unit))}, 201)
 
     async def show(self, request: Request) -> Any:
@@ -153,7 +160,7 @@ class Ec2:
 
     async def _row(self, request: Request, rule: str) -> Any:
         user_id, access = request.params["user_id"], request.params["access"]
-        row = await self._store.read(lambda conn: find(conn, CREDENTIAL, ec2_id(access)))
+        row = await self._store.read(lambda conn: _opened(self._desk, conn, find(conn, CREDENTIAL, ec2_id(access))))
         self._desk.check(request, rule, _target(row or {"user_id": user_id}))
         if row is None or row["user_id"] != user_id:
             raise missing(CREDENTIAL, access)
@@ -163,9 +170,9 @@ class Ec2:
         return row
 
     def _shown(self, request: Request, row: Any) -> dict[str, Any]:
-        blob = msgspec.json.decode(self._desk.vault.decrypt(row["secret"].encode()))
-        here = f"{url(request)}/users/{row['user_id']}/credentials/OS-EC2/{blob['access']}"
-        return {"user_id": row["user_id"], "tenant_id": row["project_id"], "access": blob["access"],
+        blob = msgspec.json.decode(row["blob"] or "{}")
+        here = f"{url(request)}/users/{row['user_id']}/credentials/OS-EC2/{blob.get('access')}"
+        return {"user_id": row["user_id"], "tenant_id": row["project_id"], "access": blob.get("access"),
                 "secret": blob.get("secret"), "trust_id": blob.get("trust_id"), "links": {"self": here}}
 
 
@@ -190,6 +197,24 @@ def _access(blob: str) -> str:
     if not isinstance(access, str) or not access:
         raise BadRequest("Invalid blob in credential: an ec2 blob is a JSON object with an access key.", field="blob")
     return access
+
+
+def _opened(desk: Desk, conn: sa.Connection, row: Any) -> Any:
+    """The row with its blob; None for None."""
+    return _all_opened(desk, conn, [row])[0] if row else None
+
+
+def _all_opened(desk: Desk, conn: sa.Connection, rows: Sequence[Any]) -> list[Any]:
+    """A blob that cannot be read is None: the others of a list can, and it can be replaced or deleted."""
+    vault = desk.vault.unlock(conn)
+
+    def blob(row: Any) -> str | None:
+        try:
+            return vault.decrypt(row["secret"])
+        except Unreadable as error:
+            log.error("a credential cannot be read", credential=row["id"], why=error.message)
+            return None
+    return [{**row, "blob": blob(row)} for row in rows]
 
 
 def _target(row: Any) -> dict[str, Any]:

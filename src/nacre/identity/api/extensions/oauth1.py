@@ -40,9 +40,9 @@ class Consumers:
 
     async def create(self, request: Request) -> Reply:
         self._desk.check(request, "create_consumer")
-        secret = uuid4().hex
-        values = {"description": None, **request.body, "id": uuid4().hex, "sealed": _seal(self._desk, secret)}
-        await self._store.write(lambda conn: _put(conn, "consumer", values))
+        secret, values = uuid4().hex, {"description": None, **request.body, "id": uuid4().hex}
+        await self._store.write(lambda conn: _put(conn, "consumer", {
+            **values, "sealed": _seal(self._desk, conn, secret)}))
         return Reply({"consumer": {**_consumer(request, values), "secret": secret}}, 201)
 
     async def show(self, request: Request) -> Any:
@@ -87,8 +87,9 @@ class Dance:
         consumer = await self._signed(request, given, None)
         secret, now = uuid4().hex, self._store.now()
         row = {"id": uuid4().hex, "consumer_id": consumer["id"], "project_id": project_id,
-               "sealed": _seal(self._desk, secret), "expires_at": now + REQUEST_SECONDS}
-        await self._store.write(lambda conn: _put(conn, "oauth_request", row))
+               "expires_at": now + REQUEST_SECONDS}
+        await self._store.write(lambda conn: _put(conn, "oauth_request", {**row, "sealed": _seal(
+            self._desk, conn, secret)}))
         return _form(row, secret)
 
     async def authorize(self, request: Request) -> Any:
@@ -125,13 +126,13 @@ class Dance:
             raise Unauthenticated
         secret = uuid4().hex
         access = {"id": uuid4().hex, "consumer_id": row["consumer_id"], "project_id": row["project_id"],
-                  "user_id": row["user_id"], "role_ids": row["role_ids"], "sealed": _seal(self._desk, secret),
+                  "user_id": row["user_id"], "role_ids": row["role_ids"],
                   "expires_at": self._store.now() + ACCESS_SECONDS}
 
         def unit(conn: sa.Connection) -> None:
             if not _drop(conn, "oauth_request", row["id"]):
                 raise Unauthenticated  # somebody else was given the access token
-            _put(conn, "oauth_access", access)
+            _put(conn, "oauth_access", {**access, "sealed": _seal(self._desk, conn, secret)})
         await self._store.write(unit)
         return _form(access, secret)
 
@@ -149,13 +150,16 @@ class Dance:
     async def _signed(self, request: Request, given: dict[str, str], token: Document | None) -> Document:
         """The consumer that signed the request, with the token's secret too if there is one. Raises Unauthenticated."""
         consumer_id = given.get("oauth_consumer_key", "")
-        consumer = await self._store.read(lambda conn: fetch(conn, "consumer", consumer_id))
+
+        def unit(conn: sa.Connection) -> tuple[Document | None, tuple[str, str]]:
+            found = fetch(conn, "consumer", consumer_id)
+            return found, (_unseal(self._desk, conn, found), _unseal(self._desk, conn, token))
+        consumer, keys = await self._store.read(unit)
         if consumer is None or (token is not None and token["consumer_id"] != consumer_id):
             raise Unauthenticated
         stamp, now = given.get("oauth_timestamp", ""), self._store.now()
         if not stamp.isascii() or not stamp.isdigit() or abs(float(stamp[:15]) - now) > SKEW_SECONDS:
             raise Unauthenticated
-        keys = (_unseal(self._desk, consumer), _unseal(self._desk, token) if token else "")
         if not is_signed(request.method, request.base_url + request.path, given, request.query, keys):
             raise Unauthenticated
         nonce = hashlib.sha256(f"{consumer_id} {stamp} {given.get('oauth_nonce')}".encode()).hexdigest()
@@ -211,12 +215,12 @@ def _digest(verifier: str) -> str:
     return hashlib.sha256(verifier.encode()).hexdigest()
 
 
-def _seal(desk: Desk, secret: str) -> str:
-    return desk.vault.encrypt(secret.encode()).decode()
+def _seal(desk: Desk, conn: sa.Connection, secret: str) -> str:
+    return desk.vault.unlock(conn).encrypt(secret)
 
 
-def _unseal(desk: Desk, row: Document) -> str:
-    return desk.vault.decrypt(row["sealed"].encode()).decode()
+def _unseal(desk: Desk, conn: sa.Connection, row: Document | None) -> str:
+    return desk.vault.unlock(conn).decrypt(row["sealed"]) if row else ""
 
 
 def _put(conn: sa.Connection, kind: str, values: Document) -> Document:

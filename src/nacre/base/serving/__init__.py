@@ -1,0 +1,1 @@
+"""How a process is reached and how it ends: sockets, TLS, its health, signals."""
