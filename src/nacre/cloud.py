@@ -158,20 +158,24 @@ def _identity(settings: Settings, parts: dict[str, Any], running: Running) -> An
 
 def _images(settings: Settings, parts: dict[str, Any], running: Running) -> Any:
     from nacre.image.api.service import service
+    from nacre.image.data.cleanup import Cleanup
+    from nacre.image.data.locations import Locations, image_stores
+    from nacre.image.data.uploads import Uploads
+    from nacre.image.endpoint import ImagesEndpoint
     from nacre.image.members import Members
     from nacre.image.metadefs.service import Metadefs
     from nacre.image.service import ImageService
     from nacre.image.service import Settings as Limits
-    from nacre.image.stores import FileStore
-    from nacre.image.uploads import Uploads
 
-    store = FileStore(settings.data / "control" / "images")
-    images = parts["images"] = ImageService(parts["db"], parts["policy"], store, parts["clock"], Limits(
-        max_image_bytes=settings.images.max_bytes, max_project_bytes=settings.images.max_project_bytes or None))
-    uploads = Uploads(images)
-    running.start.append(uploads.recover)
+    own = settings.images
+    data = Locations("control", image_stores(settings.data / "control" / "images", own.folder, own.s3))
+    images = parts["images"] = ImageService(parts["db"], parts["policy"], data, parts["clock"], Limits(
+        max_image_bytes=own.max_bytes, max_project_bytes=own.max_project_bytes or None))
+    uploads, cleanup = Uploads(images), Cleanup(images)
+    running.start.append(cleanup.start)
+    running.tasks.append(cleanup.run)
     running.stop.append(uploads.close)
-    parts["transport"].serve(IMAGE, images, Images, IMAGE_ALLOW)
+    parts["transport"].serve(IMAGE, ImagesEndpoint(images), Images, IMAGE_ALLOW)
     return service(images, uploads, Members(images), Metadefs(images))
 
 
