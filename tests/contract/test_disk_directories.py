@@ -45,7 +45,7 @@ class Machine:
 
     async def build(self, place: str) -> BuildOrder:
         order = build_order(image=None, memory_mb=64, selected_dir=place, domain_name=f"nacre-t-{os.urandom(4).hex()}")
-        await self.running[-1].prepare(order)
+        await self.running[-1].prepare(order, lambda done, total: None)
         await self.running[-1].define(order, msgspec.structs.replace(spawn_order(order, 0), networks=()))
         return order
 

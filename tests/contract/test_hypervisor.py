@@ -42,6 +42,10 @@ def remove(folder: Path) -> None:
     folder.rmdir()
 
 
+def quiet(done: int, total: int) -> None:
+    """Nobody watches."""
+
+
 def orders() -> tuple[BuildOrder, SpawnOrder]:
     """A guest without an image and without interfaces: its firmware finds nothing to boot, which is enough here."""
     order = build_order(image=None, memory_mb=64, domain_name=f"nacre-t-{os.urandom(4).hex()}")
@@ -51,7 +55,7 @@ def orders() -> tuple[BuildOrder, SpawnOrder]:
 async def test_a_guest_is_paused_until_it_is_let_go(hypervisor: Hypervisor) -> None:
     order, spawn = orders()
     for _ in range(2):
-        steps = await hypervisor.prepare(order)
+        steps = await hypervisor.prepare(order, quiet)
         assert all(step.started <= step.finished for step in steps)
     assert order.server_id not in await hypervisor.guests()
     for _ in range(2):
@@ -64,7 +68,7 @@ async def test_a_guest_is_paused_until_it_is_let_go(hypervisor: Hypervisor) -> N
 
 async def test_power_goes_and_comes_back(hypervisor: Hypervisor) -> None:
     order, spawn = orders()
-    await hypervisor.prepare(order)
+    await hypervisor.prepare(order, quiet)
     await hypervisor.define(order, spawn)
     await hypervisor.resume(order.server_id)
     await hypervisor.shutdown(order.server_id)
@@ -81,9 +85,9 @@ async def test_power_goes_and_comes_back(hypervisor: Hypervisor) -> None:
 async def test_nothing_is_left_of_a_destroyed_guest_however_far_it_got(hypervisor: Hypervisor) -> None:
     order, spawn = orders()
     await hypervisor.destroy(order.server_id)
-    await hypervisor.prepare(order)
+    await hypervisor.prepare(order, quiet)
     await hypervisor.destroy(order.server_id)
-    await hypervisor.prepare(order)
+    await hypervisor.prepare(order, quiet)
     await hypervisor.define(order, spawn)
     for _ in range(2):
         await hypervisor.destroy(order.server_id)
@@ -107,7 +111,7 @@ async def test_capabilities_are_those_of_a_host(hypervisor: Hypervisor) -> None:
 
 async def test_the_console_gives_its_last_lines(hypervisor: Hypervisor) -> None:
     order, spawn = orders()
-    await hypervisor.prepare(order)
+    await hypervisor.prepare(order, quiet)
     await hypervisor.define(order, spawn)
     await hypervisor.resume(order.server_id)
     whole = await hypervisor.console(order.server_id, None)

@@ -56,7 +56,7 @@ class Builds:
             if entry.stage != "claimed":
                 return entry.steps
             async with self._attempt(entry) as order:
-                steps = await self._host.hypervisor.prepare(order)
+                steps = await self._host.hypervisor.prepare(order, lambda done, total: None)
                 await self._host.journal.write(msgspec.structs.replace(entry, stage="prepared", steps=steps))
             return steps
 
