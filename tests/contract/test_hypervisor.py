@@ -78,16 +78,16 @@ async def test_a_guest_is_paused_until_it_is_let_go(hypervisor: Hypervisor) -> N
         assert (await hypervisor.guests())[order.server_id] == "running"
 
 
-async def test_it_is_told_how_far_the_image_is(hypervisor: Hypervisor) -> None:
+async def test_prepare_shows_how_far_the_image_is(hypervisor: Hypervisor) -> None:
     """Also to whoever asks again, and when the one who asked first has gone away."""
     order = msgspec.structs.replace(orders()[0], image=image_facts(
         disk_format="raw", size=len(DISK), virtual_size=len(DISK), os_hash_value=hashlib.sha512(DISK).hexdigest()))
     first = asyncio.create_task(hypervisor.prepare(order, quiet))
     await asyncio.sleep(0.05)
     first.cancel()
-    told: list[tuple[int, int]] = []
-    await hypervisor.prepare(order, lambda done, total: told.append((done, total)))
-    assert told == sorted(told) and told[-1] == (len(DISK), len(DISK)) and {total for _, total in told} == {len(DISK)}
+    seen: list[tuple[int, int]] = []
+    await hypervisor.prepare(order, lambda done, total: seen.append((done, total)))
+    assert seen == sorted(seen) and seen[-1] == (len(DISK), len(DISK)) and {total for _, total in seen} == {len(DISK)}
     await hypervisor.destroy(order.server_id)
 
 

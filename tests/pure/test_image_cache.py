@@ -281,12 +281,12 @@ async def test_what_the_conversion_refuses_is_not_kept(tmp_path: Path) -> None:
 
 
 @virtual
-async def test_progress_is_told_to_all_while_it_is_fetched_and_converted(tmp_path: Path) -> None:
+async def test_all_see_the_progress_while_it_is_fetched_and_converted(tmp_path: Path) -> None:
     image = facts(disk_format="qcow2", virtual_size=8 * MB)
-    told: dict[str, list[tuple[float, int, int]]] = {"first": [], "second": []}
+    seen: dict[str, list[tuple[float, int, int]]] = {"first": [], "second": []}
 
     def watch(name: str) -> Callable[[int, int], None]:
-        return lambda done, total: told[name].append((asyncio.get_running_loop().time(), done, total))
+        return lambda done, total: seen[name].append((asyncio.get_running_loop().time(), done, total))
 
     async def slowly(download: Path, image: ImageFacts, to: Path, largest: int | None) -> None:
         for _ in range(4):
@@ -300,12 +300,12 @@ async def test_progress_is_told_to_all_while_it_is_fetched_and_converted(tmp_pat
     second = asyncio.create_task(cache.fetch(image, None, watch("second")))
     await asyncio.gather(first, second)
     for name, since in (("first", 0), ("second", 3)):
-        moments = [time for time, *_ in told[name]]
+        moments = [time for time, *_ in seen[name]]
         assert max(b - a for a, b in zip([since, *moments], moments, strict=False)) < 2.1
-        done = [each for _, each, _ in told[name]]
-        assert done == sorted(done) and {total for *_, total in told[name]} == {work(image)} == {len(DATA) + 8 * MB}
-        assert told[name][-1][1] == work(image)
-    assert told["second"][0][1] > 2 * MB
+        done = [each for _, each, _ in seen[name]]
+        assert done == sorted(done) and {total for *_, total in seen[name]} == {work(image)} == {len(DATA) + 8 * MB}
+        assert seen[name][-1][1] == work(image)
+    assert seen["second"][0][1] > 2 * MB
 
 
 @virtual

@@ -83,7 +83,7 @@ class Fetch:
         self.task: asyncio.Task[None] | None = None
         self.ending: asyncio.Task[None] | None = None
 
-    def tell(self, done: int) -> None:
+    def report(self, done: int) -> None:
         """So many bytes are done."""
         self.done = min(done, self.total)
         for watcher in self.watchers:
@@ -102,9 +102,9 @@ class ImageCache:
 
     async def fetch(self, image: ImageFacts, largest: int | None = None,
                     progress: Progress = lambda done, total: None) -> Path:
-        """The file that guests use of this image. largest: no more than so many bytes may become of it. progress: told
-        of `work`, also of what was done before it came. Raises BuildFailed: it cannot be had, or is not what it
-        claims."""
+        """The file that guests use of this image. largest: no more than so many bytes may become of it. progress: gets
+        the bytes of `work` that are done, and all, at once and as they come. Raises BuildFailed: it cannot be had, or
+        is not what it claims."""
         name = cache_name(image)
         file = self.settings.folder / name
         while True:
@@ -194,7 +194,7 @@ class ImageCache:
             raise BuildFailed(f"image {image.id} cannot be kept on this host: {error.strerror}") from error
         finally:
             made.unlink(missing_ok=True)
-        fetch.tell(fetch.total)
+        fetch.report(fetch.total)
         await self.clean()
 
     async def _download(self, fetch: Fetch, image: ImageFacts, part: Path) -> None:
@@ -207,13 +207,13 @@ class ImageCache:
                 at = 0
                 while at < kept:
                     at += await _in_thread(_hash, file, at, kept, digest)
-                    fetch.tell(at)
+                    fetch.report(at)
                 fetch.moved = self._clock.monotonic()
                 async with aclosing(self._pieces(fetch, image, at)) as pieces:
                     async for piece in pieces:
                         await _in_thread(_write, file, at, piece, digest)
                         at += len(piece)
-                        fetch.tell(at)
+                        fetch.report(at)
             if digest.hexdigest() == image.os_hash_value:
                 log.info("image fetched", image=image.id, bytes=at, kept=kept)
                 return
@@ -270,12 +270,12 @@ class ImageCache:
                               f"{error.message}") from error
 
     async def _convert_watched(self, fetch: Fetch, image: ImageFacts, part: Path, made: Path) -> None:
-        """While it works, what has been written is told every second."""
+        """While it works, what has been written is reported every second."""
         converting = asyncio.ensure_future(self._convert(part, image, made, fetch.wish[1]))
         try:
             while not converting.done():
                 await asyncio.wait([converting], timeout=1)
-                fetch.tell((image.size or 0) + _allocated(made))
+                fetch.report((image.size or 0) + _allocated(made))
             await converting
         finally:
             converting.cancel()

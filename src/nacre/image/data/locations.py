@@ -35,8 +35,8 @@ class Peers(Protocol):
     """The control processes of this cloud, as this one knows them."""
 
     async def alive(self) -> set[str]:
-        """The ids of those that live. One that registers before it takes its first upload, and is left out only when
-        it is known to have ended: what the others were writing is taken back."""
+        """The ids of those that live: what processes that are not among them were writing is taken back. A process is
+        in it before it takes its first upload, and leaves it only when its heartbeats have ended, or it has."""
         ...
 
     async def name(self, process: str) -> str:
