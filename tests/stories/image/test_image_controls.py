@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from image_cloud import Cloud, Controls, context_of, register, send
 
 from nacre.base.db import Database
-from nacre.base.errors import Conflict, NotFound, Unavailable
+from nacre.base.errors import Conflict, Gone, NotFound, Unavailable
 from nacre.image.contract import MOST, SnapshotOrder
 from nacre.image.data.files import FileStore, SharedStore
 from nacre.image.data.s3 import S3Store
@@ -112,6 +112,7 @@ async def test_a_start_leaves_the_uploads_of_living_controls_alone(controls: Con
     async with one.client("a-member") as client:
         image = (await register(client))["id"]
     gate, task = await half_uploaded(one, image)
+    await one.cleanup.round()
     await two.cleanup.start()
     await (await controls.restart("two")).cleanup.round()
     assert await status(two, image) == "saving"
@@ -257,6 +258,24 @@ async def test_what_a_dead_control_left_in_a_shared_store_any_other_deletes(cont
     with pytest.raises(Exception, match=r"taken back|refuses|could not be found"):
         await task
     assert left(shared()) == 0
+
+
+async def test_a_delete_elsewhere_during_an_upload_wins(controls: Controls, shared: Shared) -> None:
+    """And who writes deletes: under its hands nobody takes the data away."""
+    one, two = controls.add("one", shared()), controls.add("two", shared())
+    async with one.client("a-member") as client:
+        image = (await register(client))["id"]
+    gate = Gate()
+    task = asyncio.create_task(one.uploads.upload(MEMBER, image, aiter(gate), None))
+    await gate.half.wait()
+    async with two.client("a-member") as client:
+        assert (await client.delete(f"/v2/images/{image}")).status_code == 204
+    await two.cleanup.round()
+    assert len(await rows(controls)) == 1
+    gate.on.set()
+    with pytest.raises(Gone):
+        await task
+    assert await rows(controls) == [] and left(shared()) == 0
 
 
 def left(store: Store) -> int:
