@@ -15,6 +15,7 @@ import pytest
 
 from nacre.base.db import Database, make_engine
 from tests import schema
+from tests.s3_lab import bucket, s3_server
 
 #: httpx asks for it at each request, and a module that is not there is looked for on the whole path each time.
 sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]
@@ -107,3 +108,17 @@ def story_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return schema.in_file(tmp_path / "nacre.db")
     return str(request.getfixturevalue("postgres_tables"))
+
+
+@pytest.fixture(scope="session")
+def s3_url() -> Iterator[str]:
+    """A real S3 server."""
+    pytest.importorskip("botocore", reason="locks/s3.txt is not installed")
+    with s3_server() as url:
+        yield url
+
+
+@pytest.fixture
+def s3_bucket(s3_url: str) -> dict[str, str]:
+    """A new bucket, as the option images.s3 names it."""
+    return bucket(s3_url)

@@ -107,11 +107,29 @@ class Quotas(Section, frozen=True):
     security_groups: int = 10
 
 
+#: What may stand in `images.s3`.
+S3_OPTIONS = frozenset({"bucket", "endpoint", "prefix", "region", "access_key", "secret_key"})
+
+
 class Images(Section, frozen=True):
-    """Where image data lies, and how much of it. Sizes in bytes; 0: no limit."""
+    """Where image data lies, and how much of it. Sizes in bytes; 0: no limit. New data goes into the bucket if there is
+    one, else into the shared folder, else into the own folder of the control process that takes it."""
 
     max_bytes: Positive = 1 << 40
     max_project_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    folder: str = ""  # one that all control processes mount
+    #: bucket, endpoint, prefix, region, access_key, secret_key: see `image/data/s3.py`.
+    s3: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        if self.folder and not self.folder.startswith("/"):
+            raise ValueError(f"folder: {self.folder[:80]!r} must be an absolute path")
+        if self.s3 and not self.s3.get("bucket"):
+            raise ValueError("s3: name the bucket")
+        if not self.s3.get("endpoint", "http").startswith("http"):
+            raise ValueError("s3: the endpoint must be a URL")
+        if unknown := self.s3.keys() - S3_OPTIONS:
+            raise ValueError(f"s3: {sorted(unknown)[0][:80]!r} is none of {', '.join(sorted(S3_OPTIONS))}")
 
 
 class Network(Section, frozen=True):

@@ -1,5 +1,7 @@
 """What every hypervisor does, the simulated one and the real one alike."""
 
+import asyncio
+import hashlib
 import os
 import uuid
 from collections.abc import AsyncIterator
@@ -8,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.stories.node.orders import ControlSide, build_order, spawn_order, unheeded
+from tests.stories.node.orders import ControlSide, build_order, image_facts, spawn_order, unheeded
 
 from nacre.base.errors import NotFound
 from nacre.node.contract import BuildOrder, SpawnOrder
@@ -17,11 +19,21 @@ from nacre.node.hypervisor.registry import HYPERVISORS, HypervisorSettings
 from nacre.node.names import Names
 from nacre.node.ovs.fake import FakeWiring
 
+DISK = os.urandom(1 << 20) * 3
+
+
+class WithImage(ControlSide):
+    """Has one image."""
+
+    async def read(self, image_id: str, offset: int, length: int) -> bytes:
+        await asyncio.sleep(0.05)
+        return DISK[offset:offset + length]
+
 
 @pytest.fixture(params=["fake", pytest.param("libvirt", marks=pytest.mark.host)])
 async def hypervisor(request: pytest.FixtureRequest) -> AsyncIterator[Hypervisor]:
     folder = Path(f"/var/tmp/nacre-test-{uuid.uuid4().hex[:8]}")
-    control: Any = ControlSide()
+    control: Any = WithImage()
     made = HYPERVISORS[request.param](HypervisorSettings(folder=folder, names=Names(str(uuid.uuid4()))), control,
                                       FakeWiring("h1", control))
 
@@ -62,6 +74,19 @@ async def test_a_guest_is_paused_until_it_is_let_go(hypervisor: Hypervisor) -> N
     for _ in range(2):
         await hypervisor.resume(order.server_id)
         assert (await hypervisor.guests())[order.server_id] == "running"
+
+
+async def test_prepare_shows_how_far_the_image_is(hypervisor: Hypervisor) -> None:
+    """Also to whoever asks again, and when the one who asked first has gone away."""
+    order = msgspec.structs.replace(orders()[0], image=image_facts(
+        disk_format="raw", size=len(DISK), virtual_size=len(DISK), os_hash_value=hashlib.sha512(DISK).hexdigest()))
+    first = asyncio.create_task(hypervisor.prepare(order, unheeded))
+    await asyncio.sleep(0.05)
+    first.cancel()
+    seen: list[tuple[int, int]] = []
+    await hypervisor.prepare(order, lambda done, total: seen.append((done, total)))
+    assert seen == sorted(seen) and seen[-1] == (len(DISK), len(DISK)) and {total for _, total in seen} == {len(DISK)}
+    await hypervisor.destroy(order.server_id)
 
 
 async def test_power_goes_and_comes_back(hypervisor: Hypervisor) -> None:

@@ -1,8 +1,11 @@
 """What the migrations make is what the tables say, on each engine; upgrading again changes nothing."""
 
+import datetime as dt
 import importlib
 
 import pytest
+import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
@@ -34,3 +37,25 @@ def test_a_database_of_a_newer_release_is_left_alone(database_url: str) -> None:
     engine.dispose()
     with pytest.raises(NacreError, match="9999"):
         migrations.upgrade(database_url)
+
+
+def test_image_data_of_a_cloud_with_one_control(database_url: str) -> None:
+    """0007: what was written, what was being written, what has no data."""
+    command.upgrade(migrations._config(database_url), "0003")
+    engine, now = make_engine(database_url), dt.datetime(2026, 11, 20)
+    rows = {"active": ("key-1", None), "saving": ("key-2", "control"), "importing": ("key-3", "control"),
+            "uploading": ("key-4", None), "queued": (None, None), "snapshot": (None, "host")}
+    with engine.begin() as connection:
+        connection.execute(sa.text(
+            "insert into images (id, status, visibility, min_disk, min_ram, protected, os_hidden, data_key, worker,"
+            " created_at, updated_at) values (:id, :status, 'shared', 0, 0, :no, :no, :key, :worker, :now, :now)"),
+            [{"id": name, "status": name, "key": key, "worker": worker, "now": now, "no": False}
+             for name, (key, worker) in rows.items()])
+    migrations.upgrade(database_url)
+    with engine.begin() as connection:
+        found = connection.execute(sa.text(
+            "select image_id, data_key, store, place, writer from image_locations order by data_key")).all()
+        assert [tuple(row) for row in found] == [
+            ("active", "key-1", "file", "", None), ("saving", "key-2", "file", "", "control"),
+            ("importing", "key-3", "file", "", "control"), ("uploading", "key-4", "file", "", None)]
+    engine.dispose()

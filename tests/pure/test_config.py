@@ -142,3 +142,13 @@ def test_bandwidths_have_bounds(tmp_path: Path, option: str) -> None:
     for value in (-1, 10**7 + 1):
         with pytest.raises(SettingsError, match=f"node.{option}: Expected `int`"):
             settings(tmp_path, f"[node]\n{option} = {value}\n")
+
+
+def test_where_images_are(tmp_path: Path) -> None:
+    images = settings(tmp_path, NACRE_IMAGES_S3="endpoint:https://s3.example.org:9000,bucket:nacre").images
+    assert images.s3 == {"endpoint": "https://s3.example.org:9000", "bucket": "nacre"} and images.folder == ""
+    for wrong, why in (("folder = 'relative'", "absolute"), ("s3 = {endpoint = 'https://x'}", "bucket"),
+                       ("s3 = {bucket = 'b', color = 'red'}", "color"),
+                       ("s3 = {bucket = 'b', endpoint = 'x:1'}", "URL")):
+        with pytest.raises(SettingsError, match=why):
+            settings(tmp_path, f"[images]\n{wrong}")

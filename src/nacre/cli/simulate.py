@@ -97,7 +97,7 @@ class SimulatedCloud:
         await self._stack.enter_async_context(running())
 
     async def _make_image(self) -> str:
-        from nacre.image.uploads import Uploads
+        from nacre.image.data.uploads import Uploads
 
         async def data() -> Any:
             yield b"\0" * 512

@@ -22,7 +22,7 @@ from nacre.base.rpc.zmq import ZmqTransport
 from nacre.base.serving.health import Health
 from nacre.base.serving.server import serve
 from nacre.base.web import App, Service
-from nacre.cloud.introductions import Introductions
+from nacre.cloud.introductions import ImagePeers, Introductions
 from nacre.cloud.running import Running, Transport
 from nacre.compute.allocations import Ledger
 from nacre.compute.api.servers.desk import ServerDesk
@@ -61,13 +61,15 @@ from nacre.identity.store import Store
 from nacre.image.api.service import service as image_service
 from nacre.image.contract import TARGET as IMAGE
 from nacre.image.contract import Images
+from nacre.image.data.cleanup import Cleanup
+from nacre.image.data.locations import Locations, image_stores
+from nacre.image.data.uploads import Uploads
+from nacre.image.endpoint import ImagesEndpoint
 from nacre.image.members import Members
 from nacre.image.metadefs.service import Metadefs
 from nacre.image.policies import POLICIES as IMAGE_POLICIES
 from nacre.image.service import ImageService
 from nacre.image.service import Settings as ImageLimits
-from nacre.image.stores import FileStore
-from nacre.image.uploads import Uploads
 from nacre.network.api.service import service as network_service
 from nacre.network.contract import TARGET as NETWORK
 from nacre.network.contract import Network
@@ -99,9 +101,10 @@ class Seams:
 
 @dataclass(frozen=True)
 class Base:
-    """What every service of a control process stands on."""
+    """What every service of a control process stands on. process: its id."""
 
     settings: Settings
+    process: str
     db: Database
     clock: Clock
     transport: Transport
@@ -109,6 +112,7 @@ class Base:
     policy: PolicyEngine
     processes: Processes
     changes: Changes
+    ledger: Ledger
 
 
 @dataclass(frozen=True)
@@ -144,11 +148,12 @@ class Control:
 
 def build_control(settings: Settings, transport: Transport, db: Database, clock: Clock | None = None,
                   seams: Seams = Seams()) -> Control:
-    """The control process's objects. Nothing is started, no file is touched."""
+    """The control process's objects. Nothing is started, no file but the process's id is touched."""
     clock = clock or RealClock()
     policy = PolicyEngine((IDENTITY_POLICIES, IMAGE_POLICIES, NETWORK_POLICIES, COMPUTE_POLICIES),
                           settings.data / "policy.yaml")
-    base = Base(settings, db, clock, transport, Running(), policy, Processes(db, clock), Changes(db, clock))
+    base = Base(settings, process_id(settings.data / "control"), db, clock, transport, Running(), policy,
+                Processes(db, clock), Changes(db, clock), Ledger(db, clock))
     keys, identity, passwords, identity_api = _identity(base)
     images, image_api = _images(base)
     network = _network(base)
@@ -182,12 +187,15 @@ def _identity(base: Base) -> tuple[Keys, IdentityService, Passwords, Service]:
 
 def _images(base: Base) -> tuple[ImageService, Service]:
     own = base.settings.images
-    images = ImageService(base.db, base.policy, FileStore(base.settings.data / "control" / "images"), base.clock,
-                          ImageLimits(max_image_bytes=own.max_bytes, max_project_bytes=own.max_project_bytes or None))
-    uploads = Uploads(images)
-    base.running.start.append(uploads.recover)
+    stores = image_stores(base.settings.data / "control" / "images", own.folder, own.s3)
+    data = Locations(base.process, stores, ImagePeers(base.transport, base.processes))
+    images = ImageService(base.db, base.policy, data, base.clock, ImageLimits(
+        max_image_bytes=own.max_bytes, max_project_bytes=own.max_project_bytes or None))
+    uploads, cleanup = Uploads(images), Cleanup(images)
+    base.running.start.append(cleanup.start)
+    base.running.tasks.append(cleanup.run)
     base.running.stop.append(uploads.close)
-    base.transport.serve(IMAGE, images, Images, IMAGE_ALLOW)
+    base.transport.serve(IMAGE, ImagesEndpoint(images, base.ledger.reads), Images, IMAGE_ALLOW)
     return images, image_service(images, uploads, Members(images), Metadefs(images))
 
 
@@ -231,7 +239,7 @@ class _Compute:
 
 
 def _compute(base: Base, seams: Seams, ask: Suppliers) -> _Compute:
-    db, clock, ledger = base.db, base.clock, Ledger(base.db, base.clock)
+    db, clock, ledger = base.db, base.clock, base.ledger
     own = base.settings.scheduler
 
     async def refresh() -> None:
@@ -281,7 +289,7 @@ def _start(base: Base, compute: _Compute) -> None:
     async def enter() -> None:
         me, transport = base.transport.me, base.transport
         await base.processes.start(Process(
-            id=process_id(base.settings.data / "control"), role="control", name=me.name, address=transport.address,
+            id=base.process, role="control", name=me.name, address=transport.address,
             public_key=transport.public_key, version=__version__))
 
     async def open_door() -> None:

@@ -8,8 +8,11 @@ import structlog
 from nacre.base.durable.changes import Change, Changes
 from nacre.base.durable.processes import Process, Processes
 from nacre.base.rpc.server import Peer
+from nacre.base.rpc.stub import stub
 from nacre.cloud.running import Transport
 from nacre.conductor.contract import ControlAddress, NodeHello
+from nacre.image.contract import TARGET as IMAGE
+from nacre.image.contract import Images
 
 log = structlog.get_logger()
 
@@ -84,3 +87,20 @@ class Introductions:
 
     async def _wiring_changed(self, changes: Sequence[Change]) -> None:
         self._wiring |= {change.id: change.n for change in changes}
+
+
+class ImagePeers:
+    """Implements `image.data.locations.Peers`: the other control processes, for the data that only they can read."""
+
+    def __init__(self, transport: Transport, processes: Processes):
+        self._client, self._processes = transport.client(IMAGE), processes
+
+    async def alive(self) -> set[str]:
+        return {process.id for process in await self._processes.all("control") if process.alive}
+
+    async def name(self, process: str) -> str:
+        return next((p.name for p in await self._processes.all("control") if p.id == process), process)
+
+    async def read(self, process: str, image_id: str, offset: int, length: int) -> bytes:
+        there = self._client.prepare(server=await self.name(process))
+        return await stub(Images, there).read(image_id, offset, length)

@@ -41,6 +41,14 @@ class Ledger:
         """What hosts have yet to confirm as gone."""
         return await self._db.read(lambda c: [_allocation(r) for r in statements.find(c, allocations, state="ending")])
 
+    async def reads(self, host: str, image_id: str) -> bool:
+        """Whether a server that has a place on the host is made of that image, or boots by it."""
+        made_of = sa.or_(servers.c.image_id == image_id, servers.c.kernel_id == image_id,
+                         servers.c.ramdisk_id == image_id)
+        query = sa.select(allocations.c.id).join(servers, servers.c.id == allocations.c.server_id).where(
+            allocations.c.host == host, allocations.c.state != "ending", made_of).limit(1)
+        return await self._db.read(lambda connection: connection.execute(query).first() is not None)
+
     async def audit(self, host: str, held: Iterable[Held]) -> Audit:
         """What the database says of what a host has."""
         there = {each.allocation: each for each in held}

@@ -8,6 +8,8 @@ from nacre.base.context import Context
 from nacre.base.rpc.target import Target
 
 TARGET = Target(topic="control", namespace="image", version="1.0")
+#: No more bytes than these are read at once.
+MOST = 8 << 20
 SNAPSHOTS = Target(topic="control", namespace="snapshots", version="1.0")
 
 
@@ -39,7 +41,8 @@ class Images(Protocol):
         ...
 
     async def read(self, image_id: str, offset: int, length: int) -> bytes:
-        """A piece of an active image's data (a node's way to fetch it). Raises NotFound."""
+        """A piece of an active image's data (a node's way to fetch it): up to `length` bytes, at most MOST; none at the
+        end. Raises NotFound; Unavailable: what has the data does not answer now."""
         ...
 
 

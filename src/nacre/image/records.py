@@ -1,5 +1,6 @@
 """Images as values, and the few statements that read and write them."""
 
+import datetime as dt
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -10,17 +11,28 @@ import sqlalchemy as sa
 from nacre.base.context import Context
 from nacre.base.errors import Conflict, NotFound
 from nacre.image.contract import ImageFacts
+from nacre.image.data.ledger import located, orphan_all
+from nacre.image.data.locations import Location
 from nacre.image.queries import Listing, select, visible
-from nacre.image.tables import image_members, image_properties, image_tags, images
+from nacre.image.tables import (
+    deleted_images,
+    image_cache,
+    image_members,
+    image_properties,
+    image_tags,
+    images,
+)
 
 
 class Image(msgspec.Struct, kw_only=True):
-    """One image. `row` has the columns of its table; `member_id` is the caller's project if it is shared with it."""
+    """One image. `row` has the columns of its table; `member_id` is the caller's project if it is shared with it;
+    `location` is where its data is."""
 
     row: dict[str, Any]
     properties: dict[str, str]
     tags: list[str]
     member_id: str | None = None
+    location: Location | None = None
 
     @property
     def id(self) -> str:
@@ -69,13 +81,25 @@ def load_page(conn: sa.Connection, context: Context, listing: Listing) -> tuple[
 
 
 def insert(conn: sa.Connection, image: Image) -> None:
-    """A new image. Raises Conflict if the id is taken."""
+    """A new image. Raises Conflict if the id is taken, or was once."""
+    if conn.execute(sa.select(deleted_images.c.id).where(deleted_images.c.id == image.id)).first():
+        raise Conflict(f"Image ID {image.id} already exists!", field="id")
     try:
         conn.execute(sa.insert(images).values(image.row))
     except sa.exc.IntegrityError:
         raise Conflict(f"Image ID {image.id} already exists!", field="id") from None
     replace_properties(conn, image.id, {}, image.properties)
     replace_tags(conn, image.id, (), image.tags)
+
+
+def remove(conn: sa.Connection, image_id: str, now: dt.datetime) -> list[Location]:
+    """The image is gone, its id is used up. Where its data is that nobody is writing now: to be dropped."""
+    for table in (image_cache, image_members, image_properties, image_tags):
+        conn.execute(sa.delete(table).where(table.c.image_id == image_id))
+    dropped = orphan_all(conn, image_id)
+    conn.execute(sa.delete(images).where(images.c.id == image_id))
+    conn.execute(sa.insert(deleted_images).values(id=image_id, deleted_at=now))
+    return dropped
 
 
 def replace_properties(conn: sa.Connection, image_id: str, old: Mapping[str, str], new: Mapping[str, str]) -> None:
@@ -110,7 +134,7 @@ def missing(image_id: str) -> NotFound:
 
 
 def _assemble(conn: sa.Connection, rows: Sequence[Any]) -> list[Image]:
-    """The rows with their properties and tags: two more statements, however many rows."""
+    """The rows with their properties, tags and locations: three more statements, however many rows."""
     ids = [row.id for row in rows]
     properties: dict[str, dict[str, str]] = defaultdict(dict)
     tags: dict[str, list[str]] = defaultdict(list)
@@ -119,4 +143,6 @@ def _assemble(conn: sa.Connection, rows: Sequence[Any]) -> list[Image]:
             properties[p.image_id][p.name] = p.value
         for t in conn.execute(sa.select(image_tags).where(image_tags.c.image_id.in_(ids)).order_by(image_tags.c.tag)):
             tags[t.image_id].append(t.tag)
-    return [Image(row=dict(row._mapping), properties=properties[row.id], tags=tags[row.id]) for row in rows]
+    places = located(conn, [row.data_key for row in rows if row.data_key])
+    return [Image(row=dict(row._mapping), properties=properties[row.id], tags=tags[row.id],
+                  location=places.get(row.data_key)) for row in rows]

@@ -1,10 +1,9 @@
-"""Images: registering, finding, changing and deleting them. Their data goes through `uploads.py`."""
+"""Images: registering, finding, changing and deleting them. Their data goes through `data/`."""
 
-import asyncio
 import datetime as dt
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -15,17 +14,14 @@ from nacre.base.context import Context
 from nacre.base.db import Database
 from nacre.identity.contract import Policy
 from nacre.image import records
-from nacre.image.contract import ImageFacts
+from nacre.image.contract import MOST, ImageFacts
+from nacre.image.data.ledger import Ledger, located
+from nacre.image.data.locations import Location, Locations
 from nacre.image.patches import Change, Draft, check_name
 from nacre.image.queries import Listing
 from nacre.image.records import Image
 from nacre.image.schemas import IMAGE
-from nacre.image.stores import Store
-from nacre.image.tables import image_cache, image_members, image_properties, image_tags, image_tasks, images
-
-T = TypeVar("T")
-#: Runs a blocking function off the event loop; a simulation runs it in place.
-Runner = Callable[..., Awaitable[Any]]
+from nacre.image.tables import image_tasks, images
 
 #: The rule that a visibility needs of whoever sets it.
 VISIBILITY_RULES = {"public": "publicize_image", "community": "communitize_image"}
@@ -35,7 +31,6 @@ HELD = ("active", "deactivated")
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Limits, as Glance has them. Sizes in bytes; None is no limit."""
 
-    worker: str = "control"  # this process's name: at its start it takes back what it was writing
     max_image_bytes: int = 1 << 40
     max_project_bytes: int | None = None
     max_properties: int = 128
@@ -43,18 +38,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_members: int = 128
 
 
-async def inline(function: Callable[..., T], *args: Any) -> T:
-    """The Runner of simulations."""
-    return function(*args)
-
-
 class ImageService:
     """The images of a cloud. Every verb checks policy; what a caller may not see is NotFound."""
 
-    def __init__(self, db: Database, policy: Policy, store: Store, clock: Clock, settings: Settings | None = None):
-        self.db, self.policy, self.store, self.clock = db, policy, store, clock
+    def __init__(self, db: Database, policy: Policy, data: Locations, clock: Clock, settings: Settings | None = None):
+        self.db, self.policy, self.data, self.clock = db, policy, data, clock
+        self.ledger = Ledger(db, data)
         self.settings = settings or Settings()
-        self.run: Runner = inline if store.name == "memory" else asyncio.to_thread
 
     # What others ask (contract.Images)
 
@@ -63,16 +53,20 @@ class ImageService:
         return (await self.show(context, image_id)).facts()
 
     async def read(self, image_id: str, offset: int, length: int) -> bytes:
-        """A piece of an image's data, for a node. Raises NotFound."""
-        def unit(conn: sa.Connection) -> str | None:
-            return conn.execute(sa.select(images.c.data_key).where(
-                images.c.id == image_id, images.c.status.in_(HELD))).scalar()
+        """A piece of an image's data, from wherever it is. Raises NotFound, Unavailable, BadRequest."""
+        return await self.data.read(await self.location(image_id), image_id, offset, bounded(offset, length))
 
-        key = await self.db.read(unit)
-        if key is None:
+    async def location(self, image_id: str, states: Sequence[str] = HELD) -> Location:
+        """Where the data is of an image in one of these states. Raises NotFound."""
+        def unit(conn: sa.Connection) -> Location | None:
+            key = conn.execute(sa.select(images.c.data_key).where(
+                images.c.id == image_id[:36].replace("\x00", ""), images.c.status.in_(states))).scalar()
+            return located(conn, [key]).get(key) if key else None
+
+        found = await self.db.read(unit)
+        if found is None:
             raise e.NotFound(f"Image {image_id[:64]} has no data.")
-        data: bytes = await self.run(self.store.read, key, offset, length)
-        return data
+        return found
 
     # What users ask
 
@@ -105,7 +99,7 @@ class ImageService:
             draft = Draft(image.row, image.properties, image.tags)
             for change in changes:
                 draft.apply(change, admin=context.is_admin)
-            changed = Image(row=draft.attributes, properties=draft.properties, tags=draft.tags)
+            changed = Image(row=draft.attributes, properties=draft.properties, tags=draft.tags, location=image.location)
             self._limit(changed.properties, changed.tags)
             if changed.row["visibility"] != image.row["visibility"]:
                 self._check_visibility(context, changed)
@@ -121,20 +115,14 @@ class ImageService:
 
     async def delete(self, context: Context, image_id: str) -> None:
         """The image and its data are gone. An upload that is under way finds out at its end. Raises Forbidden."""
-        def unit(conn: sa.Connection) -> str | None:
+        def unit(conn: sa.Connection) -> list[Location]:
             image = records.load(conn, context, image_id)
             self.allow(context, "delete_image", image)
             if image.row["protected"]:
                 raise e.Forbidden(f"Image {image_id} is protected and cannot be deleted.", field="protected")
-            for table in (image_cache, image_members, image_properties, image_tags):
-                conn.execute(sa.delete(table).where(table.c.image_id == image_id))
-            conn.execute(sa.delete(images).where(images.c.id == image_id))
-            key: str | None = image.row["data_key"]
-            return key
+            return records.remove(conn, image_id, self.now())
 
-        key = await self.db.run(unit)
-        if key is not None:
-            await self.run(self.store.delete, key)
+        await self.ledger.drop(*await self.db.run(unit))
 
     async def tag(self, context: Context, image_id: str, tag: str, *, present: bool) -> None:
         """Adds a tag, or takes it away. Raises NotFound if there is none to take."""
@@ -220,6 +208,13 @@ class ImageService:
             if number > limit:
                 raise e.TooLarge(f"The limit has been exceeded on the number of allowed image {what}. "
                                  f"Attempted: {number}, Maximum: {limit}", field=what)
+
+
+def bounded(offset: int, length: int) -> int:
+    """How many bytes are read at once. Raises BadRequest."""
+    if not (0 <= offset < 1 << 62 and length >= 0):
+        raise e.BadRequest("There is nothing at such an offset and length.", field="offset")
+    return min(length, MOST)
 
 
 def draft_of(context: Context, body: Mapping[str, Any], now: dt.datetime) -> Image:

@@ -22,7 +22,7 @@ images = sa.Table(
     sa.Column("min_ram", sa.Integer, nullable=False),  # MB
     sa.Column("protected", sa.Boolean, nullable=False),
     sa.Column("os_hidden", sa.Boolean, nullable=False),
-    sa.Column("data_key", sa.String(36)),  # its data in the store; new for every upload, so that two never meet
+    sa.Column("data_key", sa.String(36)),  # its data; new for every upload, so that two never meet
     sa.Column("worker", sa.String(64)),  # the process that is writing its data, while one is
     sa.Column("created_at", sa.DateTime, nullable=False, index=True),
     sa.Column("updated_at", sa.DateTime, nullable=False),
@@ -48,6 +48,23 @@ image_members = sa.Table(
     sa.Column("status", sa.String(20), nullable=False),
     sa.Column("created_at", sa.DateTime, nullable=False),
     sa.Column("updated_at", sa.DateTime, nullable=False),
+)
+
+#: Every piece of data that there is, and where. One without an image is to be deleted.
+image_locations = sa.Table(
+    "image_locations", metadata,
+    sa.Column("data_key", sa.String(36), primary_key=True),
+    sa.Column("image_id", sa.String(36), sa.ForeignKey("images.id", ondelete="SET NULL"), index=True),
+    sa.Column("store", sa.String(16), nullable=False),
+    sa.Column("place", sa.String(64), nullable=False),  # the control process that has it; empty: all reach it
+    sa.Column("writer", sa.String(64), index=True),  # the control process that is writing it, while one is
+)
+
+#: Ids that were an image's once, and are nobody's again: whoever trusts an id must not get other bytes.
+deleted_images = sa.Table(
+    "deleted_images", metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("deleted_at", sa.DateTime, nullable=False),
 )
 
 #: Images that an administrator asked to have at hand.

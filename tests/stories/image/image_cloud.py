@@ -1,5 +1,6 @@
 """An image service of its own for each test: real SQL, real policy rules, a real directory; tokens are names."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,23 @@ from nacre.base.clock import RealClock
 from nacre.base.context import Context
 from nacre.base.db import Database
 from nacre.base.errors import Unauthenticated
+from nacre.base.rpc.memory import MemoryHub, MemoryTransport
+from nacre.base.rpc.server import Peer
+from nacre.base.rpc.stub import stub
 from nacre.base.web import App
 from nacre.identity.policy import PolicyEngine
 from nacre.image.api.service import service
+from nacre.image.contract import TARGET, Images
+from nacre.image.data.cleanup import Cleanup
+from nacre.image.data.files import FileStore
+from nacre.image.data.locations import Locations, Peers
+from nacre.image.data.store import Store
+from nacre.image.data.uploads import Uploads
+from nacre.image.endpoint import ImagesEndpoint, MayRead, anyone
 from nacre.image.members import Members
 from nacre.image.metadefs.service import Metadefs
 from nacre.image.policies import POLICIES
 from nacre.image.service import ImageService, Settings
-from nacre.image.stores import FileStore
-from nacre.image.uploads import Uploads
 
 A, B = "a" * 32, "b" * 32
 ROLES = {"admin": ("admin", "manager", "member", "reader"), "member": ("member", "reader"), "reader": ("reader",)}
@@ -37,15 +46,26 @@ async def authenticate(token: str) -> Context:
 
 
 class Cloud:
-    """The service, and clients for it."""
+    """The service of one control process, and clients for it. stores: without them, the directory alone."""
 
-    def __init__(self, directory: Path, database: Database, settings: Settings):
-        self.directory, self.database = directory, database
+    def __init__(self, directory: Path, database: Database, settings: Settings, *, name: str = "control",
+                 stores: Sequence[Store] = (), peers: Peers | None = None, may_read: MayRead = anyone):
+        self.directory, self.database, self.name = directory, database, name
         rules = PolicyEngine([POLICIES])
-        self.images = ImageService(database, rules, FileStore(directory), RealClock(), settings)
-        self.uploads, self.members = Uploads(self.images), Members(self.images)
+        stores = stores or [FileStore(directory)]
+        for store in stores:
+            store.open(known=False)
+        self.data = Locations(name, stores, peers)
+        self.images = ImageService(database, rules, self.data, RealClock(), settings)
+        self.uploads, self.members, self.cleanup = Uploads(self.images), Members(self.images), Cleanup(self.images)
+        self.endpoint = ImagesEndpoint(self.images, may_read)
         self.app = App([service(self.images, self.uploads, self.members, Metadefs(self.images))],
                        authenticate, rules.check)
+
+    def again(self) -> "Cloud":
+        """The process after it was killed and started again; what it was doing never ends."""
+        return Cloud(self.directory, self.database, self.images.settings, name=self.name,
+                     stores=list(self.data.stores.values()), peers=self.data.peers)
 
     def client(self, token: str | None) -> httpx.AsyncClient:
         return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://cloud/image",
@@ -53,6 +73,55 @@ class Cloud:
 
     def files(self) -> list[str]:
         return sorted(p.name for p in self.directory.iterdir())
+
+
+class Controls(Peers):
+    """Several control processes over one database, joined by the in-memory transport."""
+
+    def __init__(self, folder: Path, database: Database, settings: Settings | None = None):
+        self.hub, self.folder, self.database, self.settings = MemoryHub(), folder, database, settings or Settings()
+        self.clouds: dict[str, Cloud] = {}
+        self.may_read: MayRead = anyone
+        self._transports: dict[str, MemoryTransport] = {}
+        self._asking = MemoryTransport(self.hub, me=Peer("asking", "control"))
+
+    def add(self, name: str, *stores: Store) -> Cloud:
+        """A new process with a folder of its own."""
+        return self._serve(Cloud(self.folder / name, self.database, self.settings, name=name, peers=self,
+                                 may_read=self.may_read, stores=(*stores, FileStore(self.folder / name))))
+
+    async def kill(self, name: str) -> None:
+        """From one moment to the next."""
+        await self._transports.pop(name).close()
+
+    async def restart(self, name: str) -> Cloud:
+        """It comes back, and cleans up."""
+        if name in self._transports:
+            await self.kill(name)
+        cloud = self._serve(self.clouds[name].again())
+        await cloud.cleanup.start()
+        return cloud
+
+    def node(self, host: str, control: str) -> Images:
+        """How a host's node reads images through one of them."""
+        asking = MemoryTransport(self.hub, me=Peer(host, "node"))
+        return stub(Images, asking.client(TARGET).prepare(server=control, timeout=1))
+
+    async def alive(self) -> set[str]:
+        return set(self._transports)
+
+    async def name(self, process: str) -> str:
+        return f"{process}.example.org"
+
+    async def read(self, process: str, image_id: str, offset: int, length: int) -> bytes:
+        other = stub(Images, self._asking.client(TARGET).prepare(server=process, timeout=1))
+        return await other.read(image_id, offset, length)
+
+    def _serve(self, cloud: Cloud) -> Cloud:
+        self.clouds[cloud.name] = cloud
+        transport = self._transports[cloud.name] = MemoryTransport(self.hub, me=Peer(cloud.name, "control"))
+        transport.serve(TARGET, cloud.endpoint, Images, {"find": ("control",), "read": ("control", "node")})
+        return cloud
 
 
 async def register(client: httpx.AsyncClient, **body: Any) -> dict[str, Any]:

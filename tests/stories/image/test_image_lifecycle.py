@@ -1,14 +1,20 @@
 """An image from registration to deletion, and the ways that each step may fail."""
 
 import asyncio
+import copy
 import hashlib
 import os
+import uuid
+from typing import Any
 
 import httpx
 import pytest
-from image_cloud import A, Cloud, register, send
+import sqlalchemy as sa
+from image_cloud import A, Cloud, context_of, register, send
 
+from nacre.base.db import DatabaseUnavailable, Unit
 from nacre.image.service import Settings
+from nacre.image.tables import images
 
 V21 = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 
@@ -165,14 +171,56 @@ async def test_a_restart_takes_back_what_was_being_written(a: httpx.AsyncClient,
     kept = await register(a)
     await send(a, kept["id"], b"kept")
     image = await register(a)
-    from image_cloud import context_of
-
-    from nacre.image.records import load
-    await cloud.uploads._begin(context_of("a-member"), image["id"], "upload_image", "saving")
-    row = await cloud.database.read(lambda conn: load(conn, context_of("a-member"), image["id"]))
-    (cloud.directory / (row.row["data_key"] + ".part")).write_bytes(b"half")
+    _, to = await cloud.uploads._begin(context_of("a-member"), image["id"], "upload_image", "saving")
+    (cloud.directory / f"{to.key}.part").write_bytes(b"half")
     (cloud.directory / "foreign").write_bytes(b"not ours")
-    await cloud.uploads.recover()
+    again = cloud.again()
+    await again.cleanup.start()
     assert (await a.get(f"/v2/images/{image['id']}")).json()["status"] == "queued"
     assert len(cloud.files()) == 2 and "foreign" in cloud.files()
-    assert (await a.get(f"/v2/images/{kept['id']}/file")).content == b"kept"
+    async with again.client("a-member") as client:
+        assert (await client.get(f"/v2/images/{kept['id']}/file")).content == b"kept"
+
+
+async def test_data_that_this_database_does_not_know_is_left_alone(cloud: Cloud) -> None:
+    """Another database, an empty one, an older one: what is merely unknown is never destroyed."""
+    names = [f"{uuid.uuid4()}{end}" for end in ("", ".part")]
+    for name in names:
+        (cloud.directory / name).write_bytes(b"of a cloud whose database was moved away")
+        os.utime(cloud.directory / name, (0, 0))
+    await cloud.again().cleanup.start()
+    assert cloud.files() == sorted(names)
+
+
+async def test_the_id_of_a_deleted_image_is_nobodys_again(
+        a: httpx.AsyncClient, b: httpx.AsyncClient, admin: httpx.AsyncClient) -> None:
+    """Else another project could give the same id other bytes, and whoever trusts the id would run them."""
+    image = await register(a)
+    await send(a, image["id"], b"the owner's bytes")
+    assert (await a.delete(f"/v2/images/{image['id']}")).status_code == 204
+    for client in (a, b, admin):
+        for same in (image["id"], image["id"].upper()):
+            reply = await client.post("/v2/images", json={
+                "id": same, "name": "evil", "disk_format": "raw", "container_format": "bare"})
+            assert reply.status_code == 409, reply.text
+
+
+async def test_an_answer_of_the_database_that_was_lost_loses_no_data(a: httpx.AsyncClient, cloud: Cloud) -> None:
+    """The upload ended in the database, and then the database was away: nobody may delete the data by a guess."""
+    image, run, away = await register(a), cloud.database.run, False
+
+    async def losing(unit: Unit[Any]) -> Any:
+        nonlocal away
+        result = None if away else await run(unit)
+        status = await cloud.database.read(lambda conn: conn.execute(sa.select(images.c.status)).scalar())
+        if away := away or status == "active":
+            raise DatabaseUnavailable("The database went away.")
+        return result
+
+    cloud.uploads._db = cloud.images.ledger._db = lost = copy.copy(cloud.database)
+    lost.run = losing  # type: ignore[method-assign]
+    assert (await send(a, image["id"], b"data")).status_code == 503
+    cloud.uploads._db = cloud.images.ledger._db = cloud.database
+    await cloud.cleanup.round()
+    assert (await a.get(f"/v2/images/{image['id']}")).json()["status"] == "active"
+    assert (await a.get(f"/v2/images/{image['id']}/file")).content == b"data"

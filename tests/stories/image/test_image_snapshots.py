@@ -8,7 +8,7 @@ from image_cloud import Cloud, context_of, register
 
 from nacre.base.errors import Conflict, NotFound, UnsupportedMedia
 from nacre.image.contract import SnapshotOrder
-from nacre.image.snapshots import Snapshots
+from nacre.image.data.snapshots import Snapshots
 
 ORDER = SnapshotOrder(name="snap", disk_format="raw", properties={"image_type": "snapshot"})
 
@@ -58,10 +58,20 @@ async def test_a_restart_in_the_middle(a: httpx.AsyncClient, cloud: Cloud) -> No
     facts = await Snapshots(cloud.images).register(context_of("a-member"), ORDER)
     first = Snapshots(cloud.images)
     await first.write(facts.id, 0, b"half")
-    await cloud.uploads.recover()
-    second = Snapshots(cloud.images)
+    again = cloud.again()
+    await again.cleanup.start()
+    second = Snapshots(again.images)
     with pytest.raises(Conflict, match="start anew"):
         await second.write(facts.id, 4, b"half")
     await second.write(facts.id, 0, b"whole")
     await second.finish(facts.id, 5)
     assert (await a.get(f"/v2/images/{facts.id}/file")).content == b"whole"
+    await again.cleanup.round()
+    assert len(cloud.files()) == 1
+
+
+async def test_a_snapshot_that_failed_leaves_its_id_to_nobody(b: httpx.AsyncClient, cloud: Cloud) -> None:
+    snapshots = Snapshots(cloud.images)
+    facts = await snapshots.register(context_of("a-member"), ORDER)
+    await snapshots.abandon(facts.id)
+    assert (await b.post("/v2/images", json={"id": facts.id, "name": "evil"})).status_code == 409

@@ -1,11 +1,11 @@
 """/v2/images/{id}/file and /stage: the bytes."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 
 from nacre.base import errors as e
 from nacre.base.web import Reply, Request
-from nacre.image.uploads import Uploads
+from nacre.image.data.uploads import Uploads
 
 OCTETS = "application/octet-stream"
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
@@ -41,7 +41,15 @@ class DataApi:
         partial = request.headers.get("range") is not None
         if partial:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-        return Reply(self._uploads.pieces(image, start, end - start), 206 if partial else 200, headers, OCTETS)
+        pieces = self._uploads.pieces(image, start, end - start)
+        body = _after(await anext(pieces, b""), pieces)  # whoever has it answers, or the reply is an error
+        return Reply(body, 206 if partial else 200, headers, OCTETS)
+
+
+async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in rest:
+        yield piece
 
 
 def announced(headers: Mapping[str, str]) -> int | None:

@@ -10,10 +10,10 @@ from nacre.base import errors as e
 from nacre.base.web import Reply, Request
 from nacre.image import patches, queries
 from nacre.image.api import views
+from nacre.image.data.uploads import Uploads
 from nacre.image.members import Members
 from nacre.image.schemas import check_image
 from nacre.image.service import ImageService
-from nacre.image.uploads import Uploads
 
 IMPORT_METHODS = ("glance-direct",)
 #: Import methods that exist elsewhere: known names get a reason, not "unknown".
@@ -25,27 +25,26 @@ class ImagesApi:
 
     def __init__(self, service: ImageService, uploads: Uploads, members: Members):
         self._service, self._uploads, self._members = service, uploads, members
-        self._store = service.store.name
 
     async def create(self, request: Request) -> Reply:
         image = await self._service.create(request.context, request.body)
-        view = views.image(image, self._store)
+        view = views.image(image)
         return Reply(view, 201, {"Location": f"{request.service_url}{view['self']}",
                                  "OpenStack-image-import-methods": ",".join(IMPORT_METHODS),
-                                 "OpenStack-image-store-ids": self._store})
+                                 "OpenStack-image-store-ids": ",".join(self._service.data.stores)})
 
     async def list(self, request: Request) -> dict[str, Any]:
         listing = queries.parse(request.query)
         images, more = await self._service.page(request.context, listing)
         plain = [(n, v) for n, v in request.query if n != "marker"]
-        answer = {"images": [views.image(i, self._store) for i in images], "schema": "/v2/schemas/images",
+        answer = {"images": [views.image(i) for i in images], "schema": "/v2/schemas/images",
                   "first": "/v2/images" + (f"?{urlencode(plain)}" if plain else "")}
         if more and images:
             answer["next"] = f"/v2/images?{urlencode([*plain, ('marker', images[-1].id)])}"
         return answer
 
     async def show(self, request: Request) -> dict[str, Any]:
-        return views.image(await self._service.show(request.context, request.params["image_id"]), self._store)
+        return views.image(await self._service.show(request.context, request.params["image_id"]))
 
     async def update(self, request: Request) -> dict[str, Any]:
         kind = (request.headers.get("content-type") or "").partition(";")[0].strip().lower()
@@ -54,7 +53,7 @@ class ImagesApi:
                                      field="Content-Type")
         changes = patches.parse(json_body(await request.read()), patches.DIALECTS[kind])
         image = await self._service.update(request.context, request.params["image_id"], changes)
-        return views.image(image, self._store)
+        return views.image(image)
 
     async def delete(self, request: Request) -> Reply:
         await self._service.delete(request.context, request.params["image_id"])

@@ -11,16 +11,19 @@ from nacre.image.api.images import IMPORT_METHODS, ImagesApi, any_body, create_b
 from nacre.image.api.metadefs import MetadefsApi
 from nacre.image.api.metadefs import documents as metadef_documents
 from nacre.image.cache import Cache
+from nacre.image.data.uploads import Uploads
 from nacre.image.members import Members
 from nacre.image.metadefs.service import Metadefs
 from nacre.image.schemas import DOCUMENTS
 from nacre.image.service import ImageService
-from nacre.image.uploads import Uploads
 
 PREFIX = "/image"
 #: The newest first.
 VERSIONS = ("2.17", "2.16", "2.15", "2.14", "2.13", "2.12", "2.11", "2.10", "2.9", "2.8",
             "2.7", "2.6", "2.5", "2.4", "2.3", "2.2", "2.1", "2.0")
+#: What is said of the stores.
+DESCRIPTIONS = {"file": "The control processes' own folders", "shared": "A folder that all control processes share",
+                "s3": "A bucket"}
 #: Where this API's statuses differ from the common ones.
 STATUSES: dict[type[e.NacreError], int] = {e.QuotaExceeded: 413, BadRange: 416}
 
@@ -108,11 +111,11 @@ class InfoApi:
                                    "value": list(IMPORT_METHODS)}}
 
     async def stores(self, _: Request) -> dict[str, Any]:
-        return {"stores": [self._store()]}
+        return {"stores": self._stores()}
 
     async def stores_detail(self, request: Request) -> dict[str, Any]:
         self._images.policy.check(request.context, "stores_info_detail", {})
-        return {"stores": [{**self._store(), "type": self._images.store.name, "properties": {}}]}
+        return {"stores": [{**store, "type": store["id"], "properties": {}} for store in self._stores()]}
 
     async def tasks(self, request: Request) -> dict[str, Any]:
         rows = await self._images.all_tasks(request.context)
@@ -135,7 +138,7 @@ class InfoApi:
     async def delete_from_store(self, request: Request) -> Reply:
         image = await self._images.show(request.context, request.params["image_id"])
         self._images.allow(request.context, "delete_image_location", image)
-        if request.params["store"] != self._images.store.name or image.row["data_key"] is None:
+        if image.location is None or request.params["store"] != image.location.store:
             raise e.NotFound(f"The image is not in the store {request.params['store'][:64]}.")
         raise e.Forbidden("The image has its data in this store alone. Delete the image to delete the data.")
 
@@ -157,8 +160,10 @@ class InfoApi:
         await self._cache.drop(request.context, request.params["image_id"])
         return Reply(status=204)
 
-    def _store(self) -> dict[str, str]:
-        return {"id": self._images.store.name, "description": "The images' data", "default": "true"}
+    def _stores(self) -> list[dict[str, str]]:
+        data = self._images.data
+        return [{"id": name, "description": DESCRIPTIONS.get(name, "The images' data"),
+                 **({"default": "true"} if name == data.default else {})} for name in data.stores]
 
 
 def _versions(request: Request) -> list[dict[str, Any]]:

@@ -22,14 +22,14 @@ _PAGE = ("<html>\n <head>\n  <title>{title}</title>\n </head>\n <body>\n  <h1>{t
          "  {text}<br /><br />\n\n\n\n </body>\n</html>")
 
 
-def image(one: Image, store: str) -> dict[str, Any]:
-    """An image's document; free properties stand beside the rest. store: name of the store that has the data."""
+def image(one: Image) -> dict[str, Any]:
+    """An image's document; free properties stand beside the rest."""
     base = f"/v2/images/{one.id}"
     view: dict[str, Any] = {**one.properties, **{name: one.row[name] for name in _SHOWN}}
     view |= {"created_at": iso(one.row["created_at"]), "updated_at": iso(one.row["updated_at"]),
              "tags": one.tags, "self": base, "file": f"{base}/file", "schema": "/v2/schemas/image"}
-    if one.status in ("active", "deactivated"):
-        view["stores"] = store
+    if one.status in ("active", "deactivated") and one.location is not None:
+        view["stores"] = one.location.store
     return view
 
 

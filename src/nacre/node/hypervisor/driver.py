@@ -13,8 +13,9 @@ from nacre.node.contract import BuildOrder, SpawnOrder, Step
 
 #: (server id, power): a guest changed by itself. power as in `Guest.power`.
 PowerChanged = Callable[[str, str], Awaitable[None]]
-#: (bytes done, bytes in all), while work goes on.
-Moved = Callable[[int, int], None]
+#: (done, all): bytes of a piece of work, as far as they are known. Called as often as something moves, in the loop: it
+#: must be quick and must not raise. While it is called the work is alive; `done` may grow unevenly, never shrinks.
+Progress = Callable[[int, int], None]
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,8 +49,9 @@ class Hypervisor(Protocol):
 
     async def capabilities(self) -> Capabilities: ...
 
-    async def prepare(self, order: BuildOrder, moved: Moved) -> tuple[Step, ...]:
-        """The image fetched and checked, the disks made. moved: told how far it is."""
+    async def prepare(self, order: BuildOrder, progress: Progress) -> tuple[Step, ...]:
+        """The image fetched and checked, the disks made. progress: of all images together; not called where there is
+        nothing to fetch. A fetch may outlive the call, so that a repeated one finds it further on."""
         ...
 
     async def define(self, order: BuildOrder, spawn: SpawnOrder) -> tuple[Step, ...]:

@@ -13,7 +13,7 @@ import msgspec
 from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import BuildFailed, NotFound, Refused
 from nacre.node.contract import BuildOrder, SpawnOrder, Step
-from nacre.node.hypervisor.driver import Capabilities, Moved, PowerChanged, last_lines
+from nacre.node.hypervisor.driver import Capabilities, PowerChanged, Progress, last_lines
 from nacre.node.servers.timeline import Timeline
 
 #: A host as any, where nobody says how large it is.
@@ -23,14 +23,15 @@ CAPABILITIES = Capabilities(
 
 class Faults(msgspec.Struct, kw_only=True):
     """By verb ("prepare", "define", "resume", ...; * is any): seconds of delay; how many of the next calls fail or are
-    refused; verbs that never return; what to call before the effect (to kill the node just there). share: of all
-    guests, how many cannot be defined, by these dice."""
+    refused; verbs that never return; what to call before the effect (to kill the node just there). fetch: seconds that
+    an image takes, in ten parts that are reported. share: of all guests, how many cannot be defined, by these dice."""
 
     delay: dict[str, float] = {}
     fail: dict[str, int] = {}
     refuse: dict[str, int] = {}
     hang: set[str] = set()
     before: dict[str, Callable[[str], Awaitable[None]]] = {}
+    fetch: float = 0.0
     #: Guests ignore their power button.
     deaf: bool = False
     share: float = 0.0
@@ -68,9 +69,10 @@ class FakeHypervisor:
     async def capabilities(self) -> Capabilities:
         return self._capabilities
 
-    async def prepare(self, order: BuildOrder, moved: Moved) -> tuple[Step, ...]:
+    async def prepare(self, order: BuildOrder, progress: Progress) -> tuple[Step, ...]:
         timeline = Timeline(self._clock)
         with timeline.step("disks"):
+            await self._pretend_fetch(order, progress)
             await self._fault("prepare", order.server_id)
             if order.selected_dir not in (self._capabilities.directories_mb or {""}):
                 raise BuildFailed(f"this host has no disk directory {order.selected_dir or 'of its own'}")
@@ -137,6 +139,13 @@ class FakeHypervisor:
         if server_id not in self.servers:
             raise NotFound(f"Server {server_id} is not on this host.")
         return self.servers[server_id]
+
+    async def _pretend_fetch(self, order: BuildOrder, progress: Progress) -> None:
+        size = sum(image.size or 0 for image in (order.image, order.kernel, order.ramdisk) if image)
+        for part in range(11 if size else 0):
+            progress(size * part // 10, size)
+            if part < 10 and self.faults.fetch:
+                await self._clock.sleep(self.faults.fetch / 10)
 
     async def _fault(self, verb: str, server_id: str) -> None:
         faults = self.faults

@@ -15,7 +15,7 @@ from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import BuildFailed, NotFound
 from nacre.image.contract import Images
 from nacre.node.contract import BuildOrder, SpawnOrder, Step
-from nacre.node.hypervisor.driver import Capabilities, Moved, PowerChanged, last_lines
+from nacre.node.hypervisor.driver import Capabilities, PowerChanged, Progress, last_lines
 from nacre.node.hypervisor.libvirt import domain
 from nacre.node.hypervisor.libvirt.config_drive import drive_documents, iso
 from nacre.node.hypervisor.libvirt.disk_info import disk_info, needs_drive
@@ -25,7 +25,7 @@ from nacre.node.hypervisor.libvirt.places import Places
 from nacre.node.hypervisor.libvirt.service import ensure_services
 from nacre.node.hypervisor.libvirt.xml import Place, domain_xml
 from nacre.node.hypervisor.registry import HypervisorSettings
-from nacre.node.image_cache import ImageCache
+from nacre.node.image_cache import CacheSettings, ImageCache, cache_name, work
 from nacre.node.servers.timeline import Timeline
 
 log = structlog.get_logger()
@@ -47,8 +47,9 @@ class LibvirtHypervisor:
         self._settings, self._datapath, self._clock = settings, datapath, clock or RealClock()
         self._places = Places(settings.folder.absolute(), settings.disks)
         self._cloud = settings.names.cloud
-        self.cache = ImageCache(settings.folder.absolute() / "images", images, convert, self._bases_in_use,
-                                settings.cache_gb << 30)
+        self.cache = ImageCache(
+            CacheSettings(folder=settings.folder.absolute() / "images", limit=settings.cache_gb << 30),
+            images, convert, self._bases_in_use, self._clock)
         self._host = Host(settings.uri)
         self._virt_type = settings.virt_type
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -68,10 +69,12 @@ class LibvirtHypervisor:
         self._loop, self._on_power = asyncio.get_running_loop(), on_power
         self._host.watch(self._changed)
         await self._host.call(lambda connection: connection.getVersion())
+        await self.cache.clean()
 
     async def stop(self) -> None:
         """Guests stay as they are."""
         self._on_power = None
+        await self.cache.close()
         await self._host.close()
 
     async def capabilities(self) -> Capabilities:
@@ -79,27 +82,31 @@ class LibvirtHypervisor:
         sizes = {path: await asyncio.to_thread(_size_mb, path) for path in self._settings.disks}
         return msgspec.structs.replace(found, directories_mb=sizes) if sizes else found
 
-    async def prepare(self, order: BuildOrder, moved: Moved) -> tuple[Step, ...]:
+    async def prepare(self, order: BuildOrder, progress: Progress) -> tuple[Step, ...]:
         """Image, kernel and ramdisk into the cache; the disks but for the config drive."""
         timeline, folder = Timeline(self._clock), self._places.of(order)
-        base, extras = None, dict[str, Path]()
+        largest = order.root_gb << 30 or None
+        parts = {"disk": order.image, "kernel": order.kernel, "ramdisk": order.ramdisk}
+        images = {name: image for name, image in parts.items() if image is not None}
+        if order.image is not None:
+            check_size(order.image, order.image.virtual_size, largest)
+        folder.mkdir(exist_ok=True, mode=0o711)
+        # Before they are there: what a build waits for must not be dropped from under it.
+        write_file(folder / "bases", "\n".join(map(cache_name, images.values())).encode())
+        files, before, total = dict[str, Path](), 0, sum(map(work, images.values()))
         with timeline.step("image"):
+            for name, image in images.items():
+                files[name] = await self.cache.fetch(
+                    image, largest if name == "disk" else None, _shifted(progress, before, total))
+                before += work(image)
             if order.image is not None:
-                largest = order.root_gb << 30 or None
-                check_size(order.image, order.image.virtual_size, largest)
-                base = await self.cache.fetch(order.image, largest)
-                check_size(order.image, base.stat().st_size, largest)
-            for name, image in (("kernel", order.kernel), ("ramdisk", order.ramdisk)):
-                if image is not None:
-                    extras[name] = await self.cache.fetch(image)
+                check_size(order.image, files["disk"].stat().st_size, largest)
         with timeline.step("disks"):
-            folder.mkdir(exist_ok=True, mode=0o711)
-            write_file(folder / "bases", "\n".join(p.name for p in (base, *extras.values()) if p).encode())
-            for name, file in extras.items():
-                await asyncio.to_thread(link, file, folder / name)
+            for name in files.keys() & {"kernel", "ramdisk"}:
+                await asyncio.to_thread(link, files[name], folder / name)
             for disk in disk_info(order):
                 if disk.file != "disk.config":
-                    await make_disk(folder, disk, base if disk.file == "disk" else None)
+                    await make_disk(folder, disk, files.get("disk") if disk.file == "disk" else None)
         return timeline.steps
 
     async def define(self, order: BuildOrder, spawn: SpawnOrder) -> tuple[Step, ...]:
@@ -196,6 +203,11 @@ class LibvirtHypervisor:
             with contextlib.suppress(OSError):
                 found |= set(note.read_text().split())
         return found
+
+
+def _shifted(progress: Progress, before: int, total: int) -> Progress:
+    """The progress of one image of several: `before` bytes of `total` are done when it begins."""
+    return lambda done, _: progress(before + done, total)
 
 
 def _size_mb(directory: str) -> int:

@@ -1,10 +1,10 @@
 """Snapshots: images whose data comes from a host, piece by piece, over RPC.
 
-A host can write only to images that were registered for one. Half a snapshot lives in this process: after a restart the
-host is told to start anew, and the store sweeps what was there.
+A host can write only to images that were registered for one. Half a snapshot lives in this process: after a restart, or
+at another control process, the host is asked to start anew, and what was there is taken back.
 """
 
-import uuid
+import datetime as dt
 from typing import Any
 
 import msgspec
@@ -16,21 +16,21 @@ from nacre.base.image_formats import Inspector
 from nacre.base.locks import NamedLocks
 from nacre.image import records
 from nacre.image.contract import ImageFacts, SnapshotOrder
+from nacre.image.data.cleanup import HOST
+from nacre.image.data.ledger import orphan, written
+from nacre.image.data.locations import Location
+from nacre.image.data.uploads import Intake, Received
 from nacre.image.schemas import check_image
 from nacre.image.service import ImageService, draft_of
-from nacre.image.tables import image_cache, image_properties, image_tags, images
-from nacre.image.uploads import Intake, Received
-
-#: Who is writing such an image: some host, not this process, so that a restart here does not take it back.
-HOST = "host"
+from nacre.image.tables import images
 
 
 class Snapshots:
     """The endpoint of contract.Snapshots."""
 
     def __init__(self, service: ImageService):
-        self._service, self._db, self._run = service, service.db, service.run
-        self._open: dict[str, tuple[str, Intake]] = {}  # image id -> key in the store, data so far
+        self._service, self._db, self._run = service, service.db, service.data.run
+        self._open: dict[str, tuple[Location, Intake]] = {}  # image id -> where its data goes, data so far
         self._locks = NamedLocks()
 
     async def register(self, context: Context, order: SnapshotOrder) -> ImageFacts:
@@ -63,42 +63,65 @@ class Snapshots:
             row = await self._row(image_id)
             if row.status == "active" and row.size == size:
                 return
-            key, intake = self._of(image_id)
+            to, intake = self._of(image_id)
             if intake.size != size:
                 raise e.Conflict(f"{intake.size} bytes of image {image_id} are here, not {size}; start anew from 0.")
             self._open.pop(image_id)
             try:
-                received: Received = await self._run(intake.finish)
-            except e.UnsupportedMedia:
-                await self._run(intake.discard)
+                received = await self._run(intake.finish)
+            except e.NacreError:
+                await self._drop(to, intake)
                 raise
-            facts = {name: getattr(received, name) for name in Received.__struct_fields__}
-            moved = await self._db.run(lambda conn: records.move(
-                conn, image_id, {"status": "saving", "worker": HOST},
-                {**facts, "status": "active", "worker": None, "data_key": key, "updated_at": self._service.now()}))
-            if not moved:
-                await self._run(self._service.store.delete, key)
-                raise records.missing(image_id)
+            if not await self._db.run(lambda conn: self._finished(conn, image_id, to, received)):
+                await self._drop(to, intake)
+                await self._row(image_id)
+                raise e.Conflict(f"Image {image_id} was begun anew elsewhere; start anew from 0.")
+            self._service.data.writing.discard(to.key)
 
     async def abandon(self, image_id: str) -> None:
         """It failed: the image and its data are gone."""
         async with self._locks(image_id):
             if found := self._open.pop(image_id, None):
-                await self._run(found[1].discard)
-            await self._db.run(lambda conn: _forget(conn, image_id))
+                await self._drop(*found)
+            gone = await self._db.run(lambda conn: _forget(conn, image_id, self._service.now()))
+            await self._service.ledger.drop(*gone)
 
     async def _start(self, image_id: str) -> None:
+        def unit(conn: sa.Connection) -> None:
+            if row.data_key:  # of an earlier start, here or at another control process
+                orphan(conn, row.data_key)
+            if not records.move(conn, image_id, {"status": "saving", "worker": HOST, "data_key": row.data_key},
+                                {"data_key": to.key}):
+                raise e.Conflict(f"Image {image_id} is not one that a host writes.")
+            self._service.ledger.reserve(conn, image_id, to)
+
         row = await self._row(image_id)
         if row.status != "saving" or row.worker != HOST:
             raise e.Conflict(f"Image {image_id} is not one that a host writes.")
+        data = self._service.data
+        to = data.new()
+        try:
+            await self._db.run(unit)
+        except BaseException:
+            data.writing.discard(to.key)
+            raise
         if found := self._open.pop(image_id, None):
-            await self._run(found[1].discard)
-        key, store = str(uuid.uuid4()), self._service.store
-        inspector = Inspector(row.disk_format, row.container_format)
-        self._open[image_id] = key, await self._run(
-            Intake, store, key, inspector, self._service.settings.max_image_bytes)
+            await self._drop(*found)
+        self._open[image_id] = to, Intake(data.stores[to.store], to.key, Inspector(
+            row.disk_format, row.container_format), self._service.settings.max_image_bytes)
 
-    def _of(self, image_id: str) -> tuple[str, Intake]:
+    async def _drop(self, to: Location, intake: Intake) -> None:
+        await self._run(intake.discard)
+        await self._db.run(lambda conn: orphan(conn, to.key))
+        await self._service.ledger.drop(to)
+
+    def _finished(self, conn: sa.Connection, image_id: str, to: Location, received: Received) -> bool:
+        facts = {name: getattr(received, name) for name in Received.__struct_fields__}
+        written(conn, to.key)
+        return records.move(conn, image_id, {"status": "saving", "worker": HOST, "data_key": to.key},
+                            {**facts, "status": "active", "worker": None, "updated_at": self._service.now()})
+
+    def _of(self, image_id: str) -> tuple[Location, Intake]:
         try:
             return self._open[image_id]
         except KeyError:
@@ -112,11 +135,8 @@ class Snapshots:
         return row
 
 
-def _forget(conn: sa.Connection, image_id: str) -> None:
-    """Removes an unfinished image of a host, and nothing else."""
+def _forget(conn: sa.Connection, image_id: str, now: dt.datetime) -> list[Location]:
+    """Removes an unfinished image of a host, and nothing else. Where its data is: to be dropped."""
     unfinished = conn.execute(sa.select(images.c.id).where(
         images.c.id == image_id, images.c.status == "saving", images.c.worker == HOST)).first()
-    if unfinished is not None:
-        for table in (image_cache, image_properties, image_tags):
-            conn.execute(sa.delete(table).where(table.c.image_id == image_id))
-        conn.execute(sa.delete(images).where(images.c.id == image_id))
+    return records.remove(conn, image_id, now) if unfinished is not None else []

@@ -1,0 +1,315 @@
+"""The data of images: upload, staging and import, download.
+
+queued -> saving -> active is an upload; queued -> uploading -> importing -> active goes by the staging area. Every
+arrow is a compare-and-set. Data is stored under a fresh key and belongs to an image only once its row says so. What a
+crash leaves behind is `cleanup.py`'s.
+"""
+
+import asyncio
+import hashlib
+import threading
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+import structlog
+
+from nacre.base import errors as e
+from nacre.base.context import Context
+from nacre.base.db import Unit
+from nacre.base.image_formats import Inspector
+from nacre.base.undo import Undo
+from nacre.image import records
+from nacre.image.data.cleanup import NO_DATA, WRITING
+from nacre.image.data.ledger import orphan, written
+from nacre.image.data.locations import Location
+from nacre.image.data.store import Sink, Store
+from nacre.image.records import Image
+from nacre.image.service import HELD, ImageService
+from nacre.image.tables import image_tasks, images
+
+log = structlog.get_logger()
+
+HASH = "sha512"
+#: Data is written and read in pieces of these many bytes: worth a hop to a thread or a bucket, small enough to hold.
+PIECE, READ = 1 << 20, 4 << 20
+
+
+class Received(msgspec.Struct, frozen=True, kw_only=True):
+    """What arrived. Sizes in bytes, hashes in hexadecimal."""
+
+    size: int
+    virtual_size: int | None
+    checksum: str
+    os_hash_algo: str
+    os_hash_value: str
+
+
+class Intake:
+    """One upload. All verbs block, one at a time; the store is not touched before the first. End it with `finish` or
+    `discard`, which may come while a write is still at work in its thread."""
+
+    def __init__(self, store: Store, key: str, inspector: Inspector | None, limit: int):
+        self._store, self._key, self._inspector, self._limit, self.size = store, key, inspector, limit, 0
+        self._md5, self._sha = hashlib.md5(usedforsecurity=False), hashlib.sha512()
+        self._sink: Sink | None = None
+        self._lock, self._over = threading.Lock(), False
+
+    def write(self, data: bytes) -> None:
+        """The next bytes. Raises TooLarge past the limit, before they are written."""
+        with self._lock:
+            self.size += len(data)
+            if self.size > self._limit:
+                raise e.TooLarge(f"The image is larger than the limit of {self._limit} bytes.", field="size")
+            sink = self._open()
+            if self._inspector is not None:
+                self._inspector.feed(data)
+            self._md5.update(data)
+            self._sha.update(data)
+            sink.write(data)
+
+    def finish(self) -> Received:
+        """The verdict, then the commit. Raises UnsupportedMedia: nothing is kept then."""
+        with self._lock:
+            inspected = self._inspector.finish() if self._inspector is not None else None
+            self._open().commit()
+            return Received(size=self.size, virtual_size=inspected.virtual_size if inspected else None,
+                            checksum=self._md5.hexdigest(), os_hash_algo=HASH, os_hash_value=self._sha.hexdigest())
+
+    def discard(self) -> None:
+        """Keeps nothing, also of what is still to come. May be repeated."""
+        with self._lock:
+            self._over = True
+            if self._sink is not None:
+                self._sink.discard()
+
+    def _open(self) -> Sink:
+        if self._over:
+            raise e.Gone("The upload was given up.")
+        if self._sink is None:
+            self._sink = self._store.create(self._key)
+        return self._sink
+
+
+class Uploads:
+    """Moves data in and out of images."""
+
+    def __init__(self, service: ImageService):
+        self._service, self._db, self._data, self._ledger = service, service.db, service.data, service.ledger
+        self._limits, self._worker = service.settings, service.data.process
+        self._imports: set[asyncio.Task[None]] = set()
+
+    async def upload(self, context: Context, image_id: str, chunks: AsyncIterator[bytes], size: int | None) -> None:
+        """Takes the data of a queued image; it is active then. size: bytes announced, if they were.
+
+        Raises Conflict (not queued), UnsupportedMedia (not what was declared), TooLarge, Gone (deleted meanwhile):
+        the image stays queued and nothing is kept."""
+        image, to = await self._begin(context, image_id, "upload_image", "saving")
+        async with Undo() as undo:
+            undo.add(self._requeue, image_id, to)
+            received = await self._take(image, to, chunks, inspect=True, announced=size)
+            await self._end(image, to, received)
+
+    async def stage(self, context: Context, image_id: str, chunks: AsyncIterator[bytes], size: int | None) -> None:
+        """Puts data aside for a later import; the image is uploading then."""
+        image, to = await self._begin(context, image_id, "modify_image", "uploading")
+        async with Undo() as undo:
+            undo.add(self._requeue, image_id, to)
+            received = await self._take(image, to, chunks, inspect=False, announced=size)
+            after = {"size": received.size, "worker": None, "updated_at": self._service.now()}
+            if not await self._move(image, to, after):
+                raise e.Gone(f"Image {image_id} was deleted while its data arrived.")
+
+    async def import_staged(self, context: Context, image_id: str, order: Mapping[str, Any]) -> None:
+        """Starts the import of staged data. `order` is the request, for the task's record. Raises Conflict."""
+        now = self._service.now()
+        task: dict[str, Any] = {
+            "id": str(uuid.uuid4()), "image_id": image_id, "type": "api_image_import", "status": "processing",
+            "owner": context.project_id, "user_id": context.user_id, "request_id": context.request_id,
+            "input": {"image_id": image_id, "import_req": dict(order), "backend": [self._data.default]},
+            "message": "", "created_at": now, "updated_at": now, "expires_at": None}
+
+        def unit(conn: sa.Connection) -> Image:
+            image = records.load(conn, context, image_id)
+            self._service.allow(context, "modify_image", image)
+            if image.status == "importing":
+                raise e.Conflict(f"New operation on image '{image_id}' is not permitted as prior operation is still "
+                                 "in progress")
+            if image.status != "uploading" or image.row["worker"] is not None:
+                raise e.Conflict("Image needs to be staged before 'glance-direct' method can be used")
+            check_formats(image, e.Conflict)
+            self._check_quota(conn, image)
+            records.move(conn, image_id, {"status": "uploading"},
+                         {"status": "importing", "worker": self._worker, "updated_at": now})
+            conn.execute(sa.insert(image_tasks).values(task))
+            self._ledger.reserve(conn, image_id, to)
+            return image
+
+        to = self._data.new()
+        image = await self._reserved(to, unit)
+        work = asyncio.create_task(self._import(image, to, task["id"]), name=f"import {image_id}")
+        self._imports.add(work)
+        work.add_done_callback(self._imports.discard)
+
+    async def download(self, context: Context, image_id: str) -> Image:
+        """The image, if the caller may have its data. Raises Forbidden, NotFound."""
+        image = await self._db.read(lambda conn: records.load(conn, context, image_id))
+        self._service.allow(context, "download_image", image)
+        if image.status == "deactivated" and not context.is_admin:
+            raise e.Forbidden("The requested image has been deactivated. Image data download is forbidden.")
+        return image
+
+    async def pieces(self, image: Image, offset: int, length: int) -> AsyncIterator[bytes]:
+        """The bytes from `offset`, piece by piece; the next is on its way while one is used. Raises NotFound,
+        Unavailable."""
+        coming: asyncio.Future[bytes] | None = None
+        try:
+            while length > 0:
+                piece = await (coming or self._piece(image, offset, length))
+                if not piece:
+                    raise e.NotFound(f"The data of image {image.id} ended early.")
+                offset, length = offset + len(piece), length - len(piece)
+                coming = asyncio.ensure_future(self._piece(image, offset, length)) if length else None
+                yield piece
+        finally:
+            if coming is not None:
+                coming.cancel()
+                await asyncio.gather(coming, return_exceptions=True)
+
+    async def _piece(self, image: Image, offset: int, length: int) -> bytes:
+        if image.location is None:
+            raise e.NotFound(f"Image {image.id} has no data.")
+        return await self._data.read(image.location, image.id, offset, min(READ, length))
+
+    async def close(self) -> None:
+        """Waits for imports that are under way."""
+        if self._imports:
+            await asyncio.gather(*self._imports, return_exceptions=True)
+
+    async def _begin(self, context: Context, image_id: str, rule: str, status: str) -> tuple[Image, Location]:
+        """queued -> status, and where its data goes."""
+        def unit(conn: sa.Connection) -> Image:
+            image = records.load(conn, context, image_id)
+            self._service.allow(context, rule, image)
+            if image.status != "queued":
+                raise e.Conflict(f"Image status transition from {image.status} to {status} is not allowed")
+            if status == "saving":
+                check_formats(image, e.BadRequest)
+            self._check_quota(conn, image)
+            after = {"data_key": to.key, "status": status, "worker": self._worker}
+            image.row |= after
+            records.move(conn, image_id, {"status": "queued"}, after)
+            self._ledger.reserve(conn, image_id, to)
+            return image
+
+        to = self._data.new()
+        return await self._reserved(to, unit), to
+
+    async def _reserved(self, to: Location, unit: Unit[Image]) -> Image:
+        """What the unit returns, if it is committed that this process writes there."""
+        try:
+            return await self._db.run(unit)
+        except BaseException:
+            self._data.writing.discard(to.key)
+            raise
+
+    def _check_quota(self, conn: sa.Connection, image: Image) -> None:
+        limit, owner = self._limits.max_project_bytes, image.row["owner"]
+        if limit is None or owner is None:
+            return
+        used = conn.execute(sa.select(sa.func.sum(images.c.size)).where(
+            images.c.owner == owner, images.c.status.in_(HELD))).scalar() or 0
+        if used >= limit:
+            raise e.TooLarge(f"The project's images use {used} of the {limit} bytes they may use.", field="size")
+
+    async def _take(self, image: Image, to: Location, chunks: AsyncIterator[bytes], *, inspect: bool,
+                    announced: int | None) -> Received:
+        """Streams into the store. On any failure nothing is kept there."""
+        limit, row = self._limits.max_image_bytes, image.row
+        if announced is not None and announced > limit:
+            raise e.TooLarge(f"The image is larger than the limit of {limit} bytes.", field="size")
+        inspector = Inspector(row["disk_format"], row["container_format"]) if inspect else None
+        intake = Intake(self._data.stores[to.store], to.key, inspector, limit)
+        async with Undo() as undo:
+            undo.add(self._data.run, intake.discard)
+            buffer, total = bytearray(), 0
+            async for chunk in chunks:
+                buffer += chunk
+                total += len(chunk)
+                if len(buffer) >= PIECE:
+                    await self._data.run(intake.write, bytes(buffer))
+                    buffer.clear()
+            if announced is not None and total != announced:
+                raise e.BadRequest(f"{announced} bytes were announced, but {total} arrived.", field="size")
+            if buffer:
+                await self._data.run(intake.write, bytes(buffer))
+            return await self._data.run(intake.finish)
+
+    async def _end(self, image: Image, to: Location, received: Received) -> None:
+        """-> active, with what arrived. Raises Gone if the image was deleted, or taken back, meanwhile."""
+        facts = {name: getattr(received, name) for name in Received.__struct_fields__}
+        after = {**facts, "status": WRITING[image.status], "worker": None, "updated_at": self._service.now(),
+                 "data_key": to.key}
+        if not await self._move(image, to, after):
+            raise e.Gone(f"Image {image.id} could not be found after upload. The image may have been deleted during "
+                         "the upload.")
+
+    async def _move(self, image: Image, to: Location, after: Mapping[str, Any]) -> bool:
+        """Compare and set by the one that wrote the data."""
+        before = {"status": image.status, "worker": self._worker, "data_key": image.row["data_key"]}
+
+        def unit(conn: sa.Connection) -> bool:
+            if not records.move(conn, image.id, before, after):
+                return False
+            written(conn, to.key)
+            if image.row["data_key"] != to.key:  # an import: what was staged has served
+                orphan(conn, image.row["data_key"])
+            return True
+
+        moved = await self._db.run(unit)
+        if moved:
+            self._data.writing.discard(to.key)
+        return moved
+
+    async def _requeue(self, image_id: str, *locations: Location) -> None:
+        """Takes a failed upload back: the image is as it was, the data is gone."""
+        def unit(conn: sa.Connection) -> None:
+            records.move(conn, image_id, {"data_key": locations[0].key}, {"status": "queued", **NO_DATA})
+            orphan(conn, *(each.key for each in locations))
+
+        try:
+            await self._db.run(unit)
+        finally:  # if that failed, nobody knows whether the image is active: `cleanup.py` looks again
+            self._data.writing.difference_update(each.key for each in locations)
+        await self._ledger.drop(*locations)
+
+    async def _import(self, image: Image, to: Location, task_id: str) -> None:
+        """The story of an import: staged data is inspected and copied, or refused and dropped."""
+        staged, message = image.location, ""
+        image = Image(row={**image.row, "status": "importing"}, properties={}, tags=[], location=staged)
+        try:
+            if staged is None:
+                raise e.NotFound(f"The data of image {image.id} is gone.")
+            async with Undo() as undo:
+                undo.add(self._requeue, image.id, staged, to)
+                received = await self._take(image, to, self.pieces(image, 0, image.row["size"]), inspect=True,
+                                            announced=image.row["size"])
+                await self._end(image, to, received)
+            await self._ledger.drop(staged)
+        except e.NacreError as error:
+            message = error.message
+        except Exception:
+            log.exception("import failed", image_id=image.id)
+            message = "The import failed unexpectedly. The operator's log says more."
+        done = {"status": "failure" if message else "success", "message": message, "updated_at": self._service.now()}
+        await self._db.run(lambda conn: conn.execute(
+            sa.update(image_tasks).where(image_tasks.c.id == task_id).values(done)))
+
+
+def check_formats(image: Image, error: type[e.NacreError]) -> None:
+    """Raises `error` unless it is known what the data is going to be."""
+    absent = [name for name in ("disk_format", "container_format") if not image.row[name]]
+    if absent:
+        raise error(f"{' and '.join(absent)} must be set before data is sent.", field=absent[0])
