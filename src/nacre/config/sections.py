@@ -1,28 +1,13 @@
-"""Every option, in one frozen tree: defaults, then the TOML file, then NACRE_* variables, then the command line.
-
-One choice is kept in the data folder, in the file DATABASE_FILE: what `nacre up --database` was told. It counts where
-the TOML file and the variables say nothing.
-
-The file is `nacre.toml` in the data folder, or what NACRE_CONFIG names. An option `period` of section `scheduler` is
-`[scheduler] period = 5` there, and NACRE_SCHEDULER_PERIOD=5 in the environment. Lists in variables are separated by
-commas, tables are written as `key:value,key:value`.
-"""
+"""The sections of the tree of options, and the tree. An option's type says its limits."""
 
 import ipaddress
 import os
-import pwd
 import re
 import socket
-import tomllib
-import types
-import typing
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import msgspec
-
-from nacre.base.errors import NacreError
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -36,13 +21,6 @@ MaybeUuid = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{8}(-[0-9a-f]{4}){3}-
 
 #: Hosts that mean every address of this machine.
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
-#: The file in the data folder that holds the database's URL.
-DATABASE_FILE = "database-url"
-
-
-class SettingsError(NacreError):
-    """An option that is wrong: the message names it, and what would be right."""
-
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A part of the tree."""
@@ -293,113 +271,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def owner() -> "pwd.struct_passwd | None":
-    """The user behind `sudo`, whose cloud it is; None without sudo."""
-    name = os.environ.get("SUDO_USER") if os.geteuid() == 0 else None
-    try:
-        return pwd.getpwnam(name) if name and name != "root" else None
-    except KeyError:
-        return None
-
-
-def data_folder(given: Path | None = None) -> Path:
-    """Where a cloud keeps everything: `given`, else NACRE_DATA_DIR, else ~/.nacre (under sudo: the user's)."""
-    if given is None and (named := os.environ.get("NACRE_DATA_DIR")):
-        given = Path(named)
-    user = owner()
-    home = Path(user.pw_dir) if user else Path.home()
-    return (given or home / ".nacre").expanduser().absolute()
-
-
-def load(data: Path | None = None, *, environ: Mapping[str, str] | None = None, **given: Any) -> Settings:
-    """The settings of a cloud. given: what the command line says (None: nothing). Raises SettingsError."""
-    environ = os.environ if environ is None else environ
-    folder = data_folder(data)
-    tree = _file(Path(environ.get("NACRE_CONFIG") or folder / "nacre.toml"), must="NACRE_CONFIG" in environ)
-    _merge_environment(tree, environ)
-    if not tree.get("database_url"):
-        tree["database_url"] = _text(folder / DATABASE_FILE).strip()
-    tree |= {k: v for k, v in given.items() if v is not None}
-    tree["data_dir"] = str(folder)
-    try:
-        return msgspec.convert(tree, Settings)
-    except msgspec.ValidationError as error:
-        raise SettingsError(_explain(str(error))) from None
-
-
-def _file(path: Path, *, must: bool) -> dict[str, Any]:
-    if must and not path.exists():
-        raise SettingsError(f"NACRE_CONFIG names {path}, which is not there.")
-    try:
-        return tomllib.loads(_text(path))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not TOML: {error}") from None
-
-
-def _text(path: Path) -> str:
-    """What a file holds; nothing if it is not there."""
-    try:
-        return path.read_text()
-    except FileNotFoundError:
-        return ""
-    except PermissionError:
-        raise SettingsError(f"{path} may not be read: check its owner and mode.") from None
-
-
-#: Variables that are not options.
-_OTHERS = frozenset({"NACRE_CONFIG", "NACRE_DATA_DIR", "NACRE_FAKE_CRASH_FILE"})
-
-
-def _merge_environment(tree: dict[str, Any], environ: Mapping[str, str]) -> None:
-    known = options()
-    for variable, text in environ.items():
-        if not variable.startswith("NACRE_") or variable in _OTHERS:
-            continue
-        if variable not in known:
-            raise SettingsError(f"{variable} is no option of Nacre: unset it. Known are {_near(variable, known)}.")
-        section, name, kind = known[variable]
-        into = tree.setdefault(section, {}) if section else tree
-        into[name] = _parse(variable, text, kind)
-
-
-def options() -> dict[str, tuple[str, str, Any]]:
-    """Every option by its variable: (section or "", name, type)."""
-    found = {}
-    hints = typing.get_type_hints(Settings, include_extras=True)
-    for name, kind in hints.items():
-        if isinstance(kind, type) and issubclass(kind, Section):
-            for inner, inner_kind in typing.get_type_hints(kind, include_extras=True).items():
-                found[f"NACRE_{name}_{inner}".upper()] = (name, inner, inner_kind)
-        elif name != "data_dir":
-            found[f"NACRE_{name}".upper()] = ("", name, kind)
-    return found
-
-
-def _parse(variable: str, text: str, kind: Any) -> Any:
-    origin = typing.get_origin(kind)
-    value: Any = text
-    if origin is tuple:
-        value = [part.strip() for part in text.split(",") if part.strip()]
-    elif origin in (dict, types.GenericAlias):
-        pairs = [part.partition(":") for part in text.split(",") if part.strip()]
-        value = {key.strip(): rest.strip() for key, _, rest in pairs}
-        if twice := [key for key in value if sum(part[0].strip() == key for part in pairs) > 1]:
-            raise SettingsError(f"{variable}={text!r}: {twice[0]!r} is there twice. Correct or unset it.")
-    try:
-        return msgspec.to_builtins(msgspec.convert(value, kind, strict=False))
-    except msgspec.ValidationError as error:
-        raise SettingsError(f"{variable}={text!r}: {error}. Correct or unset it.") from None
-
-
-def _near(variable: str, known: Mapping[str, Any]) -> str:
-    import difflib
-    return ", ".join(difflib.get_close_matches(variable, known, n=3, cutoff=0.3)) or "those of docs/operations.md"
-
-
-def _explain(error: str) -> str:
-    """msgspec's words, with the option in front: `scheduler.period: Expected float > 0.0`."""
-    text, _, path = error.partition(" - at `$")
-    where = path.rstrip("`").lstrip(".")
-    return f"{where or 'settings'}: {text}. Correct it in nacre.toml, or remove it to have the default."
