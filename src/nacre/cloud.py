@@ -177,7 +177,7 @@ def _images(settings: Settings, parts: dict[str, Any], running: Running) -> Any:
 
 def _network(settings: Settings, parts: dict[str, Any], running: Running) -> Any:
     from nacre.network.api.service import service
-    from nacre.network.manager import NetworkManager
+    from nacre.network.manager import Around, NetworkManager
     from nacre.network.ml2.types import SegmentTypes
     from nacre.network.work import DEFAULT_QUOTAS, NetworkSettings
 
@@ -192,7 +192,7 @@ def _network(settings: Settings, parts: dict[str, Any], running: Running) -> Any
             settings.node.bridge_mappings, own.vlan_range), vni_range=own.vni_range, physical_mtu=own.mtu),
         drivers=own.mechanisms, dns_domain=own.dns_domain,
         quotas={**DEFAULT_QUOTAS, "network": quotas.networks, "port": quotas.ports,
-                "security_group": quotas.security_groups}), notify)
+                "security_group": quotas.security_groups}), Around(notify=notify))
     parts["transport"].serve(NETWORK, network, Network, NETWORK_ALLOW)
     return service(network)
 

@@ -12,7 +12,7 @@ from nacre.base.web import App
 from nacre.identity.policy import PolicyEngine
 from nacre.network.api.service import service
 from nacre.network.contract import AgentReport
-from nacre.network.manager import NetworkManager
+from nacre.network.manager import Around, NetworkManager
 from nacre.network.policies import POLICIES
 from nacre.network.work import NetworkSettings
 
@@ -29,7 +29,8 @@ class Cloud:
         self.db = db
         self.clock = VirtualClock()
         self.told: list[tuple[set[str], tuple[str, ...]]] = []
-        self.network = NetworkManager(self.db, PolicyEngine([POLICIES]), self.clock, settings, self._notify)
+        self.network = NetworkManager(self.db, PolicyEngine([POLICIES]), self.clock, settings,
+                                      Around(notify=self._notify))
         app = App([service(self.network)], self._authenticate, lambda *_: None)
         self._transport = httpx.ASGITransport(app=app)
 

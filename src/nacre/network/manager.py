@@ -1,33 +1,48 @@
 """The network service behind its contract: each verb is one unit of work, then a word to the hosts it concerns."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from nacre.base import statements
 from nacre.base.clock import Clock
 from nacre.base.context import Context, service_context
 from nacre.base.db import Database
 from nacre.base.errors import BuildFailed, Conflict
 from nacre.identity.contract import Policy
 from nacre.network import tables as t
-from nacre.network.contract import AgentReport, HostWiring, Plugged, PortFacts, PortsOrder
-from nacre.network.hosts import agents, dhcp, heartbeats, notices, servers, wiring
+from nacre.network.contract import AgentReport, HostWiring, Lease, Plugged, PortFacts, PortsOrder
+from nacre.network.hosts import agents, bindings, dhcp, heartbeats, notices, reach, servers, wiring
 from nacre.network.work import NetworkSettings, Work
 
 T = TypeVar("T")
 
 
+def _nothing(connection: sa.Connection, what: object) -> None:
+    """For a service that stands alone."""
+
+
+@dataclass(frozen=True)
+class Around:
+    """What the process around the service gives it. notify: tells a host that these ports' wiring changed (none: all
+    of it); only speed depends on it. record: writes down, in the transaction of a change, which hosts it concerns.
+    hold: raises unless this lease of a story stands, in the transaction that is to change something for it."""
+
+    notify: notices.Notify | None = None
+    record: Callable[[sa.Connection, Collection[str]], None] = _nothing
+    hold: Callable[[sa.Connection, Lease], None] = _nothing
+
+
 class NetworkManager:
-    """Implements `contract.Network`. notify: tells a set of hosts that these ports' wiring changed."""
+    """Implements `contract.Network`."""
 
     def __init__(self, db: Database, policy: Policy, clock: Clock, settings: NetworkSettings | None = None,
-                 notify: notices.Notify | None = None):
+                 around: Around | None = None):
         self.db, self.policy, self.clock = db, policy, clock
-        self.settings = settings or NetworkSettings()
-        self._notices = notices.Notices(notify)
+        self.settings, self._around = settings or NetworkSettings(), around or Around()
+        self._notices = notices.Notices(self._around.notify)
         self.heartbeats = heartbeats.Heartbeats(db, clock, self.settings.agent_down_after)
 
     def _work(self, conn: sa.Connection, context: Context) -> Work:
@@ -37,16 +52,19 @@ class NetworkManager:
         """One consistent read."""
         return await self.db.read(lambda conn: step(self._work(conn, context)))
 
-    async def write(self, context: Context, step: Callable[[Work], T]) -> T:
-        """One transaction; after it, the hosts that are concerned are told."""
+    async def write(self, context: Context, step: Callable[[Work], T], lease: Lease = None) -> T:
+        """One transaction, in which the lease stands; after it, the hosts that are concerned hear of it."""
         def unit(conn: sa.Connection) -> tuple[T, notices.Affected]:
+            self._around.hold(conn, lease)
             work = self._work(conn, context)
             result = step(work)
-            if not work.changes:
-                return result, {}
             for network_id in work.changes.subnets:
                 dhcp.sync(work, network_id)
-            return result, notices.affected(work)
+            work.count()
+            hosts = notices.affected(work) if work.changes else {}
+            if hosts:
+                self._around.record(conn, hosts)
+            return result, hosts
 
         try:
             result, hosts = await self.db.run(unit)
@@ -60,17 +78,28 @@ class NetworkManager:
         await self.read(order.context, lambda work: servers.check(work, order, count))
 
     async def plug(self, order: PortsOrder, host: str) -> Plugged:
-        plugged, failed = await self.write(order.context, lambda work: servers.plug(work, order, host))
-        if failed:
-            raise BuildFailed(f"Binding failed for port {', '.join(failed)} on host {host}: its network agent is not "
-                              "alive, or does not reach the network.", type="PortBindingFailed")
+        plugged, failed = await self.write(order.context, lambda work: servers.plug(work, order, host), order.lease)
+        if failed:  # after the commit: that they failed is written down
+            raise _unbindable(failed, host)
         return plugged
 
-    async def unbind(self, server_id: str, host: str) -> None:
-        await self.write(service_context(), lambda work: servers.unbind(work, server_id, host))
+    async def bind(self, server_id: str, host: str, lease: Lease = None) -> Plugged:
+        def step(work: Work) -> Plugged:
+            plugged, failed = servers.bind(work, server_id, host)
+            if failed:
+                raise _unbindable(failed, host)
+            return plugged
 
-    async def deallocate(self, server_id: str) -> None:
-        await self.write(service_context(), lambda work: servers.deallocate(work, server_id))
+        return await self.write(service_context(), step, lease)
+
+    async def activate(self, server_id: str, host: str, lease: Lease = None) -> None:
+        await self.write(service_context(), lambda work: servers.activate(work, server_id, host), lease)
+
+    async def unbind(self, server_id: str, host: str, lease: Lease = None) -> None:
+        await self.write(service_context(), lambda work: servers.unbind(work, server_id, host), lease)
+
+    async def deallocate(self, server_id: str, lease: Lease = None) -> None:
+        await self.write(service_context(), lambda work: servers.deallocate(work, server_id), lease)
 
     async def ports_of(self, server_ids: tuple[str, ...]) -> dict[str, tuple[PortFacts, ...]]:
         if not server_ids:
@@ -87,24 +116,22 @@ class NetworkManager:
         return await self.read(service_context(), lambda work: wiring.read(work, host, port_ids))
 
     async def wired(self, host: str, port_ids: tuple[str, ...], up: bool) -> None:
-        status = "ACTIVE" if up else "DOWN"
-
-        def step(work: Work) -> None:
-            # Only the host that the port is bound to may say so.
-            statements.update(work.conn, t.ports, {"status": status, "updated_at": work.now}, id=port_ids, host=host,
-                              status="DOWN" if up else "ACTIVE")
-
-        await self.write(service_context(), step)
+        await self.write(service_context(), lambda work: bindings.wired(work, host, port_ids, up))
 
     async def agent_report(self, report: AgentReport) -> None:
         if self.heartbeats.repeated(report):
             return
+        said = agents.parse(report)
 
-        def step(work: Work) -> set[str]:
-            return agents.with_tunnels(work, report.host) if agents.report(work, report) else set()
+        def step(work: Work) -> None:
+            if agents.report(work, said):
+                # Hosts that share networks with this one reach it by what it says now. It has none if it is new.
+                work.changes.hosts.update(reach.tunnels(work, said.host))
 
-        others = await self.write(service_context(), step)
+        await self.write(service_context(), step)
         self.heartbeats.written(report)
-        # A new host or tunnel address: every other host with ports builds a tunnel to it; one without does with its
-        # first port.
-        self._notices.add({host: set[str]() for host in others})
+
+
+def _unbindable(port_ids: list[str], host: str) -> BuildFailed:
+    return BuildFailed(f"Binding failed for port {', '.join(port_ids)} on host {host}: its network agent is not alive, "
+                       "or does not reach the network.", type="PortBindingFailed")

@@ -190,11 +190,11 @@ class SecurityGroups:
         using = work.conn.execute(sa.select(rules.c.security_group_id).where(
             rules.c.remote_group_id == current["id"])).scalars()
         work.changes.groups.update(using)
-        work.conn.execute(sa.delete(rules).where(sa.or_(rules.c.security_group_id == current["id"],
-                                                        rules.c.remote_group_id == current["id"])))
+        work.remove(rules, security_group_id=current["id"])
+        work.remove(rules, remote_group_id=current["id"])
         work.conn.execute(sa.delete(t.default_groups).where(t.default_groups.c.group_id == current["id"]))
-        work.conn.execute(sa.delete(t.rbac_policies).where(t.rbac_policies.c.object_id == current["id"]))
-        work.conn.execute(sa.delete(t.security_groups).where(t.security_groups.c.id == current["id"]))
+        work.remove(t.rbac_policies, object_id=current["id"])
+        work.remove(t.security_groups, id=current["id"])
 
 
 class SecurityGroupRules:
@@ -250,7 +250,7 @@ class SecurityGroupRules:
         return current | data
 
     def delete(self, work: Work, current: Row) -> None:
-        work.conn.execute(sa.delete(t.security_group_rules).where(t.security_group_rules.c.id == current["id"]))
+        work.remove(t.security_group_rules, id=current["id"])
         work.touch(t.security_groups, current["security_group_id"])
         work.changes.groups.add(current["security_group_id"])
 
@@ -279,7 +279,7 @@ def _create(work: Work, data: Row, *, default: bool) -> Row:
     made = [{**work.new({"project_id": data["project_id"]}), "id": str(uuid.uuid4()), **dict.fromkeys(_RULE),
              "security_group_id": row["id"], "direction": direction, "ethertype": kind, "remote_group_id": remote}
             for direction, kind, remote in rules]
-    work.conn.execute(sa.insert(t.security_group_rules), made)
+    work.insert_all(t.security_group_rules, made)
     return _view(row, [_rule_view(r, default) for r in made], False)
 
 

@@ -41,7 +41,7 @@ class AddressGroups:
             raise conflict("AddressGroupInUse", f"Address group {current['id']} is in use on one or more security "
                            "group rules.")
         rbac.forget(work, current["id"])
-        work.conn.execute(sa.delete(t.address_groups).where(t.address_groups.c.id == current["id"]))
+        work.remove(t.address_groups, id=current["id"])
 
     def change(self, work: Work, current: Row, addresses: Sequence[str], *, add: bool) -> Row:
         """Adds addresses to the group or takes them out; hosts whose rules use it are told."""

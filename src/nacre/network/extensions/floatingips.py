@@ -121,7 +121,7 @@ class FloatingIps:
     def delete(self, work: Work, current: Row) -> None:
         f = t.floatingips.c
         port_id = work.conn.execute(sa.select(f.floating_port_id).where(f.id == current["id"])).scalar()
-        work.conn.execute(sa.delete(t.floatingips).where(f.id == current["id"]))
+        work.remove(t.floatingips, id=current["id"])
         ports.drop(work, [str(port_id)])
 
 

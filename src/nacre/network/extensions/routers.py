@@ -58,7 +58,7 @@ class Routers:
                                                   t.ports.c.device_owner == INTERFACE).limit(1)):
             raise conflict("RouterInUse", f"Router {current['id']} still has ports")
         self._set_gateway(work, current, None)
-        work.conn.execute(sa.delete(t.routers).where(t.routers.c.id == current["id"]))
+        work.remove(t.routers, id=current["id"])
 
     def _set_gateway(self, work: Work, current: Row, info: Row | None) -> None:
         r = t.routers.c

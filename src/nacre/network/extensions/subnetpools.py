@@ -94,7 +94,7 @@ class Subnetpools:
             raise _bad("SubnetPoolDeleteError",
                        "Unable to delete subnet pool: Subnet pool has existing allocations.")
         rbac.forget(work, current["id"])
-        work.conn.execute(sa.delete(t.subnetpools).where(t.subnetpools.c.id == current["id"]))
+        work.remove(t.subnetpools, id=current["id"])
 
 
 class AddressScopes:

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 import structlog
 
 from nacre.network import tables as t
+from nacre.network.hosts import reach
 from nacre.network.work import Work
 
 log = structlog.get_logger()
@@ -15,39 +16,34 @@ log = structlog.get_logger()
 Notify = Callable[[set[str], tuple[str, ...]], Awaitable[None]]
 Affected = dict[str, set[str]]
 
-_P, _G = t.ports.c, t.port_groups.c
-#: One port a host, of networks and of groups.
-_ON_NETWORKS = sa.select(sa.func.min(_P.id), _P.host).where(
-    _P.network_id.in_(sa.bindparam("networks", expanding=True)), _P.host != "").group_by(_P.network_id, _P.host)
-_IN_GROUPS = sa.select(sa.func.min(_P.id), _P.host).join_from(t.ports, t.port_groups, _G.port_id == _P.id).where(
-    _G.group_id.in_(sa.bindparam("groups", expanding=True)), _P.host != "").group_by(_G.group_id, _P.host)
+
+_R = t.security_group_rules.c
+#: The groups with rules that name these security groups, or these address groups.
+_NAMING, _NAMING_LISTS = (sa.select(_R.security_group_id).distinct().where(column.in_(sa.bindparam(
+    "ids", expanding=True))) for column in (_R.remote_group_id, _R.remote_address_group_id))
 
 
 def affected(work: Work) -> Affected:
-    """host -> ports whose wiring the unit changed. For changes to a whole network or group one port a host stands
-    for all: what a host fetches for it holds the network's or group's new facts."""
+    """host -> ports whose wiring the unit changed; none: all of the host's. For changes to a whole network or group one
+    port a host stands for all: what a host fetches for it holds the network's or group's new facts."""
     changes, found = work.changes, defaultdict[str, set[str]](set)
-    for port_id, host in changes.ports.items():
-        if host:
+    for port_id, left in changes.ports.items():
+        for host in left:
             found[host].add(port_id)
-    if unknown := [i for i, host in changes.ports.items() if not host]:
-        for port in work.find(t.ports, id=unknown):
-            if port["host"]:
-                found[port["host"]].add(port["id"])
-    if changes.networks:
-        for port_id, host in work.conn.execute(_ON_NETWORKS, {"networks": list(changes.networks)}):
-            found[host].add(port_id)
+    if changes.ports:
+        for binding in work.find(t.bindings, port_id=list(changes.ports)):
+            found[binding["host"]].add(binding["port_id"])
+    pairs = reach.of_networks(work, changes.networks) if changes.networks else []
     groups = set(changes.groups)
-    if changes.members:
-        groups.update(r["security_group_id"] for r in work.find(
-            t.security_group_rules, remote_group_id=changes.members))
-    if changes.address_groups:
-        groups.update(r["security_group_id"] for r in work.find(
-            t.security_group_rules, remote_address_group_id=changes.address_groups))
+    for statement, named in ((_NAMING, changes.members), (_NAMING_LISTS, changes.address_groups)):
+        if named:
+            groups.update(work.conn.execute(statement, {"ids": list(named)}).scalars())
     if groups:
-        for port_id, host in work.conn.execute(_IN_GROUPS, {"groups": list(groups)}):
-            found[host].add(port_id)
-    return dict(found)
+        pairs += reach.of_groups(work, groups)
+    for port_id, host in pairs:
+        found[host].add(port_id)
+    found.pop("", None)
+    return {**found, **{host: set() for host in changes.hosts}}
 
 
 class Notices:
