@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from nacre.base.errors import BadRequest
 from nacre.network import tables as t
-from nacre.network.api.definitions import NETWORK
+from nacre.network.attributes.definitions import NETWORK
 from nacre.network.ml2 import types
 from nacre.network.ml2.driver import Segment
 from nacre.network.work import Row, Work, conflict, missing, standard_view, where

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from nacre.base import statements
 from nacre.network import ipam, networks, security_groups
 from nacre.network import tables as t
-from nacre.network.api.definitions import PORT
+from nacre.network.attributes.definitions import PORT
 from nacre.network.extensions import addresses
 from nacre.network.extensions.addresses import Wish
 from nacre.network.hosts import bindings

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from nacre.base.errors import BadRequest
 from nacre.network import tables as t
-from nacre.network.api.definitions import SECURITY_GROUP, SECURITY_GROUP_RULE
+from nacre.network.attributes.definitions import SECURITY_GROUP, SECURITY_GROUP_RULE
 from nacre.network.networks import SHARED, among, granted
 from nacre.network.work import Row, Work, conflict, missing, standard_view, where
 

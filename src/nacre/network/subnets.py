@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest
 from nacre.network import ipam, networks
 from nacre.network import tables as t
-from nacre.network.api.definitions import SUBNET
+from nacre.network.attributes.definitions import SUBNET
 from nacre.network.extensions import subnetpools
 from nacre.network.hosts import dhcp
 from nacre.network.networks import EXTERNAL, SHARED, granted

@@ -9,8 +9,8 @@ from nacre.base.errors import BadRequest, Forbidden, NotBuilt
 from nacre.base.web import Reply, Request, Route
 from nacre.network import ipam
 from nacre.network import tables as t
-from nacre.network.api import checks
-from nacre.network.api.attributes import Row
+from nacre.network.attributes import checks
+from nacre.network.attributes.table import Row
 from nacre.network.hosts import agents, dhcp, reach
 from nacre.network.manager import NetworkManager
 from nacre.network.networks import Networks

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from nacre.base.errors import BadRequest, Forbidden, NotFound
 from nacre.network import tables as t
-from nacre.network.api.definitions import ADDRESS_GROUP
+from nacre.network.attributes.definitions import ADDRESS_GROUP
 from nacre.network.extensions import rbac
 from nacre.network.work import Row, Work, conflict, standard_view, where
 

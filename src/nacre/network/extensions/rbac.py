@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest, Forbidden
 from nacre.network import networks
 from nacre.network import tables as t
-from nacre.network.api.definitions import RBAC
+from nacre.network.attributes.definitions import RBAC
 from nacre.network.networks import EXTERNAL, SHARED, granted
 from nacre.network.work import Row, Work, conflict, missing, where
 

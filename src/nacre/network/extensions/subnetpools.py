@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest, NotFound
 from nacre.network import ipam
 from nacre.network import tables as t
-from nacre.network.api.definitions import ADDRESS_SCOPE, SUBNETPOOL
+from nacre.network.attributes.definitions import ADDRESS_SCOPE, SUBNETPOOL
 from nacre.network.extensions import rbac
 from nacre.network.networks import SHARED
 from nacre.network.work import Row, Work, conflict, missing, standard_view, where

@@ -127,6 +127,7 @@ def prepare(work: Work, ports: Sequence[Row], host: str) -> list[str]:
     failed, levels = _ask(work, ports, host)
     for port in ports:
         port |= {"active": False, "wired": False}
+        work.touch(t.ports, port["id"])
     _write(work, ports, levels)
     free_dynamic(work, used)
     return failed
@@ -159,6 +160,8 @@ def drop(work: Work, ports: Sequence[Row]) -> None:
         for host in {p["host"] for p in ports}:
             statements.delete(work.conn, t.bindings, port_id=[p["id"] for p in ports if p["host"] == host], host=host,
                               active=False)
+        for port in ports:
+            work.touch(t.ports, port["id"])
         free_dynamic(work, used)
 
 

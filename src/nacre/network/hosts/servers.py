@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest, Forbidden, NotFound
 from nacre.network import networks, ports, security_groups
 from nacre.network import tables as t
-from nacre.network.api import checks
+from nacre.network.attributes import checks
 from nacre.network.contract import AUTO, NetworkRequest, Plugged, PortFacts, PortsOrder
 from nacre.network.hosts import bindings, dhcp, facts
 from nacre.network.work import Row, Work, conflict, missing
