@@ -80,27 +80,20 @@ class Lab:
 
     async def fill(self, count: int) -> None:
         """So many bound ports more, written past the service."""
-        group, segment = (await self.db.read(lambda c: (
-            c.execute(sa.select(t.default_groups.c.group_id)).scalar(), c.execute(sa.select(t.segments.c.id)).scalar())))
-        now = datetime.now()  # noqa: DTZ005
-
         def unit(connection: sa.Connection) -> None:
-            rows = [self._row(number, now) for number in range(count)]
-            for table in ("ports", "port_bindings", "port_addresses", "port_security_groups", "port_binding_levels",
-                          "port_binding_groups"):
-                found = sa.inspect(connection).has_table(table) and t.ports.metadata.tables.get(table)
-                if found is not None and found is not False and count:
-                    connection.execute(sa.insert(found), [
-                        {c.name: (row | {"group_id": group, "segment_id": segment})[c.name] for c in found.c}
-                        for row in rows])
-            if sa.inspect(connection).has_table("network_usage"):
-                connection.exec_driver_sql("update network_usage set used = used + ? where resource = 'port'", (count,))
-            connection.exec_driver_sql("analyze") if count < 0 else None
+            more = {"group_id": connection.execute(sa.select(t.default_groups.c.group_id)).scalar(),
+                    "segment_id": connection.execute(sa.select(t.segments.c.id)).scalar()}
+            rows = [self._row(number) | more for number in range(count)]
+            for table in (t.ports, t.bindings, t.addresses, t.port_groups, t.levels, t.binding_groups):
+                connection.execute(sa.insert(table), [{c.name: row[c.name] for c in table.c} for row in rows])
+            connection.execute(sa.update(t.usage).where(t.usage.c.resource == "port").values(
+                used=t.usage.c.used + count))
 
         if count:
             await self.db.run(unit)
 
-    def _row(self, number: int, now: datetime) -> dict[str, Any]:
+    def _row(self, number: int) -> dict[str, Any]:
+        now = datetime(2026, 1, 1)
         new, device = str(uuid.UUID(int=number + (1 << 100))), str(uuid.UUID(int=number + (1 << 101)))
         octets = number.to_bytes(3, "big")
         return {
@@ -112,8 +105,8 @@ class Lab:
             "position": 0, "host": self.hosts[number % len(self.hosts)], "vnic_type": "normal", "vif_type": "ovs",
             "vif_details": {"port_filter": True, "connectivity": "l2", "bridge_name": "br-int",
                             "datapath_type": "netdev", "ovs_hybrid_plug": False, "bound_driver": "openvswitch"},
-            "profile": {}, "ip_address": f"10.200.{octets[1]}.{octets[2]}" if number < 1 << 16 else
-            f"10.201.{octets[1]}.{octets[2]}", "level": 0, "driver": "openvswitch", "active": True, "wired": True}
+            "profile": {}, "ip_address": f"10.{200 + octets[0]}.{octets[1]}.{octets[2]}", "level": 0,
+            "driver": "openvswitch", "active": True, "wired": True}
 
     async def make(self) -> str:
         reply = await self.ports.create(self.request("POST", {"port": {"network_id": self.network}}))

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nacre.network import ipam
+from nacre.network.extensions.subnetpools import _free
 
 v4 = st.tuples(st.integers(0, 2**32 - 1), st.integers(8, 30)).map(
     lambda x: str(ipaddress.ip_network((x[0], x[1]), strict=False)))
@@ -53,3 +54,11 @@ def test_eui64_flips_one_bit_and_keeps_the_prefix(raw):
     assert found in ipaddress.ip_network("2001:db8:1:2::/64")
     assert int(found).to_bytes(16, "big")[11:13] == b"\xff\xfe"
     assert int(found).to_bytes(16, "big")[8] == raw[0] ^ 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 1023), st.integers(24, 32)), max_size=12), st.integers(25, 31))
+def test_a_pool_offers_every_network_that_is_free_lowest_first(taken, length):
+    busy = [str(ipaddress.ip_network((0x0A000000 + at, bits), strict=False)) for at, bits in taken]
+    prefixes = ["10.0.0.0/23", "10.0.2.0/24"]
+    every = [str(n) for p in prefixes for n in ipaddress.ip_network(p).subnets(new_prefix=length)]
+    assert list(_free(prefixes, length, busy)) == [n for n in every if not ipam.overlap(n, busy)]

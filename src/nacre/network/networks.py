@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest
 from nacre.network import tables as t
 from nacre.network.attributes.definitions import NETWORK
+from nacre.network.hosts import reach
 from nacre.network.ml2 import types
 from nacre.network.ml2.driver import Segment
 from nacre.network.work import Row, Work, conflict, missing, standard_view, where
@@ -103,6 +104,8 @@ class Networks:
             values["external"] = data["router:external"]
         work.change(t.networks, current["id"], values)
         work.changes.networks.add(current["id"])
+        if values.get("admin_state_up", current["admin_state_up"]) != current["admin_state_up"]:
+            work.changes.hosts.update(host for _, host in reach.of_networks(work, [current["id"]]))
         return current | data
 
     def _check_mtu(self, work: Work, current: Row, data: Row) -> None:

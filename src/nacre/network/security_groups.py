@@ -205,8 +205,8 @@ class SecurityGroupRules:
     def list(self, work: Work, filters: Row) -> list[Row]:
         rules = t.security_group_rules
         mine = sa.select(t.security_groups.c.id).where(_own(work, t.security_groups))
-        defaults = set(work.conn.execute(sa.select(t.default_groups.c.group_id)).scalars())
-        return [_rule_view(r, r["security_group_id"] in defaults) for r in work.rows(sa.select(rules).where(
+        default = sa.exists().where(t.default_groups.c.group_id == rules.c.security_group_id).label("of_default")
+        return [_rule_view(r, bool(r["of_default"])) for r in work.rows(sa.select(rules, default).where(
             sa.or_(_own(work, rules), rules.c.security_group_id.in_(mine)), *where(rules, filters)))]
 
     def target(self, work: Work, data: Row) -> Row:

@@ -107,8 +107,7 @@ def _of(work: Work, port_id: str) -> list[Row]:
     if not rows:
         raise missing("port", port_id)
     if not rows[0]["device_owner"].startswith("compute:"):
-        raise BadRequest(f"Bad port request: Invalid port {port_id}. Operation only valid on compute ports.",
-                         type="BadRequest")
+        raise BadRequest(f"Bad port request: Invalid port {port_id}. Operation only valid on compute ports.")
     return rows
 
 

@@ -171,21 +171,19 @@ def choose(work: Work, data: Row) -> str | None:
 
 
 def _free(prefixes: Iterable[str], length: int, taken: list[str]) -> Iterator[str]:
-    """The free networks of that length, lowest first."""
+    """The free networks of that length, lowest first of each prefix: one pass over what is taken."""
     busy = sorted((int(n.network_address), int(n.broadcast_address)) for n in map(ipaddress.ip_network, taken))
     for prefix in prefixes:
         net = ipaddress.ip_network(prefix)
         if net.prefixlen > length:
             continue
         step, at, end = 1 << (net.max_prefixlen - length), int(net.network_address), int(net.broadcast_address)
-        while at + step - 1 <= end:
-            # Jumps over a taken range at once: a pool may hold more networks than can be walked one by one.
-            clash = next((last for first, last in busy if first <= at + step - 1 and last >= at), None)
-            if clash is None:
+        for first, last in [*busy, (end + 1, end + 1)]:
+            while at + step - 1 < first and at + step - 1 <= end:
                 yield f"{type(net.network_address)(at)}/{length}"
                 at += step
-            else:
-                at = (clash // step + 1) * step
+            if last >= at:  # what is taken is jumped over at once
+                at = (last // step + 1) * step
 
 
 def _inside(prefix: str, pool: Iterable[str]) -> bool:

@@ -13,30 +13,31 @@ from nacre.network import tables as t
 from nacre.network.work import Work
 
 
-def _hosts(keys: sa.Select[Any], key: sa.Column[Any], host: sa.Column[Any]) -> sa.CTE:
-    """(key, host) of each host that the table has for the keys; a row whose host is NULL ends each key's."""
+def _distinct(keys: sa.Select[Any], key: sa.Column[Any], value: sa.Column[Any], name: str) -> sa.CTE:
+    """(key, value) of each value that the table has for the keys; a row whose value is NULL ends each key's."""
     first = keys.subquery()
-    start = sa.select(first.c.id.label("key"), sa.select(sa.func.min(host)).where(
-        key == first.c.id, host > "").scalar_subquery().label("host")).cte("hosts", recursive=True)
-    following = sa.select(sa.func.min(host)).where(key == start.c.key, host > start.c.host).scalar_subquery()
-    return start.union_all(sa.select(start.c.key, following).where(start.c.host.is_not(None)))
+    start = sa.select(first.c[0].label("key"), sa.select(sa.func.min(value)).where(
+        key == first.c[0], value > "").scalar_subquery().label("value")).cte(name, recursive=True)
+    following = sa.select(sa.func.min(value)).where(key == start.c.key, value > start.c.value).scalar_subquery()
+    return start.union_all(sa.select(start.c.key, following).where(start.c.value.is_not(None)))
 
 
 def _each(table: sa.Table, key: sa.Column[Any], keys: sa.Select[Any]) -> sa.Select[Any]:
     """(a port of the key there, host): any port, for it stands for all."""
-    found = _hosts(keys, key, table.c.host)
-    port = sa.select(table.c.port_id).where(key == found.c.key, table.c.host == found.c.host).limit(1)
-    return sa.select(port.scalar_subquery(), found.c.host).where(found.c.host.is_not(None))
+    found = _distinct(keys, key, table.c.host, "hosts")
+    port = sa.select(table.c.port_id).where(key == found.c.key, table.c.host == found.c.value).limit(1)
+    return sa.select(port.scalar_subquery(), found.c.value).where(found.c.value.is_not(None))
 
 
 _IDS: sa.BindParameter[Any] = sa.bindparam("ids", expanding=True)
-_B, _G = t.bindings, t.binding_groups
-_OF_NETWORKS = _each(_B, _B.c.network_id, sa.select(t.networks.c.id).where(t.networks.c.id.in_(_IDS)))
-_OF_GROUPS = _each(_G, _G.c.group_id, sa.select(t.security_groups.c.id).where(t.security_groups.c.id.in_(_IDS)))
-_NEIGHBOURS = _hosts(sa.select(_B.c.network_id.label("id")).distinct().where(
-    _B.c.host == sa.bindparam("host")), _B.c.network_id, _B.c.host)
-_TUNNELS = sa.select(t.agents.c.host, t.agents.c.tunnel_ip).where(
-    t.agents.c.host.in_(sa.select(_NEIGHBOURS.c.host)), t.agents.c.tunnel_ip.is_not(None))
+_B, _G, _A = t.bindings.c, t.binding_groups.c, t.agents.c
+_OF_NETWORKS = _each(t.bindings, _B.network_id, sa.select(t.networks.c.id).where(t.networks.c.id.in_(_IDS)))
+_OF_GROUPS = _each(t.binding_groups, _G.group_id, sa.select(t.security_groups.c.id).where(
+    t.security_groups.c.id.in_(_IDS)))
+_OWN = _distinct(sa.select(sa.bindparam("host", type_=sa.String).label("key")), _B.host, _B.network_id, "own")
+_NEIGHBOURS = _distinct(sa.select(_OWN.c.value).where(_OWN.c.value.is_not(None)), _B.network_id, _B.host, "neighbours")
+_TUNNELS = sa.select(_A.host, _A.tunnel_ip).where(
+    _A.host.in_(sa.select(_NEIGHBOURS.c.value)), _A.tunnel_ip.is_not(None))
 
 
 def of_networks(work: Work, network_ids: Collection[str]) -> list[tuple[str, str]]:
