@@ -23,19 +23,19 @@ CALLERS = {name: Context(request_id="req-test", user_id=f"u-{name}", project_id=
 
 
 class Cloud:
-    """The service, its clients by caller name, and what it told hosts."""
+    """The service, its clients by caller name, and the messages to hosts."""
 
     def __init__(self, db: Database, settings: NetworkSettings | None = None):
         self.db = db
         self.clock = VirtualClock()
-        self.told: list[tuple[set[str], tuple[str, ...]]] = []
+        self.notified: list[tuple[set[str], tuple[str, ...]]] = []
         self.network = NetworkManager(self.db, PolicyEngine([POLICIES]), self.clock, settings,
                                       Around(notify=self._notify))
         app = App([service(self.network)], self._authenticate, lambda *_: None)
         self._transport = httpx.ASGITransport(app=app)
 
     async def _notify(self, hosts: set[str], ports: tuple[str, ...]) -> None:
-        self.told.append((hosts, ports))
+        self.notified.append((hosts, ports))
 
     async def _authenticate(self, token: str) -> Context:
         if token not in CALLERS:

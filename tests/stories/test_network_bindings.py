@@ -35,14 +35,14 @@ async def rows(cloud: Cloud, table: sa.Table) -> list[sa.Row]:
     return await cloud.db.read(lambda c: list(c.execute(sa.select(table))))
 
 
-async def told(cloud: Cloud) -> dict[str, set[str]]:
+async def notified(cloud: Cloud) -> dict[str, set[str]]:
     """What hosts have heard since the last time: host -> ports."""
     await asyncio.sleep(0.02)
     found: dict[str, set[str]] = {}
-    for hosts, ports in cloud.told:
+    for hosts, ports in cloud.notified:
         for host in hosts:
             found.setdefault(host, set()).update(ports)
-    cloud.told.clear()
+    cloud.notified.clear()
     return found
 
 
@@ -61,13 +61,13 @@ async def test_a_move_prepared_made_and_finished(cloud: Cloud) -> None:
     [port] = (await cloud.network.plug(order("s", net), "h1")).ports
     [watch] = (await cloud.network.plug(order("w", net), "h3")).ports
     await cloud.network.wired("h1", (port.id,), True)
-    await told(cloud)
+    await notified(cloud)
 
     prepared = await cloud.network.bind("s", "h2")
     assert [(p.id, p.host, p.active, p.vif_type) for p in prepared.ports] == [(port.id, "h2", False, "ovs")]
     assert prepared.networks == (await cloud.network.wiring("h2")).networks and prepared.networks
     assert await cloud.network.bind("s", "h2") == prepared
-    assert "h2" in await told(cloud)
+    assert "h2" in await notified(cloud)
     # Prepared: h2 knows the port and its groups, and sends frames for it where everybody does.
     assert await at(cloud, "h2") == {port.id: False} and await at(cloud, "h1") == {port.id: True}
     assert (await cloud.network.wiring("h2")).groups
@@ -77,11 +77,11 @@ async def test_a_move_prepared_made_and_finished(cloud: Cloud) -> None:
     [shown] = (await cloud.network.ports_of(("s",)))["s"]
     assert (shown.host, shown.status) == ("h1", "ACTIVE")
     await cloud.network.wired("h2", (port.id,), True)  # ready before the guest is there
-    await told(cloud)
+    await notified(cloud)
 
     for _ in range(2):
         await cloud.network.activate("s", "h2")
-    heard = await told(cloud)
+    heard = await notified(cloud)
     assert port.id in heard["h1"] and port.id in heard["h2"] and watch.id in heard["h3"]
     assert await at(cloud, "h2") == {port.id: True} and await at(cloud, "h1") == {port.id: False}
     assert (await far(cloud, "h1"))[port.mac_address] == (await far(cloud, "h3"))[port.mac_address] == "192.0.2.2"
@@ -92,11 +92,11 @@ async def test_a_move_prepared_made_and_finished(cloud: Cloud) -> None:
     await cloud.network.activate("s", "h2")
     for _ in range(2):
         await cloud.network.unbind("s", "h1")
-    assert await at(cloud, "h1") == {} and port.id in (await told(cloud))["h1"]
+    assert await at(cloud, "h1") == {} and port.id in (await notified(cloud))["h1"]
     assert len([r for r in await rows(cloud, t.levels) if r.port_id == port.id]) == 1
     await cloud.network.deallocate("s")
     assert {r.port_id for r in await rows(cloud, t.levels)} == {watch.id}
-    assert port.id in (await told(cloud))["h2"]
+    assert port.id in (await notified(cloud))["h2"]
 
 
 async def test_what_is_prepared_and_given_up_leaves_the_port_where_it_is(cloud: Cloud) -> None:
@@ -170,9 +170,9 @@ async def test_a_port_deleted_under_a_living_server_is_unwired_at_once(cloud: Cl
     net, _ = await cloud.network_with_subnet()
     [port] = (await cloud.network.plug(order("s", net), "h1")).ports
     await cloud.network.bind("s", "h2")
-    await told(cloud)
+    await notified(cloud)
     await cloud.call("one", "DELETE", f"/ports/{port.id}")
-    heard = await told(cloud)
+    heard = await notified(cloud)
     assert port.id in heard["h1"] and port.id in heard["h2"]
     assert not (await cloud.network.wiring("h1", (port.id,))).ports
 
@@ -183,10 +183,10 @@ async def test_group_changes_reach_a_host_where_a_port_is_only_prepared(cloud: C
     await cloud.network.bind("s", "h2")
     group = (await cloud.call("one", "POST", "/security-groups", {"security_group": {"name": "g"}}))["security_group"]
     await cloud.call("one", "PUT", f"/ports/{port.id}", {"port": {"security_groups": [group["id"]]}})
-    await told(cloud)
+    await notified(cloud)
     await cloud.call("one", "POST", "/security-group-rules", {"security_group_rule": {
         "security_group_id": group["id"], "direction": "ingress", "protocol": "icmp"}})
-    assert set(await told(cloud)) == {"h1", "h2"}
+    assert set(await notified(cloud)) == {"h1", "h2"}
     [facts] = (await cloud.network.wiring("h2")).groups
     assert facts.id == group["id"] and "icmp" in {r.protocol for r in facts.rules}
 
@@ -256,7 +256,7 @@ async def test_an_update_of_the_port_binds_anew_what_it_changes(cloud: Cloud) ->
         "network_id": net, "binding:host_id": "h1", "binding:profile": {"a": 1}}}))["port"]
     assert port["binding:vif_type"] == "ovs"
     await cloud.network.wired("h1", (port["id"],), True)
-    await told(cloud)
+    await notified(cloud)
 
     async def put(**change: object) -> dict[str, object]:
         return (await cloud.call("admin", "PUT", f"/ports/{port['id']}", {"port": {
@@ -265,7 +265,7 @@ async def test_an_update_of_the_port_binds_anew_what_it_changes(cloud: Cloud) ->
     assert (await put(profile={"a": 2}))["status"] == "ACTIVE"  # bound as before: nothing for the host to do
     moved = await put(host_id="h2")
     assert (moved["binding:host_id"], moved["status"]) == ("h2", "DOWN")
-    assert {"h1", "h2"} <= set(await told(cloud))
+    assert {"h1", "h2"} <= set(await notified(cloud))
     assert (await put(vnic_type="direct"))["binding:vif_type"] == "binding_failed"
     loose = await put(host_id=None, vnic_type="normal")
     assert (loose["binding:host_id"], loose["binding:vif_type"], loose["binding:profile"]) == ("", "unbound", {"a": 2})

@@ -84,12 +84,12 @@ async def test_a_hosts_tunnel_address_concerns_those_that_share_its_networks(clo
         await cloud.network.plug(PortsOrder(server_id=server, context=CALLERS["one"],
                                             requests=(NetworkRequest(network_id=net),)), host)
     await asyncio.sleep(0.1)
-    cloud.told.clear()
+    cloud.notified.clear()
     await report(cloud, "h4", "192.0.2.4")  # a new host has no ports: those that get one hear of it then
     await report(cloud, "h3", "192.0.2.33")
     await asyncio.sleep(0.1)
-    assert cloud.told == []
+    assert cloud.notified == []
     await report(cloud, "h2", "192.0.2.22")
     await asyncio.sleep(0.1)
-    assert cloud.told == [({"h1"}, ())]
+    assert cloud.notified == [({"h1"}, ())]
     assert (await cloud.network.wiring("h1")).tunnels == ("192.0.2.22",)

@@ -108,13 +108,13 @@ async def test_who_a_change_concerns_is_written_in_its_transaction(cloud: Cloud,
     await cloud.network.wired("h1", (), True)
     assert seams.recorded == [{"h1"}, {"h1", "h2"}] and all(seams.during)
     await asyncio.sleep(0.02)
-    cloud.told.clear()
+    cloud.notified.clear()
     # What cannot be written down does not happen, and nobody hears of it.
     seams.breaks = True
     with pytest.raises(Unavailable):
         await cloud.network.deallocate("s2")
     await asyncio.sleep(0.02)
-    assert len((await cloud.network.wiring("h2")).ports) == 1 and cloud.told == []
+    assert len((await cloud.network.wiring("h2")).ports) == 1 and cloud.notified == []
     assert (await cloud.network.wiring("h2")).n == 0
 
 
@@ -148,7 +148,7 @@ async def test_what_changes_every_port_of_a_network_concerns_all_of_each_host(cl
 
     async def heard() -> list[tuple[set[str], tuple[str, ...]]]:
         await asyncio.sleep(0.02)
-        found, cloud.told = sorted(cloud.told, key=str), []
+        found, cloud.notified = sorted(cloud.notified, key=str), []
         return found
 
     await heard()

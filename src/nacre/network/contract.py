@@ -178,8 +178,8 @@ class Network(Protocol):
         ...
 
     async def bind(self, server_id: str, host: str, lease: Lease = None) -> Plugged:
-        """The server's ports are prepared at one more host, inactive: for a move there. Where they are bound at the
-        host already, they stay as they are. All or none: raises BuildFailed where one does not bind."""
+        """The server's ports are prepared at one more host, inactive: for a move. Those that are bound at the host
+        already stay as they are. All or none: raises BuildFailed where one does not bind."""
         ...
 
     async def activate(self, server_id: str, host: str, lease: Lease = None) -> None:
@@ -209,7 +209,7 @@ class Network(Protocol):
         ...
 
     async def wired(self, host: str, port_ids: tuple[str, ...], up: bool) -> None:
-        """From a host's agent: these ports work there, or do not. An active binding's is the port's status."""
+        """From a host's agent: these ports work at the host, or do not. An active binding's is the port's status."""
         ...
 
     async def agent_report(self, report: AgentReport) -> None:

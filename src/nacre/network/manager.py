@@ -1,4 +1,4 @@
-"""The network service behind its contract: each verb is one unit of work, then a word to the hosts it concerns."""
+"""The network service behind its contract: each verb is one unit of work, then messages to the hosts it concerns."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ def _nothing(connection: sa.Connection, what: object) -> None:
 
 @dataclass(frozen=True)
 class Around:
-    """What the process around the service gives it. notify: tells a host that these ports' wiring changed (none: all
-    of it); only speed depends on it. record: writes down, in the transaction of a change, which hosts it concerns.
-    hold: raises unless this lease of a story stands, in the transaction that is to change something for it."""
+    """What the process around the service gives it. notify: a message to a host that these ports' wiring changed (none
+    named: all of it); only speed depends on it. record: writes down, in the transaction of a change, which hosts it
+    concerns. hold: raises unless this lease of a story stands, in the transaction that changes something for it."""
 
     notify: notices.Notify | None = None
     record: Callable[[sa.Connection, Collection[str]], None] = _nothing
@@ -53,7 +53,7 @@ class NetworkManager:
         return await self.db.read(lambda conn: step(self._work(conn, context)))
 
     async def write(self, context: Context, step: Callable[[Work], T], lease: Lease = None) -> T:
-        """One transaction, in which the lease stands; after it, the hosts that are concerned hear of it."""
+        """One transaction, in which the lease stands; after it, messages to the hosts that it concerns."""
         def unit(conn: sa.Connection) -> tuple[T, notices.Affected]:
             self._around.hold(conn, lease)
             work = self._work(conn, context)

@@ -19,7 +19,7 @@ from nacre.network.work import Row, Work, conflict, missing, standard_view
 
 #: Ports that only the thing they belong to may delete.
 SERVICE_OWNERS = ("network:router_interface", "network:router_gateway", "network:floatingip")
-#: What of a binding a port's own attributes set: its name there and here, and what null means.
+#: What of a binding a port's own attributes set: the column, the attribute (without `binding:`), and what null means.
 _BINDING: tuple[tuple[str, str, Any], ...] = (
     ("host", "host_id", ""), ("vnic_type", "vnic_type", "normal"), ("profile", "profile", {}))
 _SAME = ("name", "description", "admin_state_up", "device_id", "device_owner", "allowed_address_pairs",
@@ -205,8 +205,7 @@ def _set_groups(work: Work, port_id: str, groups: Sequence[str]) -> None:
 
 
 def drop(work: Work, port_ids: Sequence[str]) -> None:
-    """Deletes ports with everything that hangs on them; hosts hear of it, and dynamic segments that carried nothing
-    else are free."""
+    """Deletes ports with everything that hangs on them. Dynamic segments that carried nothing else are free."""
     if not port_ids:
         return
     dynamic = bindings.end(work, port_ids)

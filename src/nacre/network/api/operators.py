@@ -90,9 +90,9 @@ class Operators:
 
         def step(work: Work) -> list[Row]:
             host = agents.get(work, request.params["id"])["host"]
-            there = set(work.conn.execute(sa.select(t.bindings.c.network_id).distinct().where(
+            bound = set(work.conn.execute(sa.select(t.bindings.c.network_id).distinct().where(
                 t.bindings.c.host == host)).scalars())
-            served = sorted(n for n in there if dhcp.port_of(work, n))
+            served = sorted(n for n in bound if dhcp.port_of(work, n))
             return Networks().list(work, {"id": served}) if served else []
 
         return {"networks": await self._manager.read(request.context, step)}

@@ -119,8 +119,8 @@ def bind(work: Work, ports: Sequence[Row], host: str, *, fresh: bool = False) ->
 
 
 def prepare(work: Work, ports: Sequence[Row], host: str) -> list[str]:
-    """Binds the ports to one more host, inactively; the rows follow, and an inactive binding that they have there goes.
-    The ids of those that no driver binds come back."""
+    """Binds the ports to one more host, inactively and, where they are already, anew; the rows follow. The ids of those
+    that no driver binds come back."""
     ids = [p["id"] for p in ports]
     used = _dynamic(work, ids)
     statements.delete(work.conn, t.bindings, port_id=ids, host=host, active=False)
@@ -148,8 +148,8 @@ def activate(work: Work, ports: Sequence[Row]) -> None:
 
 def clear(work: Work, ports: Sequence[Row]) -> None:
     """Their active bindings are on no host any more."""
-    if there := [p for p in ports if p["host"]]:
-        bind(work, there, "")
+    if placed := [p for p in ports if p["host"]]:
+        bind(work, placed, "")
 
 
 def drop(work: Work, ports: Sequence[Row]) -> None:
@@ -166,7 +166,7 @@ def drop(work: Work, ports: Sequence[Row]) -> None:
 
 
 def wired(work: Work, host: str, port_ids: Sequence[str], up: bool) -> None:
-    """What the host's agent says of its ports. Who has no binding of a port has no say in it."""
+    """What the host's agent says of its ports: only a host with a binding of a port may."""
     if not port_ids:
         return
     statements.update(work.conn, t.bindings, {"wired": up}, port_id=port_ids, host=host, wired=not up)
@@ -174,7 +174,7 @@ def wired(work: Work, host: str, port_ids: Sequence[str], up: bool) -> None:
 
 
 def end(work: Work, port_ids: Sequence[str]) -> set[str]:
-    """The ports are about to be deleted: their hosts will hear of it. The dynamic segments to be freed then."""
+    """The ports are about to be deleted, which concerns their hosts. The dynamic segments to be freed then."""
     rows = [r for r in work.find(t.bindings, port_id=port_ids) if r["host"]]
     _left(work, [r | {"id": r["port_id"]} for r in rows])
     return _dynamic(work, port_ids) if rows else set()

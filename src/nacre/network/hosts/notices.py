@@ -1,4 +1,4 @@
-"""Which hosts a change concerns, and telling them: only speed depends on it, agents also ask by themselves."""
+"""Which hosts a change concerns, and messages to them: only speed depends on those, agents also ask by themselves."""
 
 import asyncio
 from collections import defaultdict
@@ -47,7 +47,7 @@ def affected(work: Work) -> Affected:
 
 
 class Notices:
-    """Gathers what hosts are to be told while an earlier telling is under way."""
+    """Gathers what concerns hosts while earlier messages are under way."""
 
     def __init__(self, notify: Notify | None):
         self._notify = notify
@@ -55,7 +55,7 @@ class Notices:
         self._task: asyncio.Task[None] | None = None
 
     def add(self, hosts: Mapping[str, set[str]]) -> None:
-        """Tell these hosts soon. An empty set means: everything of that host."""
+        """Send to these hosts soon. An empty set means: everything of that host."""
         if not hosts or self._notify is None:
             return
         for host, ports in hosts.items():
@@ -74,4 +74,4 @@ class Notices:
                     await notify({host}, tuple(sorted(ports)))
                 except Exception as error:
                     # The agent asks for everything periodically: a lost notice costs time only.
-                    log.warning("host not told of a network change", host=host, error=repr(error))
+                    log.warning("a message about a network change is lost", host=host, error=repr(error))

@@ -23,7 +23,7 @@ def _distinct(keys: sa.Select[Any], key: sa.Column[Any], value: sa.Column[Any], 
 
 
 def _each(table: sa.Table, key: sa.Column[Any], keys: sa.Select[Any]) -> sa.Select[Any]:
-    """(a port of the key there, host): any port, for it stands for all."""
+    """(a port of the key on the host, host): any port, for it stands for all."""
     found = _distinct(keys, key, table.c.host, "hosts")
     port = sa.select(table.c.port_id).where(key == found.c.key, table.c.host == found.c.value).limit(1)
     return sa.select(port.scalar_subquery(), found.c.value).where(found.c.value.is_not(None))

@@ -198,23 +198,27 @@ def _of(work: Work, **conditions: object) -> list[Row]:
 
 def bind(work: Work, server_id: str, host: str) -> tuple[Plugged, list[str]]:
     """As the contract's `bind`, and the ids of the ports that nothing binds."""
-    there = {r["id"]: r for r in _of(work, device_id=server_id, host=host) if bindings.bound(r)}
-    rows = of_server(work, server_id)
-    todo = [r for r in rows if r["id"] not in there]
-    # A failed try to plug there is no binding: it stays what it is until the port is plugged again.
+    ready, rows = _ready(work, server_id, host), of_server(work, server_id)
+    todo = [r for r in rows if r["id"] not in ready]
+    # An active binding that failed at this host stays what it is until the port is plugged again.
     failed = [r["id"] for r in todo if r["host"] == host]
     if todo and not failed:
         failed = bindings.prepare(work, todo, host)
-    return _plugged(work, [there.get(r["id"], r) for r in rows], host), failed
+    return _plugged(work, [ready.get(r["id"], r) for r in rows], host), failed
 
 
 def activate(work: Work, server_id: str, host: str) -> None:
-    """As the contract's `activate`. Raises NotFound, naming a port that has no binding there."""
-    there = {r["id"]: r for r in _of(work, device_id=server_id, host=host) if bindings.bound(r)}
-    if lacking := [r["id"] for r in of_server(work, server_id) if r["id"] not in there]:
+    """As the contract's `activate`. Raises NotFound, naming a port that is not bound at the host."""
+    ready = _ready(work, server_id, host)
+    if lacking := [r["id"] for r in of_server(work, server_id) if r["id"] not in ready]:
         raise bindings.missing(lacking[0], host)
-    if todo := [r for r in there.values() if not r["active"]]:
+    if todo := [r for r in ready.values() if not r["active"]]:
         bindings.activate(work, todo)
+
+
+def _ready(work: Work, server_id: str, host: str) -> dict[str, Row]:
+    """The server's ports that are bound at the host, active or not, with that binding."""
+    return {r["id"]: r for r in _of(work, device_id=server_id, host=host) if bindings.bound(r)}
 
 
 def unbind(work: Work, server_id: str, host: str) -> None:
