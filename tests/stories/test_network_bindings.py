@@ -123,6 +123,18 @@ async def test_a_plug_elsewhere_moves_the_active_binding_and_keeps_the_others(cl
     assert [await at(cloud, h) for h in ("h1", "h2", "h3")] == [{}, {port.id: True}, {port.id: False}]
 
 
+async def test_what_works_at_a_host_works_however_the_port_is_bound_there_again(cloud: Cloud) -> None:
+    """The host's agent says only once that a port works."""
+    net, _ = await cloud.network_with_subnet()
+    [port] = (await cloud.network.plug(order("s", net), "h1")).ports
+    await cloud.network.bind("s", "h2")
+    await cloud.network.wired("h2", (port.id,), True)
+    await cloud.call("admin", "PUT", f"/ports/{port.id}/bindings/h2", {"binding": {"profile": {"a": 1}}})
+    await cloud.network.plug(order("s", net), "h2")
+    [shown] = (await cloud.network.ports_of(("s",)))["s"]
+    assert (shown.host, shown.status) == ("h2", "ACTIVE")
+
+
 async def test_all_ports_are_prepared_or_none(cloud: Cloud) -> None:
     net, _ = await cloud.network_with_subnet()
     ports = (await cloud.network.plug(order("s", net, net), "h1")).ports

@@ -19,14 +19,19 @@ def find(conn: sa.Connection, table: sa.FromClause, order: tuple[str, ...] = (),
     """Whole rows for which every condition holds. A condition is a column's value, None (IS NULL) or a collection of
     values (IN). order: names of columns, ascending."""
     names, values = _conditions(conditions)
-    return [dict(r) for r in conn.execute(_select(table, names, order), values).mappings()]
+    return rows(conn.execute(_select(table, names, order), values))
 
 
 def one(conn: sa.Connection, table: sa.FromClause, **conditions: Any) -> Row | None:
     """As `find`, the first row."""
     names, values = _conditions(conditions)
-    row = conn.execute(_select(table, names, ()), values).mappings().first()
-    return dict(row) if row is not None else None
+    return next(iter(rows(conn.execute(_select(table, names, ()), values))), None)
+
+
+def rows(result: sa.CursorResult[Any]) -> list[Row]:
+    """A result's rows by column. (SQLAlchemy's own mappings take five times as long to become dictionaries.)"""
+    names = tuple(result.keys())
+    return [dict(zip(names, row, strict=True)) for row in result]
 
 
 def update(conn: sa.Connection, table: sa.Table, values: Mapping[str, Any], count: str = "", **conditions: Any) -> int:

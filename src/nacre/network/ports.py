@@ -33,12 +33,11 @@ class Ports:
 
     def list(self, work: Work, filters: Row) -> list[Row]:
         # Of the filters those that are columns, so that less is read; all of them are compared afterwards.
-        wanted = {"host" if name == "binding:host_id" else name: values for name, values in filters.items()
-                  if 0 < len(values) <= MANY}
+        wanted = {"host" if name == "binding:host_id" and _sees_all(work) else name: values
+                  for name, values in filters.items() if 0 < len(values) <= MANY}
         names = tuple(sorted(n for n in wanted if n in t.placed.c and isinstance(t.placed.c[n].type, sa.String)))
-        rows = work.conn.execute(_listing(_sees_all(work), names), {
-            "own": work.context.project_id or "", **{f"is_{name}": wanted[name] for name in names}})
-        return views(work, [dict(r) for r in rows.mappings()])
+        return views(work, statements.rows(work.conn.execute(_listing(_sees_all(work), names), {
+            "own": work.context.project_id or "", **{f"is_{name}": wanted[name] for name in names}})))
 
     def target(self, work: Work, data: Row) -> Row:
         return {"network:project_id": networks.get(work, data["network_id"])["project_id"]}
@@ -70,7 +69,7 @@ class Ports:
         wanted = {name: data[f"binding:{key}"] or empty for name, key, empty in _BINDING if f"binding:{key}" in data}
         if any(old[name] != value for name, value in wanted.items()):
             bindings.bind(work, [old | wanted | {"host": old["host"]}], str(wanted.get("host", old["host"])))
-        work.changes.port(old["id"])
+        work.changes.ports.add(old["id"])
         if groups is not None or values.keys() & {"allowed_address_pairs"} or "fixed_ips" in data:
             work.changes.members.update(current["security_groups"], groups or ())
         return current | data

@@ -59,8 +59,8 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
 class Changes:
     """What a unit changed that hosts have wired. `members`: groups that ports joined, left or moved in."""
 
-    #: id -> hosts where the port was and is not any more; those where it is are looked up
-    ports: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    ports: set[str] = field(default_factory=set)  # wherever they have a binding now
+    left: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # host -> ports that it has no more
     hosts: set[str] = field(default_factory=set)  # all of theirs
     networks: set[str] = field(default_factory=set)
     subnets: set[str] = field(default_factory=set)  # networks whose subnets changed: their DHCP port follows
@@ -68,13 +68,9 @@ class Changes:
     groups: set[str] = field(default_factory=set)
     address_groups: set[str] = field(default_factory=set)
 
-    def port(self, port_id: str, *left: str) -> None:
-        """The port is not what it was. left: hosts that it is not on any more."""
-        self.ports[port_id].update(left)
-
     def __bool__(self) -> bool:
-        return bool(self.ports or self.hosts or self.networks or self.subnets or self.members or self.groups
-                    or self.address_groups)
+        return bool(self.ports or self.left or self.hosts or self.networks or self.subnets or self.members
+                    or self.groups or self.address_groups)
 
 
 @dataclass
@@ -91,7 +87,7 @@ class Work:
     rng: random.Random = field(default_factory=random.Random)
 
     def rows(self, statement: sa.Select[Any]) -> list[Row]:
-        return [dict(r) for r in self.conn.execute(statement).mappings()]
+        return statements.rows(self.conn.execute(statement))
 
     def row(self, statement: sa.Select[Any]) -> Row | None:
         found = self.conn.execute(statement).mappings().first()

@@ -45,6 +45,10 @@ _GROUPS_OF_PORT = sa.insert(t.binding_groups).from_select(["group_id", "host", "
 #: The dynamic segments that bindings of these ports use, and how those of them go that none uses.
 _DYNAMIC = sa.select(t.segments.c.id).distinct().join(t.levels, t.levels.c.segment_id == t.segments.c.id).where(
     t.levels.c.port_id.in_(_PORTS), t.segments.c.dynamic)
+_ENDING = sa.select(_B.port_id.label("id"), _B.host, _B.network_id, t.segments.c.id.label("segment_id")).where(
+    _B.port_id.in_(_PORTS)).outerjoin_from(t.bindings, t.levels, sa.and_(
+        t.levels.c.port_id == _B.port_id, t.levels.c.host == _B.host)).outerjoin(
+            t.segments, sa.and_(t.segments.c.id == t.levels.c.segment_id, t.segments.c.dynamic))
 _UNUSED = sa.delete(t.segments).where(t.segments.c.id.in_(sa.bindparam("segments", expanding=True)),
                                       ~sa.exists().where(t.levels.c.segment_id == t.segments.c.id))
 #: The status of those of these ports that are the host's.
@@ -100,16 +104,14 @@ def add(work: Work, ports: Sequence[Row]) -> None:
 def bind(work: Work, ports: Sequence[Row], host: str, *, fresh: bool = False) -> list[str]:
     """Binds the ports to the host (empty: to none), actively; their rows are of their active bindings, which go. The
     ids of those that no driver binds come back; their vif_type says `binding_failed`. fresh: they have none yet."""
-    before = {p["id"]: (p["host"], p["vif_type"], p["wired"]) for p in ports}
-    used = set[str]()
+    ids = [p["id"] for p in ports]
+    used, works = (set[str](), set[str]()) if fresh else (_dynamic(work, ids), _working(work, ids, host))
     if not fresh:
-        used = _dynamic(work, list(before))
         _left(work, ports)
-        work.conn.execute(_FORMER, {"ports": list(before), "of": host})
+        work.conn.execute(_FORMER, {"ports": ids, "of": host})
     failed, levels = _ask(work, ports, host)
     for port in ports:
-        # Bound again as it was: its host sees no difference and does not say once more that it works.
-        wired = bool(host) and before[port["id"]] == (host, port["vif_type"], True)
+        wired = port["id"] in works and bound(port)
         port |= {"active": True, "wired": wired, "status": "ACTIVE" if wired else "DOWN"}
         if not fresh:
             work.change(t.ports, port["id"], {"status": port["status"]})
@@ -122,15 +124,21 @@ def prepare(work: Work, ports: Sequence[Row], host: str) -> list[str]:
     """Binds the ports to one more host, inactively and, where they are already, anew; the rows follow. The ids of those
     that no driver binds come back."""
     ids = [p["id"] for p in ports]
-    used = _dynamic(work, ids)
+    used, works = _dynamic(work, ids), _working(work, ids, host)
     statements.delete(work.conn, t.bindings, port_id=ids, host=host, active=False)
     failed, levels = _ask(work, ports, host)
     for port in ports:
-        port |= {"active": False, "wired": False}
+        port |= {"active": False, "wired": port["id"] in works and bound(port)}
         work.touch(t.ports, port["id"])
     _write(work, ports, levels)
     free_dynamic(work, used)
     return failed
+
+
+def _working(work: Work, port_ids: Sequence[str], host: str) -> set[str]:
+    """Those that the host's agent says work. Bound again at the same host they still do: it sees no difference, and
+    does not say so once more."""
+    return {b["port_id"] for b in work.find(t.bindings, port_id=port_ids, host=host, wired=True)} if host else set()
 
 
 def activate(work: Work, ports: Sequence[Row]) -> None:
@@ -142,7 +150,7 @@ def activate(work: Work, ports: Sequence[Row]) -> None:
         statements.update(work.conn, t.bindings, {"active": True}, port_id=port["id"], host=port["host"])
         port |= {"active": True, "status": "ACTIVE" if port["wired"] else "DOWN"}
         work.change(t.ports, port["id"], {"status": port["status"]})
-        work.changes.port(port["id"])
+        work.changes.ports.add(port["id"])
         work.changes.networks.add(port["network_id"])
 
 
@@ -175,9 +183,9 @@ def wired(work: Work, host: str, port_ids: Sequence[str], up: bool) -> None:
 
 def end(work: Work, port_ids: Sequence[str]) -> set[str]:
     """The ports are about to be deleted, which concerns their hosts. The dynamic segments to be freed then."""
-    rows = [r for r in work.find(t.bindings, port_id=port_ids) if r["host"]]
-    _left(work, [r | {"id": r["port_id"]} for r in rows])
-    return _dynamic(work, port_ids) if rows else set()
+    rows = statements.rows(work.conn.execute(_ENDING, {"ports": port_ids}))
+    _left(work, rows)
+    return {r["segment_id"] for r in rows if r["segment_id"]}
 
 
 def regroup(work: Work, port_id: str) -> None:
@@ -199,7 +207,7 @@ def _dynamic(work: Work, port_ids: Sequence[str]) -> set[str]:
 def _left(work: Work, ports: Sequence[Row]) -> None:
     for port in ports:
         if port["host"]:
-            work.changes.port(port["id"], port["host"])
+            work.changes.left[port["host"]].add(port["id"])
             work.changes.networks.add(port["network_id"])
 
 
@@ -211,7 +219,7 @@ def _write(work: Work, ports: Sequence[Row], levels: Sequence[Row]) -> None:
     if host := ports[0]["host"]:
         work.conn.execute(_GROUPS, {"ports": [p["id"] for p in ports], "of": host})
         for port in ports:
-            work.changes.port(port["id"])
+            work.changes.ports.add(port["id"])
             work.changes.networks.add(port["network_id"])
 
 

@@ -26,12 +26,10 @@ _NAMING, _NAMING_LISTS = (sa.select(_R.security_group_id).distinct().where(colum
 def affected(work: Work) -> Affected:
     """host -> ports whose wiring the unit changed; none: all of the host's. For changes to a whole network or group one
     port a host stands for all: what a host fetches for it holds the network's or group's new facts."""
-    changes, found = work.changes, defaultdict[str, set[str]](set)
-    for port_id, left in changes.ports.items():
-        for host in left:
-            found[host].add(port_id)
+    changes = work.changes
+    found = defaultdict[str, set[str]](set, changes.left)
     if changes.ports:
-        for binding in work.find(t.bindings, port_id=list(changes.ports)):
+        for binding in work.find(t.bindings, port_id=changes.ports):
             found[binding["host"]].add(binding["port_id"])
     pairs = reach.of_networks(work, changes.networks) if changes.networks else []
     groups = set(changes.groups)
