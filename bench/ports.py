@@ -67,7 +67,8 @@ class Lab:
                 host=host, tunnel_ip=f"192.0.{number >> 8}.{number & 255}", bridge_mappings={},
                 tunnel_types=("vxlan",)))
         for store, name, body in ((Networks(), "network", {}), (Subnets(), "subnet", {
-                "cidr": "10.0.0.0/8", "ip_version": 4})):
+                "cidr": "10.0.0.0/8", "ip_version": 4,
+                "allocation_pools": [{"start": "10.0.0.2", "end": "10.199.255.254"}]})):
             if name == "subnet":
                 body = {"network_id": self.network, **body}
             reply = await Controller(self.manager, store).create(self.request("POST", {name: body}))

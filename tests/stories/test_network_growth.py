@@ -32,7 +32,10 @@ class Growing:
     async def start(self, ports: int) -> None:
         for n, host in enumerate(HOSTS):
             await self.cloud.host(host, f"192.0.2.{n + 1}")
-        self.network, subnet = await self.cloud.network_with_subnet(cidr="10.0.0.0/12")
+        self.network = (await self.cloud.call("one", "POST", "/networks", {"network": {}}))["network"]["id"]
+        subnet = (await self.cloud.call("one", "POST", "/subnets", {"subnet": {
+            "network_id": self.network, "cidr": "10.0.0.0/12", "ip_version": 4,
+            "allocation_pools": [{"start": "10.0.0.2", "end": "10.7.255.254"}]}}))["subnet"]["id"]
         for host in HOSTS:
             await self.plug(host)
         await self.db.run(lambda c: fill(c, self.network, subnet, ports))
