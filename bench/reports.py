@@ -84,7 +84,7 @@ class Host:
         self._heard = False
         self.conductor = stub(Conductor, Client(self, CONDUCTOR))
         self.network = stub(Network, Client(self, NETWORK))
-        self.agent = AgentReport(host=name, tunnel_ip=name, bridge_mappings={}, tunnel_types=())
+        self.agent = AgentReport(host=name, tunnel_ip=None, bridge_mappings={}, tunnel_types=())
         self.now = HostReport(host=name, hypervisor_type="fake", hypervisor_version=1, vcpus=64, memory_mb=262144,
                               disk_gb=4096, vcpus_used=0, memory_mb_used=0, disk_gb_used=0.0)
 

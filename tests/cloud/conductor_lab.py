@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from nacre.base.clock import RealClock
 from nacre.base.context import Context
 from nacre.base.db import Database, DatabaseUnavailable
+from nacre.base.durable.changes import Changes
 from nacre.base.durable.processes import Process, Processes
 from nacre.base.durable.stories import Stories, Story
 from nacre.base.durable.tables import stories
@@ -32,7 +33,7 @@ from nacre.conductor.parts import Parts
 from nacre.conductor.power import Switch
 from nacre.conductor.stories import StoryRunner
 from nacre.image.contract import ImageFacts
-from nacre.network.contract import FixedIp, HostWiring, NetworkFacts, Plugged, PortFacts, PortsOrder
+from nacre.network.contract import FixedIp, Guard, HostWiring, NetworkFacts, Plugged, PortFacts, PortsOrder
 from nacre.node.hypervisor.driver import Capabilities
 from nacre.node.hypervisor.fake import FakeHypervisor
 from nacre.node.journal import Journal
@@ -58,7 +59,8 @@ IMAGE = "7a3f0a0e-30f1-4d6c-b6b7-0d4f2c9d8f11"
 class DictNetwork:
     """One port a server; bound or not. What the conductor and a host's wiring need, no more."""
 
-    def __init__(self) -> None:
+    def __init__(self, db: Database) -> None:
+        self._db = db
         self.ports: dict[str, PortFacts] = {}
         self.fail_binds = 0
         self.before_plug: Callable[[str], Awaitable[None]] | None = None
@@ -66,6 +68,7 @@ class DictNetwork:
     async def plug(self, order: PortsOrder, host: str) -> Plugged:
         if self.before_plug:
             await self.before_plug(order.server_id)
+        await self._hold(order.guard)
         if self.fail_binds:
             self.fail_binds -= 1
             raise BuildFailed("no driver binds the port")
@@ -75,11 +78,17 @@ class DictNetwork:
         port = self.ports[order.server_id] = msgspec.structs.replace(there, host=host, vif_type="ovs")
         return Plugged(ports=(port,), networks=(NETWORK,))
 
-    async def unbind(self, server_id: str, host: str) -> None:
+    async def _hold(self, guard: Guard | None) -> None:
+        if guard is not None:
+            await self._db.run(guard.hold)
+
+    async def unbind(self, server_id: str, host: str, guard: Guard | None = None) -> None:
+        await self._hold(guard)
         if server_id in self.ports and self.ports[server_id].host == host:
             self.ports[server_id] = msgspec.structs.replace(self.ports[server_id], host="")
 
-    async def deallocate(self, server_id: str) -> None:
+    async def deallocate(self, server_id: str, guard: Guard | None = None) -> None:
+        await self._hold(guard)
         self.ports.pop(server_id, None)
 
     async def wiring(self, host: str, port_ids: tuple[str, ...] = ()) -> HostWiring:
@@ -186,7 +195,8 @@ class Lab:
         self.folder, self.clock = folder, RealClock()
         self.db = Database(schema.in_file(folder / "lab.db"))
         self.seen_db: Any = Unreliable(self.db)
-        self.network, self.silent, self.down, self.answer_within = DictNetwork(), set[str](), set[str](), 5.0
+        self.network = DictNetwork(self.seen_db)
+        self.silent, self.down, self.answer_within = set[str](), set[str](), 5.0
         self.hypervisors: dict[str, FakeHypervisor] = {}
         self.nodes = {f"host{n}": self._node(f"host{n}") for n in range(hosts)}
         self.progress, self.ledger = Progress(self.seen_db, self.clock), Ledger(self.seen_db, self.clock)
@@ -199,6 +209,8 @@ class Lab:
         self.registry = HostRegistry(self.seen_db, self.clock)
         self.scheduler = SchedulerManager(
             self.registry, self.clock, self.chooser, Facts(aggregates=zones, allocations=self.ledger.of))
+        self.changes = Changes(self.db, self.clock)
+        self.scheduler.subscribe(self.changes)
         self.patience = patience or Patience(stalled=3.0, silence=1.0)
         self.control = Controller(self, "control")
 
@@ -212,6 +224,7 @@ class Lab:
         return host not in self.down
 
     async def start(self) -> None:
+        await self.changes.start()
         await self.scheduler.start()
         for name, node in self.nodes.items():
             await node.start()
@@ -299,6 +312,7 @@ class Lab:
 
     async def check(self) -> None:
         """What must hold once quiet: one guest a live server on its own host, claims to match, ports to match."""
+        await self.changes.look()  # as it does for ever: a word to the scheduler may have been lost
         rows = await self.db.read(lambda c: c.execute(sa.select(servers).where(~servers.c.deleted)).mappings().all())
         alive = {r["id"]: r["host"] for r in rows if r["vm_state"] != "error"}
         left = await self.ledger.of(None)

@@ -11,7 +11,9 @@ import sqlalchemy as sa
 
 from nacre.base.durable.stories import Lease, LeaseLost
 from nacre.base.durable.tables import processes
+from nacre.base.errors import Conflict
 from nacre.compute.contract import Outcome, Place
+from nacre.compute.tables import allocations
 from nacre.scheduler.contract import Amounts
 from tests.cloud.conductor_lab import Controller, Lab
 
@@ -115,6 +117,26 @@ async def test_every_verb_of_a_story_checks_its_lease(lab: Lab) -> None:
             await call
     assert await lab.row(server) == row
     assert await lab.ledger.of_server(server) == [held] and not await lab.ledger.of_server(late)
+
+
+async def test_ports_are_freed_only_while_nothing_else_has_them(lab: Lab) -> None:
+    """What a slow sweep says after the server got another place changes nothing."""
+    (server,) = await lab.accept()
+    await lab.until(server, "active")
+    await lab.quiet()
+    (held,) = await lab.ledger.of_server(server)
+    for guard in (lab.ledger.over(held), lab.ledger.alone(held)):
+        with pytest.raises(Conflict, match=server):
+            await lab.network.deallocate(server, guard)
+    assert server in lab.network.ports
+    ending = sa.update(allocations).where(allocations.c.id == held.id).values(state="ending")
+    await lab.db.run(lambda c: c.execute(ending))
+    await lab.network.unbind(server, held.host, lab.ledger.alone(held))
+    row = (await lab.db.read(lambda c: c.execute(sa.select(allocations)).mappings().one()))
+    again = sa.insert(allocations).values({**row, "id": "another", "state": "wanted"})
+    await lab.db.run(lambda c: c.execute(again))
+    with pytest.raises(Conflict, match=held.host):
+        await lab.network.unbind(server, held.host, lab.ledger.alone(held))
 
 
 async def test_a_late_attempt_of_a_fenced_runner_strands_no_server(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

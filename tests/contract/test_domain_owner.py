@@ -13,8 +13,8 @@ from tests.contract.test_hypervisor import orders
 from tests.stories.node.orders import ControlSide
 
 from nacre.base.errors import BuildFailed, NotFound
-from nacre.node.hypervisor.driver import Hypervisor
-from nacre.node.hypervisor.registry import HYPERVISORS, HypervisorSettings
+from nacre.node.hypervisor.driver import Hypervisor, HypervisorSettings
+from nacre.node.hypervisor.registry import HYPERVISORS
 from nacre.node.names import Names
 from nacre.node.ovs.fake import FakeWiring
 

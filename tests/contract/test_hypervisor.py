@@ -14,8 +14,8 @@ from tests.stories.node.orders import ControlSide, build_order, image_facts, spa
 
 from nacre.base.errors import NotFound
 from nacre.node.contract import BuildOrder, SpawnOrder
-from nacre.node.hypervisor.driver import Hypervisor
-from nacre.node.hypervisor.registry import HYPERVISORS, HypervisorSettings
+from nacre.node.hypervisor.driver import Hypervisor, HypervisorSettings
+from nacre.node.hypervisor.registry import HYPERVISORS
 from nacre.node.names import Names
 from nacre.node.ovs.fake import FakeWiring
 

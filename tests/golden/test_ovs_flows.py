@@ -66,6 +66,12 @@ CASES = {
                 Local(ofports={"port5": 11, "port6": 12}, zones=ZONES, numbers={"f": 3}, uplinks={"phys": 4},
                       rates={"port5": Rate(1000, 2000, burst_from=1), "port6": Rate(to_guest=500, burst_to=9000),
                              "away": Rate(1, 1)})),
+    # Port 6 is prepared here for a move: it is still at 172.31.0.2.
+    "prepared": (HostWiring(whole=True, ports=(port(5, "n"), port(6, "n", active=False)), groups=(WEB,),
+                            networks=(network("n", "vxlan", segmentation_id=77),), tunnels=("172.31.0.2",),
+                            remotes=(RemotePort(network_id="n", mac_address="fa:16:3e:00:00:06",
+                                                ip_addresses=("10.0.0.6",), tunnel_ip="172.31.0.2"),)),
+                 Local(ofports={"port5": 11, "port6": 12}, zones=ZONES, numbers={"n": 1}, dhcp={"n": 20}, vxlan=2)),
     "flat": (HostWiring(whole=True, groups=(WEB,), networks=(network("f", "flat", physical_network="phys"),),
                         ports=(port(5, "f"), port(6, "f", admin_state_up=False))),
              Local(ofports={"port5": 11, "port6": 12}, zones=ZONES, numbers={"f": 3}, uplinks={"phys": 4},

@@ -17,7 +17,8 @@ from nacre import guest
 from nacre.base.errors import BuildFailed
 from nacre.image.contract import ImageFacts
 from nacre.node.contract import BuildOrder
-from nacre.node.hypervisor.registry import HYPERVISORS, HypervisorSettings
+from nacre.node.hypervisor.driver import HypervisorSettings
+from nacre.node.hypervisor.registry import HYPERVISORS
 from nacre.node.journal import Journal
 from nacre.node.manager import NodeManager, NodeSettings
 from nacre.node.names import Names

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nacre.network import ipam
+from nacre.network.extensions.subnetpools import _free
 
 v4 = st.tuples(st.integers(0, 2**32 - 1), st.integers(8, 30)).map(
     lambda x: str(ipaddress.ip_network((x[0], x[1]), strict=False)))
@@ -24,23 +25,20 @@ def test_default_pools_hold_every_usable_address_but_the_gateway(cidr):
 @given(v4, st.integers())
 def test_candidates_are_inside_and_different(cidr, seed):
     pools = ipam.default_pools(cidr, ipam.default_gateway(cidr))
-    found = ipam.candidates(pools, 4, random.Random(seed))
+    found = ipam.candidates(pools, 4, random.Random(seed), 8)
     assert found and len(set(found)) == len(found)
     assert all(ipaddress.ip_address(a) in ipaddress.ip_network(cidr) for a in found)
 
 
-def test_the_last_address_is_found_and_then_none():
-    pools = ipam.default_pools("10.0.0.0/29", "10.0.0.1")
-    taken = set()
-    for _ in range(5):
-        taken.add(ipam.first_free(pools, 4, taken))
-    assert ipam.first_free(pools, 4, taken) is None and len(taken) == 5
+def test_a_walk_goes_through_all_pools_once():
+    pools = [*ipam.default_pools("10.0.0.0/29", "10.0.0.3"), {"start": "10.0.1.9", "end": "10.0.1.9"}]
+    assert list(ipam.walk(pools, 4)) == ["10.0.0.1", "10.0.0.2", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.1.9"]
 
 
 def test_huge_ipv6_pools_cost_nothing():
     pools = ipam.default_pools("2001:db8::/64", "2001:db8::1")
-    assert len(ipam.candidates(pools, 6, random.Random(1))) == ipam.TRIES
-    assert ipam.first_free(pools, 6, set()) == "2001:db8::2"
+    assert len(ipam.candidates(pools, 6, random.Random(1), 8)) == 8
+    assert next(ipam.walk(pools, 6)) == "2001:db8::2"
 
 
 def test_a_gateway_outside_the_subnet_costs_no_address():
@@ -56,3 +54,11 @@ def test_eui64_flips_one_bit_and_keeps_the_prefix(raw):
     assert found in ipaddress.ip_network("2001:db8:1:2::/64")
     assert int(found).to_bytes(16, "big")[11:13] == b"\xff\xfe"
     assert int(found).to_bytes(16, "big")[8] == raw[0] ^ 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 1023), st.integers(24, 32)), max_size=12), st.integers(25, 31))
+def test_a_pool_offers_every_network_that_is_free_lowest_first(taken, length):
+    busy = [str(ipaddress.ip_network((0x0A000000 + at, bits), strict=False)) for at, bits in taken]
+    prefixes = ["10.0.0.0/23", "10.0.2.0/24"]
+    every = [str(n) for p in prefixes for n in ipaddress.ip_network(p).subnets(new_prefix=length)]
+    assert list(_free(prefixes, length, busy)) == [n for n in every if not ipam.overlap(n, busy)]

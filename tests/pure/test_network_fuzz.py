@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from nacre.base.context import Context
 from nacre.base.errors import BadRequest
-from nacre.network.api import definitions
-from nacre.network.api.attributes import Resource
 from nacre.network.api.listing import parse
+from nacre.network.attributes import definitions
+from nacre.network.attributes.table import Resource
 
 RESOURCES = [v for v in vars(definitions).values() if isinstance(v, Resource)]
 LINES = [(r, a) for r in RESOURCES for a in r.attributes.values() if a.put]

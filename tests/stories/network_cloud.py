@@ -12,7 +12,8 @@ from nacre.base.web import App
 from nacre.identity.policy import PolicyEngine
 from nacre.network.api.service import service
 from nacre.network.contract import AgentReport
-from nacre.network.manager import NetworkManager
+from nacre.network.hosts.notices import Notice
+from nacre.network.manager import Around, NetworkManager
 from nacre.network.policies import POLICIES
 from nacre.network.work import NetworkSettings
 
@@ -23,18 +24,21 @@ CALLERS = {name: Context(request_id="req-test", user_id=f"u-{name}", project_id=
 
 
 class Cloud:
-    """The service, its clients by caller name, and what it told hosts."""
+    """The service, its clients by caller name, and the messages to hosts."""
 
     def __init__(self, db: Database, settings: NetworkSettings | None = None):
         self.db = db
         self.clock = VirtualClock()
-        self.told: list[tuple[set[str], tuple[str, ...]]] = []
-        self.network = NetworkManager(self.db, PolicyEngine([POLICIES]), self.clock, settings, self._notify)
+        self.notified: list[tuple[set[str], tuple[str, ...]]] = []
+        self.notices: list[Notice] = []
+        self.network = NetworkManager(self.db, PolicyEngine([POLICIES]), self.clock, settings,
+                                      Around(notify=self._notify))
         app = App([service(self.network)], self._authenticate, lambda *_: None)
         self._transport = httpx.ASGITransport(app=app)
 
-    async def _notify(self, hosts: set[str], ports: tuple[str, ...]) -> None:
-        self.told.append((hosts, ports))
+    async def _notify(self, notice: Notice) -> None:
+        self.notices.append(notice)
+        self.notified.append(({notice.host}, tuple(sorted(notice.ports))))
 
     async def _authenticate(self, token: str) -> Context:
         if token not in CALLERS:

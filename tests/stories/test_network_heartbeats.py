@@ -76,14 +76,20 @@ async def test_rows_that_are_gone_without_our_knowledge_are_written_anew(cloud: 
     assert await ages(cloud) == {"h1": 0}
 
 
-async def test_a_new_host_concerns_only_hosts_with_ports(cloud: Cloud) -> None:
-    for n in (1, 2):
+async def test_a_hosts_tunnel_address_concerns_those_that_share_its_networks(cloud: Cloud) -> None:
+    for n in (1, 2, 3):
         await report(cloud, f"h{n}", f"192.0.2.{n}")
     net, _ = await cloud.network_with_subnet()
-    await cloud.network.plug(PortsOrder(server_id="s", context=CALLERS["one"],
-                                        requests=(NetworkRequest(network_id=net),)), "h1")
+    for server, host in (("s1", "h1"), ("s2", "h2")):
+        await cloud.network.plug(PortsOrder(server_id=server, context=CALLERS["one"],
+                                            requests=(NetworkRequest(network_id=net),)), host)
     await asyncio.sleep(0.1)
-    cloud.told.clear()
-    await report(cloud, "h3", "192.0.2.3")
+    cloud.notified.clear()
+    await report(cloud, "h4", "192.0.2.4")  # a new host has no ports: those that get one hear of it then
+    await report(cloud, "h3", "192.0.2.33")
     await asyncio.sleep(0.1)
-    assert cloud.told == [({"h1"}, ())]
+    assert cloud.notified == []
+    await report(cloud, "h2", "192.0.2.22")
+    await asyncio.sleep(0.1)
+    assert cloud.notified == [({"h1"}, ())]
+    assert (await cloud.network.wiring("h1")).tunnels == ("192.0.2.22",)

@@ -24,7 +24,7 @@ from nacre.compute.catalog.flavors import Flavor
 from nacre.config import EVERYWHERE, Settings
 from nacre.identity.catalog import First, bootstrap, users
 from nacre.identity.tables import projects
-from nacre.network.api.attributes import Row
+from nacre.network.attributes.table import Row
 from nacre.network.networks import Networks
 from nacre.network.subnets import Subnets
 from nacre.network.work import Work

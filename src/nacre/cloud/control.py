@@ -1,12 +1,13 @@
 """The control process: APIs, conductor, scheduler, network, images, identity. Several may serve one database."""
 
 import random
-import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+import sqlalchemy as sa
 
 from nacre import __version__
 from nacre.base.clock import Clock, RealClock
@@ -15,12 +16,8 @@ from nacre.base.durable import changes as outbox
 from nacre.base.durable.changes import Changes
 from nacre.base.durable.processes import Process, Processes
 from nacre.base.durable.stories import Stories
-from nacre.base.rpc.keys import load_keys
-from nacre.base.rpc.server import Peer
 from nacre.base.rpc.stub import stub
-from nacre.base.rpc.zmq import ZmqTransport
 from nacre.base.serving.health import Health
-from nacre.base.serving.server import serve
 from nacre.base.web import App, Service
 from nacre.cloud.introductions import ImagePeers, Introductions
 from nacre.cloud.running import Running, Transport
@@ -73,7 +70,8 @@ from nacre.image.service import Settings as ImageLimits
 from nacre.network.api.service import service as network_service
 from nacre.network.contract import TARGET as NETWORK
 from nacre.network.contract import Network
-from nacre.network.manager import NetworkManager
+from nacre.network.hosts.notices import Notice
+from nacre.network.manager import Around, NetworkManager
 from nacre.network.ml2.types import SegmentTypes
 from nacre.network.policies import POLICIES as NETWORK_POLICIES
 from nacre.network.work import DEFAULT_QUOTAS, NetworkSettings
@@ -202,16 +200,20 @@ def _images(base: Base) -> tuple[ImageService, Service]:
 def _network(base: Base) -> NetworkManager:
     own, quotas, nodes = base.settings.network, base.settings.quotas, base.transport.client(NODE)
 
-    async def notify(hosts: set[str], port_ids: tuple[str, ...]) -> None:
-        for host in hosts:
-            await stub(Node, nodes.prepare(server=host)).rewire(port_ids)
+    async def notify(notice: Notice) -> None:
+        node = stub(Node, nodes.prepare(server=notice.host))
+        await node.rewire(tuple(sorted(notice.ports)), notice.n, notice.before)
+
+    def record(connection: sa.Connection, hosts: Collection[str]) -> tuple[int, Mapping[str, int]]:
+        return outbox.chain(connection, base.clock.now().replace(tzinfo=None), "wiring", hosts)
 
     network = NetworkManager(base.db, base.policy, base.clock, NetworkSettings(
         types=SegmentTypes(tenant_types=own.tenant_types, vlan_ranges=dict.fromkeys(
             base.settings.node.bridge_mappings, own.vlan_range), vni_range=own.vni_range, physical_mtu=own.mtu),
         drivers=own.mechanisms, dns_domain=own.dns_domain,
         quotas={**DEFAULT_QUOTAS, "network": quotas.networks, "port": quotas.ports,
-                "security_group": quotas.security_groups}), notify)
+                "security_group": quotas.security_groups}),
+        Around(notify=notify, record=record, position=outbox.position))
     base.transport.serve(NETWORK, network, Network, NETWORK_ALLOW)
     return network
 
@@ -246,7 +248,7 @@ def _compute(base: Base, seams: Seams, ask: Suppliers) -> _Compute:
         await scheduler.refresh()
 
     aggregates = Aggregates(db, clock, refresh)
-    around = Introductions(base.transport, base.processes, base.settings.rpc.node_keys)
+    around = Introductions(base.transport, base.processes, base.changes, base.settings.rpc.node_keys)
     registry = HostRegistry(db, clock)
     scheduler = seams.watch(SchedulerManager(
         registry, clock, FilterScheduler(own.strategy, own.sign, own.best, filters=own.filters, chance=seams.chance),
@@ -295,7 +297,6 @@ def _start(base: Base, compute: _Compute) -> None:
     async def open_door() -> None:
         base.transport.serve(CONDUCTOR, compute.conductor, Conductor, CONDUCTOR_ALLOW)
 
-    compute.around.subscribe(base.changes)
     compute.scheduler.subscribe(base.changes)
     base.running.start += [enter, base.changes.start, compute.around.start, compute.scheduler.start, open_door]
     base.running.tasks += [base.processes.run, base.changes.run, compute.scheduler.run, compute.runner.sweep,
@@ -310,25 +311,3 @@ def process_id(folder: Path) -> str:
     if not file.exists():
         file.write_text(str(uuid4()))
     return file.read_text().strip()
-
-
-async def run_control(settings: Settings) -> None:
-    """The control process, until it is told to stop."""
-    from nacre.cli.bootstrap import first_rows, listening
-
-    own = settings.rpc
-    transport = ZmqTransport(Peer(settings.control_name, "control"),
-                             load_keys(settings.data / "control" / "rpc-key.json"), f"tcp://{own.listen}:{own.port}")
-    db = Database(settings.database)
-    control = build_control(settings, transport, db)
-    control.base.processes.usurped = lambda: signal.raise_signal(signal.SIGTERM)
-    try:
-        await control.keys.open()
-        listen = await listening(control)
-        await first_rows(control)
-        await transport.start()
-        async with control.running():
-            await serve(control.app, listen, control.health)
-    finally:
-        await transport.close()
-        await db.close()

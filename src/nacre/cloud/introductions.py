@@ -21,18 +21,15 @@ class Introductions:
     """given: host -> its public key, and its address if that is known, of hosts that this process was started with.
     changed: called when hosts should hear of the control processes anew."""
 
-    def __init__(self, transport: Transport, processes: Processes, given: Mapping[str, str]):
-        self._transport, self._processes, self._given = transport, processes, given
+    def __init__(self, transport: Transport, processes: Processes, changes: Changes, given: Mapping[str, str]):
+        self._transport, self._processes, self._changes, self._given = transport, processes, changes, given
         self._directory = transport.directory
         self._controls: tuple[ControlAddress, ...] = ()
         self._nodes: tuple[str, ...] = ()
         self._wiring: dict[str, int] = {}
         self.changed: Callable[[], None] = lambda: None
-
-    def subscribe(self, changes: Changes) -> None:
-        """Processes that come, go or get another key; and hosts whose wiring changed."""
         changes.subscribe(("process",), self._processes_changed, self.reload)
-        changes.subscribe(("wiring",), self._wiring_changed, self.reload)
+        changes.subscribe(("wiring",), self._wiring_changed, self._reload_wiring)
 
     async def start(self) -> None:
         """Those that are known, and those that this process was started with."""
@@ -41,6 +38,7 @@ class Introductions:
             await self._processes.introduce(Process(
                 id=f"node:{host}", role="node", name=host, address=address, public_key=key))
         await self.reload()
+        await self._reload_wiring()
 
     async def reload(self) -> None:
         """Exactly the keys of the table open the door."""
@@ -84,6 +82,9 @@ class Introductions:
 
     async def _processes_changed(self, changes: Sequence[Change]) -> None:
         await self.reload()
+
+    async def _reload_wiring(self) -> None:
+        self._wiring |= await self._changes.latest("wiring")
 
     async def _wiring_changed(self, changes: Sequence[Change]) -> None:
         self._wiring |= {change.id: change.n for change in changes}

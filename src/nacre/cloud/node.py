@@ -1,6 +1,5 @@
 """A compute host with its network agent."""
 
-import asyncio
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +8,8 @@ from typing import Any
 import msgspec
 
 from nacre.base.clock import Clock, RealClock
-from nacre.base.rpc.keys import load_keys
 from nacre.base.rpc.server import Peer
 from nacre.base.rpc.stub import stub
-from nacre.base.rpc.zmq import ZmqTransport
-from nacre.base.serving.signals import on_stop_signal
 from nacre.cloud.running import Running, Transport
 from nacre.conductor.contract import TARGET as CONDUCTOR
 from nacre.conductor.contract import Conductor, ControlAddress
@@ -24,9 +20,9 @@ from nacre.network.contract import TARGET as NETWORK
 from nacre.network.contract import AgentReport, Network
 from nacre.node.contract import TARGET as NODE
 from nacre.node.contract import Node
-from nacre.node.hypervisor.driver import Capabilities
+from nacre.node.hypervisor.driver import Capabilities, HypervisorSettings
 from nacre.node.hypervisor.fake import FakeHypervisor, Faults
-from nacre.node.hypervisor.registry import HYPERVISORS, HypervisorSettings
+from nacre.node.hypervisor.registry import HYPERVISORS
 from nacre.node.journal import Journal
 from nacre.node.manager import NodeManager, NodeSettings
 from nacre.node.ovs.fake import FakeWiring
@@ -107,7 +103,8 @@ def _fake_host(settings: Settings, network: Network, clock: Clock, faults: Fault
         capabilities, faults=faults or Faults(delay={"define": own.spawn_delay} if own.spawn_delay else {}),
         folder=settings.data / "node" / "fake-guests", clock=clock)
     report = AgentReport(host=settings.host_name, tunnel_ip=settings.node.tunnel_ip,
-                         bridge_mappings=settings.node.bridge_mappings, tunnel_types=("vxlan",))
+                         tunnel_types=("vxlan",), bridge_mappings={
+                             physical: bridge or "br-ex" for physical, bridge in settings.node.bridge_mappings.items()})
     return hypervisor, FakeWiring(settings.host_name, network, clock=clock, report=report)
 
 
@@ -146,18 +143,3 @@ def guests_folder(data: Path) -> Path:
         data.chmod(data.stat().st_mode | 0o011)
         return inside / "guests"
     return Path("/var/lib/nacre") / hashlib.sha256(str(data).encode()).hexdigest()[:12]
-
-
-async def run_node(settings: Settings) -> None:
-    """The node process, until it is told to stop."""
-    own = settings.rpc
-    transport = ZmqTransport(Peer(settings.host_name, "node"), load_keys(settings.data / "node" / "rpc-key.json"),
-                             f"tcp://{own.listen}:{own.port}")
-    await transport.start()
-    stopping = asyncio.Event()
-    on_stop_signal(stopping.set)
-    try:
-        async with build_node(settings, transport)():
-            await stopping.wait()
-    finally:
-        await transport.close()

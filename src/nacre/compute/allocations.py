@@ -5,13 +5,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from nacre.base.clock import Clock
 from nacre.base.db import Database, statements
 from nacre.base.durable import changes
-from nacre.base.durable.stories import Lease, hold
-from nacre.base.errors import NotFound
+from nacre.base.durable.stories import Lease
+from nacre.base.errors import Conflict, NotFound
 from nacre.compute import groups
 from nacre.compute.contract import Audit, Place
 from nacre.compute.records import find_row, guest_facts, move
@@ -71,7 +72,7 @@ class Ledger:
         now = self._now()
 
         def unit(connection: sa.Connection) -> tuple[Allocation, GuestFacts] | None:
-            hold(connection, lease)
+            lease.hold(connection)
             row = _building(connection, server_id)
             if row is None:
                 return None
@@ -94,7 +95,7 @@ class Ledger:
         now = self._now()
 
         def unit(connection: sa.Connection) -> bool:
-            hold(connection, lease)
+            lease.hold(connection)
             _end(connection, now, allocation.epoch, id=allocation.id)
             return _building(connection, allocation.server_id) is not None
 
@@ -106,7 +107,7 @@ class Ledger:
         now = self._now()
 
         def unit(connection: sa.Connection) -> list[Allocation]:
-            hold(connection, lease)
+            lease.hold(connection)
             if not statements.update(connection, servers, {"updated_at": now}, "epoch", id=server_id, deleted=False):
                 raise NotFound(f"Instance {server_id} could not be found.")
             row = find_row(connection, server_id)
@@ -129,12 +130,15 @@ class Ledger:
     async def is_over(self, allocation: Allocation) -> bool:
         """Whether nothing will ever be built for this server again, and this is the last that any host has of it: then
         its ports may go."""
-        def unit(connection: sa.Connection) -> bool:
-            others = [a for a in of_server(connection, allocation.server_id) if a.id != allocation.id]
-            row = find_row(connection, allocation.server_id)
-            return not others and (row is None or (row["vm_state"], row["task_state"]) == ("error", None))
+        return await self._db.read(lambda connection: _is_over(connection, allocation))
 
-        return await self._db.read(unit)
+    def over(self, allocation: Allocation) -> "Over":
+        """Stands while `is_over` does."""
+        return Over(allocation)
+
+    def alone(self, allocation: Allocation) -> "Alone":
+        """Stands while the allocation is ending, and its server has no other at that host."""
+        return Alone(allocation)
 
     async def catch_up(self, held: Iterable[Held]) -> None:
         """An operator says that this database is right though it is behind: what a host has seen of these servers is
@@ -148,6 +152,35 @@ class Ledger:
 
     def _now(self) -> datetime:
         return self._clock.now().replace(tzinfo=None)
+
+
+class Over(msgspec.Struct, frozen=True):
+    """A guard of changes to a server's ports."""
+
+    allocation: Allocation
+
+    def hold(self, connection: sa.Connection) -> None:
+        """Raises Conflict."""
+        if not _is_over(connection, self.allocation):
+            raise Conflict(f"Server {self.allocation.server_id} has another place now.")
+
+
+class Alone(msgspec.Struct, frozen=True):
+    """A guard of changes to a server's ports at one host."""
+
+    allocation: Allocation
+
+    def hold(self, connection: sa.Connection) -> None:
+        """Raises Conflict."""
+        there = [a for a in of_server(connection, self.allocation.server_id) if a.host == self.allocation.host]
+        if [(a.id, a.state) for a in there] != [(self.allocation.id, "ending")]:
+            raise Conflict(f"Server {self.allocation.server_id} has another place on {self.allocation.host} now.")
+
+
+def _is_over(connection: sa.Connection, allocation: Allocation) -> bool:
+    others = [a for a in of_server(connection, allocation.server_id) if a.id != allocation.id]
+    row = find_row(connection, allocation.server_id)
+    return not others and (row is None or (row["vm_state"], row["task_state"]) == ("error", None))
 
 
 def of_server(connection: sa.Connection, server_id: str) -> list[Allocation]:

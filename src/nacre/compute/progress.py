@@ -132,7 +132,7 @@ class Progress:
         now, server_id = self._now(), outcome.server_id
 
         def unit(connection: sa.Connection) -> bool:
-            stories.hold(connection, lease)
+            lease.hold(connection)
             row = find_row(connection, server_id)
             if row is None or (row["task_state"] == "deleting" and event != "deleted"):
                 return False

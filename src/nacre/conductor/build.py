@@ -70,7 +70,7 @@ class Builder:
         """Build every server of the story that is not built yet."""
         there = await self._p.progress.load(order.server_ids)
         for server_id in set(order.server_ids) - {s.id for s in there}:
-            await self._p.network.deallocate(server_id)  # deleted while this story was stopped in the middle
+            await self._p.network.deallocate(server_id, lease)  # deleted while this story was stopped
         servers = [s for s in there if s.vm_state == "building" and s.task_state != "deleting"]
         try:
             images, zones = await asyncio.gather(self._images(order, servers), self._p.zones())
@@ -138,7 +138,7 @@ async def fail(parts: Parts, lease: Lease, outcome: Outcome) -> None:
     log.warning("server not built", server=outcome.server_id, why=outcome.message, details=outcome.details,
                 request_id=outcome.request_id)
     if not await parts.ledger.of_server(outcome.server_id):
-        await parts.network.deallocate(outcome.server_id)
+        await parts.network.deallocate(outcome.server_id, lease)
     await parts.progress.failed(lease, outcome)
 
 
@@ -180,7 +180,7 @@ class _Build:
                 log.info("build superseded", server=self.server.id)
                 if not await self._p.ledger.of_server(self.server.id):
                     # The delete may have looked for ports before they were made.
-                    await self._p.network.deallocate(self.server.id)
+                    await self._p.network.deallocate(self.server.id, self._story.lease)
             except NacreError as error:
                 await fail(self._p, self._story.lease, self._outcome(
                     message=error.message, details=getattr(error, "details", "")))
@@ -257,7 +257,8 @@ class _Build:
 
     async def _plug(self, host: str) -> Plugged:
         with self._timeline.step("network.plug", host):
-            return await self._p.network.plug(orders.ports_order(self.server, self._story.order), host)
+            order = orders.ports_order(self.server, self._story.order, self._story.lease)
+            return await self._p.network.plug(order, host)
 
     async def _prepare(self, attempt: Attempt) -> None:
         order = orders.build_order(attempt)

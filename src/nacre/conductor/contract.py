@@ -28,11 +28,12 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
 
 class Heard(msgspec.Struct, frozen=True, kw_only=True):
     """again: say hello, as this process does not know the host. wiring: the number of the last change to its wiring;
-    position: how far the database is."""
+    position: how far the database is; refused: why the network agent's report does not count."""
 
     again: bool = False
     wiring: int = 0
     position: int = 0
+    refused: str = ""
 
 
 class NodeHello(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +65,7 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
     """cloud, position: whose orders these are, and how far its database is: a host that has seen more, or has something
     of a later epoch than the database knows, does nothing until an operator says which is right. accepted: the operator
     said that this database is. orphans: what the host has and the database does not know. controls: all that there are
-    to speak to."""
+    to speak to. refused: as in `Heard`."""
 
     cloud: str
     position: int
@@ -72,6 +73,7 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
     accepted: bool = False
     orphans: tuple[str, ...] = ()
     controls: tuple[ControlAddress, ...] = ()
+    refused: str = ""
 
 
 class Conductor(Protocol):

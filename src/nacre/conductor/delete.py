@@ -36,7 +36,7 @@ class Deleter:
         gone = [done for done in await asyncio.gather(*(self._leave(a, timeline) for a in allocations)) if done]
         if len(gone) == len(allocations):
             with timeline.step("network.deallocate"):
-                await self._p.network.deallocate(server_id)
+                await self._p.network.deallocate(server_id, lease)
         await self._end(lease, order, timeline, gone)
 
     async def give_up(self, lease: Lease, order: StoryOrder, why: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import structlog
 
-from nacre.base.errors import Interrupted, NacreError
+from nacre.base.errors import Conflict, Interrupted, NacreError
 from nacre.conductor.parts import Parts
 from nacre.node.contract import EndOrder
 from nacre.scheduler.contract import Allocation
@@ -42,13 +42,20 @@ class Endings:
     async def end(self, allocation: Allocation) -> None:
         """As `leave`, with its ports and its row. Raises Interrupted."""
         await self.leave(allocation)
-        if await self._p.ledger.is_over(allocation):
-            await self._p.network.deallocate(allocation.server_id)
-        elif not any(other.host == allocation.host and other.id != allocation.id
-                     for other in await self._p.ledger.of_server(allocation.server_id)):
-            await self._p.network.unbind(allocation.server_id, allocation.host)
+        try:
+            await self._free_ports(allocation)
+        except Conflict as error:
+            log.info("an allocation's ports are another's now", server=allocation.server_id, why=error.message)
+            return  # the sweep looks again
         await self._p.ledger.ended(allocation)
         await self._p.scheduler.released(allocation.id)
+
+    async def _free_ports(self, allocation: Allocation) -> None:
+        server_id, host, ledger = allocation.server_id, allocation.host, self._p.ledger
+        if await ledger.is_over(allocation):
+            await self._p.network.deallocate(server_id, ledger.over(allocation))
+        elif not any(other.host == host and other.id != allocation.id for other in await ledger.of_server(server_id)):
+            await self._p.network.unbind(server_id, host, ledger.alone(allocation))
 
     async def sweep(self) -> None:
         """For ever."""

@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from nacre.base.errors import Unavailable
+from nacre.base.errors import BadRequest, Unavailable
 from nacre.compute.contract import Server, StoryOrder
 from nacre.conductor import orders
 from nacre.conductor.build import group_of
 from nacre.conductor.contract import Beat, ControlAddress, Heard, NodeHello, Welcome
 from nacre.conductor.endings import Endings
 from nacre.conductor.parts import Parts
+from nacre.network.contract import AgentReport
 from nacre.node.contract import GuestFacts, WorkState
 from nacre.scheduler.contract import Held, Placement
 
@@ -60,7 +61,7 @@ class ConductorManager:
         await self._around.introduce(hello)
         if not await self._p.scheduler.report(report, anew=known is not None and known.journal != hello.journal):
             raise Unavailable("A later word of this host has come already.")
-        await self._p.network.agent_report(hello.beat.agent)
+        refused = await self._agent(host, hello.beat.agent)
         cloud, position = self._p.cloud(), await self._around.position()
         audit, accepted = await self._p.ledger.audit(host, report.held), await self._p.registry.is_accepted(host)
         why = ""
@@ -71,7 +72,7 @@ class ConductorManager:
         await self._p.registry.bar(host, why)
         self._p.hosts.greeted(host)
         welcome = Welcome(cloud=cloud, position=position, older=bool(audit.later), accepted=accepted,
-                          orphans=audit.unknown, controls=tuple(await self._around.controls()))
+                          orphans=audit.unknown, controls=tuple(await self._around.controls()), refused=refused)
         if why:
             log.error("a host takes no orders until an operator decides", host=host, why=why, accepted=accepted)
             if accepted:
@@ -88,10 +89,11 @@ class ConductorManager:
         session = self._sessions.get(beat.host)
         if session is None:
             return Heard(again=True)
+        refused = ""
         if await self._p.scheduler.report(beat.report):
-            await self._p.network.agent_report(beat.agent)
+            refused = await self._agent(beat.host, beat.agent)
             await self._notice(session, beat)
-        return Heard(wiring=self._around.wiring(beat.host), position=self._around.seen())
+        return Heard(wiring=self._around.wiring(beat.host), position=self._around.seen(), refused=refused)
 
     async def guest_facts(self, host: str, server_id: str) -> GuestFacts:
         return await self._p.progress.guest_facts(host, server_id)
@@ -111,6 +113,16 @@ class ConductorManager:
     def sessions(self) -> dict[str, Session]:
         """The hosts that speak to this process."""
         return self._sessions
+
+    async def _agent(self, host: str, report: AgentReport) -> str:
+        """Why the network does not take the report, if so: the host's guests are not the worse for it."""
+        if report.host != host:
+            return f"The network agent's report is refused: it is of {report.host[:64]}, and this is {host}."
+        try:
+            await self._p.network.agent_report(report)
+        except BadRequest as error:
+            return error.message
+        return ""
 
     async def _notice(self, session: Session, beat: Beat) -> None:
         """Guests that are not as they were last said to be; now and then all of them."""

@@ -8,7 +8,7 @@ import msgspec
 from nacre.compute.contract import Group, Server, ServerSpec, StoryOrder
 from nacre.conductor.demands import SCOPE, amounts
 from nacre.image.contract import ImageFacts
-from nacre.network.contract import Plugged, PortsOrder
+from nacre.network.contract import Guard, Plugged, PortsOrder
 from nacre.node.contract import BuildOrder, GuestFacts, SpawnOrder
 from nacre.scheduler.contract import Allocation, GroupRule, HostLimits, PlacementRequest
 
@@ -53,13 +53,13 @@ def _word(hints: dict[str, object], name: str) -> str | None:
     return found[0] if found else None
 
 
-def ports_order(server: Server, order: StoryOrder) -> PortsOrder:
-    """The interfaces of one server."""
+def ports_order(server: Server, order: StoryOrder, guard: Guard) -> PortsOrder:
+    """The interfaces of one server, made while the guard stands."""
     spec = order.spec
     return PortsOrder(
         server_id=server.id, context=order.context, requests=spec.networks if spec else (),
         security_groups=spec.security_groups if spec else (), hostname=server.hostname,
-        availability_zone=server.availability_zone or "nova")
+        availability_zone=server.availability_zone or "nova", guard=guard)
 
 
 @dataclass(frozen=True)

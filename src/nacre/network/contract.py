@@ -1,13 +1,21 @@
 """What others may ask of the network: ports for servers, and for nodes the wiring that makes them real."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from nacre.base.context import Context
-from nacre.base.rpc.target import Target, cast
+from nacre.base.rpc.target import Target
 
 TARGET = Target(topic="control", namespace="network", version="1.0")
+
+
+class Guard(Protocol):
+    """What must stand in the transaction of a change, as a story's lease."""
+
+    def hold(self, connection: Any) -> None:
+        """Raises the reason why it does not stand."""
+        ...
 
 
 class NetworkRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +40,7 @@ class PortsOrder(msgspec.Struct, frozen=True, kw_only=True):
     security_groups: tuple[str, ...] = ()  # names or ids, for ports made here; empty: the project's default
     hostname: str = ""
     availability_zone: str = "nova"
+    guard: Guard | None = None
 
 
 class FixedIp(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +100,9 @@ class PortFacts(msgspec.Struct, frozen=True, kw_only=True):
     vif_type: str = "unbound"
     vif_details: dict[str, str | bool | int] = {}
     host: str = ""
+    #: False: prepared at this host for a move. The host makes everything ready and takes nothing for the port yet, for
+    #: it is still another host's (it is among the `remotes`).
+    active: bool = True
     status: str = "DOWN"
     dhcp_options: tuple[tuple[str, str, int], ...] = ()  # (name, value, ip version)
     #: The user's own port: unbound, not deleted, when the server goes.
@@ -136,12 +148,12 @@ class HostWiring(msgspec.Struct, frozen=True, kw_only=True):
     """What a host must have wired: everything, or what belongs to the ports asked for (`whole` says which)."""
 
     whole: bool
-    n: int = 0  # of the last change to this host's wiring that is contained
+    n: int = 0  # the number of the last change of this host that the answer contains; 0: not counted
     ports: tuple[PortFacts, ...] = ()
     networks: tuple[NetworkFacts, ...] = ()
     groups: tuple[GroupFacts, ...] = ()
     remotes: tuple[RemotePort, ...] = ()
-    tunnels: tuple[str, ...] = ()  # tunnel addresses of the other hosts
+    tunnels: tuple[str, ...] = ()  # IPv4 tunnel addresses of the hosts that share a network with this one
 
 
 class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,16 +177,28 @@ class Network(Protocol):
         ...
 
     async def plug(self, order: PortsOrder, host: str) -> Plugged:
-        """The server's ports, made if they are not there yet (FLOW B6; all or none), bound to the host (B8-B11).
-        Raises BuildFailed where one does not bind, and what `check` raises."""
+        """The server's ports, made if they are not there yet (FLOW B6; all or none), actively bound to the host
+        (B8-B11); inactive bindings at other hosts stay. Raises BuildFailed where one does not bind, and what `check`
+        raises."""
         ...
 
-    async def unbind(self, server_id: str, host: str) -> None:
-        """The server's ports are on no host any more, if they are still bound to this one."""
+    async def bind(self, server_id: str, host: str, guard: Guard | None = None) -> Plugged:
+        """The server's ports are prepared at one more host, inactive: for a move. Those that are bound at the host
+        already stay as they are. All or none: raises BuildFailed where one does not bind."""
         ...
 
-    async def deallocate(self, server_id: str) -> None:
-        """Deletes the ports made for the server; the user's own are only unbound."""
+    async def activate(self, server_id: str, host: str, guard: Guard | None = None) -> None:
+        """The server's ports are at this host from now on, and frames follow; their other bindings stay, inactive.
+        Raises NotFound where a port is not bound at the host."""
+        ...
+
+    async def unbind(self, server_id: str, host: str, guard: Guard | None = None) -> None:
+        """The server's ports have no binding at this host any more, active or not."""
+        ...
+
+    async def deallocate(self, server_id: str, guard: Guard | None = None) -> None:
+        """Deletes the ports made for the server; the user's own are only unbound, everywhere. Their addresses are free
+        at once: not before the guest is known to have ended."""
         ...
 
     async def ports_of(self, server_ids: tuple[str, ...]) -> dict[str, tuple[PortFacts, ...]]:
@@ -190,8 +214,10 @@ class Network(Protocol):
         ...
 
     async def wired(self, host: str, port_ids: tuple[str, ...], up: bool) -> None:
-        """From a host's agent: these ports work (status ACTIVE) or do not (DOWN)."""
+        """From a host's agent: these ports work at the host, or do not. An active binding's is the port's status."""
         ...
 
-    @cast
-    async def agent_report(self, report: AgentReport) -> None: ...
+    async def agent_report(self, report: AgentReport) -> None:
+        """From a host's agent, at start and periodically. Raises BadRequest, naming what is wrong with it; then nothing
+        is changed."""
+        ...

@@ -8,8 +8,6 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Net = ipaddress.IPv4Network | ipaddress.IPv6Network
 Pool = tuple[Address, Address]
 
-#: How many random candidates are tried before a pool is searched from its start.
-TRIES = 8
 #: IPv6 modes in which the guest derives its own address from the prefix and its MAC.
 AUTO_MODES = ("slaac", "dhcpv6-stateless")
 
@@ -72,7 +70,7 @@ def size(pools: Iterable[dict[str, str]]) -> int:
     return sum(end - start + 1 for start, end in spans(pools))
 
 
-def candidates(pools: Sequence[dict[str, str]], version: int, rng: random.Random, tries: int = TRIES) -> list[str]:
+def candidates(pools: Sequence[dict[str, str]], version: int, rng: random.Random, tries: int) -> list[str]:
     """Some random addresses of the pools, different from one another: the caller asks which of them are taken.
 
     Random, not the first free one: a freed address is not given out again at once, and concurrent creators
@@ -94,17 +92,9 @@ def candidates(pools: Sequence[dict[str, str]], version: int, rng: random.Random
     return list(dict.fromkeys(found))
 
 
-def first_free(pools: Sequence[dict[str, str]], version: int, taken: set[str]) -> str | None:
-    """The first address of the pools that is not taken; None when they are full."""
+def walk(pools: Sequence[dict[str, str]], version: int) -> Iterator[str]:
+    """The addresses of the pools, lowest first within each."""
     kind = ipaddress.IPv4Address if version == 4 else ipaddress.IPv6Address
-    for address in _walk(pools, kind):
-        if address not in taken:
-            return address
-    return None
-
-
-def _walk(pools: Sequence[dict[str, str]],
-          kind: type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address]) -> Iterator[str]:
     for start, end in spans(pools):
         for value in range(start, end + 1):
             yield str(kind(value))

@@ -1,32 +1,45 @@
-"""The network service behind its contract: each verb is one unit of work, then a word to the hosts it concerns."""
+"""The network service behind its contract: each verb is one unit of work, then messages to the hosts it concerns."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from nacre.base.clock import Clock
 from nacre.base.context import Context, service_context
-from nacre.base.db import Database, statements
+from nacre.base.db import Database
 from nacre.base.errors import BuildFailed, Conflict
 from nacre.identity.contract import Policy
 from nacre.network import tables as t
-from nacre.network.contract import AgentReport, HostWiring, Plugged, PortFacts, PortsOrder
-from nacre.network.hosts import agents, dhcp, heartbeats, notices, servers, wiring
+from nacre.network.contract import AgentReport, Guard, HostWiring, Plugged, PortFacts, PortsOrder
+from nacre.network.hosts import agents, bindings, dhcp, heartbeats, notices, reach, servers, wiring
 from nacre.network.work import NetworkSettings, Work
 
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Around:
+    """What the process around the service gives it. notify: a message to a host; only speed depends on it. record:
+    writes down, in the transaction of a change, which hosts it concerns; the change's number, and that of the last one
+    before it for each. position: the number of the last change of all, in a transaction."""
+
+    notify: notices.Notify | None = None
+    record: Callable[[sa.Connection, Collection[str]], tuple[int, Mapping[str, int]]] = lambda *_: (0, {})
+    position: Callable[[sa.Connection], int] = lambda _: 0
+
+
 class NetworkManager:
-    """Implements `contract.Network`. notify: tells a set of hosts that these ports' wiring changed."""
+    """Implements `contract.Network`."""
 
     def __init__(self, db: Database, policy: Policy, clock: Clock, settings: NetworkSettings | None = None,
-                 notify: notices.Notify | None = None):
+                 around: Around | None = None):
         self.db, self.policy, self.clock = db, policy, clock
-        self.settings = settings or NetworkSettings()
-        self._notices = notices.Notices(notify)
+        self.settings, self._around = settings or NetworkSettings(), around or Around()
+        self._notices = notices.Notices(self._around.notify)
         self.heartbeats = heartbeats.Heartbeats(db, clock, self.settings.agent_down_after)
 
     def _work(self, conn: sa.Connection, context: Context) -> Work:
@@ -36,40 +49,55 @@ class NetworkManager:
         """One consistent read."""
         return await self.db.read(lambda conn: step(self._work(conn, context)))
 
-    async def write(self, context: Context, step: Callable[[Work], T]) -> T:
-        """One transaction; after it, the hosts that are concerned are told."""
-        def unit(conn: sa.Connection) -> tuple[T, notices.Affected]:
+    async def write(self, context: Context, step: Callable[[Work], T], guard: Guard | None = None) -> T:
+        """One transaction, in which the guard stands; after it, messages to the hosts that it concerns."""
+        def unit(conn: sa.Connection) -> tuple[T, list[notices.Notice]]:
+            if guard is not None:
+                guard.hold(conn)
             work = self._work(conn, context)
             result = step(work)
-            if not work.changes:
-                return result, {}
             for network_id in work.changes.subnets:
                 dhcp.sync(work, network_id)
-            return result, notices.affected(work)
+            work.count()
+            hosts = notices.affected(work) if work.changes else {}
+            n, before = self._around.record(conn, hosts) if hosts else (0, {})
+            return result, [notices.Notice(host, frozenset(ports), n, before.get(host, 0))
+                            for host, ports in hosts.items()]
 
         try:
-            result, hosts = await self.db.run(unit)
+            result, told = await self.db.run(unit)
         except IntegrityError as error:
             raise Conflict("The request conflicts with one made at the same time, or with what refers to the resource. "
                            "Try again.", type="Conflict") from error
-        self._notices.add(hosts)
+        self._notices.add(told)
         return result
 
     async def check(self, order: PortsOrder, count: int) -> None:
         await self.read(order.context, lambda work: servers.check(work, order, count))
 
     async def plug(self, order: PortsOrder, host: str) -> Plugged:
-        plugged, failed = await self.write(order.context, lambda work: servers.plug(work, order, host))
-        if failed:
-            raise BuildFailed(f"Binding failed for port {', '.join(failed)} on host {host}: its network agent is not "
-                              "alive, or does not reach the network.", type="PortBindingFailed")
+        plugged, failed = await self.write(order.context, lambda work: servers.plug(work, order, host), order.guard)
+        if failed:  # after the commit: that they failed is written down
+            raise _unbindable(failed, host)
         return plugged
 
-    async def unbind(self, server_id: str, host: str) -> None:
-        await self.write(service_context(), lambda work: servers.unbind(work, server_id, host))
+    async def bind(self, server_id: str, host: str, guard: Guard | None = None) -> Plugged:
+        def step(work: Work) -> Plugged:
+            plugged, failed = servers.bind(work, server_id, host)
+            if failed:
+                raise _unbindable(failed, host)
+            return plugged
 
-    async def deallocate(self, server_id: str) -> None:
-        await self.write(service_context(), lambda work: servers.deallocate(work, server_id))
+        return await self.write(service_context(), step, guard)
+
+    async def activate(self, server_id: str, host: str, guard: Guard | None = None) -> None:
+        await self.write(service_context(), lambda work: servers.activate(work, server_id, host), guard)
+
+    async def unbind(self, server_id: str, host: str, guard: Guard | None = None) -> None:
+        await self.write(service_context(), lambda work: servers.unbind(work, server_id, host), guard)
+
+    async def deallocate(self, server_id: str, guard: Guard | None = None) -> None:
+        await self.write(service_context(), lambda work: servers.deallocate(work, server_id), guard)
 
     async def ports_of(self, server_ids: tuple[str, ...]) -> dict[str, tuple[PortFacts, ...]]:
         if not server_ids:
@@ -83,27 +111,29 @@ class NetworkManager:
         return {row.id: row.name for row in rows}
 
     async def wiring(self, host: str, port_ids: tuple[str, ...] = ()) -> HostWiring:
-        return await self.read(service_context(), lambda work: wiring.read(work, host, port_ids))
+        def step(work: Work) -> HostWiring:
+            found = wiring.read(work, host, port_ids)
+            return msgspec.structs.replace(found, n=self._around.position(work.conn))
+
+        return await self.read(service_context(), step)
 
     async def wired(self, host: str, port_ids: tuple[str, ...], up: bool) -> None:
-        status = "ACTIVE" if up else "DOWN"
-
-        def step(work: Work) -> None:
-            # Only the host that the port is bound to may say so.
-            statements.update(work.conn, t.ports, {"status": status, "updated_at": work.now}, id=port_ids, host=host,
-                              status="DOWN" if up else "ACTIVE")
-
-        await self.write(service_context(), step)
+        await self.write(service_context(), lambda work: bindings.wired(work, host, port_ids, up))
 
     async def agent_report(self, report: AgentReport) -> None:
         if self.heartbeats.repeated(report):
             return
+        said = agents.parse(report)
 
-        def step(work: Work) -> set[str]:
-            return agents.with_tunnels(work, report.host) if agents.report(work, report) else set()
+        def step(work: Work) -> None:
+            if agents.report(work, said):
+                # Hosts that share networks with this one reach it by what it says now. It has none if it is new.
+                work.changes.hosts.update(reach.tunnels(work, said.host))
 
-        others = await self.write(service_context(), step)
+        await self.write(service_context(), step)
         self.heartbeats.written(report)
-        # A new host or tunnel address: every other host with ports builds a tunnel to it; one without does with its
-        # first port.
-        self._notices.add({host: set[str]() for host in others})
+
+
+def _unbindable(port_ids: list[str], host: str) -> BuildFailed:
+    return BuildFailed(f"Binding failed for port {', '.join(port_ids)} on host {host}: its network agent is not alive, "
+                       "or does not reach the network.", type="PortBindingFailed")

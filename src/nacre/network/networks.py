@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from nacre.base.errors import BadRequest
 from nacre.network import tables as t
-from nacre.network.api.definitions import NETWORK
+from nacre.network.attributes.definitions import NETWORK
+from nacre.network.hosts import reach
 from nacre.network.ml2 import types
 from nacre.network.ml2.driver import Segment
 from nacre.network.work import Row, Work, conflict, missing, standard_view, where
@@ -103,6 +104,8 @@ class Networks:
             values["external"] = data["router:external"]
         work.change(t.networks, current["id"], values)
         work.changes.networks.add(current["id"])
+        if values.get("admin_state_up", current["admin_state_up"]) != current["admin_state_up"]:
+            work.changes.hosts.update(host for _, host in reach.of_networks(work, [current["id"]]))
         return current | data
 
     def _check_mtu(self, work: Work, current: Row, data: Row) -> None:
@@ -119,10 +122,9 @@ class Networks:
         f = t.floatingips.c
         rows = work.rows(sa.select(f.id, f.floating_port_id).where(
             f.floating_network_id == network_id, f.port_id.is_(None)))
-        port_ids = [r["floating_port_id"] for r in rows]
-        work.conn.execute(sa.delete(t.floatingips).where(f.id.in_([r["id"] for r in rows])))
-        work.conn.execute(sa.delete(t.addresses).where(t.addresses.c.port_id.in_(port_ids)))
-        work.conn.execute(sa.delete(t.ports).where(t.ports.c.id.in_(port_ids)))
+        if rows:
+            work.remove(t.floatingips, id=[r["id"] for r in rows])
+            work.remove(t.ports, id=[r["floating_port_id"] for r in rows])
 
     def delete(self, work: Work, current: Row) -> None:
         network_id = current["id"]
@@ -132,14 +134,10 @@ class Networks:
         if used:
             raise conflict("NetworkInUse", f"Unable to complete operation on network {network_id}. There are one or "
                            f"more ports still in use on the network, id for these ports is {','.join(used)}.")
-        gone = sa.select(t.ports.c.id).where(t.ports.c.network_id == network_id)
-        work.conn.execute(sa.delete(t.addresses).where(t.addresses.c.port_id.in_(gone)))
-        work.conn.execute(sa.delete(t.port_groups).where(t.port_groups.c.port_id.in_(gone)))
-        work.conn.execute(sa.delete(t.ports).where(t.ports.c.network_id == network_id))
-        for table in (t.subnets, t.segments):
-            work.conn.execute(sa.delete(table).where(table.c.network_id == network_id))
-        work.conn.execute(sa.delete(t.rbac_policies).where(t.rbac_policies.c.object_id == network_id))
-        work.conn.execute(sa.delete(t.networks).where(t.networks.c.id == network_id))
+        work.remove(t.ports, network_id=network_id)
+        work.remove(t.subnets, network_id=network_id)
+        work.remove(t.rbac_policies, object_id=network_id)
+        work.remove(t.networks, id=network_id)
 
 
 def get(work: Work, network_id: str) -> Row:
@@ -164,9 +162,7 @@ def grant(work: Work, network: Row, action: str) -> None:
 
 def _revoke(work: Work, network: Row, action: str) -> None:
     refuse_withdrawal(work, network["id"], action, "*")
-    r = t.rbac_policies.c
-    work.conn.execute(sa.delete(t.rbac_policies).where(
-        r.object_id == network["id"], r.action == action, r.target_project == "*"))
+    work.remove(t.rbac_policies, object_id=network["id"], action=action, target_project="*")
 
 
 def refuse_withdrawal(work: Work, network_id: str, action: str, target: str) -> None:
@@ -217,11 +213,23 @@ def _allocate(work: Work, network_id: str, wanted: Row, position: int) -> Row:
 
 
 def _free(work: Work, kind: str, physical: str | None) -> int | None:
-    s = t.segments.c
-    taken = work.conn.execute(sa.select(s.segmentation_id).where(
-        s.network_type == kind, s.segmentation_id.is_not(None),
-        s.physical_network == physical if physical else sa.true())).scalars()
-    return types.free_number(work.settings.types, kind, physical, taken)
+    """A free number of the operator's range; None when it is used up, or there is none. First the one above all that
+    were given out, then by chance: only a range that is nearly full is read."""
+    s, numbers = t.segments.c, types.numbers(work.settings.types, kind, physical)
+    if not numbers:
+        return None
+    given = sa.select(s.segmentation_id).where(
+        s.network_type == kind, s.physical_network.is_(None) if physical is None else s.physical_network == physical)
+    highest = work.conn.execute(given.where(s.segmentation_id.between(numbers[0], numbers[-1])).order_by(
+        s.segmentation_id.desc()).limit(1)).scalar()
+    if highest is None or highest < numbers[-1]:
+        return numbers[0] if highest is None else highest + 1
+    tries = work.rng.sample(numbers, min(64, len(numbers)))
+    taken = set(work.conn.execute(given.where(s.segmentation_id.in_(tries))).scalars())
+    if (free := next((n for n in tries if n not in taken), None)) is not None:
+        return free
+    taken = set(work.conn.execute(given).scalars())
+    return next((n for n in numbers if n not in taken), None)
 
 
 def reserve(work: Work, network_id: str, what: tuple[str, str | None, int | None], *, position: int = 0,

@@ -34,6 +34,8 @@ POLICIES |= {
     "create_address_group": MEMBER, "get_address_group": READER, "update_address_group": MEMBER,
     "delete_address_group": MEMBER,
     "get_agent": ADMIN, "create_agent": ADMIN, "update_agent": ADMIN, "delete_agent": ADMIN,
+    **{f"{verb}_port_binding": ADMIN_OR_SERVICE for verb in ("get", "create", "update", "delete")},
+    "activate": ADMIN_OR_SERVICE,  # of a port's binding
     "get_quota": MANAGER, "update_quota": ADMIN, "delete_quota": ADMIN,
     "get_availability_zone": ANYONE, "get_network_ip_availability": ADMIN_OR_SERVICE,
     "add_router_interface": MEMBER, "remove_router_interface": MEMBER,

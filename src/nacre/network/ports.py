@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -9,15 +10,18 @@ import sqlalchemy as sa
 from nacre.base.db import statements
 from nacre.network import ipam, networks, security_groups
 from nacre.network import tables as t
-from nacre.network.api.definitions import PORT
+from nacre.network.attributes.definitions import PORT
 from nacre.network.extensions import addresses
 from nacre.network.extensions.addresses import Wish
 from nacre.network.hosts import bindings
 from nacre.network.networks import MANY
-from nacre.network.work import Row, Work, conflict, missing, standard_view, where
+from nacre.network.work import Row, Work, conflict, missing, standard_view
 
 #: Ports that only the thing they belong to may delete.
 SERVICE_OWNERS = ("network:router_interface", "network:router_gateway", "network:floatingip")
+#: What of a binding a port's own attributes set: the column, the attribute (without `binding:`), and what null means.
+_BINDING: tuple[tuple[str, str, Any], ...] = (
+    ("host", "host_id", ""), ("vnic_type", "vnic_type", "normal"), ("profile", "profile", {}))
 _SAME = ("name", "description", "admin_state_up", "device_id", "device_owner", "allowed_address_pairs",
          "extra_dhcp_opts", "dns_name", "port_security_enabled", "mac_address")
 
@@ -28,9 +32,12 @@ class Ports:
     resource = PORT
 
     def list(self, work: Work, filters: Row) -> list[Row]:
-        conditions = [_visible(work), *where(t.ports, filters)]
-        rows = work.rows(sa.select(t.ports).where(*conditions).order_by(t.ports.c.created_at))
-        return views(work, rows)
+        # Of the filters those that are columns, so that less is read; all of them are compared afterwards.
+        wanted = {"host" if name == "binding:host_id" and _sees_all(work) else name: values
+                  for name, values in filters.items() if 0 < len(values) <= MANY}
+        names = tuple(sorted(n for n in wanted if n in t.placed.c and isinstance(t.placed.c[n].type, sa.String)))
+        return views(work, statements.rows(work.conn.execute(_listing(_sees_all(work), names), {
+            "own": work.context.project_id or "", **{f"is_{name}": wanted[name] for name in names}})))
 
     def target(self, work: Work, data: Row) -> Row:
         return {"network:project_id": networks.get(work, data["network_id"])["project_id"]}
@@ -38,13 +45,12 @@ class Ports:
     def create(self, work: Work, data: Row) -> Row:
         network = networks.get(work, data["network_id"])
         work.room("port", data["project_id"])
-        row, chosen = insert(work, network, data)
-        if data.get("binding:host_id"):
-            bindings.bind_or_mark(work, [row], data["binding:host_id"])
+        row, chosen = build(work, network, data)
+        bindings.bind(work, [row], data.get("binding:host_id") or "", fresh=True)
         return _view(row, chosen, data["security_groups"], work)
 
     def update(self, work: Work, current: Row, data: Row) -> Row:
-        old = work.row(sa.select(t.ports).where(t.ports.c.id == current["id"]))
+        old = work.one(t.placed, id=current["id"], active=True)
         if old is None:
             raise missing("port", current["id"])
         values = {k: data[k] for k in _SAME if k in data}
@@ -54,18 +60,16 @@ class Ports:
         groups = _security(data, secured, current["security_groups"], old["allowed_address_pairs"])
         if groups is not None:
             security_groups.choose(work, groups, old["project_id"])
+            statements.delete(work.conn, t.port_groups, port_id=old["id"])
             _set_groups(work, old["id"], groups)
+            bindings.regroup(work, old["id"])
         if "fixed_ips" in data or "mac_address" in values:
             self._readdress(work, old | values, current, data.get("fixed_ips"))
-        if "binding:vnic_type" in data:
-            values["vnic_type"] = data["binding:vnic_type"]
-        if "binding:profile" in data:
-            values["profile"] = data["binding:profile"]
         work.change(t.ports, old["id"], values)
-        host = data.get("binding:host_id", old["host"]) or ""
-        if host != old["host"]:
-            bindings.bind_or_mark(work, [old | values], host)
-        work.changes.ports[old["id"]] = old["host"]
+        wanted = {name: data[f"binding:{key}"] or empty for name, key, empty in _BINDING if f"binding:{key}" in data}
+        if any(old[name] != value for name, value in wanted.items()):
+            bindings.bind(work, [old | wanted | {"host": old["host"]}], str(wanted.get("host", old["host"])))
+        work.changes.ports.add(old["id"])
         if groups is not None or values.keys() & {"allowed_address_pairs"} or "fixed_ips" in data:
             work.changes.members.update(current["security_groups"], groups or ())
         return current | data
@@ -96,17 +100,40 @@ class Ports:
         drop(work, [current["id"]])
 
 
-def _visible(work: Work) -> sa.ColumnElement[bool]:
-    """A project's own ports and those on its networks; administrators and services see all."""
-    if work.context.is_admin or "service" in work.context.roles:
-        return sa.true()
-    project = work.context.project_id
+def visible(work: Work, table: sa.FromClause) -> sa.ColumnElement[bool]:
+    """A project's own ports and those on its networks; administrators and services see all. table: ports, or placed."""
+    return sa.true() if _sees_all(work) else _own(table, work.context.project_id or "")
+
+
+def _sees_all(work: Work) -> bool:
+    return work.context.is_admin or "service" in work.context.roles
+
+
+def _own(table: sa.FromClause, project: str | sa.BindParameter[str]) -> sa.ColumnElement[bool]:
     mine = sa.select(t.networks.c.id).where(t.networks.c.project_id == project)
-    return sa.or_(t.ports.c.project_id == project, t.ports.c.network_id.in_(mine))
+    return sa.or_(table.c.project_id == project, table.c.network_id.in_(mine))
+
+
+@lru_cache(maxsize=256)
+def _listing(every: bool, names: tuple[str, ...]) -> sa.Select[Any]:
+    """Ports with their active bindings, by columns that are one of `is_<name>`; not every one: the project `own` may
+    see them. Built once a shape, as in base/statements.py."""
+    p = t.placed.c
+    found = sa.select(t.placed).where(p.active, *(
+        p[name].in_(sa.bindparam(f"is_{name}", expanding=True)) for name in names)).order_by(p.created_at)
+    return found if every else found.where(_own(t.placed, sa.bindparam("own", type_=sa.String)))
 
 
 def insert(work: Work, network: Row, data: Row) -> tuple[Row, list[tuple[str, str]]]:
-    """A new port, unbound, with its addresses and groups. `data` gets the groups and MAC that were chosen."""
+    """A new port, unbound. As `build` otherwise."""
+    row, chosen = build(work, network, data)
+    bindings.add(work, [row])
+    return row, chosen
+
+
+def build(work: Work, network: Row, data: Row) -> tuple[Row, list[tuple[str, str]]]:
+    """A new port with its addresses and groups; its binding's row is the caller's to write, at once. `data` gets the
+    groups and MAC that were chosen."""
     secured = data.get("port_security_enabled")
     secured = network["port_security_enabled"] if secured is None else secured
     owner = data["device_owner"]
@@ -118,14 +145,14 @@ def insert(work: Work, network: Row, data: Row) -> tuple[Row, list[tuple[str, st
     data["security_groups"] = security_groups.choose(work, groups, data["project_id"])
     row = work.insert(t.ports, {
         **work.new(data), **{k: data[k] for k in _SAME if k not in ("description", "mac_address")},
-        "network_id": network["id"], "mac_address": mac, "port_security_enabled": secured, "status": "DOWN", "host": "",
-        "vnic_type": data["binding:vnic_type"], "vif_type": "unbound", "vif_details": {},
-        "profile": data.get("binding:profile") or {}, "preserve": data.get("preserve", False),
-        "device_tag": data.get("device_tag"), "position": data.get("position", 0)})
+        "network_id": network["id"], "mac_address": mac, "port_security_enabled": secured, "status": "DOWN",
+        "preserve": data.get("preserve", False), "device_tag": data.get("device_tag"),
+        "position": data.get("position", 0)})
     _set_addresses(work, row["id"], chosen)
-    _set_groups(work, row["id"], data["security_groups"], fresh=True)
+    _set_groups(work, row["id"], data["security_groups"])
     work.changes.members.update(data["security_groups"])
-    return row, chosen
+    return row | bindings.UNBOUND | {"vnic_type": data["binding:vnic_type"],
+                                     "profile": data.get("binding:profile") or {}}, chosen
 
 
 def defaults() -> Row:
@@ -171,38 +198,33 @@ def _set_addresses(work: Work, port_id: str, chosen: Sequence[tuple[str, str]]) 
             {"port_id": port_id, "subnet_id": s, "ip_address": a, "position": i} for i, (s, a) in enumerate(chosen)])
 
 
-def _set_groups(work: Work, port_id: str, groups: Sequence[str], *, fresh: bool = False) -> None:
-    if not fresh:
-        work.conn.execute(sa.delete(t.port_groups).where(t.port_groups.c.port_id == port_id))
+def _set_groups(work: Work, port_id: str, groups: Sequence[str]) -> None:
     if groups:
         statements.insert(work.conn, t.port_groups, [{"port_id": port_id, "group_id": g} for g in groups])
 
 
 def drop(work: Work, port_ids: Sequence[str]) -> None:
-    """Deletes ports with everything that hangs on them; hosts are told."""
+    """Deletes ports with everything that hangs on them. Dynamic segments that carried nothing else are free."""
     if not port_ids:
         return
-    for row in work.find(t.ports, id=port_ids):
-        work.changes.ports[row["id"]] = row["host"]
-        if row["host"]:
-            work.changes.networks.add(row["network_id"])
-    work.changes.members.update(row["group_id"] for row in work.find(t.port_groups, port_id=port_ids))
+    dynamic = bindings.end(work, port_ids)
+    work.changes.members.update(statements.take(work.conn, t.port_groups, "group_id", port_id=port_ids))
     statements.update(work.conn, t.floatingips, {
         "port_id": None, "fixed_ip_address": None, "router_id": None, "status": "DOWN"}, port_id=port_ids)
-    for table in (t.addresses, t.port_groups, t.levels):
-        statements.delete(work.conn, table, port_id=port_ids)
-    statements.delete(work.conn, t.ports, id=port_ids)
+    statements.delete(work.conn, t.addresses, port_id=port_ids)
+    work.remove(t.ports, id=port_ids)
+    bindings.free_dynamic(work, dynamic)
 
 
 def parts(work: Work, rows: Sequence[Row]) -> tuple[dict[str, list[tuple[str, str]]], dict[str, list[str]]]:
-    """The addresses and the groups of these ports, in two statements however many they are."""
+    """The addresses and the groups of these ports, in two statements for each MANY of them."""
     fixed: dict[str, list[tuple[str, str]]] = defaultdict(list)
     groups: dict[str, list[str]] = defaultdict(list)
-    if ids := [r["id"] for r in rows]:
-        these: Row = {"port_id": ids} if len(ids) <= MANY else {}
-        for row in work.find(t.addresses, ("position", "ip_address"), **these):
+    for start in range(0, len(rows), MANY):
+        ids = [r["id"] for r in rows[start:start + MANY]]
+        for row in work.find(t.addresses, ("position", "ip_address"), port_id=ids):
             fixed[row["port_id"]].append((row["subnet_id"], row["ip_address"]))
-        for row in work.find(t.port_groups, **these):
+        for row in work.find(t.port_groups, port_id=ids):
             groups[row["port_id"]].append(row["group_id"])
     return fixed, groups
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from nacre.base.errors import BadRequest
 from nacre.network import tables as t
-from nacre.network.api.definitions import SECURITY_GROUP, SECURITY_GROUP_RULE
+from nacre.network.attributes.definitions import SECURITY_GROUP, SECURITY_GROUP_RULE
 from nacre.network.networks import SHARED, among, granted
 from nacre.network.work import Row, Work, conflict, missing, standard_view, where
 
@@ -190,11 +190,11 @@ class SecurityGroups:
         using = work.conn.execute(sa.select(rules.c.security_group_id).where(
             rules.c.remote_group_id == current["id"])).scalars()
         work.changes.groups.update(using)
-        work.conn.execute(sa.delete(rules).where(sa.or_(rules.c.security_group_id == current["id"],
-                                                        rules.c.remote_group_id == current["id"])))
+        work.remove(rules, security_group_id=current["id"])
+        work.remove(rules, remote_group_id=current["id"])
         work.conn.execute(sa.delete(t.default_groups).where(t.default_groups.c.group_id == current["id"]))
-        work.conn.execute(sa.delete(t.rbac_policies).where(t.rbac_policies.c.object_id == current["id"]))
-        work.conn.execute(sa.delete(t.security_groups).where(t.security_groups.c.id == current["id"]))
+        work.remove(t.rbac_policies, object_id=current["id"])
+        work.remove(t.security_groups, id=current["id"])
 
 
 class SecurityGroupRules:
@@ -205,8 +205,8 @@ class SecurityGroupRules:
     def list(self, work: Work, filters: Row) -> list[Row]:
         rules = t.security_group_rules
         mine = sa.select(t.security_groups.c.id).where(_own(work, t.security_groups))
-        defaults = set(work.conn.execute(sa.select(t.default_groups.c.group_id)).scalars())
-        return [_rule_view(r, r["security_group_id"] in defaults) for r in work.rows(sa.select(rules).where(
+        default = sa.exists().where(t.default_groups.c.group_id == rules.c.security_group_id).label("of_default")
+        return [_rule_view(r, bool(r["of_default"])) for r in work.rows(sa.select(rules, default).where(
             sa.or_(_own(work, rules), rules.c.security_group_id.in_(mine)), *where(rules, filters)))]
 
     def target(self, work: Work, data: Row) -> Row:
@@ -250,7 +250,7 @@ class SecurityGroupRules:
         return current | data
 
     def delete(self, work: Work, current: Row) -> None:
-        work.conn.execute(sa.delete(t.security_group_rules).where(t.security_group_rules.c.id == current["id"]))
+        work.remove(t.security_group_rules, id=current["id"])
         work.touch(t.security_groups, current["security_group_id"])
         work.changes.groups.add(current["security_group_id"])
 
@@ -279,7 +279,7 @@ def _create(work: Work, data: Row, *, default: bool) -> Row:
     made = [{**work.new({"project_id": data["project_id"]}), "id": str(uuid.uuid4()), **dict.fromkeys(_RULE),
              "security_group_id": row["id"], "direction": direction, "ethertype": kind, "remote_group_id": remote}
             for direction, kind, remote in rules]
-    work.conn.execute(sa.insert(t.security_group_rules), made)
+    work.insert_all(t.security_group_rules, made)
     return _view(row, [_rule_view(r, default) for r in made], False)
 
 

@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest
 from nacre.network import ipam, networks
 from nacre.network import tables as t
-from nacre.network.api.definitions import SUBNET
+from nacre.network.attributes.definitions import SUBNET
 from nacre.network.extensions import subnetpools
-from nacre.network.hosts import dhcp
+from nacre.network.hosts import dhcp, reach
 from nacre.network.networks import EXTERNAL, SHARED, granted
 from nacre.network.work import Row, Work, conflict, missing, standard_view, where
 
@@ -94,7 +94,7 @@ class Subnets:
             work.conn.execute(sa.insert(t.addresses), [
                 {"subnet_id": subnet["id"], "ip_address": ipam.eui64(subnet["cidr"], r["mac_address"]),
                  "port_id": r["id"], "position": 90} for r in rows])
-            work.changes.ports.update({r["id"]: "" for r in rows})
+            _every_port(work, subnet["network_id"])
 
     def _check_overlap(self, work: Work, network_id: str, cidr: str) -> None:
         others = work.rows(sa.select(t.subnets.c.id, t.subnets.c.cidr).where(t.subnets.c.network_id == network_id))
@@ -152,12 +152,20 @@ class Subnets:
             raise conflict("SubnetInUse", f"Unable to complete operation on subnet {current['id']}: One or more ports "
                            "have an IP allocation from this subnet.")
         work.conn.execute(sa.delete(t.addresses).where(a.subnet_id == current["id"]))
-        dhcp = [r["id"] for r in rows if r["device_owner"] in networks.AUTO_DELETE]
-        left = sa.select(a.port_id)
-        work.conn.execute(sa.delete(t.ports).where(p.id.in_(dhcp), p.id.not_in(left)))
-        work.conn.execute(sa.delete(t.subnets).where(t.subnets.c.id == current["id"]))
+        own = [r["id"] for r in rows if r["device_owner"] in networks.AUTO_DELETE]
+        left = {r["port_id"] for r in work.find(t.addresses, port_id=own)} if own else set()
+        if gone := [i for i in own if i not in left]:
+            work.remove(t.ports, id=gone)
+        work.remove(t.subnets, id=current["id"])
+        if auto:
+            _every_port(work, current["network_id"])
         work.changes.networks.add(current["network_id"])
         work.changes.subnets.add(current["network_id"])
+
+
+def _every_port(work: Work, network_id: str) -> None:
+    """Guests' addresses came or went: what each of the network's ports may send is not what it was."""
+    work.changes.hosts.update(host for _, host in reach.of_networks(work, [network_id]))
 
 
 def get(work: Work, subnet_id: str) -> Row:

@@ -29,6 +29,12 @@ def _ref(name: str, target: str, *, nullable: bool = False, cascade: bool = True
     return sa.Column(name, ID, sa.ForeignKey(target, ondelete=rule), nullable=nullable, index=not key, primary_key=key)
 
 
+def _of_binding() -> sa.ForeignKeyConstraint:
+    """What hangs on a binding goes with it."""
+    return sa.ForeignKeyConstraint(["port_id", "host"], ["port_bindings.port_id", "port_bindings.host"],
+                                   ondelete="CASCADE")
+
+
 networks = sa.Table(
     "networks", metadata, *standard(),
     sa.Column("admin_state_up", sa.Boolean, nullable=False, default=True),
@@ -50,6 +56,7 @@ segments = sa.Table(
     sa.Column("dynamic", sa.Boolean, nullable=False, default=False),
     #: type:physical:id of a segment that only one network may use; NULL for local.
     sa.Column("claim", sa.String(128), unique=True),
+    sa.Index("segments_by_number", "network_type", "physical_network", "segmentation_id"),
 )
 
 rbac_policies = sa.Table(
@@ -82,14 +89,27 @@ ports = sa.Table(
     sa.Column("allowed_address_pairs", sa.JSON, nullable=False),
     sa.Column("extra_dhcp_opts", sa.JSON, nullable=False),
     sa.Column("dns_name", sa.String(255), nullable=False, default=""),
-    sa.Column("host", sa.String(255), nullable=False, default="", index=True),
-    sa.Column("vnic_type", sa.String(64), nullable=False, default="normal"),
-    sa.Column("vif_type", sa.String(64), nullable=False, default="unbound"),
-    sa.Column("vif_details", sa.JSON, nullable=False), sa.Column("profile", sa.JSON, nullable=False),
     #: How a server uses it: the user's own (kept when the server goes), its tag, its place among the interfaces.
     sa.Column("preserve", sa.Boolean, nullable=False, default=False),
     sa.Column("device_tag", sa.String(255)), sa.Column("position", sa.Integer, nullable=False, default=0),
-    sa.UniqueConstraint("network_id", "mac_address"), sa.Index("ports_of_networks_on_hosts", "network_id", "host"),
+    sa.UniqueConstraint("network_id", "mac_address"),
+)
+
+#: Where a port is, or shall be: one row per host, one of them active (the host is "" while the port is on none). The
+#: network is the port's own, which never changes: here it finds the hosts of a network without looking at its ports.
+bindings = sa.Table(
+    "port_bindings", metadata,
+    _ref("port_id", "ports.id", key=True), sa.Column("host", sa.String(255), primary_key=True),
+    sa.Column("network_id", ID, nullable=False), sa.Column("active", sa.Boolean, nullable=False),
+    #: The host's agent says that the port works there; an active binding's is the port's status.
+    sa.Column("wired", sa.Boolean, nullable=False, default=False),
+    sa.Column("vnic_type", sa.String(64), nullable=False), sa.Column("vif_type", sa.String(64), nullable=False),
+    sa.Column("vif_details", sa.JSON, nullable=False), sa.Column("profile", sa.JSON, nullable=False),
+    sa.Index("one_active_binding_a_port", "port_id", unique=True, sqlite_where=sa.text("active"),
+             postgresql_where=sa.text("active")),
+    sa.Index("bindings_on_hosts", "host", "network_id"),
+    sa.Index("bindings_of_networks", "network_id", "host", "active"),
+    sqlite_with_rowid=False,
 )
 
 addresses = sa.Table(
@@ -102,10 +122,10 @@ addresses = sa.Table(
 
 levels = sa.Table(
     "port_binding_levels", metadata,
-    _ref("port_id", "ports.id", key=True), sa.Column("level", sa.Integer, primary_key=True),
-    sa.Column("host", sa.String(255), nullable=False), sa.Column("driver", sa.String(64), nullable=False),
-    _ref("segment_id", "network_segments.id", cascade=False),
-    sa.Index("levels_of_segments_on_hosts", "segment_id", "host"),
+    sa.Column("port_id", ID, primary_key=True), sa.Column("host", sa.String(255), primary_key=True),
+    sa.Column("level", sa.Integer, primary_key=True), sa.Column("driver", sa.String(64), nullable=False),
+    sa.Column("segment_id", ID, sa.ForeignKey("network_segments.id", ondelete="RESTRICT"), nullable=False),
+    _of_binding(), sa.Index("levels_of_segments_on_hosts", "segment_id", "host"),
 )
 
 security_groups = sa.Table(
@@ -134,12 +154,22 @@ port_groups = sa.Table(
     sa.Column("group_id", ID, sa.ForeignKey("security_groups.id"), primary_key=True, index=True),
 )
 
+#: The groups of a binding's port: the hosts where a group counts are found without looking at its ports.
+binding_groups = sa.Table(
+    "port_binding_groups", metadata,
+    sa.Column("group_id", ID, primary_key=True), sa.Column("host", sa.String(255), primary_key=True),
+    sa.Column("port_id", ID, primary_key=True), _of_binding(), sa.Index("groups_of_bindings", "port_id", "host"),
+    sqlite_with_rowid=False,
+)
+
 agents = sa.Table(
     "network_agents", metadata,
     sa.Column("id", ID, primary_key=True), sa.Column("host", sa.String(255), nullable=False),
     sa.Column("agent_type", sa.String(64), nullable=False), sa.Column("description", sa.String(255)),
     sa.Column("admin_state_up", sa.Boolean, nullable=False, default=True),
-    sa.Column("configurations", sa.JSON, nullable=False), sa.Column("created_at", sa.DateTime, nullable=False),
+    sa.Column("configurations", sa.JSON, nullable=False),
+    #: Where frames for the host go: a plain IPv4 address, whatever the configurations say.
+    sa.Column("tunnel_ip", sa.String(15)), sa.Column("created_at", sa.DateTime, nullable=False),
     sa.Column("started_at", sa.DateTime, nullable=False), sa.Column("heartbeat_at", sa.DateTime, nullable=False),
     sa.UniqueConstraint("host", "agent_type"),
 )
@@ -148,6 +178,13 @@ quotas = sa.Table(
     "network_quotas", metadata,
     sa.Column("project_id", PROJECT, primary_key=True), sa.Column("resource", sa.String(64), primary_key=True),
     sa.Column("limit", sa.Integer, nullable=False),
+)
+
+#: How many rows of a resource a project has: changed in the transaction that changes them.
+usage = sa.Table(
+    "network_usage", metadata,
+    sa.Column("project_id", PROJECT, primary_key=True), sa.Column("resource", sa.String(64), primary_key=True),
+    sa.Column("used", sa.Integer, nullable=False),
 )
 
 address_groups = sa.Table(
@@ -184,3 +221,8 @@ floatingips = sa.Table(
     sa.Column("dns_domain", sa.String(255), nullable=False, default=""),
     sa.UniqueConstraint("port_id", "fixed_ip_address"),
 )
+
+#: Ports with one of their bindings each, as if they were rows of one table: ask for active=True, or for a host.
+placed = sa.select(ports, *(bindings.c[n] for n in (
+    "host", "active", "wired", "vnic_type", "vif_type", "vif_details", "profile"))).join(
+        bindings, bindings.c.port_id == ports.c.id).subquery("placed")

@@ -1,13 +1,14 @@
-"""One unit of work on the network's tables: the connection, the caller, and what the hosts must be told of.
+"""One unit of work on the network's tables: the connection, the caller, what it changes that hosts have wired, and how
+much more or less of each counted resource its projects have.
 
 A unit may be run again by the database, so a `Work` is made anew for each run and everything in it is dropped with it.
 """
 
 import random
 import uuid
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -32,6 +33,16 @@ COUNTED: dict[str, sa.Table] = {
     "security_group": t.security_groups, "security_group_rule": t.security_group_rules, "subnetpool": t.subnetpools,
     "rbac_policy": t.rbac_policies, "address_group": t.address_groups,
 }
+_RESOURCE = {table: name for name, table in COUNTED.items()}
+
+_Q, _U = t.quotas.c, t.usage.c
+_PROJECT, _WHAT = sa.bindparam("project", type_=sa.String), sa.bindparam("what", type_=sa.String)
+#: A project's own limit and what it has, each None where there is no row.
+_ROOM = sa.select(
+    sa.select(_Q.limit).where(_Q.project_id == _PROJECT, _Q.resource == _WHAT).scalar_subquery(),
+    sa.select(_U.used).where(_U.project_id == _PROJECT, _U.resource == _WHAT).scalar_subquery())
+_MORE = sa.update(t.usage).where(_U.project_id == _PROJECT, _U.resource == _WHAT).values(
+    used=_U.used + sa.bindparam("more"))
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +59,9 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
 class Changes:
     """What a unit changed that hosts have wired. `members`: groups that ports joined, left or moved in."""
 
-    ports: dict[str, str] = field(default_factory=dict)  # id -> host (where known)
+    ports: set[str] = field(default_factory=set)  # wherever they have a binding now
+    left: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # host -> ports that it has no more
+    hosts: set[str] = field(default_factory=set)  # all of theirs
     networks: set[str] = field(default_factory=set)
     subnets: set[str] = field(default_factory=set)  # networks whose subnets changed: their DHCP port follows
     members: set[str] = field(default_factory=set)
@@ -56,7 +69,8 @@ class Changes:
     address_groups: set[str] = field(default_factory=set)
 
     def __bool__(self) -> bool:
-        return bool(self.ports or self.networks or self.members or self.groups or self.address_groups)
+        return bool(self.ports or self.left or self.hosts or self.networks or self.subnets or self.members
+                    or self.groups or self.address_groups)
 
 
 @dataclass
@@ -68,20 +82,22 @@ class Work:
     now: datetime  # naive UTC, as the database keeps it
     settings: NetworkSettings
     changes: Changes = field(default_factory=Changes)
+    #: (project, resource) -> how many more than the table of usage says; written when the unit is done
+    usage: Counter[tuple[str, str]] = field(default_factory=Counter)
     rng: random.Random = field(default_factory=random.Random)
 
     def rows(self, statement: sa.Select[Any]) -> list[Row]:
-        return [dict(r) for r in self.conn.execute(statement).mappings()]
+        return statements.rows(self.conn.execute(statement))
 
     def row(self, statement: sa.Select[Any]) -> Row | None:
         found = self.conn.execute(statement).mappings().first()
         return dict(found) if found else None
 
-    def find(self, table: sa.Table, order: tuple[str, ...] = (), **conditions: Any) -> list[Row]:
+    def find(self, table: sa.FromClause, order: tuple[str, ...] = (), **conditions: Any) -> list[Row]:
         """As `statements.find`."""
         return statements.find(self.conn, table, order, **conditions)
 
-    def one(self, table: sa.Table, **conditions: Any) -> Row | None:
+    def one(self, table: sa.FromClause, **conditions: Any) -> Row | None:
         """As `statements.one`."""
         return statements.one(self.conn, table, **conditions)
 
@@ -92,8 +108,27 @@ class Work:
                 "project_id": data["project_id"]}
 
     def insert(self, table: sa.Table, row: Row) -> Row:
-        statements.insert(self.conn, table, row)
+        self.insert_all(table, [row])
         return row
+
+    def insert_all(self, table: sa.Table, rows: list[Row]) -> None:
+        """New rows of the same columns."""
+        statements.insert(self.conn, table, rows if len(rows) > 1 else rows[0])
+        if resource := _RESOURCE.get(table):
+            self.usage.update((row["project_id"], resource) for row in rows)
+
+    def remove(self, table: sa.Table, **conditions: Any) -> None:
+        """Deletes rows of a table that quotas count. What goes by a foreign key's cascade is not counted: take away
+        first what hangs on a row."""
+        gone = statements.take(self.conn, table, "project_id", **conditions)
+        self.usage.subtract((project, _RESOURCE[table]) for project in gone)
+
+    def count(self) -> None:
+        """Writes down what the unit took and gave back: the last thing of its transaction."""
+        for (project, resource), more in self.usage.items():
+            values = {"project": project, "what": resource, "more": more}
+            if more and not self.conn.execute(_MORE, values).rowcount:
+                statements.insert(self.conn, t.usage, {"project_id": project, "resource": resource, "used": more})
 
     def change(self, table: sa.Table, row_id: str, values: Row) -> None:
         """Writes values into a row and counts its revision up."""
@@ -105,18 +140,18 @@ class Work:
 
     def room(self, resource: str, project_id: str, wanted: int = 1) -> None:
         """Raises QuotaExceeded (OverQuota) unless the project may have `wanted` more."""
-        own = self.one(t.quotas, project_id=project_id, resource=resource)
-        limit = own["limit"] if own else {**DEFAULT_QUOTAS, **self.settings.quotas}.get(resource, -1)
-        if limit >= 0 and self.used(resource, project_id) + wanted > limit:
+        own, used = self._room(resource, project_id)
+        limit = own if own is not None else {**DEFAULT_QUOTAS, **self.settings.quotas}.get(resource, -1)
+        if limit >= 0 and used + wanted > limit:
             raise QuotaExceeded(f"Quota exceeded for resources: ['{resource}'].", type="OverQuota")
 
     def used(self, resource: str, project_id: str) -> int:
-        return int(self.conn.execute(_count(COUNTED[resource]), {"project": project_id}).scalar_one())
+        """How many the project has, those of this unit included."""
+        return self._room(resource, project_id)[1]
 
-
-@lru_cache
-def _count(table: sa.Table) -> sa.Select[Any]:
-    return sa.select(sa.func.count()).select_from(table).where(table.c.project_id == sa.bindparam("project"))
+    def _room(self, resource: str, project_id: str) -> tuple[int | None, int]:
+        own, used = self.conn.execute(_ROOM, {"project": project_id, "what": resource}).one()
+        return own, (used or 0) + self.usage[project_id, resource]
 
 
 #: Per resource: Neutron's name of "no such thing" and its wording.

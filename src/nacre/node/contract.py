@@ -192,6 +192,7 @@ class Node(Protocol):
         ...
 
     @cast
-    async def rewire(self, port_ids: tuple[str, ...]) -> None:
-        """Something about these ports (empty: anything) changed: fetch the wiring and apply it."""
+    async def rewire(self, port_ids: tuple[str, ...], n: int = 0, before: int = 0) -> None:
+        """Something about these ports (empty: anything) changed: fetch the wiring and apply it. n: the number of the
+        change; before: that of the change of this host before it: one that was missed is fetched too."""
         ...

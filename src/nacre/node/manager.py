@@ -101,8 +101,8 @@ class NodeManager:
             for held in await self.held() if held.allocation in allocations
             for entry in (self.here.journal.get(held.allocation),))
 
-    async def rewire(self, port_ids: tuple[str, ...]) -> None:
-        await self.here.wiring.rewire(port_ids)
+    async def rewire(self, port_ids: tuple[str, ...], n: int = 0, before: int = 0) -> None:
+        await self.here.wiring.rewire(port_ids, n, before)
 
     async def _limit(self, entry: Entry) -> None:
         """The limits of a server's interfaces, as before the restart. One that has none that we know, because an

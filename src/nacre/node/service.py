@@ -42,7 +42,7 @@ class NodeService:
         self.settings, self._clock = self.here.settings, self.here.clock
         self.greeted = asyncio.Event()
         self._beat: Beat | None = None
-        self._kept, self._orphans = 0.0, frozenset[str]()
+        self._kept, self._orphans, self._refused = 0.0, frozenset[str](), ""
         self._news: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -148,6 +148,7 @@ class NodeService:
                 assert self._beat is not None
                 heard = await conductor.beat(self._beat)
                 met, pause = not heard.again and not self.here.barred, RETRY
+                self._complain(heard.refused)
                 await self._follow(heard.wiring)
                 await self._keep(heard.position)
             except asyncio.CancelledError:
@@ -167,8 +168,15 @@ class NodeService:
         if welcome.controls:
             self._controls.learn(welcome.controls)
             self._meet()
+        self._complain(welcome.refused)
         await self._judge(welcome)
         self.greeted.set()
+
+    def _complain(self, refused: str) -> None:
+        """Once for each reason."""
+        if refused and refused != self._refused:
+            log.error("no port can be bound here", why=refused)
+        self._refused = refused
 
     async def _judge(self, welcome: Welcome) -> None:
         """Whether orders are taken: of our cloud, and of a database that is not behind what we have seen of it."""

@@ -9,23 +9,29 @@ from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.sql.dml import ReturningDelete
 
 Row = dict[str, Any]
 _MANY = (list, tuple, set, frozenset)
 
 
-def find(conn: sa.Connection, table: sa.Table, order: tuple[str, ...] = (), **conditions: Any) -> list[Row]:
+def find(conn: sa.Connection, table: sa.FromClause, order: tuple[str, ...] = (), **conditions: Any) -> list[Row]:
     """Whole rows for which every condition holds. A condition is a column's value, None (IS NULL) or a collection of
     values (IN). order: names of columns, ascending."""
     names, values = _conditions(conditions)
-    return [dict(r) for r in conn.execute(_select(table, names, order), values).mappings()]
+    return rows(conn.execute(_select(table, names, order), values))
 
 
-def one(conn: sa.Connection, table: sa.Table, **conditions: Any) -> Row | None:
+def one(conn: sa.Connection, table: sa.FromClause, **conditions: Any) -> Row | None:
     """As `find`, the first row."""
     names, values = _conditions(conditions)
-    row = conn.execute(_select(table, names, ()), values).mappings().first()
-    return dict(row) if row is not None else None
+    return next(iter(rows(conn.execute(_select(table, names, ()), values))), None)
+
+
+def rows(result: sa.CursorResult[Any]) -> list[Row]:
+    """A result's rows by column. (SQLAlchemy's own mappings take five times as long to become dictionaries.)"""
+    names = tuple(result.keys())
+    return [dict(zip(names, row, strict=True)) for row in result]
 
 
 def update(conn: sa.Connection, table: sa.Table, values: Mapping[str, Any], count: str = "", **conditions: Any) -> int:
@@ -46,6 +52,12 @@ def delete(conn: sa.Connection, table: sa.Table, **conditions: Any) -> int:
     return int(conn.execute(_delete(table, names), values).rowcount)
 
 
+def take(conn: sa.Connection, table: sa.Table, column: str, **conditions: Any) -> list[Any]:
+    """As `delete`; what the column held in each row that is gone now."""
+    names, values = _conditions(conditions)
+    return list(conn.execute(_take(table, names, column), values).scalars())
+
+
 def _conditions(conditions: Mapping[str, Any]) -> tuple[tuple[tuple[str, str], ...], Row]:
     """The conditions' shape (what statements are kept by), and their values."""
     shape, values = [], {}
@@ -59,7 +71,7 @@ def _conditions(conditions: Mapping[str, Any]) -> tuple[tuple[tuple[str, str], .
     return tuple(shape), values
 
 
-def _where(table: sa.Table, shape: Collection[tuple[str, str]]) -> list[sa.ColumnElement[bool]]:
+def _where(table: sa.FromClause, shape: Collection[tuple[str, str]]) -> list[sa.ColumnElement[bool]]:
     found: list[sa.ColumnElement[bool]] = []
     for name, kind in shape:
         column = table.c[name]
@@ -73,7 +85,7 @@ def _where(table: sa.Table, shape: Collection[tuple[str, str]]) -> list[sa.Colum
 
 
 @lru_cache(maxsize=1024)
-def _select(table: sa.Table, shape: tuple[tuple[str, str], ...], order: tuple[str, ...]) -> sa.Select[Any]:
+def _select(table: sa.FromClause, shape: tuple[tuple[str, str], ...], order: tuple[str, ...]) -> sa.Select[Any]:
     return sa.select(table).where(*_where(table, shape)).order_by(*(table.c[n] for n in order))
 
 
@@ -93,3 +105,8 @@ def _insert(table: sa.Table) -> sa.Insert:
 @lru_cache(maxsize=256)
 def _delete(table: sa.Table, shape: tuple[tuple[str, str], ...]) -> sa.Delete:
     return sa.delete(table).where(*_where(table, shape))
+
+
+@lru_cache(maxsize=256)
+def _take(table: sa.Table, shape: tuple[tuple[str, str], ...], column: str) -> ReturningDelete[Any]:
+    return sa.delete(table).where(*_where(table, shape)).returning(table.c[column])

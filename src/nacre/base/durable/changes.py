@@ -48,6 +48,21 @@ def note(connection: sa.Connection, now: datetime, *what: tuple[str, str], proje
             {"kind": kind, "id": id, "project_id": project_id, "at": now} for kind, id in what])
 
 
+def chain(connection: sa.Connection, now: datetime, kind: str, ids: Collection[str]) -> tuple[int, dict[str, int]]:
+    """As `note`. The number of what is noted, and for each id that of the change before (absent: none for as long as
+    rows are kept): who has taken in that one and hears of this one has missed nothing."""
+    before = latest(connection, kind, ids)
+    note(connection, now, *((kind, id) for id in sorted(ids)))
+    return position(connection), before
+
+
+def latest(connection: sa.Connection, kind: str, ids: Collection[str] | None = None) -> dict[str, int]:
+    """The number of the last change of each of these, or of all of the kind, as far as rows are kept."""
+    query = sa.select(_C.id, sa.func.max(_C.n)).where(_C.kind == kind).group_by(_C.id)
+    rows = connection.execute(query if ids is None else query.where(_C.id.in_(ids)))
+    return {row[0]: row[1] for row in rows}
+
+
 def position(connection: sa.Connection) -> int:
     """How far this database has come. One that is lower than before is of a database that was restored."""
     return int(connection.execute(_POSITION).scalar_one())
@@ -77,6 +92,10 @@ class Changes:
     def seen(self) -> int:
         """How far the database was at the last look."""
         return self._seen
+
+    async def latest(self, kind: str) -> dict[str, int]:
+        """As the function of this name, of all of a kind."""
+        return await self._db.read(lambda connection: latest(connection, kind))
 
     async def start(self) -> None:
         """What was before now is not told: readers load it when they start, after this."""

@@ -1,8 +1,8 @@
 """Stories: what was accepted and is not finished. One runner at a time, and every write of a runner says which one.
 
 A story belongs to a process in one of its generations, and its epoch counts how often it was taken. A verb by which a
-story changes anything calls `hold` in its own transaction: a runner that was frozen, cut off or started anew, and whose
-story another has taken meanwhile, changes nothing any more. There is no lease a story to renew: a process that is
+story changes anything calls `Lease.hold` in its own transaction: a runner that was frozen, cut off or started anew, and
+whose story another has taken meanwhile, changes nothing any more. There is no lease a story to renew: a process that is
 silent for too long (`processes.LEASE`) has lost all that it held.
 
 An order's bytes may hold an admin password and files: they are never logged, and go with the story.
@@ -41,6 +41,11 @@ class Lease(msgspec.Struct, frozen=True):
     generation: int
     epoch: int
 
+    def hold(self, connection: sa.Connection) -> None:
+        """Raises LeaseLost unless it stands in this transaction."""
+        if connection.execute(_HELD, msgspec.structs.asdict(self)).first() is None:
+            raise LeaseLost(f"Story {self.story} is another runner's now.")
+
 
 class Story(msgspec.Struct, frozen=True):
     """A story that this process may run. kind: build, delete, power; failures: how often it stopped for no reason."""
@@ -67,14 +72,6 @@ _FREE = sa.select(_S.id, _S.epoch).join_from(stories, processes, _P.id == _S.own
 _OURS = sa.select(_S.id, _S.epoch).where(
     _S.owner == sa.bindparam("me"), _S.generation == sa.bindparam("life"), _S.created_at < sa.bindparam("before"),
     _S.set_aside.is_(None))
-
-
-def hold(connection: sa.Connection, lease: Lease | None) -> None:
-    """Raises LeaseLost unless the lease stands in this transaction. None: no story acts, but an operator or a user."""
-    if lease is not None and connection.execute(_HELD, {
-            "story": lease.story, "process": lease.process, "generation": lease.generation,
-            "epoch": lease.epoch}).first() is None:
-        raise LeaseLost(f"Story {lease.story} is another runner's now.")
 
 
 def finish(connection: sa.Connection, lease: Lease) -> None:

@@ -54,5 +54,6 @@ changes = sa.Table(
     sa.Column("id", sa.String(255), nullable=False),
     sa.Column("project_id", sa.String(64), nullable=False, default=""),
     sa.Column("at", sa.DateTime, nullable=False),
+    sa.Index("ix_changes_of", "kind", "id", "n"),
     sqlite_autoincrement=True,
 )

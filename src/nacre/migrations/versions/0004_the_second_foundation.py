@@ -48,6 +48,9 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('n', name=op.f('pk_changes')),
     sqlite_autoincrement=True
     )
+    with op.batch_alter_table('changes', schema=None) as batch_op:
+        batch_op.create_index('ix_changes_of', ['kind', 'id', 'n'], unique=False)
+
     op.create_table('cloud',
     sa.Column('number', sa.Integer(), nullable=False),
     sa.Column('id', sa.String(length=36), nullable=False),

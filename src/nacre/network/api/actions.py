@@ -5,9 +5,9 @@ from typing import Any
 
 from nacre.base.errors import BadRequest, Forbidden
 from nacre.base.web import Request, Route
-from nacre.network.api import checks
-from nacre.network.api.attributes import Row
 from nacre.network.api.resource import Controller
+from nacre.network.attributes import checks
+from nacre.network.attributes.table import Row
 from nacre.network.extensions.address_groups import AddressGroups
 from nacre.network.extensions.subnetpools import Subnetpools
 from nacre.network.manager import NetworkManager

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from nacre.base.errors import BadRequest, NotFound
-from nacre.network.api.attributes import Resource, Row
+from nacre.network.attributes.table import Resource, Row
 
 _CONTROL = ("fields", "limit", "marker", "page_reverse", "sort_key", "sort_dir")
 _TAGS = ("tags", "tags-any", "not-tags", "not-tags-any")

@@ -9,9 +9,9 @@ from nacre.base.errors import BadRequest, Forbidden, NotBuilt
 from nacre.base.web import Reply, Request, Route
 from nacre.network import ipam
 from nacre.network import tables as t
-from nacre.network.api import checks
-from nacre.network.api.attributes import Row
-from nacre.network.hosts import agents, dhcp
+from nacre.network.attributes import checks
+from nacre.network.attributes.table import Row
+from nacre.network.hosts import agents, dhcp, reach
 from nacre.network.manager import NetworkManager
 from nacre.network.networks import Networks
 from nacre.network.work import Work, missing
@@ -80,8 +80,7 @@ class Operators:
         self._check(request, "get_agent")
 
         def step(work: Work) -> list[Row]:
-            hosts = set(work.conn.execute(sa.select(t.ports.c.host).where(
-                t.ports.c.network_id == request.params["id"], t.ports.c.host != "")).scalars())
+            hosts = {host for _, host in reach.of_networks(work, [request.params["id"]])}
             return [a for a in agents.views(work) if a["agent_type"] == "DHCP agent" and a["host"] in hosts]
 
         return {"agents": await self._manager.read(request.context, step)}
@@ -91,10 +90,10 @@ class Operators:
 
         def step(work: Work) -> list[Row]:
             host = agents.get(work, request.params["id"])["host"]
-            served = set(work.conn.execute(sa.select(t.ports.c.network_id).where(
-                t.ports.c.host == host, t.ports.c.network_id.in_(
-                    sa.select(t.ports.c.network_id).where(t.ports.c.device_owner == dhcp.OWNER)))).scalars())
-            return Networks().list(work, {"id": sorted(served)}) if served else []
+            bound = set(work.conn.execute(sa.select(t.bindings.c.network_id).distinct().where(
+                t.bindings.c.host == host)).scalars())
+            served = sorted(n for n in bound if dhcp.port_of(work, n))
+            return Networks().list(work, {"id": served}) if served else []
 
         return {"networks": await self._manager.read(request.context, step)}
 

@@ -8,8 +8,8 @@ from nacre.base.context import Context
 from nacre.base.errors import BadRequest, Forbidden
 from nacre.base.web import Reply, Request, Route
 from nacre.network import tables as t
-from nacre.network.api import checks
-from nacre.network.api.attributes import Row
+from nacre.network.attributes import checks
+from nacre.network.attributes.table import Row
 from nacre.network.manager import NetworkManager
 from nacre.network.work import COUNTED, DEFAULT_QUOTAS, Work
 

@@ -7,7 +7,7 @@ from nacre.base.context import Context
 from nacre.base.errors import BadRequest, Forbidden, PreconditionFailed
 from nacre.base.web import Reply, Request, Route
 from nacre.network.api import listing as lists
-from nacre.network.api.attributes import UNSET, Resource, Row
+from nacre.network.attributes.table import UNSET, Resource, Row
 from nacre.network.manager import NetworkManager
 from nacre.network.work import MISSING, Work, missing
 
@@ -49,9 +49,9 @@ class Controller:
 
     def routes(self, *, update: bool = True) -> list[Route]:
         path, one = f"/v2.0/{self._resource.path}", f"/v2.0/{self._resource.path}/{{id}}"
-        found = [Route("GET", path, self.index), Route("POST", path, self.create, body=_any_body),
+        found = [Route("GET", path, self.index), Route("POST", path, self.create, body=any_body),
                  Route("GET", one, self.show), Route("DELETE", one, self.delete)]
-        return [*found, Route("PUT", one, self.update, body=_any_body)] if update else found
+        return [*found, Route("PUT", one, self.update, body=any_body)] if update else found
 
     async def index(self, request: Request) -> Row:
         self._may_get(request.context)
@@ -66,18 +66,18 @@ class Controller:
         found: Row = {}
         if links := lists.links(request.base_url + request.path, request.query, listing, rows):
             found[f"{self._resource.plural}_links"] = links
-        return {self._resource.plural: _fields(rows, listing.fields), **found}
+        return {self._resource.plural: fields_of(rows, listing.fields), **found}
 
     async def show(self, request: Request) -> Row:
         self._may_get(request.context)
         fields = [v for k, v in request.query if k == "fields" and v]
         await self._prepare(request.context)
         row = await self._manager.read(request.context, lambda work: self.one(work, request.params["id"]))
-        return {self._resource.name: _fields([self._shown(request.context, row)], fields)[0]}
+        return {self._resource.name: fields_of([self._shown(request.context, row)], fields)[0]}
 
     async def create(self, request: Request) -> Reply:
         context, name, plural = request.context, self._resource.name, self._resource.plural
-        raws, bulk = _bodies(request.body, name, plural)
+        raws, bulk = bodies(request.body, name, plural)
         parsed = [self._resource.parse_create(raw, context) for raw in raws]
 
         def step(work: Work) -> list[Row]:
@@ -93,7 +93,7 @@ class Controller:
 
     async def update(self, request: Request) -> Row:
         context, name = request.context, self._resource.name
-        raws, _ = _bodies(request.body, name, None)
+        raws, _ = bodies(request.body, name, None)
         data = self._resource.parse_update(raws[0], context)
 
         def step(work: Work) -> Row:
@@ -172,19 +172,20 @@ def sensitive(name: str, value: Any) -> bool:
     return True
 
 
-def _fields(rows: Sequence[Row], fields: Sequence[str]) -> list[Row]:
+def fields_of(rows: Sequence[Row], fields: Sequence[str]) -> list[Row]:
+    """The rows with these attributes alone; none named: as they are."""
     if not fields:
         return list(rows)
     return [{k: row[k] for k in fields if k in row} for row in rows]
 
 
-def _any_body(request: Request, body: Any) -> Any:
+def any_body(request: Request, body: Any) -> Any:
     if not isinstance(body, dict):
         raise BadRequest("Resource body required", type="HTTPBadRequest")
     return body
 
 
-def _bodies(body: Row, name: str, plural: str | None) -> tuple[list[Row], bool]:
+def bodies(body: Row, name: str, plural: str | None) -> tuple[list[Row], bool]:
     """The resources of a body, and whether it was a bulk one."""
     if plural and plural in body and name not in body:
         raws, bulk = body[plural], True

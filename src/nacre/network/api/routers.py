@@ -7,9 +7,9 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest, Forbidden, NotBuilt
 from nacre.base.web import Request, Route
 from nacre.network import tables as t
-from nacre.network.api import checks
-from nacre.network.api.attributes import Row
 from nacre.network.api.resource import Controller
+from nacre.network.attributes import checks
+from nacre.network.attributes.table import Row
 from nacre.network.extensions.routers import Routers
 from nacre.network.hosts import agents
 from nacre.network.manager import NetworkManager

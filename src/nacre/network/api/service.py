@@ -3,6 +3,7 @@
 from nacre.base.web import Route, Service
 from nacre.network.api import faults, operators, quotas, versions
 from nacre.network.api.actions import AddressGroupActions, SubnetpoolActions
+from nacre.network.api.bindings import Bindings
 from nacre.network.api.resource import Controller, Store
 from nacre.network.api.routers import RouterActions
 from nacre.network.api.tags import TAGGED, Tags
@@ -39,6 +40,7 @@ def service(manager: NetworkManager) -> Service:
             routes += actions(manager, controller).routes()
         if resource.plural in TAGGED:
             routes += Tags(manager, controller, (resource.name, resource.plural, resource.path)).routes()
+    routes += Bindings(manager).routes()
     routes += versions.routes([(s.resource.name, s.resource.plural) for s in stores])
     routes += quotas.Quotas(manager).routes() + operators.Operators(manager).routes()
     return Service("network", PREFIX, routes, faults.fault, statuses=faults.STATUSES)

@@ -8,8 +8,8 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest, Forbidden, NotFound
 from nacre.base.web import Reply, Request, Route
 from nacre.network import tables as t
-from nacre.network.api import checks
 from nacre.network.api.resource import Controller
+from nacre.network.attributes import checks
 from nacre.network.manager import NetworkManager
 from nacre.network.work import Row, Work
 

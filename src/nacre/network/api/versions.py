@@ -2,7 +2,7 @@
 
 from nacre.base.errors import NotFound
 from nacre.base.web import Request, Route
-from nacre.network.api.attributes import Row
+from nacre.network.attributes.table import Row
 
 UPDATED = "2026-01-01T00:00:00-00:00"
 
@@ -10,7 +10,8 @@ UPDATED = "2026-01-01T00:00:00-00:00"
 EXTENSIONS = {
     "address-group": "Address group", "address-scope": "Address scope",
     "default-subnetpools": "Default Subnetpools", "agent": "agent", "allowed-address-pairs": "Allowed Address Pairs",
-    "availability-zone": "Availability Zone", "binding": "Port Binding", "dns-integration": "DNS Integration",
+    "availability-zone": "Availability Zone", "binding": "Port Binding", "binding-extended": "Port Bindings Extended",
+    "dns-integration": "DNS Integration",
     "empty-string-filtering": "Empty String Filtering Extension",
     "external-net": "Neutron external network", "extra_dhcp_opt": "Neutron Extra DHCP options",
     "ext-gw-mode": "Neutron L3 Configurable external gateway mode", "extraroute": "Neutron Extra Route",

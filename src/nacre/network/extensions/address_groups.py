@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from nacre.base.errors import BadRequest, Forbidden, NotFound
 from nacre.network import tables as t
-from nacre.network.api.definitions import ADDRESS_GROUP
+from nacre.network.attributes.definitions import ADDRESS_GROUP
 from nacre.network.extensions import rbac
 from nacre.network.work import Row, Work, conflict, standard_view, where
 
@@ -41,7 +41,7 @@ class AddressGroups:
             raise conflict("AddressGroupInUse", f"Address group {current['id']} is in use on one or more security "
                            "group rules.")
         rbac.forget(work, current["id"])
-        work.conn.execute(sa.delete(t.address_groups).where(t.address_groups.c.id == current["id"]))
+        work.remove(t.address_groups, id=current["id"])
 
     def change(self, work: Work, current: Row, addresses: Sequence[str], *, add: bool) -> Row:
         """Adds addresses to the group or takes them out; hosts whose rules use it are told."""

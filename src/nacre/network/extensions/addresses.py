@@ -1,5 +1,6 @@
 """Which addresses a port gets: the ones asked for, or one per IP version and every automatic one."""
 
+import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from nacre.network import tables as t
 from nacre.network.work import Row, Work, conflict
 
 MAX_FIXED_IPS = 5
+#: How many random addresses are tried, round by round, before all that is taken is read.
+ROUNDS = (8, 64, 512)
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,11 @@ def _full(wish: Wish) -> Conflict:
 
 
 def take(work: Work, subnet: Row, besides: set[str]) -> str | None:
-    """A free address of the subnet's pools, not one of `besides`; None when they are full."""
-    tries = [x for x in ipam.candidates(subnet["allocation_pools"], subnet["ip_version"], work.rng)
-             if x not in besides]
-    if tries:
-        taken = {row["ip_address"] for row in work.find(t.addresses, subnet_id=subnet["id"], ip_address=tries)}
-        if free := next((x for x in tries if x not in taken), None):
+    """A free address of the subnet's pools, not one of `besides`; None when they are full. The fuller they are the
+    more are tried at once, so that hardly ever all that is taken must be read."""
+    for tries in ROUNDS:
+        some = ipam.candidates(subnet["allocation_pools"], subnet["ip_version"], work.rng, tries)
+        if free := _free(work, subnet, [x for x in some if x not in besides]):
             return free
     return lowest(work, subnet, besides)
 
@@ -77,9 +79,21 @@ def take(work: Work, subnet: Row, besides: set[str]) -> str | None:
 def lowest(work: Work, subnet: Row, besides: Collection[str] = ()) -> str | None:
     """The first free address of the subnet's pools: what a network's own services get, as with Neutron, so that they
     seldom sit on an address that somebody asks for by number."""
+    pools, version = subnet["allocation_pools"], subnet["ip_version"]
+    first = list(itertools.islice(ipam.walk(pools, version), ROUNDS[-1]))
+    if free := _free(work, subnet, [x for x in first if x not in besides]):
+        return free
     a = t.addresses.c
     taken = set(work.conn.execute(sa.select(a.ip_address).where(a.subnet_id == subnet["id"])).scalars())
-    return ipam.first_free(subnet["allocation_pools"], subnet["ip_version"], taken | set(besides))
+    return next((x for x in ipam.walk(pools, version) if x not in taken and x not in besides), None)
+
+
+def _free(work: Work, subnet: Row, tries: Sequence[str]) -> str | None:
+    """The first of these addresses that nobody has."""
+    if not tries:
+        return None
+    taken = {row["ip_address"] for row in work.find(t.addresses, subnet_id=subnet["id"], ip_address=tries)}
+    return next((x for x in tries if x not in taken), None)
 
 
 def _wanted(work: Work, wish: Wish, subnets: list[Row]) -> list[tuple[str, str]]:

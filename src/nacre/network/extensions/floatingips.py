@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest, NotFound
 from nacre.network import networks, ports
 from nacre.network import tables as t
-from nacre.network.api.definitions import FLOATINGIP
+from nacre.network.attributes.definitions import FLOATINGIP
 from nacre.network.extensions.gateways import own, service_port
 from nacre.network.networks import among
 from nacre.network.work import Row, Work, conflict, missing, standard_view, where
@@ -121,7 +121,7 @@ class FloatingIps:
     def delete(self, work: Work, current: Row) -> None:
         f = t.floatingips.c
         port_id = work.conn.execute(sa.select(f.floating_port_id).where(f.id == current["id"])).scalar()
-        work.conn.execute(sa.delete(t.floatingips).where(f.id == current["id"]))
+        work.remove(t.floatingips, id=current["id"])
         ports.drop(work, [str(port_id)])
 
 

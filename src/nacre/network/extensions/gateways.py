@@ -32,7 +32,7 @@ def service_port(work: Work, network: Row, device: tuple[str, str], fixed_ips: S
 
 def settle(work: Work, port_id: str) -> None:
     """A port of the cloud's own is ACTIVE where somebody forwards for it: a living L3 agent. Else it stays DOWN."""
-    if any(a["agent_type"] == "L3 agent" and a["alive"] for a in agents.views(work)):
+    if agents.routing(work):
         work.conn.execute(sa.update(t.ports).where(t.ports.c.id == port_id).values(status="ACTIVE"))
 
 

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest, Forbidden
 from nacre.network import networks
 from nacre.network import tables as t
-from nacre.network.api.definitions import RBAC
+from nacre.network.attributes.definitions import RBAC
 from nacre.network.networks import EXTERNAL, SHARED, granted
 from nacre.network.work import Row, Work, conflict, missing, where
 
@@ -41,7 +41,7 @@ def grant(work: Work, object_type: str, row: Row, action: str) -> None:
 
 def forget(work: Work, object_id: str) -> None:
     """The object is gone, and so is who may see it."""
-    work.conn.execute(sa.delete(t.rbac_policies).where(t.rbac_policies.c.object_id == object_id))
+    work.remove(t.rbac_policies, object_id=object_id)
 
 
 class RbacPolicies:
@@ -102,7 +102,7 @@ class RbacPolicies:
 
     def delete(self, work: Work, current: Row) -> None:
         self._refuse_used(work, current)
-        work.conn.execute(sa.delete(t.rbac_policies).where(t.rbac_policies.c.id == current["id"]))
+        work.remove(t.rbac_policies, id=current["id"])
 
     def _refuse_used(self, work: Work, policy: Row) -> None:
         """Raises Conflict while the target project uses what it would lose."""

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest, NotFound
 from nacre.network import ipam, networks, ports, subnets
 from nacre.network import tables as t
-from nacre.network.api.definitions import ROUTER
+from nacre.network.attributes.definitions import ROUTER
 from nacre.network.extensions.gateways import own, refuse_floating, service_port, settle
 from nacre.network.networks import among
 from nacre.network.work import Row, Work, conflict, missing, standard_view, where
@@ -58,7 +58,7 @@ class Routers:
                                                   t.ports.c.device_owner == INTERFACE).limit(1)):
             raise conflict("RouterInUse", f"Router {current['id']} still has ports")
         self._set_gateway(work, current, None)
-        work.conn.execute(sa.delete(t.routers).where(t.routers.c.id == current["id"]))
+        work.remove(t.routers, id=current["id"])
 
     def _set_gateway(self, work: Work, current: Row, info: Row | None) -> None:
         r = t.routers.c

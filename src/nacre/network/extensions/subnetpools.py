@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest, NotFound
 from nacre.network import ipam
 from nacre.network import tables as t
-from nacre.network.api.definitions import ADDRESS_SCOPE, SUBNETPOOL
+from nacre.network.attributes.definitions import ADDRESS_SCOPE, SUBNETPOOL
 from nacre.network.extensions import rbac
 from nacre.network.networks import SHARED
 from nacre.network.work import Row, Work, conflict, missing, standard_view, where
@@ -94,7 +94,7 @@ class Subnetpools:
             raise _bad("SubnetPoolDeleteError",
                        "Unable to delete subnet pool: Subnet pool has existing allocations.")
         rbac.forget(work, current["id"])
-        work.conn.execute(sa.delete(t.subnetpools).where(t.subnetpools.c.id == current["id"]))
+        work.remove(t.subnetpools, id=current["id"])
 
 
 class AddressScopes:
@@ -171,21 +171,19 @@ def choose(work: Work, data: Row) -> str | None:
 
 
 def _free(prefixes: Iterable[str], length: int, taken: list[str]) -> Iterator[str]:
-    """The free networks of that length, lowest first."""
+    """The free networks of that length, lowest first of each prefix: one pass over what is taken."""
     busy = sorted((int(n.network_address), int(n.broadcast_address)) for n in map(ipaddress.ip_network, taken))
     for prefix in prefixes:
         net = ipaddress.ip_network(prefix)
         if net.prefixlen > length:
             continue
         step, at, end = 1 << (net.max_prefixlen - length), int(net.network_address), int(net.broadcast_address)
-        while at + step - 1 <= end:
-            # Jumps over a taken range at once: a pool may hold more networks than can be walked one by one.
-            clash = next((last for first, last in busy if first <= at + step - 1 and last >= at), None)
-            if clash is None:
+        for first, last in [*busy, (end + 1, end + 1)]:
+            while at + step - 1 < first and at + step - 1 <= end:
                 yield f"{type(net.network_address)(at)}/{length}"
                 at += step
-            else:
-                at = (clash // step + 1) * step
+            if last >= at:  # what is taken is jumped over at once
+                at = (last // step + 1) * step
 
 
 def _inside(prefix: str, pool: Iterable[str]) -> bool:

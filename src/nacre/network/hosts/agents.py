@@ -1,40 +1,104 @@
 """The hosts' network agents: what they report, and whether they are alive."""
 
+import ipaddress
+import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
+from nacre.base.errors import BadRequest
 from nacre.network import tables as t
 from nacre.network.contract import AgentReport
 from nacre.network.ml2.driver import HostAgent
+from nacre.network.ml2.types import OVERHEAD
 from nacre.network.work import Row, Work, missing
 
-OVS = "Open vSwitch agent"
-BINARY = {OVS: "nacre-node", "DHCP agent": "nacre-node", "Metadata agent": "nacre-node", "L3 agent": "nacre-node"}
+OVS, L3 = "Open vSwitch agent", "L3 agent"
+BINARY = {OVS: "nacre-node", "DHCP agent": "nacre-node", "Metadata agent": "nacre-node", L3: "nacre-node"}
+
+#: The most bridge mappings of a host; what a physical network and a bridge may be called.
+MAX_MAPPINGS = 100
+_PHYSICAL, _BRIDGE = re.compile(r"[!-~]{1,64}"), re.compile(r"[\w.-]{1,15}", re.ASCII)
 
 
-def report(work: Work, said: AgentReport) -> bool:
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent's report that can do no harm: other hosts' flows are made of it."""
+
+    host: str
+    tunnel_ip: ipaddress.IPv4Address | None
+    bridge_mappings: Mapping[str, str]
+    tunnel_types: tuple[str, ...]
+    datapath_type: str
+    bridge: str
+    agents: tuple[str, ...]
+
+
+def parse(said: AgentReport) -> Report:
+    """What a host says, checked. Raises BadRequest naming what is wrong with it."""
+    _check(0 < len(said.host) <= 255, "host", said.host, "a host's name has 1 to 255 characters")
+    _check(len(said.bridge_mappings) <= MAX_MAPPINGS, "bridge_mappings", len(said.bridge_mappings),
+           f"a host has at most {MAX_MAPPINGS}")
+    for physical, bridge in said.bridge_mappings.items():
+        _check(_PHYSICAL.fullmatch(physical), "bridge_mappings", physical,
+               "a physical network has 1 to 64 printable characters without spaces")
+        _check(_BRIDGE.fullmatch(bridge), "bridge_mappings", bridge,
+               "a bridge has 1 to 15 letters, digits, dots, hyphens and underscores")
+    _check(_BRIDGE.fullmatch(said.bridge), "bridge", said.bridge,
+           "a bridge has 1 to 15 letters, digits, dots, hyphens and underscores")
+    for names, known, field in ((said.tunnel_types, OVERHEAD, "tunnel_types"), (said.agents, BINARY, "agents"),
+                                ((said.datapath_type,), ("system", "netdev"), "datapath_type")):
+        for name in names:
+            _check(name in known, field, name, f"known are {', '.join(known)}")
+    tunnel_ip = None if said.tunnel_ip is None else _tunnel_ip(said.tunnel_ip)
+    return Report(host=said.host, tunnel_ip=tunnel_ip, bridge_mappings=dict(said.bridge_mappings),
+                  tunnel_types=tuple(dict.fromkeys(said.tunnel_types)), datapath_type=said.datapath_type,
+                  bridge=said.bridge, agents=tuple(dict.fromkeys(said.agents)))
+
+
+def _tunnel_ip(given: str) -> ipaddress.IPv4Address:
+    try:
+        address = ipaddress.ip_address(given)
+    except ValueError:
+        raise _refusal("tunnel_ip", given, "it is not an IP address") from None
+    if isinstance(address, ipaddress.IPv6Address):
+        raise _refusal("tunnel_ip", given, "tunnels over IPv6 are not carried yet")
+    if address.is_multicast or address.is_unspecified or address.is_reserved:
+        raise _refusal("tunnel_ip", given, "no host can have this address")
+    return address
+
+
+def _check(right: object, field: str, given: object, reason: str) -> None:
+    if not right:
+        raise _refusal(field, given, reason)
+
+
+def _refusal(field: str, given: object, reason: str) -> BadRequest:
+    return BadRequest(f"The network agent's report is refused: {field} {str(given)[:64]!r}: {reason}.", field=field)
+
+
+def report(work: Work, said: Report) -> bool:
     """Writes a report down. True if what the host can reach changed (it is new, or mapped otherwise)."""
-    config = {"tunnel_ip": said.tunnel_ip, "bridge_mappings": said.bridge_mappings,
+    tunnel_ip = str(said.tunnel_ip) if said.tunnel_ip else None
+    config = {"tunnel_ip": tunnel_ip, "bridge_mappings": said.bridge_mappings,
               "tunnel_types": list(said.tunnel_types), "datapath_type": said.datapath_type,
               "integration_bridge": said.bridge}
-    known = {r["agent_type"]: r for r in work.rows(sa.select(t.agents).where(t.agents.c.host == said.host))}
+    known = {r["agent_type"]: r for r in work.find(t.agents, host=said.host)}
     changed = False
     for kind in said.agents:
-        found = known.get(kind)
-        settings = config if kind == OVS else {}
-        changed = changed or found is None or found["configurations"] != settings
+        found, own = known.get(kind), kind == OVS
+        values = {"configurations": config if own else {}, "tunnel_ip": tunnel_ip if own else None,
+                  "heartbeat_at": work.now}
         if found is None:
             work.insert(t.agents, {
                 "id": str(uuid.uuid4()), "host": said.host, "agent_type": kind, "admin_state_up": True,
-                "description": None, "configurations": settings, "created_at": work.now, "started_at": work.now,
-                "heartbeat_at": work.now})
+                "description": None, "created_at": work.now, "started_at": work.now, **values})
         else:
-            work.conn.execute(sa.update(t.agents).where(t.agents.c.id == found["id"]).values(
-                configurations=settings, heartbeat_at=work.now))
+            work.conn.execute(sa.update(t.agents).where(t.agents.c.id == found["id"]).values(values))
+        changed = changed or found is None or any(found[n] != values[n] for n in ("configurations", "tunnel_ip"))
     return changed
 
 
@@ -55,17 +119,9 @@ def of_hosts(work: Work, hosts: Iterable[str] | None = None) -> dict[str, HostAg
         for r in work.find(t.agents, agent_type=OVS, **named)}
 
 
-def tunnels(work: Work) -> dict[str, str]:
-    """host -> tunnel address, of every host that has one."""
-    return {r["host"]: r["configurations"]["tunnel_ip"] for r in work.find(t.agents, agent_type=OVS)
-            if r["configurations"].get("tunnel_ip")}
-
-
-def with_tunnels(work: Work, but: str) -> set[str]:
-    """The hosts, all but one, that have bound ports and a tunnel address."""
-    p = t.ports.c
-    bound = set(work.conn.execute(sa.select(p.host).distinct().where(p.host.not_in(["", but]))).scalars())
-    return bound & set(tunnels(work)) if bound else bound
+def routing(work: Work) -> bool:
+    """Whether somebody forwards between networks: a living L3 agent."""
+    return any(alive(work, row) for row in work.find(t.agents, agent_type=L3))
 
 
 def _iso(moment: Any) -> str:
@@ -77,7 +133,7 @@ def views(work: Work) -> list[Row]:
     return [{
         "id": r["id"], "agent_type": r["agent_type"], "binary": BINARY.get(r["agent_type"], "nacre-node"),
         "host": r["host"], "topic": "N/A", "admin_state_up": r["admin_state_up"], "alive": alive(work, r),
-        "availability_zone": "nova" if r["agent_type"] in ("DHCP agent", "L3 agent") else None,
+        "availability_zone": "nova" if r["agent_type"] in ("DHCP agent", L3) else None,
         "configurations": r["configurations"], "description": r["description"], "resources_synced": None,
         "created_at": _iso(r["created_at"]), "started_at": _iso(r["started_at"]),
         "heartbeat_timestamp": _iso(r["heartbeat_at"])} for r in work.rows(sa.select(t.agents))]

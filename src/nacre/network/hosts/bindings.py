@@ -1,13 +1,23 @@
-"""Writes ml2's bindings to the tables: a port gets a host, levels and what the host needs to plug it (FLOW B8-B11)."""
+"""The bindings of ports: where each is and where it shall be, with ml2's levels (FLOW B8-B11).
+
+A port has one active binding; its host is "" while the port is on none. Inactive ones are prepared at other hosts for
+a move: such a host gets all facts of the port, marked, and frames for the port go to the active one's host alone. To
+activate another one is what moves the frames; the former stays bound, so that the way back is as short. What hangs on a
+binding (levels, groups) goes with its row.
+
+A port's row here is one of `tables.placed`: the port with one of its bindings.
+"""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
+from typing import Any
 
 import sqlalchemy as sa
 import structlog
 
 from nacre.base.db import statements
+from nacre.base.errors import NotFound
 from nacre.network import networks
 from nacre.network import tables as t
 from nacre.network.hosts import agents
@@ -16,6 +26,35 @@ from nacre.network.ml2.driver import HostAgent, MechanismDriver, PortBinding, Se
 from nacre.network.work import Row, Work
 
 log = structlog.get_logger()
+
+#: What a binding without a host says.
+UNBOUND: Row = {"host": "", "active": True, "wired": False, "vif_type": "unbound", "vif_details": {}}
+_COLUMNS = tuple(c.name for c in t.bindings.c if c.name not in ("port_id", "network_id"))
+
+_PORTS: sa.BindParameter[Any] = sa.bindparam("ports", expanding=True)
+_B, _HOST = t.bindings.c, sa.bindparam("of", type_=sa.String)
+#: What makes room for a new active binding at a host.
+_FORMER = sa.delete(t.bindings).where(_B.port_id.in_(_PORTS), sa.or_(_B.active, _B.host == _HOST))
+#: These ports' groups count on the host.
+_GROUPS = sa.insert(t.binding_groups).from_select(["group_id", "host", "port_id"], sa.select(
+    t.port_groups.c.group_id, _HOST, t.port_groups.c.port_id).where(t.port_groups.c.port_id.in_(_PORTS)))
+#: Or one port's on all its hosts.
+_GROUPS_OF_PORT = sa.insert(t.binding_groups).from_select(["group_id", "host", "port_id"], sa.select(
+    t.port_groups.c.group_id, _B.host, _B.port_id).join(t.bindings, _B.port_id == t.port_groups.c.port_id).where(
+        _B.port_id == sa.bindparam("port"), _B.host != ""))
+#: The dynamic segments that bindings of these ports use, and how those of them go that none uses.
+_DYNAMIC = sa.select(t.segments.c.id).distinct().join(t.levels, t.levels.c.segment_id == t.segments.c.id).where(
+    t.levels.c.port_id.in_(_PORTS), t.segments.c.dynamic)
+_ENDING = sa.select(_B.port_id.label("id"), _B.host, _B.network_id, t.segments.c.id.label("segment_id")).where(
+    _B.port_id.in_(_PORTS)).outerjoin_from(t.bindings, t.levels, sa.and_(
+        t.levels.c.port_id == _B.port_id, t.levels.c.host == _B.host)).outerjoin(
+            t.segments, sa.and_(t.segments.c.id == t.levels.c.segment_id, t.segments.c.dynamic))
+_UNUSED = sa.delete(t.segments).where(t.segments.c.id.in_(sa.bindparam("segments", expanding=True)),
+                                      ~sa.exists().where(t.levels.c.segment_id == t.segments.c.id))
+#: The status of those of these ports that are the host's.
+_STATUS = sa.update(t.ports).where(
+    t.ports.c.id.in_(sa.select(_B.port_id).where(_B.port_id.in_(_PORTS), _B.host == _HOST, _B.active)),
+    t.ports.c.status != sa.bindparam("said")).values(status=sa.bindparam("said"), updated_at=sa.bindparam("at"))
 
 
 @lru_cache
@@ -46,31 +85,163 @@ class DynamicSegments:
             self._work.conn.execute(sa.delete(t.segments).where(t.segments.c.id == segment.id))
 
 
-def bind_or_mark(work: Work, ports: Sequence[Row], host: str) -> list[str]:
-    """Binds the ports to the host (empty: unbinds them). The ids of those that no driver binds come back; their
-    vif_type says `binding_failed`."""
-    clear(work, ports)
+def missing(port_id: str, host: str) -> NotFound:
+    """The 404 of a port that has no binding at that host."""
+    return NotFound(f"Binding for port {port_id} for host {host[:64]} could not be found.", type="PortBindingNotFound")
+
+
+def bound(port: Row) -> bool:
+    """Whether the binding carries frames, or would if it were active."""
+    return bool(port["host"]) and port["vif_type"] != "binding_failed"
+
+
+def add(work: Work, ports: Sequence[Row]) -> None:
+    """The bindings of new ports, as their rows say."""
+    statements.insert(work.conn, t.bindings, [
+        {"port_id": p["id"], "network_id": p["network_id"], **{name: p[name] for name in _COLUMNS}} for p in ports])
+
+
+def bind(work: Work, ports: Sequence[Row], host: str, *, fresh: bool = False) -> list[str]:
+    """Binds the ports to the host (empty: to none), actively; their rows are of their active bindings, which go. The
+    ids of those that no driver binds come back; their vif_type says `binding_failed`. fresh: they have none yet."""
+    ids = [p["id"] for p in ports]
+    used, works = (set[str](), set[str]()) if fresh else (_dynamic(work, ids), _working(work, ids, host))
+    if not fresh:
+        _left(work, ports)
+        work.conn.execute(_FORMER, {"ports": ids, "of": host})
+    failed, levels = _ask(work, ports, host)
+    for port in ports:
+        wired = port["id"] in works and bound(port)
+        port |= {"active": True, "wired": wired, "status": "ACTIVE" if wired else "DOWN"}
+        if not fresh:
+            work.change(t.ports, port["id"], {"status": port["status"]})
+    _write(work, ports, levels)
+    free_dynamic(work, used)
+    return failed
+
+
+def prepare(work: Work, ports: Sequence[Row], host: str) -> list[str]:
+    """Binds the ports to one more host, inactively and, where they are already, anew; the rows follow. The ids of those
+    that no driver binds come back."""
+    ids = [p["id"] for p in ports]
+    used, works = _dynamic(work, ids), _working(work, ids, host)
+    statements.delete(work.conn, t.bindings, port_id=ids, host=host, active=False)
+    failed, levels = _ask(work, ports, host)
+    for port in ports:
+        port |= {"active": False, "wired": port["id"] in works and bound(port)}
+        work.touch(t.ports, port["id"])
+    _write(work, ports, levels)
+    free_dynamic(work, used)
+    return failed
+
+
+def _working(work: Work, port_ids: Sequence[str], host: str) -> set[str]:
+    """Those that the host's agent says work. Bound again at the same host they still do: it sees no difference, and
+    does not say so once more."""
+    return {b["port_id"] for b in work.find(t.bindings, port_id=port_ids, host=host, wired=True)} if host else set()
+
+
+def activate(work: Work, ports: Sequence[Row]) -> None:
+    """Makes these bindings the active ones of their ports; the others stay, inactive."""
+    ids = [p["id"] for p in ports]
+    statements.update(work.conn, t.bindings, {"active": False}, port_id=ids, active=True)
+    statements.delete(work.conn, t.bindings, port_id=ids, host="")
+    for port in ports:
+        statements.update(work.conn, t.bindings, {"active": True}, port_id=port["id"], host=port["host"])
+        port |= {"active": True, "status": "ACTIVE" if port["wired"] else "DOWN"}
+        work.change(t.ports, port["id"], {"status": port["status"]})
+        work.changes.ports.add(port["id"])
+        work.changes.networks.add(port["network_id"])
+
+
+def clear(work: Work, ports: Sequence[Row]) -> None:
+    """Their active bindings are on no host any more."""
+    if placed := [p for p in ports if p["host"]]:
+        bind(work, placed, "")
+
+
+def drop(work: Work, ports: Sequence[Row]) -> None:
+    """These inactive bindings are gone."""
+    if ports:
+        used = _dynamic(work, [p["id"] for p in ports])
+        _left(work, ports)
+        for host in {p["host"] for p in ports}:
+            statements.delete(work.conn, t.bindings, port_id=[p["id"] for p in ports if p["host"] == host], host=host,
+                              active=False)
+        for port in ports:
+            work.touch(t.ports, port["id"])
+        free_dynamic(work, used)
+
+
+def wired(work: Work, host: str, port_ids: Sequence[str], up: bool) -> None:
+    """What the host's agent says of its ports: only a host with a binding of a port may."""
+    if not port_ids:
+        return
+    statements.update(work.conn, t.bindings, {"wired": up}, port_id=port_ids, host=host, wired=not up)
+    work.conn.execute(_STATUS, {"ports": port_ids, "of": host, "said": "ACTIVE" if up else "DOWN", "at": work.now})
+
+
+def end(work: Work, port_ids: Sequence[str]) -> set[str]:
+    """The ports are about to be deleted, which concerns their hosts. The dynamic segments to be freed then."""
+    rows = statements.rows(work.conn.execute(_ENDING, {"ports": port_ids}))
+    _left(work, rows)
+    return {r["segment_id"] for r in rows if r["segment_id"]}
+
+
+def regroup(work: Work, port_id: str) -> None:
+    """The port's groups are others now: where it is bound, they count."""
+    statements.delete(work.conn, t.binding_groups, port_id=port_id)
+    work.conn.execute(_GROUPS_OF_PORT, {"port": port_id})
+
+
+def free_dynamic(work: Work, segment_ids: Collection[str]) -> None:
+    """Frees those of these dynamic segments that carry no binding any more."""
+    if segment_ids:
+        work.conn.execute(_UNUSED, {"segments": list(segment_ids)})
+
+
+def _dynamic(work: Work, port_ids: Sequence[str]) -> set[str]:
+    return set(work.conn.execute(_DYNAMIC, {"ports": port_ids}).scalars())
+
+
+def _left(work: Work, ports: Sequence[Row]) -> None:
+    for port in ports:
+        if port["host"]:
+            work.changes.left[port["host"]].add(port["id"])
+            work.changes.networks.add(port["network_id"])
+
+
+def _write(work: Work, ports: Sequence[Row], levels: Sequence[Row]) -> None:
+    """The bindings of the ports as their rows say, with what hangs on them."""
+    add(work, ports)
+    if levels:
+        statements.insert(work.conn, t.levels, levels)
+    if host := ports[0]["host"]:
+        work.conn.execute(_GROUPS, {"ports": [p["id"] for p in ports], "of": host})
+        for port in ports:
+            work.changes.ports.add(port["id"])
+            work.changes.networks.add(port["network_id"])
+
+
+def _ask(work: Work, ports: Sequence[Row], host: str) -> tuple[list[str], list[Row]]:
+    """What the drivers say, written into the ports' rows. The ids of those that none binds; the others' levels."""
+    failed, levels = list[str](), list[Row]()
     if not host:
-        return []
+        for port in ports:
+            port |= UNBOUND
+        return failed, levels
     segments = _segments(work, {p["network_id"] for p in ports})
     agent = agents.of_hosts(work, [host]).get(host)
-    failed = []
     for port in ports:
         done = _bind(work, port, host, agent, segments[port["network_id"]])
         if done is None:
             failed.append(port["id"])
-            values: Row = {"host": host, "vif_type": "binding_failed", "vif_details": {}, "status": "DOWN"}
+            port |= {"host": host, "vif_type": "binding_failed", "vif_details": {}}
         else:
-            statements.insert(work.conn, t.levels, [
-                {"port_id": port["id"], "level": lv.level, "host": host, "driver": lv.driver,
-                 "segment_id": lv.segment.id} for lv in done.levels])
-            values = {"host": host, "vif_type": done.bound.vif_type, "vif_details": dict(done.bound.vif_details),
-                      "status": "DOWN"}
-        work.change(t.ports, port["id"], values)
-        port.update(values)
-        work.changes.ports[port["id"]] = host
-        work.changes.networks.add(port["network_id"])
-    return failed
+            port |= {"host": host, "vif_type": done.bound.vif_type, "vif_details": dict(done.bound.vif_details)}
+            levels += [{"port_id": port["id"], "host": host, "level": lv.level, "driver": lv.driver,
+                        "segment_id": lv.segment.id} for lv in done.levels]
+    return failed, levels
 
 
 def _bind(work: Work, port: Row, host: str, agent: HostAgent | None,
@@ -80,31 +251,6 @@ def _bind(work: Work, port: Row, host: str, agent: HostAgent | None,
     return binding.bind(
         asked, segments, _drivers(work.settings.drivers), DynamicSegments(work),
         lambda name, error: log.error("mechanism driver crashed", driver=name, port=port["id"], error=repr(error)))
-
-
-def clear(work: Work, ports: Sequence[Row]) -> None:
-    """Takes bindings back: no host, no levels. Dynamic segments that nobody uses any more are freed."""
-    bound = [p for p in ports if p["host"]]
-    if not bound:
-        return
-    ids = [p["id"] for p in bound]
-    used = {level["segment_id"] for level in work.find(t.levels, port_id=ids)}
-    statements.delete(work.conn, t.levels, port_id=ids)
-    values: Row = {"host": "", "vif_type": "unbound", "vif_details": {}, "status": "DOWN"}
-    for port in bound:
-        work.changes.ports[port["id"]] = port["host"]
-        work.changes.networks.add(port["network_id"])
-        port.update(values)
-    statements.update(work.conn, t.ports, {**values, "updated_at": work.now}, id=ids)
-    free_dynamic(work, used)
-
-
-def free_dynamic(work: Work, segment_ids: set[str]) -> None:
-    """Frees those of the segments that were allocated for bindings and carry none any more."""
-    if work.find(t.segments, id=segment_ids, dynamic=True):
-        work.conn.execute(sa.delete(t.segments).where(
-            t.segments.c.id.in_(segment_ids), t.segments.c.dynamic,
-            t.segments.c.id.not_in(sa.select(t.levels.c.segment_id))))
 
 
 def _segments(work: Work, network_ids: set[str]) -> dict[str, list[Segment]]:

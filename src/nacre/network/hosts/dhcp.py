@@ -5,6 +5,7 @@ import sqlalchemy as sa
 from nacre.network import ipam
 from nacre.network import tables as t
 from nacre.network.extensions import addresses
+from nacre.network.hosts import bindings
 from nacre.network.work import Row, Work
 
 OWNER = "network:dhcp"
@@ -25,13 +26,14 @@ def ensure(work: Work, network_id: str) -> None:
     if port_of(work, network_id) is None and _subnets(work, network_id):
         network = work.one(t.networks, id=network_id)
         if network is not None:
-            work.insert(t.ports, {
+            port = work.insert(t.ports, {
                 **work.new({"project_id": network["project_id"]}), "name": "", "network_id": network_id,
                 "mac_address": ipam.new_mac(work.rng), "admin_state_up": True, "status": "ACTIVE",
                 "device_id": device(network_id), "device_owner": OWNER, "port_security_enabled": False,
-                "allowed_address_pairs": [], "extra_dhcp_opts": [], "dns_name": "", "host": "", "vnic_type": "normal",
-                "vif_type": "distributed", "vif_details": {}, "profile": {}, "preserve": False, "device_tag": None,
-                "position": 0})
+                "allowed_address_pairs": [], "extra_dhcp_opts": [], "dns_name": "", "preserve": False,
+                "device_tag": None, "position": 0})
+            bindings.add(work, [port | bindings.UNBOUND | {
+                "vif_type": "distributed", "vnic_type": "normal", "profile": {}}])
         sync(work, network_id)
 
 

@@ -38,7 +38,7 @@ def ports(work: Work, rows: Sequence[Row]) -> tuple[PortFacts, ...]:
         allowed_pairs=tuple(AddressPair(ip_address=p["ip_address"], mac_address=p.get("mac_address"))
                             for p in r["allowed_address_pairs"]),
         vnic_type=r["vnic_type"], vif_type=r["vif_type"], vif_details=r["vif_details"], host=r["host"],
-        status=r["status"], preserve=r["preserve"], tag=r["device_tag"], position=r["position"],
+        active=r["active"], status=r["status"], preserve=r["preserve"], tag=r["device_tag"], position=r["position"],
         dhcp_options=tuple((o["opt_name"], o["opt_value"], o["ip_version"]) for o in r["extra_dhcp_opts"]
                            if o["opt_value"] is not None)) for r in rows)
 

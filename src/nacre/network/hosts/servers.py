@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest, Forbidden, NotFound
 from nacre.network import networks, ports, security_groups
 from nacre.network import tables as t
-from nacre.network.api import checks
+from nacre.network.attributes import checks
 from nacre.network.contract import AUTO, NetworkRequest, Plugged, PortFacts, PortsOrder
 from nacre.network.hosts import bindings, dhcp, facts
 from nacre.network.work import Row, Work, conflict, missing
@@ -54,8 +54,7 @@ def _automatic(work: Work) -> list[Interface]:
 
 def _one(work: Work, order: PortsOrder, request: NetworkRequest) -> Interface:
     if request.port_id:
-        row = next(iter(work.rows(sa.select(t.ports).where(t.ports.c.id == request.port_id,
-                                                           ports._visible(work)))), None)
+        row = work.row(sa.select(t.ports).where(t.ports.c.id == request.port_id, ports.visible(work, t.ports)))
         if row is None:
             raise missing("port", request.port_id)
         if row["device_id"] and row["device_id"] != order.server_id:
@@ -124,20 +123,26 @@ def check(work: Work, order: PortsOrder, count: int) -> None:
 
 def plug(work: Work, order: PortsOrder, host: str) -> tuple[Plugged, list[str]]:
     """As the contract's `plug`: one transaction for all the server's ports. And the ids of those that nothing binds."""
-    rows = of_server(work, order.server_id)
+    rows, failed = of_server(work, order.server_id), list[str]()
     if not rows:
-        _make(work, order)
-        rows = of_server(work, order.server_id)
-    todo = [r for r in rows if r["host"] != host or r["vif_type"] in ("unbound", "binding_failed")]
-    failed = bindings.bind_or_mark(work, todo, host) if todo else []
+        rows = _make(work, order)
+        failed = bindings.bind(work, rows, host, fresh=True) if rows else []
+        if any(request.port_id for request in order.requests or ()):
+            rows = of_server(work, order.server_id)
+    if todo := [r for r in rows if r["id"] not in failed and (r["host"] != host or not bindings.bound(r))]:
+        failed += bindings.bind(work, todo, host)
+    return _plugged(work, rows, host), failed
+
+
+def _plugged(work: Work, rows: list[Row], host: str) -> Plugged:
     network_ids = {r["network_id"] for r in rows}
     for network_id in network_ids:
         dhcp.ensure(work, network_id)
-    return Plugged(ports=facts.ports(work, rows), networks=facts.networks(work, network_ids, host)), failed
+    return Plugged(ports=facts.ports(work, rows), networks=facts.networks(work, network_ids, host))
 
 
-def _make(work: Work, order: PortsOrder) -> None:
-    """The server's ports, unbound."""
+def _make(work: Work, order: PortsOrder) -> list[Row]:
+    """The server's ports. Those that were made, without a binding; the user's own are as they were."""
     interfaces = resolve(work, order)
     groups = group_ids(work, order)
     project = work.context.project_id or ""
@@ -145,11 +150,13 @@ def _make(work: Work, order: PortsOrder) -> None:
         work.room("port", project, made)
     if groups is not None:
         groups = [g or security_groups.ensure_default(work, project) for g in groups]
+    fresh = []
     for position, interface in enumerate(interfaces):
         if interface.port:
             _adopt(work, order, interface, position)
         else:
-            _create(work, order, interface, groups, position)
+            fresh.append(_create(work, order, interface, groups, position))
+    return fresh
 
 
 def _adopt(work: Work, order: PortsOrder, interface: Interface, position: int) -> None:
@@ -160,7 +167,7 @@ def _adopt(work: Work, order: PortsOrder, interface: Interface, position: int) -
         "dns_name": interface.port["dns_name"] or _dns(order.hostname)})
 
 
-def _create(work: Work, order: PortsOrder, interface: Interface, groups: list[str] | None, position: int) -> None:
+def _create(work: Work, order: PortsOrder, interface: Interface, groups: list[str] | None, position: int) -> Row:
     network = interface.network
     data = ports.defaults() | {
         "project_id": work.context.project_id or "", "device_id": order.server_id, "position": position,
@@ -170,7 +177,7 @@ def _create(work: Work, order: PortsOrder, interface: Interface, groups: list[st
         data["fixed_ips"] = [{"ip_address": checks.ip(interface.request.fixed_ip)}]
     if groups is not None and network["port_security_enabled"]:
         data["security_groups"] = groups
-    ports.insert(work, network, data)
+    return ports.build(work, network, data)[0]
 
 
 def _dns(hostname: str) -> str:
@@ -181,14 +188,44 @@ def _dns(hostname: str) -> str:
 
 
 def of_server(work: Work, server_id: str) -> list[Row]:
-    """The rows of a server's ports, in their order."""
-    return [r for r in work.find(t.ports, ("position",), device_id=server_id)
-            if r["device_owner"].startswith("compute:")]
+    """The rows of a server's ports with their active bindings, in their order."""
+    return _of(work, device_id=server_id, active=True)
+
+
+def _of(work: Work, **conditions: object) -> list[Row]:
+    return [r for r in work.find(t.placed, ("position",), **conditions) if r["device_owner"].startswith("compute:")]
+
+
+def bind(work: Work, server_id: str, host: str) -> tuple[Plugged, list[str]]:
+    """As the contract's `bind`, and the ids of the ports that nothing binds."""
+    ready, rows = _ready(work, server_id, host), of_server(work, server_id)
+    todo = [r for r in rows if r["id"] not in ready]
+    # An active binding that failed at this host stays what it is until the port is plugged again.
+    failed = [r["id"] for r in todo if r["host"] == host]
+    if todo and not failed:
+        failed = bindings.prepare(work, todo, host)
+    return _plugged(work, [ready.get(r["id"], r) for r in rows], host), failed
+
+
+def activate(work: Work, server_id: str, host: str) -> None:
+    """As the contract's `activate`. Raises NotFound, naming a port that is not bound at the host."""
+    ready = _ready(work, server_id, host)
+    if lacking := [r["id"] for r in of_server(work, server_id) if r["id"] not in ready]:
+        raise bindings.missing(lacking[0], host)
+    if todo := [r for r in ready.values() if not r["active"]]:
+        bindings.activate(work, todo)
+
+
+def _ready(work: Work, server_id: str, host: str) -> dict[str, Row]:
+    """The server's ports that are bound at the host, active or not, with that binding."""
+    return {r["id"]: r for r in _of(work, device_id=server_id, host=host) if bindings.bound(r)}
 
 
 def unbind(work: Work, server_id: str, host: str) -> None:
     """As the contract's `unbind`."""
-    bindings.clear(work, [r for r in of_server(work, server_id) if r["host"] == host])
+    rows = _of(work, device_id=server_id, host=host)
+    bindings.clear(work, [r for r in rows if r["active"]])
+    bindings.drop(work, [r for r in rows if not r["active"]])
 
 
 def deallocate(work: Work, server_id: str) -> None:
@@ -197,16 +234,15 @@ def deallocate(work: Work, server_id: str) -> None:
     ports.drop(work, [r["id"] for r in rows if not r["preserve"]])
     kept = [r for r in rows if r["preserve"]]
     bindings.clear(work, kept)
+    bindings.drop(work, _of(work, id=[r["id"] for r in kept], active=False) if kept else [])
     for row in kept:
         work.change(t.ports, row["id"], {"device_id": "", "device_owner": "", "preserve": False, "position": 0,
                                          "device_tag": None})
 
 
 def of_servers(work: Work, server_ids: Sequence[str]) -> dict[str, tuple[PortFacts, ...]]:
-    """server id -> its ports in their order, in four statements for any number of servers."""
-    rows = [r for r in work.find(t.ports, ("position",), device_id=server_ids)
-            if r["device_owner"].startswith("compute:")]
+    """server id -> its ports in their order, in a few statements for any number of servers."""
     found: dict[str, tuple[PortFacts, ...]] = {}
-    for port in facts.ports(work, rows):
+    for port in facts.ports(work, _of(work, device_id=server_ids, active=True)):
         found[port.device_id] = (*found.get(port.device_id, ()), port)
     return found

@@ -9,7 +9,7 @@ import structlog
 
 from nacre.network import tables as t
 from nacre.network.contract import GroupFacts, HostWiring, RemotePort, RuleFacts
-from nacre.network.hosts import agents, facts
+from nacre.network.hosts import facts, reach
 from nacre.network.work import Row, Work
 
 log = structlog.get_logger()
@@ -18,15 +18,15 @@ log = structlog.get_logger()
 def read(work: Work, host: str, port_ids: Sequence[str]) -> HostWiring:
     """As the contract's `wiring`."""
     named: Row = {"id": port_ids} if port_ids else {}
-    rows = work.find(t.ports, host=host, vif_type="ovs", **named)
+    rows = work.find(t.placed, host=host, vif_type="ovs", **named)
     network_ids = {r["network_id"] for r in rows}
-    tunnels = agents.tunnels(work)
+    tunnels = reach.tunnels(work, host)
     ports = facts.ports(work, rows)
     return HostWiring(
         whole=not port_ids, ports=ports, networks=facts.networks(work, network_ids, host),
         groups=_groups(work, {g for p in ports for g in p.security_groups}),
         remotes=_remotes(work, network_ids, host, tunnels),
-        tunnels=tuple(sorted(ip for other, ip in tunnels.items() if other != host)))
+        tunnels=tuple(sorted(tunnels.values())))
 
 
 def _groups(work: Work, ids: set[str]) -> tuple[GroupFacts, ...]:
@@ -87,19 +87,23 @@ def _members(work: Work, ids: set[str]) -> dict[str, set[str]]:
     return found
 
 
-_P = t.ports.c
-#: The bound ports of networks on other hosts than one.
-_ELSEWHERE = sa.select(_P.id, _P.network_id, _P.mac_address, _P.host, t.addresses.c.ip_address).where(
-    _P.network_id.in_(sa.bindparam("networks", expanding=True)), _P.host != "",
-    _P.host != sa.bindparam("host")).outerjoin_from(t.ports, t.addresses, t.addresses.c.port_id == _P.id)
+_B, _P = t.bindings.c, t.ports.c
+#: The ports of networks that are on other hosts than one.
+_ELSEWHERE = sa.select(_P.id, _P.network_id, _P.mac_address, _B.host, t.addresses.c.ip_address).where(
+    _B.network_id.in_(sa.bindparam("networks", expanding=True)), _B.host != "", _B.host != sa.bindparam("host"),
+    _B.active).join_from(t.bindings, t.ports, _P.id == _B.port_id).outerjoin(
+        t.addresses, t.addresses.c.port_id == _P.id)
 
 
 def _remotes(work: Work, network_ids: set[str], host: str, tunnels: dict[str, str]) -> tuple[RemotePort, ...]:
     if not network_ids:
         return ()
-    found: dict[str, tuple[Row, list[str]]] = {}
-    for row in work.conn.execute(_ELSEWHERE, {"networks": list(network_ids), "host": host}).mappings():
-        found.setdefault(row["id"], (dict(row), []))[1].append(row["ip_address"])
-    return tuple(RemotePort(network_id=r["network_id"], mac_address=r["mac_address"],
-                            ip_addresses=tuple(ip for ip in ips if ip), tunnel_ip=tunnels[r["host"]])
-                 for r, ips in found.values() if r["host"] in tunnels)
+    found: dict[str, tuple[str, str, str, list[str]]] = {}
+    for port_id, network_id, mac, other, address in work.conn.execute(
+            _ELSEWHERE, {"networks": list(network_ids), "host": host}):
+        if other in tunnels:
+            addresses = found.setdefault(port_id, (network_id, mac, other, []))[3]
+            if address:
+                addresses.append(address)
+    return tuple(RemotePort(network_id=network_id, mac_address=mac, ip_addresses=tuple(addresses),
+                            tunnel_ip=tunnels[other]) for network_id, mac, other, addresses in found.values())

@@ -1,6 +1,6 @@
 """Type drivers: which segments there can be, and the choice of a free one. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
@@ -59,12 +59,7 @@ def _validate_physical(types: SegmentTypes, network_type: str, physical: str | N
         raise _provider_error(f"provider:physical_network '{physical}' unknown for {network_type} network")
 
 
-def free_number(types: SegmentTypes, network_type: str, physical: str | None, taken: Iterable[int]) -> int | None:
-    """A free VLAN or VNI of the operator's range; None when the range is used up (or there is none)."""
-    used = set(taken)
-    if network_type == "vlan":
-        start, end = types.vlan_ranges.get(physical or "", (1, 0))
-    else:
-        start, end = types.vni_range
-    # The lowest free number: sets of thousands are walked in well under a millisecond.
-    return next((n for n in range(start, end + 1) if n not in used), None)
+def numbers(types: SegmentTypes, network_type: str, physical: str | None) -> range:
+    """The VLANs or VNIs that the operator gives out."""
+    start, end = types.vlan_ranges.get(physical or "", (1, 0)) if network_type == "vlan" else types.vni_range
+    return range(start, end + 1)

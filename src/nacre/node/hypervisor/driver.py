@@ -5,17 +5,32 @@ paused; the node has them wired and only then says `resume`: no frame of a guest
 """
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 from nacre.node.contract import BuildOrder, SpawnOrder, Step
+from nacre.node.names import Names
 
 #: (server id, power): a guest changed by itself. power as in `Guest.power`.
 PowerChanged = Callable[[str, str], Awaitable[None]]
 #: (done, all): bytes of a piece of work, as far as they are known. Called as often as something moves, in the loop: it
 #: must be quick and must not raise. While it is called the work is alive; `done` may grow unevenly, never shrinks.
 Progress = Callable[[int, int], None]
+
+
+class HypervisorSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """folder: disks, images and state of this host's guests. names: whose guests they are, and where interfaces are
+    plugged. virt_type: kvm, qemu, or auto (a trial guest decides). cache_gb: images kept that no guest uses. disks:
+    directories for guests' disks; none: `folder`."""
+
+    folder: Path
+    names: Names
+    virt_type: str = "auto"
+    uri: str = "qemu:///system"
+    cache_gb: int = 20
+    disks: tuple[str, ...] = ()
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,29 +1,13 @@
 """The hypervisors there are, by the name that the configuration uses."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 
 from nacre.image.contract import Images
-from nacre.node.hypervisor.driver import Hypervisor
+from nacre.node.hypervisor.driver import Hypervisor, HypervisorSettings
 from nacre.node.hypervisor.fake import CAPABILITIES, FakeHypervisor
-from nacre.node.names import Names
 from nacre.node.ovs.contract import Wiring
-
-
-class HypervisorSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """folder: disks, images and state of this host's guests. names: whose guests they are, and where interfaces are
-    plugged. virt_type: kvm, qemu, or auto (a trial guest decides). cache_gb: images kept that no guest uses. disks:
-    directories for guests' disks; none: `folder`."""
-
-    folder: Path
-    names: Names
-    virt_type: str = "auto"
-    uri: str = "qemu:///system"
-    cache_gb: int = 20
-    disks: tuple[str, ...] = ()
-
 
 Maker = Callable[[HypervisorSettings, Images, Wiring], Hypervisor]
 

@@ -47,7 +47,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     plug_timeout: float = 20.0
     glance: float = 0.25
     look: float = 2.0
-    whole: float = 60.0
+    whole: float = 600.0
 
 
 class OvsAgent:
@@ -66,7 +66,7 @@ class OvsAgent:
         self._unsealed: dict[str, str] = {}  # id of a port, or of a network with an unsealed link -> why
         self._rates: dict[str, Rate] = {}
         self._asked: set[str] = set()
-        self._whole, self._n = True, 0
+        self._whole, self._heard = True, 0  # the last change that is applied, or asked for
         self._standing = Standing(trusted=False)
         self._waiting: list[tuple[frozenset[str], asyncio.Future[None]]] = []
         self._wake = asyncio.Event()
@@ -117,19 +117,20 @@ class OvsAgent:
         self._asked -= set(port_ids)
         self._wake.set()
 
-    async def rewire(self, port_ids: Sequence[str]) -> None:
-        """Fetch and apply soon; none named: everything."""
-        if port_ids:
+    async def rewire(self, port_ids: Sequence[str], n: int = 0, before: int = 0) -> None:
+        """Fetch and apply soon; everything if none are named, or a change was missed."""
+        if port_ids and before <= self._heard:
             self._asked |= set(port_ids)
         else:
             self._whole = True
+        self._heard = max(self._heard, n)
         self._wake.set()
 
     async def follow(self, standing: Standing) -> None:
         """Fetch everything soon if that became right, or something newer than what is here has changed."""
         before, self._standing = self._standing, standing
-        if standing.trusted and (standing.n > self._n or msgspec.structs.replace(standing, n=before.n) != before):
-            self._n, self._whole = max(self._n, standing.n), True
+        if standing.trusted and (standing.n > self._heard or msgspec.structs.replace(standing, n=before.n) != before):
+            self._heard, self._whole = max(self._heard, standing.n), True
             self._wake.set()
 
     def report(self) -> AgentReport:
@@ -197,19 +198,19 @@ class OvsAgent:
         await self._tell({p for p in sealed if p in local.zones and p in self.desired.ports})
 
     async def _ask(self) -> None:
-        asked, self._asked, whole, self._whole = self._asked, set(), self._whole, False
+        asked, self._asked, whole, self._whole, heard = self._asked, set(), self._whole, False, self._heard
         try:
             if whole:
                 answer = await self.network.wiring(self.host)
                 self.desired = self.desired.merge(answer).beside(self._standing.ports, self._standing.networks)
-                self._n = max(self._n, answer.n)
+                if self._heard == heard:  # also back: a database may have been restored
+                    self._heard = answer.n
                 asked -= self.desired.ports.keys()
                 if self.desired.tunnels and self.bridge.settings.alone:
                     log.warning("other hosts' guests are not reached: node.tunnel_ip is a loopback address")
             if asked:
                 answer = await self.network.wiring(self.host, tuple(sorted(asked)))
                 self.desired = self.desired.without(asked).merge(answer)
-                self._n = max(self._n, answer.n)
         except BaseException:
             self._asked |= asked
             self._whole = self._whole or whole

@@ -44,8 +44,9 @@ class Wiring(Protocol):
         """These ports are no longer here."""
         ...
 
-    async def rewire(self, port_ids: Sequence[str]) -> None:
-        """Something about these ports (none named: anything) changed: fetched and applied soon; does not wait."""
+    async def rewire(self, port_ids: Sequence[str], n: int = 0, before: int = 0) -> None:
+        """Something about these ports (none named: anything) changed: fetched and applied soon; does not wait. n,
+        before: as in `node.contract.Node.rewire`."""
         ...
 
     async def follow(self, standing: Standing) -> None:

@@ -93,7 +93,7 @@ class FakeWiring:
         self.up -= set(port_ids)
         self.rates = {port: rate for port, rate in self.rates.items() if port not in set(port_ids)}
 
-    async def rewire(self, port_ids: Sequence[str]) -> None:
+    async def rewire(self, port_ids: Sequence[str], n: int = 0, before: int = 0) -> None:
         """Remembered in `rewired`."""
         self.rewired.append(tuple(port_ids))
 

@@ -73,6 +73,8 @@ class _Switch:
 
     def __init__(self, network: NetworkFacts, ports: list[PortFacts], wiring: HostWiring, local: Local):
         self.network, self.ports, self.local = network, ports, local
+        #: What is for a port that is only prepared here goes to its present host; it may send as soon as it runs.
+        self.active = [port for port in ports if port.active]
         self.net = f"{NET}={local.numbers[network.id]}"
         self.dhcp = local.dhcp.get(network.id)
         self.remotes: list[RemotePort] = [r for r in wiring.remotes if r.network_id == network.id]
@@ -118,7 +120,7 @@ class _Switch:
             yield Flow(CLASSIFY, 110, f"{outside},dl_src={self.network.dhcp_mac}", "drop")
 
     def _known(self) -> Iterator[Flow]:
-        for port in self.ports:
+        for port in self.active:
             yield Flow(DELIVER, 100, f"{self.net},dl_dst={port.mac_address}", to_port(self.local.ofports[port.id]))
         for remote in self.remotes if self.vxlan is not None else ():
             yield Flow(DELIVER, 80, f"{self.net},{FROM}={GUEST},dl_dst={remote.mac_address}",
@@ -142,14 +144,14 @@ class _Switch:
             yield Flow(DELIVER, 110, f"{match}={address}", out)
 
     def _flood(self) -> Iterator[Flow]:
-        everyone = self._all(self.ports)
+        everyone = self._all(self.active)
         yield Flow(DELIVER, 90, f"{self.net},{_MULTICAST}", f"resubmit(,{FLOOD})")
         yield Flow(DELIVER, 50, self.net, f"resubmit(,{UNKNOWN})")
         yield from self._spread(FLOOD, 20, "", everyone)
         # Unicast to a MAC that is no port's own: those who may answer to it, and the other hosts.
-        unbound = [port for port in self.ports if not port.port_security]
+        unbound = [port for port in self.active if not port.port_security]
         claimed: dict[str, list[PortFacts]] = {}
-        for port in self.ports:
+        for port in self.active:
             for mac in identities(port) if port.port_security else ():
                 if mac != port.mac_address:
                     claimed.setdefault(mac, []).append(port)

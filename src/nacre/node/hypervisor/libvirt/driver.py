@@ -15,7 +15,7 @@ from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import BuildFailed, NotFound
 from nacre.image.contract import Images
 from nacre.node.contract import BuildOrder, SpawnOrder, Step
-from nacre.node.hypervisor.driver import Capabilities, PowerChanged, Progress, last_lines
+from nacre.node.hypervisor.driver import Capabilities, HypervisorSettings, PowerChanged, Progress, last_lines
 from nacre.node.hypervisor.libvirt import domain
 from nacre.node.hypervisor.libvirt.config_drive import drive_documents, iso
 from nacre.node.hypervisor.libvirt.disk_info import disk_info, needs_drive
@@ -24,7 +24,6 @@ from nacre.node.hypervisor.libvirt.images import check_size, convert, link, make
 from nacre.node.hypervisor.libvirt.places import Places
 from nacre.node.hypervisor.libvirt.service import ensure_services
 from nacre.node.hypervisor.libvirt.xml import Place, domain_xml
-from nacre.node.hypervisor.registry import HypervisorSettings
 from nacre.node.image_cache import CacheSettings, ImageCache, cache_name, work
 from nacre.node.servers.timeline import Timeline
 

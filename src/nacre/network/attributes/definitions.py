@@ -1,8 +1,8 @@
 """The attribute tables of every resource: one line is one attribute of the API."""
 
-from nacre.network.api import checks as c
-from nacre.network.api.attributes import Attribute as A
-from nacre.network.api.attributes import resource
+from nacre.network.attributes import checks as c
+from nacre.network.attributes.table import Attribute as A
+from nacre.network.attributes.table import Resource, resource
 
 _MODES = c.one_of("slaac", "dhcpv6-stateful", "dhcpv6-stateless", None)
 _VNIC = c.one_of("normal", "direct", "macvtap", "baremetal", "direct-physical", "virtio-forwarder", "smart-nic", "vdpa",
@@ -67,6 +67,12 @@ PORT = resource("port", "ports", [
     A("dns_name", c.dns_host, default="", **_BOTH), A("dns_assignment", filter=False),
     A("ip_allocation"), A("qos_policy_id"), A("qos_network_policy_id"), A("resource_request", secret=True),
 ])
+
+BINDING = Resource("binding", "bindings", {a.name: a for a in (
+    A("host", c.host, required=True, **_BOTH), A("vif_type"), A("vif_details", filter=False),
+    A("vnic_type", _VNIC, default="normal", **_BOTH), A("profile", c.profile, filter=False, **_BOTH),
+    A("status"), A("project_id", c.text(64), post=True, visible=False, filter=False),
+)})
 
 SECURITY_GROUP = resource("security_group", "security_groups", [
     A("stateful", c.boolean, default=True, **_BOTH),

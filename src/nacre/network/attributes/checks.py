@@ -82,6 +82,14 @@ def maybe(check: Check) -> Check:
     return lambda value: None if value is None else check(value)
 
 
+def host(value: Any) -> str:
+    """A host's name."""
+    found: str = text(255, lines=False)(value)
+    if not found:
+        raise ValueError("a blank host is not permitted")
+    return found
+
+
 def uuid_(value: Any) -> str:
     try:
         if not isinstance(value, str) or len(value) not in (32, 36):
