@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from nacre.base.context import Context
 from nacre.base.db import DatabaseUnavailable
 from nacre.base.durable.stories import Lease
+from nacre.base.errors import NotFound
 from nacre.compute.contract import Place
+from nacre.image.contract import ImageFacts
 from nacre.node.hypervisor.fake import Faults
-from tests.cloud.conductor_lab import Lab
+from tests.cloud.conductor_lab import Lab, OneImage
 
 
 @pytest.fixture
@@ -218,6 +221,25 @@ async def test_a_conductor_that_dies_is_followed_by_one_that_finishes(lab: Lab, 
     for server in ids:
         await lab.until(server, "deleted")
     await lab.quiet()
+    await lab.check()
+
+
+async def test_a_build_that_cannot_go_on_leaves_nothing_at_its_host(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process died in the middle of an attempt; when another takes it up the image is gone."""
+    async def gone(self: OneImage, context: Context, image_id: str) -> ImageFacts:
+        raise NotFound("no such image")
+
+    for host in lab.nodes:
+        faults(lab, host).delay["prepare"] = 0.2
+    (server,) = await lab.accept()
+    await asyncio.sleep(0.1)
+    assert [a.state for a in await lab.ledger.of_server(server)] == ["wanted"]
+    monkeypatch.setattr(OneImage, "find", gone)
+    await lab.reborn()
+    row = await lab.until(server, "error")
+    assert row["fault"]["message"] == "no such image"
+    await lab.quiet()
+    await lab.control.sweep_endings()
     await lab.check()
 
 

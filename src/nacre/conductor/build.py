@@ -93,9 +93,6 @@ class Builder:
         """Those that are not built end in ERROR; what hosts have of them is taken back."""
         servers = [s for s in await self._p.progress.load(order.server_ids)
                    if s.vm_state == "building" and s.task_state != "deleting"]
-        for server in servers:
-            for allocation in await self._p.ledger.of_server(server.id):
-                await self._p.ledger.give_up(lease, allocation)
         await self._fail(lease, order, servers, Words(why))
 
     async def _place(self, order: StoryOrder, servers: Sequence[Server]) -> dict[str, Placement]:
@@ -125,6 +122,8 @@ class Builder:
 
     async def _fail(self, lease: Lease, order: StoryOrder, servers: Sequence[Server], why: Words) -> None:
         for server in servers:
+            for allocation in await self._p.ledger.of_server(server.id):  # of an earlier runner's attempt
+                await self._p.ledger.give_up(lease, allocation)
             timeline = Timeline(self._p.clock)
             timeline.failed("schedule", "; ".join(filter(None, why)))
             await fail(self._p, lease, Outcome(
