@@ -1,5 +1,5 @@
-"""A database of the release before, with servers in every state, comes to the ledger and the counters with nothing lost,
-on each engine; and a cloud that is started over it, with the hosts' journals of that release, goes on where it was."""
+"""A database of the release before, with servers in every state, comes to the ledger and the counters with nothing
+lost, on each engine; and a cloud that is started over it, with its hosts' journals, goes on where it was."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -82,10 +82,10 @@ def server(name: str) -> dict[str, Any]:
 def story(name: str, kind: str) -> dict[str, Any]:
     """Held by the process that was killed. Its order is as that release wrote it."""
     action = kind if kind in ("stop", "reboot-hard", "delete") else ""
-    order = {"context": {"request_id": f"req-{name}", "user_id": "one", "project_id": "p", "roles": ["member", "reader"]},
-             "server_ids": [name], "action": action, "spec": {
-                 "name": name, "flavor_id": "f", "image_id": IMAGE, "networks": [], "tags": ["a"],
-                 "admin_password": "sesame-7731", "files": [["/a", "Yg=="]]} if kind == "build" else None}
+    context = {"request_id": f"req-{name}", "user_id": "one", "project_id": "p", "roles": ["member", "reader"]}
+    order = {"context": context, "server_ids": [name], "action": action, "spec": {
+        "name": name, "flavor_id": "f", "image_id": IMAGE, "networks": [], "tags": ["a"],
+        "admin_password": "sesame-7731", "files": [["/a", "Yg=="]]} if kind == "build" else None}
     return {"id": f"story of {name}", "kind": kind if kind in ("build", "delete") else "power", "created_at": NOW,
             "order": msgspec.msgpack.encode(order), "owner": "control", "lease_until": datetime(2100, 1, 1), "epoch": 3}
 
@@ -103,8 +103,9 @@ def rows(connection: sa.Connection) -> None:
     insert(connection, "images", {
         "id": IMAGE, "name": "image", "owner": "p", "status": "active", "visibility": "public", "disk_format": "raw",
         "container_format": "bare", "size": 0, "min_disk": 0, "min_ram": 0, "protected": False, "os_hidden": False})
-    insert(connection, "ports", *(port(f"{n} of {name}", device_id=name, device_owner="compute:nova", host="h1",
-                                       vif_type="ovs", vif_details=DETAILS) for n, name in ((8, "active"), (9, "going"))))
+    insert(connection, "ports", *(port(
+        f"{n} of {name}", device_id=name, device_owner="compute:nova", host="h1", vif_type="ovs", vif_details=DETAILS)
+        for n, name in ((8, "active"), (9, "going"))))
     for name, (*_, attempts, kind) in SERVERS.items():
         insert(connection, "servers", server(name))
         insert(connection, "server_tags", {"server_id": name, "tag": "a"})
