@@ -1,4 +1,4 @@
-"""What quotas of servers count is what there is, whatever is accepted, built, failed, deleted, refused or broken off."""
+"""What quotas of servers count is what there is, whatever is accepted, built, failed, deleted, refused, broken off."""
 
 import asyncio
 import contextlib
