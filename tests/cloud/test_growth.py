@@ -82,7 +82,7 @@ class Watch:
         plan = raw.execute("EXPLAIN QUERY PLAN " + statement, parameters[0] if many else parameters).fetchall()
         self.steps = steps
         for *_, line in plan:
-            if (found := re.match(r"SCAN (\w+)(?! USING COVERING INDEX sqlite_autoindex)", line)) and found[1] in GROWING:
+            if (found := re.match(r"SCAN (\w+)", line)) and found[1] in GROWING:
                 self.whole[f"{line}: {statement}"] = line
 
 
