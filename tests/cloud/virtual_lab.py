@@ -20,6 +20,10 @@ from nacre.compute.catalog.flavors import Flavor
 from nacre.compute.contract import Server, ServerSpec
 from nacre.config import load
 from nacre.image.data.uploads import Uploads
+from nacre.network.contract import NetworkRequest
+from nacre.network.networks import Networks
+from nacre.network.subnets import Subnets
+from nacre.network.work import Work
 from nacre.node.hypervisor.fake import FakeHypervisor, Faults
 from nacre.node.service import NodeService
 from nacre.simulation.seeds import seeded
@@ -42,6 +46,7 @@ class VirtualCloud:
         self._running: dict[str, AsyncExitStack] = {}
         self._services: dict[str, NodeService] = {}
         self.requests = 0
+        self.networks = tuple[NetworkRequest, ...]()
 
     def settings(self, **more: str) -> Any:
         return load(self.folder, environ={
@@ -63,6 +68,18 @@ class VirtualCloud:
             await self.start_node(host)
         while len(await self.control.registry.all()) < len(self.faults):
             await asyncio.sleep(0.1)
+
+    async def make_network(self, cidr: str) -> None:
+        """Servers that are made from now on have a port there."""
+        networks, subnets = Networks(), Subnets()
+
+        def step(work: Work) -> str:
+            made = networks.create(work, networks.resource.parse_create({"name": "n"}, WHO))
+            subnets.create(work, subnets.resource.parse_create({
+                "network_id": made["id"], "ip_version": 4, "cidr": cidr, "enable_dhcp": False}, WHO))
+            return str(made["id"])
+
+        self.networks = (NetworkRequest(network_id=await self.control.network.write(WHO, step)),)
 
     async def start_control(self) -> None:
         transport, stack = MemoryTransport(self.hub), AsyncExitStack()
@@ -96,7 +113,7 @@ class VirtualCloud:
         self.requests += 1
         made = await self.control.servers.create(
             msgspec.structs.replace(WHO, request_id=f"req-{self.requests}"), (ServerSpec(
-                name="s", flavor_id="f", image_id=self.image, networks=(), min_count=count, max_count=count,
+                name="s", flavor_id="f", image_id=self.image, networks=self.networks, min_count=count, max_count=count,
                 hints=hints),))
         return [server.id for server in made]
 
