@@ -1,5 +1,5 @@
-"""Messages are only speed: what was committed is accepted whether a message passes or not, a silent host costs nobody else
-time, and what a guest may still use is not given to another. Virtual time, every time-out as its default."""
+"""Messages are only speed: what was committed is accepted whether a message passes or not, a silent host costs nobody
+else time, and what a guest may still use is not given to another. Virtual time, every time-out as its default."""
 
 import asyncio
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_requests_are_accepted_though_no_message_passes(tmp_path: Path) -> None:
             assert row.vm_state == "active", row.fault
         await asyncio.sleep(10)
         assert await cloud.left() == {"stories": 0, "ending": 0}
-        running = {server for host in cloud.faults for server, power in cloud.guests(host).items() if power == "running"}
+        running = {s for host in cloud.faults for s, power in cloud.guests(host).items() if power == "running"}
         assert running == {*there[40:], *made[50:]}
 
     virtually(tmp_path, story, hosts=10, NACRE_FAKE_MEMORY_MB="65536", NACRE_FAKE_VCPUS="128")

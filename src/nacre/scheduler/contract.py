@@ -24,12 +24,14 @@ class DiskReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """An allocation that a host has, with what its guest does. power: running, paused, shutdown, crashed, missing."""
+    """An allocation that a host has, with what its guest does. power: running, paused, shutdown, crashed, missing;
+    since: the number of the host's first word, report or answer, that had it so (0: of this one)."""
 
     allocation: str
     server_id: str
     epoch: int
     power: str = "missing"
+    since: int = 0
 
 
 class HostReport(msgspec.Struct, frozen=True, kw_only=True):

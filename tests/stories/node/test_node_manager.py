@@ -270,6 +270,31 @@ async def test_an_answer_is_numbered_after_every_report_that_does_not_know_of_it
     assert host.control.reports[-1].number > work.guest.number
 
 
+async def test_a_look_that_began_before_an_order_was_done_says_less_than_its_answer(host: Host) -> None:
+    order, _ = await host.build()
+    guests, looked, go = host.hypervisor.guests, asyncio.Event(), asyncio.Event()
+
+    async def slow() -> dict[str, str]:
+        found = await guests()
+        looked.set()
+        await go.wait()
+        return found
+
+    host.hypervisor.guests = slow  # type: ignore[method-assign]
+    looking = asyncio.create_task(host.service.report())
+    await looked.wait()
+    host.hypervisor.guests = guests  # type: ignore[method-assign]
+    work = await host.node.power(power_order(order, "stop"))
+    go.set()
+    late, after = await looking, await host.service.report()
+    assert work.guest is not None
+    assert late.held[0].power == "running" and (late.incarnation, late.held[0].since) < work.guest.number
+    assert late.number < work.guest.number < after.number
+    assert (after.held[0].power, after.held[0].since) == ("shutdown", work.guest.number[1])
+    again = await host.service.report()
+    assert again.held[0].since == after.held[0].since and again.number > after.number
+
+
 async def test_a_killed_node_finds_its_guests_and_claims_again(host: Host) -> None:
     order, spawn = await host.build()
     half = build_order()
