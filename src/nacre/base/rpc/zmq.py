@@ -46,6 +46,7 @@ class ZmqTransport:
         self._router: Pump | None = None
         self._zap: Pump | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._casts: set[asyncio.Task[Any]] = set()  # on their way to others, who may be silent
         self._turn = 0
         self._answers = Answers()
 
@@ -86,9 +87,9 @@ class ZmqTransport:
 
     async def close(self) -> None:
         """Give up what is running and close everything."""
-        for task in self._tasks:
+        for task in (ended := self._tasks | self._casts):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*ended, return_exceptions=True)
         for link in self._links.values():
             link.close()
         for pump in (self._router, self._zap):
@@ -116,12 +117,12 @@ class ZmqTransport:
             link.waiting.pop(request.id, None)
 
     async def post(self, target: Target, request: Request) -> None:
-        if len(self._tasks) >= self.limits.running:
-            raise Unavailable(f"{len(self._tasks)} messages are under way already. Try again later.")
+        if len(self._casts) >= self.limits.running:
+            raise Unavailable(f"{len(self._casts)} messages are under way already. Try again later.")
         if self._is_here(target):
-            self._start(self._dispatcher.answer(decode_request(encode(request)), self.me))
+            self._start(self._dispatcher.answer(decode_request(encode(request)), self.me), self._casts)
         else:
-            self._start(self._insist(target, request))
+            self._start(self._insist(target, request), self._casts)
 
     async def _insist(self, target: Target, request: Request) -> None:
         """Send a cast until it is acknowledged: to the same server, or in turn to each process of the topic."""
@@ -217,10 +218,12 @@ class ZmqTransport:
         if not self._router.send([routing, answer]):
             log.info("rpc answer not delivered: its caller is gone or does not read")
 
-    def _start(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+    def _start(self, work: Coroutine[Any, Any, Any],
+               kind: "set[asyncio.Task[Any]] | None" = None) -> "asyncio.Task[Any]":
+        kind = self._tasks if kind is None else kind
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        kind.add(task)
+        task.add_done_callback(kind.discard)
         return task
 
 
