@@ -1,12 +1,11 @@
 """RPC over ZeroMQ, point to point: a ROUTER that answers, a DEALER to each process that is asked. No broker.
 
 CURVE is always on. Who a peer is says its key, as ZAP authenticated it, never the routing id it chose; a key that
-nobody registered gets no connection. Queues are bounded, and full ones say so. A cast is sent again until it is
-acknowledged, a call when the other process came back before it answered; a message that comes twice is run once.
+nobody registered gets no connection. Queues are bounded, and full ones say so. A call is sent
+again when the other process came back before it answered; a message that comes twice is run once.
 """
 
 import asyncio
-import time
 from collections.abc import Coroutine
 from typing import Any
 
@@ -15,7 +14,7 @@ import zmq
 from zmq.utils import z85
 
 from nacre.base.errors import BadRequest, Unavailable
-from nacre.base.rpc.codec import CAST, Answer, Request, decode_answer, decode_request, encode, failure
+from nacre.base.rpc.codec import Answer, Request, decode_answer, decode_request, encode, failure
 from nacre.base.rpc.directory import Directory, Where
 from nacre.base.rpc.keys import KeyPair
 from nacre.base.rpc.link import DEFAULTS, Answers, Limits, Link, bounded, dealer
@@ -46,7 +45,6 @@ class ZmqTransport:
         self._router: Pump | None = None
         self._zap: Pump | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._casts: set[asyncio.Task[Any]] = set()  # on their way to others, who may be silent
         self._turn = 0
         self._answers = Answers()
 
@@ -87,9 +85,9 @@ class ZmqTransport:
 
     async def close(self) -> None:
         """Give up what is running and close everything."""
-        for task in (ended := self._tasks | self._casts):
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*ended, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for link in self._links.values():
             link.close()
         for pump in (self._router, self._zap):
@@ -115,29 +113,6 @@ class ZmqTransport:
             raise
         finally:
             link.waiting.pop(request.id, None)
-
-    async def post(self, target: Target, request: Request) -> None:
-        if len(self._casts) >= self.limits.running:
-            raise Unavailable(f"{len(self._casts)} messages are under way already. Try again later.")
-        if self._is_here(target):
-            self._start(self._dispatcher.answer(decode_request(encode(request)), self.me), self._casts)
-        else:
-            self._start(self._insist(target, request), self._casts)
-
-    async def _insist(self, target: Target, request: Request) -> None:
-        """Send a cast until it is acknowledged: to the same server, or in turn to each process of the topic."""
-        end, wait = time.monotonic() + self.limits.give_up, self.limits.resend
-        while time.monotonic() < end:
-            began = time.monotonic()
-            try:
-                if (await self.ask(target, request, wait)).error is None:
-                    return
-                raise Unavailable("It was too busy to take the message.")
-            except Unavailable:
-                await asyncio.sleep(max(0.0, self.limits.resend - (time.monotonic() - began)))
-            # One that is busy with 10,000 senders is not helped by hearing all of them every second.
-            wait = min(2 * wait, max(self.limits.resend, self.limits.patient))
-        log.warning("cast given up", namespace=request.namespace, verb=request.verb, server=target.server)
 
     async def _ask_here(self, target: Target, request: Request, timeout: float) -> Answer:
         """This process is its own server: no socket, but the same codec."""
@@ -185,7 +160,7 @@ class ZmqTransport:
             self._zap.send([*back, version, sequence, b"400", b"unknown key", b"", b""])
 
     def _receive(self, frames: list[bytes], key: str) -> None:
-        """One request: dropped if its sender is unknown, acknowledged if a cast, run if it did not come before."""
+        """One request: dropped if its sender is unknown, run if it did not come before."""
         sender = self.directory.peers.get(key)
         if sender is None or len(frames) != 2:
             return
@@ -198,12 +173,7 @@ class ZmqTransport:
             busy = Unavailable(f"{self.me.name} is busy with {len(self._tasks)} requests. Try again later.")
             self._reply(frames[0], encode(Answer(request.id, failure(busy))))
             return
-        again = self._dispatcher.again(request)
-        if request.kind == CAST:
-            self._reply(frames[0], encode(Answer(request.id)))
-            if not again:
-                self._start(self._dispatcher.answer(request, sender))
-        elif not again:
+        if not self._dispatcher.again(request):
             self._answers.begin(sender.name, request.id, frames[0])
             self._start(self._run(request, sender))
         elif given := self._answers.again(sender.name, request.id, frames[0]):
@@ -218,12 +188,10 @@ class ZmqTransport:
         if not self._router.send([routing, answer]):
             log.info("rpc answer not delivered: its caller is gone or does not read")
 
-    def _start(self, work: Coroutine[Any, Any, Any],
-               kind: "set[asyncio.Task[Any]] | None" = None) -> "asyncio.Task[Any]":
-        kind = self._tasks if kind is None else kind
+    def _start(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         task = asyncio.get_running_loop().create_task(work)
-        kind.add(task)
-        task.add_done_callback(kind.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         return task
 
 
