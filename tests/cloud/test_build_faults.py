@@ -230,10 +230,11 @@ async def test_a_build_that_cannot_go_on_leaves_nothing_at_its_host(lab: Lab, mo
         raise NotFound("no such image")
 
     for host in lab.nodes:
-        faults(lab, host).delay["prepare"] = 0.2
+        faults(lab, host).delay["prepare"] = 30
     (server,) = await lab.accept()
-    await asyncio.sleep(0.1)
-    assert [a.state for a in await lab.ledger.of_server(server)] == ["wanted"]
+    while not (there := await lab.ledger.of_server(server)):
+        await asyncio.sleep(0.01)
+    assert [allocation.state for allocation in there] == ["wanted"]
     monkeypatch.setattr(OneImage, "find", gone)
     await lab.reborn()
     row = await lab.until(server, "error")
