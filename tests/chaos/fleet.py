@@ -36,6 +36,12 @@ PLENTY = {"NACRE_QUOTAS_INSTANCES": "-1", "NACRE_QUOTAS_CORES": "-1", "NACRE_QUO
           "NACRE_QUOTAS_PORTS": "-1", "NACRE_FAKE_VCPUS": "4096", "NACRE_FAKE_MEMORY_MB": "4000000"}
 
 
+def environment(**given: str) -> dict[str, str]:
+    """This process's, with no options but those given."""
+    return {**{k: v for k, v in os.environ.items() if not k.startswith("NACRE_")}, "PYTHONPATH": str(ROOT / "src"),
+            **given}
+
+
 def command(role: str, data: Path) -> list[str]:
     return [sys.executable, "-m", "nacre.cli.main", *role.split(), "--data", str(data)]
 
@@ -45,8 +51,7 @@ class Member:
 
     def __init__(self, name: str, role: str, data: Path, environ: Mapping[str, str]):
         self.name, self.role, self.data = name, role, data
-        clean = {k: v for k, v in os.environ.items() if not k.startswith("NACRE_")}
-        self._environ = {**clean, "PYTHONPATH": str(ROOT / "src"), **environ}
+        self._environ = environment(**environ)
         self.rpc_port = int(environ["NACRE_RPC_PORT"])
         self.port = int(environ.get("NACRE_PORT", "0"))
         self.wire: Wire | None = None
@@ -149,7 +154,7 @@ class Fleet:
         if number == 0:
             self.cloud_id = subprocess.run(
                 command("db prepare", data), check=True, capture_output=True, text=True,
-                env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "NACRE_DATABASE_URL": self.database}).stdout.strip()
+                env=environment(NACRE_DATABASE_URL=self.database)).stdout.strip()
         else:  # its operator brings what opens the database's secrets
             for file in ("seal-key", "passwords.json", "first-rows"):
                 shutil.copy(self.controls[0].data / "control" / file, data / "control" / file)
