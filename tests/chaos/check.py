@@ -90,7 +90,8 @@ def _ports(ports: list[Any], servers: dict[str, Any]) -> list[str]:
     each = Counter(p.device_id for p in ports)
     wrong += [f"{s.name} {s.id} {s.vm_state} has {each[s.id]} ports" for s in servers.values()
               if s.vm_state != "error" and each[s.id] != 1]
-    return wrong + [f"address {ip} is taken {n} times" for ip, n in Counter(p.ip_address for p in ports).items() if n > 1]
+    taken = Counter(p.ip_address for p in ports)
+    return wrong + [f"address {ip} is taken {n} times" for ip, n in taken.items() if n > 1]
 
 
 def _hosts(fleet: Fleet, servers: dict[str, Any], ledger: dict[str, Any]) -> list[str]:

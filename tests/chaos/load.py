@@ -1,5 +1,5 @@
-"""Users of a cloud that breaks: each thread creates, deletes, stops, starts and describes servers of its own at whichever
-control answers, and knows what must be true of them at the end."""
+"""Users of a cloud that breaks: each thread creates, deletes, stops, starts and describes servers of its own at some
+control, and knows what must be true of them at the end."""
 
 import collections
 import contextlib

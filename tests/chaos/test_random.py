@@ -1,5 +1,5 @@
-"""Random kills, freezes and cuts of a whole cloud of real processes on PostgreSQL, under load: nothing that was accepted
-is lost, stuck, doubled or leaked.
+"""Random kills, freezes and cuts of a whole cloud of real processes on PostgreSQL, under load: nothing that was
+accepted is lost, stuck, doubled or leaked.
 
 CHAOS="SEED" or "SEED:SECONDS" repeats a run, or makes it longer; the default seed is another each day.
 """

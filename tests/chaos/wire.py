@@ -47,20 +47,25 @@ class Wire:
         self.cut()
 
     def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
+        while True:
+            try:
                 client, _ = self._door.accept()
-                self._open.wait()
-                try:
-                    server = socket.create_connection(self._to)
-                except OSError:
-                    client.close()
-                    continue
-                pair = client, server
-                self._pairs.append(pair)
-                for one, other, listen in ((client, server, True), (server, client, False)):
-                    one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    threading.Thread(target=self._pass, args=(one, other, listen, pair), daemon=True).start()
+            except OSError:
+                return  # closed
+            threading.Thread(target=self._join, args=(client,), daemon=True).start()
+
+    def _join(self, client: socket.socket) -> None:
+        self._open.wait()
+        try:
+            server = socket.create_connection(self._to)
+        except OSError:
+            return client.close()
+        pair = client, server
+        self._pairs.append(pair)
+        for one in pair:
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for one, other, listen in ((client, server, True), (server, client, False)):
+            threading.Thread(target=self._pass, args=(one, other, listen, pair), daemon=True).start()
 
     def _pass(self, one: socket.socket, other: socket.socket, listen: bool,
               pair: tuple[socket.socket, socket.socket]) -> None:

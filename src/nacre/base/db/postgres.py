@@ -4,8 +4,8 @@ those that wait together are committed together. Reads go beside it, each in a s
 The lane is an advisory lock that a transaction takes before its first snapshot. So a unit is alone while it runs, as a
 rule that spans rows needs (a quota, overlapping subnets), and nothing is ever run again for a conflict (ADR 0009).
 
-Who holds the lane and falls silent loses it, with its transaction: a frozen or cut-off process stops the others no longer
-than `SILENCE`. Units whose connection is lost are run once more, unless it was lost while they were committed and the
+Who holds the lane and falls silent loses it, with its transaction: a frozen or cut-off process stops the others no
+longer than `SILENCE`. Units whose connection is lost are run once more, unless it was lost while they were committed and the
 server says that they are.
 """
 
