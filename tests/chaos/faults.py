@@ -26,6 +26,7 @@ class Faults:
         self._fleet, self._dice, self._longest = fleet, dice, longest
         self._later: list[tuple[float, int, Callable[[], object]]] = []
         self._order = count()
+        self._start_at: dict[str, float] = {}
         self.counts: collections.Counter[str] = collections.Counter()
         self.log: list[str] = []
 
@@ -34,11 +35,11 @@ class Faults:
         kinds = [self._kill] * 4 + [self._freeze] * 5 + [self._terminate] * 2 + [self._cut] * 2 + [self._hold] + [
             self._cut_rpc] * 2
         end = time.monotonic() + seconds
-        self._after(self._dice.expovariate(1 / PAUSE), lambda: None)
         following = time.monotonic() + 1.0
         while (now := time.monotonic()) < end:
             while self._later and self._later[0][0] <= now:
                 heapq.heappop(self._later)[2]()
+            self._supervise(now)
             if now >= following:
                 following = now + self._dice.expovariate(1 / PAUSE)
                 self._dice.choice(kinds)()
@@ -65,7 +66,18 @@ class Faults:
             away = self._dice.uniform(0.0, 3.0)
             self._say("kill -9", f"{member.name} for {away:.2f} s")
             member.kill()
-            self._after(away, lambda: None if member.alive else member.start())
+            self._start_at[member.name] = time.monotonic() + away
+
+    def _supervise(self, now: float) -> None:
+        """Whoever is not there is started again: after a kill, or because it ended by itself."""
+        for member in self._fleet.members:
+            if not member.alive:
+                if member.name not in self._start_at:
+                    self._say("ended", member.name)
+                    self._start_at[member.name] = now + 0.2
+                if self._start_at[member.name] <= now:
+                    del self._start_at[member.name]
+                    member.start()
 
     def _freeze(self) -> None:
         member = self._some(self._fleet.members)

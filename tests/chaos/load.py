@@ -14,7 +14,7 @@ from typing import Any
 from tests.chaos.fleet import NO_ANSWER, Fleet
 
 #: Servers of one user at once, and how many seconds an answer is waited for.
-MOST, TIMEOUT = 8, 10.0
+MOST, TIMEOUT = 8, 6.0
 #: What a request may be answered while the cloud breaks: nothing was decided, or the server is at something else.
 LATER = {503, 504}
 
@@ -74,6 +74,7 @@ class Load:
             status, answer = self._fleet.ask(control, method, "compute", path, body, timeout=TIMEOUT)
         except NO_ANSWER:
             self.counts["no answer"] += 1
+            time.sleep(0.2)
             return None, None
         if status in LATER:
             self.counts[f"{status}"] += 1

@@ -33,25 +33,27 @@ def fleet(cloud_database: str, tmp_path: Path) -> Iterator[Fleet]:
 
 def chosen(seconds: float) -> tuple[int, float]:
     seed, _, given = os.environ.get("CHAOS", "").partition(":")
-    return int(seed or date.today().toordinal()), float(given or seconds)
+    found = int(seed or date.today().toordinal()), float(given or seconds)
+    print(f"CHAOS={found[0]}:{found[1]:.0f}")
+    return found
 
 
 @pytest.mark.timeout(400)
 def test_half_a_minute_of_faults(fleet: Fleet) -> None:
     seed, seconds = chosen(25.0)
-    faults_under_load(fleet, seed, seconds, longest=6.0)
+    load, faults = Load(fleet, seed, users=6), Faults(fleet, random.Random(seed), longest=6.0)
+    faults_under_load(fleet, load, faults, seconds)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_ten_minutes_of_faults(fleet: Fleet) -> None:
     seed, seconds = chosen(600.0)
-    faults_under_load(fleet, seed, seconds, longest=120.0)
+    load, faults = Load(fleet, seed, users=12), Faults(fleet, random.Random(seed), longest=120.0)
+    faults_under_load(fleet, load, faults, seconds)
 
 
-def faults_under_load(fleet: Fleet, seed: int, seconds: float, longest: float) -> None:
-    load, faults = Load(fleet, seed, users=6), Faults(fleet, random.Random(seed), longest)
-    print(f"CHAOS={seed}:{seconds:.0f}")
+def faults_under_load(fleet: Fleet, load: Load, faults: Faults, seconds: float) -> None:
     with load.running():
         faults.run(seconds)
     fleet.heal()

@@ -5,8 +5,8 @@ The lane is an advisory lock that a transaction takes before its first snapshot.
 rule that spans rows needs (a quota, overlapping subnets), and nothing is ever run again for a conflict (ADR 0009).
 
 Who holds the lane and falls silent loses it, with its transaction: a frozen or cut-off process stops the others no
-longer than `SILENCE`. Units whose connection is lost are run once more, unless it was lost while they were committed and the
-server says that they are.
+longer than `SILENCE`. Units whose connection is lost are run once more, unless it was lost while they were committed
+and the server says that they are.
 """
 
 import asyncio
