@@ -13,17 +13,16 @@ import psycopg
 
 from tests.chaos.fleet import Fleet, Member
 
-#: Seconds between two faults on the average.
-PAUSE = 0.7
 #: The shortest freeze, in seconds.
 SHORTEST = 0.01
 
 
 class Faults:
-    """longest: seconds that a process may stay frozen, or a way to the database held."""
+    """longest: seconds that a process may stay frozen, or a way to the database held; pause: seconds between two faults
+    on the average."""
 
-    def __init__(self, fleet: Fleet, dice: random.Random, longest: float):
-        self._fleet, self._dice, self._longest = fleet, dice, longest
+    def __init__(self, fleet: Fleet, dice: random.Random, longest: float, pause: float):
+        self._fleet, self._dice, self._longest, self._pause = fleet, dice, longest, pause
         self._later: list[tuple[float, int, Callable[[], object]]] = []
         self._order = count()
         self._start_at: dict[str, float] = {}
@@ -41,7 +40,7 @@ class Faults:
                 heapq.heappop(self._later)[2]()
             self._supervise(now)
             if now >= following:
-                following = now + self._dice.expovariate(1 / PAUSE)
+                following = now + self._dice.expovariate(1 / self._pause)
                 self._dice.choice(kinds)()
             time.sleep(0.005)
 

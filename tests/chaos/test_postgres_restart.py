@@ -3,6 +3,7 @@ again, and nothing fails for another reason."""
 
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -13,7 +14,7 @@ import psycopg
 import pytest
 
 from tests.chaos import check
-from tests.chaos.fleet import NO_ANSWER, ROOTS, Fleet
+from tests.chaos.fleet import NO_ANSWER, ROOTS, Fleet, command, environment
 from tests.chaos.load import Load
 from tests.postgres_lab import PostgresServer
 
@@ -68,6 +69,14 @@ def backend_killed(server: PostgresServer) -> None:
             "select pid from pg_stat_activity where application_name = 'nacre' limit 1").fetchone() or (0,)
     assert pid
     os.kill(pid, signal.SIGKILL)
+
+
+def test_a_control_that_starts_while_it_is_away_says_so_in_a_line(tmp_path: Path) -> None:
+    done = subprocess.run(command("control", tmp_path), capture_output=True, text=True, timeout=60, check=False,
+                          env=environment(NACRE_DATABASE_URL="postgresql://nacre@127.0.0.1:1/nowhere"))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "nacre: The database does not answer. Try again."
+    assert "Traceback" not in done.stderr + done.stdout
 
 
 def test_postgresql_is_started_anew_under_load(server: PostgresServer, fleet: Fleet) -> None:

@@ -41,7 +41,7 @@ def chosen(seconds: float) -> tuple[int, float]:
 @pytest.mark.timeout(400)
 def test_half_a_minute_of_faults(fleet: Fleet) -> None:
     seed, seconds = chosen(25.0)
-    load, faults = Load(fleet, seed, users=6), Faults(fleet, random.Random(seed), longest=6.0)
+    load, faults = Load(fleet, seed, users=6), Faults(fleet, random.Random(seed), longest=6.0, pause=0.7)
     faults_under_load(fleet, load, faults, seconds)
 
 
@@ -49,7 +49,7 @@ def test_half_a_minute_of_faults(fleet: Fleet) -> None:
 @pytest.mark.timeout(1500)
 def test_ten_minutes_of_faults(fleet: Fleet) -> None:
     seed, seconds = chosen(600.0)
-    load, faults = Load(fleet, seed, users=12), Faults(fleet, random.Random(seed), longest=120.0)
+    load, faults = Load(fleet, seed, users=12), Faults(fleet, random.Random(seed), longest=120.0, pause=2.5)
     faults_under_load(fleet, load, faults, seconds)
 
 

@@ -41,6 +41,14 @@ class Wire:
         """What was held goes on."""
         self._open.set()
 
+    def doors(self) -> set[int]:
+        """The ports from which the server sees the connections come."""
+        found = set()
+        for _, server in self._pairs:
+            with contextlib.suppress(OSError):
+                found.add(int(server.getsockname()[1]))
+        return found
+
     def close(self) -> None:
         self._door.close()
         self.release()

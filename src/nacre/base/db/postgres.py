@@ -30,7 +30,7 @@ AWAY = ("08", "53", "57P", "55P03", "25P03")
 #: Seconds until a server that does not answer counts as away.
 PATIENCE = 10
 #: Milliseconds after which the lane's holder has lost it: without a next statement, or with answers that it takes not.
-SILENCE = 1500
+SILENCE = 1200
 #: Takes the lane, and says how the server will know the transaction later.
 LANE = ("SELECT set_config('lock_timeout', '30s', true), "
         f"set_config('idle_in_transaction_session_timeout', '{SILENCE}', true), "

@@ -19,8 +19,9 @@ log = structlog.get_logger()
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds. message: bytes of one; queue: messages waiting for one peer; running: verbs at work at once;
     resend, patient: seconds until a cast is sent again, twice as long each time, and how long at most; give_up: until
-    it is given up. handshake: milliseconds; backlog: peers that may wait to be let in: when a control process starts
-    anew, thousands come at once, and those who are turned away come again."""
+    it is given up; silence: until a call that any process of a topic may answer is sent to one more. handshake:
+    milliseconds; backlog: peers that may wait to be let in: when a control process starts anew, thousands come at once,
+    and those who are turned away come again."""
 
     message: int = 64 << 20
     queue: int = 2000
@@ -30,13 +31,17 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     handshake: int = 30_000
     backlog: int = 4096
     give_up: float = 120.0
+    silence: float = 2.0
 
 
 DEFAULTS = Limits()
 
 
 class Link:
-    """The way to one other process: its socket, and who waits for which answer."""
+    """The way to one other process: its socket, and who waits for which answer. silent: it left a call unanswered for
+    so long that others were asked, and has not said anything since."""
+
+    silent = False
 
     def __init__(self, socket: "zmq.Socket[bytes]", address: str, queue: int):
         self.address, self._queue = address, queue
@@ -66,6 +71,7 @@ class Link:
         self._met = True
 
     def _receive(self, frames: list[bytes], _: str) -> None:
+        self.silent = False
         try:
             answer = decode_answer(frames[-1])
         except BadRequest as error:
