@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from nacre.base.errors import NacreError
+from nacre.base.errors import Interrupted, NacreError
 
 #: Name -> (module, attribute, one line of help; "": not listed).
 COMMANDS = {
@@ -53,7 +53,7 @@ def main() -> None:
     """The entry point: errors of ours are one line, not a traceback."""
     try:
         group(prog_name="nacre")
-    except NacreError as error:
+    except (NacreError, Interrupted) as error:
         click.echo(f"nacre: {error.message}", err=True)
         sys.exit(1)
 
