@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from nacre.base.db import Database, DatabaseUnavailable
 
-#: Seconds to it, and back.
-WAY = 0.001
+#: Seconds to it, or back; and how often the way back counts, so that a process can die or stand still on it.
+WAY, LINGER = 0.001, 0.2
 
 #: Laws that no statement may break. OLD and NEW as in SQLite's triggers.
 _WATCH = {
@@ -67,12 +67,13 @@ class Way(Database):
         return await self._visit(self._db.read, unit)
 
     async def _visit(self, do: Any, unit: Any) -> Any:
-        await asyncio.sleep(WAY)
+        await asyncio.sleep(2 * WAY)
         fate = self._dice.random() if self.share else 1.0
         if fate < self.share / 2 or self.share == 1.0:
             raise DatabaseUnavailable("the database is away")
         found = await do(unit)
-        await asyncio.sleep(WAY)
+        if self._dice.random() < LINGER:
+            await asyncio.sleep(WAY)
         if fate < self.share:
             raise DatabaseUnavailable("the database went away before it answered")
         return found

@@ -53,7 +53,7 @@ class Weather:
         if victim in self._busy:
             return
         self._busy.add(victim)
-        self.world.history.add(getattr(victim, "name", str(victim)), what, f"for {seconds:.1f} s")
+        self.world.history.add(victim if isinstance(victim, str) else victim.name, what, f"for {seconds:.1f} s")
         begin()
         await asyncio.sleep(seconds)
         end()
@@ -120,7 +120,7 @@ class Weather:
             victim.full = full
             victim.faults.fail = {"prepare": 1000} if full else {}
 
-        await self._with((victim, "disk"), "full", dice.uniform(1.0, 15.0), lambda: put(True), lambda: put(False))
+        await self._with(f"{victim.name}'s disk", "full", dice.uniform(1.0, 15.0), lambda: put(True), lambda: put(False))
 
     async def _impose(self, dice: random.Random) -> None:
         """A control process of another cloud, or of another database, orders the end of what it believes to know."""
@@ -156,9 +156,8 @@ class Weather:
         for _ in itertools.count():
             control = dice.choice(self.world.controls)
             if control.process is not None and control.ready:
-                work = control.process.begin(control.control.registry.accept(host.name))
-                done, _rest = await asyncio.wait({work}, timeout=10)
-                if done and work.exception() is None:
+                work = await control.process.ask(control.control.registry.accept(host.name), 10)
+                if work is not None and work.exception() is None:
                     self.world.history.add("operator", "accepts", host.name)
                     return
             await asyncio.sleep(2)

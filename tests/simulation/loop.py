@@ -35,6 +35,12 @@ class Process:
         """A task of this process."""
         return self.context().run(self.loop.create_task, work)
 
+    async def ask(self, work: Coroutine[Any, Any, Any], seconds: float) -> "asyncio.Task[Any] | None":
+        """The work once it is done; None: not in that time, as the process is dead, frozen or busy."""
+        task = self.begin(work)
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+        return task if done else None
+
     def kill(self) -> None:
         self.alive, self._parked = False, []
 
@@ -68,7 +74,7 @@ class SimulatedLoop(VirtualLoop):
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:
         if self.over:
             return asyncio.Handle(callback, args, self)
-        context = context or contextvars.copy_context()
+        context = contextvars.copy_context() if context is None else context
         if (owner := context.get(_OWNER)) is None:
             return super().call_soon(callback, *args, context=context)
         return super().call_soon(owner.step, context, callback, args, context=context)
@@ -81,7 +87,7 @@ class SimulatedLoop(VirtualLoop):
                 context: contextvars.Context | None = None) -> Any:
         if self.over:
             return asyncio.Handle(callback, args, self)
-        context = context or contextvars.copy_context()
+        context = contextvars.copy_context() if context is None else context
         if (owner := context.get(_OWNER)) is None:
             return super().call_at(when, callback, *args, context=context)
         return super().call_at(when, owner.step, context, callback, args, context=context)

@@ -16,7 +16,7 @@ from nacre.simulation.virtual_time import LoopClock
 from tests.simulation.loop import Process, outside
 
 #: Seconds that a message takes, and that a late one does.
-USUAL, LATE = (0.001, 0.02), (2.0, 30.0)
+USUAL, LATE = (0.001, 0.02), (2.0, 22.0)
 
 
 class Network(MemoryHub):

@@ -101,7 +101,7 @@ class Users:
             guest = host.hypervisor.servers.get(server_id)
             if guest is not None and guest.power == "running" and host.process is not None:
                 self.world.history.add(host.name, "loses", server_id)
-                await host.process.begin(host.hypervisor.crash_guest(server_id))
+                await host.process.ask(host.hypervisor.crash_guest(server_id), 1.0)
 
     async def _ask(self, dice: random.Random, what: str, ask: Callable[[Control, Any], Awaitable[Any]]) -> Any:
         """What a control process answers, if it does. None: it refused, or nothing was heard."""
@@ -113,9 +113,9 @@ class Users:
             return None
         from tests.simulation.world import WHO
 
-        work = process.begin(ask(controller.control, msgspec.structs.replace(WHO, request_id=f"req-{number}")))
-        done, _ = await asyncio.wait({work}, timeout=PATIENCE)
-        if not done:
+        who = msgspec.structs.replace(WHO, request_id=f"req-{number}")
+        work = await process.ask(ask(controller.control, who), PATIENCE)
+        if work is None:
             self.world.history.add("user", f"#{number} heard nothing")
             return None
         try:

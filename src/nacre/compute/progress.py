@@ -99,14 +99,14 @@ class Progress:
 
     async def noticed(self, host: str, number: tuple[int, int], held: Iterable[Held]) -> set[str]:
         """What guests of a host do, by its report of this number: one that stopped or started by itself moves on. The
-        allocations of servers that somebody is at work on come back: they are not judged."""
+        allocations that are not judged come back: no server lives there yet, or somebody is at work on it."""
         there, now = {each.allocation: each for each in held}, self._now()
 
         def news(connection: sa.Connection) -> tuple[list[dict[str, Any]], set[str]]:
             rows = statements.find(connection, servers, allocation_id=list(there), host=host, deleted=False)
             return ([row for row in rows if there[row["allocation_id"]].power != row["power_state"]
                      and not row["task_state"] and (row["power_incarnation"], row["power_n"]) < number],
-                    {row["allocation_id"] for row in rows if row["task_state"]})
+                    there.keys() - {row["allocation_id"] for row in rows if not row["task_state"]})
 
         def unit(connection: sa.Connection) -> None:
             for row in news(connection)[0]:
@@ -121,10 +121,10 @@ class Progress:
 
         if not there:
             return set()
-        changed, busy = await self._db.read(news)
+        changed, unjudged = await self._db.read(news)
         if changed:
             await self._db.run(unit)
-        return busy
+        return unjudged
 
     async def _end(self, lease: Lease, event: str, outcome: Outcome, values: Mapping[str, Any],
                    also: Callable[[sa.Connection], None] = lambda connection: None) -> bool:
