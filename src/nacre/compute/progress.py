@@ -104,7 +104,7 @@ class Progress:
 
         def news(connection: sa.Connection) -> tuple[list[dict[str, Any]], set[str]]:
             rows = statements.find(connection, servers, allocation_id=list(there), host=host, deleted=False)
-            return ([row for row in rows if there[row["allocation_id"]].power != row["power_state"]
+            return ([row for row in rows if _is_news(row, there[row["allocation_id"]].power)
                      and not row["task_state"] and (row["power_incarnation"], row["power_n"]) < number],
                     there.keys() - {row["allocation_id"] for row in rows if not row["task_state"]})
 
@@ -112,8 +112,7 @@ class Progress:
             for row in news(connection)[0]:
                 power = there[row["allocation_id"]].power
                 seen = {"power_state": power, "power_incarnation": number[0], "power_n": number[1]}
-                event = _EVENTS.get(power)
-                if event and (row["vm_state"], None) in TABLE[event]:
+                if event := _event(row, power):
                     move(connection, row, event, now, **seen)
                     changes.note(connection, now, ("server", row["id"]), project_id=row["project_id"])
                 else:
@@ -150,3 +149,14 @@ class Progress:
 
     def _now(self) -> datetime:
         return self._clock.now().replace(tzinfo=None)
+
+
+def _event(row: Mapping[str, Any], power: str) -> str | None:
+    """What that power of its guest means for a server that nobody is at work on."""
+    event = _EVENTS.get(power)
+    return event if event and (row["vm_state"], None) in TABLE[event] else None
+
+
+def _is_news(row: Mapping[str, Any], power: str) -> bool:
+    """Also of a server whose build or restart ended when its guest had halted again: the host had said so by then."""
+    return bool(power != row["power_state"] or _event(row, power))
