@@ -50,7 +50,7 @@ def broken(db: Database) -> list[tuple[str, str]]:
 
 
 class Way(Database):
-    """A process's way to the database. share: how many of its visits fail, before or after they did what they should."""
+    """A process's way to the database. share: how many visits fail, before or after they did what they should."""
 
     def __init__(self, db: Database, dice: random.Random):
         self.url, self._db, self._dice = db.url, db, dice

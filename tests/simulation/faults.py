@@ -120,7 +120,8 @@ class Weather:
             victim.full = full
             victim.faults.fail = {"prepare": 1000} if full else {}
 
-        await self._with(f"{victim.name}'s disk", "full", dice.uniform(1.0, 15.0), lambda: put(True), lambda: put(False))
+        await self._with(f"{victim.name}'s disk", "full", dice.uniform(1.0, 15.0), lambda: put(True),
+                         lambda: put(False))
 
     async def _impose(self, dice: random.Random) -> None:
         """A control process of another cloud, or of another database, orders the end of what it believes to know."""

@@ -1,6 +1,6 @@
-"""Runs seeds: `python -m tests.simulation.run FIRST LAST [STEP] [--plant BUG] [--history]`, one JSON line for each. Ids
-come from the seed by replacing os.urandom, and sets of texts are walked by their hashes: so each batch of seeds has a
-process of its own, with PYTHONHASHSEED=0."""
+"""Runs seeds: `python -m tests.simulation.run FIRST LAST [STEP] [--plant BUG] [--until-wrong] [--history]`, one
+JSON line for each. Ids come from the seed by replacing os.urandom, and sets of texts are walked by their hashes: so each
+batch of seeds has a process of its own, with PYTHONHASHSEED=0."""
 
 import argparse
 import asyncio
@@ -31,7 +31,8 @@ CHAOS, BOUND, LOOK = 36.0, 240.0, 2.0
 
 
 class Result(msgspec.Struct):
-    """What came of a seed. wrong: the laws that were broken; history: its last lines, if any were."""
+    """What came of a seed. wrong: the laws that were broken; history: if any were, or it was asked for. virtual,
+    seconds: how long it took, there and of the processor."""
 
     seed: int
     digest: str
@@ -76,8 +77,8 @@ def _listen(history: History) -> None:
                         wrapper_class=structlog.make_filtering_bound_logger(30))
 
 
-def play(seed: int) -> Result:
-    """One seed, from nothing to its verdict."""
+def play(seed: int, *, whole: bool = False) -> Result:
+    """One seed, from nothing to its verdict. whole: with its history though all is well."""
     begin = time.process_time()
     shared = Path("/dev/shm")
     random.seed(seed)
@@ -90,8 +91,9 @@ def play(seed: int) -> Result:
         for host in (*world.hosts, world.stranger):
             if host.process is not None:
                 host.manager.here.journal._db.close()
-    return Result(seed, history.digest(), history.wrong, history.lines if history.wrong else [], round(took, 1),
-                  round(time.process_time() - begin, 2), len(users.created))
+    return Result(
+        seed=seed, digest=history.digest(), wrong=history.wrong, virtual=round(took, 1), servers=len(users.created),
+        seconds=round(time.process_time() - begin, 2), history=history.lines if history.wrong or whole else [])
 
 
 def main() -> None:
@@ -101,6 +103,7 @@ def main() -> None:
     options.add_argument("step", type=int, nargs="?", default=1)
     options.add_argument("--plant", default="")
     options.add_argument("--until-wrong", action="store_true")
+    options.add_argument("--history", action="store_true")
     given = options.parse_args()
     sys.unraisablehook = lambda _: None  # what is collected after a run was killed in it
     gc.disable()
@@ -108,7 +111,7 @@ def main() -> None:
 
     with PLANTED[given.plant]() if given.plant else nullcontext():
         for number, seed in enumerate(range(given.first, given.last + 1, given.step)):
-            result = play(seed)
+            result = play(seed, whole=given.history)
             print(json.dumps(msgspec.to_builtins(result)), flush=True)
             if result.wrong and given.until_wrong:
                 return

@@ -11,8 +11,8 @@ from nacre.compute.tables import allocations, servers
 from nacre.network import tables as net
 
 if TYPE_CHECKING:
-    from tests.simulation.world import World
     from tests.simulation.workload import Users
+    from tests.simulation.world import World
 
 #: The guest's power that a server's state stands for.
 POWER = {"active": "running", "stopped": "shutdown"}

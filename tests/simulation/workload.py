@@ -1,4 +1,4 @@
-"""Users: they create, delete at any moment, stop, start, reboot, change metadata; and guests that halt by themselves."""
+"""Users: they create, delete at any moment, stop, start, reboot, change metadata; and guests halt by themselves."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""The whole cloud in one event loop: three control processes over one database, twenty hosts and one of another cloud."""
+"""The whole cloud in one event loop: three control processes over one database, twenty hosts, one of another cloud."""
 
 import asyncio
 import base64
