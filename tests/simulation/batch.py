@@ -51,4 +51,4 @@ def told(result: dict[str, Any]) -> str:
     seed, lines = result["seed"], result["history"]
     return "\n".join([
         f"seed {seed} breaks:", *(f"  {wrong}" for wrong in result["wrong"]), f"its last {SHOWN} steps:",
-        *lines[-SHOWN:], f"again, with all {len(lines)}: python -m pytest tests/simulation --sim-seed {seed}"])
+        *lines[-SHOWN:], f"all {len(lines)}: .venv/bin/python -m pytest -s tests/simulation --sim-seed {seed}"])

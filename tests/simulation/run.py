@@ -1,6 +1,6 @@
 """Runs seeds: `python -m tests.simulation.run FIRST LAST [STEP] [--plant BUG] [--until-wrong] [--history]`, one
-JSON line for each. Ids come from the seed by replacing os.urandom, and sets of texts are walked by their hashes: so each
-batch of seeds has a process of its own, with PYTHONHASHSEED=0."""
+JSON line for each. Ids come from the seed by replacing os.urandom, and sets of texts are walked by their hashes: so
+each batch of seeds has a process of its own, with PYTHONHASHSEED=0."""
 
 import argparse
 import asyncio
