@@ -9,7 +9,7 @@ import pytest
 
 from nacre.base.context import Context
 from nacre.base.db import DatabaseUnavailable
-from nacre.base.durable.stories import Lease
+from nacre.base.durable.stories import Lease, LeaseLost
 from nacre.base.errors import NotFound
 from nacre.compute.contract import Place
 from nacre.image.contract import ImageFacts
@@ -142,6 +142,20 @@ async def test_a_delete_before_the_first_attempt_gives_the_room_back(lab: Lab, m
     go_on.set()
     await lab.quiet()
     await lab.check()
+
+
+async def test_a_place_that_was_not_written_down_is_free_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another runner has the story: this process hears nothing more of the place that it chose."""
+    async def lost(*_: object) -> None:
+        raise LeaseLost("another runner has it")
+
+    monkeypatch.setattr(lab.ledger, "allocate", lost)
+    (server,) = await lab.accept()
+    async with asyncio.timeout(5):
+        while lab.control.runner.running:
+            await asyncio.sleep(0.01)
+    assert not lab.chooser.where(server)
+    assert all(lab.chooser.host(name).free[0] == 4096 for name in lab.nodes)  # type: ignore[union-attr]
 
 
 async def test_ports_that_do_not_bind(lab: Lab) -> None:

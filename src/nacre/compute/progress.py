@@ -99,8 +99,8 @@ class Progress:
 
     async def noticed(self, host: str, number: tuple[int, int], held: Iterable[Held]) -> set[str]:
         """What guests of a host do, by its report of this number: one that stopped or started by itself moves on. Since
-        when is kept too, so that an earlier word, which another process hears late, undoes nothing. The allocations of
-        servers that somebody is at work on come back: they are not judged."""
+        when is kept too, so that an earlier word, which another process hears late, undoes nothing. The allocations
+        that are not judged come back: no server lives there yet, or somebody is at work on it."""
         there, now = {each.allocation: each for each in held}, self._now()
 
         def since(row: Mapping[str, Any]) -> int:
@@ -110,7 +110,7 @@ class Progress:
             rows = statements.find(connection, servers, allocation_id=list(there), host=host, deleted=False)
             return ([row for row in rows if not row["task_state"] and (
                 row["power_incarnation"], row["power_n"]) < (number[0], since(row))],
-                    {row["allocation_id"] for row in rows if row["task_state"]})
+                    there.keys() - {row["allocation_id"] for row in rows if not row["task_state"]})
 
         def unit(connection: sa.Connection) -> None:
             for row in news(connection)[0]:
@@ -125,10 +125,10 @@ class Progress:
 
         if not there:
             return set()
-        changed, busy = await self._db.read(news)
+        changed, unjudged = await self._db.read(news)
         if changed:
             await self._db.run(unit)
-        return busy
+        return unjudged
 
     async def _end(self, lease: Lease, event: str, outcome: Outcome, values: Mapping[str, Any],
                    also: Callable[[sa.Connection], None] = lambda connection: None) -> bool:

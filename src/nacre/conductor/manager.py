@@ -77,7 +77,8 @@ class ConductorManager:
             log.error("a host takes no orders until an operator decides", host=host, why=why, accepted=accepted)
             if accepted:
                 await self._p.ledger.catch_up(report.held)
-            return welcome  # without a session: it says hello again
+            self.meet_again(host)  # until it is decided
+            return welcome
         if accepted:
             await self._p.registry.accept(host, False)
         session = self._sessions[host] = Session(hello.journal)
@@ -129,7 +130,7 @@ class ConductorManager:
         held, whole = beat.report.held, session.beats % WHOLE == 0
         session.works, session.held, session.beats = beat.works, held, session.beats + 1
         news = [h for h in held if whole or session.power.get(h.allocation) != (h.power, h.since)]
-        busy = set[str]()
+        unjudged = set[str]()
         for start in range(0, len(news), AT_ONCE):
-            busy |= await self._p.progress.noticed(beat.host, beat.report.number, news[start:start + AT_ONCE])
-        session.power = {h.allocation: (h.power, h.since) for h in held if h.allocation not in busy}
+            unjudged |= await self._p.progress.noticed(beat.host, beat.report.number, news[start:start + AT_ONCE])
+        session.power = {h.allocation: (h.power, h.since) for h in held if h.allocation not in unjudged}

@@ -146,6 +146,10 @@ class SchedulerManager:
         """An allocation is over, as its host confirmed."""
         self._chooser.release(allocation)
 
+    async def withdrawn(self, server_id: str) -> None:
+        """What was chosen for the server was not written down, as far as is known. What was all the same stays."""
+        self._chooser.withdraw(server_id)
+
     async def report(self, report: HostReport, *, anew: bool = False) -> bool:
         """A node's news. Cheap if there are none: 1,000 a second are expected. anew: the host counts from the start, as
         it lost what it knew. False: it is older than what is known, and changes nothing."""

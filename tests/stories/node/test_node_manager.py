@@ -251,6 +251,16 @@ async def test_power_actions_bring_about_the_wanted_state(host: Host) -> None:
         await host.node.power(power_order(build_order(), "start"))
 
 
+async def test_a_guest_that_cannot_be_wired_when_it_starts_again_is_halted_not_left_paused(host: Host) -> None:
+    order, _ = await host.build()
+    host.wiring.faults.fail = 1
+    with pytest.raises(BuildFailed):
+        await host.node.power(power_order(order, "reboot-hard"))
+    assert await host.guests() == {order.server_id: "shutdown"}
+    await host.node.power(power_order(order, "start"))
+    assert await host.guests() == {order.server_id: "running"}
+
+
 async def test_a_guest_that_stops_by_itself_is_in_the_next_beat(host: Host) -> None:
     order, _ = await host.build()
     await host.beat()
