@@ -1,7 +1,7 @@
 """The control process: APIs, conductor, scheduler, network, images, identity. Several may serve one database."""
 
 import random
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,10 @@ from nacre.conductor.delete import Deleter
 from nacre.conductor.endings import Endings
 from nacre.conductor.hosts import Hosts, Patience
 from nacre.conductor.manager import ConductorManager, Surroundings
+from nacre.conductor.orphans import Orphans
 from nacre.conductor.parts import Parts
 from nacre.conductor.power import Switch
+from nacre.conductor.removal import Removal
 from nacre.conductor.stories import StoryRunner
 from nacre.config import Settings
 from nacre.identity.api.service import service as identity_service
@@ -157,11 +159,13 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
     network = _network(base)
     compute = _compute(base, seams, Suppliers(
         flavors=Flavors(db, clock), keypairs=KeyPairs(db, clock), quotas=Quotas(db, _quotas(settings)),
-        images=images, network=network))
+        images=images, network=network), identity.project_exists)
     compute_api = compute_service(ComputeParts(
         policy=policy, identity=identity, clock=clock, network=network, images=images, desk=compute.desk,
         scheduler=compute.scheduler, hosts=compute.registry,
-        controls=lambda: base.processes.all("control"), aggregates=compute.aggregates, planner=compute.plans,
+        controls=lambda: base.processes.all("control"), nodes=lambda: base.processes.all("node"),
+        orphans=compute.orphans, removal=_removal(base, compute, network), planner=compute.plans,
+        aggregates=compute.aggregates,
         groups=ServerGroups(db, clock), flavors=compute.ask.flavors, keypairs=compute.ask.keypairs,
         quotas=compute.ask.quotas))
     _start(base, compute)
@@ -238,9 +242,11 @@ class _Compute:
     servers: Servers
     desk: ServerDesk
     plans: Plans
+    orphans: Orphans
 
 
-def _compute(base: Base, seams: Seams, ask: Suppliers) -> _Compute:
+def _compute(base: Base, seams: Seams, ask: Suppliers,
+             project_exists: Callable[[str], Awaitable[bool]]) -> _Compute:
     db, clock, ledger = base.db, base.clock, base.ledger
     own = base.settings.scheduler
 
@@ -275,7 +281,17 @@ def _compute(base: Base, seams: Seams, ask: Suppliers) -> _Compute:
     conductor = _conductor(base, parts, endings, around)
     servers = Servers(db, clock, ask, stories, runner.run)
     return _Compute(ask, aggregates, scheduler, registry, stories, runner, endings, around, conductor, servers,
-                    ServerDesk(db, servers, History(db), node), Plans(servers, conductor))
+                    ServerDesk(db, servers, History(db), node), Plans(servers, conductor),
+                    Orphans(parts, endings, node, project_exists, conductor.meet_again))
+
+
+def _removal(base: Base, compute: _Compute, network: NetworkManager) -> Removal:
+    async def shut_out(host: str) -> None:
+        await compute.around.reload()
+        compute.conductor.meet_again(host)
+
+    return Removal(base.processes, base.ledger, compute.registry,
+                   (shut_out, compute.aggregates.forget_host, network.forget_host))
 
 
 def _conductor(base: Base, parts: Parts, endings: Endings, around: Introductions) -> ConductorManager:
@@ -297,6 +313,15 @@ def _start(base: Base, compute: _Compute) -> None:
     async def open_door() -> None:
         base.transport.serve(CONDUCTOR, compute.conductor, Conductor, CONDUCTOR_ALLOW)
 
+    async def greet(changes: Sequence[outbox.Change]) -> None:
+        """Who is not the process that it was says hello anew, if it still may."""
+        for change in changes:
+            compute.conductor.meet_again(change.id)
+
+    async def greet_all() -> None:
+        compute.conductor.meet_again()
+
+    base.changes.subscribe(("process",), greet, greet_all)
     compute.scheduler.subscribe(base.changes)
     base.running.start += [enter, base.changes.start, compute.around.start, compute.scheduler.start, open_door]
     base.running.tasks += [base.processes.run, base.changes.run, compute.scheduler.run, compute.runner.sweep,

@@ -81,8 +81,7 @@ class BuildOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SpawnOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """The interfaces to plug, and all that the guest is told: goes with the BuildOrder that the host already has.
-    guest: never kept by the host (None in its journal)."""
+    """The interfaces to plug, beside the BuildOrder that the host has; guest: never in the host's journal."""
 
     cloud: str
     allocation: str
@@ -153,13 +152,16 @@ class WorkState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Orphan(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that a host has and the database does not know, as the host remembers it."""
+    """Something that a host has, as it remembers it. order None: its journal has lost it. stage: as in the journal."""
 
     allocation: str
     server_id: str
     power: str
     order: BuildOrder | None
+    epoch: int = 0
+    stage: str = ""
     ports: tuple[PortFacts, ...] = ()
+    networks: tuple[NetworkFacts, ...] = ()
 
 
 class Node(Protocol):

@@ -54,12 +54,14 @@ class Fence(msgspec.Struct, frozen=True):
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """id: this journal's, another after it was lost. incarnation: counts the host's starts. cloud: which it joined;
-    position: how far that cloud's database was, as far as it was seen. bridge: where guests of an older release are."""
+    position: how far that cloud's database was, as far as it was seen. names: the cloud whose id is in the names of
+    what is on the host, for as long as it holds anything. bridge: where guests of an older release are."""
 
     id: str = ""
     incarnation: int = 0
     cloud: str = ""
     position: int = 0
+    names: str = ""
     bridge: str = ""
 
 

@@ -151,8 +151,8 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HostState(msgspec.Struct, frozen=True, kw_only=True):
-    """A compute host and its service, as operators see them. barred: why it takes no orders, though it speaks to us.
-    Times are naive UTC."""
+    """A compute host and its service, as operators see them. met: it said hello to this process; barred: why it takes
+    no orders, though it speaks to us. Times are naive UTC."""
 
     id: int
     uuid: str
@@ -162,6 +162,7 @@ class HostState(msgspec.Struct, frozen=True, kw_only=True):
     disabled_reason: str | None = None
     forced_down: bool = False
     barred: str = ""
+    met: bool = False
     updated_at: datetime | None = None
     created_at: datetime | None = None
 
