@@ -84,6 +84,7 @@ class Ledger:
                               purpose="build", state="wanted", amounts=place.amounts)
             move(connection, row, "place", now, epoch=made.epoch, host=place.host, availability_zone=place.zone)
             _insert(connection, now, made, row["project_id"])
+            made = msgspec.structs.replace(made, position=changes.position(connection))
             return made, guest_facts({**row, "availability_zone": place.zone})
 
         return await self._db.run(unit)

@@ -20,8 +20,8 @@ log = structlog.get_logger()
 
 #: Changes that come together make one report (seconds): the longer, the more the report has to name.
 GATHER, GATHER_EACH = 0.05, 0.0005
-#: Seconds between two times that the database's position is kept: while nothing changes here, and while much does.
-KEEP_POSITION, KEEP_LEAST = 60.0, 2.0
+#: Seconds between two times that the database's position is kept.
+KEEP_POSITION = 60.0
 #: Between attempts to reach a control process (seconds), ever longer.
 RETRY, SELDOM = 0.5, 10.0
 
@@ -44,7 +44,6 @@ class NodeService:
         self.greeted = asyncio.Event()
         self._beat: Beat | None = None
         self._kept, self._orphans, self._refused = 0.0, frozenset[str](), ""
-        self._position, self._held = 0, frozenset[str]()
         self._news: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -61,8 +60,6 @@ class NodeService:
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-        if self._position > self.here.journal.facts.position and not self.here.barred:
-            await self.here.journal.learn(position=self._position)
         await self.manager.stop()
         await self.here.wiring.stop()
 
@@ -185,7 +182,7 @@ class NodeService:
     async def _judge(self, welcome: Welcome) -> None:
         """Whether orders are taken: of our cloud, and of a database that is not behind what we have seen of it."""
         here, facts, holds = self.here, self.here.journal.facts, bool(await self.manager.held())
-        here.met, self._position = True, 0
+        here.met = True
         if facts.cloud != welcome.cloud and (not facts.cloud or not holds or welcome.accepted):
             await here.journal.learn(cloud=welcome.cloud, position=welcome.position)
         elif facts.cloud != welcome.cloud:
@@ -218,11 +215,8 @@ class NodeService:
             networks=tuple(network for spawn in spawned for network in spawn.networks)))
 
     async def _keep(self, position: int) -> None:
-        """How far the database has come: one that is restored from before will be known by it. Now and then, and when
-        this host has other allocations than it had: none of those was made before."""
-        self._position = max(self._position, position)
-        held, waited = frozenset(e.allocation for e in self.here.journal.all()), self._clock.monotonic() - self._kept
+        """How far the database has come, now and then: one that is restored from before will be known by it."""
         if position > self.here.journal.facts.position and not self.here.barred and (
-                waited > KEEP_POSITION or (held != self._held and waited > KEEP_LEAST)):
-            self._kept, self._held = self._clock.monotonic(), held
+                self._clock.monotonic() - self._kept > KEEP_POSITION):
+            self._kept = self._clock.monotonic()
             await self.here.journal.learn(position=position)

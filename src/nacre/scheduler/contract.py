@@ -139,7 +139,8 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
 
 class Allocation(msgspec.Struct, frozen=True, kw_only=True):
     """Room of a host that a server has: the unit in which the database, the host and the scheduler count. purpose:
-    build; state: wanted (the host may have it), held (the server lives there), ending (the host must give it up)."""
+    build; state: wanted (the host may have it), held (the server lives there), ending (the host must give it up).
+    position: how far the database was when it was written, as its first order says; else 0."""
 
     id: str
     server_id: str
@@ -148,6 +149,7 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
     purpose: str
     state: str
     amounts: Amounts
+    position: int = 0
 
 
 class HostState(msgspec.Struct, frozen=True, kw_only=True):
