@@ -22,6 +22,7 @@ from nacre.base.web import App, Service
 from nacre.cloud.introductions import ImagePeers, Introductions
 from nacre.cloud.running import Running, Transport
 from nacre.compute.allocations import Ledger
+from nacre.compute.api.hosts.plans import Plans
 from nacre.compute.api.servers.desk import ServerDesk
 from nacre.compute.api.service import Parts as ComputeParts
 from nacre.compute.api.service import service as compute_service
@@ -31,7 +32,7 @@ from nacre.compute.catalog.keypairs import KeyPairs
 from nacre.compute.catalog.quotas import Quotas
 from nacre.compute.catalog.server_groups import ServerGroups
 from nacre.compute.history import History
-from nacre.compute.plans import Plans
+from nacre.compute.ledger_admin import LedgerAdmin
 from nacre.compute.policies import POLICIES as COMPUTE_POLICIES
 from nacre.compute.progress import Progress
 from nacre.compute.servers import Servers, Suppliers
@@ -42,7 +43,7 @@ from nacre.conductor.delete import Deleter
 from nacre.conductor.endings import Endings
 from nacre.conductor.hosts import Hosts, Patience
 from nacre.conductor.manager import ConductorManager, Surroundings
-from nacre.conductor.orphans import Orphans
+from nacre.conductor.orphans import OrphanNeeds, Orphans
 from nacre.conductor.parts import Parts
 from nacre.conductor.power import Switch
 from nacre.conductor.removal import Removal
@@ -168,7 +169,7 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
         aggregates=compute.aggregates,
         groups=ServerGroups(db, clock), flavors=compute.ask.flavors, keypairs=compute.ask.keypairs,
         quotas=compute.ask.quotas))
-    _start(base, compute)
+    _start(base, compute, network)
     health = Health(lambda: db.read(lambda conn: conn.exec_driver_sql("SELECT 1")), clock)
     services = [identity_api, image_api, network_service(network), compute_api, health.service()]
     return Control(
@@ -282,7 +283,8 @@ def _compute(base: Base, seams: Seams, ask: Suppliers,
     servers = Servers(db, clock, ask, stories, runner.run)
     return _Compute(ask, aggregates, scheduler, registry, stories, runner, endings, around, conductor, servers,
                     ServerDesk(db, servers, History(db), node), Plans(servers, conductor),
-                    Orphans(parts, endings, node, project_exists, conductor.meet_again))
+                    Orphans(parts, endings, OrphanNeeds(
+                        LedgerAdmin(db, clock), node, project_exists, conductor.meet_again)))
 
 
 def _removal(base: Base, compute: _Compute, network: NetworkManager) -> Removal:
@@ -290,7 +292,7 @@ def _removal(base: Base, compute: _Compute, network: NetworkManager) -> Removal:
         await compute.around.reload()
         compute.conductor.meet_again(host)
 
-    return Removal(base.processes, base.ledger, compute.registry,
+    return Removal(base.processes, LedgerAdmin(base.db, base.clock), compute.registry,
                    (shut_out, compute.aggregates.forget_host, network.forget_host))
 
 
@@ -302,7 +304,7 @@ def _conductor(base: Base, parts: Parts, endings: Endings, around: Introductions
     return conductor
 
 
-def _start(base: Base, compute: _Compute) -> None:
+def _start(base: Base, compute: _Compute, network: NetworkManager) -> None:
     """In this order: who we are, what is known, and only then the door opens to hosts."""
     async def enter() -> None:
         me, transport = base.transport.me, base.transport
@@ -314,9 +316,15 @@ def _start(base: Base, compute: _Compute) -> None:
         base.transport.serve(CONDUCTOR, compute.conductor, Conductor, CONDUCTOR_ALLOW)
 
     async def greet(changes: Sequence[outbox.Change]) -> None:
-        """Who is not the process that it was says hello anew, if it still may."""
+        """Who is not the process that it was says hello anew, if it still may. Of a host that was removed, what was
+        being written here meanwhile goes too."""
         for change in changes:
             compute.conductor.meet_again(change.id)
+        if known := {change.id for change in changes} & compute.registry.states.keys():
+            for host in known - {process.name for process in await base.processes.all("node")}:
+                await network.forget_host(host)
+                if host in compute.registry.states:
+                    await compute.registry.forget(host)
 
     async def greet_all() -> None:
         compute.conductor.meet_again()

@@ -13,13 +13,11 @@ from nacre.base.db import Database, statements
 from nacre.base.durable import changes
 from nacre.base.durable.stories import Lease
 from nacre.base.errors import Conflict, NotFound
-from nacre.compute import groups, history, planning, quota_usage
-from nacre.compute.catalog.tables import flavors
-from nacre.compute.contract import Adoption, Audit, Place, Server
-from nacre.compute.records import find_row, guest_facts, move, server_of
+from nacre.compute import groups
+from nacre.compute.contract import Audit, Place
+from nacre.compute.records import find_row, guest_facts, move
 from nacre.compute.tables import allocations, servers
-from nacre.network.contract import Guard
-from nacre.node.contract import GuestFacts, Orphan
+from nacre.node.contract import GuestFacts
 from nacre.scheduler.contract import Allocation, Amounts, Held
 
 _AMOUNTS = Amounts.__struct_fields__
@@ -83,7 +81,7 @@ class Ledger:
             made = Allocation(id=place.allocation, server_id=server_id, host=place.host, epoch=row["epoch"] + 1,
                               purpose="build", state="wanted", amounts=place.amounts)
             move(connection, row, "place", now, epoch=made.epoch, host=place.host, availability_zone=place.zone)
-            _insert(connection, now, made, row["project_id"])
+            insert(connection, now, made, row["project_id"])
             made = msgspec.structs.replace(made, position=changes.position(connection))
             return made, guest_facts({**row, "availability_zone": place.zone})
 
@@ -150,58 +148,6 @@ class Ledger:
         if rows:
             await self._db.run(lambda connection: connection.execute(behind, rows))
 
-    async def check(self, guard: Guard) -> None:
-        """Raises what the guard raises now."""
-        await self._db.read(guard.hold)
-
-    def free_of(self, host: str) -> "FreeOf":
-        """Stands while the host has nothing."""
-        return FreeOf(host)
-
-    def unknown(self, found: Orphan) -> "Unknown":
-        """Stands while a guest that a host has is none of ours, and may become one."""
-        return Unknown(found)
-
-    async def adopt(self, order: Adoption) -> Server:
-        """A guest that a host has is a server from now on, and its room is held. Raises Conflict: as `Unknown`."""
-        found, now = order.found, self._now()
-
-        def unit(connection: sa.Connection) -> Server:
-            Unknown(found).hold(connection)
-            row, context = find_row(connection, found.server_id), order.context
-            made = planning.adopted(order, _flavor_id(connection, found), now)
-            if row is None:
-                connection.execute(sa.insert(servers), made)
-                quota_usage.add(connection, made, 1)
-            else:  # its build came to an end here without it
-                move(connection, row, "adopt", now, **{
-                    name: made[name] for name in ("host", "epoch", "allocation_id", "power_state", "launched_at",
-                                                  "availability_zone", "fault")})
-            _insert(connection, now, Allocation(
-                id=found.allocation, server_id=found.server_id, host=order.host, epoch=found.epoch, purpose="build",
-                state="held", amounts=order.amounts), order.project_id)
-            history.begin(connection, context, [found.server_id], "adopt", now)
-            history.end(connection, found.server_id, context.request_id, now)
-            return server_of(find_row(connection, found.server_id) or {})
-
-        return await self._db.run(unit)
-
-    async def forget(self, host: str, found: Orphan, amounts: Amounts) -> Allocation:
-        """A guest that a host has and nobody wants: the host must give it up, as any that ended. Raises Conflict: it is
-        a server's after all."""
-        now = self._now()
-
-        def unit(connection: sa.Connection) -> Allocation:
-            Unknown(found, ending=True).hold(connection)
-            row = find_row(connection, found.server_id, deleted=True)
-            made = Allocation(
-                id=found.allocation, server_id=found.server_id, host=host, purpose="forget", state="ending",
-                epoch=max(found.epoch, row["epoch"] if row else 0), amounts=amounts)
-            _insert(connection, now, made)
-            return made
-
-        return await self._db.run(unit)
-
     def _now(self) -> datetime:
         return self._clock.now().replace(tzinfo=None)
 
@@ -229,46 +175,6 @@ class Alone(msgspec.Struct, frozen=True):
             raise Conflict(f"Server {self.allocation.server_id} has another place on {self.allocation.host} now.")
 
 
-class FreeOf(msgspec.Struct, frozen=True):
-    """A guard of a host's removal."""
-
-    host: str
-
-    def hold(self, connection: sa.Connection) -> None:
-        """Raises Conflict, naming what is there."""
-        there = statements.find(connection, allocations, ("server_id",), host=self.host)
-        if there:
-            some = ", ".join(f"{row['server_id']} ({row['state']})" for row in there[:10])
-            raise Conflict(f"Host {self.host} has {len(there)} allocations, of the servers {some}"
-                           f"{' and others' if len(there) > 10 else ''}: delete these servers first; what is ending "
-                           "goes when the host confirms it.")
-
-
-class Unknown(msgspec.Struct, frozen=True):
-    """A guard of what is done with a guest that only its host knows. ending: it is to go, not to become a server."""
-
-    found: Orphan
-    ending: bool = False
-
-    def hold(self, connection: sa.Connection) -> None:
-        """Raises Conflict."""
-        found, server_id = self.found, self.found.server_id
-        if statements.one(connection, allocations, id=found.allocation):
-            raise Conflict(f"Guest {server_id} is known: it has the allocation {found.allocation} of its host.")
-        row, others = find_row(connection, server_id, deleted=True), of_server(connection, server_id)
-        if self.ending:
-            if found.allocation == server_id and others and not (row and row["deleted"]):
-                raise Conflict(f"Guest {server_id} is server {server_id}'s own, which its host's journal has lost: "
-                               "delete the server, then forget the guest.")
-            return
-        if row is not None and row["deleted"]:
-            raise Conflict(f"Server {server_id} was deleted here: its guest can only be forgotten.")
-        if row is not None and (others or (row["vm_state"], row["task_state"]) != ("error", None)):
-            where = f"on {others[0].host}" if others else "nowhere"
-            raise Conflict(f"Server {server_id} is here already, in state {row['vm_state']}, with room {where}: one "
-                           "server cannot have two guests. Forget this one, or delete that server and forget both.")
-
-
 def _is_over(connection: sa.Connection, allocation: Allocation) -> bool:
     others = [a for a in of_server(connection, allocation.server_id) if a.id != allocation.id]
     row = find_row(connection, allocation.server_id)
@@ -293,20 +199,12 @@ def _end(connection: sa.Connection, now: datetime, epoch: int, **which: Any) -> 
     changes.note(connection, now, *(("allocation", row["id"]) for row in rows))
 
 
-def _insert(connection: sa.Connection, now: datetime, made: Allocation, project_id: str = "") -> None:
+def insert(connection: sa.Connection, now: datetime, made: Allocation, project_id: str = "") -> None:
+    """An allocation's row, and that there is one."""
     statements.insert(connection, allocations, {
         **{name: getattr(made, name) for name in ("id", "server_id", "host", "epoch", "purpose", "state")},
         **{name: getattr(made.amounts, name) for name in _AMOUNTS}, "created_at": now})
     changes.note(connection, now, ("allocation", made.id), ("server", made.server_id), project_id=project_id)
-
-
-def _flavor_id(connection: sa.Connection, found: Orphan) -> str:
-    """The flavor of that name and size, or its name where there is none such here."""
-    order = found.order
-    assert order is not None
-    same = statements.one(connection, flavors, name=order.guest.flavor_name, memory_mb=order.memory_mb,
-                          vcpus=order.vcpus)
-    return str(same["id"]) if same else order.guest.flavor_name
 
 
 def _allocation(row: Mapping[str, Any]) -> Allocation:

@@ -1,7 +1,6 @@
 """The pure part of a create: names, checks of an image against a flavor, and the row that is written."""
 
 import re
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -9,7 +8,7 @@ import msgspec
 from nacre.base.context import Context
 from nacre.base.errors import BadRequest
 from nacre.compute.catalog.flavors import Flavor
-from nacre.compute.contract import Adoption, ServerFlavor, ServerSpec
+from nacre.compute.contract import ServerSpec
 from nacre.image.contract import ImageFacts
 
 GIB = 1 << 30
@@ -65,29 +64,3 @@ def row(context: Context, plan: Any, spec: ServerSpec, fixed: dict[str, Any]) ->
         "trusted_certs": list(spec.trusted_certs), "group_id": spec.hints.get("group"), "hints": spec.hints,
         "fault": None,
     }
-
-
-def adopted(order: Adoption, flavor_id: str, now: datetime) -> dict[str, Any]:
-    """The row of a server that was found on a host. What only the lost database knew (metadata, tags, description, user
-    data) is gone."""
-    build, found = order.found.order, order.found
-    assert build is not None
-    guest, image = build.guest, build.image
-    size = ServerFlavor(
-        id=flavor_id, name=guest.flavor_name, memory_mb=build.memory_mb, vcpus=build.vcpus, root_gb=build.root_gb,
-        ephemeral_gb=build.ephemeral_gb, swap_mb=build.swap_mb, extra_specs=build.extra_specs)
-    made = datetime.fromisoformat(guest.created_at).replace(tzinfo=None) if guest.created_at else now
-    return {
-        "id": found.server_id, "name": order.name, "project_id": order.project_id, "user_id": order.user_id,
-        "vm_state": "active" if found.power in ("running", "paused") else "stopped", "task_state": None,
-        "power_state": found.power, "host": order.host, "allocation_id": found.allocation, "epoch": found.epoch,
-        "availability_zone": order.zone, "pinned_zone": None, "deleted": False, "locked": False,
-        "created_at": made, "updated_at": now, "launched_at": made, "flavor_id": flavor_id,
-        "memory_mb": size.memory_mb, "vcpus": size.vcpus, "flavor": msgspec.to_builtins(size), "metadata": {},
-        "tags": [], "image_id": image.id if image else "", "image_properties": image.properties if image else {},
-        "kernel_id": build.kernel.id if build.kernel else "", "ramdisk_id": build.ramdisk.id if build.ramdisk else "",
-        "key_name": guest.keys[0][0] if guest.keys else None, "key": list(guest.keys[0]) if guest.keys else None,
-        "description": None, "hostname": guest.hostname, "config_drive": build.config_drive,
-        "reservation_id": guest.reservation_id, "launch_index": guest.launch_index, "root_device_name": "/dev/vda",
-        "security_groups": list(guest.security_groups or ("default",)), "trusted_certs": [], "hints": {},
-        "fault": None, "user_data": None}

@@ -2,6 +2,7 @@
 operator says what they are: a server (`adopt`), or nothing that anybody needs (`forget`)."""
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
 
 import msgspec
 import structlog
@@ -9,7 +10,7 @@ import structlog
 from nacre.base.context import Context
 from nacre.base.errors import BadRequest, Conflict, NacreError, NotFound, Unavailable
 from nacre.base.undo import Undo
-from nacre.compute.contract import Adoption
+from nacre.compute.contract import Adoption, LedgerAdmin
 from nacre.conductor.contract import Adopted, AdoptWish, OrphanAt
 from nacre.conductor.endings import Endings
 from nacre.conductor.parts import Parts
@@ -23,14 +24,23 @@ log = structlog.get_logger()
 AT_ONCE = 500
 
 
-class Orphans:
-    """Implements `contract.Orphans`. node: a client of a host; project_exists: whether the cloud has a project; meet:
-    the host of that name is to say hello again."""
+@dataclass(frozen=True)
+class OrphanNeeds:
+    """What more this needs than stories do. node: a client of a host; project_exists: whether the cloud has a project;
+    meet: the host of that name is to say hello again."""
 
-    def __init__(self, parts: Parts, endings: Endings, node: Callable[[str], Node],
-                 project_exists: Callable[[str], Awaitable[bool]], meet: Callable[[str], None]):
-        self._p, self._endings, self._node = parts, endings, node
-        self._project_exists, self._meet = project_exists, meet
+    admin: LedgerAdmin
+    node: Callable[[str], Node]
+    project_exists: Callable[[str], Awaitable[bool]]
+    meet: Callable[[str], None]
+
+
+class Orphans:
+    """Implements `contract.Orphans`."""
+
+    def __init__(self, parts: Parts, endings: Endings, needs: OrphanNeeds):
+        self._p, self._endings, self._node, self._admin = parts, endings, needs.node, needs.admin
+        self._project_exists, self._meet = needs.project_exists, needs.meet
 
     async def counts(self) -> dict[str, int]:
         return {host: len(held) for host, held in (await self._unknown(None)).items()}
@@ -59,13 +69,13 @@ class Orphans:
             zone=(await self._p.zones()).get(at.host, "nova"), amounts=amounts(order))
         async with Undo() as undo:
             # A guard: should another have adopted it at the same moment, its ports stay.
-            undo.add(self._p.network.deallocate, found.server_id, self._p.ledger.unknown(found))
+            undo.add(self._p.network.deallocate, found.server_id, self._admin.unknown(found))
             plugged = await self._p.network.adopt(
                 PortsOrder(server_id=found.server_id, requests=(), hostname=order.guest.hostname,
                            context=msgspec.structs.replace(context, project_id=project),
-                           availability_zone=adoption.zone, guard=self._p.ledger.unknown(found)),
+                           availability_zone=adoption.zone, guard=self._admin.unknown(found)),
                 await self._plugged(found, project), at.host)
-            server = await self._p.ledger.adopt(adoption)
+            server = await self._admin.adopt(adoption)
         self._meet(at.host)
         log.warning("a guest was adopted", server=server.id, host=at.host, by=context.user_id)
         return Adopted(server=server, host=at.host, lost_groups=_lost(found, plugged))
@@ -76,7 +86,7 @@ class Orphans:
         if state is not None and state.barred:
             raise Conflict(f"Host {at.host} takes no orders: {state.barred}.")
         order = at.found.order
-        ending = await self._p.ledger.forget(at.host, at.found, amounts(order) if order else Amounts(
+        ending = await self._admin.forget(at.host, at.found, amounts(order) if order else Amounts(
             memory_mb=0, vcpus=0, disk_mb=0))
         log.warning("a guest is ended by an operator's word", server=at.found.server_id, host=at.host)
         self._endings.begin([ending])

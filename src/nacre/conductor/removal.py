@@ -8,7 +8,7 @@ import structlog
 
 from nacre.base.durable.processes import Processes
 from nacre.base.errors import NotFound
-from nacre.compute.contract import Ledger
+from nacre.compute.contract import LedgerAdmin
 from nacre.scheduler.contract import Hosts
 
 log = structlog.get_logger()
@@ -20,7 +20,7 @@ class Removal:
     process shuts it out (the others read of it within a second), and what was written of it goes."""
 
     processes: Processes
-    ledger: Ledger
+    ledger: LedgerAdmin
     registry: Hosts
     forget: tuple[Callable[[str], Awaitable[None]], ...]
 
