@@ -115,10 +115,6 @@ class Host:
         if (future := self._waiting.get(answer.id)) is not None and not future.done():
             future.set_result(answer)
 
-    async def post(self, target: Target, request: Request) -> None:
-        """The contract has no casts."""
-        raise NotImplementedError
-
     async def join(self) -> None:
         """A node's first word."""
         welcome = await self.conductor.hello(NodeHello(
