@@ -199,6 +199,21 @@ async def test_one_server_never_has_two_guests(cloud: WholeCloud, case: str) -> 
     assert (await act(cloud, before["id"], FORGET))[0] == 202
 
 
+async def test_a_drained_host_takes_no_new_servers_and_the_scheduler_says_so(cloud: WholeCloud) -> None:
+    before = await made(cloud)
+    [service] = (await cloud.ask("admin", "GET", "compute", "/os-services?binary=nova-compute")).json()["services"]
+    drained = {"status": "disabled", "disabled_reason": "a new disk"}
+    assert (await cloud.ask("admin", "PUT", "compute", f"/os-services/{service['id']}", drained)).status_code == 200
+    plan = {"plan": {"flavorRef": "42", "imageRef": before["image"]["id"]}}
+    said = (await cloud.ask("admin", "POST", "compute", "/os-nacre-plans", plan)).json()["plan"]
+    assert (said["placed"], "1 are disabled" in said["reason"]) == (0, True)
+    [host] = (await cloud.ask("admin", "GET", "compute", "/os-nacre-hosts")).json()["hosts"]
+    assert (host["status"], host["disabled_reason"], host["guests"]) == ("disabled", "a new disk", 1)
+    assert (await cloud.ask("admin", "PUT", "compute", f"/os-services/{service['id']}", {
+        "status": "enabled"})).status_code == 200
+    assert (await cloud.ask("admin", "POST", "compute", "/os-nacre-plans", plan)).json()["plan"]["placed"] == 1
+
+
 async def test_errors_are_clear_and_all_of_it_is_for_administrators(cloud: WholeCloud) -> None:
     before = await made(cloud)
     nobody = str(uuid4())

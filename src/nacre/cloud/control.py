@@ -1,7 +1,7 @@
 """The control process: APIs, conductor, scheduler, network, images, identity. Several may serve one database."""
 
 import random
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from nacre.base.rpc.stub import stub
 from nacre.base.serving.health import Health
 from nacre.base.web import App, Service
 from nacre.cloud.introductions import ImagePeers, Introductions
+from nacre.cloud.membership import Membership
 from nacre.cloud.running import Running, Transport
 from nacre.compute.allocations import Ledger
 from nacre.compute.api.hosts.plans import Plans
@@ -46,7 +47,6 @@ from nacre.conductor.manager import ConductorManager, Surroundings
 from nacre.conductor.orphans import OrphanNeeds, Orphans
 from nacre.conductor.parts import Parts
 from nacre.conductor.power import Switch
-from nacre.conductor.removal import Removal
 from nacre.conductor.stories import StoryRunner
 from nacre.config import Settings
 from nacre.identity.api.service import service as identity_service
@@ -162,16 +162,15 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
     network = _network(base)
     compute = _compute(base, seams, Suppliers(
         flavors=Flavors(db, clock), keypairs=KeyPairs(db, clock), quotas=Quotas(db, _quotas(settings)),
-        images=images, network=network), identity.project_exists)
+        images=images, network=network), identity.project_exists, network.forget_host)
     compute_api = compute_service(ComputeParts(
         policy=policy, identity=identity, clock=clock, network=network, images=images, desk=compute.desk,
         scheduler=compute.scheduler, hosts=compute.registry,
         controls=lambda: base.processes.all("control"), nodes=lambda: base.processes.all("node"),
-        orphans=compute.orphans, removal=_removal(base, compute, network), planner=compute.plans,
-        aggregates=compute.aggregates,
-        groups=ServerGroups(db, clock), flavors=compute.ask.flavors, keypairs=compute.ask.keypairs,
-        quotas=compute.ask.quotas))
-    _start(base, compute, network)
+        orphans=compute.orphans, removal=compute.membership.removal(LedgerAdmin(db, clock)), planner=compute.plans,
+        aggregates=compute.aggregates, groups=ServerGroups(db, clock), flavors=compute.ask.flavors,
+        keypairs=compute.ask.keypairs, quotas=compute.ask.quotas))
+    _start(base, compute)
     health = Health(lambda: db.read(lambda conn: conn.exec_driver_sql("SELECT 1")), clock)
     services = [identity_api, image_api, network_service(network), compute_api, health.service()]
     return Control(
@@ -246,10 +245,11 @@ class _Compute:
     desk: ServerDesk
     plans: Plans
     orphans: Orphans
+    membership: Membership
 
 
 def _compute(base: Base, seams: Seams, ask: Suppliers,
-             project_exists: Callable[[str], Awaitable[bool]]) -> _Compute:
+             project_exists: Callable[[str], Awaitable[bool]], forget: Callable[[str], Awaitable[None]]) -> _Compute:
     db, clock, ledger = base.db, base.clock, base.ledger
     own = base.settings.scheduler
 
@@ -286,16 +286,8 @@ def _compute(base: Base, seams: Seams, ask: Suppliers,
     return _Compute(ask, aggregates, scheduler, registry, stories, runner, endings, around, conductor, servers,
                     ServerDesk(db, servers, History(db), node), Plans(servers, conductor),
                     Orphans(parts, endings, OrphanNeeds(
-                        LedgerAdmin(db, clock), node, project_exists, conductor.meet_again)))
-
-
-def _removal(base: Base, compute: _Compute, network: NetworkManager) -> Removal:
-    async def shut_out(host: str) -> None:
-        await compute.around.reload()
-        compute.conductor.meet_again(host)
-
-    return Removal(base.processes, LedgerAdmin(base.db, base.clock), compute.registry,
-                   (shut_out, compute.aggregates.forget_host, network.forget_host))
+                        LedgerAdmin(db, clock), node, project_exists, conductor.meet_again)),
+                    Membership(base.processes, registry, conductor, around, (aggregates.forget_host, forget)))
 
 
 def _conductor(base: Base, parts: Parts, endings: Endings, around: Introductions) -> ConductorManager:
@@ -306,7 +298,7 @@ def _conductor(base: Base, parts: Parts, endings: Endings, around: Introductions
     return conductor
 
 
-def _start(base: Base, compute: _Compute, network: NetworkManager) -> None:
+def _start(base: Base, compute: _Compute) -> None:
     """In this order: who we are, what is known, and only then the door opens to hosts."""
     async def enter() -> None:
         me, transport = base.transport.me, base.transport
@@ -317,21 +309,7 @@ def _start(base: Base, compute: _Compute, network: NetworkManager) -> None:
     async def open_door() -> None:
         base.transport.serve(CONDUCTOR, compute.conductor, Conductor, CONDUCTOR_ALLOW)
 
-    async def greet(changes: Sequence[outbox.Change]) -> None:
-        """Who is not the process that it was says hello anew, if it still may. Of a host that was removed, what was
-        being written here meanwhile goes too."""
-        for change in changes:
-            compute.conductor.meet_again(change.id)
-        if known := {change.id for change in changes} & compute.registry.states.keys():
-            for host in known - {process.name for process in await base.processes.all("node")}:
-                await network.forget_host(host)
-                if host in compute.registry.states:
-                    await compute.registry.forget(host)
-
-    async def greet_all() -> None:
-        compute.conductor.meet_again()
-
-    base.changes.subscribe(("process",), greet, greet_all)
+    compute.membership.watch(base.changes)
     compute.scheduler.subscribe(base.changes)
     base.running.start += [enter, base.changes.start, compute.around.start, compute.scheduler.start, open_door]
     base.running.tasks += [base.processes.run, base.changes.run, compute.scheduler.run, compute.runner.sweep,
