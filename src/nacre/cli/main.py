@@ -21,8 +21,8 @@ COMMANDS = {
     "host": ("nacre.cli.hosts", "host", "The hosts: list, drain, remove, accept; orphans, adopt, forget."),
     "keys": ("nacre.cli.keys", "keys", "The keys of tokens, credentials and joins: list, rotate, reseal."),
     "supervise": ("nacre.cli.supervisor", "supervise", ""),
-    "control": ("nacre.cli.process", "control", ""),
-    "node": ("nacre.cli.process", "node", ""),
+    "control": ("nacre.cli.processes.run", "control", ""),
+    "node": ("nacre.cli.processes.run", "node", ""),
 }
 
 

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -189,59 +188,6 @@ def _ready(settings: Settings) -> str:
             return str((connection.execute("select id from cloud").fetchone() or ("",))[0])
     except sqlite3.Error:
         return ""
-
-
-class NotEnded(NacreError):
-    """A process of ours that we may not end, or that does not end."""
-
-
-def left_behind(data: Path) -> dict[int, str]:
-    """Process id -> role, of every control and node that runs on this folder; by what they were started with, so that
-    neither a lost pid file nor a reused number misleads."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        ours = b"nacre.cli.main" in words and words[-3:] == [b"--data", os.fsencode(data), b""]
-        if ours and words[-4] in (b"control", b"node"):
-            found[int(entry.name)] = words[-4].decode()
-    return found
-
-
-def end_left(there: Mapping[int, str], patience: float = 15.0) -> bool:
-    """End those that `left_behind` gave and wait: servers keep running. False if there were none. Raises NotEnded."""
-    for pid, role in there.items():
-        _signal(pid, role, signal.SIGTERM)
-    until = time.monotonic() + patience
-    while left := {pid: role for pid, role in there.items() if _runs(pid)}:
-        if time.monotonic() > until + 5:
-            raise NotEnded(f"Processes {sorted(left)} of an earlier start do not end: kill -9 them, then try again.")
-        if time.monotonic() > until:
-            for pid, role in left.items():
-                _signal(pid, role, signal.SIGKILL)
-        time.sleep(0.05)
-    return bool(there)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())  # that of a zombie is empty
-    except OSError:
-        return False
-
-
-def _signal(pid: int, role: str, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        pass
-    except PermissionError:
-        raise NotEnded(f"{role} of an earlier start still runs as another user (process {pid}): "
-                       "run this command with sudo.") from None
 
 
 @click.command(hidden=True)

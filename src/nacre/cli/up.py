@@ -43,12 +43,12 @@ def start(settings: Settings, given: str | None = None) -> bool:
 
     Raises NacreError with what to do."""
     from nacre.cli import database, supervisor
+    from nacre.cli.processes import left as behind
 
-    # First: what a supervisor started counts as its own only if it is seen next.
-    left = supervisor.left_behind(settings.data)
+    left = behind.find(settings.data)  # first: what a supervisor started counts as its own only if it is seen next
     if supervisor_pid(settings.data) is not None:
         return False
-    supervisor.end_left(left)
+    behind.end(left)
     _check_port(settings)
     database.check(settings)
     supervisor.prepare(settings)
@@ -91,11 +91,11 @@ def running_settings(data: Path | None, **given: Any) -> Settings:
 
 def stop(data: Path, patience: float = 20.0) -> bool:
     """Stop the cloud's processes and wait for their end. False if none ran."""
-    from nacre.cli import supervisor
+    from nacre.cli.processes import left as behind
 
-    left, pid = supervisor.left_behind(data), supervisor_pid(data)
+    left, pid = behind.find(data), supervisor_pid(data)
     if pid is None:
-        return supervisor.end_left(left)
+        return behind.end(left)
     try:
         os.kill(pid, signal.SIGTERM)
     except PermissionError:

@@ -1,0 +1,63 @@
+"""Processes of a cloud whose supervisor is gone: it was killed, they go on. The next `up` or `down` ends them."""
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from nacre.base.errors import NacreError
+
+ROLES = (b"control", b"node")
+
+
+class NotEnded(NacreError):
+    """A process of ours that we may not end, or that does not end."""
+
+
+def find(data: Path) -> dict[int, str]:
+    """Process id -> role, of every control and node that runs on this folder; by what they were started with, so that
+    neither a lost pid file nor a reused number misleads."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"nacre.cli.main" in words and words[-3:] == [b"--data", os.fsencode(data), b""] and words[-4] in ROLES:
+            found[int(entry.name)] = words[-4].decode()
+    return found
+
+
+def end(there: Mapping[int, str], patience: float = 15.0) -> bool:
+    """End those that `find` gave and wait: servers keep running. False if there were none. Raises NotEnded."""
+    for pid, role in there.items():
+        _signal(pid, role, signal.SIGTERM)
+    until = time.monotonic() + patience
+    while left := {pid: role for pid, role in there.items() if _runs(pid)}:
+        if time.monotonic() > until + 5:
+            raise NotEnded(f"Processes {sorted(left)} of an earlier start do not end: kill -9 them, then try again.")
+        if time.monotonic() > until:
+            for pid, role in left.items():
+                _signal(pid, role, signal.SIGKILL)
+        time.sleep(0.05)
+    return bool(there)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return bool(Path(f"/proc/{pid}/cmdline").read_bytes())  # that of a zombie is empty
+    except OSError:
+        return False
+
+
+def _signal(pid: int, role: str, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+    except PermissionError:
+        raise NotEnded(f"{role} of an earlier start still runs as another user (process {pid}): "
+                       "run this command with sudo.") from None
