@@ -18,10 +18,11 @@ COMMANDS = {
     "trace": ("nacre.cli.trace", "trace", "Show where a server's time went."),
     "simulate": ("nacre.cli.simulate", "simulate", "Many simulated hosts under load, in virtual time."),
     "db": ("nacre.cli.database", "db", "The database's schema."),
+    "host": ("nacre.cli.hosts", "host", "The hosts: list, drain, remove, accept; orphans, adopt, forget."),
     "keys": ("nacre.cli.keys", "keys", "The keys of tokens, credentials and joins: list, rotate, reseal."),
     "supervise": ("nacre.cli.supervisor", "supervise", ""),
-    "control": ("nacre.cli.process", "control", ""),
-    "node": ("nacre.cli.process", "node", ""),
+    "control": ("nacre.cli.processes.run", "control", ""),
+    "node": ("nacre.cli.processes.run", "node", ""),
 }
 
 

@@ -98,11 +98,16 @@ class NodeManager:
         return await self.here.hypervisor.console(server_id, lines)
 
     async def describe(self, allocations: tuple[str, ...]) -> tuple[Orphan, ...]:
-        return tuple(Orphan(
-            allocation=held.allocation, server_id=held.server_id, power=held.power,
-            order=entry.order if entry else None, ports=entry.spawn.ports if entry and entry.spawn else ())
-            for held in await self.held() if held.allocation in allocations
-            for entry in (self.here.journal.get(held.allocation),))
+        found = []
+        for held in await self.held():
+            if held.allocation in allocations:
+                entry = self.here.journal.get(held.allocation)
+                spawn = entry.spawn if entry else None
+                found.append(Orphan(
+                    allocation=held.allocation, server_id=held.server_id, power=held.power, epoch=held.epoch,
+                    stage=entry.stage if entry else "", order=entry.order if entry else None,
+                    ports=spawn.ports if spawn else (), networks=spawn.networks if spawn else ()))
+        return tuple(found)
 
     async def rewire(self, port_ids: tuple[str, ...], n: int = 0, before: int = 0) -> None:
         await self.here.wiring.rewire(port_ids, n, before)

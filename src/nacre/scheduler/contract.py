@@ -141,7 +141,8 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
 
 class Allocation(msgspec.Struct, frozen=True, kw_only=True):
     """Room of a host that a server has: the unit in which the database, the host and the scheduler count. purpose:
-    build; state: wanted (the host may have it), held (the server lives there), ending (the host must give it up)."""
+    build; state: wanted (the host may have it), held (the server lives there), ending (the host must give it up).
+    position: how far the database was when it was written, as its first order says; else 0."""
 
     id: str
     server_id: str
@@ -150,11 +151,12 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
     purpose: str
     state: str
     amounts: Amounts
+    position: int = 0
 
 
 class HostState(msgspec.Struct, frozen=True, kw_only=True):
-    """A compute host and its service, as operators see them. barred: why it takes no orders, though it speaks to us.
-    Times are naive UTC."""
+    """A compute host and its service, as operators see them. met: it said hello to this process; barred: why it takes
+    no orders, though it speaks to us. Times are naive UTC."""
 
     id: int
     uuid: str
@@ -164,6 +166,7 @@ class HostState(msgspec.Struct, frozen=True, kw_only=True):
     disabled_reason: str | None = None
     forced_down: bool = False
     barred: str = ""
+    met: bool = False
     updated_at: datetime | None = None
     created_at: datetime | None = None
 

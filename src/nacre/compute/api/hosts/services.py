@@ -9,14 +9,14 @@ from oslo_utils.strutils import bool_from_string
 from oslo_utils.uuidutils import is_uuid_like
 
 from nacre.base.durable.processes import Process
-from nacre.base.errors import BadRequest, Conflict, NotFound
+from nacre.base.errors import BadRequest, NotFound
 from nacre.base.web import Reply, Request, Route
 from nacre.compute.api import types as t
-from nacre.compute.api.hosts.counts import HostCounts
 from nacre.compute.api.microversions import known
 from nacre.compute.api.validation import Query, Schema, Since
 from nacre.compute.catalog.aggregates import DEFAULT_ZONE, INTERNAL_ZONE, Aggregates
 from nacre.compute.policies import rule
+from nacre.conductor.contract import Removal
 from nacre.scheduler.contract import Hosts, HostState
 
 COMPUTE = "nova-compute"
@@ -24,6 +24,8 @@ COMPUTE = "nova-compute"
 CONTROL = ("nova-conductor", "nova-scheduler")
 #: The control processes, dead ones too.
 Controls = Callable[[], Awaitable[Sequence[Process]]]
+#: The processes of hosts.
+Nodes = Controls
 
 _REASON = {"type": "string", "minLength": 1, "maxLength": 255, "format": "printable"}
 _OLD = {"type": "object", "required": ["host", "binary"], "additionalProperties": False, "noun": "service.update",
@@ -39,8 +41,8 @@ LIST = Query("service.query", {"host": t.STRING, "binary": t.STRING})
 class ServiceRoutes:
     """The part of the API about services."""
 
-    def __init__(self, hosts: Hosts, aggregates: Aggregates, counts: HostCounts, controls: Controls):
-        self._hosts, self._aggregates, self._counts, self._controls = hosts, aggregates, counts, controls
+    def __init__(self, hosts: Hosts, aggregates: Aggregates, removal: Removal, controls: Controls):
+        self._hosts, self._aggregates, self._removal, self._controls = hosts, aggregates, removal, controls
 
     def routes(self) -> list[Route]:
         """Every URL under /os-services."""
@@ -67,15 +69,8 @@ class ServiceRoutes:
         return await self._act(request)
 
     async def delete(self, request: Request) -> Any:
-        """DELETE /os-services/{id}: a host that will not come back. Refused while it has servers."""
-        host = await self._find(request)
-        if (await self._counts([host.report.host])).get(host.report.host):
-            raise Conflict("Unable to delete compute service that is hosting instances. Migrate or delete the "
-                           "instances first.")
-        for aggregate in await self._aggregates.all():
-            if host.report.host in aggregate.hosts:
-                await self._aggregates.remove_host(aggregate.id, host.report.host)
-        await self._hosts.forget(host.report.host)
+        """DELETE /os-services/{id}: a host that will not come back. Refused while it has allocations."""
+        await self._removal.remove((await self._find(request)).report.host)
         return Reply(status=204)
 
     async def _update_by_uuid(self, request: Request) -> Any:
