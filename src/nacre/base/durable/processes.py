@@ -90,6 +90,13 @@ def introduce(connection: sa.Connection, now: datetime, other: Process) -> None:
     changes.note(connection, now, ("process", other.name))
 
 
+def mark_complete(connection: sa.Connection, clock: Clock) -> None:
+    """The cloud has its first rows."""
+    now = database_now(connection, clock)
+    cloud_id(connection, now)
+    statements.update(connection, cloud, {"first_rows_at": now}, number=1, first_rows_at=None)
+
+
 class Processes:
     """This process among the others. usurped: called when another took its id."""
 

@@ -138,6 +138,7 @@ def dealer(context: "zmq.Context[zmq.Socket[bytes]]", keys: KeyPair, where: tupl
     # One side asks whether the other lives, and says until when it wants to be heard of: a server of 10,000 need not.
     for option, milliseconds in ((zmq.HEARTBEAT_IVL, 5000), (zmq.HEARTBEAT_TIMEOUT, 15000), (zmq.HEARTBEAT_TTL, 15000)):
         socket.set(option, milliseconds)
+    socket.set(zmq.IPV6, "[" in where[0])
     socket.set(zmq.CURVE_SERVERKEY, where[1].encode())
     socket.set(zmq.CURVE_SECRETKEY, keys.secret.encode())
     socket.set(zmq.CURVE_PUBLICKEY, keys.public.encode())
