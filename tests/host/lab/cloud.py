@@ -1,0 +1,130 @@
+"""The cloud of a lab: one control process on the machine, which hosts reach by its address, and a node on each host."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nacre.base.rpc.keys import load_keys
+from nacre.cli.client import Client
+from nacre.cli.supervisor import free_port
+from nacre.node.names import Names
+from tests.host.cloud_lab import ROOT, Tenant
+from tests.host.lab.hosts import SECONDS, Fabric, Host, until
+
+#: Guests are emulated and frames are carried in user space, as everywhere that has no more to offer: a lab is the same
+#: on each machine, and starts at once.
+OPTIONS = {"NACRE_NODE_VIRT_TYPE": "qemu", "NACRE_NODE_DATAPATH": "netdev"}
+NODE_PORT = 8776
+
+
+class HostsLab(Tenant):
+    """A cloud of several hosts, and what a test does with it."""
+
+    def __init__(self, folder: Path, fabric: Fabric, hosts: Sequence[Host], environ: Mapping[str, str]):
+        self.fabric, self.hosts = fabric, {host.name: host for host in hosts}
+        self.data, self._environ = folder / "control", {**OPTIONS, **environ}
+        self.port, self._rpc_port = free_port(), free_port()
+        self.cloud = ""
+        self._control: subprocess.Popen[bytes] | None = None
+        self.data.mkdir()
+
+    def up(self) -> None:
+        """All that is said of a lab is true when this returns."""
+        self.cloud = self._nacre("db", "prepare")
+        self.names = Names(self.cloud)
+        self.start_control()
+        for host in self.hosts.values():
+            host.await_ready()
+        for host in self.hosts.values():
+            self.join(host)
+        until("the control process answers", lambda: self._alive() and (self.data / "clouds.yaml").exists())
+        self.admin = Client(self.data, "nacre")
+        self.wait(lambda: self.hosts_up() == set(self.hosts), "all hosts are up", SECONDS)
+        super().__init__(self.data)
+
+    # --- processes --------------------------------------------------------------------------------------------
+
+    def start_control(self) -> None:
+        introduced = ",".join(f"{host.name}:{self._keys(host).public} tcp://{host.management}:{NODE_PORT}"
+                              for host in self.hosts.values())
+        with (self.data / "control.log").open("ab") as log:
+            self._control = subprocess.Popen(
+                self._command("control"), stdin=subprocess.DEVNULL, stdout=log, stderr=log, umask=0o077,
+                env=self._environment(NACRE_RPC_LISTEN=self.fabric.address, NACRE_RPC_PORT=str(self._rpc_port),
+                                      NACRE_RPC_NODE_KEYS=introduced, NACRE_DRAIN="0"))
+
+    def join(self, host: Host, **environ: str) -> None:
+        """Its node process starts, and knows the control process; that knows it. environ: more of its options."""
+        control = load_keys(self.data / "control" / "rpc-key.json")
+        host.start_node(**self._environ, **{
+            "NACRE_RPC_LISTEN": host.management, "NACRE_RPC_PORT": str(NODE_PORT), "NACRE_RPC_CLOUD": self.cloud,
+            "NACRE_RPC_CONTROL": f"tcp://{self.fabric.address}:{self._rpc_port}",
+            "NACRE_RPC_CONTROL_KEY": control.public, "NACRE_RPC_CONTROL_NAME": "lab",
+            "NACRE_NODE_TUNNEL_IP": host.underlay, **environ})
+
+    def _keys(self, host: Host) -> Any:
+        return load_keys(host.folder / "node" / "rpc-key.json")
+
+    def stop(self) -> None:
+        """The control process ends; what hosts have ends with them."""
+        if self._control is not None:
+            self._control.send_signal(signal.SIGTERM)
+            try:
+                self._control.wait(10)
+            except subprocess.TimeoutExpired:
+                self._control.kill()
+                self._control.wait()
+
+    def _alive(self) -> bool:
+        """Raises AssertionError with its last words if the control process ended."""
+        assert self._control is not None
+        assert self._control.poll() is None, (self.data / "control.log").read_text()[-3000:]
+        return True
+
+    def _nacre(self, *args: str) -> str:
+        done = subprocess.run(self._command(*args), capture_output=True, text=True, timeout=90, check=False,
+                              env=self._environment(), umask=0o077)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.strip()
+
+    def _command(self, *args: str) -> list[str]:
+        return [sys.executable, "-m", "nacre.cli.main", *args, "--data", str(self.data)]
+
+    def _environment(self, **more: str) -> dict[str, str]:
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("NACRE_")}
+        return {**clean, "PYTHONPATH": str(ROOT / "src"), **self._environ, "NACRE_HOST": self.fabric.address,
+                "NACRE_PORT": str(self.port), "NACRE_RPC_NAME": "lab", **more}
+
+    # --- what tests ask ---------------------------------------------------------------------------------------
+
+    def hosts_up(self) -> set[str]:
+        listed = self.admin.get("compute", "/os-services", params={"binary": "nova-compute"})["services"]
+        return {service["host"] for service in listed if service["state"] == "up"}
+
+    def host_of(self, server: str) -> Host:
+        return self.hosts[self.admin.get("compute", f"/servers/{server}")["server"]["OS-EXT-SRV-ATTR:host"]]
+
+    def ssh(self, server: str, command: str) -> str:
+        """What a command prints in a guest; it is reached from its network's namespace on its host."""
+        port = self.ports(server)[0]
+        return self.host_of(server).run(
+            "ip", "netns", "exec", self.names.namespace(port["network_id"]), "ssh", "-oStrictHostKeyChecking=no",
+            "-oUserKnownHostsFile=/dev/null", "-oLogLevel=ERROR", "-oConnectTimeout=10", "-oBatchMode=yes",
+            "-i", str(self.key), f"root@{port['fixed_ips'][0]['ip_address']}", command).strip()
+
+    def left_of(self, host: Host, server: str, port: dict[str, Any]) -> dict[str, object]:
+        """What a host still has of a server that is gone."""
+        mac = port["mac_address"]
+        found: dict[str, object] = {
+            "domain": server in host.domains(),
+            "tap": self.names.tap(port["id"]) in host.run("ip", "-o", "link"),
+            "bridge port": [n for n, ids in host.interfaces().items() if port["id"] in ids.values()],
+            "flows": [flow for flow in host.flows(self.names.bridge) if mac in flow],
+            "disk": [str(path) for path in host.folder.rglob(server)],
+            "lease": [line for line in host.run("find", str(self.names.run), "-name", "*lease*", "-exec", "cat", "{}",
+                                                "+").splitlines() if mac in line]}
+        return {name: what for name, what in found.items() if what}

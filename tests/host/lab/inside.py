@@ -1,0 +1,103 @@
+"""Process 1 of a simulated host: makes the host's own file systems, links and Open vSwitch, says "ready", then only
+collects the dead. When it ends, everything in the host ends with it.
+
+Started as root, in new net, mount, uts and pid namespaces that have the links eth0 (management) and eth1 (underlay):
+NAME, MANAGEMENT address, UNDERLAY address (both with prefix length).
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from uuid import uuid4
+
+#: Folders that each host has for itself, gone with it.
+OWN = ("/run", "/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt",
+       "/etc/openvswitch", "/var/lib/openvswitch", "/var/log/openvswitch")
+#: Another host's guests are in the same control groups, so libvirt keeps out of them here; and guests' disks are
+#: root's, as they may lie in folders that two hosts share when a guest moves.
+QEMU = """
+user = "root"
+group = "root"
+dynamic_ownership = 0
+remember_owner = 0
+security_driver = "none"
+namespaces = [ ]
+cgroup_controllers = [ ]
+migration_host = "{address}"
+"""
+SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
+RUN = "/run/openvswitch"
+UNDERLAY = "br-under"
+
+
+def sh(line: str) -> None:
+    done = subprocess.run(line.split(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{line}: {done.stderr or done.stdout}")
+
+
+def file_systems(address: str) -> None:
+    """Nothing that daemons write is the machine's, or another host's."""
+    libvirt = {file: file.read_bytes() for file in Path("/etc/libvirt").glob("*.conf")}
+    sh("mount --make-rprivate /")
+    sh("mount -t sysfs sysfs /sys")  # the links in there are this namespace's
+    for folder in OWN:
+        if Path(folder).is_dir():
+            sh(f"mount -t tmpfs -o mode=755 lab {folder}")
+    for file, text in libvirt.items():
+        file.write_bytes(text)
+    Path("/etc/libvirt/qemu.conf").write_text(QEMU.format(address=address))
+    Path("/etc/libvirt/libvirtd.conf").write_text(f'host_uuid = "{uuid4()}"\nauth_unix_rw = "none"\n')
+    for folder in ("/run/lock", "/run/netns", RUN):
+        Path(folder).mkdir()
+
+
+def links(management: str, underlay: str) -> None:
+    """Two cards: eth0 with the management address, and eth1 in the bridge that has the tunnels' address, as Open
+    vSwitch's userspace datapath wants it."""
+    sh("ip link set lo up")
+    sh(f"ip address add {management} dev eth0")
+    sh("ip link set eth0 up")
+    sh("ethtool -K eth1 tx off")  # who reads frames from this link's other end wants their checksums
+    sh("ip link set eth1 up")
+    sh(f"ovsdb-tool create /etc/openvswitch/conf.db {SCHEMA}")
+    sh(f"ovsdb-server /etc/openvswitch/conf.db --remote=punix:{RUN}/db.sock --pidfile --detach --log-file -vconsole:off")
+    sh("ovs-vsctl --no-wait init")
+    sh(f"ovs-vsctl --no-wait set Open_vSwitch . external_ids:system-id={uuid4()}")
+    sh(f"ovs-vswitchd unix:{RUN}/db.sock --pidfile --detach --log-file -vconsole:off")
+    sh(f"ovs-vsctl add-br {UNDERLAY} -- set bridge {UNDERLAY} datapath_type=netdev -- add-port {UNDERLAY} eth1")
+    sh(f"ip address add {underlay} dev {UNDERLAY}")
+    sh(f"ip link set {UNDERLAY} up")
+
+
+def await_links() -> None:
+    while not {"eth0", "eth1"} <= {line.split(":")[0].strip() for line in Path("/proc/net/dev").read_text().splitlines()}:
+        time.sleep(0.01)
+
+
+def main(name: str, management: str, underlay: str) -> None:
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
+    os.umask(0o022)
+    if not shutil.which("ovs-vswitchd"):
+        sys.exit("Open vSwitch is not installed")
+    sh(f"hostname {name}")
+    file_systems(management.partition("/")[0])
+    await_links()
+    links(management, underlay)
+    print("ready", flush=True)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    while True:
+        signal.sigtimedwait({signal.SIGCHLD}, 1)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            continue
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
