@@ -11,7 +11,6 @@ import contextlib
 import os
 import random
 import shutil
-import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -30,23 +29,23 @@ def lab(hosts: int = 2, **environ: str) -> Iterator[HostsLab]:
     id = uuid.uuid4().hex[:8]
     folder = Path(tempfile.mkdtemp(prefix=f"nacre-lab-{id}-", dir="/var/tmp"))  # QEMU's own account must get in
     folder.chmod(0o755)
-    made: list[Fabric | Host] = []
-    cloud: HostsLab | None = None
-    try:
+    spaces = set[str]()
+    with contextlib.ExitStack() as end:
+        end.callback(nothing_is_left, id, spaces)
+        end.callback(shutil.rmtree, folder)
         fabric = Fabric(id, _free_net(), folder)
-        made.append(fabric)
+        end.callback(fabric.close)
+        spaces |= fabric.spaces
+        cloud = HostsLab(folder, fabric, environ)
+        end.callback(cloud.kill_control)
         for number in range(1, hosts + 1):
-            made.append(Host(fabric, f"host{number}", number, folder / f"host{number}"))
-        cloud = HostsLab(folder, fabric, [host for host in made if isinstance(host, Host)], environ)
+            host = Host(fabric, f"host{number}", number, folder / f"host{number}")
+            end.callback(host.close)
+            cloud.hosts[host.name] = host
+        for host in cloud.hosts.values():
+            spaces |= host.await_ready()
         cloud.up()
         yield cloud
-    finally:
-        if cloud is not None:
-            cloud.stop()
-        for each in reversed(made):
-            each.close()
-        shutil.rmtree(folder)
-        nothing_is_left(id, set().union(*(each.spaces for each in made)))
 
 
 def _free_net() -> int:

@@ -1,10 +1,9 @@
 """The cloud of a lab: one control process on the machine, which hosts reach by its address, and a node on each host."""
 
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from nacre.cli.client import Client
 from nacre.cli.supervisor import free_port
 from nacre.node.names import Names
 from tests.host.cloud_lab import ROOT, Tenant
-from tests.host.lab.hosts import SECONDS, Fabric, Host, until
+from tests.host.lab.hosts import DIES_WITH_US, SECONDS, Fabric, Host, end, until
 
 #: Guests are emulated and frames are carried in user space, as everywhere that has no more to offer: a lab is the same
 #: on each machine, and starts at once.
@@ -24,8 +23,8 @@ NODE_PORT = 8776
 class HostsLab(Tenant):
     """A cloud of several hosts, and what a test does with it."""
 
-    def __init__(self, folder: Path, fabric: Fabric, hosts: Sequence[Host], environ: Mapping[str, str]):
-        self.fabric, self.hosts = fabric, {host.name: host for host in hosts}
+    def __init__(self, folder: Path, fabric: Fabric, environ: Mapping[str, str]):
+        self.fabric, self.hosts = fabric, dict[str, Host]()
         self.data, self._environ = folder / "control", {**OPTIONS, **environ}
         self.port, self._rpc_port = free_port(), free_port()
         self.cloud = ""
@@ -37,8 +36,6 @@ class HostsLab(Tenant):
         self.cloud = self._nacre("db", "prepare")
         self.names = Names(self.cloud)
         self.start_control()
-        for host in self.hosts.values():
-            host.await_ready()
         for host in self.hosts.values():
             self.join(host)
         until("the control process answers", lambda: self._alive() and (self.data / "clouds.yaml").exists())
@@ -53,9 +50,10 @@ class HostsLab(Tenant):
                               for host in self.hosts.values())
         with (self.data / "control.log").open("ab") as log:
             self._control = subprocess.Popen(
-                self._command("control"), stdin=subprocess.DEVNULL, stdout=log, stderr=log, umask=0o077,
-                env=self._environment(NACRE_RPC_LISTEN=self.fabric.address, NACRE_RPC_PORT=str(self._rpc_port),
-                                      NACRE_RPC_NODE_KEYS=introduced, NACRE_DRAIN="0"))
+                [*DIES_WITH_US, *self._command("control")], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                umask=0o077, env=self._environment(
+                    NACRE_RPC_LISTEN=self.fabric.address, NACRE_RPC_PORT=str(self._rpc_port),
+                    NACRE_RPC_NODE_KEYS=introduced, NACRE_DRAIN="0"))
 
     def join(self, host: Host, **environ: str) -> None:
         """Its node process starts, and knows the control process; that knows it. environ: more of its options."""
@@ -64,20 +62,14 @@ class HostsLab(Tenant):
             "NACRE_RPC_LISTEN": host.management, "NACRE_RPC_PORT": str(NODE_PORT), "NACRE_RPC_CLOUD": self.cloud,
             "NACRE_RPC_CONTROL": f"tcp://{self.fabric.address}:{self._rpc_port}",
             "NACRE_RPC_CONTROL_KEY": control.public, "NACRE_RPC_CONTROL_NAME": "lab",
-            "NACRE_NODE_TUNNEL_IP": host.underlay, **environ})
+            "NACRE_NODE_TUNNEL_IP": host.underlay, "NACRE_FAKE_CRASH_FILE": str(host.trigger), **environ})
 
     def _keys(self, host: Host) -> Any:
         return load_keys(host.folder / "node" / "rpc-key.json")
 
-    def stop(self) -> None:
-        """The control process ends; what hosts have ends with them."""
+    def kill_control(self) -> None:
         if self._control is not None:
-            self._control.send_signal(signal.SIGTERM)
-            try:
-                self._control.wait(10)
-            except subprocess.TimeoutExpired:
-                self._control.kill()
-                self._control.wait()
+            end(self._control)
 
     def _alive(self) -> bool:
         """Raises AssertionError with its last words if the control process ended."""
@@ -100,6 +92,15 @@ class HostsLab(Tenant):
                 "NACRE_PORT": str(self.port), "NACRE_RPC_NAME": "lab", **more}
 
     # --- what tests ask ---------------------------------------------------------------------------------------
+
+    def wait(self, what: Callable[[], Any], name: str, seconds: float) -> Any:
+        try:
+            return super().wait(what, name, seconds)
+        except AssertionError:
+            for log in (self.data / "control.log", *(host.folder / "node.log" for host in self.hosts.values())):
+                if log.exists():
+                    print(f"--- the end of {log}", *log.read_text(errors="replace").splitlines()[-25:], sep="\n")
+            raise
 
     def hosts_up(self) -> set[str]:
         listed = self.admin.get("compute", "/os-services", params={"binary": "nova-compute"})["services"]

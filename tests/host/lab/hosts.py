@@ -1,7 +1,7 @@
 """Simulated hosts: each has network, mount, host name and process namespaces, and an Open vSwitch, of its own.
 
 The namespaces have no names: they live as long as their first process, which dies with the process that started it.
-Two switches, in one more namespace, join the hosts: "mgmt", which the machine has a link into, and "under", for tunnels.
+Two switches in one more namespace join them: "mgmt", which the machine has a link into, and "under", for tunnels.
 """
 
 import json
@@ -19,6 +19,8 @@ from tests.host.cloud_lab import ROOT, run
 SECONDS = 30.0
 KINDS = ("net", "mnt", "uts", "pid")
 INSIDE = Path(__file__).with_name("inside.py")
+#: Before a command: the kernel ends it when the thread that started it does, however that comes about.
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 
 
 def children(pid: int) -> list[int]:
@@ -50,7 +52,7 @@ def inhabited(spaces: set[str]) -> dict[str, list[int]]:
 
 def unshared(*args: str, log: IO[bytes]) -> "subprocess.Popen[bytes]":
     """A process in namespaces of its own (args: unshare's), killed when we end."""
-    return subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "unshare", *args], stdin=subprocess.DEVNULL,
+    return subprocess.Popen([*DIES_WITH_US, "unshare", *args], stdin=subprocess.DEVNULL,
                             stdout=subprocess.PIPE, stderr=log, cwd="/")
 
 
@@ -107,8 +109,13 @@ class Fabric:
     def underlay(self, number: int) -> str:
         return f"198.19.{self.net}.{number}"
 
+    @property
+    def entrance(self) -> list[str]:
+        """What stands before a command that is to run where the switches are."""
+        return ["nsenter", "-t", str(self._process.pid), "-n", "--"]
+
     def inside(self, *args: str) -> str:
-        return run("nsenter", "-t", str(self._process.pid), "-n", *args)
+        return run(*self.entrance, *args)
 
     def plug(self, link: str, switch: str) -> None:
         self.inside("ip", "link", "set", link, "master", switch)
@@ -131,7 +138,6 @@ class Host:
     def __init__(self, fabric: Fabric, name: str, number: int, folder: Path):
         self.name, self.number, self.folder, self._fabric = name, number, folder, fabric
         self.management, self.underlay = fabric.management(10 + number), fabric.underlay(10 + number)
-        self.spaces = set[str]()
         self._node: subprocess.Popen[bytes] | None = None
         folder.mkdir(mode=0o755)
         with (folder / "host.log").open("ab") as log:
@@ -139,8 +145,8 @@ class Host:
                 "--net", "--mount", "--uts", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", sys.executable,
                 str(INSIDE), name, f"{self.management}/24", f"{self.underlay}/24", log=log)
 
-    def await_ready(self) -> None:
-        """Its links are there, and Open vSwitch runs."""
+    def await_ready(self) -> set[str]:
+        """Its links are there, and Open vSwitch runs. Answers its namespaces."""
         until(f"{self.name}'s first process", lambda: children(self._process.pid) or self._process.poll() is not None)
         if self._process.poll() is None:
             self._fabric.card(self.number, "eth0", "mgmt", self._process.pid)
@@ -148,8 +154,9 @@ class Host:
         assert self._process.stdout is not None
         heard = select.select([self._process.stdout], [], [], SECONDS)[0] and self._process.stdout.readline()
         assert heard == b"ready\n", (self.folder / "host.log").read_text()[-3000:]
-        self.spaces = namespaces(self.first) - namespaces("self")
-        assert len(self.spaces) == len(KINDS), self.spaces
+        spaces = namespaces(self.first) - namespaces("self")
+        assert len(spaces) == len(KINDS), spaces
+        return spaces
 
     @property
     def first(self) -> int:
@@ -175,18 +182,22 @@ class Host:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
                 env=clean | {"PYTHONPATH": str(ROOT / "src")} | environ)
 
-    def pid_of(self, name: str) -> int:
-        """A process of the host, by the machine's count. name: of its command."""
-        spaces = namespaces(self.first)
-        return next(int(p.name) for p in Path("/proc").glob("[0-9]*")
-                    if namespaces(p.name) == spaces and (p / "comm").read_text().strip() == name)
+    @property
+    def trigger(self) -> Path:
+        """The file whose text names the point at which the node kills itself, once."""
+        return self.folder / "crash"
 
-    def kill_node(self, number: int = signal.SIGKILL) -> None:
+    def stop_node(self, number: int = signal.SIGTERM) -> None:
         """Its end is waited for."""
         assert self._node is not None
         for pid in children(self._node.pid):
             os.kill(pid, number)
         self._node.wait(SECONDS)
+
+    def kill(self, command: str) -> None:
+        """The host's processes that run this command, by force."""
+        for file in self.run("sh", "-c", "grep -lx \"$0\" /proc/[0-9]*/comm || true", command).split():
+            self.run("kill", "-9", file.split("/")[2])
 
     @property
     def node_ended(self) -> bool:

@@ -8,6 +8,7 @@ NAME, MANAGEMENT address, UNDERLAY address (both with prefix length).
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -31,6 +32,7 @@ migration_host = "{address}"
 """
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 RUN = "/run/openvswitch"
+DAEMON = "--pidfile --detach --log-file -vconsole:off"
 UNDERLAY = "br-under"
 
 
@@ -65,17 +67,17 @@ def links(management: str, underlay: str) -> None:
     sh("ethtool -K eth1 tx off")  # who reads frames from this link's other end wants their checksums
     sh("ip link set eth1 up")
     sh(f"ovsdb-tool create /etc/openvswitch/conf.db {SCHEMA}")
-    sh(f"ovsdb-server /etc/openvswitch/conf.db --remote=punix:{RUN}/db.sock --pidfile --detach --log-file -vconsole:off")
+    sh(f"ovsdb-server /etc/openvswitch/conf.db --remote=punix:{RUN}/db.sock {DAEMON}")
     sh("ovs-vsctl --no-wait init")
     sh(f"ovs-vsctl --no-wait set Open_vSwitch . external_ids:system-id={uuid4()}")
-    sh(f"ovs-vswitchd unix:{RUN}/db.sock --pidfile --detach --log-file -vconsole:off")
+    sh(f"ovs-vswitchd unix:{RUN}/db.sock {DAEMON}")
     sh(f"ovs-vsctl add-br {UNDERLAY} -- set bridge {UNDERLAY} datapath_type=netdev -- add-port {UNDERLAY} eth1")
     sh(f"ip address add {underlay} dev {UNDERLAY}")
     sh(f"ip link set {UNDERLAY} up")
 
 
 def await_links() -> None:
-    while not {"eth0", "eth1"} <= {line.split(":")[0].strip() for line in Path("/proc/net/dev").read_text().splitlines()}:
+    while not {"eth0", "eth1"} <= {name for _, name in socket.if_nameindex()}:
         time.sleep(0.01)
 
 
