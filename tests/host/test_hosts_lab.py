@@ -153,7 +153,20 @@ def test_node_and_libvirt_die_in_a_boot(cloud: HostsLab) -> None:
     cloud.ready(steady)
     assert host.domains() == [server]
     assert pings(cloud, server, steady)
+    loses_power(cloud, host, server, steady)
     gone_without_a_trace(cloud, net, (server, steady))
+
+
+def loses_power(cloud: HostsLab, host: Host, server: str, steady: str) -> None:
+    """The host comes back without its guests; the server is off then, and starts with all it had."""
+    host.cut_power()
+    host.switch_on()
+    host.await_ready()
+    cloud.join(host)
+    cloud.wait(lambda: cloud.show(server)["status"] == "SHUTOFF", "SHUTOFF", 40)
+    cloud.act(server, {"os-start": None})
+    assert cloud.ready(server, 2).count(f"eth0={cloud.address(server)}/24") == 2, "the console log keeps both boots"
+    assert pings(cloud, steady, server)
 
 
 def test_a_lab_that_does_not_come_up_leaves_nothing() -> None:

@@ -33,17 +33,16 @@ def lab(hosts: int = 2, **environ: str) -> Iterator[HostsLab]:
     with contextlib.ExitStack() as end:
         end.callback(nothing_is_left, id, spaces)
         end.callback(shutil.rmtree, folder)
-        fabric = Fabric(id, _free_net(), folder)
+        fabric = Fabric(id, _free_net(), folder, spaces)
         end.callback(fabric.close)
-        spaces |= fabric.spaces
         cloud = HostsLab(folder, fabric, environ)
         end.callback(cloud.kill_control)
         for number in range(1, hosts + 1):
             host = Host(fabric, f"host{number}", number, folder / f"host{number}")
-            end.callback(host.close)
+            end.callback(host.cut_power)
             cloud.hosts[host.name] = host
         for host in cloud.hosts.values():
-            spaces |= host.await_ready()
+            host.await_ready()
         cloud.up()
         yield cloud
 

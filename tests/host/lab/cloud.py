@@ -125,7 +125,7 @@ class HostsLab(Tenant):
             "tap": self.names.tap(port["id"]) in host.run("ip", "-o", "link"),
             "bridge port": [n for n, ids in host.interfaces().items() if port["id"] in ids.values()],
             "flows": [flow for flow in host.flows(self.names.bridge) if mac in flow],
-            "disk": [str(path) for path in host.folder.rglob(server)],
+            "disk": [str(path) for path in host.folder.rglob(f"{server}*")],
             "lease": [line for line in host.run("find", str(self.names.run), "-name", "*lease*", "-exec", "cat", "{}",
                                                 "+").splitlines() if mac in line]}
         return {name: what for name, what in found.items() if what}

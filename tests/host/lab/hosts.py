@@ -72,12 +72,12 @@ def end(process: "subprocess.Popen[bytes]") -> None:
 
 
 class Fabric:
-    """The switches between hosts, and the machine's link into the first: `link`, with `address`."""
+    """The switches between hosts, and the machine's link into the first: `link`, with `address`. net: the third number
+    of their networks. spaces: to be added to, all namespaces that were made."""
 
-    def __init__(self, id: str, net: int, folder: Path):
-        self.link, self.net = f"lab-{id}", net
+    def __init__(self, id: str, net: int, folder: Path, spaces: set[str]):
+        self.link, self.net, self.spaces = f"lab-{id}", net, spaces
         self.address = self.management(1)
-        self.spaces = set[str]()
         with (folder / "fabric.log").open("ab") as log:
             self._process = unshared("--net", "sleep", "infinity", log=log)
         try:
@@ -90,7 +90,7 @@ class Fabric:
         pid = str(self._process.pid)
         own = os.readlink("/proc/self/ns/net")
         until("the fabric's namespace", lambda: not self.alive or os.readlink(f"/proc/{pid}/ns/net") != own)
-        self.spaces = namespaces(pid) - namespaces("self")
+        self.spaces |= namespaces(pid) - namespaces("self")
         run("ip", "link", "add", self.link, "type", "veth", "peer", "name", "machine", "netns", pid)
         run("ip", "address", "add", f"{self.address}/24", "dev", self.link)
         run("ip", "link", "set", self.link, "up")
@@ -124,6 +124,7 @@ class Fabric:
     def card(self, number: int, name: str, switch: str, pid: int) -> None:
         """A link from the switch to a host, called `name` there."""
         here = f"{switch}{number}"
+        run(*self.entrance, "ip", "link", "delete", here, check=False)  # of a host that was cut off just now
         self.inside("ip", "link", "add", here, "type", "veth", "peer", "name", name, "netns", str(pid))
         self.plug(here, switch)
 
@@ -140,13 +141,18 @@ class Host:
         self.management, self.underlay = fabric.management(10 + number), fabric.underlay(10 + number)
         self._node: subprocess.Popen[bytes] | None = None
         folder.mkdir(mode=0o755)
-        with (folder / "host.log").open("ab") as log:
+        self.switch_on()
+
+    def switch_on(self) -> None:
+        """It begins to boot: see `await_ready`. What it had on its disk it has again."""
+        with (self.folder / "host.log").open("ab") as log:
             self._process = unshared(
                 "--net", "--mount", "--uts", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", sys.executable,
-                str(INSIDE), name, f"{self.management}/24", f"{self.underlay}/24", log=log)
+                str(INSIDE), self.name, f"{self.management}/24", f"{self.underlay}/24", str(self.folder / "disk"),
+                log=log)
 
-    def await_ready(self) -> set[str]:
-        """Its links are there, and Open vSwitch runs. Answers its namespaces."""
+    def await_ready(self) -> None:
+        """Its links are there, and Open vSwitch runs."""
         until(f"{self.name}'s first process", lambda: children(self._process.pid) or self._process.poll() is not None)
         if self._process.poll() is None:
             self._fabric.card(self.number, "eth0", "mgmt", self._process.pid)
@@ -156,7 +162,13 @@ class Host:
         assert heard == b"ready\n", (self.folder / "host.log").read_text()[-3000:]
         spaces = namespaces(self.first) - namespaces("self")
         assert len(spaces) == len(KINDS), spaces
-        return spaces
+        self._fabric.spaces |= spaces
+
+    def cut_power(self) -> None:
+        """Every process in it is gone at once, guests too; its data stay."""
+        end(self._process)
+        if self._node is not None:
+            self._node.wait(SECONDS)
 
     @property
     def first(self) -> int:
@@ -215,9 +227,3 @@ class Host:
 
     def flows(self, bridge: str, *more: str) -> list[str]:
         return self.run("ovs-ofctl", "-O", "OpenFlow14", *more, "dump-flows", bridge).splitlines()[1:]
-
-    def close(self) -> None:
-        """Every process in it is gone."""
-        end(self._process)
-        if self._node is not None:
-            self._node.wait(SECONDS)

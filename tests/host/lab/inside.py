@@ -2,7 +2,7 @@
 collects the dead. When it ends, everything in the host ends with it.
 
 Started as root, in new net, mount, uts and pid namespaces that have the links eth0 (management) and eth1 (underlay):
-NAME, MANAGEMENT address, UNDERLAY address (both with prefix length).
+NAME, MANAGEMENT address, UNDERLAY address (both with prefix length), DISK: a folder for what outlives a power cut.
 """
 
 import os
@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from uuid import uuid4
 
-#: Folders that each host has for itself, gone with it.
-OWN = ("/run", "/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt",
+#: Folders that each host has for itself, on its disk; beside them /run, which no boot finds as it was.
+OWN = ("/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt",
        "/etc/openvswitch", "/var/lib/openvswitch", "/var/log/openvswitch")
 #: Another host's guests are in the same control groups, so libvirt keeps out of them here; and guests' disks are
 #: root's, as they may lie in folders that two hosts share when a guest moves.
@@ -30,7 +30,7 @@ namespaces = [ ]
 cgroup_controllers = [ ]
 migration_host = "{address}"
 """
-SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
+DATABASE, SCHEMA = "/etc/openvswitch/conf.db", "/usr/share/openvswitch/vswitch.ovsschema"
 RUN = "/run/openvswitch"
 DAEMON = "--pidfile --detach --log-file -vconsole:off"
 UNDERLAY = "br-under"
@@ -42,20 +42,28 @@ def sh(line: str) -> None:
         sys.exit(f"{line}: {done.stderr or done.stdout}")
 
 
-def file_systems(address: str) -> None:
+def file_systems(address: str, disk: Path) -> None:
     """Nothing that daemons write is the machine's, or another host's."""
-    libvirt = {file: file.read_bytes() for file in Path("/etc/libvirt").glob("*.conf")}
     sh("mount --make-rprivate /")
     sh("mount -t sysfs sysfs /sys")  # the links in there are this namespace's
-    for folder in OWN:
-        if Path(folder).is_dir():
-            sh(f"mount -t tmpfs -o mode=755 lab {folder}")
-    for file, text in libvirt.items():
-        file.write_bytes(text)
-    Path("/etc/libvirt/qemu.conf").write_text(QEMU.format(address=address))
-    Path("/etc/libvirt/libvirtd.conf").write_text(f'host_uuid = "{uuid4()}"\nauth_unix_rw = "none"\n')
+    sh("mount -t tmpfs -o mode=755 lab /run")
     for folder in ("/run/lock", "/run/netns", RUN):
         Path(folder).mkdir()
+    first = not disk.exists()
+    for folder in filter(os.path.isdir, OWN):
+        own = disk / folder.strip("/").replace("/", "-")
+        own.mkdir(parents=True, exist_ok=True)
+        if first and folder == "/etc/libvirt":
+            configure(own, address)
+        sh(f"mount --bind {own} {folder}")
+
+
+def configure(own: Path, address: str) -> None:
+    """Of libvirt: the machine's settings, but for ours."""
+    for file in Path("/etc/libvirt").glob("*.conf"):
+        (own / file.name).write_bytes(file.read_bytes())
+    (own / "qemu.conf").write_text(QEMU.format(address=address))
+    (own / "libvirtd.conf").write_text(f'host_uuid = "{uuid4()}"\nauth_unix_rw = "none"\n')
 
 
 def links(management: str, underlay: str) -> None:
@@ -66,12 +74,14 @@ def links(management: str, underlay: str) -> None:
     sh("ip link set eth0 up")
     sh("ethtool -K eth1 tx off")  # who reads frames from this link's other end wants their checksums
     sh("ip link set eth1 up")
-    sh(f"ovsdb-tool create /etc/openvswitch/conf.db {SCHEMA}")
-    sh(f"ovsdb-server /etc/openvswitch/conf.db --remote=punix:{RUN}/db.sock {DAEMON}")
+    if not Path(DATABASE).exists():
+        sh(f"ovsdb-tool create {DATABASE} {SCHEMA}")
+    sh(f"ovsdb-server {DATABASE} --remote=punix:{RUN}/db.sock {DAEMON}")
     sh("ovs-vsctl --no-wait init")
     sh(f"ovs-vsctl --no-wait set Open_vSwitch . external_ids:system-id={uuid4()}")
     sh(f"ovs-vswitchd unix:{RUN}/db.sock {DAEMON}")
-    sh(f"ovs-vsctl add-br {UNDERLAY} -- set bridge {UNDERLAY} datapath_type=netdev -- add-port {UNDERLAY} eth1")
+    sh(f"ovs-vsctl --may-exist add-br {UNDERLAY} -- set bridge {UNDERLAY} datapath_type=netdev "
+       f"-- --may-exist add-port {UNDERLAY} eth1")
     sh(f"ip address add {underlay} dev {UNDERLAY}")
     sh(f"ip link set {UNDERLAY} up")
 
@@ -81,13 +91,13 @@ def await_links() -> None:
         time.sleep(0.01)
 
 
-def main(name: str, management: str, underlay: str) -> None:
+def main(name: str, management: str, underlay: str, disk: str) -> None:
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     os.umask(0o022)
     if not shutil.which("ovs-vswitchd"):
         sys.exit("Open vSwitch is not installed")
     sh(f"hostname {name}")
-    file_systems(management.partition("/")[0])
+    file_systems(management.partition("/")[0], Path(disk))
     await_links()
     links(management, underlay)
     print("ready", flush=True)
