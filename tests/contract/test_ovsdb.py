@@ -99,6 +99,19 @@ async def test_a_zone_is_kept_as_long_as_its_interface(rundir: Path) -> None:
     await asyncio.to_thread(again.stop)
 
 
+async def test_an_unplugged_port_has_no_interface_also_where_its_link_is_gone(rundir: Path) -> None:
+    """After a power cut nobody took the guests' interfaces off; they would keep their zones for ever."""
+    cloud = Names(str(uuid.uuid4()))
+    ports = await bridge(rundir, cloud)
+    await vsctl(rundir, "set", "Interface", cloud.tap(ports[0]), "ofport=-1")
+    db = Ovsdb(BridgeSettings(names=cloud, rundir=rundir))
+    for _ in range(2):
+        await asyncio.to_thread(db.unplug, frozenset([*ports[:2], "never-seen"]))
+    left = (await vsctl(rundir, "list-ports", cloud.bridge)).split()
+    assert sorted(left) == sorted(map(cloud.tap, ports[2:]))
+    await asyncio.to_thread(db.stop)
+
+
 async def ensure(settings: BridgeSettings) -> Ovsdb:
     db = Ovsdb(settings)
     await asyncio.to_thread(db.ensure, "netdev")

@@ -84,6 +84,11 @@ class Bridge:
         """Takes a port off the bridge, if it is there."""
         await self._off_loop(lambda: self._db.detach(interface))
 
+    async def unplug(self, port_ids: Iterable[str]) -> None:
+        """No interface of these ports is on the bridge any more, nor one that is written there and does not exist: who
+        loses power has nobody to take guests' interfaces off. Idempotent."""
+        await self._off_loop(lambda: self._db.unplug(frozenset(port_ids)))
+
     async def replace(self, flows: Sequence[Flow]) -> None:
         """Makes the bridge's table exactly this, in one atomic step, touching only what differs."""
         await self._ofctl("replace-flows", [flow.text for flow in flows])

@@ -175,6 +175,14 @@ class Ovsdb:
     def detach(self, interface: str) -> None:
         self.connected().del_port(interface, bridge=self.name, if_exists=True).execute(check_error=True)
 
+    def unplug(self, port_ids: frozenset[str]) -> None:
+        """No interface of these ports is on the bridge, working or not."""
+        api = self.connected()
+        with api.transaction(check_error=True) as txn:
+            for row in self.interfaces():
+                if row.external_ids.get(GUEST) in port_ids:
+                    txn.add(api.del_port(row.name, bridge=self.name, if_exists=True))
+
     def stop(self) -> None:
         if self._api is not None:
             self._api.ovsdb_connection.stop()
