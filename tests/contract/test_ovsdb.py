@@ -134,6 +134,27 @@ async def test_a_bridge_has_the_ways_out_that_are_wanted_and_no_others(rundir: P
     assert (await vsctl(rundir, "list-br")).split() == ["br-rack"]  # an operator's own stays
 
 
+async def test_a_tunnel_that_leads_nowhere_is_said_with_the_reason(rundir: Path) -> None:
+    await vsctl(rundir, "add-br", "br-under", "--", "set", "Bridge", "br-under", "datapath_type=netdev", "--",
+                "add-br", "br-kernel")
+
+    def said(datapath: str, link: str, address: str | None = "192.0.2.1") -> str:
+        db = Ovsdb(BridgeSettings(names=Names(str(uuid.uuid4())), rundir=rundir, tunnel_ip=address))
+        try:
+            return db.strayed(datapath, link)
+        finally:
+            db.stop()
+
+    for datapath, link, why in (
+            ("netdev", "br-under", ""), ("system", "eth0", ""), ("system", "br-kernel", ""),
+            ("netdev", "eth0", "192.0.2.1 is the address of eth0"), ("netdev", "br-kernel", "wants it on a bridge"),
+            ("netdev", "", "does not have the address"), ("system", "", "does not have the address")):
+        text = await asyncio.to_thread(said, datapath, link)
+        assert why in text and bool(why) == bool(text), (datapath, link, text)
+    for address in (None, "127.0.0.1"):
+        assert await asyncio.to_thread(said, "netdev", "lo", address) == ""
+
+
 async def test_a_bridge_of_another_cloud_is_not_taken(rundir: Path) -> None:
     one, other = (BridgeSettings(names=Names(f"c10d0000-0000-4000-8000-00000000000{n}"), rundir=rundir) for n in (1, 2))
     await ensure(one)

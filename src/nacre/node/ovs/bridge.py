@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,6 +39,8 @@ class Bridge:
         if self.datapath == "auto":
             self.datapath = await probe_datapath(self.settings.rundir, self.names.datapath)
         await self._off_loop(lambda: self._db.ensure(self.datapath))
+        if why := await self._off_loop(lambda: self._db.strayed(self.datapath, _link_of(self.settings.tunnel_ip))):
+            log.error("other hosts' guests are not reached", why=why)
 
     async def close(self) -> None:
         """Ends the connection; the bridge stays."""
@@ -134,6 +137,15 @@ class Bridge:
 
     async def _off_loop(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _link_of(address: str | None) -> str:
+    """The link of this host that has the address; "": none."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as host:
+        return next((socket.if_indextoname(found["index"]) for found in host.get_addr()
+                     if found.get_attr("IFA_LOCAL") == address), "")
 
 
 async def probe_datapath(rundir: Path, name: str) -> str:
