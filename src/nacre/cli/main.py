@@ -10,6 +10,9 @@ from nacre.base.errors import NacreError
 #: Name -> (module, attribute, one line of help; "": not listed).
 COMMANDS = {
     "up": ("nacre.cli.up", "up", "Start the cloud on this machine."),
+    "control": ("nacre.cli.processes.run", "control", "Run a further control process, over the cloud's PostgreSQL."),
+    "token": ("nacre.cli.processes.join", "token", "Tokens by which machines become hosts of the cloud."),
+    "join": ("nacre.cli.processes.join", "join", "Make this machine a host of a cloud, with a token of it."),
     "down": ("nacre.cli.up", "down", "Stop the cloud's processes; servers keep running."),
     "status": ("nacre.cli.status", "status", "Show what runs, and whether it answers."),
     "demo": ("nacre.cli.demo", "demo", "From nothing to a shell in a guest."),
@@ -20,8 +23,7 @@ COMMANDS = {
     "db": ("nacre.cli.database", "db", "The database's schema."),
     "keys": ("nacre.cli.keys", "keys", "The keys of tokens, credentials and joins: list, rotate, reseal."),
     "supervise": ("nacre.cli.supervisor", "supervise", ""),
-    "control": ("nacre.cli.process", "control", ""),
-    "node": ("nacre.cli.process", "node", ""),
+    "node": ("nacre.cli.processes.run", "node", ""),
 }
 
 

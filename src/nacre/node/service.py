@@ -9,6 +9,7 @@ from typing import Protocol
 
 import structlog
 
+from nacre import __version__
 from nacre.base.errors import NacreError
 from nacre.conductor.contract import Beat, Conductor, ControlAddress, NodeHello, Welcome
 from nacre.node.manager import NodeManager
@@ -164,7 +165,7 @@ class NodeService:
         facts, s = self.here.journal.facts, self.settings
         welcome = await conductor.hello(NodeHello(
             endpoint=s.endpoint, public_key=s.public_key, journal=facts.id, cloud=facts.cloud,
-            position=facts.position, beat=await self._say()))
+            position=facts.position, beat=await self._say(), version=__version__))
         if welcome.controls:
             self._controls.learn(welcome.controls)
             self._meet()

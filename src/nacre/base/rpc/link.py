@@ -33,6 +33,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 DEFAULTS = Limits()
+_EVENTS = zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED | zmq.Event.HANDSHAKE_FAILED_AUTH
+
+
+class UnknownKey(Unavailable):
+    """The other process does not know this one's key (yet, or any more)."""
 
 
 class Link:
@@ -42,8 +47,7 @@ class Link:
         self.address, self._queue = address, queue
         self.waiting: dict[bytes, tuple[bytes, asyncio.Future[Answer]]] = {}
         self._socket, self._met, self.connected = socket, False, False
-        events = socket.get_monitor_socket(zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED)
-        self._monitor = Pump(events, self._connected)
+        self._monitor = Pump(socket.get_monitor_socket(_EVENTS), self._connected)
         self.pump = Pump(socket, self._receive)
 
     def send(self, request: Request) -> asyncio.Future[Answer]:
@@ -56,8 +60,15 @@ class Link:
         return future
 
     def _connected(self, frames: list[bytes], _user: str) -> None:
-        """Connected again: what was asked before may have died with the other process, so it is asked again."""
-        self.connected = int.from_bytes(frames[0][:2], sys.byteorder) == zmq.Event.HANDSHAKE_SUCCEEDED
+        """Refused: nobody need wait. Connected again: what was asked before may have died with the other process, so it
+        is asked again."""
+        event = int.from_bytes(frames[0][:2], sys.byteorder)
+        self.connected = event == zmq.Event.HANDSHAKE_SUCCEEDED
+        if event == zmq.Event.HANDSHAKE_FAILED_AUTH:
+            for _, future in self.waiting.values():
+                if not future.done():
+                    future.set_exception(UnknownKey(f"{self.address} does not know this process's key."))
+            self.waiting.clear()
         if not self.connected:
             return
         if self._met:
@@ -127,6 +138,7 @@ def dealer(context: "zmq.Context[zmq.Socket[bytes]]", keys: KeyPair, where: tupl
     # One side asks whether the other lives, and says until when it wants to be heard of: a server of 10,000 need not.
     for option, milliseconds in ((zmq.HEARTBEAT_IVL, 5000), (zmq.HEARTBEAT_TIMEOUT, 15000), (zmq.HEARTBEAT_TTL, 15000)):
         socket.set(option, milliseconds)
+    socket.set(zmq.IPV6, "[" in where[0])
     socket.set(zmq.CURVE_SERVERKEY, where[1].encode())
     socket.set(zmq.CURVE_SECRETKEY, keys.secret.encode())
     socket.set(zmq.CURVE_PUBLICKEY, keys.public.encode())

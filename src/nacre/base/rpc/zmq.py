@@ -71,6 +71,7 @@ class ZmqTransport:
         self._zap = Pump(zap, self._authenticate)
         router = bounded(self._context, zmq.ROUTER, self.limits)
         router.set(zmq.BACKLOG, self.limits.backlog)
+        router.set(zmq.IPV6, "[" in self._listen)
         router.set(zmq.ROUTER_MANDATORY, 1)
         router.set(zmq.CURVE_SERVER, 1)
         router.set(zmq.CURVE_SECRETKEY, self.keys.secret.encode())
