@@ -10,7 +10,7 @@ def main() -> None:
     with lab(hosts=int(sys.argv[1]) if len(sys.argv) > 1 else 2) as cloud:
         print(f"export OS_CLIENT_CONFIG_FILE={cloud.data}/clouds.yaml   # clouds: demo, nacre")
         for host in cloud.hosts.values():
-            print(f"{host.name}: {' '.join(host.entrance)} bash    # logs: {host.folder}")
+            print(f"{host.name}: {' '.join(host.entrance)} bash    # logs: {host.folder}/logs")
         print("Ctrl-C ends it.", flush=True)
         signal.sigwait({signal.SIGINT, signal.SIGTERM})
 

@@ -1,13 +1,14 @@
-"""The cloud of a lab: one control process on the machine, which hosts reach by its address, and a node on each host."""
+"""The cloud of a lab: one control process on the machine, which hosts reach by its address, and hosts that joined."""
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from nacre.base.rpc.keys import load_keys
 from nacre.cli.client import Client
 from nacre.cli.supervisor import free_port
 from nacre.node.names import Names
@@ -17,7 +18,6 @@ from tests.host.lab.hosts import DIES_WITH_US, SECONDS, Fabric, Host, end, until
 #: Guests are emulated and frames are carried in user space, as everywhere that has no more to offer: a lab is the same
 #: on each machine, and starts at once.
 OPTIONS = {"NACRE_NODE_VIRT_TYPE": "qemu", "NACRE_NODE_DATAPATH": "netdev"}
-NODE_PORT = 8776
 
 
 class HostsLab(Tenant):
@@ -27,45 +27,43 @@ class HostsLab(Tenant):
         self.fabric, self.hosts = fabric, dict[str, Host]()
         self.data, self._environ = folder / "control", {**OPTIONS, **environ}
         self.port, self._rpc_port = free_port(), free_port()
-        self.cloud = ""
         self._control: subprocess.Popen[bytes] | None = None
         self.data.mkdir()
 
     def up(self) -> None:
         """All that is said of a lab is true when this returns."""
-        self.cloud = self._nacre("db", "prepare")
-        self.names = Names(self.cloud)
         self.start_control()
-        for host in self.hosts.values():
-            self.join(host)
         until("the control process answers", lambda: self._alive() and (self.data / "clouds.yaml").exists())
         self.admin = Client(self.data, "nacre")
+        self.wait(lambda: self.admin.get("compute", "/flavors"), "the APIs", SECONDS)
+        with ThreadPoolExecutor() as threads:
+            for joined in [threads.submit(self.join, host) for host in self.hosts.values()]:
+                joined.result()
         self.wait(lambda: self.hosts_up() == set(self.hosts), "all hosts are up", SECONDS)
         super().__init__(self.data)
+        member = json.loads((next(iter(self.hosts.values())).folder / "node" / "joined.json").read_bytes())
+        self.names = Names(member["cloud"])
 
     # --- processes --------------------------------------------------------------------------------------------
 
     def start_control(self) -> None:
-        introduced = ",".join(f"{host.name}:{self._keys(host).public} tcp://{host.management}:{NODE_PORT}"
-                              for host in self.hosts.values())
+        command = ["control", "--host", self.fabric.address, "--port", str(self.port)]
         with (self.data / "control.log").open("ab") as log:
             self._control = subprocess.Popen(
-                [*DIES_WITH_US, *self._command("control")], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                umask=0o077, env=self._environment(
-                    NACRE_RPC_LISTEN=self.fabric.address, NACRE_RPC_PORT=str(self._rpc_port),
-                    NACRE_RPC_NODE_KEYS=introduced, NACRE_DRAIN="0"))
+                [*DIES_WITH_US, *self._command(*command)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                umask=0o077, env=self._environment(NACRE_RPC_PORT=str(self._rpc_port), NACRE_DRAIN="0"))
 
-    def join(self, host: Host, **environ: str) -> None:
-        """Its node process starts, and knows the control process; that knows it. environ: more of its options."""
-        control = load_keys(self.data / "control" / "rpc-key.json")
-        host.start_node(**self._environ, **{
-            "NACRE_RPC_LISTEN": host.management, "NACRE_RPC_PORT": str(NODE_PORT), "NACRE_RPC_CLOUD": self.cloud,
-            "NACRE_RPC_CONTROL": f"tcp://{self.fabric.address}:{self._rpc_port}",
-            "NACRE_RPC_CONTROL_KEY": control.public, "NACRE_RPC_CONTROL_NAME": "lab",
-            "NACRE_NODE_TUNNEL_IP": host.underlay, "NACRE_FAKE_CRASH_FILE": str(host.trigger), **environ})
+    def join(self, host: Host) -> None:
+        """The machine becomes a host of the cloud, as any would."""
+        made = json.loads(self._nacre("token", "create", "--json"))
+        host.nacre("join", made["token"], environ=self._options(host))
 
-    def _keys(self, host: Host) -> Any:
-        return load_keys(host.folder / "node" / "rpc-key.json")
+    def restart(self, host: Host) -> None:
+        """A host that joined before is started again."""
+        host.nacre("up", "-d", environ=self._options(host))
+
+    def _options(self, host: Host) -> dict[str, str]:
+        return {**self._environ, "NACRE_NODE_TUNNEL_IP": host.underlay}
 
     def kill_control(self) -> None:
         if self._control is not None:
@@ -88,8 +86,7 @@ class HostsLab(Tenant):
 
     def _environment(self, **more: str) -> dict[str, str]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("NACRE_")}
-        return {**clean, "PYTHONPATH": str(ROOT / "src"), **self._environ, "NACRE_HOST": self.fabric.address,
-                "NACRE_PORT": str(self.port), "NACRE_RPC_NAME": "lab", **more}
+        return {**clean, "PYTHONPATH": str(ROOT / "src"), **self._environ, **more}
 
     # --- what tests ask ---------------------------------------------------------------------------------------
 
@@ -97,7 +94,8 @@ class HostsLab(Tenant):
         try:
             return super().wait(what, name, seconds)
         except AssertionError:
-            for log in (self.data / "control.log", *(host.folder / "node.log" for host in self.hosts.values())):
+            nodes = [host.folder / "logs" / "node.log" for host in self.hosts.values()]
+            for log in (self.data / "control.log", *nodes):
                 if log.exists():
                     print(f"--- the end of {log}", *log.read_text(errors="replace").splitlines()[-25:], sep="\n")
             raise

@@ -7,10 +7,10 @@ Two switches in one more namespace join them: "mgmt", which the machine has a li
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -139,7 +139,6 @@ class Host:
     def __init__(self, fabric: Fabric, name: str, number: int, folder: Path):
         self.name, self.number, self.folder, self._fabric = name, number, folder, fabric
         self.management, self.underlay = fabric.management(10 + number), fabric.underlay(10 + number)
-        self._node: subprocess.Popen[bytes] | None = None
         folder.mkdir(mode=0o755)
         self.switch_on()
 
@@ -167,8 +166,6 @@ class Host:
     def cut_power(self) -> None:
         """Every process in it is gone at once, guests too; its data stay."""
         end(self._process)
-        if self._node is not None:
-            self._node.wait(SECONDS)
 
     @property
     def first(self) -> int:
@@ -185,35 +182,30 @@ class Host:
 
     # --- its node ---------------------------------------------------------------------------------------------
 
-    def start_node(self, **environ: str) -> None:
-        """The compute process. environ: beside what makes this host differ from others."""
+    def nacre(self, *args: str, environ: Mapping[str, str]) -> str:
+        """What the command prints in the host, over its data folder, with no options but these."""
         clean = {k: v for k, v in os.environ.items() if not k.startswith("NACRE_")}
-        with (self.folder / "node.log").open("ab") as log:
-            self._node = subprocess.Popen(
-                [*self.entrance, sys.executable, "-m", "nacre.cli.main", "node", "--data", str(self.folder)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
-                env=clean | {"PYTHONPATH": str(ROOT / "src")} | environ)
+        done = subprocess.run(
+            [*self.entrance, sys.executable, "-m", "nacre.cli.main", *args, "--data", str(self.folder)], text=True,
+            capture_output=True, timeout=120, check=False, cwd="/",
+            env={**clean, "PYTHONPATH": str(ROOT / "src"), "NACRE_FAKE_CRASH_FILE": str(self.trigger), **environ})
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     @property
     def trigger(self) -> Path:
         """The file whose text names the point at which the node kills itself, once."""
         return self.folder / "crash"
 
-    def stop_node(self, number: int = signal.SIGTERM) -> None:
-        """Its end is waited for."""
-        assert self._node is not None
-        for pid in children(self._node.pid):
-            os.kill(pid, number)
-        self._node.wait(SECONDS)
+    @property
+    def node_pid(self) -> str:
+        """By the host's count."""
+        return (self.folder / "run" / "node.pid").read_text()
 
     def kill(self, command: str) -> None:
         """The host's processes that run this command, by force."""
         for file in self.run("sh", "-c", "grep -lx \"$0\" /proc/[0-9]*/comm || true", command).split():
             self.run("kill", "-9", file.split("/")[2])
-
-    @property
-    def node_ended(self) -> bool:
-        return self._node is not None and self._node.poll() is not None
 
     # --- what it has ------------------------------------------------------------------------------------------
 
