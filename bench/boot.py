@@ -60,7 +60,8 @@ class Bench:
             if status == "ACTIVE":
                 return
             if status == "ERROR":
-                raise SystemExit(f"server {server} went to ERROR")
+                fault = self.cloud.call("GET", "compute", f"/servers/{server}")["server"].get("fault")
+                raise SystemExit(f"server {server} went to ERROR: {fault}")
             time.sleep(POLL)
 
     def wait_all(self, prefix: str, count: int) -> None:

@@ -52,7 +52,7 @@ class Cloud:
 
     def raw(self, method: str, url: str, body: Any = None, headers: dict[str, str] | None = None
             ) -> tuple[int, dict[str, str], bytes]:
-        """One request on this thread's connection: status, headers in lower case, body."""
+        """One request on this thread's connection: status, headers in lower case, body. body: JSON, or bytes."""
         parts = urlsplit(url)
         pool: dict[str, http.client.HTTPConnection] = self._local.__dict__.setdefault("pool", {})
         if parts.netloc not in pool:
@@ -61,7 +61,7 @@ class Cloud:
         connection = pool[parts.netloc]
         if time.monotonic() - self._local.__dict__.get("used", 0.0) > IDLE:
             connection.close()  # made anew by the request
-        data = json.dumps(body).encode() if body is not None else None
+        data = body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else None
         send = {"X-Auth-Token": self.token, "Content-Type": "application/json",
                 "OpenStack-API-Version": f"compute {self.microversion}", **(headers or {})}
         target = parts.path + ("?" + parts.query if parts.query else "")

@@ -1,17 +1,18 @@
-"""How one control process bears the reports of very many hosts.
+"""How control processes bear the reports of very many hosts.
 
-    python bench/reports.py --hosts 10000 --seconds 60 [--period 10] [--changes 0.05] [--workers 2] [--json FILE]
+    python bench/reports.py --hosts 10000 --seconds 60 [--controls 3 --database postgresql://...] [--period 10]
+                            [--changes 0.05] [--workers 2] [--json FILE]
 
-What is real: the control process is the product's own (`nacre control`, all its services, SQLite in a temporary data
-folder). Every host has a CURVE key of its own that control knows by its name (`rpc.node_keys`), and a ZeroMQ connection
-of its own by the product's own socket settings: 10,000 hosts are 10,000 connections, as a node may speak only for
-itself. Messages are made by the product's contracts and codec. Each host does what `node/service.py` does: an agent
-report and a hello, then every period an agent report and a host report; a cast that is not acknowledged is sent again
-as the product does. What is not: hosts have no guests and take no orders, and they share worker processes on the same
-machine, whose CPU time is not control's but is taken from the same cores.
+What is real: the control processes are the product's own (`nacre control`, all its services; SQLite in a temporary data
+folder, or several over an empty PostgreSQL). Every host has a CURVE key of its own that control knows by its name
+(`rpc.node_keys`), and a ZeroMQ connection of its own to each control by the product's own socket settings: 10,000 hosts
+are 10,000 connections to each, as a node may speak only for itself. Messages are made by the product's contracts and
+codec. Each host does what `node/service.py` does: a hello to each control, then every period a beat to each. What is
+not: hosts have no guests and take no orders, and they share worker processes on the same machine, whose CPU time is not
+control's but is taken from the same cores.
 
-Measured, after all hosts were greeted: control's CPU (user and system, all threads) and memory (PSS), the time from a
-report's sending to its acknowledgement, and the time of a call that control answers from its database.
+Measured, after all hosts were greeted by all: each control's CPU (user and system, all threads) and memory (PSS), the
+time from a beat's sending to its answer, and the time of a call that control answers from its database.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import os
 import platform
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -43,9 +45,8 @@ from nacre.base.rpc.stub import Client, stub
 from nacre.base.rpc.target import Target
 from nacre.cli.supervisor import free_port
 from nacre.conductor.contract import TARGET as CONDUCTOR
-from nacre.conductor.contract import Conductor, NodeHello
-from nacre.network.contract import TARGET as NETWORK
-from nacre.network.contract import AgentReport, Network
+from nacre.conductor.contract import Beat, Conductor, NodeHello
+from nacre.network.contract import AgentReport
 from nacre.scheduler.contract import HostReport
 
 #: Seconds after the last host should have joined until the run is given up.
@@ -53,10 +54,9 @@ GIVE_UP = 30.0
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker process is told. Times in seconds."""
+    """What a worker process is to do. Times in seconds."""
 
-    address: str
-    control: str
+    controls: list[tuple[str, str]]  # address and public key
     hosts: dict[str, KeyPair]
     period: float
     join: float
@@ -69,21 +69,19 @@ class Figures(msgspec.Struct, kw_only=True):
     hello: list[float] = []
     report: list[float] = []
     call: list[float] = []
-    again: int = 0
     failed: int = 0
 
 
 class Host:
-    """One simulated host: a key, a socket, its reports. A sender for the contracts' stubs."""
+    """One simulated host's session with one control: a key, a socket, its reports. A sender for the contract's stub."""
 
-    def __init__(self, name: str, keys: KeyPair, context: "zmq.Context[Any]", orders: Orders):
+    def __init__(self, name: str, keys: KeyPair, context: "zmq.Context[Any]", control: tuple[str, str]):
         self.name, self._waiting = name, dict[bytes, asyncio.Future[Answer]]()
-        self.again, self.latency = 0, 0.0
-        self._open = lambda: Pump(dealer(context, keys, (orders.address, orders.control), DEFAULTS), self._receive)
+        self.latency = 0.0
+        self._open = lambda: Pump(dealer(context, keys, control, DEFAULTS), self._receive)
         self._pump: Pump | None = None
         self._heard = False
         self.conductor = stub(Conductor, Client(self, CONDUCTOR))
-        self.network = stub(Network, Client(self, NETWORK))
         self.agent = AgentReport(host=name, tunnel_ip=None, bridge_mappings={}, tunnel_types=())
         self.now = HostReport(host=name, hypervisor_type="fake", hypervisor_version=1, vcpus=64, memory_mb=262144,
                               disk_gb=4096, vcpus_used=0, memory_mb_used=0, disk_gb_used=0.0)
@@ -111,22 +109,6 @@ class Host:
         self.latency = time.perf_counter() - begin
         return answer
 
-    async def post(self, target: Target, request: Request) -> None:
-        """Until it is acknowledged; `latency`: since it was first sent."""
-        begin, wait = time.perf_counter(), DEFAULTS.resend
-        while time.perf_counter() - begin < DEFAULTS.give_up:
-            try:
-                answer = await self.ask(target, request, wait)
-            except Unavailable:
-                self.again += 1
-                wait = min(2 * wait, DEFAULTS.patient)
-                continue
-            if answer.error is not None:
-                raise Unavailable(answer.error.message)
-            self.latency = time.perf_counter() - begin
-            return
-        raise Unavailable("given up")
-
     def _receive(self, frames: list[bytes], _: str) -> None:
         self._heard = True
         answer = decode_answer(frames[-1])
@@ -134,14 +116,19 @@ class Host:
             future.set_result(answer)
 
     async def join(self) -> None:
-        """As a node's first words."""
-        await self.network.agent_report(self.agent)
-        await self.conductor.hello(NodeHello(host=self.name, endpoint="", public_key="", report=self.now, guests=()))
+        """A node's first word."""
+        welcome = await self.conductor.hello(NodeHello(
+            endpoint="tcp://127.0.0.1:1", public_key="", journal=self.name, cloud="", position=0, beat=self._next()))
+        if welcome.refused:
+            raise SystemExit(welcome.refused)
 
     async def beat(self) -> None:
-        """As a node's regular report."""
-        await self.network.agent_report(self.agent)
-        await self.conductor.report(self.now)
+        """A node's regular word."""
+        await self.conductor.beat(self._next())
+
+    def _next(self) -> Beat:
+        self.now = msgspec.structs.replace(self.now, n=self.now.n + 1)
+        return Beat(report=self.now, agent=self.agent)
 
 
 class Worker:
@@ -152,10 +139,11 @@ class Worker:
         self._dice, self.figures = random.Random(1), Figures()
 
     async def run(self, stop: Any) -> Figures:
-        """Until told to stop."""
+        """Until `stop` is set."""
         context: zmq.Context[Any] = zmq.Context()
-        context.set(zmq.MAX_SOCKETS, len(self._orders.hosts) + 100)
-        hosts = [Host(name, keys, context, self._orders) for name, keys in self._orders.hosts.items()]
+        context.set(zmq.MAX_SOCKETS, len(self._orders.hosts) * len(self._orders.controls) + 100)
+        hosts = [Host(name, keys, context, control) for name, keys in self._orders.hosts.items()
+                 for control in self._orders.controls]
         tasks = [asyncio.create_task(self._live(host, self._orders.join * n / len(hosts)))
                  for n, host in enumerate(hosts)]
         tasks.append(asyncio.create_task(self._probe(hosts)))
@@ -163,7 +151,6 @@ class Worker:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self.figures.again = sum(host.again for host in hosts)
         for host in hosts:
             host.close()
         context.destroy(linger=0)
@@ -225,19 +212,24 @@ def work(orders: bytes, events: tuple[Any, Any, Any, Any]) -> None:
 
 
 class ControlProcess:
-    """`nacre control` over a data folder of its own, and what it costs."""
+    """`nacre control` over a data folder of its own, and what it costs. beside: a control of the same cloud, or None;
+    database: the cloud's URL, "" for SQLite in the folder."""
 
-    def __init__(self, folder: Path, nodes: dict[str, KeyPair]):
+    def __init__(self, folder: Path, nodes: dict[str, KeyPair], database: str, beside: "ControlProcess | None"):
         self.folder, self.port, self.rpc_port = folder, free_port(), free_port()
         for name in ("run", "logs", "control"):
-            (folder / name).mkdir(mode=0o700)
+            (folder / name).mkdir(mode=0o700, parents=True)
+        for secret in ("seal-key", "passwords.json", "first-rows") if beside else ():
+            shutil.copy(beside.folder / "control" / secret, folder / "control" / secret)
+        where = f"database_url = '{database}'\n" if database else ""
         keys = "".join(f"{name} = '{pair.public}'\n" for name, pair in nodes.items())
         (folder / "nacre.toml").write_text(
-            f"hypervisor = 'fake'\nport = {self.port}\nlog_level = 'WARNING'\n[rpc]\nport = {self.rpc_port}\n"
+            f"hypervisor = 'fake'\nport = {self.port}\nlog_level = 'WARNING'\n{where}[rpc]\nport = {self.rpc_port}\n"
             f"[rpc.node_keys]\n{keys}")
         self.key = load_keys(folder / "control" / "rpc-key.json").public
         self._environ = {k: v for k, v in os.environ.items() if not k.startswith("NACRE_")}
-        self._run("db", "prepare").wait()
+        if beside is None:
+            self._run("db", "prepare").wait()
         self.process = self._run("control")
         end = time.monotonic() + 60
         while not self._answers():
@@ -263,6 +255,11 @@ class ControlProcess:
         """Its proportional set size."""
         rows = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text().splitlines()
         return round(next(int(r.split()[1]) for r in rows if r.startswith("Pss:")) / 1024, 1)
+
+    def figures(self) -> dict[str, Any]:
+        """As of now."""
+        cpu, threads = self.cpu_seconds()
+        return {"cpu": cpu, "threads": threads, "mb": self.memory_mb(), "connections": self.connections()}
 
     def cpu_seconds(self) -> tuple[float, dict[str, float]]:
         """Of the process, and of each of its threads by name."""
@@ -296,12 +293,12 @@ def spread(seconds: list[float]) -> dict[str, float]:
             for name, share in (("median", 0.5), ("p99", 0.99), ("max", 1.0))}
 
 
-def measure(args: argparse.Namespace, control: ControlProcess, nodes: dict[str, KeyPair]) -> dict[str, Any]:
-    """The whole run over a control process that waits."""
+def measure(args: argparse.Namespace, controls: list[ControlProcess], nodes: dict[str, KeyPair]) -> dict[str, Any]:
+    """The whole run over control processes that wait."""
     spawn = multiprocessing.get_context("spawn")
     begin, stop, joined, results = spawn.Event(), spawn.Event(), spawn.Value("i", 0), spawn.Queue()
-    empty, names = control.memory_mb(), list(nodes)
-    parts = [Orders(address=f"tcp://127.0.0.1:{control.rpc_port}", control=control.key, period=args.period,
+    empty, names = [control.memory_mb() for control in controls], list(nodes)
+    parts = [Orders(controls=[(f"tcp://127.0.0.1:{c.rpc_port}", c.key) for c in controls], period=args.period,
                     join=args.join, changes=args.changes, hosts={n: nodes[n] for n in names[w::args.workers]})
              for w in range(args.workers)]
     workers = [spawn.Process(target=work, daemon=True,
@@ -310,40 +307,41 @@ def measure(args: argparse.Namespace, control: ControlProcess, nodes: dict[str, 
     started = time.monotonic()
     for worker in workers:
         worker.start()
-    while joined.value < args.hosts:
+    while joined.value < args.hosts * len(controls):
         if time.monotonic() - started > args.join + GIVE_UP:
             stop.set()
-            said = (control.folder / "logs" / "control.log").read_text()[-2000:]
-            raise SystemExit(f"{said}\nonly {joined.value} hosts were greeted, {control.connections()} are connected, "
-                             f"control used {control.cpu_seconds()} s, {control.memory_mb()} MB")
+            said = "".join((control.folder / "logs" / "control.log").read_text()[-2000:] for control in controls)
+            raise SystemExit(f"{said}\nonly {joined.value} sessions began; {[c.figures() for c in controls]}")
         time.sleep(0.1)
     greeted = time.monotonic() - started
     time.sleep(args.period)
-    joined_mb, connections, (cpu, threads) = control.memory_mb(), control.connections(), control.cpu_seconds()
+    before = [control.figures() for control in controls]
     begin.set()
     at = time.monotonic()
     time.sleep(args.seconds)
-    took, (cpu_end, threads_end) = time.monotonic() - at, control.cpu_seconds()
-    end_mb = control.memory_mb()
+    took, after = time.monotonic() - at, [control.figures() for control in controls]
     stop.set()
     seen = [msgspec.msgpack.decode(results.get(timeout=60), type=Figures) for _ in workers]
     for worker in workers:
         worker.join(30)
     reports = [r for s in seen for r in s.report]
     return {
-        "hosts": args.hosts, "connections": connections, "period_s": args.period, "changed_share": args.changes,
+        "hosts": args.hosts, "period_s": args.period, "changed_share": args.changes,
         "greeted_after_s": round(greeted, 1), "hello_ms": spread([r for s in seen for r in s.hello]),
         "reports_per_s": round(len(reports) / took, 1), "report_ms": spread(reports),
-        "call_ms": spread([r for s in seen for r in s.call]),
-        "sent_again": sum(s.again for s in seen), "failed": sum(s.failed for s in seen),
-        "control_cpu": round((cpu_end - cpu) / took, 3),
-        "control_cpu_by_thread": {n: round((s - threads.get(n, 0.0)) / took, 3) for n, s in threads_end.items()},
-        "control_pss_mb": {"no hosts": empty, "all greeted": joined_mb, "at the end": end_mb}}
+        "call_ms": spread([r for s in seen for r in s.call]), "failed": sum(s.failed for s in seen),
+        "controls": [{
+            "connections": old["connections"], "cpu": round((new["cpu"] - old["cpu"]) / took, 3),
+            "cpu_by_thread": {n: round((s - old["threads"].get(n, 0.0)) / took, 3) for n, s in new["threads"].items()},
+            "pss_mb": {"no hosts": mb, "all greeted": old["mb"], "at the end": new["mb"]}}
+            for mb, old, new in zip(empty, before, after, strict=True)]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hosts", type=int, default=10_000)
+    parser.add_argument("--controls", type=int, default=1, help="how many (more than one: over --database)")
+    parser.add_argument("--database", default="", help="an empty PostgreSQL's URL; SQLite without")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long is measured")
     parser.add_argument("--period", type=float, default=10.0, help="seconds between two reports of a host")
     parser.add_argument("--join", type=float, default=30.0, help="seconds over which the hosts come")
@@ -352,13 +350,17 @@ def main() -> None:
     parser.add_argument("--json", default=None, help="also write the result here")
     args = parser.parse_args()
     nodes = {f"host-{n:05}": new_keys() for n in range(args.hosts)}
+    controls: list[ControlProcess] = []
     with tempfile.TemporaryDirectory(prefix="nacre-reports-") as folder:
-        control = ControlProcess(Path(folder), nodes)
         try:
+            for n in range(args.controls):
+                beside = controls[0] if n else None
+                controls.append(ControlProcess(Path(folder) / f"c{n}", nodes, args.database, beside))
             result = {"machine": f"{platform.machine()} {platform.release()}", "date": time.strftime("%Y-%m-%d"),
-                      **measure(args, control, nodes)}
+                      **measure(args, controls, nodes)}
         finally:
-            control.stop()
+            for control in controls:
+                control.stop()
     print(json.dumps(result, indent=1))
     if args.json:
         Path(args.json).write_text(json.dumps(result, indent=1))

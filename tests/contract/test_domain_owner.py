@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.contract.test_hypervisor import orders
-from tests.stories.node.orders import ControlSide
+from tests.stories.node.orders import ControlSide, unheeded
 
 from nacre.base.errors import BuildFailed, NotFound
 from nacre.node.hypervisor.driver import Hypervisor, HypervisorSettings
@@ -54,7 +54,7 @@ async def clouds() -> AsyncIterator[Clouds]:
 async def test_another_clouds_domain_is_not_touched_even_if_its_folder_is_ours(clouds: Clouds) -> None:
     owner, other = await clouds.start("guests"), await clouds.start("guests")
     order, spawn = orders()
-    await owner.prepare(order)
+    await owner.prepare(order, unheeded)
     await owner.define(order, spawn)
     await owner.resume(order.server_id)
     assert await other.guests() == {}
@@ -71,7 +71,7 @@ async def test_a_domain_of_before_belongs_by_its_folder(clouds: Clouds) -> None:
 
     owner, other = await clouds.start("guests"), await clouds.start("elsewhere")
     order, spawn = orders()
-    await owner.prepare(order)
+    await owner.prepare(order, unheeded)
     await owner.define(order, spawn)
     await owner.halt(order.server_id)
     connection = libvirt.open("qemu:///system")

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from nacre.base.errors import BadRequest, NacreError, NotFound, Refused
 from nacre.base.rpc import codec
-from nacre.base.rpc.target import cast
 
 
 class Disk(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,9 +23,6 @@ class Old(Protocol):
 
 class New(Protocol):
     async def attach(self, server: str, disk: Disk, slots: tuple[int, ...] = ()) -> dict[str, int]: ...
-
-    @cast
-    async def poke(self) -> None: ...
 
 
 OLD, NEW = codec.verbs(Old)["attach"], codec.verbs(New)["attach"]
@@ -73,7 +69,3 @@ def test_the_version_rule() -> None:
     assert codec.compatible("1.0", "1.2") and codec.compatible("1.2", "1.2")
     assert not codec.compatible("1.3", "1.2") and not codec.compatible("2.0", "1.2")
     assert not codec.compatible("1", "1.2") and not codec.compatible("x.y", "1.2")
-
-
-def test_casts_are_marked() -> None:
-    assert codec.verbs(New)["poke"].cast and not NEW.cast

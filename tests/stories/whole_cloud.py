@@ -10,7 +10,7 @@ import msgspec
 from tests import schema
 
 from nacre.base.db import Database
-from nacre.base.rpc.memory import MemoryHub, MemoryTransport
+from nacre.base.rpc.memory import CONTROL, MemoryHub, MemoryTransport
 from nacre.base.rpc.server import Peer
 from nacre.cli.bootstrap import first_rows
 from nacre.cloud.control import Control, build_control
@@ -57,7 +57,7 @@ class WholeCloud:
 async def whole_cloud(folder: Path, url: str = "") -> AsyncIterator[WholeCloud]:
     """A cloud over the database at `url` (all tables, no rows): a SQLite file unless given."""
     settings = load(folder, environ={"NACRE_IDENTITY_ARGON2": "1,64",
-                                     "NACRE_HYPERVISOR": "fake"})
+                                     "NACRE_HYPERVISOR": "fake", "NACRE_RPC_CONTROL_NAME": CONTROL.name})
     for name in ("control", "node"):
         (folder / name).mkdir(mode=0o700)
     hub = MemoryHub()

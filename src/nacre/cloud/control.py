@@ -91,6 +91,8 @@ IMAGE_ALLOW = {"find": ("control",), "read": ("control", "node")}
 JOIN_ALLOW = {"join": ("join",)}
 #: Seconds until an order is given anew: a host answers sooner, done or not.
 NODE_TIMEOUT = 15.0
+#: Until a host counts as deaf to news of the network (seconds).
+NOTICE_TIMEOUT = 5.0
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,7 @@ def _network(base: Base) -> NetworkManager:
     own, quotas, nodes = base.settings.network, base.settings.quotas, base.transport.client(NODE)
 
     async def notify(notice: Notice) -> None:
-        node = stub(Node, nodes.prepare(server=notice.host))
+        node = stub(Node, nodes.prepare(server=notice.host, timeout=NOTICE_TIMEOUT))
         await node.rewire(tuple(sorted(notice.ports)), notice.n, notice.before)
 
     def record(connection: sa.Connection, hosts: Collection[str]) -> tuple[int, Mapping[str, int]]:

@@ -119,7 +119,7 @@ class Introductions:
         self._wiring |= await self._changes.latest("wiring")
 
     async def _wiring_changed(self, changes: Sequence[Change]) -> None:
-        self._wiring |= {change.id: change.n for change in changes}
+        self._wiring |= await self._changes.latest("wiring", changes[0].n - 1)
 
 
 class ImagePeers:

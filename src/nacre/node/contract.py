@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 
-from nacre.base.rpc.target import Target, cast
+from nacre.base.rpc.target import Target
 from nacre.image.contract import ImageFacts
 from nacre.network.contract import NetworkFacts, PortFacts
 
@@ -191,7 +191,6 @@ class Node(Protocol):
         """What is known here of these allocations."""
         ...
 
-    @cast
     async def rewire(self, port_ids: tuple[str, ...], n: int = 0, before: int = 0) -> None:
         """Something about these ports (empty: anything) changed: fetch the wiring and apply it. n: the number of the
         change; before: that of the change of this host before it: one that was missed is fetched too."""

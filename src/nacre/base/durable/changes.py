@@ -14,7 +14,7 @@ import structlog
 
 from nacre.base.clock import Clock
 from nacre.base.db import Database, statements
-from nacre.base.durable.tables import changes
+from nacre.base.durable.tables import changes, last_changes
 from nacre.base.errors import Interrupted
 
 log = structlog.get_logger()
@@ -26,6 +26,11 @@ MOST = 2000
 
 _C = changes.c
 _POSITION = sa.select(sa.func.coalesce(sa.func.max(_C.n), 0))
+_L = last_changes.c
+_LATEST = sa.select(_L.id, _L.n).where(_L.kind == sa.bindparam("is"), _L.n > sa.bindparam("after"))
+_LATEST_OF = _LATEST.where(_L.id.in_(sa.bindparam("ids", expanding=True)))
+_MOVE = sa.update(last_changes).where(
+    _L.kind == sa.bindparam("is"), _L.id.in_(sa.bindparam("ids", expanding=True))).values(n=sa.bindparam("to"))
 _SINCE = sa.select(_C.n, _C.kind, _C.id).where(_C.n > sa.bindparam("seen")).order_by(_C.n).limit(MOST)
 
 
@@ -49,17 +54,22 @@ def note(connection: sa.Connection, now: datetime, *what: tuple[str, str], proje
 
 
 def chain(connection: sa.Connection, now: datetime, kind: str, ids: Collection[str]) -> tuple[int, dict[str, int]]:
-    """As `note`. The number of what is noted, and for each id that of the change before (absent: none for as long as
-    rows are kept): who has taken in that one and hears of this one has missed nothing."""
-    before = latest(connection, kind, ids)
-    note(connection, now, *((kind, id) for id in sorted(ids)))
-    return position(connection), before
+    """One change of all of these, noted without an id. Its number, and for each id that of the change before (absent:
+    none): who has taken in that one and hears of this one has missed nothing."""
+    note(connection, now, (kind, ""))
+    n, before = position(connection), latest(connection, kind, ids=ids)
+    if before:
+        connection.execute(_MOVE, {"is": kind, "ids": list(before), "to": n})
+    if fresh := sorted(set(ids) - before.keys()):
+        statements.insert(connection, last_changes, [{"kind": kind, "id": id, "n": n} for id in fresh])
+    return n, before
 
 
-def latest(connection: sa.Connection, kind: str, ids: Collection[str] | None = None) -> dict[str, int]:
-    """The number of the last change of each of these, or of all of the kind, as far as rows are kept."""
-    query = sa.select(_C.id, sa.func.max(_C.n)).where(_C.kind == kind).group_by(_C.id)
-    rows = connection.execute(query if ids is None else query.where(_C.id.in_(ids)))
+def latest(connection: sa.Connection, kind: str, after: int = 0, ids: Collection[str] | None = None) -> dict[str, int]:
+    """The number of the last change of each thing of a kind, or of these, that changed after that number."""
+    asked = {"is": kind, "after": after}
+    rows = connection.execute(_LATEST, asked) if ids is None else connection.execute(
+        _LATEST_OF, asked | {"ids": list(ids)})
     return {row[0]: row[1] for row in rows}
 
 
@@ -93,9 +103,9 @@ class Changes:
         """How far the database was at the last look."""
         return self._seen
 
-    async def latest(self, kind: str) -> dict[str, int]:
-        """As the function of this name, of all of a kind."""
-        return await self._db.read(lambda connection: latest(connection, kind))
+    async def latest(self, kind: str, after: int = 0) -> dict[str, int]:
+        """As the function of this name."""
+        return await self._db.read(lambda connection: latest(connection, kind, after))
 
     async def start(self) -> None:
         """What was before now is not told: readers load it when they start, after this."""

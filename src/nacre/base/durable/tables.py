@@ -69,6 +69,14 @@ changes = sa.Table(
     sa.Column("id", sa.String(255), nullable=False),
     sa.Column("project_id", sa.String(64), nullable=False, default=""),
     sa.Column("at", sa.DateTime, nullable=False),
-    sa.Index("ix_changes_of", "kind", "id", "n"),
     sqlite_autoincrement=True,
+)
+
+#: The number of the last change of each thing of which that is asked. Whoever changes thousands of them at once (every
+#: host with a member of a security group) notes one change, and the things here.
+last_changes = sa.Table(
+    "last_changes", metadata,
+    sa.Column("kind", sa.String(16), primary_key=True),
+    sa.Column("id", sa.String(255), primary_key=True),
+    sa.Column("n", sa.BigInteger().with_variant(sa.Integer, "sqlite"), nullable=False),
 )

@@ -13,14 +13,11 @@ import msgspec
 
 from nacre.base.errors import BadRequest, NacreError
 
-CALL, CAST = 0, 1
-
 
 class Request(msgspec.Struct, frozen=True, array_like=True):
-    """What a caller sends. id: 16 random bytes, unique to the message; kind: CALL or CAST."""
+    """What a caller sends. id: 16 random bytes, unique to the message."""
 
     id: bytes
-    kind: int
     namespace: str
     version: str
     verb: str
@@ -37,7 +34,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
-    """What comes back; for a cast it says only that the message arrived."""
+    """What comes back."""
 
     id: bytes
     error: Failure | None = None
@@ -79,7 +76,6 @@ class Verb:
         fields: list[Any] = [(p.name, hints[p.name]) if p.default is p.empty else (p.name, hints[p.name], p.default)
                              for p in parameters]
         self.name = name
-        self.cast = bool(getattr(method, "__rpc_cast__", False))
         self.fields = tuple(p.name for p in parameters)
         self.args = msgspec.defstruct(f"{name}_args", fields, frozen=True)
         self._read_args = msgspec.msgpack.Decoder(self.args)

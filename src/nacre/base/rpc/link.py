@@ -17,19 +17,15 @@ log = structlog.get_logger()
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds. message: bytes of one; queue: messages waiting for one peer; running: verbs at work at once;
-    resend, patient: seconds until a cast is sent again, twice as long each time, and how long at most; give_up: until
-    it is given up. handshake: milliseconds; backlog: peers that may wait to be let in: when a control process starts
-    anew, thousands come at once, and those who are turned away come again."""
+    """Bounds. message: bytes of one; queue: messages waiting for one peer; running: verbs at work at once.
+    handshake: milliseconds; backlog: peers that may wait to be let in: when a control process starts anew, thousands
+    come at once, and those who are turned away come again."""
 
     message: int = 64 << 20
     queue: int = 2000
     running: int = 5000
-    resend: float = 1.0
-    patient: float = 8.0
     handshake: int = 30_000
     backlog: int = 4096
-    give_up: float = 120.0
 
 
 DEFAULTS = Limits()

@@ -6,7 +6,6 @@ from collections.abc import Coroutine
 from typing import Any
 
 import msgspec
-import structlog
 
 from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import Unavailable
@@ -15,12 +14,6 @@ from nacre.base.rpc.directory import Directory
 from nacre.base.rpc.server import Allow, Dispatcher, Peer
 from nacre.base.rpc.stub import Client
 from nacre.base.rpc.target import Target
-
-log = structlog.get_logger()
-
-#: Seconds until a cast that was not acknowledged is sent again, and how often that is done.
-RESEND, RESENDS = 0.5, 60
-
 
 CONTROL = Peer("control", "control")
 
@@ -132,9 +125,6 @@ class MemoryTransport:
             limit.cancel()
         return future.done()
 
-    async def post(self, target: Target, request: Request) -> None:
-        self._start(self._insist(target, request))
-
     async def close(self) -> None:
         """Leave the hub; what is running is given up, as when a process dies."""
         self.hub.leave(self)
@@ -142,15 +132,6 @@ class MemoryTransport:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _insist(self, target: Target, request: Request) -> None:
-        """Send a cast until it is acknowledged."""
-        acknowledged: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        for _ in range(RESENDS):
-            await self._deliver(target, request, acknowledged)
-            if await self._within(acknowledged, RESEND):
-                return
-        log.warning("cast given up", namespace=request.namespace, verb=request.verb, server=target.server)
 
     async def _deliver(self, target: Target, request: Request, future: asyncio.Future[Answer]) -> None:
         other = self.hub.find(target)
@@ -162,16 +143,11 @@ class MemoryTransport:
             other.receive(data, self, future)
 
     def receive(self, data: bytes, sender: "MemoryTransport", future: asyncio.Future[Answer]) -> None:
-        """One message arrives: a cast is acknowledged now and run beside, a call is answered when it is done."""
+        """One message arrives: it is answered when its verb is done, unless it came before."""
         if sender.me.name in self.directory.shut_out:
             return
         request = decode_request(data)
-        again = self._dispatcher.again(request)
-        if request.kind:
-            self._start(self._reply(Answer(request.id), sender, future))
-            if not again:
-                self._start(self._dispatcher.answer(request, sender.me))
-        elif not again:
+        if not self._dispatcher.again(request):
             self._start(self._call(request, sender, future))
 
     async def _call(self, request: Request, sender: "MemoryTransport", future: asyncio.Future[Answer]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 import msgspec
 
-from nacre.base.rpc.codec import CALL, CAST, Answer, Request, Verb, error_from, verbs
+from nacre.base.rpc.codec import Answer, Request, Verb, error_from, verbs
 from nacre.base.rpc.target import Target
 
 C = TypeVar("C")
@@ -22,10 +22,6 @@ class Sender(Protocol):
 
     async def ask(self, target: Target, request: Request, timeout: float) -> Answer:
         """The answer. Raises Unavailable if there is nobody, the queue is full, or no answer comes in time."""
-        ...
-
-    async def post(self, target: Target, request: Request) -> None:
-        """Takes the message into the queue and sees to it that it arrives. Raises Unavailable if the queue is full."""
         ...
 
 
@@ -49,12 +45,8 @@ class Client:
         return replace(self, target=target, timeout=self.timeout if timeout is None else timeout)
 
     async def send(self, verb: Verb, args: bytes) -> Any:
-        """One message; the result, or None for a cast."""
-        request = Request(os.urandom(16), CAST if verb.cast else CALL, self.target.namespace, self.target.version,
-                          verb.name, msgspec.Raw(args))
-        if verb.cast:
-            await self.sender.post(self.target, request)
-            return None
+        """One message; its result."""
+        request = Request(os.urandom(16), self.target.namespace, self.target.version, verb.name, msgspec.Raw(args))
         answer = await self.sender.ask(self.target, request, self.timeout)
         if answer.error is not None:
             raise error_from(answer.error)

@@ -1,12 +1,11 @@
 """RPC over ZeroMQ, point to point: a ROUTER that answers, a DEALER to each process that is asked. No broker.
 
 CURVE is always on. Who a peer is says its key, as ZAP authenticated it, never the routing id it chose; a key that
-nobody registered gets no connection. Queues are bounded, and full ones say so. A cast is sent again until it is
-acknowledged, a call when the other process came back before it answered; a message that comes twice is run once.
+nobody registered gets no connection. Queues are bounded, and full ones say so. A call is sent
+again when the other process came back before it answered; a message that comes twice is run once.
 """
 
 import asyncio
-import time
 from collections.abc import Coroutine
 from typing import Any
 
@@ -15,7 +14,7 @@ import zmq
 from zmq.utils import z85
 
 from nacre.base.errors import BadRequest, Unavailable
-from nacre.base.rpc.codec import CAST, Answer, Request, decode_answer, decode_request, encode, failure
+from nacre.base.rpc.codec import Answer, Request, decode_answer, decode_request, encode, failure
 from nacre.base.rpc.directory import Directory, Where
 from nacre.base.rpc.keys import KeyPair
 from nacre.base.rpc.link import DEFAULTS, Answers, Limits, Link, bounded, dealer
@@ -116,29 +115,6 @@ class ZmqTransport:
         finally:
             link.waiting.pop(request.id, None)
 
-    async def post(self, target: Target, request: Request) -> None:
-        if len(self._tasks) >= self.limits.running:
-            raise Unavailable(f"{len(self._tasks)} messages are under way already. Try again later.")
-        if self._is_here(target):
-            self._start(self._dispatcher.answer(decode_request(encode(request)), self.me))
-        else:
-            self._start(self._insist(target, request))
-
-    async def _insist(self, target: Target, request: Request) -> None:
-        """Send a cast until it is acknowledged: to the same server, or in turn to each process of the topic."""
-        end, wait = time.monotonic() + self.limits.give_up, self.limits.resend
-        while time.monotonic() < end:
-            began = time.monotonic()
-            try:
-                if (await self.ask(target, request, wait)).error is None:
-                    return
-                raise Unavailable("It was too busy to take the message.")
-            except Unavailable:
-                await asyncio.sleep(max(0.0, self.limits.resend - (time.monotonic() - began)))
-            # One that is busy with 10,000 senders is not helped by hearing all of them every second.
-            wait = min(2 * wait, max(self.limits.resend, self.limits.patient))
-        log.warning("cast given up", namespace=request.namespace, verb=request.verb, server=target.server)
-
     async def _ask_here(self, target: Target, request: Request, timeout: float) -> Answer:
         """This process is its own server: no socket, but the same codec."""
         work = self._start(self._dispatcher.answer(decode_request(encode(request)), self.me))
@@ -185,7 +161,7 @@ class ZmqTransport:
             self._zap.send([*back, version, sequence, b"400", b"unknown key", b"", b""])
 
     def _receive(self, frames: list[bytes], key: str) -> None:
-        """One request: dropped if its sender is unknown, acknowledged if a cast, run if it did not come before."""
+        """One request: dropped if its sender is unknown, run if it did not come before."""
         sender = self.directory.peers.get(key)
         if sender is None or len(frames) != 2:
             return
@@ -198,12 +174,7 @@ class ZmqTransport:
             busy = Unavailable(f"{self.me.name} is busy with {len(self._tasks)} requests. Try again later.")
             self._reply(frames[0], encode(Answer(request.id, failure(busy))))
             return
-        again = self._dispatcher.again(request)
-        if request.kind == CAST:
-            self._reply(frames[0], encode(Answer(request.id)))
-            if not again:
-                self._start(self._dispatcher.answer(request, sender))
-        elif not again:
+        if not self._dispatcher.again(request):
             self._answers.begin(sender.name, request.id, frames[0])
             self._start(self._run(request, sender))
         elif given := self._answers.again(sender.name, request.id, frames[0]):

@@ -48,9 +48,12 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('n', name=op.f('pk_changes')),
     sqlite_autoincrement=True
     )
-    with op.batch_alter_table('changes', schema=None) as batch_op:
-        batch_op.create_index('ix_changes_of', ['kind', 'id', 'n'], unique=False)
-
+    op.create_table('last_changes',
+    sa.Column('kind', sa.String(length=16), nullable=False),
+    sa.Column('id', sa.String(length=255), nullable=False),
+    sa.Column('n', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=False),
+    sa.PrimaryKeyConstraint('kind', 'id', name=op.f('pk_last_changes'))
+    )
     op.create_table('cloud',
     sa.Column('number', sa.Integer(), nullable=False),
     sa.Column('id', sa.String(length=36), nullable=False),

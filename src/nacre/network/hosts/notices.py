@@ -14,6 +14,9 @@ from nacre.network.work import Work
 
 log = structlog.get_logger()
 
+#: Seconds for which a host that did not answer gets no messages: at first, and at most.
+QUIET = 5.0, 300.0
+
 Affected = dict[str, set[str]]
 
 
@@ -65,30 +68,40 @@ def affected(work: Work) -> Affected:
 
 
 class Notices:
-    """Gathers what concerns hosts while earlier messages are under way."""
+    """Sends hosts what concerns them: one message to a host at a time, what comes meanwhile is gathered into the next.
+    One that did not answer is left alone for a while: it hears the number of the last change with its next beat, so
+    that a lost notice costs time only, and however many hosts are silent, the others are not kept waiting."""
 
     def __init__(self, notify: Notify | None):
         self._notify = notify
         self._pending: dict[str, Notice] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._sending: dict[str, asyncio.Task[None]] = {}
+        self._silent: dict[str, tuple[float, float]] = {}  # host -> until when, and how long that was
 
     def add(self, notices: Iterable[Notice]) -> None:
         """Send these soon."""
         if self._notify is None:
             return
+        loop = asyncio.get_running_loop()
         for notice in notices:
+            if self._silent.get(notice.host, (0.0, 0.0))[0] > loop.time():
+                continue
             known = self._pending.get(notice.host)
             self._pending[notice.host] = known.then(notice) if known else notice
-        if self._pending and (self._task is None or self._task.done()):
-            self._task = asyncio.get_running_loop().create_task(self._run(self._notify))
+            if notice.host not in self._sending:
+                self._sending[notice.host] = loop.create_task(self._send(notice.host, self._notify))
 
-    async def _run(self, notify: Notify) -> None:
-        while self._pending:
-            await asyncio.sleep(0)
-            batch, self._pending = self._pending, {}
-            for notice in batch.values():
-                try:
-                    await notify(notice)
-                except Exception as error:
-                    # The host hears the change's number with its next beat: a lost notice costs time only.
-                    log.warning("a message about a network change is lost", host=notice.host, error=repr(error))
+    async def _send(self, host: str, notify: Notify) -> None:
+        try:
+            while host in self._pending:
+                await asyncio.sleep(0)
+                await notify(self._pending.pop(host))
+                self._silent.pop(host, None)
+        except Exception as error:
+            before = self._silent.get(host, (0.0, 0.0))[1]
+            pause = min(2 * before, QUIET[1]) or QUIET[0]
+            self._silent[host] = asyncio.get_running_loop().time() + pause, pause
+            self._pending.pop(host, None)
+            log.info("a host does not hear of network changes", host=host, why=str(error), seconds=pause)
+        finally:
+            del self._sending[host]

@@ -1,0 +1,18 @@
+"""The walk of one create stays one that a person can follow, and its page is true."""
+
+from pathlib import Path
+
+from tests.stories.walk import ROOT, TIMES, stops, usual, walk
+
+PAGE = Path(__file__).parents[2] / "docs" / "walks" / "create.md"
+#: What it may be at most. To be lowered with each module that is folded, never raised without a reason in the log.
+MODULES, LINES = 86, 12_300
+
+
+async def test_one_create_runs_through_few_modules_and_its_page_names_them(tmp_path):
+    seen, idle = await walk(tmp_path)
+    lines = sum(len((ROOT / m).read_text().splitlines()) for m in usual(seen))
+    assert len(usual(seen)) <= MODULES and lines <= LINES, (len(usual(seen)), lines)
+    always, named = {str(m) for m, n in seen.items() if n == TIMES and m not in idle}, stops(PAGE.read_text())
+    assert always <= named <= {str(m) for m in seen}, (
+        always - named, named - {str(m) for m in seen}, "python -m tests.stories.walk > docs/walks/create.md")
