@@ -20,7 +20,7 @@ from nacre.cli.supervisor import free_port
 from nacre.identity.keys.seal import write_new
 from tests.cloud.process_lab import ROOT, nacre
 
-SECONDS = 40.0
+SECONDS = 60.0
 
 
 def until(what: Any, seconds: float = SECONDS, why: Any = "") -> Any:

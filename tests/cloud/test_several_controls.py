@@ -15,7 +15,7 @@ from nacre.cli.supervisor import free_port
 from tests.cloud.fleet_lab import Fleet, active, fleet, servers, until
 from tests.cloud.process_lab import nacre
 
-pytestmark = [pytest.mark.processes, pytest.mark.postgres, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.processes, pytest.mark.postgres, pytest.mark.timeout(300)]
 NAMES = ("one", "two", "three")
 
 
