@@ -7,10 +7,11 @@ Two switches in one more namespace join them: "mgmt", which the machine has a li
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -56,9 +57,9 @@ def unshared(*args: str, log: IO[bytes]) -> "subprocess.Popen[bytes]":
                             stdout=subprocess.PIPE, stderr=log, cwd="/")
 
 
-def until(what: str, ready: object, seconds: float = SECONDS) -> None:
+def until(what: str, ready: Callable[[], object], seconds: float = SECONDS) -> None:
     end = time.monotonic() + seconds
-    while not ready():  # type: ignore[operator]
+    while not ready():
         if time.monotonic() > end:
             raise AssertionError(f"not within {seconds} s: {what}")
         time.sleep(0.01)
@@ -164,7 +165,10 @@ class Host:
         self._fabric.spaces |= spaces
 
     def cut_power(self) -> None:
-        """Every process in it is gone at once, guests too; its data stay."""
+        """Every process in it is gone when this returns, guests too; its data stay."""
+        for first in children(self._process.pid):
+            os.kill(first, signal.SIGKILL)  # the kernel ends all the others before it says that this one ended
+            self._process.wait(SECONDS)
         end(self._process)
 
     @property

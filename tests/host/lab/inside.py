@@ -96,7 +96,7 @@ def main(name: str, management: str, underlay: str, disk: str) -> None:
     os.umask(0o022)
     if not shutil.which("ovs-vswitchd"):
         sys.exit("Open vSwitch is not installed")
-    sh(f"hostname {name}")
+    socket.sethostname(name)
     file_systems(management.partition("/")[0], Path(disk))
     await_links()
     links(management, underlay)
