@@ -23,7 +23,7 @@ LOG_SOCKET = Path("/run/libvirt/virtlogd-sock")
 KVM = Path("/dev/kvm")
 #: The account that QEMU runs as: Debian's and Ubuntu's name, then Fedora's.
 ACCOUNTS = ("libvirt-qemu", "qemu")
-WAIT = 15.0
+WAIT = 60.0
 #: How long another node may take to start them.
 STARTING = 90.0
 
