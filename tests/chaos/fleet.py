@@ -165,6 +165,7 @@ class Fleet:
     def _add_node(self, number: int) -> None:
         name, first = f"node-{number}", self.controls[0]
         data, (_, port) = self.folder / name, self._keys[f"node-{number}"]
+        (data / "run").mkdir()
         self.nodes.append(Member(name, "node", data, {
             **self.environ, "NACRE_NODE_NAME": name, "NACRE_RPC_PORT": str(port), "NACRE_RPC_CLOUD": self.cloud_id,
             "NACRE_RPC_CONTROL": f"tcp://127.0.0.1:{first.rpc_port}", "NACRE_RPC_CONTROL_NAME": first.name,
