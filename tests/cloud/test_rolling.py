@@ -10,18 +10,20 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 import yaml
 
 from tests.cloud.balancer_lab import Clients, get, haproxy, post
+from tests.cloud.fleet_lab import fleet, servers, until
 from tests.cloud.serving_lab import ROOT, Server, free_port, server
 from tests.cloud.test_processes import Cloud
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 
 #: Longer than the balancer takes to notice.
 DRAIN = 1.0
@@ -67,8 +69,7 @@ class Second:
     def __init__(self, folder: Path, first: Path, environ: dict[str, str]):
         self.folder, self.environ = folder, environ
         (folder / "control").mkdir(parents=True, mode=0o700)
-        for name in ("seal-key", "passwords.json", "first-rows"):
-            shutil.copy(first / "control" / name, folder / "control" / name)
+        shutil.copy(first / "control" / "seal-key", folder / "control" / "seal-key")
         self.start()
 
     def start(self) -> None:
@@ -162,3 +163,49 @@ def test_two_controls_over_one_database_are_restarted_in_turn(two_controls: tupl
     assert clients.answers > 100
     logs = (cloud.data / "logs" / "control.log").read_text() + (second.folder / "log").read_text()
     assert logs.count("draining") >= 4
+
+
+def written(server: dict[str, Any], token: str) -> Callable[[Clients, http.client.HTTPConnection], int]:
+    """A server made, seen and deleted, each by whichever control the connection goes to."""
+    headers = {"X-Auth-Token": token, "OpenStack-API-Version": "compute 2.96", "Content-Type": "application/json"}
+
+    def ask(connection: http.client.HTTPConnection, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
+        connection.request(method, path, json.dumps(body) if body else None, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+
+    def run(_: Clients, connection: http.client.HTTPConnection) -> int:
+        status, made = ask(connection, "POST", "/compute/v2.1/servers", server)
+        if status != 202:
+            return status
+        path = f"/compute/v2.1/servers/{json.loads(made)['server']['id']}"
+        connection.close()  # the next may be another's
+        seen, _body = ask(connection, "GET", path)
+        return seen if seen != 200 else ask(connection, "DELETE", path)[0]
+    return run
+
+
+@pytest.mark.postgres
+def test_three_controls_are_restarted_in_turn_under_writes(database: str, tmp_path: Path) -> None:
+    """A host that joined builds and ends servers all along."""
+    names = ("one", "two", "three")
+    with fleet(tmp_path, database, *names, NACRE_DRAIN=str(DRAIN)) as lab, haproxy(
+            tmp_path, {name: lab.controls[name].port for name in names}) as front:
+        lab.start()
+        lab.join("two", "host-a")
+        body, token = lab.image(), lab.client("one").token
+        clients = Clients(front)
+        clients.add(2, get("/compute/v2.1/servers/detail", **{"X-Auth-Token": token}))
+        clients.add(1, get("/network/v2.0/networks", **{"X-Auth-Token": token}), pause=1.7)
+        clients.add(2, written(body, token), pause=0.2, wanted=204)
+        with clients.running():
+            for name in names:
+                lab.controls[name].end()
+                assert lab.controls[name].process.returncode == 0, lab.controls[name].said()[-2000:]
+                lab.controls[name].start()
+                until(lab.controls[name].healthy, 90, why=lab.controls[name].said)
+                time.sleep(0.6)  # the balancer has it again
+        assert clients.failures == []
+        assert clients.answers > 100
+        until(lambda: servers(lab.client("three"), "s") == [])
+        assert [c.name for c in lab.controls.values() if "Traceback" in c.said()] == []

@@ -59,3 +59,26 @@ def test_image_data_of_a_cloud_with_one_control(database_url: str) -> None:
             ("active", "key-1", "file", "", None), ("saving", "key-2", "file", "", "control"),
             ("importing", "key-3", "file", "", "control"), ("uploading", "key-4", "file", "", None)]
     engine.dispose()
+
+
+@pytest.mark.parametrize(("users", "cloud"), [(1, True), (1, False), (0, True), (0, False)])
+def test_the_first_rows_of_a_cloud_that_was_started_are_not_made_again(
+        database_url: str, users: int, cloud: bool) -> None:
+    """0008: a cloud with users has them; one that has no id yet gets it."""
+    command.upgrade(migrations._config(database_url), "0007")
+    engine, now = make_engine(database_url), dt.datetime(2026, 11, 20)
+    with engine.begin() as connection:
+        if users:
+            connection.execute(sa.text(
+                "insert into identity_users (id, domain_id, name, enabled, tokens_valid_from, extra)"
+                " values ('u', 'default', 'admin', :yes, 0.0, '{}')"), {"yes": True})
+        if cloud:
+            connection.execute(sa.text("insert into cloud (number, id, created_at) values (1, 'mine', :now)"),
+                               {"now": now})
+    migrations.upgrade(database_url)
+    with engine.begin() as connection:
+        kept = connection.execute(sa.text("select id, first_rows_at from cloud")).all()
+    engine.dispose()
+    assert len(kept) == (1 if users or cloud else 0)
+    assert all((first is not None) == bool(users) for _, first in kept)
+    assert not cloud or kept[0][0] == "mine"

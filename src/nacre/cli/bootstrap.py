@@ -1,7 +1,6 @@
 """The first rows of a cloud, and the files that let its users in. Every step looks for what it would make."""
 
 import asyncio
-import ipaddress
 import secrets
 import socket
 from datetime import UTC, datetime
@@ -15,15 +14,19 @@ import yaml
 
 from nacre.base.clock import RealClock
 from nacre.base.context import service_context
+from nacre.base.db import statements
+from nacre.base.durable.processes import find, mark_complete
+from nacre.base.durable.tables import cloud
 from nacre.base.errors import Conflict
+from nacre.base.rpc.addresses import machine_addresses
 from nacre.base.serving.server import Listen
 from nacre.base.serving.tls import ServerTls, operators, own, write_secret
-from nacre.cli.database import MARK, PASSWORDS, engine_name, refuse_strangers
-from nacre.cloud.control import Control
+from nacre.cli.database import MARK, PASSWORDS, engine_name
+from nacre.cloud.control import Base, Control
 from nacre.compute.catalog.flavors import Flavor
 from nacre.config import EVERYWHERE, Settings
-from nacre.identity.catalog import First, bootstrap, users
-from nacre.identity.tables import projects
+from nacre.identity.catalog import First, bootstrap
+from nacre.identity.tables import projects, users
 from nacre.network.attributes.table import Row
 from nacre.network.networks import Networks
 from nacre.network.subnets import Subnets
@@ -37,6 +40,8 @@ FLAVORS = (
 )
 #: Seconds that a control goes on listening after it was told to end, unless an option says otherwise.
 DRAIN = 3.0
+#: The first users' passwords, until it is known that it was this control that made them.
+DRAFT = Path("control") / "passwords-draft.json"
 #: Cloud of clouds.yaml -> user and project.
 CLOUDS = {"nacre": "admin", "demo": "demo", "demo-alt": "demo-alt"}
 
@@ -69,33 +74,43 @@ def server_names(settings: Settings) -> set[str]:
     """What a server's own certificate is for: how clients may call this control."""
     public = urlsplit(settings.public_url).hostname if settings.public_url else None
     names = {"localhost", "127.0.0.1", "::1", socket.gethostname(), *settings.tls.names, *([public] if public else ())}
-    return names | (_addresses() if settings.host in EVERYWHERE else {settings.host})
+    return names | (set(machine_addresses()) if settings.host in EVERYWHERE else {settings.host})
 
 
-def _addresses() -> set[str]:
-    """The machine's own, now."""
-    from pyroute2 import IPRoute
+def kept(settings: Settings) -> dict[str, str]:
+    """The first users' passwords, as far as this control knows them: it made them, or they are configured."""
+    path, own = settings.data / PASSWORDS, settings.identity
+    found: dict[str, str] = msgspec.json.decode(path.read_bytes()) if path.exists() else {}
+    given = {"admin": own.admin_password, "demo": own.demo_password, "demo-alt": own.demo_password}
+    return {name: text for name, text in given.items() if text} | found
 
-    with IPRoute() as ip:
-        found = {str(a.get_attr("IFA_LOCAL") or a.get_attr("IFA_ADDRESS")) for a in ip.get_addr()}
-    return {a for a in found if not ipaddress.ip_address(a).is_link_local}
 
-
-def passwords(settings: Settings) -> dict[str, str]:
-    """The first users' passwords: as configured, else made once and kept."""
-    path = settings.data / PASSWORDS
-    known: dict[str, str] = msgspec.json.decode(path.read_bytes()) if path.exists() else {}
-    given = {"admin": settings.identity.admin_password, "demo": settings.identity.demo_password,
-             "demo-alt": settings.identity.demo_password}
-    found = {name: known.get(name) or given.get(name) or secrets.token_urlsafe(18)
-             for name in ("admin", "demo", "demo-alt", "service")}
-    if found != known:
-        write_secret(path, msgspec.json.encode(found).decode())
+def _drafted(settings: Settings) -> dict[str, str]:
+    """Passwords for users that are not made yet; the same again after a crash."""
+    path = settings.data / DRAFT
+    if not path.exists():
+        known = kept(settings)
+        made = {name: known.get(name) or secrets.token_urlsafe(18) for name in ("admin", "demo", "demo-alt", "service")}
+        write_secret(path, msgspec.json.encode(made).decode())
+    found: dict[str, str] = msgspec.json.decode(path.read_bytes())
     return found
 
 
+async def _settle(control: Control) -> None:
+    """Keep those of the drafted passwords that users have: of controls that started together one has made them."""
+    draft = control.settings.data / DRAFT
+    if draft.exists():
+        hashes = await control.db.read(lambda c: {row.name: row.password_hash for row in c.execute(
+            sa.select(users.c.name, users.c.password_hash).where(users.c.domain_id == "default"))})
+        ours = {name: text for name, text in _drafted(control.settings).items()
+                if await control.passwords.matches(hashes.get(name), text)}
+        if ours:
+            write_secret(control.settings.data / PASSWORDS, msgspec.json.encode(ours).decode())
+        draft.unlink()
+
+
 def clouds(settings: Settings, known: dict[str, str]) -> str:
-    """clouds.yaml: one cloud a first user, and one for the whole system's administrator."""
+    """clouds.yaml: one cloud a first user whose password is known, and one for the whole system's administrator."""
     def cloud(user: str, scope: dict[str, str]) -> dict[str, Any]:
         trust = {} if settings.cacert is None else {"cacert": str(settings.cacert)}
         return {"region_name": settings.region, "identity_api_version": 3, **trust, "auth": {
@@ -103,23 +118,22 @@ def clouds(settings: Settings, known: dict[str, str]) -> str:
             "user_domain_name": "Default", **scope}}
 
     found = {name: cloud(user, {"project_name": user, "project_domain_name": "Default"})
-             for name, user in CLOUDS.items()}
-    found["nacre-system"] = cloud("admin", {"system_scope": "all"})
+             for name, user in CLOUDS.items() if user in known}
+    if "admin" in known:
+        found["nacre-system"] = cloud("admin", {"system_scope": "all"})
     return str(yaml.safe_dump({"clouds": found}, sort_keys=False))
 
 
 async def first_rows(control: Control) -> None:
-    """Users, catalog, flavors, the public network; clouds.yaml last: it says that the rest is there."""
-    settings = control.settings
-    there = await users(control.db)
-    refuse_strangers(settings, there)
-    known = passwords(settings)
-    mark = settings.data / MARK
-    if not there:  # a new database, whatever was in the one before
-        mark.unlink(missing_ok=True)
-    first = First(base_url=settings.url, passwords=known, region=settings.region)
-    await bootstrap(control.db, first, control.passwords)
-    if not mark.exists():  # what an operator deletes afterwards stays deleted
+    """Users, catalog, flavors, the public network, unless they were made before; clouds.yaml last: it says that the
+    rest is there."""
+    settings, db = control.settings, control.db
+    begun, complete, alone = await db.read(lambda connection: _state(connection, control.base))
+    first = First(base_url=settings.url, passwords={} if begun else _drafted(settings), region=settings.region,
+                  follow=bool(settings.public_url) or alone)
+    await bootstrap(db, first, control.passwords)
+    await _settle(control)
+    if not complete:  # what an operator deletes afterwards stays deleted
         for id, name, memory, vcpus, disk in FLAVORS:
             try:
                 await control.flavors.create(
@@ -127,10 +141,20 @@ async def first_rows(control: Control) -> None:
             except Conflict:
                 continue
         await _public_network(control)
-        mark.write_text(engine_name(settings.database))
-    text, file = clouds(settings, known), settings.data / "clouds.yaml"
-    if not file.exists() or file.read_text() != text:
-        write_secret(file, text)
+        await db.run(lambda connection: mark_complete(connection, control.base.clock))
+    (settings.data / MARK).write_text(engine_name(settings.database))
+    if known := {name: text for name, text in kept(settings).items() if name in CLOUDS.values()}:
+        text, file = clouds(settings, known), settings.data / "clouds.yaml"
+        if not file.exists() or file.read_text() != text:
+            write_secret(file, text)
+
+
+def _state(connection: sa.Connection, base: Base) -> tuple[bool, bool, bool]:
+    """Whether there are users, all first rows, and no control but this one."""
+    there = statements.one(connection, cloud, number=1)
+    others = [p for p in find(connection, base.clock, role="control") if p.alive and p.id != base.process]
+    return (connection.scalar(sa.select(users.c.id).limit(1)) is not None,
+            there is not None and there["first_rows_at"] is not None, not others)
 
 
 async def _public_network(control: Control) -> None:

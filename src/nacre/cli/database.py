@@ -4,7 +4,7 @@ And `nacre db`: the database's schema, apart from `up`, which does the same by i
 """
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -49,12 +49,14 @@ def check(settings: Settings) -> None:
             "for a new cloud choose another folder with --data.")
 
 
-def refuse_strangers(settings: Settings, there: Collection[str]) -> None:
-    """there: users of the database. Raises OtherDatabase if they cannot be those of this folder's cloud."""
-    if "admin" in there and not (settings.data / PASSWORDS).exists() and not settings.identity.admin_password:
+def refuse_strangers(settings: Settings, sealed: bool) -> None:
+    """sealed: whether the database holds a cloud's keys. Raises OtherDatabase if nobody here can open them."""
+    file = settings.data / "control" / "seal-key"
+    if sealed and not file.exists() and not settings.identity.seal_key:
         raise OtherDatabase(
-            "The database holds a cloud whose data folder this is not: nobody here knows its passwords and keys. Copy "
-            f"that folder's control/ (seal key, passwords, images) into {settings.data}, or use an empty database.")
+            "The database holds a cloud whose data folder this is not: nobody here knows its keys. For another control "
+            f"of it copy the seal key of one that works (its control/seal-key) to {file}, mode 600, or set "
+            "NACRE_IDENTITY_SEAL_KEY to what it holds; for a cloud of its own use an empty database.")
 
 
 def keep(settings: Settings, given: str | None) -> None:
@@ -69,6 +71,23 @@ def keep(settings: Settings, given: str | None) -> None:
         if user is not None:
             os.fchown(out.fileno(), user.pw_uid, user.pw_gid)
     part.rename(file)
+
+
+def revision(url: str) -> str | None:
+    """The schema's that the database is at; None: it has none yet."""
+    import sqlalchemy as sa
+
+    from nacre.base.db import make_engine
+
+    engine = make_engine(url)
+    try:
+        with engine.connect() as connection:
+            if not sa.inspect(connection).has_table("alembic_version"):
+                return None
+            found: str | None = connection.scalar(sa.text("select version_num from alembic_version"))
+            return found
+    finally:
+        engine.dispose()
 
 
 def reached(url: str, step: Callable[[str], T]) -> T:
@@ -114,23 +133,23 @@ def prepare(data: Path) -> None:
 
     settings = load(data)
     reached(settings.database, migrations.upgrade)
-    there, cloud = reached(settings.database, lambda url: asyncio.run(_whose(url)))
+    sealed, cloud = reached(settings.database, lambda url: asyncio.run(_whose(url)))
     if not settings.database.startswith("sqlite"):
-        refuse_strangers(settings, there)
+        refuse_strangers(settings, sealed)
     click.echo(cloud)
 
 
-async def _whose(url: str) -> tuple[set[str], str]:
-    """The database's users, and the cloud's id."""
+async def _whose(url: str) -> tuple[bool, str]:
+    """Whether the database holds keys, and the cloud's id."""
     from nacre.base.clock import RealClock
     from nacre.base.db import Database
     from nacre.base.durable.processes import cloud_id
-    from nacre.identity.catalog import users
+    from nacre.identity.keys import rows
 
     db = Database(url, inline=True)
     try:
         now = RealClock().now().replace(tzinfo=None)
-        return await users(db), await db.run(lambda connection: cloud_id(connection, now))
+        return bool(await db.read(rows.held)), await db.run(lambda connection: cloud_id(connection, now))
     finally:
         await db.close()
 

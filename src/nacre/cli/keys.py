@@ -24,7 +24,7 @@ def _seal(settings: Settings) -> seal.Seal:
     return seal.Seal(settings.data / "control" / "seal-key", settings.identity.seal_key)
 
 
-def _with_keys(settings: Settings, step: Callable[[Keys], Awaitable[T]]) -> T:
+def with_keys(settings: Settings, step: Callable[[Keys], Awaitable[T]]) -> T:
     """What the step gives. Raises NacreError where there is no cloud, or its database cannot be reached."""
     from nacre.base.db import Database
 
@@ -51,7 +51,7 @@ def keys() -> None:
 @DATA
 def listed(as_json: bool, data: Path | None) -> None:
     """Show numbers, states and ages; never a key."""
-    found = [rows.shown(row) for row in _with_keys(load(data), lambda keys: keys.held())]
+    found = [rows.shown(row) for row in with_keys(load(data), lambda keys: keys.held())]
     if as_json:
         click.echo(json.dumps({"keys": found}))
         return
@@ -71,7 +71,7 @@ def rotate(purpose: str | None, data: Path | None) -> None:
             await keys.rotate(each)
             number = rows.primary(await keys.held(each), each)["number"]
             click.echo(f"{each}: key {number} is the primary now")
-    _with_keys(load(data), step)
+    with_keys(load(data), step)
 
 
 @keys.command()
@@ -88,7 +88,7 @@ def reseal(new_key_file: Path, data: Path | None) -> None:
 
     async def step(keys: Keys) -> int:
         return await keys.reseal(new)
-    count = _with_keys(settings, step)
+    count = with_keys(settings, step)
     click.echo(f"{count} keys are sealed by {new_key_file} now{' (a new key)' if made else ''}")
     if old.replace(new_key_file):
         click.echo(f"it is in {old.file}; copy it there on every other control, which then need no restart")

@@ -5,11 +5,14 @@ import sys
 
 import click
 
-from nacre.base.errors import NacreError
+from nacre.base.errors import Interrupted, NacreError
 
 #: Name -> (module, attribute, one line of help; "": not listed).
 COMMANDS = {
     "up": ("nacre.cli.up", "up", "Start the cloud on this machine."),
+    "control": ("nacre.cli.processes.run", "control", "Run a further control process, over the cloud's PostgreSQL."),
+    "token": ("nacre.cli.processes.join", "token", "Tokens by which machines become hosts of the cloud."),
+    "join": ("nacre.cli.processes.join", "join", "Make this machine a host of a cloud, with a token of it."),
     "down": ("nacre.cli.up", "down", "Stop the cloud's processes; servers keep running."),
     "status": ("nacre.cli.status", "status", "Show what runs, and whether it answers."),
     "demo": ("nacre.cli.demo", "demo", "From nothing to a shell in a guest."),
@@ -21,7 +24,6 @@ COMMANDS = {
     "host": ("nacre.cli.hosts", "host", "The hosts: list, drain, remove, accept; orphans, adopt, forget."),
     "keys": ("nacre.cli.keys", "keys", "The keys of tokens, credentials and joins: list, rotate, reseal."),
     "supervise": ("nacre.cli.supervisor", "supervise", ""),
-    "control": ("nacre.cli.processes.run", "control", ""),
     "node": ("nacre.cli.processes.run", "node", ""),
 }
 
@@ -54,7 +56,7 @@ def main() -> None:
     """The entry point: errors of ours are one line, not a traceback."""
     try:
         group(prog_name="nacre")
-    except NacreError as error:
+    except (NacreError, Interrupted) as error:
         click.echo(f"nacre: {error.message}", err=True)
         sys.exit(1)
 

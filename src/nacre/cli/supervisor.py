@@ -1,7 +1,8 @@
 """The small process that keeps the others running: starts control and node, starts again what dies, stops both.
 
 It holds the RPC keys' introduction: each process is told the other's public key when it starts, never through a file
-that the other could write. Kept free of big imports: it lives as long as the cloud.
+that the other could write. A host that joined a cloud elsewhere has a node only, a further control is one without. Kept
+free of big imports: it lives as long as the cloud.
 """
 
 import fcntl
@@ -12,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -20,8 +22,9 @@ from typing import IO
 import click
 
 from nacre.base.errors import NacreError
+from nacre.base.rpc import addresses
 from nacre.base.rpc.keys import KeyPair, load_keys
-from nacre.config import Settings, load, owner
+from nacre.config import Settings, is_loopback, load, owner
 
 #: Seconds between two starts of a process that keeps dying: grows to the second.
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
@@ -32,6 +35,8 @@ SECRETS = ("NACRE_DATABASE_URL", "NACRE_IDENTITY_ADMIN_PASSWORD", "NACRE_IDENTIT
            "NACRE_IDENTITY_SEAL_KEY")
 #: How long a process may take to stop before it is killed.
 PATIENCE = 10.0
+#: What `nacre up` runs.
+ROLES = ("control", "node")
 
 
 def free_port() -> int:
@@ -127,38 +132,71 @@ def cloud_id(folder: Path) -> str:
     return (folder / "run" / "cloud").read_text().strip()
 
 
-def children(settings: Settings) -> list[Child]:
-    """Control, and the node of this machine, introduced to each other."""
+def children(settings: Settings, roles: Collection[str] = ROLES) -> list[Child]:
+    """Control, and the node of this machine, introduced to each other; or one of them."""
     folder, user = settings.data, account()
-    control, node = keys_for(folder, "control", user), keys_for(folder, "node", None)
-    rpc_port = settings.rpc.port or free_port()
-    node_at = f"tcp://127.0.0.1:{free_port()}"
+    for name in roles:
+        (folder / name).mkdir(exist_ok=True, mode=0o700)
     common = {**os.environ, "NACRE_PORT": str(settings.port), "NACRE_HYPERVISOR": settings.hypervisor}
     node_only = {k: v for k, v in common.items() if k not in SECRETS}
-    for name in ("control", "node"):
-        (folder / name).mkdir(exist_ok=True, mode=0o700)
+    if roles == ("node",):
+        return [Child("node", folder, node_only | _joined(settings), None)]
+    keys = keys_for(folder, "control", user)
+    control = common | {"NACRE_RPC_PORT": str(settings.rpc_port or free_port()),
+                        "NACRE_DRAIN": str(settings.drain or 0.0)}
+    if "node" not in roles:
+        return [Child("control", folder, control, user)]
+    node = keys_for(folder, "node", None)
+    at = addresses.host_of(addresses.reachable(addresses.endpoint(settings.rpc_host, 0)))
+    port = free_port() if is_loopback(at) else int(control["NACRE_RPC_PORT"]) + 1
     return [
-        Child("control", folder, {
-            **common, "NACRE_RPC_PORT": str(rpc_port), "NACRE_DRAIN": str(settings.drain or 0.0),
-            "NACRE_RPC_NODE_KEYS": f"{settings.host_name}:{node.public} {node_at}"}, user),
-        Child("node", folder, {
-            **node_only, "NACRE_RPC_PORT": node_at.rpartition(":")[2], "NACRE_RPC_CLOUD": cloud_id(folder),
-            "NACRE_RPC_CONTROL": f"tcp://127.0.0.1:{rpc_port}", "NACRE_RPC_CONTROL_KEY": control.public,
+        Child("control", folder, control | {
+            "NACRE_RPC_NODE_KEYS": f"{settings.host_name}:{node.public} {addresses.endpoint(at, port)}"}, user),
+        Child("node", folder, node_only | _place(settings, at, port) | {
+            "NACRE_RPC_CLOUD": cloud_id(folder), "NACRE_RPC_CONTROL_KEY": keys.public,
+            "NACRE_RPC_CONTROL": addresses.endpoint(at, int(control["NACRE_RPC_PORT"])),
             "NACRE_RPC_CONTROL_NAME": settings.control_name}, None),
     ]
+
+
+def _place(settings: Settings, at: str, port: int) -> dict[str, str]:
+    """Where a node answers, and where tunnels end: a loopback address of those is for a cloud of one host."""
+    found = {"NACRE_RPC_LISTEN": at, "NACRE_RPC_PORT": str(port)}
+    if not is_loopback(at) and ":" not in at and is_loopback(settings.node.tunnel_ip):
+        found["NACRE_NODE_TUNNEL_IP"] = at
+    return found
+
+
+def _joined(settings: Settings) -> dict[str, str]:
+    """What a node is told whose controls are elsewhere."""
+    from nacre.cli.processes.membership import controls, membership
+
+    member, known = membership(settings.data), controls(settings.data)
+    if member is None or not known:
+        raise NotPrepared(f"{settings.data} is not the folder of a host that joined a cloud: see `nacre join`.")
+    at = member.address or settings.rpc.listen or addresses.outward(addresses.host_of(known[0][1]))
+    port = settings.rpc.port or (free_port() if is_loopback(at) else settings.port + 2)
+    return _place(settings, at, port) | {
+        "NACRE_NODE_NAME": member.name, "NACRE_HYPERVISOR": member.hypervisor, "NACRE_RPC_CLOUD": member.cloud,
+        "NACRE_NETWORK_VXLAN_PORT": str(member.vxlan_port)}
 
 
 class NotPrepared(NacreError):
     """The database cannot be used; the message says what to do."""
 
 
-def prepare(settings: Settings) -> None:
-    """The data folder, and the database at this release's schema. Raises NotPrepared."""
-    folder, user = settings.data, account()
+def prepare_folder(folder: Path, user: "pwd.struct_passwd | None") -> None:
+    """The data folder, and what is in all of them."""
     for path in (folder, folder / "run", folder / "logs"):
         path.mkdir(parents=True, exist_ok=True, mode=0o755 if user else 0o700)
     if user is not None:
         os.chown(folder, user.pw_uid, user.pw_gid)
+
+
+def prepare(settings: Settings) -> None:
+    """The data folder, and the database at this release's schema. Raises NotPrepared."""
+    folder, user = settings.data, account()
+    prepare_folder(folder, user)
     cloud = _ready(settings)
     if not cloud:
         identity = {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
@@ -172,6 +210,12 @@ def prepare(settings: Settings) -> None:
     (folder / "run" / "cloud").write_text(cloud)
 
 
+def newest_revision() -> str:
+    """The schema's that this release works with, asked without loading what migrates."""
+    versions = Path(__file__).parents[1] / "migrations" / "versions"
+    return max((p.stem.partition("_")[0] for p in versions.glob("[0-9]*.py")), default="")
+
+
 def _ready(settings: Settings) -> str:
     """The id of the cloud in a SQLite database that is at the newest revision, asked without loading what migrates;
     "" if there is anything to do first."""
@@ -179,11 +223,9 @@ def _ready(settings: Settings) -> str:
 
     if not settings.database.startswith("sqlite:///"):
         return ""
-    versions = Path(__file__).parents[1] / "migrations" / "versions"
-    newest = max((p.stem.partition("_")[0] for p in versions.glob("[0-9]*.py")), default="")
     try:
         with sqlite3.connect(f"file:{settings.database.removeprefix('sqlite:///')}?mode=ro", uri=True) as connection:
-            if connection.execute("select version_num from alembic_version").fetchone() != (newest,):
+            if connection.execute("select version_num from alembic_version").fetchone() != (newest_revision(),):
                 return ""
             return str((connection.execute("select id from cloud").fetchone() or ("",))[0])
     except sqlite3.Error:
@@ -191,9 +233,10 @@ def _ready(settings: Settings) -> str:
 
 
 @click.command(hidden=True)
+@click.option("--roles", default=",".join(ROLES))
 @click.option("--data", type=click.Path(path_type=Path), required=True)
-def supervise(data: Path) -> None:
-    """Keep control and node running until told to stop."""
+def supervise(roles: str, data: Path) -> None:
+    """Keep control and node running, or one of them, until told to stop."""
     settings = load(data)
     stopping = False
 
@@ -212,7 +255,7 @@ def supervise(data: Path) -> None:
         pid.truncate(0)
         pid.write(str(os.getpid()))
         pid.flush()
-        running = children(settings)
+        running = children(settings, tuple(roles.split(",")))
         while not stopping:
             for child in running:
                 child.tend(time.monotonic())

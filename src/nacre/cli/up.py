@@ -18,6 +18,7 @@ import click
 import yaml
 
 from nacre.base.errors import NacreError
+from nacre.cli.supervisor import ROLES
 from nacre.config import Settings, load
 
 #: How long the cloud may take to answer, in seconds.
@@ -30,15 +31,32 @@ class NotStarted(NacreError):
 
 def supervisor_pid(data: Path) -> int | None:
     """The process that keeps this folder's cloud running; None if none does."""
+    pid, _ = supervised(data)
+    return pid
+
+
+def supervised(data: Path) -> tuple[int | None, tuple[str, ...]]:
+    """As `supervisor_pid`, and the roles of the processes that it keeps running."""
+    import psutil
+
     try:
         pid = int((data / "run" / "supervisor.pid").read_text())
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except (OSError, ValueError):
-        return None
-    return pid if b"supervise" in command and str(data).encode() in command else None
+        command = psutil.Process(pid).cmdline()
+    except (OSError, ValueError, psutil.Error):
+        return None, ()
+    if "supervise" not in command or str(data) not in command:
+        return None, ()
+    return pid, tuple(command[command.index("--roles") + 1].split(",")) if "--roles" in command else ROLES
 
 
-def start(settings: Settings, given: str | None = None) -> bool:
+def roles_of(data: Path) -> tuple[str, ...]:
+    """What runs in a folder: a whole cloud, or only the host that it is the folder of."""
+    from nacre.cli.processes.membership import membership
+
+    return ROLES if membership(data) is None else ("node",)
+
+
+def start(settings: Settings, roles: tuple[str, ...], given: str | None = None) -> bool:
     """Start the supervisor, detached. False if it runs already. given: the database that the command line names.
 
     Raises NacreError with what to do."""
@@ -49,14 +67,18 @@ def start(settings: Settings, given: str | None = None) -> bool:
     if supervisor_pid(settings.data) is not None:
         return False
     behind.end(left)
-    _check_port(settings)
-    database.check(settings)
-    supervisor.prepare(settings)
-    database.keep(settings, given)
+    if "control" in roles:
+        _check_port(settings)
+        database.check(settings)
+        supervisor.prepare(settings)
+        database.keep(settings, given)
+    else:
+        supervisor.prepare_folder(settings.data, None)
     _remembered(settings.data).write_text(json.dumps({"port": settings.port, "hypervisor": settings.hypervisor}))
     environ = {**os.environ, "NACRE_PORT": str(settings.port), "NACRE_HYPERVISOR": settings.hypervisor}
     with (settings.data / "logs" / "supervisor.log").open("ab") as log:
-        subprocess.Popen([sys.executable, "-m", "nacre.cli.main", "supervise", "--data", str(settings.data)],
+        subprocess.Popen([sys.executable, "-m", "nacre.cli.main", "supervise", "--roles", ",".join(roles),
+                          "--data", str(settings.data)],
                          stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environ,
                          umask=0o077)
     return True
@@ -80,7 +102,11 @@ def _remembered(data: Path) -> Path:
 
 def running_settings(data: Path | None, **given: Any) -> Settings:
     """The settings to use: those of the cloud that runs in the folder, else as given."""
+    from nacre.cli.processes.membership import membership
+
     settings = load(data, **given)
+    if (member := membership(settings.data)) is not None:
+        return load(data, **given | {"hypervisor": member.hypervisor})
     if supervisor_pid(settings.data) is not None:
         try:
             settings = load(data, **json.loads(_remembered(settings.data).read_text()))
@@ -127,7 +153,8 @@ class Api:
         try:
             auth = yaml.safe_load(self._file.read_text())["clouds"]["nacre"]["auth"]
         except (OSError, yaml.YAMLError, TypeError, KeyError):
-            return False
+            self.refused = self.healthy() and not self._file.exists()  # a further control: it knows no passwords
+            return self.refused
         body = {"auth": {
             "identity": {"methods": ["password"], "password": {"user": {
                 "name": auth["username"], "password": auth["password"], "domain": {"id": "default"}}}},
@@ -135,6 +162,10 @@ class Api:
         answer = self._send("/identity/v3/auth/tokens", body)
         self._token = answer[1].get("x-subject-token", "") if answer else ""
         return bool(self._token) or self.refused
+
+    def healthy(self) -> bool:
+        """Whether the APIs are served: of several controls by this one."""
+        return self._send("/healthcheck") is not None
 
     def host_up(self) -> bool:
         """Whether this machine's compute host has said hello, as far as we may ask; then `host` is what it is."""
@@ -151,7 +182,8 @@ class Api:
         try:
             trust = ssl.create_default_context(cafile=self._cacert) if self._url.startswith("https:") else None
             with urllib.request.urlopen(request, timeout=5, context=trust) as answer:  # noqa: S310 - our own address
-                return json.load(answer), {k.lower(): v for k, v in answer.headers.items()}
+                text = answer.read()
+                return json.loads(text) if text[:1] == b"{" else text, {k.lower(): v for k, v in answer.headers.items()}
         except urllib.error.HTTPError as error:
             self.refused = error.code == 401
             return None
@@ -163,11 +195,15 @@ class Refused(NotStarted):
     """The cloud is up, and this machine's host takes no orders of it."""
 
 
-def wait(settings: Settings, say: Any) -> None:
-    """Until a token is issued and this machine's host is up. say: told each step. Raises NotStarted, Refused."""
+def wait(settings: Settings, say: Any, roles: tuple[str, ...]) -> None:
+    """Until a token is issued and this machine's host is up. say: hears each step. Raises NotStarted, Refused."""
     api = Api(settings)
-    for text, ready, log in (
-            ("the APIs answer", api.token, "control"), ("the compute host is up", api.host_up, "node")):
+    steps = [("the APIs answer", api.token, "control"), ("the compute host is up", api.host_up, "node")]
+    if roles == ("control",):
+        steps = [("the APIs answer", api.healthy, "control")]
+    elif roles == ("node",):
+        steps = [("the cloud greets this host", lambda: _greeted(settings.data), "node")]
+    for text, ready, log in steps:
         begin = time.monotonic()
         while not ready():
             waited = time.monotonic() - begin
@@ -178,11 +214,21 @@ def wait(settings: Settings, say: Any) -> None:
             time.sleep(0.03)
         say(text, time.monotonic() - begin)
     if api.refused:
-        say(f"the administrator has another password than {settings.data}/clouds.yaml says: correct it there", 0.0)
+        say(f"the administrator has another password than {settings.data}/clouds.yaml says: correct it there"
+            if (settings.data / "clouds.yaml").exists() else
+            "another control has the first users' passwords: bring its clouds.yaml here", 0.0)
     if api.host and api.host["barred"]:
         from nacre.cli.hosts import barred
 
         raise Refused(f"The cloud answers at {settings.url}, but its host does not work for it.\n{barred(api.host)}")
+
+
+def _greeted(data: Path) -> bool:
+    """Whether the node that runs now was greeted by a control process."""
+    try:
+        return (data / "run" / "node.ready").read_text() == (data / "run" / "node.pid").read_text()
+    except OSError:
+        return False
 
 
 def _tail(folder: Path, name: str) -> str:
@@ -192,18 +238,20 @@ def _tail(folder: Path, name: str) -> str:
     return f"There is nothing in {folder}."
 
 
-def bring_up(settings: Settings, say: Any, given: str | None = None) -> bool:
-    """Start the cloud and wait until it can be used. False if it ran already. Raises NotStarted."""
-    if settings.hypervisor == "libvirt" and os.geteuid() != 0:
+def bring_up(settings: Settings, say: Any, given: str | None = None, roles: tuple[str, ...] = ()) -> bool:
+    """Start the cloud and wait until it can be used. False if it ran already. roles: other than those of the folder.
+    Raises NotStarted."""
+    roles = roles or roles_of(settings.data)
+    if "node" in roles and settings.hypervisor == "libvirt" and os.geteuid() != 0:
         raise NotStarted("Guests need root: use `sudo`, or `nacre up --hypervisor fake` for a cloud without guests.")
-    started = start(settings, given)
+    started = start(settings, roles, given)
     try:
-        wait(settings, say)
+        wait(settings, say, roles)
     except Gone:
         if started:
             raise
-        started = start(settings, given)  # it was on its way down when we looked
-        wait(settings, say)
+        started = start(settings, roles, given)  # it was on its way down when we looked
+        wait(settings, say, roles)
     return started
 
 
@@ -232,9 +280,12 @@ def up(detach: bool, data: Path | None, port: int | None, hypervisor: str | None
 
     with console.status("starting"):
         started = bring_up(settings, say, database)
-    console.print(f"Nacre {'is up' if started else 'was up already'} at {settings.url}\n"
-                  f"  export OS_CLIENT_CONFIG_FILE={settings.data}/clouds.yaml\n"
-                  f"  openstack --os-cloud demo server list")
+    if roles_of(settings.data) == ("node",):
+        console.print(f"This host {'is up' if started else 'was up already'}.")
+    else:
+        console.print(f"Nacre {'is up' if started else 'was up already'} at {settings.url}\n"
+                      f"  export OS_CLIENT_CONFIG_FILE={settings.data}/clouds.yaml\n"
+                      f"  openstack --os-cloud demo server list")
     if detach:
         return
     console.print("Ctrl-C stops it (`nacre up -d` leaves it running); servers keep running.")

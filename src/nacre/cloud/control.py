@@ -19,7 +19,10 @@ from nacre.base.durable.stories import Stories
 from nacre.base.rpc.stub import stub
 from nacre.base.serving.health import Health
 from nacre.base.web import App, Service
+from nacre.cloud.contract import TARGET as JOIN
+from nacre.cloud.contract import Joins
 from nacre.cloud.introductions import ImagePeers, Introductions
+from nacre.cloud.joining import JoinService
 from nacre.cloud.membership import Membership
 from nacre.cloud.running import Running, Transport
 from nacre.compute.allocations import Ledger
@@ -50,7 +53,7 @@ from nacre.conductor.power import Switch
 from nacre.conductor.stories import StoryRunner
 from nacre.config import Settings
 from nacre.identity.api.service import service as identity_service
-from nacre.identity.keys.ring import Ring
+from nacre.identity.keys.ring import Ring, Signer
 from nacre.identity.keys.seal import Seal
 from nacre.identity.keys.store import Keys
 from nacre.identity.passwords import Passwords
@@ -88,6 +91,7 @@ from nacre.scheduler.registry import HostRegistry
 CONDUCTOR_ALLOW = dict.fromkeys(("hello", "beat", "guest_facts"), ("node",))
 NETWORK_ALLOW = dict.fromkeys(("wiring", "wired"), ("node",))
 IMAGE_ALLOW = {"find": ("control",), "read": ("control", "node")}
+JOIN_ALLOW = {"join": ("join",)}
 #: Seconds until an order is given anew: a host answers sooner, done or not.
 NODE_TIMEOUT = 15.0
 #: Until a host counts as deaf to news of the network (seconds).
@@ -171,7 +175,8 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
         orphans=compute.orphans, removal=compute.membership.removal(LedgerAdmin(db, clock)), planner=compute.plans,
         aggregates=compute.aggregates, groups=ServerGroups(db, clock), flavors=compute.ask.flavors,
         keypairs=compute.ask.keypairs, quotas=compute.ask.quotas))
-    _start(base, compute)
+    joins = JoinService(db, clock, Signer(Ring(keys, "join")), compute.around, settings.network.vxlan_port)
+    _start(base, compute, joins)
     health = Health(lambda: db.read(lambda conn: conn.exec_driver_sql("SELECT 1")), clock)
     services = [identity_api, image_api, network_service(network), compute_api, health.service()]
     return Control(
@@ -300,7 +305,7 @@ def _conductor(base: Base, parts: Parts, endings: Endings, around: Introductions
     return conductor
 
 
-def _start(base: Base, compute: _Compute) -> None:
+def _start(base: Base, compute: _Compute, joins: Joins) -> None:
     """In this order: who we are, what is known, and only then the door opens to hosts."""
     async def enter() -> None:
         me, transport = base.transport.me, base.transport
@@ -310,6 +315,7 @@ def _start(base: Base, compute: _Compute) -> None:
 
     async def open_door() -> None:
         base.transport.serve(CONDUCTOR, compute.conductor, Conductor, CONDUCTOR_ALLOW)
+        base.transport.serve(JOIN, joins, Joins, JOIN_ALLOW)
 
     compute.membership.watch(base.changes)
     compute.scheduler.subscribe(base.changes)

@@ -1,7 +1,7 @@
 """Who may speak to a control process, and where others are found: from the table of processes, which all control
 processes share. What one of them is told counts with all of them within a second."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import structlog
 
@@ -25,11 +25,12 @@ class Introductions:
     def __init__(self, transport: Transport, processes: Processes, changes: Changes, given: Mapping[str, str]):
         self._transport, self._processes, self._changes, self._given = transport, processes, changes, given
         self._directory = transport.directory
+        self._known: dict[tuple[str, str], Process] = {}
         self._controls: tuple[ControlAddress, ...] = ()
-        self._nodes: tuple[str, ...] = ()
         self._wiring: dict[str, int] = {}
         self.changed: Callable[[], None] = lambda: None
         changes.subscribe(("process",), self._processes_changed, self.reload)
+        changes.subscribe(("token",), self._tokens_changed, self._reload_tokens)
         changes.subscribe(("wiring",), self._wiring_changed, self._reload_wiring)
 
     async def start(self) -> None:
@@ -39,27 +40,46 @@ class Introductions:
             await self._processes.introduce(Process(
                 id=f"node:{host}", role="node", name=host, address=address, public_key=key))
         await self.reload()
+        await self._reload_tokens()
         await self._reload_wiring()
 
     async def reload(self) -> None:
-        """Exactly the keys of the table open the door."""
-        known = await self._processes.all()
-        for process in known:
+        """Exactly the keys of the table open the door, besides those of join tokens."""
+        self._accept(await self._processes.all(), None)
+
+    async def meet(self, names: Collection[str]) -> None:
+        """As `reload`, of processes of these names only."""
+        self._accept(await self._processes.named(names), frozenset(names))
+
+    def _accept(self, found: Sequence[Process], names: Collection[str] | None) -> None:
+        """found: all processes of these names; None: all that there are."""
+        now = {(p.role, p.name): p for p in found}
+        for place, process in list(self._known.items()):
+            if (names is None or process.name in names) and place not in now:
+                del self._known[place]
+                self._shut_out(process.public_key)
+                self._directory.unroute(*place)
+        for place, process in now.items():
+            before = self._known.get(place)
+            self._known[place] = process
+            if before is not None and before.public_key != process.public_key:
+                self._shut_out(before.public_key)
             if process.public_key:
                 self._directory.register(process.public_key, Peer(process.name, process.role))
             if process.address and process.name != self._transport.me.name:
                 self._directory.route(process.role, process.name, process.address, process.public_key)
-        keys = {process.public_key for process in known} | {self._transport.public_key}
-        for key, peer in list(self._directory.peers.items()):
-            if key not in keys:
-                log.warning("a process is shut out", name=peer.name, role=peer.role)
-                self._directory.revoke(key)
-                self._directory.unroute(peer.role, peer.name)
-        self._nodes = tuple(p.name for p in known if p.role == "node")
-        controls = tuple(ControlAddress(p.name, p.address, p.public_key) for p in known if p.role == "control")
+        controls = tuple(ControlAddress(p.name, p.address, p.public_key)
+                         for (role, _), p in sorted(self._known.items()) if role == "control")
         if controls != self._controls:
             self._controls = controls
             self.changed()
+
+    def _shut_out(self, key: str) -> None:
+        peer = self._directory.peers.get(key)
+        if peer is not None and key != self._transport.public_key and not any(
+                p.public_key == key for p in self._known.values()):
+            log.warning("a process is shut out", name=peer.name, role=peer.role)
+            self._directory.revoke(key)
 
     async def of_node(self, hello: NodeHello) -> None:
         """A host said where it listens. Its key is the one that it proved to have. Raises Forbidden: it was removed."""
@@ -79,14 +99,25 @@ class Introductions:
 
     def nodes(self) -> Sequence[str]:
         """The hosts that belong to the cloud."""
-        return self._nodes
+        return tuple(name for role, name in self._known if role == "node")
 
     def wiring(self, host: str) -> int:
         """The number of the last change to a host's wiring."""
         return self._wiring.get(host, 0)
 
     async def _processes_changed(self, changes: Sequence[Change]) -> None:
-        await self.reload()
+        await self.meet({change.id for change in changes})
+
+    async def _reload_tokens(self) -> None:
+        """Whoever has a join token's key may ask to join, and hears why it does not count, if so."""
+        keys = await self._processes.token_keys()
+        for key in [k for k, peer in self._directory.peers.items() if peer.role == "join" and k not in keys]:
+            self._directory.revoke(key)
+        for key, token in keys.items():
+            self._directory.register(key, Peer(token, "join"))
+
+    async def _tokens_changed(self, changes: Sequence[Change]) -> None:
+        await self._reload_tokens()
 
     async def _reload_wiring(self) -> None:
         self._wiring |= await self._changes.latest("wiring")

@@ -97,7 +97,7 @@ def build_node(settings: Settings, transport: Transport, clock: Clock | None = N
         """Orders are taken when hypervisor and wiring are ready; until then the control side asks again."""
         transport.serve(NODE, manager, Node, ("control",))
 
-    return Running(start=[name, service.start, open_door], stop=[service.stop])
+    return Running(start=[name, service.start, open_door], stop=[service.stop], ready=service.greeted)
 
 
 def _fake_host(settings: Settings, network: Network, clock: Clock, faults: Faults | None) -> tuple[Any, Any]:

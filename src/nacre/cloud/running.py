@@ -33,11 +33,13 @@ class Transport(Protocol):
 
 @dataclass
 class Running:
-    """Something built: `start` in order, background tasks meanwhile, `stop` in reverse."""
+    """Something built: `start` in order, background tasks meanwhile, `stop` in reverse. ready: of a host, once a
+    control process has greeted it."""
 
     start: list[Callable[[], Awaitable[Any]]] = field(default_factory=list)
     tasks: list[Callable[[], Awaitable[Any]]] = field(default_factory=list)
     stop: list[Callable[[], Awaitable[Any]]] = field(default_factory=list)
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
 
     @contextlib.asynccontextmanager
     async def __call__(self) -> AsyncIterator[None]:

@@ -41,7 +41,7 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
 class NodeHello(msgspec.Struct, frozen=True, kw_only=True):
     """A host's first word to a control process. endpoint, public_key: where it listens. cloud: which it joined, "" for
     none yet; position: how far it has seen that cloud's database; journal: names its memory, another means it lost
-    it."""
+    it. version: its release."""
 
     endpoint: str
     public_key: str

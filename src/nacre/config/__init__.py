@@ -9,7 +9,7 @@ commas, tables are written as `key:value,key:value`.
 """
 
 from nacre.config.reading import DATABASE_FILE, SettingsError, data_folder, load, options, owner
-from nacre.config.sections import EVERYWHERE, S3_OPTIONS, Settings
+from nacre.config.sections import EVERYWHERE, S3_OPTIONS, Settings, is_loopback
 
-__all__ = ["DATABASE_FILE", "EVERYWHERE", "S3_OPTIONS", "Settings", "SettingsError", "data_folder", "load", "options",
-           "owner"]
+__all__ = ["DATABASE_FILE", "EVERYWHERE", "S3_OPTIONS", "Settings", "SettingsError", "data_folder", "is_loopback",
+           "load", "options", "owner"]

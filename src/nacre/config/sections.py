@@ -27,10 +27,12 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Rpc(Section, frozen=True):
-    """How the processes talk. port 0: any free one."""
+    """How the processes talk. port 0: on the loopback any free one, else the one after the APIs'. A host's is the next
+    after that."""
 
     name: str = ""  # a control process's; empty: the machine's and the APIs' port
-    listen: str = "127.0.0.1"
+    listen: str = ""  # empty: as the APIs, `host`
+    address: str = ""  # by which other machines reach this process; empty: where it listens
     port: Port = 0
     control: str = ""  # a node's: where a control process answers, "tcp://192.0.2.1:8775"
     control_name: str = ""  # what it is called
@@ -241,7 +243,7 @@ class Settings(Section, frozen=True):
     @property
     def tls_on(self) -> bool:
         """Whether the APIs speak TLS themselves."""
-        return self.tls.mode == "on" or (self.tls.mode == "auto" and not _is_loopback(self.host))
+        return self.tls.mode == "on" or (self.tls.mode == "auto" and not is_loopback(self.host))
 
     @property
     def cacert(self) -> Path | None:
@@ -256,6 +258,17 @@ class Settings(Section, frozen=True):
         return self.database_url or f"sqlite:///{self.data / 'nacre.db'}"
 
     @property
+    def rpc_host(self) -> str:
+        """Where this machine's processes are to answer each other and those of other machines."""
+        host = self.rpc.listen or self.host
+        return "127.0.0.1" if host == "localhost" else host
+
+    @property
+    def rpc_port(self) -> int:
+        """Of a control process; 0: any free one."""
+        return self.rpc.port or (0 if is_loopback(self.rpc_host) else self.port + 1)
+
+    @property
     def control_name(self) -> str:
         """What this control process is called."""
         return self.rpc.name or f"{socket.gethostname()}:{self.port}"
@@ -266,7 +279,8 @@ class Settings(Section, frozen=True):
         return self.node.name or socket.gethostname()
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine gets there."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

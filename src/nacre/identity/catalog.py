@@ -91,12 +91,14 @@ def catalog(endpoints: list[dict[str, Any]], user_id: str, project_id: str | Non
 class First(msgspec.Struct, frozen=True, kw_only=True):
     """What the first rows are made from. base_url: where clients reach the API, without a closing slash.
 
-    passwords: of the users admin, demo, demo-alt and service; a user without one is not made.
+    passwords: of the users admin, demo, demo-alt and service; a user without one is not made. follow: endpoints that
+    are there get the base_url too.
     """
 
     base_url: str
     passwords: Mapping[str, str]
     region: str = "RegionOne"
+    follow: bool = True
 
 
 async def users(db: Database) -> set[str]:
@@ -106,7 +108,7 @@ async def users(db: Database) -> set[str]:
 
 
 async def bootstrap(db: Database, first: First, passwords: Passwords | None = None) -> None:
-    """Domain, projects, roles, users, assignments, services and endpoints. Idempotent; URLs follow `base_url`."""
+    """Domain, projects, roles, users, assignments, services and endpoints. Idempotent."""
     passwords = passwords or Passwords()
     there = await users(db)
     hashes = {name: await passwords.hash(text) for name, text in first.passwords.items() if name not in there}
@@ -152,7 +154,8 @@ def _catalog(conn: sa.Connection, first: First) -> None:
         for interface in ("public", "internal", "admin"):
             id = _once(conn, t.endpoints, {"service_id": service, "interface": interface, "region_id": first.region}, {
                 "id": uuid.uuid4().hex, "url": "", "enabled": True, "extra": {}})
-            conn.execute(sa.update(t.endpoints).where(t.endpoints.c.id == id).values(url=first.base_url + path))
+            empty = () if first.follow else (t.endpoints.c.url == "",)
+            conn.execute(sa.update(t.endpoints).where(t.endpoints.c.id == id, *empty).values(url=first.base_url + path))
 
 
 def _once(conn: sa.Connection, table: sa.Table, key: Mapping[str, Any], rest: Mapping[str, Any]) -> str:

@@ -57,12 +57,15 @@ class NodeManager:
                 except Exception as error:
                     log.warning("cannot be taken back yet", server=entry.server_id, why=str(error))
 
-    async def held(self) -> tuple[Held, ...]:
-        """What has room or a guest here. A guest of ours that the journal does not know goes by its server's id."""
+    async def held(self, n: int = 0) -> tuple[Held, ...]:
+        """What has room or a guest here. A guest of ours that the journal does not know goes by its server's id. n: the
+        number of the report that it is for."""
         guests, entries = await self.here.hypervisor.guests(), self.here.journal.all()
         strays = sorted(set(guests) - {entry.server_id for entry in entries})
-        return (*(Held(allocation=e.allocation, server_id=e.server_id, epoch=e.epoch,
-                       power=guests.get(e.server_id, "missing")) for e in entries),
+        powers = [guests.get(entry.server_id, "missing") for entry in entries]
+        return (*(Held(allocation=e.allocation, server_id=e.server_id, epoch=e.epoch, power=power,
+                       since=self.here.since(e.allocation, power, n) if n else 0)
+                  for e, power in zip(entries, powers, strict=True)),
                 *(Held(allocation=s, server_id=s, epoch=0, power=guests[s]) for s in strays))
 
     # --- the contract -----------------------------------------------------------------------------------------

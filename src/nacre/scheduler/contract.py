@@ -24,12 +24,14 @@ class DiskReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """An allocation that a host has, with what its guest does. power: running, paused, shutdown, crashed, missing."""
+    """What a host has. power: of its guest (running, paused, shutdown, crashed, missing); since: the number of the host's
+    first word, report or answer, that had it so (0: of this one)."""
 
     allocation: str
     server_id: str
     epoch: int
     power: str = "missing"
+    since: int = 0
 
 
 class HostReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,8 +127,7 @@ class PlacementRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
-    """Where one server goes. allocation: the new id under which the host, the database and the scheduler keep it. host
-    empty: nowhere, and `why` says the reason; details: for administrators."""
+    """Where one server goes. allocation: its new id. host empty: nowhere, and why; details: for administrators."""
 
     server_id: str
     host: str
@@ -138,9 +139,8 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Allocation(msgspec.Struct, frozen=True, kw_only=True):
-    """Room of a host that a server has: the unit in which the database, the host and the scheduler count. purpose:
-    build; state: wanted (the host may have it), held (the server lives there), ending (the host must give it up).
-    position: how far the database was when it was written, as its first order says; else 0."""
+    """Room of a host that a server has. purpose: build; state: wanted (the host may have it), held (the server lives
+    there), ending (the host must give it up). position: how far the database was when it was written; else 0."""
 
     id: str
     server_id: str
@@ -153,8 +153,7 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HostState(msgspec.Struct, frozen=True, kw_only=True):
-    """A compute host and its service, as operators see them. met: it said hello to this process; barred: why it takes
-    no orders, though it speaks to us. Times are naive UTC."""
+    """As operators see it. met: it said hello to this process; barred: why it takes no orders. Naive UTC."""
 
     id: int
     uuid: str
@@ -181,6 +180,7 @@ class Scheduler(Protocol):
         ...
 
     async def released(self, allocation: str) -> None: ...
+    async def withdrawn(self, server_id: str) -> None: ...
     async def report(self, report: HostReport, *, anew: bool = False) -> bool: ...
     async def refresh(self) -> None: ...
     async def limits(self, host: str, directory: str) -> HostLimits | None: ...

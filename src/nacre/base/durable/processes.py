@@ -3,9 +3,9 @@
 Leases run on the database's clock, which all of them share; the machines' own may differ.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import uuid4
 
 import msgspec
@@ -15,7 +15,7 @@ import structlog
 from nacre.base.clock import Clock
 from nacre.base.db import Database, statements
 from nacre.base.durable import changes
-from nacre.base.durable.tables import cloud, processes
+from nacre.base.durable.tables import cloud, join_tokens, processes
 
 log = structlog.get_logger()
 
@@ -75,6 +75,36 @@ class Guard(Protocol):
         ...
 
 
+def find(connection: sa.Connection, clock: Clock, **conditions: Any) -> list[Process]:
+    """The processes for which the conditions hold (as `statements.find`'s), by role and name."""
+    now = database_now(connection, clock)
+    rows = statements.find(connection, processes, ("role", "name"), **conditions)
+    return [Process(**{n: r[n] for n in Process.__struct_fields__ if n != "alive"}, alive=r["lease_until"] > now)
+            for r in rows]
+
+
+def introduce(connection: sa.Connection, now: datetime, other: Process) -> None:
+    """As the method of this name, in the caller's transaction."""
+    known = statements.one(connection, processes, role=other.role, name=other.name)
+    facts = {"address": other.address, "public_key": other.public_key, "version": other.version}
+    if known is None:
+        statements.insert(connection, processes, {
+            "id": other.id, "role": other.role, "name": other.name, **facts, "generation": 1,
+            "started_at": now, "seen_at": now, "lease_until": now})
+    elif any(known[name] != value for name, value in facts.items()):
+        statements.update(connection, processes, {**facts, "seen_at": now}, "generation", id=known["id"])
+    else:
+        return
+    changes.note(connection, now, ("process", other.name))
+
+
+def mark_complete(connection: sa.Connection, clock: Clock) -> None:
+    """The cloud has its first rows."""
+    now = database_now(connection, clock)
+    cloud_id(connection, now)
+    statements.update(connection, cloud, {"first_rows_at": now}, number=1, first_rows_at=None)
+
+
 class Processes:
     """This process among the others. usurped: called when another took its id."""
 
@@ -105,31 +135,22 @@ class Processes:
 
     async def all(self, role: str | None = None) -> list[Process]:
         """Every process that is known, by role and name."""
-        def unit(connection: sa.Connection) -> list[Process]:
-            now = database_now(connection, self._clock)
-            rows = statements.find(connection, processes, ("role", "name"), **({"role": role} if role else {}))
-            return [Process(**{n: r[n] for n in Process.__struct_fields__ if n != "alive"},
-                            alive=r["lease_until"] > now) for r in rows]
+        conditions = {"role": role} if role else {}
+        return await self._db.read(lambda connection: find(connection, self._clock, **conditions))
 
-        return await self._db.read(unit)
+    async def named(self, names: Collection[str]) -> list[Process]:
+        """Those of these names."""
+        return await self._db.read(lambda connection: find(connection, self._clock, name=names))
+
+    async def token_keys(self) -> dict[str, str]:
+        """Public key -> id, of the join tokens that are remembered: those that do not count any more too."""
+        return await self._db.read(lambda connection: {
+            row["public_key"]: row["id"] for row in statements.find(connection, join_tokens)})
 
     async def introduce(self, other: Process) -> None:
         """A process that joins, or came back with another key or address. Its own beats are not rows here."""
-        def unit(connection: sa.Connection) -> None:
-            now = database_now(connection, self._clock)
-            known = statements.one(connection, processes, role=other.role, name=other.name)
-            facts = {"address": other.address, "public_key": other.public_key, "version": other.version}
-            if known is None:
-                statements.insert(connection, processes, {
-                    "id": other.id, "role": other.role, "name": other.name, **facts, "generation": 1,
-                    "started_at": now, "seen_at": now, "lease_until": now})
-            elif any(known[name] != value for name, value in facts.items()):
-                statements.update(connection, processes, {**facts, "seen_at": now}, "generation", id=known["id"])
-            else:
-                return
-            changes.note(connection, now, ("process", other.name))
-
-        await self._db.run(unit)
+        await self._db.run(lambda connection: introduce(
+            connection, database_now(connection, self._clock), other))
 
     async def renew(self, other: Process) -> bool:
         """As `introduce`, of one that is known. False: it is not, or not any more."""

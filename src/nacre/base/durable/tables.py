@@ -1,4 +1,4 @@
-"""The cloud, its processes, its stories, and what changed: rows that all control processes share."""
+"""The cloud, its processes, who may join them, its stories, and what changed: rows that all control processes share."""
 
 import sqlalchemy as sa
 
@@ -10,6 +10,8 @@ cloud = sa.Table(
     sa.Column("number", sa.Integer, primary_key=True),
     sa.Column("id", sa.String(36), nullable=False),
     sa.Column("created_at", sa.DateTime, nullable=False),
+    #: Since when its first rows are all there: none of them is made again.
+    sa.Column("first_rows_at", sa.DateTime),
 )
 
 #: Every process of ours. A start counts the generation up, so that what an earlier life held is known to be free.
@@ -27,6 +29,19 @@ processes = sa.Table(
     #: Until then, by the database's clock, it holds what it took; it says so again well before.
     sa.Column("lease_until", sa.DateTime, nullable=False),
     sa.UniqueConstraint("role", "name"),
+)
+
+#: Tokens by which a machine may become a host, once. The key is what it proves to have when it asks.
+join_tokens = sa.Table(
+    "join_tokens", metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("public_key", sa.String(64), nullable=False, unique=True),
+    sa.Column("created_at", sa.DateTime, nullable=False),
+    sa.Column("expires_at", sa.DateTime, nullable=False),
+    #: By which host, and that host's own key.
+    sa.Column("used_at", sa.DateTime),
+    sa.Column("used_by", sa.String(255)),
+    sa.Column("used_key", sa.String(64)),
 )
 
 #: What was accepted and is not finished. The owner is a process in one of its generations; the epoch counts takings.

@@ -17,29 +17,38 @@ log = structlog.get_logger()
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds. message: bytes of one; queue: messages waiting for one peer; running: verbs at work at once.
-    handshake: milliseconds; backlog: peers that may wait to be let in: when a control process starts anew, thousands
-    come at once, and those who are turned away come again."""
+    """Bounds. message: bytes of one; queue: messages waiting for one peer; running: verbs at work at once; silence:
+    seconds until a call that any process of a topic may answer is sent to one more. handshake: milliseconds; backlog:
+    peers that may wait to be let in: when a control process starts anew, thousands come at once, and those who are
+    turned away come again."""
 
     message: int = 64 << 20
     queue: int = 2000
     running: int = 5000
     handshake: int = 30_000
     backlog: int = 4096
+    silence: float = 2.0
 
 
 DEFAULTS = Limits()
+_EVENTS = zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED | zmq.Event.HANDSHAKE_FAILED_AUTH
+
+
+class UnknownKey(Unavailable):
+    """The other process does not know this one's key (yet, or any more)."""
 
 
 class Link:
-    """The way to one other process: its socket, and who waits for which answer."""
+    """The way to one other process: its socket, and who waits for which answer. silent: it left a call unanswered for
+    so long that others were asked, and has not said anything since."""
+
+    silent = False
 
     def __init__(self, socket: "zmq.Socket[bytes]", address: str, queue: int):
         self.address, self._queue = address, queue
         self.waiting: dict[bytes, tuple[bytes, asyncio.Future[Answer]]] = {}
         self._socket, self._met, self.connected = socket, False, False
-        events = socket.get_monitor_socket(zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED)
-        self._monitor = Pump(events, self._connected)
+        self._monitor = Pump(socket.get_monitor_socket(_EVENTS), self._connected)
         self.pump = Pump(socket, self._receive)
 
     def send(self, request: Request) -> asyncio.Future[Answer]:
@@ -52,8 +61,15 @@ class Link:
         return future
 
     def _connected(self, frames: list[bytes], _user: str) -> None:
-        """Connected again: what was asked before may have died with the other process, so it is asked again."""
-        self.connected = int.from_bytes(frames[0][:2], sys.byteorder) == zmq.Event.HANDSHAKE_SUCCEEDED
+        """Refused: nobody need wait. Connected again: what was asked before may have died with the other process, so it
+        is asked again."""
+        event = int.from_bytes(frames[0][:2], sys.byteorder)
+        self.connected = event == zmq.Event.HANDSHAKE_SUCCEEDED
+        if event == zmq.Event.HANDSHAKE_FAILED_AUTH:
+            for _, future in self.waiting.values():
+                if not future.done():
+                    future.set_exception(UnknownKey(f"{self.address} does not know this process's key."))
+            self.waiting.clear()
         if not self.connected:
             return
         if self._met:
@@ -62,6 +78,7 @@ class Link:
         self._met = True
 
     def _receive(self, frames: list[bytes], _: str) -> None:
+        self.silent = False
         try:
             answer = decode_answer(frames[-1])
         except BadRequest as error:
@@ -123,6 +140,7 @@ def dealer(context: "zmq.Context[zmq.Socket[bytes]]", keys: KeyPair, where: tupl
     # One side asks whether the other lives, and says until when it wants to be heard of: a server of 10,000 need not.
     for option, milliseconds in ((zmq.HEARTBEAT_IVL, 5000), (zmq.HEARTBEAT_TIMEOUT, 15000), (zmq.HEARTBEAT_TTL, 15000)):
         socket.set(option, milliseconds)
+    socket.set(zmq.IPV6, "[" in where[0])
     socket.set(zmq.CURVE_SERVERKEY, where[1].encode())
     socket.set(zmq.CURVE_SECRETKEY, keys.secret.encode())
     socket.set(zmq.CURVE_PUBLICKEY, keys.public.encode())

@@ -1,6 +1,7 @@
-"""The two processes that `nacre up` runs, as hidden commands."""
+"""The two processes that `nacre up` runs, one by one."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import resource
@@ -13,9 +14,11 @@ import click
 
 from nacre.base import crash, log
 from nacre.base.errors import NacreError
+from nacre.base.rpc import addresses
 from nacre.base.rpc.keys import load_keys
 from nacre.base.rpc.server import Peer
 from nacre.base.serving.signals import on_stop_signal
+from nacre.cli import supervisor
 from nacre.config import Settings, load
 
 
@@ -31,18 +34,51 @@ def _run(settings: Settings, main: Coroutine[Any, Any, None]) -> None:
         runner.run(main)
 
 
-@click.command(hidden=True)
-@click.option("--data", type=click.Path(path_type=Path), required=True)
-def control(data: Path) -> None:
-    """The APIs and the services behind them."""
-    settings = load(data)
+@click.command()
+@click.option("-d", "--detach", is_flag=True, help="return when it answers, and leave it running; `nacre down` ends it")
+@click.option("--port", type=click.IntRange(1, 65535), default=None, help="the APIs' port [8774]")
+@click.option("--host", default=None, metavar="ADDRESS", help="where to serve; 0.0.0.0: everywhere [127.0.0.1]")
+@click.option("--database", default=None, metavar="URL", help="the cloud's, postgresql://USER@HOST/NAME")
+@click.option("--data", type=click.Path(path_type=Path), default=None, help="this control's data folder [~/.nacre]")
+def control(detach: bool, port: int | None, host: str | None, database: str | None, data: Path | None) -> None:
+    """Run a control process here: every one of a cloud serves every API. It needs the cloud's PostgreSQL and its seal
+    key, in control/seal-key or NACRE_IDENTITY_SEAL_KEY."""
+    settings = load(data, port=port, host=host, database_url=database)
+    _database_is_ours(settings, database)
+    if detach:
+        return _detached(settings, database)
     # A host's connection is a descriptor, and many systems start with 1,024.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, hard), hard))
+    with contextlib.suppress(PermissionError):  # where it is the supervisor's to write
+        (settings.data / "run" / "control.pid").write_text(str(os.getpid()))
     if settings.metrics.port:
         _serve_metrics(settings.metrics.port)
     _run(settings, _control(settings))
+
+
+def _database_is_ours(settings: Settings, given: str | None) -> None:
+    """As `up` sees to it: the folder's cloud, at this release's schema. Raises NacreError."""
+    from nacre.cli import database
+
+    database.check(settings)
+    supervisor.prepare_folder(settings.data, None)
+    if database.reached(settings.database, database.revision) != supervisor.newest_revision():
+        from nacre import migrations
+
+        database.reached(settings.database, migrations.upgrade)
+    database.keep(settings, given)
+
+
+def _detached(settings: Settings, database: str | None) -> None:
+    from nacre.cli import up
+
+    environ = {"NACRE_HOST": settings.host}
+    os.environ.update(environ)  # for the supervisor and its child
+    started = up.bring_up(settings, lambda what, took: click.echo(f"{what} ({took:.1f} s)", err=True), database,
+                          ("control",))
+    click.echo(f"This control {'is up' if started else 'was up already'} at {settings.url}", err=True)
 
 
 async def _control(settings: Settings) -> None:
@@ -52,9 +88,9 @@ async def _control(settings: Settings) -> None:
     from nacre.cli.bootstrap import first_rows, listening
     from nacre.cloud.control import build_control
 
-    own = settings.rpc
     transport = ZmqTransport(Peer(settings.control_name, "control"),
-                             load_keys(settings.data / "control" / "rpc-key.json"), f"tcp://{own.listen}:{own.port}")
+                             load_keys(settings.data / "control" / "rpc-key.json"),
+                             addresses.endpoint(settings.rpc_host, settings.rpc_port))
     db = Database(settings.database)
     control = build_control(settings, transport, db)
     control.base.processes.usurped = lambda: signal.raise_signal(signal.SIGTERM)
@@ -64,6 +100,7 @@ async def _control(settings: Settings) -> None:
         await first_rows(control)
         await control.introductions.start()  # first: a host that knocks at a closed door is away for 15 s
         await transport.start()
+        transport.address = addresses.reachable(transport.address, settings.rpc.address)
         async with control.running():
             await serve(control.app, listen, control.health)
     finally:
@@ -93,14 +130,24 @@ async def _node(settings: Settings) -> None:
     from nacre.base.rpc.zmq import ZmqTransport
     from nacre.cloud.node import build_node
 
-    own = settings.rpc
     transport = ZmqTransport(Peer(settings.host_name, "node"), load_keys(settings.data / "node" / "rpc-key.json"),
-                             f"tcp://{own.listen}:{own.port}")
+                             addresses.endpoint(settings.rpc_host, settings.rpc.port))
     await transport.start()
+    transport.address = addresses.reachable(transport.address, settings.rpc.address)
+    ready = settings.data / "run" / "node.ready"
+    ready.unlink(missing_ok=True)
     stopping = asyncio.Event()
     on_stop_signal(stopping.set)
     try:
-        async with build_node(settings, transport)():
+        node = build_node(settings, transport)
+
+        async def tell() -> None:
+            await node.ready.wait()
+            ready.write_text(str(os.getpid()))
+            await asyncio.Event().wait()
+
+        node.tasks.append(tell)
+        async with node():
             await stopping.wait()
     finally:
         await transport.close()

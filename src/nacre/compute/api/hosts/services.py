@@ -5,12 +5,15 @@ from datetime import datetime
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
+from oslo_utils.strutils import bool_from_string
+from oslo_utils.uuidutils import is_uuid_like
+
 from nacre.base.durable.processes import Process
 from nacre.base.errors import BadRequest, NotFound
 from nacre.base.web import Reply, Request, Route
 from nacre.compute.api import types as t
 from nacre.compute.api.microversions import known
-from nacre.compute.api.validation import Query, Schema, Since, is_uuid
+from nacre.compute.api.validation import Query, Schema, Since
 from nacre.compute.catalog.aggregates import DEFAULT_ZONE, INTERNAL_ZONE, Aggregates
 from nacre.compute.policies import rule
 from nacre.conductor.contract import Removal
@@ -79,7 +82,7 @@ class ServiceRoutes:
                              field="disabled_reason")
         changed = await self._hosts.set_service(
             host.report.host, disabled=given["status"] == "disabled" if "status" in given else None, reason=reason,
-            forced_down=t.as_bool(given["forced_down"]) if "forced_down" in given else None)
+            forced_down=bool_from_string(given["forced_down"]) if "forced_down" in given else None)
         return {"service": _view(request, changed, await self._aggregates.zones())}
 
     async def _act(self, request: Request) -> Any:
@@ -101,7 +104,7 @@ class ServiceRoutes:
             case "force-down" if known("service.forced_down", request.version):
                 if "forced_down" not in given:
                     raise BadRequest("Missing forced_down field", field="forced_down")
-                down = t.as_bool(given["forced_down"])
+                down = bool_from_string(given["forced_down"])
                 change, said = {"forced_down": down}, {"forced_down": down}
             case _:
                 raise NotFound("Unknown action")
@@ -117,7 +120,7 @@ class ServiceRoutes:
     async def _find(self, request: Request) -> HostState:
         ident = request.params["service_id"]
         by_uuid = known("service.by_uuid", request.version)
-        if by_uuid and not is_uuid(ident):
+        if by_uuid and not is_uuid_like(ident):
             raise BadRequest(f"Invalid uuid {ident}", field="id")
         if not by_uuid and not (ident.isascii() and ident.isdigit()):
             raise BadRequest(f"Invalid input received: id must be an integer, not {ident}", field="id")

@@ -1,0 +1,69 @@
+"""Where a process answers RPC, and how others find it there."""
+
+import ipaddress
+import socket
+from collections.abc import Collection
+
+from nacre.base.errors import NacreError
+
+#: An address of documentation (RFC 5737, 3849): nobody is there, and nothing is sent to find out which way it would go.
+_AFAR = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
+
+
+class NoAddress(NacreError):
+    """A name that cannot be resolved, or a machine that nobody can reach."""
+
+
+def endpoint(host: str, port: int) -> str:
+    """As ZeroMQ writes it. host: an address, or a name of one. Raises NoAddress."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        try:
+            address = ipaddress.ip_address(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+        except (OSError, UnicodeError) as error:
+            why = getattr(error, "strerror", None) or "it is no name"
+            raise NoAddress(f"{host} is no address, and cannot be found by name: {why}.") from None
+    return f"tcp://[{address}]:{port}" if address.version == 6 else f"tcp://{address}:{port}"
+
+
+def host_of(place: str) -> str:
+    """The address in an endpoint."""
+    return place.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+
+
+def reachable(place: str, given: str = "") -> str:
+    """The endpoint by which others reach who listens at `place`. given: the host to name, if the operator says so."""
+    port = int(place.rpartition(":")[2])
+    if given:
+        return f"tcp://[{given}]:{port}" if ":" in given else f"tcp://{given}:{port}"
+    listens = ipaddress.ip_address(host_of(place))
+    return endpoint(outward(version=listens.version), port) if listens.is_unspecified else place
+
+
+def outward(to: str = "", version: int = 4) -> str:
+    """This machine's own address on the way to another (none named: to the world). Raises NoAddress."""
+    if to:
+        family, *_, where = socket.getaddrinfo(to, 9, type=socket.SOCK_DGRAM)[0]
+    else:
+        family = socket.AF_INET6 if version == 6 else socket.AF_INET
+        where = (_AFAR[family], 9)
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(where)
+            return str(probe.getsockname()[0])
+        except OSError:
+            found = sorted(a for a in machine_addresses() if ipaddress.ip_address(a).version == version
+                           and not ipaddress.ip_address(a).is_loopback)
+    if not found:
+        raise NoAddress("This machine has no address that others reach: set rpc.listen or rpc.address.")
+    return found[0]
+
+
+def machine_addresses() -> Collection[str]:
+    """All of the machine's own, now, but those that count on one link only."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as ip:
+        found = {str(a.get_attr("IFA_LOCAL") or a.get_attr("IFA_ADDRESS")) for a in ip.get_addr()}
+    return {a for a in found if not ipaddress.ip_address(a).is_link_local}
