@@ -58,6 +58,7 @@ class TwoControls:
         control = build_control(settings, transport, db)
         await control.keys.open()
         await first_rows(control)
+        await control.introductions.start()
         await transport.start()
         try:
             async with control.running():

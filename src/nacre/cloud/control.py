@@ -139,6 +139,7 @@ class Control:
     conductor: ConductorManager
     stories: Stories
     endings: Endings
+    introductions: Introductions
 
     @property
     def settings(self) -> Settings:
@@ -180,7 +181,8 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
     services = [identity_api, image_api, network_service(network), compute_api, health.service()]
     return Control(
         base, App(services, identity.authenticate, policy.check), health, keys, passwords, images, network,
-        compute.ask.flavors, compute.servers, compute.registry, compute.conductor, compute.stories, compute.endings)
+        compute.ask.flavors, compute.servers, compute.registry, compute.conductor, compute.stories, compute.endings,
+        compute.around)
 
 
 def _identity(base: Base) -> tuple[Keys, IdentityService, Passwords, Service]:

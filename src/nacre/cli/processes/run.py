@@ -98,6 +98,7 @@ async def _control(settings: Settings) -> None:
         await control.keys.open()
         listen = await listening(control)
         await first_rows(control)
+        await control.introductions.start()  # first: a host that knocks at a closed door is away for 15 s
         await transport.start()
         transport.address = addresses.reachable(transport.address, settings.rpc.address)
         async with control.running():
