@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from nacre.base.durable.stories import Lease, LeaseLost
 from nacre.base.durable.tables import processes
 from nacre.base.errors import Conflict
-from nacre.compute.contract import Outcome, Place
-from nacre.compute.tables import allocations
+from nacre.compute.contract import Outcome, Place, StoryOrder
+from nacre.compute.tables import allocations, servers
 from nacre.scheduler.contract import Allocation, Amounts
-from tests.cloud.conductor_lab import Controller, Lab
+from tests.cloud.conductor_lab import CONTEXT, Controller, Lab
 
 
 @pytest.fixture
@@ -74,6 +74,43 @@ async def test_a_delete_whose_answer_was_lost_leaves_nothing(lab: Lab) -> None:
     assert server not in lab.network.ports
 
 
+async def test_what_a_host_confirms_while_the_delete_gives_it_up_leaves_no_port(
+        lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process ends the allocation just before the server's row goes: somebody must still think of its port."""
+    (server,) = await lab.accept()
+    host, deleted = (await lab.until(server, "active"))["host"], lab.progress.deleted
+    await lab.quiet()
+    lab.silent.add(host)
+    lab.down.add(host)
+
+    async def late(*args: Any) -> bool:
+        lab.silent.clear()
+        lab.down.clear()
+        await lab.control.sweep_endings()
+        return await deleted(*args)
+
+    monkeypatch.setattr(lab.progress, "deleted", late)
+    await lab.delete(server)
+    await lab.until(server, "deleted")
+    await lab.quiet()
+    await lab.control.sweep_endings()
+    await lab.check()
+    assert server not in lab.network.ports
+
+
+async def test_a_soft_reboot_that_ends_does_not_end_the_hard_one(lab: Lab) -> None:
+    (server,) = await lab.accept()
+    await lab.until(server, "active")
+    await lab.quiet()
+    order = StoryOrder(context=CONTEXT, server_ids=(server,), action="reboot-soft")
+    hard = sa.update(servers).where(servers.c.id == server).values(task_state="rebooting_hard")
+    soft = await lab.db.run(lambda c: (lab.story(c, "power", order), c.execute(hard))[0])
+    said = Outcome(server_id=server, request_id="req-soft", task="rebooting")
+    assert not await lab.progress.powered(soft.lease, "running", said)
+    assert (await lab.row(server))["task_state"] == "rebooting_hard"
+    await lab.progress.finish(soft.lease)
+
+
 async def silence(lab: Lab, control: Controller) -> None:
     """The process is frozen: its leases run out, and it does not know."""
     control.task.cancel()
@@ -111,7 +148,7 @@ async def test_every_verb_of_a_story_checks_its_lease(lab: Lab) -> None:
     place = Place(allocation="a", host="host0", zone="nova", amounts=Amounts(memory_mb=1, vcpus=1, disk_mb=1))
     for call in (lab.ledger.allocate(lost, late, place), lab.ledger.give_up(lost, held),
                  lab.ledger.end_all(lost, server), lab.progress.built(lost, held, outcome, last=True),
-                 lab.progress.failed(lost, failure), lab.progress.powered(lost, "stopped", outcome),
+                 lab.progress.failed(lost, failure, freed=True), lab.progress.powered(lost, "stopped", outcome),
                  lab.progress.deleted(lost, outcome, [held]), lab.progress.finish(lost)):
         with pytest.raises(LeaseLost):
             await call

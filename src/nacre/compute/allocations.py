@@ -115,11 +115,15 @@ class Ledger:
 
         return await self._db.run(unit)
 
-    async def ended(self, allocation: Allocation) -> None:
-        """Its host confirmed that nothing of it is left there."""
+    async def ended(self, allocation: Allocation, *, freed: bool) -> None:
+        """Its host confirmed that nothing of it is left there. freed: its server's ports are gone. Raises Conflict:
+        they are not, and with this last row of a server that is not being built nobody would remember them."""
         now = self._now()
 
         def unit(connection: sa.Connection) -> None:
+            if not freed and _building(connection, allocation.server_id) is None and [
+                    a.id for a in of_server(connection, allocation.server_id)] == [allocation.id]:
+                raise Conflict(f"The ports of server {allocation.server_id} are to be freed first.")
             if statements.delete(connection, allocations, id=allocation.id, state="ending"):
                 changes.note(connection, now, ("allocation", allocation.id))
 

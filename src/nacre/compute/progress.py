@@ -11,7 +11,7 @@ from nacre.base.clock import Clock
 from nacre.base.db import Database, statements
 from nacre.base.durable import changes, stories
 from nacre.base.durable.stories import Lease
-from nacre.base.errors import NotFound
+from nacre.base.errors import Interrupted, NotFound
 from nacre.compute import groups, history, quota_usage
 from nacre.compute.contract import Group, Outcome, Server
 from nacre.compute.records import fault_of, find_row, get_row, guest_facts, move, server_of
@@ -62,10 +62,16 @@ class Progress:
         return await self._end(lease, "build", outcome, {
             "launched_at": now, "fault": None, "allocation_id": allocation.id}, live)
 
-    async def failed(self, lease: Lease, outcome: Outcome) -> bool:
-        """No host is left to try: ERROR with the outcome's message as its fault. Raises LeaseLost."""
+    async def failed(self, lease: Lease, outcome: Outcome, *, freed: bool) -> bool:
+        """No host is left to try: ERROR with the outcome's message as its fault. freed: its ports are gone; else what a
+        host has yet to confirm reminds of them. Raises LeaseLost; Interrupted: its host has confirmed meanwhile."""
+        def remembered(connection: sa.Connection) -> None:
+            if not freed and statements.one(connection, allocations, server_id=outcome.server_id) is None:
+                raise Interrupted(f"The ports of server {outcome.server_id} are to be freed first.")
+
         return await self._end(lease, "fail", outcome, {
-            "host": "", "fault": fault_of(500, outcome.message or "The build failed.", self._now(), outcome.details)})
+            "host": "", "fault": fault_of(500, outcome.message or "The build failed.", self._now(), outcome.details)},
+            remembered)
 
     async def powered(self, lease: Lease, event: str, outcome: Outcome) -> bool:
         """A power story ended: event stopped, running, or `give up` with the reason as the fault's message. Raises
@@ -132,13 +138,15 @@ class Progress:
 
     async def _end(self, lease: Lease, event: str, outcome: Outcome, values: Mapping[str, Any],
                    also: Callable[[sa.Connection], None] = lambda connection: None) -> bool:
-        """also: what else belongs into the transaction. False: the server is not there, or its delete came first."""
+        """also: what else belongs into the transaction. False: the server is not there, or its delete or
+        another task came first."""
         now, server_id = self._now(), outcome.server_id
 
         def unit(connection: sa.Connection) -> bool:
             lease.hold(connection)
             row = find_row(connection, server_id)
-            if row is None or (row["task_state"] == "deleting" and event != "deleted"):
+            if row is None or (row["task_state"] == "deleting" and event != "deleted") or (
+                    outcome.task and row["task_state"] != outcome.task):
                 return False
             seen = {} if outcome.guest is None else {
                 "power_state": outcome.guest.power, "power_incarnation": outcome.guest.number[0],

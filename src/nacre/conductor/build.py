@@ -136,9 +136,9 @@ async def fail(parts: Parts, lease: Lease, outcome: Outcome) -> None:
     """No host is left: the server is in ERROR with the reason, and its ports go, unless a host may still have it."""
     log.warning("server not built", server=outcome.server_id, why=outcome.message, details=outcome.details,
                 request_id=outcome.request_id)
-    if not await parts.ledger.of_server(outcome.server_id):
+    if freed := not await parts.ledger.of_server(outcome.server_id):
         await parts.network.deallocate(outcome.server_id, lease)
-    await parts.progress.failed(lease, outcome)
+    await parts.progress.failed(lease, outcome, freed=freed)
 
 
 async def group_of(parts: Parts, server: Server) -> Group | None:

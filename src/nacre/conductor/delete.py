@@ -34,9 +34,10 @@ class Deleter:
         except NotFound:
             return await self._p.progress.finish(lease)
         gone = [done for done in await asyncio.gather(*(self._leave(a, timeline) for a in allocations)) if done]
-        if len(gone) == len(allocations):
-            with timeline.step("network.deallocate"):
-                await self._p.network.deallocate(server_id, lease)
+        if len(gone) < len(allocations):  # the ports go with the last that is confirmed: each row reminds of them
+            return await self._end(lease, order, timeline, ())
+        with timeline.step("network.deallocate"):
+            await self._p.network.deallocate(server_id, lease)
         await self._end(lease, order, timeline, gone)
 
     async def give_up(self, lease: Lease, order: StoryOrder, why: str) -> None:
@@ -44,7 +45,8 @@ class Deleter:
         timeline = Timeline(self._p.clock)
         timeline.failed("delete", why)
         try:
-            await self._p.ledger.end_all(lease, order.server_ids[0])
+            if not await self._p.ledger.end_all(lease, order.server_ids[0]):
+                await self._p.network.deallocate(order.server_ids[0], lease)
         except NotFound:
             return await self._p.progress.finish(lease)
         await self._end(lease, order, timeline, ())

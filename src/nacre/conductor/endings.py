@@ -43,19 +43,22 @@ class Endings:
         """As `leave`, with its ports and its row. Raises Interrupted."""
         await self.leave(allocation)
         try:
-            await self._free_ports(allocation)
+            freed = await self._free_ports(allocation)
+            await self._p.ledger.ended(allocation, freed=freed)
         except Conflict as error:
-            log.info("an allocation's ports are another's now", server=allocation.server_id, why=error.message)
+            log.info("an allocation cannot go yet", server=allocation.server_id, why=error.message)
             return  # the sweep looks again
-        await self._p.ledger.ended(allocation)
         await self._p.scheduler.released(allocation.id)
 
-    async def _free_ports(self, allocation: Allocation) -> None:
+    async def _free_ports(self, allocation: Allocation) -> bool:
+        """Whether they are gone, and not only unbound."""
         server_id, host, ledger = allocation.server_id, allocation.host, self._p.ledger
         if await ledger.is_over(allocation):
             await self._p.network.deallocate(server_id, ledger.over(allocation))
-        elif not any(other.host == host and other.id != allocation.id for other in await ledger.of_server(server_id)):
+            return True
+        if not any(other.host == host and other.id != allocation.id for other in await ledger.of_server(server_id)):
             await self._p.network.unbind(server_id, host, ledger.alone(allocation))
+        return False
 
     async def sweep(self) -> None:
         """For ever."""

@@ -9,6 +9,8 @@ from nacre.node.contract import Guest, PowerOrder
 
 #: guest's power -> what happened to the server
 _EVENTS = {"running": "running", "shutdown": "stopped", "crashed": "stopped"}
+#: action -> the server's task while it goes on. A hard reboot takes the place of a soft one.
+_TASKS = {"stop": "powering-off", "start": "powering-on", "reboot-soft": "rebooting", "reboot-hard": "rebooting_hard"}
 
 
 class Switch:
@@ -35,21 +37,21 @@ class Switch:
         event = _EVENTS.get(guest.power, "give up") if guest else "give up"
         await self._end(lease, event, Outcome(
             server_id=server.id, request_id=order.context.request_id, steps=tuple(timeline.steps), guest=guest,
-            message=message))
+            message=message, task=_TASKS[action]))
 
     async def give_up(self, lease: Lease, order: StoryOrder, why: str) -> None:
         """The server stays as it was, with the reason as its fault."""
         if (server := await self._server(lease, order)) is not None:
             await self._end(lease, "give up", Outcome(
-                server_id=server.id, request_id=order.context.request_id, message=why))
+                server_id=server.id, request_id=order.context.request_id, message=why, task=_TASKS[order.action]))
 
     async def _server(self, lease: Lease, order: StoryOrder) -> Server | None:
         found = await self._p.progress.load(order.server_ids)
-        if found and found[0].task_state not in (None, "deleting"):
+        if found and found[0].task_state == _TASKS[order.action]:
             return found[0]
         await self._p.progress.finish(lease)
         return None
 
     async def _end(self, lease: Lease, event: str, outcome: Outcome) -> None:
         if not await self._p.progress.powered(lease, event, outcome):
-            await self._p.progress.finish(lease)  # it is being deleted
+            await self._p.progress.finish(lease)  # it is being deleted, or another task has begun
