@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from bench.client import Cloud
 
+from nacre.base.errors import NacreError
 from nacre.cli.supervisor import free_port
 from nacre.identity.keys.seal import write_new
 from tests.cloud.process_lab import ROOT, nacre
@@ -30,7 +31,7 @@ def until(what: Any, seconds: float = SECONDS, why: Any = "") -> Any:
         try:
             if found := what():
                 return found
-        except (OSError, http.client.HTTPException, SystemExit, KeyError, ValueError) as failed:
+        except (OSError, http.client.HTTPException, SystemExit, KeyError, ValueError, NacreError) as failed:
             error = failed
         time.sleep(0.1)
     raise AssertionError(f"not within {seconds} s: {why() if callable(why) else why} {error or ''}")

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from nacre.cli.supervisor import free_port
+from nacre.cloud.tokens import split
 from tests.cloud.fleet_lab import Fleet, active, fleet, servers, until
 from tests.cloud.process_lab import nacre
 
@@ -139,3 +140,34 @@ def test_a_control_that_is_detached_is_ended_by_down(lab: Fleet) -> None:
     finally:
         assert "stopped" in nacre(folder, "down").stdout
 
+
+
+def test_what_a_machine_hears_that_cannot_join(lab: Fleet, tmp_path: Path) -> None:
+    def refused(folder: Path, *args: str) -> str:
+        done = nacre(folder, "join", *args, "--hypervisor", "fake")
+        assert done.returncode == 1 and "Traceback" not in done.stderr, done.stdout + done.stderr
+        return " ".join(done.stderr.split())
+
+    token = lab.nacre("three", "token", "create", "--expires", "5m").strip()
+    assert "holds a cloud of its own" in refused(lab.controls["one"].folder, token)
+    assert "A host runs in" in refused(lab.hosts["host-a"], token)
+    assert "no join token" in refused(tmp_path / "new", token[:60])
+    assert "has a host called host-a already" in refused(tmp_path / "new", token, "--name", "host-a")
+    assert not (tmp_path / "new" / "node" / "joined.json").exists()
+    first, second = token[:200], token[201:]
+    changed = first + ("A" if token[200] != "A" else "B") + second
+    assert "no join token" in (said := refused(tmp_path / "new", changed)) or "not made by this cloud" in said or (
+        "does not know this token" in said)
+    lab.hosts["host-c"] = tmp_path / "new"
+    joined = nacre(tmp_path / "new", "join", token, "--name", "host-c", "--hypervisor", "fake")
+    assert joined.returncode == 0, joined.stderr
+    assert "was used by host-c" in refused(tmp_path / "other", token, "--name", "host-d")
+    late = nacre(lab.controls["one"].folder, "token", "create", "--expires", "8d", **lab.environ)
+    assert late.returncode == 2 and "at most 7d" in late.stderr
+    logs = "".join(c.said() for c in lab.controls.values()) + "".join(
+        file.read_text() for file in (tmp_path / "new" / "logs").iterdir())
+    assert token not in logs and split(token)[0].keys.secret not in logs
+    assert oct((tmp_path / "new" / "node" / "joined.json").stat().st_mode & 0o777) == "0o600"
+    found = json.loads(nacre(tmp_path / "new", "status", "--json").stdout)
+    assert found["host"] == "host-c" and {c["name"] for c in found["controls"]} >= set(NAMES)
+    assert [p["name"] for p in found["processes"]] == ["supervisor", "node"] and found["error"] is None

@@ -21,8 +21,9 @@ def endpoint(host: str, port: int) -> str:
     except ValueError:
         try:
             address = ipaddress.ip_address(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
-        except OSError as error:
-            raise NoAddress(f"{host} is no address, and cannot be found by name: {error.strerror}.") from None
+        except (OSError, UnicodeError) as error:
+            why = getattr(error, "strerror", None) or "it is no name"
+            raise NoAddress(f"{host} is no address, and cannot be found by name: {why}.") from None
     return f"tcp://[{address}]:{port}" if address.version == 6 else f"tcp://{address}:{port}"
 
 
