@@ -24,8 +24,8 @@ class DiskReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host has. power: of its guest (running, paused, shutdown, crashed, missing); since: the number of the host's
-    first word, report or answer, that had it so (0: of this one)."""
+    """What a host has. power: its guest's (running, paused, shutdown, crashed, missing); since: the number of the
+    host's first word, report or answer, that had it so (0: of this one)."""
 
     allocation: str
     server_id: str
