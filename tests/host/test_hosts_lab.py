@@ -158,9 +158,11 @@ def loses_power(cloud: HostsLab, server: str) -> None:
     """The server's host comes back without its guests; the server is off then."""
     host = cloud.host_of(server)
     host.cut_power()
+    cut = time.time()
     host.switch_on()
     host.await_ready()
     cloud.restart(host)
+    assert (host.folder / "run" / "node.ready").stat().st_mtime > cut, "it returns when the cloud has greeted the host"
     cloud.wait(lambda: cloud.show(server)["status"] == "SHUTOFF", "SHUTOFF", 40)
 
 

@@ -67,6 +67,7 @@ def start(settings: Settings, roles: tuple[str, ...], given: str | None = None) 
     if supervisor_pid(settings.data) is not None:
         return False
     behind.end(left)
+    (settings.data / "run" / "node.ready").unlink(missing_ok=True)  # of a node that was killed with its supervisor
     if "control" in roles:
         _check_port(settings)
         database.check(settings)
