@@ -142,6 +142,16 @@ def test_a_control_that_is_detached_is_ended_by_down(lab: Fleet) -> None:
 
 
 
+def test_up_on_another_machine_is_a_further_control_with_a_host(lab: Fleet) -> None:
+    folder = lab.hosts["five"] = lab.folder / "five"  # taken down with them
+    done = nacre(folder, "up", "-d", **lab.environ, NACRE_PORT=str(free_port()), NACRE_NODE_NAME="host-e",
+                 NACRE_RPC_NAME="five")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "bring its clouds.yaml here" in " ".join(done.stderr.split())
+    until(lambda: states(lab, "two").get(("nova-compute", "host-e")) == "up", why=lambda: states(lab, "two"))
+    assert states(lab, "two")["nova-conductor", "five"] == "up"
+
+
 def test_what_a_machine_hears_that_cannot_join(lab: Fleet, tmp_path: Path) -> None:
     def refused(folder: Path, *args: str) -> str:
         done = nacre(folder, "join", *args, "--hypervisor", "fake")
