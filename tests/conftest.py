@@ -1,12 +1,6 @@
 """What several folders of tests need: a throw-away PostgreSQL, and databases of each engine."""
 
-import glob
-import os
-import shutil
-import socket
-import subprocess
 import sys
-import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -15,6 +9,7 @@ import pytest
 
 from nacre.base.db import Database, make_engine
 from tests import schema
+from tests.postgres_lab import PostgresServer
 from tests.s3_lab import bucket, s3_server
 
 #: httpx asks for it at each request, and a module that is not there is looked for on the whole path each time.
@@ -22,36 +17,16 @@ sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]
 ENGINES = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
 
 
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """A cluster of its own, gone afterwards; yields a URL without a database's name."""
-    found = sorted(glob.glob("/usr/lib/postgresql/*/bin"))
-    if not found:
-        pytest.skip("PostgreSQL's server programs are not installed")
-    programs, folder = Path(found[-1]), Path(tempfile.mkdtemp(prefix="nacre-pg-"))
-    user = "postgres" if os.getuid() == 0 else None
-    if user:
-        shutil.chown(folder, user)
-    data, port = folder / "data", _free_port()
-
-    def pg(*args: str) -> None:
-        subprocess.run([str(programs / args[0]), *args[1:]], check=True, user=user, cwd=folder,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-    pg("initdb", "-D", str(data), "-U", "nacre", "-A", "trust", "-N", "-E", "UTF8", "--locale=C")
-    pg("pg_ctl", "-D", str(data), "-w", "-l", str(folder / "log"), "-o",
-       f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off", "start")
+    server = PostgresServer()
+    server.start()
     try:
-        yield f"postgresql://nacre@127.0.0.1:{port}"
+        yield server.url
     finally:
-        pg("pg_ctl", "-D", str(data), "-m", "immediate", "stop")
-        shutil.rmtree(folder, ignore_errors=True)
+        server.stop()
+        server.remove()
 
 
 def _postgres_database(server: str, template: str = "template1") -> Iterator[str]:

@@ -33,7 +33,7 @@ from nacre.conductor.parts import Parts
 from nacre.conductor.power import Switch
 from nacre.conductor.stories import StoryRunner
 from nacre.image.contract import ImageFacts
-from nacre.network.contract import FixedIp, Guard, HostWiring, NetworkFacts, Plugged, PortFacts, PortsOrder
+from nacre.network.contract import AgentReport, FixedIp, Guard, HostWiring, NetworkFacts, Plugged, PortFacts, PortsOrder
 from nacre.node.hypervisor.driver import Capabilities
 from nacre.node.hypervisor.fake import FakeHypervisor
 from nacre.node.journal import Journal
@@ -96,6 +96,9 @@ class DictNetwork:
         return HostWiring(whole=not port_ids, ports=found, networks=(NETWORK,))
 
     async def wired(self, host: str, port_ids: tuple[str, ...], up: bool) -> None:
+        return None
+
+    async def agent_report(self, report: AgentReport) -> None:
         return None
 
 

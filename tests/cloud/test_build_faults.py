@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from nacre.base.context import Context
 from nacre.base.db import DatabaseUnavailable
-from nacre.base.durable.stories import Lease
+from nacre.base.durable.stories import Lease, LeaseLost
+from nacre.base.errors import NotFound
 from nacre.compute.contract import Place
+from nacre.image.contract import ImageFacts
 from nacre.node.hypervisor.fake import Faults
-from tests.cloud.conductor_lab import Lab
+from tests.cloud.conductor_lab import Lab, OneImage
 
 
 @pytest.fixture
@@ -141,6 +144,20 @@ async def test_a_delete_before_the_first_attempt_gives_the_room_back(lab: Lab, m
     await lab.check()
 
 
+async def test_a_place_that_was_not_written_down_is_free_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another runner has the story: this process hears nothing more of the place that it chose."""
+    async def lost(*_: object) -> None:
+        raise LeaseLost("another runner has it")
+
+    monkeypatch.setattr(lab.ledger, "allocate", lost)
+    (server,) = await lab.accept()
+    async with asyncio.timeout(5):
+        while lab.control.runner.running:
+            await asyncio.sleep(0.01)
+    assert not lab.chooser.where(server)
+    assert all(lab.chooser.host(name).free[0] == 4096 for name in lab.nodes)  # type: ignore[union-attr]
+
+
 async def test_ports_that_do_not_bind(lab: Lab) -> None:
     lab.network.fail_binds = 1
     (server,) = await lab.accept()
@@ -218,6 +235,26 @@ async def test_a_conductor_that_dies_is_followed_by_one_that_finishes(lab: Lab, 
     for server in ids:
         await lab.until(server, "deleted")
     await lab.quiet()
+    await lab.check()
+
+
+async def test_a_build_that_cannot_go_on_leaves_nothing_at_its_host(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process died in the middle of an attempt; when another takes it up the image is gone."""
+    async def gone(self: OneImage, context: Context, image_id: str) -> ImageFacts:
+        raise NotFound("no such image")
+
+    for host in lab.nodes:
+        faults(lab, host).delay["prepare"] = 30
+    (server,) = await lab.accept()
+    while not (there := await lab.ledger.of_server(server)):
+        await asyncio.sleep(0.01)
+    assert [allocation.state for allocation in there] == ["wanted"]
+    monkeypatch.setattr(OneImage, "find", gone)
+    await lab.reborn()
+    row = await lab.until(server, "error")
+    assert row["fault"]["message"] == "no such image"
+    await lab.quiet()
+    await lab.control.sweep_endings()
     await lab.check()
 
 

@@ -129,3 +129,25 @@ def test_a_wrong_option_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "nacre.toml").write_text("[scheduler]\nperiod = 0\n")
     answer = Cloud(tmp_path).nacre("up", "-d", "--hypervisor", "fake", check=False)
     assert answer.returncode == 1 and "scheduler.period" in answer.stderr and "Traceback" not in answer.stderr
+
+
+def test_hosts_are_listed_drained_and_given_back(cloud: Cloud) -> None:
+    def host() -> dict[str, Any]:
+        [found] = json.loads(cloud.nacre("host", "list", "--json").stdout)["hosts"]
+        return dict(found)
+
+    before = host()
+    assert (before["state"], before["status"], before["orphans"], before["guests"]) == ("up", "enabled", 0, 0)
+    assert before["version"] and before["last_beat"] and before["capacity"]["vcpus"]
+    said = cloud.nacre("host", "drain", before["name"], "--reason", "a new disk").stdout
+    assert f"nacre host drain {before['name']} --undo" in said
+    assert (host()["status"], host()["disabled_reason"]) == ("disabled", "a new disk")
+    assert "drained" in cloud.nacre("host", "list").stdout and "a new disk" in cloud.nacre("host", "list").stdout
+    services = json.loads(cloud.nacre("status", "--json").stdout)["services"]
+    assert [s["status"] for s in services if s["binary"] == "nova-compute"] == ["disabled"]  # one way, not two
+    cloud.nacre("host", "drain", before["name"], "--undo")
+    assert (host()["status"], host()["disabled_reason"]) == ("enabled", None)
+    for args in (("drain", "nobody"), ("remove", "nobody"), ("accept", "nobody"), ("orphans", "nobody"),
+                 ("adopt", "nobody"), ("forget", "nobody")):
+        refused = cloud.nacre("host", *args, check=False)
+        assert refused.returncode == 1 and "nobody" in refused.stderr and "Traceback" not in refused.stderr

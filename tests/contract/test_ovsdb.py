@@ -99,6 +99,19 @@ async def test_a_zone_is_kept_as_long_as_its_interface(rundir: Path) -> None:
     await asyncio.to_thread(again.stop)
 
 
+async def test_an_unplugged_port_has_no_interface_also_where_its_link_is_gone(rundir: Path) -> None:
+    """After a power cut nobody took the guests' interfaces off; they would keep their zones for ever."""
+    cloud = Names(str(uuid.uuid4()))
+    ports = await bridge(rundir, cloud)
+    await vsctl(rundir, "set", "Interface", cloud.tap(ports[0]), "ofport=-1")
+    db = Ovsdb(BridgeSettings(names=cloud, rundir=rundir))
+    for _ in range(2):
+        await asyncio.to_thread(db.unplug, frozenset([*ports[:2], "never-seen"]))
+    left = (await vsctl(rundir, "list-ports", cloud.bridge)).split()
+    assert sorted(left) == sorted(map(cloud.tap, ports[2:]))
+    await asyncio.to_thread(db.stop)
+
+
 async def ensure(settings: BridgeSettings) -> Ovsdb:
     db = Ovsdb(settings)
     await asyncio.to_thread(db.ensure, "netdev")
@@ -119,6 +132,27 @@ async def test_a_bridge_has_the_ways_out_that_are_wanted_and_no_others(rundir: P
     assert await vsctl(rundir, "list-ports", "br-rack") == ""
     await asyncio.to_thread(db.remove)
     assert (await vsctl(rundir, "list-br")).split() == ["br-rack"]  # an operator's own stays
+
+
+async def test_a_tunnel_that_leads_nowhere_is_said_with_the_reason(rundir: Path) -> None:
+    await vsctl(rundir, "add-br", "br-under", "--", "set", "Bridge", "br-under", "datapath_type=netdev", "--",
+                "add-br", "br-kernel")
+
+    def said(datapath: str, link: str, address: str | None = "192.0.2.1") -> str:
+        db = Ovsdb(BridgeSettings(names=Names(str(uuid.uuid4())), rundir=rundir, tunnel_ip=address))
+        try:
+            return db.strayed(datapath, link)
+        finally:
+            db.stop()
+
+    for datapath, link, why in (
+            ("netdev", "br-under", ""), ("system", "eth0", ""), ("system", "br-kernel", ""),
+            ("netdev", "eth0", "192.0.2.1 is the address of eth0"), ("netdev", "br-kernel", "wants it on a bridge"),
+            ("netdev", "", "does not have the address"), ("system", "", "does not have the address")):
+        text = await asyncio.to_thread(said, datapath, link)
+        assert why in text and bool(why) == bool(text), (datapath, link, text)
+    for address in (None, "127.0.0.1"):
+        assert await asyncio.to_thread(said, "netdev", "lo", address) == ""
 
 
 async def test_a_bridge_of_another_cloud_is_not_taken(rundir: Path) -> None:

@@ -316,3 +316,37 @@ async def test_a_busy_process_says_so_at_once() -> None:
     finally:
         await client.close()
         await server.close()
+
+
+async def test_a_call_that_any_may_answer_goes_on_when_one_is_silent() -> None:
+    """As a control process that is frozen: its connection is there, and nothing comes."""
+    shelves, servers, own = (RealShelf(), RealShelf()), list[ZmqTransport](), new_keys()
+    client = ZmqTransport(Peer("host-1", "node"), own, limits=Limits(silence=0.2))
+    asked = stub(Shelf, client.client(TARGET).prepare(timeout=5))
+    try:
+        for n, shelf in enumerate(shelves):
+            servers.append(ZmqTransport(Peer(f"control-{n}", "control"), new_keys(), "tcp://127.0.0.1:0"))
+            servers[n].serve(TARGET, shelf, Shelf)
+            servers[n].directory.register(own.public, Peer("host-1", "node"))
+            await servers[n].start()
+            client.directory.route("control", f"control-{n}", servers[n].address, servers[n].public_key)
+        for n in range(2):
+            await stub(Shelf, client.client(TARGET).prepare(server=f"control-{n}")).who()
+
+        async def never(name: str, sizes: tuple[int, ...] = ()) -> dict[str, int]:
+            await asyncio.sleep(60)
+            return {}
+
+        shelves[0].put = never  # type: ignore[method-assign]
+        took = []
+        for _ in range(6):
+            begin = asyncio.get_running_loop().time()
+            assert await asked.put("a", sizes=(1, 2)) == {"a": 3}
+            took.append(asyncio.get_running_loop().time() - begin)
+        assert max(took) < 1.0
+        assert sum(seconds > 0.15 for seconds in took) == 1  # it is asked last from then on
+        assert await stub(Shelf, client.client(TARGET).prepare(server="control-0")).who()
+        assert not any(link.silent for link in client._links.values())  # it was heard again
+    finally:
+        for transport in (client, *servers):
+            await transport.close()

@@ -42,44 +42,18 @@ def remove(data: Path) -> None:
     shutil.rmtree(data.parent)
 
 
-class CloudLab:
-    """One cloud, and what a test does with it."""
+class Tenant:
+    """An ordinary user of a running cloud, with what a guest needs: image, flavor, key, group. data: where the cloud's
+    clouds.yaml lies."""
 
-    def __init__(self, folder: Path, **environ: str):
-        self.environ = environ
-        folder.chmod(0o755)
-        self.data, self.trigger = folder / "data", folder / "crash" / "at"
-        self.trigger.parent.mkdir()
-        self.trigger.parent.chmod(0o777)
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self.port = s.getsockname()[1]
-        self.up()
-        self.names = names_of(self.data)
-        self.demo = Client(self.data, "demo")
+    def __init__(self, data: Path):
+        self.demo = Client(data, "demo")
         images = asyncio.run(guest.build(GUEST, lambda text: None))
         self.image = demo.image(self.demo, images.disk)
-        self.key = demo.key_pair(self.demo, self.data)
+        self.key = demo.key_pair(self.demo, data)
         demo.security_group(self.demo)
         self.flavor = min((f for f in self.demo.get("compute", "/flavors/detail")["flavors"] if f["ram"] >= 96),
                           key=lambda f: f["ram"])["id"]
-
-    def up(self) -> None:
-        self.nacre("up", "-d", "--hypervisor", "libvirt", "--port", str(self.port))
-
-    def close(self) -> None:
-        """Nothing is left of it."""
-        self.delete(*self.ids())
-        self.nacre("down")
-        remove(self.data)
-
-    def nacre(self, *args: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "nacre.cli.main", *args, "--data", str(self.data)], capture_output=True, text=True,
-            timeout=120, check=False, env={**os.environ, "PYTHONPATH": str(ROOT / "src"),
-                                           "NACRE_FAKE_CRASH_FILE": str(self.trigger), **self.environ})
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
 
     def network(self, name: str, cidr: str) -> str:
         net = self.demo.post("network", "/networks", {"network": {"name": name}})["network"]
@@ -131,10 +105,6 @@ class CloudLab:
     def ports(self, server: str) -> list[dict[str, Any]]:
         return list(self.demo.get("network", "/ports", params={"device_id": server})["ports"])
 
-    def ssh(self, network: str, address: str, command: str) -> str:
-        """What a command prints in a guest; reached from the network's namespace on this host."""
-        return demo.ssh(self.names.namespace(network), self.key, address, command)
-
     def delete(self, *servers: str) -> None:
         for server in servers:
             self.demo.request("DELETE", "compute", f"/servers/{server}")
@@ -143,6 +113,44 @@ class CloudLab:
 
     def ids(self) -> set[str]:
         return {s["id"] for s in self.demo.get("compute", "/servers")["servers"]}
+
+
+class CloudLab(Tenant):
+    """One cloud, and what a test does with it."""
+
+    def __init__(self, folder: Path, **environ: str):
+        self.environ = environ
+        folder.chmod(0o755)
+        self.data, self.trigger = folder / "data", folder / "crash" / "at"
+        self.trigger.parent.mkdir()
+        self.trigger.parent.chmod(0o777)
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self.port = s.getsockname()[1]
+        self.up()
+        self.names = names_of(self.data)
+        super().__init__(self.data)
+
+    def up(self) -> None:
+        self.nacre("up", "-d", "--hypervisor", "libvirt", "--port", str(self.port))
+
+    def close(self) -> None:
+        """Nothing is left of it."""
+        self.delete(*self.ids())
+        self.nacre("down")
+        remove(self.data)
+
+    def nacre(self, *args: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "nacre.cli.main", *args, "--data", str(self.data)], capture_output=True, text=True,
+            timeout=120, check=False, env={**os.environ, "PYTHONPATH": str(ROOT / "src"),
+                                           "NACRE_FAKE_CRASH_FILE": str(self.trigger), **self.environ})
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def ssh(self, network: str, address: str, command: str) -> str:
+        """What a command prints in a guest; reached from the network's namespace on this host."""
+        return demo.ssh(self.names.namespace(network), self.key, address, command)
 
     def leftovers(self, server: str, port: dict[str, Any]) -> dict[str, str]:
         """What this machine still has of a server that is gone."""

@@ -2,8 +2,10 @@
 same address in both; each guest is its own cloud's, and what happens to one cloud the other does not notice."""
 
 import json
+import os
 import re
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ import pytest
 
 from nacre.cli import demo as steps
 from nacre.cli.client import Client
-from tests.host.cloud_lab import CloudLab, names_of, run
+from tests.host.cloud_lab import ROOT, CloudLab, names_of, run
 from tests.host.test_demo import Demo, demo, eventually
 
 __all__ = ["demo"]
@@ -106,6 +108,39 @@ def test_two_clouds_with_guests_side_by_side(demo: Demo, second: CloudLab) -> No
         talk.kill()
         first.request("DELETE", "compute", f"/servers/{server['id']}")
         eventually(lambda: not first.get("compute", "/servers")["servers"], lambda: "the server is still there")
+
+
+#: Tests that make whatever tests make on a machine: bridges, namespaces, guests, nodes, a cloud of processes.
+TESTS = ("tests/contract/test_wiring.py", "tests/contract/test_hypervisor.py", "tests/contract/test_domain_owner.py",
+         "tests/host/test_wiring_basics.py::test_dhcp_groups_tcp_and_metadata",
+         "tests/host/test_wiring_basics.py::test_the_agent_comes_back_and_adopts",
+         "tests/cloud/test_processes.py::test_down_and_up_again_keeps_everything")
+
+
+def test_the_tests_own_clouds_come_and_go_beside_a_running_demo(demo: Demo) -> None:
+    """What `./nacre demo && ./nacre test` asks for: neither notices the other."""
+    first = demo.facts()["server"]
+    client = Client(demo.data, "demo")
+    network = client.get("network", "/networks", params={"name": "demo"})["networks"][0]["id"]
+    space, key, address = names_of(demo.data).namespace(network), demo.data / "demo_key", first["address"]
+    talk = session(demo.data, network, address)
+    try:
+        assert hears(talk) == "demo"
+        before, boot = seen(demo.data), steps.ssh(space, key, address, "cat /proc/sys/kernel/random/boot_id")
+        assert before["domains"] == [first["id"]] and before["flows"]
+        done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS], cwd=ROOT,
+                              env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True,
+                              timeout=300, check=False)
+        assert done.returncode == 0, done.stdout[-4000:]
+        assert "skipped" not in done.stdout.splitlines()[-1]  # they were run, not left out
+        assert hears(talk) == "demo" and talk.poll() is None
+        assert steps.ssh(space, key, address, "cat /proc/sys/kernel/random/boot_id") == boot
+        assert seen(demo.data) == before
+        assert client.get("compute", f"/servers/{first['id']}")["server"]["status"] == "ACTIVE"
+    finally:
+        talk.kill()
+        client.request("DELETE", "compute", f"/servers/{first['id']}")
+        eventually(lambda: not client.get("compute", "/servers")["servers"], lambda: "the server is still there")
 
 
 def kill_node(cloud: "Demo | CloudLab") -> None:

@@ -60,8 +60,10 @@ async def test_a_new_port_and_a_lost_one():
         await place.wire(two)
         assert (await two.lease())["ip"] == "10.77.1.12"  # seen by the running server, without a restart
         stub.ports.remove(ports[1])
+        await run(["ip", "link", "del", two.outer])  # by nobody who would tell Open vSwitch, as in a power cut
         await place.agent.unwire([ports[1].id])
         await place.agent.unwire([ports[1].id])
+        assert two.outer.encode() not in await run(["ovs-vsctl", "list-ports", place.names.bridge])
 
         async def gone():
             flows = await run(["ovs-ofctl", "-O", "OpenFlow14", "dump-flows", place.names.bridge])

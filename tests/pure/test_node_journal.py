@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from nacre.base.errors import Refused
+from nacre.cloud.node import joined_cloud
 from nacre.node.contract import BuildOrder
 from nacre.node.journal import Entry, Journal
 from nacre.node.journal_v1 import allocation_of
@@ -146,3 +147,32 @@ async def test_the_journal_of_the_release_before_is_taken_over_once(tmp_path: Pa
     again = Journal(tmp_path / "journal.db")
     assert len(again.all()) == 2
     await again.close()
+
+
+async def test_a_new_order_says_how_far_the_database_is_and_an_operators_word_outlives_it(tmp_path: Path) -> None:
+    file, new = tmp_path / "j" / "journal.db", entry()
+    new = msgspec.structs.replace(new, order=msgspec.structs.replace(new.order, position=70))
+    journal = Journal(file)
+    await journal.learn(cloud="c", position=12)
+    await journal.write(new)
+    await journal.close()
+    journal = Journal(file)
+    assert journal.facts.position == 70
+    await journal.learn(position=20)  # an older database was said to be right
+    await journal.write(msgspec.structs.replace(new, stage="running"))
+    await journal.close()
+    journal = Journal(file)
+    assert journal.facts.position == 20
+    await journal.close()
+
+
+async def test_what_a_host_holds_keeps_the_names_of_the_cloud_that_made_it(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j" / "journal.db")
+    assert joined_cloud(journal, "one") == "one"
+    await journal.learn(cloud="one", names="one")
+    await journal.write(entry())
+    await journal.learn(cloud="two")  # an operator gave the host to another cloud
+    assert joined_cloud(journal, "two") == "one"
+    await journal.remove(entry())
+    assert joined_cloud(journal, "two") == "two"
+    await journal.close()

@@ -243,7 +243,10 @@ def test_a_filter_that_is_not_listed_is_not_asked() -> None:
     ("4", ">= 4", True), ("3", ">= 4", False), ("10", "= 4", True), ("4", "== 4.0", True), ("a", "s== a", True),
     ("b", "s> a", True), ("xavx", "<in> avx", True), ("avx", "<all-in> avx sse", False), ("b", "<or> a <or> b", True),
     ("<or>", "<or> a <or> b", False), ("plain text", "plain text", True), (None, "s== a", False), ("x", ">= 1", False),
-    ("", "", True), ("x", "<in>", False), ("1", ">=", False)])
+    ("", "", True), ("x", "<in>", False), ("1", ">=", False), ("4", ">=4", True), ("plain", "plain text", False),
+    ("['avx', 'sse']", "<all-in> avx sse", True), ("['avx']", "<all-in> avx sse", False), ("3", "< 4", True),
+    ("15", "<range-in> [ 10 20 ]", True), ("20", "<range-in> [ 10 20 )", False), ("15", "<range-in> [ 20 10 ]", False),
+    ("[" * 100_000, "<all-in> avx", False), ("nan", ">= 1", False)])
 def test_the_language_of_extra_specs(value: str | None, wanted: str, fits: bool) -> None:
     assert matches(value, wanted) is fits
 

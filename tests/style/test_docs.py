@@ -9,6 +9,8 @@ import pytest
 TOP = Path(__file__).parents[2]
 SOURCE = TOP / "src" / "nacre"
 PAGES = sorted([*TOP.glob("*.md"), *(TOP / "docs").rglob("*.md")])
+#: Pages whose tables claim things: each row names the tests that would fail without what it says.
+CLAIMS = ("seed-map.md", "badinputs.md", "faults.md")
 #: `folder/file.py` or `folder/file.py:Name.func`, relative to the source, the tests or the top.
 MENTION = re.compile(r"`((?:[\w.-]+/)+[\w.-]+\.(?:py|md|txt|sh|toml))(?::([\w.]+))?`")
 
@@ -45,3 +47,23 @@ def test_what_a_page_names_is_there(page: Path) -> None:
     links = re.findall(r"\]\(([\w./-]+)\)", page.read_text())
     gone = [link for link in links if not (page.parent / link).exists()]
     assert not gone, f"{page.name} links to what is not there: {gone}"
+
+
+def claims(page: Path) -> list[str]:
+    """The rows of a page's tables, without their heads."""
+    lines = page.read_text().splitlines()
+    return [line for line in lines if line.startswith("|") and not line.startswith("|--")
+            and not lines[min(lines.index(line) + 1, len(lines) - 1)].startswith("|--")]
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_a_claim_names_the_test_that_would_fail_without_it(name: str) -> None:
+    rows = claims(TOP / "docs" / name)
+    assert rows
+    for row in rows:
+        shown = MENTION.findall(row.rstrip(" |").rpartition(" | ")[2])
+        tests = [(path, test) for path, test in shown if test.startswith("test_")]
+        assert tests and len(tests) == len(shown), f"no test by its name: {row[:100]}"
+        for path, test in tests:
+            file = TOP / "tests" / path
+            assert file.exists() and test in names(file), f"{path} has no {test}"

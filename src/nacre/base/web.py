@@ -259,7 +259,10 @@ class App:
         status = service.statuses.get(type(error), status_of(error)) if service else status_of(error)
         if service is None:
             return Reply({"error": {"code": status, "message": error.message}}, status)
-        return service.fault(error, status, request)
+        reply = service.fault(error, status, request)
+        if status == 503:  # whatever is away, it is looked for all the time
+            reply.headers.setdefault("retry-after", "1")
+        return reply
 
 
 def _choose(request: Request, routes: list[tuple[Route, dict[str, str]]]) -> tuple[Route, dict[str, str]]:

@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from nacre.base.errors import NacreError
+from nacre.base.errors import Interrupted, NacreError
 
 #: Name -> (module, attribute, one line of help; "": not listed).
 COMMANDS = {
@@ -21,6 +21,7 @@ COMMANDS = {
     "trace": ("nacre.cli.trace", "trace", "Show where a server's time went."),
     "simulate": ("nacre.cli.simulate", "simulate", "Many simulated hosts under load, in virtual time."),
     "db": ("nacre.cli.database", "db", "The database's schema."),
+    "host": ("nacre.cli.hosts", "host", "The hosts: list, drain, remove, accept; orphans, adopt, forget."),
     "keys": ("nacre.cli.keys", "keys", "The keys of tokens, credentials and joins: list, rotate, reseal."),
     "supervise": ("nacre.cli.supervisor", "supervise", ""),
     "node": ("nacre.cli.processes.run", "node", ""),
@@ -55,7 +56,7 @@ def main() -> None:
     """The entry point: errors of ours are one line, not a traceback."""
     try:
         group(prog_name="nacre")
-    except NacreError as error:
+    except (NacreError, Interrupted) as error:
         click.echo(f"nacre: {error.message}", err=True)
         sys.exit(1)
 

@@ -60,12 +60,13 @@ def start(settings: Settings, roles: tuple[str, ...], given: str | None = None) 
     """Start the supervisor, detached. False if it runs already. given: the database that the command line names.
 
     Raises NacreError with what to do."""
-    from nacre.cli import database, orphans, supervisor
+    from nacre.cli import database, supervisor
+    from nacre.cli.processes import left as behind
 
-    left = orphans.find(settings.data)  # first: what a supervisor started counts as its own only if it is seen next
+    left = behind.find(settings.data)  # first: what a supervisor started counts as its own only if it is seen next
     if supervisor_pid(settings.data) is not None:
         return False
-    orphans.end(left)
+    behind.end(left)
     if "control" in roles:
         _check_port(settings)
         database.check(settings)
@@ -116,11 +117,11 @@ def running_settings(data: Path | None, **given: Any) -> Settings:
 
 def stop(data: Path, patience: float = 20.0) -> bool:
     """Stop the cloud's processes and wait for their end. False if none ran."""
-    from nacre.cli import orphans
+    from nacre.cli.processes import left as behind
 
-    left, pid = orphans.find(data), supervisor_pid(data)
+    left, pid = behind.find(data), supervisor_pid(data)
     if pid is None:
-        return orphans.end(left)
+        return behind.end(left)
     try:
         os.kill(pid, signal.SIGTERM)
     except PermissionError:
@@ -142,6 +143,8 @@ class Api:
 
     def __init__(self, settings: Settings):
         self._url, self._file, self._cacert = settings.url, settings.data / "clouds.yaml", settings.cacert
+        self._name = settings.host_name
+        self.host: dict[str, Any] | None = None
         self._token = ""
         self.refused = False  # it answers, but not to the password of clouds.yaml
 
@@ -165,11 +168,13 @@ class Api:
         return self._send("/healthcheck") is not None
 
     def host_up(self) -> bool:
-        """Whether a compute host reports, as far as we may ask."""
+        """Whether this machine's compute host has said hello, as far as we may ask; then `host` is what it is."""
         if self.refused:
             return True
-        answer = self._send("/compute/v2.1/os-services?binary=nova-compute")
-        return bool(answer) and any(s["state"] == "up" for s in answer[0].get("services", ()))
+        answer = self._send("/compute/v2.1/os-nacre-hosts")
+        found = answer[0].get("hosts", ()) if answer else ()
+        self.host = next((h for h in found if h["name"] == self._name and h["met"]), None)
+        return self.host is not None
 
     def _send(self, path: str, body: Any = None) -> Any:
         request = urllib.request.Request(self._url + path, json.dumps(body).encode() if body else None, {  # noqa: S310
@@ -186,8 +191,12 @@ class Api:
             return None
 
 
+class Refused(NotStarted):
+    """The cloud is up, and this machine's host takes no orders of it."""
+
+
 def wait(settings: Settings, say: Any, roles: tuple[str, ...]) -> None:
-    """Until a token is issued and a host is up. say: told each step. Raises NotStarted."""
+    """Until a token is issued and this machine's host is up. say: hears each step. Raises NotStarted, Refused."""
     api = Api(settings)
     steps = [("the APIs answer", api.token, "control"), ("the compute host is up", api.host_up, "node")]
     if roles == ("control",):
@@ -208,6 +217,10 @@ def wait(settings: Settings, say: Any, roles: tuple[str, ...]) -> None:
         say(f"the administrator has another password than {settings.data}/clouds.yaml says: correct it there"
             if (settings.data / "clouds.yaml").exists() else
             "another control has the first users' passwords: bring its clouds.yaml here", 0.0)
+    if api.host and api.host["barred"]:
+        from nacre.cli.hosts import barred
+
+        raise Refused(f"The cloud answers at {settings.url}, but its host does not work for it.\n{barred(api.host)}")
 
 
 def _greeted(data: Path) -> bool:

@@ -1,7 +1,7 @@
 """The control process: APIs, conductor, scheduler, network, images, identity. Several may serve one database."""
 
 import random
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,10 @@ from nacre.cloud.contract import TARGET as JOIN
 from nacre.cloud.contract import Joins
 from nacre.cloud.introductions import ImagePeers, Introductions
 from nacre.cloud.joining import JoinService
+from nacre.cloud.membership import Membership
 from nacre.cloud.running import Running, Transport
 from nacre.compute.allocations import Ledger
+from nacre.compute.api.hosts.plans import Plans
 from nacre.compute.api.servers.desk import ServerDesk
 from nacre.compute.api.service import Parts as ComputeParts
 from nacre.compute.api.service import service as compute_service
@@ -34,7 +36,7 @@ from nacre.compute.catalog.keypairs import KeyPairs
 from nacre.compute.catalog.quotas import Quotas
 from nacre.compute.catalog.server_groups import ServerGroups
 from nacre.compute.history import History
-from nacre.compute.plans import Plans
+from nacre.compute.ledger_admin import LedgerAdmin
 from nacre.compute.policies import POLICIES as COMPUTE_POLICIES
 from nacre.compute.progress import Progress
 from nacre.compute.servers import Servers, Suppliers
@@ -45,6 +47,7 @@ from nacre.conductor.delete import Deleter
 from nacre.conductor.endings import Endings
 from nacre.conductor.hosts import Hosts, Patience
 from nacre.conductor.manager import ConductorManager, Surroundings
+from nacre.conductor.orphans import OrphanNeeds, Orphans
 from nacre.conductor.parts import Parts
 from nacre.conductor.power import Switch
 from nacre.conductor.stories import StoryRunner
@@ -163,13 +166,14 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
     network = _network(base)
     compute = _compute(base, seams, Suppliers(
         flavors=Flavors(db, clock), keypairs=KeyPairs(db, clock), quotas=Quotas(db, _quotas(settings)),
-        images=images, network=network))
+        images=images, network=network), identity.project_exists, network.forget_host)
     compute_api = compute_service(ComputeParts(
         policy=policy, identity=identity, clock=clock, network=network, images=images, desk=compute.desk,
         scheduler=compute.scheduler, hosts=compute.registry,
-        controls=lambda: base.processes.all("control"), aggregates=compute.aggregates, planner=compute.plans,
-        groups=ServerGroups(db, clock), flavors=compute.ask.flavors, keypairs=compute.ask.keypairs,
-        quotas=compute.ask.quotas))
+        controls=lambda: base.processes.all("control"), nodes=lambda: base.processes.all("node"),
+        orphans=compute.orphans, removal=compute.membership.removal(LedgerAdmin(db, clock)), planner=compute.plans,
+        aggregates=compute.aggregates, groups=ServerGroups(db, clock), flavors=compute.ask.flavors,
+        keypairs=compute.ask.keypairs, quotas=compute.ask.quotas))
     joins = JoinService(db, clock, Signer(Ring(keys, "join")), compute.around, settings.network.vxlan_port)
     _start(base, compute, joins)
     health = Health(lambda: db.read(lambda conn: conn.exec_driver_sql("SELECT 1")), clock)
@@ -245,9 +249,12 @@ class _Compute:
     servers: Servers
     desk: ServerDesk
     plans: Plans
+    orphans: Orphans
+    membership: Membership
 
 
-def _compute(base: Base, seams: Seams, ask: Suppliers) -> _Compute:
+def _compute(base: Base, seams: Seams, ask: Suppliers,
+             project_exists: Callable[[str], Awaitable[bool]], forget: Callable[[str], Awaitable[None]]) -> _Compute:
     db, clock, ledger = base.db, base.clock, base.ledger
     own = base.settings.scheduler
 
@@ -282,7 +289,10 @@ def _compute(base: Base, seams: Seams, ask: Suppliers) -> _Compute:
     conductor = _conductor(base, parts, endings, around)
     servers = Servers(db, clock, ask, stories, runner.run)
     return _Compute(ask, aggregates, scheduler, registry, stories, runner, endings, around, conductor, servers,
-                    ServerDesk(db, servers, History(db), node), Plans(servers, conductor))
+                    ServerDesk(db, servers, History(db), node), Plans(servers, conductor),
+                    Orphans(parts, endings, OrphanNeeds(
+                        LedgerAdmin(db, clock), node, project_exists, conductor.meet_again)),
+                    Membership(base.processes, registry, conductor, around, (aggregates.forget_host, forget)))
 
 
 def _conductor(base: Base, parts: Parts, endings: Endings, around: Introductions) -> ConductorManager:
@@ -305,6 +315,7 @@ def _start(base: Base, compute: _Compute, joins: Joins) -> None:
         base.transport.serve(CONDUCTOR, compute.conductor, Conductor, CONDUCTOR_ALLOW)
         base.transport.serve(JOIN, joins, Joins, JOIN_ALLOW)
 
+    compute.membership.watch(base.changes)
     compute.scheduler.subscribe(base.changes)
     base.running.start += [enter, base.changes.start, compute.around.start, compute.scheduler.start, open_door]
     base.running.tasks += [base.processes.run, base.changes.run, compute.scheduler.run, compute.runner.sweep,

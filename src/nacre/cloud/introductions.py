@@ -7,6 +7,7 @@ import structlog
 
 from nacre.base.durable.changes import Change, Changes
 from nacre.base.durable.processes import Process, Processes
+from nacre.base.errors import Forbidden
 from nacre.base.rpc.server import Peer
 from nacre.base.rpc.stub import stub
 from nacre.cloud.running import Transport
@@ -81,11 +82,14 @@ class Introductions:
             self._directory.revoke(key)
 
     async def of_node(self, hello: NodeHello) -> None:
-        """A host said where it listens. Its key is the one that it proved to have."""
+        """A host said where it listens. Its key is the one that it proved to have. Raises Forbidden: it was removed."""
         key = self._directory.key_of(Peer(hello.host, "node"))
-        await self._processes.introduce(Process(
-            id=f"node:{hello.host}", role="node", name=hello.host, address=hello.endpoint, public_key=key,
-            version=hello.version))
+        process = Process(id=f"node:{hello.host}", role="node", name=hello.host, address=hello.endpoint,
+                          public_key=key, version=hello.version)
+        if not key and hello.host not in self._directory.shut_out:  # in one process, where nobody has keys
+            await self._processes.introduce(process)
+        elif not key or not await self._processes.renew(process):
+            raise Forbidden(f"Host {hello.host} is not of this cloud any more: let it join again.")
         if hello.endpoint:
             self._directory.route("node", hello.host, hello.endpoint, key)
 

@@ -75,10 +75,12 @@ def build_node(settings: Settings, transport: Transport, clock: Clock | None = N
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     journal = Journal(folder / "journal.db", clock)
     network = stub(Network, transport.client(NETWORK).prepare(timeout=CONTROL_TIMEOUT))
+    names = ""
     if settings.hypervisor == "fake":
         hypervisor, wiring = _fake_host(settings, network, clock, faults)
     else:
-        hypervisor, wiring = _libvirt_host(settings, transport, network, joined_cloud(journal, settings.rpc.cloud))
+        names = joined_cloud(journal, settings.rpc.cloud)
+        hypervisor, wiring = _libvirt_host(settings, transport, network, names)
     manager = NodeManager(NodeSettings(
         host=settings.host_name, max_builds=own.max_builds, heartbeat=own.report_period,
         queue_name=own.queue, cpu_ratio=own.cpu_ratio, ram_ratio=own.ram_ratio, disk_ratio=own.disk_ratio,
@@ -87,11 +89,15 @@ def build_node(settings: Settings, transport: Transport, clock: Clock | None = N
     first = ControlAddress(settings.rpc.control_name, settings.rpc.control, settings.rpc.control_key)
     service = NodeService(manager, ControlWays(transport, folder / "controls.json", first))
 
+    async def name() -> None:
+        if names != journal.facts.names:
+            await journal.learn(names=names)
+
     async def open_door() -> None:
         """Orders are taken when hypervisor and wiring are ready; until then the control side asks again."""
         transport.serve(NODE, manager, Node, ("control",))
 
-    return Running(start=[service.start, open_door], stop=[service.stop], ready=service.greeted)
+    return Running(start=[name, service.start, open_door], stop=[service.stop], ready=service.greeted)
 
 
 def _fake_host(settings: Settings, network: Network, clock: Clock, faults: Faults | None) -> tuple[Any, Any]:
@@ -127,8 +133,10 @@ def _libvirt_host(settings: Settings, transport: Transport, network: Network, cl
 
 
 def joined_cloud(journal: Journal, given: str) -> str:
-    """Whose host this is: that of what it holds; with nothing to lose, that which it is given to."""
-    kept = journal.facts.cloud
+    """The cloud that names what is here: with anything held, that by which it was named (an operator may have given the
+    host to another since); with nothing to lose, that which the host is given to."""
+    facts = journal.facts
+    kept = facts.names or facts.cloud if journal.all() else facts.cloud
     cloud = kept if journal.all() and kept else given or kept
     if not cloud:
         raise SettingsError("rpc.cloud: a host with guests must be given the id of the cloud that it joins.")

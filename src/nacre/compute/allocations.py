@@ -81,10 +81,8 @@ class Ledger:
             made = Allocation(id=place.allocation, server_id=server_id, host=place.host, epoch=row["epoch"] + 1,
                               purpose="build", state="wanted", amounts=place.amounts)
             move(connection, row, "place", now, epoch=made.epoch, host=place.host, availability_zone=place.zone)
-            statements.insert(connection, allocations, {
-                **{name: getattr(made, name) for name in ("id", "server_id", "host", "epoch", "purpose", "state")},
-                **{name: getattr(place.amounts, name) for name in _AMOUNTS}, "created_at": now})
-            changes.note(connection, now, ("allocation", made.id), ("server", server_id), project_id=row["project_id"])
+            insert(connection, now, made, row["project_id"])
+            made = msgspec.structs.replace(made, position=changes.position(connection))
             return made, guest_facts({**row, "availability_zone": place.zone})
 
         return await self._db.run(unit)
@@ -199,6 +197,14 @@ def _end(connection: sa.Connection, now: datetime, epoch: int, **which: Any) -> 
     rows = statements.find(connection, allocations, **which)
     statements.update(connection, allocations, {"state": "ending", "epoch": epoch}, **which)
     changes.note(connection, now, *(("allocation", row["id"]) for row in rows))
+
+
+def insert(connection: sa.Connection, now: datetime, made: Allocation, project_id: str = "") -> None:
+    """An allocation's row, and that there is one."""
+    statements.insert(connection, allocations, {
+        **{name: getattr(made, name) for name in ("id", "server_id", "host", "epoch", "purpose", "state")},
+        **{name: getattr(made.amounts, name) for name in _AMOUNTS}, "created_at": now})
+    changes.note(connection, now, ("allocation", made.id), ("server", made.server_id), project_id=project_id)
 
 
 def _allocation(row: Mapping[str, Any]) -> Allocation:

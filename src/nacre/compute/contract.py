@@ -9,7 +9,7 @@ import msgspec
 from nacre.base.context import Context
 from nacre.base.durable.stories import Lease
 from nacre.network.contract import Guard, NetworkRequest
-from nacre.node.contract import Guest, GuestFacts
+from nacre.node.contract import Guest, GuestFacts, Orphan
 from nacre.scheduler.contract import Allocation, Amounts, Held
 
 
@@ -189,6 +189,19 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     later: tuple[str, ...] = ()
 
 
+class Adoption(msgspec.Struct, frozen=True, kw_only=True):
+    """A guest that a host has and the database does not know, to be a server of this project again."""
+
+    context: Context  # the operator's
+    host: str
+    found: Orphan
+    name: str
+    project_id: str
+    user_id: str
+    zone: str
+    amounts: Amounts
+
+
 class Group(msgspec.Struct, frozen=True, kw_only=True):
     """A server group with its members of now."""
 
@@ -242,6 +255,16 @@ class Ledger(Protocol):
     def over(self, allocation: Allocation) -> Guard: ...
     def alone(self, allocation: Allocation) -> Guard: ...
     async def catch_up(self, held: Iterable[Held]) -> None: ...
+
+
+class LedgerAdmin(Protocol):
+    """What operators do to it (implemented in `ledger_admin.py`, where each verb is described)."""
+
+    async def check(self, guard: Guard) -> None: ...
+    def free_of(self, host: str) -> Guard: ...
+    def unknown(self, found: Orphan) -> Guard: ...
+    async def adopt(self, order: Adoption) -> Server: ...
+    async def forget(self, host: str, found: Orphan, amounts: Amounts) -> Allocation: ...
 
 
 class Progress(Protocol):

@@ -64,5 +64,3 @@ def row(context: Context, plan: Any, spec: ServerSpec, fixed: dict[str, Any]) ->
         "trusted_certs": list(spec.trusted_certs), "group_id": spec.hints.get("group"), "hints": spec.hints,
         "fault": None,
     }
-
-

@@ -98,20 +98,24 @@ class Progress:
         await self._db.run(lambda connection: stories.finish(connection, lease))
 
     async def noticed(self, host: str, number: tuple[int, int], held: Iterable[Held]) -> set[str]:
-        """What guests of a host do, by its report of this number: one that stopped or started by itself moves on. The
-        allocations of servers that somebody is at work on come back: they are not judged."""
+        """What guests of a host do, by its report of this number: one that stopped or started by itself moves on. Since
+        when is kept too, so that an earlier word, which another process hears late, undoes nothing. The allocations
+        that are not judged come back: no server lives there yet, or somebody is at work on it."""
         there, now = {each.allocation: each for each in held}, self._now()
+
+        def since(row: Mapping[str, Any]) -> int:
+            return there[row["allocation_id"]].since or number[1]
 
         def news(connection: sa.Connection) -> tuple[list[dict[str, Any]], set[str]]:
             rows = statements.find(connection, servers, allocation_id=list(there), host=host, deleted=False)
-            return ([row for row in rows if there[row["allocation_id"]].power != row["power_state"]
-                     and not row["task_state"] and (row["power_incarnation"], row["power_n"]) < number],
-                    {row["allocation_id"] for row in rows if row["task_state"]})
+            return ([row for row in rows if not row["task_state"] and (
+                row["power_incarnation"], row["power_n"]) < (number[0], since(row))],
+                    there.keys() - {row["allocation_id"] for row in rows if not row["task_state"]})
 
         def unit(connection: sa.Connection) -> None:
             for row in news(connection)[0]:
                 power = there[row["allocation_id"]].power
-                seen = {"power_state": power, "power_incarnation": number[0], "power_n": number[1]}
+                seen = {"power_state": power, "power_incarnation": number[0], "power_n": since(row)}
                 event = _EVENTS.get(power)
                 if event and (row["vm_state"], None) in TABLE[event]:
                     move(connection, row, event, now, **seen)
@@ -121,10 +125,10 @@ class Progress:
 
         if not there:
             return set()
-        changed, busy = await self._db.read(news)
+        changed, unjudged = await self._db.read(news)
         if changed:
             await self._db.run(unit)
-        return busy
+        return unjudged
 
     async def _end(self, lease: Lease, event: str, outcome: Outcome, values: Mapping[str, Any],
                    also: Callable[[sa.Connection], None] = lambda connection: None) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import re2
 import sqlalchemy as sa
+from oslo_utils.strutils import bool_from_string
 
 from nacre.base.db import statements
 from nacre.base.errors import BadRequest, Conflict, NotFound
@@ -146,7 +147,7 @@ def _typed(name: str, value: str) -> Any:
     """A filter's text as its column's type. A number that is none matches nothing."""
     kind = servers.c[name].type
     if isinstance(kind, sa.Boolean):
-        return value.lower() in ("1", "true", "yes")
+        return bool(bool_from_string(value))
     if isinstance(kind, sa.Integer):
         return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else -1
     return value

@@ -14,6 +14,8 @@ TABLE: dict[str, dict[State, State]] = {
               ("building", "networking"): ("building", "networking")},
     "build": {("building", "scheduling"): ("active", None), ("building", "networking"): ("active", None)},
     "fail": {("building", "scheduling"): ("error", None), ("building", "networking"): ("error", None)},
+    # found on a host that has it, by an operator's word; as it turned out there
+    "adopt": {("error", None): ("active", None)},
     # power, asked for
     "stop": {("active", None): ("active", "powering-off"), ("error", None): ("error", "powering-off")},
     "start": {("stopped", None): ("stopped", "powering-on")},

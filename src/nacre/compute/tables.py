@@ -60,6 +60,8 @@ servers = sa.Table(
     sa.Column("fault", sa.JSON),
     sa.Index("ix_servers_project", "project_id", "deleted", "created_at"),
     sa.Index("ix_servers_host", "host", "deleted"),
+    sa.Index("ix_servers_group_id", "group_id", sqlite_where=sa.text("group_id is not null"),
+             postgresql_where=sa.text("group_id is not null")),
     sqlite_autoincrement=True,
 )
 

@@ -93,9 +93,6 @@ class Builder:
         """Those that are not built end in ERROR; what hosts have of them is taken back."""
         servers = [s for s in await self._p.progress.load(order.server_ids)
                    if s.vm_state == "building" and s.task_state != "deleting"]
-        for server in servers:
-            for allocation in await self._p.ledger.of_server(server.id):
-                await self._p.ledger.give_up(lease, allocation)
         await self._fail(lease, order, servers, Words(why))
 
     async def _place(self, order: StoryOrder, servers: Sequence[Server]) -> dict[str, Placement]:
@@ -125,6 +122,8 @@ class Builder:
 
     async def _fail(self, lease: Lease, order: StoryOrder, servers: Sequence[Server], why: Words) -> None:
         for server in servers:
+            for allocation in await self._p.ledger.of_server(server.id):  # of an earlier runner's attempt
+                await self._p.ledger.give_up(lease, allocation)
             timeline = Timeline(self._p.clock)
             timeline.failed("schedule", "; ".join(filter(None, why)))
             await fail(self._p, lease, Outcome(
@@ -240,20 +239,29 @@ class _Build:
         log.info("server built", server=self.server.id, host=host, request_id=outcome.request_id)
 
     async def _allocate(self, placement: Placement) -> tuple[Allocation, GuestFacts]:
-        """Written down before the host hears of it. One that an earlier runner wrote goes on; what was sent to its host
-        is not known any more."""
+        """Written down before the host hears of it. Where that fails its room is free again here at once: another
+        runner may choose another host. Should it be written down all the same, the outbox says so."""
+        made: tuple[Allocation, GuestFacts] | None = None
+        try:
+            made = await self._resume(placement) or await self._p.ledger.allocate(
+                self._story.lease, self.server.id, Place(
+                    allocation=placement.allocation, host=placement.host,
+                    zone=self._story.zones.get(placement.host, "nova"), amounts=msgspec.structs.replace(
+                        amounts(self.server), disk=placement.selected_dir)))
+        finally:
+            if made is None:
+                await self._p.scheduler.withdrawn(self.server.id)
+        if made is None:
+            raise Superseded
+        return made
+
+    async def _resume(self, placement: Placement) -> tuple[Allocation, GuestFacts] | None:
+        """One that an earlier runner wrote goes on; what was sent to its host is not known any more."""
         for allocation in await self._p.ledger.of_server(self.server.id) if self.server.epoch else ():
             if allocation.id == placement.allocation:
                 self._unsettled = allocation.host
                 return allocation, await self._p.progress.guest_facts(allocation.host, self.server.id)
-        made = await self._p.ledger.allocate(self._story.lease, self.server.id, Place(
-            allocation=placement.allocation, host=placement.host,
-            zone=self._story.zones.get(placement.host, "nova"), amounts=msgspec.structs.replace(
-                amounts(self.server), disk=placement.selected_dir)))
-        if made is None:
-            await self._p.scheduler.released(placement.allocation)
-            raise Superseded
-        return made
+        return None
 
     async def _plug(self, host: str) -> Plugged:
         with self._timeline.step("network.plug", host):

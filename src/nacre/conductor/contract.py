@@ -1,14 +1,16 @@
 """What others may ask of the conductor: hosts say what they have, and what is planned can be asked."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
+from nacre.base.context import Context
 from nacre.base.rpc.target import Target
 from nacre.compute.contract import Server, StoryOrder
 from nacre.network.contract import AgentReport
-from nacre.node.contract import GuestFacts, WorkState
-from nacre.scheduler.contract import HostReport, Placement
+from nacre.node.contract import GuestFacts, Orphan, WorkState
+from nacre.scheduler.contract import Allocation, HostReport, Placement
 
 TARGET = Target(topic="control", namespace="conductor", version="2.0")
 
@@ -77,6 +79,29 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
     refused: str = ""
 
 
+class OrphanAt(msgspec.Struct, frozen=True, kw_only=True):
+    """A guest that a host has and the database does not know. why: it cannot be adopted ("": it can)."""
+
+    host: str
+    found: Orphan
+    why: str
+
+
+class AdoptWish(msgspec.Struct, frozen=True, kw_only=True):
+    """What an adopted server shall be called, and whose it shall be; "": as it was."""
+
+    name: str = ""
+    project_id: str = ""
+
+
+class Adopted(msgspec.Struct, frozen=True, kw_only=True):
+    """lost_groups: security groups that its ports were in, and that are not there any more."""
+
+    server: Server
+    host: str
+    lost_groups: tuple[str, ...] = ()
+
+
 class Conductor(Protocol):
     """Stories across services, and the hosts that they are about."""
 
@@ -98,4 +123,34 @@ class Planner(Protocol):
 
     async def plan(self, order: StoryOrder, servers: tuple[Server, ...]) -> tuple[Placement, ...]:
         """Where these servers, which need not exist, would be placed now. Changes nothing. Raises BadRequest."""
+        ...
+
+
+class Orphans(Protocol):
+    """What operators do with guests that hosts have and the database does not know. A guest is named by its server's
+    id, or its allocation's."""
+
+    async def counts(self) -> dict[str, int]:
+        """host -> how many it has, by its last report; hosts without are left out."""
+        ...
+
+    async def all(self, host: str | None = None) -> Sequence[OrphanAt]:
+        """Those of the host, or of all, as their hosts describe them now. Raises NotFound."""
+        ...
+
+    async def adopt(self, context: Context, guest: str, wish: AdoptWish) -> Adopted:
+        """The guest is a server again, as it runs. Raises NotFound, Conflict, BadRequest, Unavailable."""
+        ...
+
+    async def forget(self, guest: str) -> Allocation:
+        """The guest may go: its host ends it, now or when it is back. Raises NotFound, Conflict, Unavailable."""
+        ...
+
+
+class Removal(Protocol):
+    """The end of a host's membership."""
+
+    async def remove(self, host: str) -> None:
+        """Its key opens nothing any more, and it is not known. What runs there runs on. Raises NotFound; Conflict: it
+        has allocations."""
         ...

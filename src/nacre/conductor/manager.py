@@ -26,11 +26,11 @@ AT_ONCE = 500
 
 @dataclass
 class Session:
-    """What this process knows of a host since its hello. power: of each allocation, as last said; works: what it
-    does."""
+    """What this process knows of a host since its hello. power: of each allocation, as last said, and since
+    when; works: what it does."""
 
     journal: str
-    power: dict[str, str] = field(default_factory=dict)
+    power: dict[str, tuple[str, int]] = field(default_factory=dict)
     beats: int = 0
     works: tuple[WorkState, ...] = ()
     held: tuple[Held, ...] = ()
@@ -77,7 +77,8 @@ class ConductorManager:
             log.error("a host takes no orders until an operator decides", host=host, why=why, accepted=accepted)
             if accepted:
                 await self._p.ledger.catch_up(report.held)
-            return welcome  # without a session: it says hello again
+            self.meet_again(host)  # until it is decided
+            return welcome
         if accepted:
             await self._p.registry.accept(host, False)
         session = self._sessions[host] = Session(hello.journal)
@@ -128,8 +129,8 @@ class ConductorManager:
         """Guests that are not as they were last said to be; now and then all of them."""
         held, whole = beat.report.held, session.beats % WHOLE == 0
         session.works, session.held, session.beats = beat.works, held, session.beats + 1
-        news = [h for h in held if whole or session.power.get(h.allocation) != h.power]
-        busy = set[str]()
+        news = [h for h in held if whole or session.power.get(h.allocation) != (h.power, h.since)]
+        unjudged = set[str]()
         for start in range(0, len(news), AT_ONCE):
-            busy |= await self._p.progress.noticed(beat.host, beat.report.number, news[start:start + AT_ONCE])
-        session.power = {h.allocation: h.power for h in held if h.allocation not in busy}
+            unjudged |= await self._p.progress.noticed(beat.host, beat.report.number, news[start:start + AT_ONCE])
+        session.power = {h.allocation: (h.power, h.since) for h in held if h.allocation not in unjudged}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
+from oslo_utils.strutils import bool_from_string
 
 from nacre.compute.contract import Group, Server, ServerSpec, StoryOrder
 from nacre.conductor.demands import SCOPE, amounts
@@ -20,10 +21,6 @@ def _texts(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         return (value,)
     return tuple(str(v) for v in value) if isinstance(value, list | tuple) else ()
-
-
-def _true(value: object) -> bool:
-    return value is True or (isinstance(value, str) and value.lower() in ("true", "1", "yes"))
 
 
 def placement_request(servers: Sequence[Server], order: StoryOrder, group: Group | None = None,
@@ -43,8 +40,8 @@ def placement_request(servers: Sequence[Server], order: StoryOrder, group: Group
         queue_name=first.flavor.extra_specs.get(SCOPE + "queue_name") or _word(hints, "queue_name"),
         host=_word(hints, "scheduler_host") or (spec.host if spec else None) or zone_host or None,
         host_match=_word(hints, "scheduler_host_match"), availability_zone=zone or None,
-        different_host=() if _true(away) else _texts(away), spread=_true(away),
-        try_different_host=_true(hints.get("try_different_host")), same_host=_texts(hints.get("same_host")),
+        different_host=() if bool_from_string(away) else _texts(away), spread=bool_from_string(away),
+        try_different_host=bool_from_string(hints.get("try_different_host")), same_host=_texts(hints.get("same_host")),
         ignore_hosts=tuple(ignore), extra_specs=first.flavor.extra_specs, image_properties=first.image_properties)
 
 
@@ -82,6 +79,7 @@ def build_order(attempt: Attempt) -> BuildOrder:
     f, wanted, images = server.flavor, allocation.amounts, attempt.images
     return BuildOrder(
         cloud=attempt.cloud, allocation=allocation.id, server_id=server.id, epoch=allocation.epoch,
+        position=allocation.position,
         memory_mb=f.memory_mb, vcpus=f.vcpus, root_gb=f.root_gb, ephemeral_gb=f.ephemeral_gb, swap_mb=f.swap_mb,
         limit_vcpus=limits.vcpus, limit_memory_mb=limits.memory_mb, limit_disk_mb=limits.disk_mb,
         guest=msgspec.structs.replace(attempt.guest, user_data=None, metadata={}),

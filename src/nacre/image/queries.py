@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
+from oslo_utils.strutils import bool_from_string, is_valid_boolstr
+from oslo_utils.timeutils import normalize_time, parse_isotime
 
 from nacre.base import errors as e
 from nacre.base.context import Context
@@ -26,7 +28,6 @@ _NUMBERS = ("size", "virtual_size", "min_disk", "min_ram")
 _FLAGS = ("protected", "os_hidden")
 _TIMES = ("created_at", "updated_at")
 _COMPARE = {"gt": "__gt__", "gte": "__ge__", "lt": "__lt__", "lte": "__le__", "eq": "__eq__", "neq": "__ne__"}
-_TRUE, _FALSE = {"true", "1", "yes", "on", "t", "y"}, {"false", "0", "no", "off", "f", "n"}
 _MAX_NUMBER = 2**63 - 1
 
 
@@ -201,9 +202,9 @@ def _number(name: str, value: str) -> int:
 
 def flag(name: str, value: str) -> bool:
     """A boolean filter. Raises BadRequest."""
-    if value.lower() not in _TRUE | _FALSE:
+    if not is_valid_boolstr(value):
         raise e.BadRequest(f"Invalid value '{value[:100]}' for '{name}' filter. It must be true or false.", field=name)
-    return value.lower() in _TRUE
+    return bool(bool_from_string(value))
 
 
 def _time(name: str, value: str) -> sa.ColumnElement[bool]:
@@ -212,9 +213,7 @@ def _time(name: str, value: str) -> sa.ColumnElement[bool]:
     if operator not in _COMPARE:
         operator, rest = "eq", value
     try:
-        moment = dt.datetime.fromisoformat(rest)
-        if moment.tzinfo:
-            moment = moment.astimezone(dt.UTC).replace(tzinfo=None)
+        moment = normalize_time(parse_isotime(rest))
         second_later = moment + dt.timedelta(seconds=1)
     except (ValueError, OverflowError):
         raise e.BadRequest(f"Bad \"{name}\" query filter format. Use ISO 8601 DateTime notation.", field=name) from None

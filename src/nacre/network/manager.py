@@ -15,7 +15,7 @@ from nacre.base.errors import BuildFailed, Conflict
 from nacre.identity.contract import Policy
 from nacre.network import tables as t
 from nacre.network.contract import AgentReport, Guard, HostWiring, Plugged, PortFacts, PortsOrder
-from nacre.network.hosts import agents, bindings, dhcp, heartbeats, notices, reach, servers, wiring
+from nacre.network.hosts import adoption, agents, bindings, dhcp, heartbeats, notices, reach, servers, wiring
 from nacre.network.work import NetworkSettings, Work
 
 T = TypeVar("T")
@@ -81,6 +81,15 @@ class NetworkManager:
             raise _unbindable(failed, host)
         return plugged
 
+    async def adopt(self, order: PortsOrder, found: Plugged, host: str) -> Plugged:
+        def step(work: Work) -> Plugged:
+            plugged, failed = adoption.adopt(work, order, found, host)
+            if failed:
+                raise _unbindable(failed, host)
+            return plugged
+
+        return await self.write(order.context, step, order.guard)
+
     async def bind(self, server_id: str, host: str, guard: Guard | None = None) -> Plugged:
         def step(work: Work) -> Plugged:
             plugged, failed = servers.bind(work, server_id, host)
@@ -119,6 +128,15 @@ class NetworkManager:
 
     async def wired(self, host: str, port_ids: tuple[str, ...], up: bool) -> None:
         await self.write(service_context(), lambda work: bindings.wired(work, host, port_ids, up))
+
+    async def forget_host(self, host: str) -> None:
+        """What the host's agents said of themselves is gone."""
+        def step(work: Work) -> None:
+            work.changes.hosts.update(reach.tunnels(work, host))
+            work.conn.execute(sa.delete(t.agents).where(t.agents.c.host == host))
+
+        await self.write(service_context(), step)
+        self.heartbeats.forget([host])
 
     async def agent_report(self, report: AgentReport) -> None:
         if self.heartbeats.repeated(report):

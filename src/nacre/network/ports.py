@@ -133,7 +133,7 @@ def insert(work: Work, network: Row, data: Row) -> tuple[Row, list[tuple[str, st
 
 def build(work: Work, network: Row, data: Row) -> tuple[Row, list[tuple[str, str]]]:
     """A new port with its addresses and groups; its binding's row is the caller's to write, at once. `data` gets the
-    groups and MAC that were chosen."""
+    groups and MAC that were chosen; its id, if it has one, is the port's."""
     secured = data.get("port_security_enabled")
     secured = network["port_security_enabled"] if secured is None else secured
     owner = data["device_owner"]
@@ -144,7 +144,8 @@ def build(work: Work, network: Row, data: Row) -> tuple[Row, list[tuple[str, str
     chosen = addresses.choose(work, Wish(network["id"], mac, owner, data.get("fixed_ips")))
     data["security_groups"] = security_groups.choose(work, groups, data["project_id"])
     row = work.insert(t.ports, {
-        **work.new(data), **{k: data[k] for k in _SAME if k not in ("description", "mac_address")},
+        **work.new(data), **({"id": data["id"]} if "id" in data else {}),
+        **{k: data[k] for k in _SAME if k not in ("description", "mac_address")},
         "network_id": network["id"], "mac_address": mac, "port_security_enabled": secured, "status": "DOWN",
         "preserve": data.get("preserve", False), "device_tag": data.get("device_tag"),
         "position": data.get("position", 0)})

@@ -42,7 +42,8 @@ class GuestFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 class BuildOrder(msgspec.Struct, frozen=True, kw_only=True):
     """One server for one host: made once in the conductor. Sizes: memory MB, disks GB, swap MB. limit_disk_mb: of
-    selected_dir, where the host has several. guest: without what only the guest is to know."""
+    selected_dir, where the host has several. guest: without what only the guest is to know. position: of the database,
+    when this was decided."""
 
     cloud: str
     allocation: str
@@ -72,6 +73,7 @@ class BuildOrder(msgspec.Struct, frozen=True, kw_only=True):
     limit_net_bandwidth: float = float("inf")
     limit_disk_bandwidth: float = float("inf")
     limit_disk_shares: float = float("inf")
+    position: int = 0
     domain_name: str = ""  # instance-0000002a-4e1fe8e1
 
     @property
@@ -81,8 +83,7 @@ class BuildOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SpawnOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """The interfaces to plug, and all that the guest is told: goes with the BuildOrder that the host already has.
-    guest: never kept by the host (None in its journal)."""
+    """The interfaces to plug, beside the BuildOrder that the host has; guest: never in the host's journal."""
 
     cloud: str
     allocation: str
@@ -122,8 +123,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Guest(msgspec.Struct, frozen=True, kw_only=True):
-    """A server as the host sees it. power: running, paused, shutdown, crashed, missing. number: later than every report
-    that does not know of this yet."""
+    """A server as its host sees it. number: later than every report that does not know of this yet."""
 
     server_id: str
     power: str
@@ -132,8 +132,7 @@ class Guest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
-    """How far an order is. guest: once it is done. step, moved, total: what is being done, and how much of it (bytes,
-    where it has any): as long as these change, the work moves."""
+    """How far an order is. guest: once done. step, moved, total (bytes): while they change, the work moves."""
 
     done: bool
     step: str = ""
@@ -153,13 +152,16 @@ class WorkState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Orphan(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that a host has and the database does not know, as the host remembers it."""
+    """Something that a host has, as it remembers it. order None: its journal has lost it. stage: as in the journal."""
 
     allocation: str
     server_id: str
     power: str
     order: BuildOrder | None
+    epoch: int = 0
+    stage: str = ""
     ports: tuple[PortFacts, ...] = ()
+    networks: tuple[NetworkFacts, ...] = ()
 
 
 class Node(Protocol):

@@ -54,12 +54,14 @@ class Fence(msgspec.Struct, frozen=True):
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """id: this journal's, another after it was lost. incarnation: counts the host's starts. cloud: which it joined;
-    position: how far that cloud's database was, as far as it was seen. bridge: where guests of an older release are."""
+    position: how far that cloud's database was, as far as it was seen. names: the cloud whose id is in the names of
+    what is on the host, for as long as it holds anything. bridge: where guests of an older release are."""
 
     id: str = ""
     incarnation: int = 0
     cloud: str = ""
     position: int = 0
+    names: str = ""
     bridge: str = ""
 
 
@@ -116,7 +118,7 @@ class Journal:
         try:
             await self._commit(
                 ("insert or replace into allocations values (?, ?)", (entry.allocation, _encode(entry))),
-                self._fence(entry.server_id, Fence(max(fence.seen, entry.epoch), closed)))
+                self._fence(entry.server_id, Fence(max(fence.seen, entry.epoch), closed)), *self._later(entry))
         except OSError:
             if self._entries.get(entry.allocation) is entry:
                 self._entries.pop(entry.allocation)
@@ -147,6 +149,14 @@ class Journal:
         if self._flusher is not None:
             await self._flusher
         self._db.close()
+
+    def _later(self, entry: Entry) -> list[_Write]:
+        """A new order says how far the database is at least: one that knows nothing of it is from before."""
+        position = entry.order.position if entry.order and entry.stage == "claimed" else 0
+        if position <= self.facts.position:
+            return []
+        self.facts = msgspec.structs.replace(self.facts, position=position)
+        return [("insert or replace into facts values ('position', ?)", (str(position),))]
 
     def _fence(self, server_id: str, fence: Fence) -> _Write:
         self._fences[server_id] = fence

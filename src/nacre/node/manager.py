@@ -57,12 +57,15 @@ class NodeManager:
                 except Exception as error:
                     log.warning("cannot be taken back yet", server=entry.server_id, why=str(error))
 
-    async def held(self) -> tuple[Held, ...]:
-        """What has room or a guest here. A guest of ours that the journal does not know goes by its server's id."""
+    async def held(self, n: int = 0) -> tuple[Held, ...]:
+        """What has room or a guest here. A guest of ours that the journal does not know goes by its server's id. n: the
+        number of the report that it is for."""
         guests, entries = await self.here.hypervisor.guests(), self.here.journal.all()
         strays = sorted(set(guests) - {entry.server_id for entry in entries})
-        return (*(Held(allocation=e.allocation, server_id=e.server_id, epoch=e.epoch,
-                       power=guests.get(e.server_id, "missing")) for e in entries),
+        powers = [guests.get(entry.server_id, "missing") for entry in entries]
+        return (*(Held(allocation=e.allocation, server_id=e.server_id, epoch=e.epoch, power=power,
+                       since=self.here.since(e.allocation, power, n) if n else 0)
+                  for e, power in zip(entries, powers, strict=True)),
                 *(Held(allocation=s, server_id=s, epoch=0, power=guests[s]) for s in strays))
 
     # --- the contract -----------------------------------------------------------------------------------------
@@ -95,11 +98,16 @@ class NodeManager:
         return await self.here.hypervisor.console(server_id, lines)
 
     async def describe(self, allocations: tuple[str, ...]) -> tuple[Orphan, ...]:
-        return tuple(Orphan(
-            allocation=held.allocation, server_id=held.server_id, power=held.power,
-            order=entry.order if entry else None, ports=entry.spawn.ports if entry and entry.spawn else ())
-            for held in await self.held() if held.allocation in allocations
-            for entry in (self.here.journal.get(held.allocation),))
+        found = []
+        for held in await self.held():
+            if held.allocation in allocations:
+                entry = self.here.journal.get(held.allocation)
+                spawn = entry.spawn if entry else None
+                found.append(Orphan(
+                    allocation=held.allocation, server_id=held.server_id, power=held.power, epoch=held.epoch,
+                    stage=entry.stage if entry else "", order=entry.order if entry else None,
+                    ports=spawn.ports if spawn else (), networks=spawn.networks if spawn else ()))
+        return tuple(found)
 
     async def rewire(self, port_ids: tuple[str, ...], n: int = 0, before: int = 0) -> None:
         await self.here.wiring.rewire(port_ids, n, before)

@@ -65,13 +65,13 @@ class NodeService:
 
     async def report(self) -> HostReport:
         """Totals and usage, as of now."""
+        incarnation, n = self.here.number()
         capabilities, tracker = await self.here.hypervisor.capabilities(), self.here.tracker
-        held, s, used = await self.manager.held(), self.settings, tracker.used
+        held, s, used = await self.manager.held(n), self.settings, tracker.used
         disks = tuple(DiskReport(
             path=path, total_mb=capabilities.directories_mb.get(path, 0), used_mb=tracker.used_in(path).disk_mb,
             shares=shares, shares_used=tracker.used_in(path).disk_shares, bandwidth=s.disk_bandwidth)
             for path, shares in s.disks.items())
-        incarnation, n = self.here.number()
         return HostReport(
             host=s.host, incarnation=incarnation, n=n, hypervisor_type=capabilities.hypervisor_type,
             hypervisor_version=capabilities.hypervisor_version, vcpus=capabilities.vcpus,
@@ -165,7 +165,7 @@ class NodeService:
         facts, s = self.here.journal.facts, self.settings
         welcome = await conductor.hello(NodeHello(
             endpoint=s.endpoint, public_key=s.public_key, journal=facts.id, cloud=facts.cloud,
-            position=facts.position, beat=await self._say(), version=__version__))
+            position=facts.position, version=__version__, beat=await self._say()))
         if welcome.controls:
             self._controls.learn(welcome.controls)
             self._meet()

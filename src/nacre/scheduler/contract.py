@@ -24,12 +24,14 @@ class DiskReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """An allocation that a host has, with what its guest does. power: running, paused, shutdown, crashed, missing."""
+    """What a host has. power: its guest's (running, paused, shutdown, crashed, missing); since: the number of the
+    host's first word, report or answer, that had it so (0: of this one)."""
 
     allocation: str
     server_id: str
     epoch: int
     power: str = "missing"
+    since: int = 0
 
 
 class HostReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,8 +127,7 @@ class PlacementRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Placement(msgspec.Struct, frozen=True, kw_only=True):
-    """Where one server goes. allocation: the new id under which the host, the database and the scheduler keep it. host
-    empty: nowhere, and `why` says the reason; details: for administrators."""
+    """Where one server goes. allocation: its new id. host empty: nowhere, and why; details: for administrators."""
 
     server_id: str
     host: str
@@ -138,8 +139,8 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Allocation(msgspec.Struct, frozen=True, kw_only=True):
-    """Room of a host that a server has: the unit in which the database, the host and the scheduler count. purpose:
-    build; state: wanted (the host may have it), held (the server lives there), ending (the host must give it up)."""
+    """Room of a host that a server has. purpose: build; state: wanted (the host may have it), held (the server lives
+    there), ending (the host must give it up). position: how far the database was when it was written; else 0."""
 
     id: str
     server_id: str
@@ -148,11 +149,11 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
     purpose: str
     state: str
     amounts: Amounts
+    position: int = 0
 
 
 class HostState(msgspec.Struct, frozen=True, kw_only=True):
-    """A compute host and its service, as operators see them. barred: why it takes no orders, though it speaks to us.
-    Times are naive UTC."""
+    """As operators see it. met: it said hello to this process; barred: why it takes no orders. Naive UTC."""
 
     id: int
     uuid: str
@@ -162,6 +163,7 @@ class HostState(msgspec.Struct, frozen=True, kw_only=True):
     disabled_reason: str | None = None
     forced_down: bool = False
     barred: str = ""
+    met: bool = False
     updated_at: datetime | None = None
     created_at: datetime | None = None
 
@@ -178,6 +180,7 @@ class Scheduler(Protocol):
         ...
 
     async def released(self, allocation: str) -> None: ...
+    async def withdrawn(self, server_id: str) -> None: ...
     async def report(self, report: HostReport, *, anew: bool = False) -> bool: ...
     async def refresh(self) -> None: ...
     async def limits(self, host: str, directory: str) -> HostLimits | None: ...

@@ -98,7 +98,7 @@ class FilterScheduler:
         """One placement a server, in order; those for whom there is no room at the end have no host. keep False: only
         looked at, nothing is taken. Raises NoValidHost if fewer than min_count find a place, BadRequest."""
         for server_id in request.server_ids:
-            self._forget_uncommitted(server_id)
+            self.withdraw(server_id)
         queue = self._queues.get(request.queue_name or default_queue, self._nobody)
         search = Search(request, self._filters, self._sign, self.where)
         placed: list[Placement] = []
@@ -162,8 +162,9 @@ class FilterScheduler:
         return NoValidHost(f"{said}; the nearest {lack}" if name else said, details=f"{name} {lack}" if name else "",
                            reasons=dict(search.reasons))
 
-    def _forget_uncommitted(self, server_id: str) -> None:
-        """A placement that led to nothing, as its story was begun anew: the server must not stand in its own way."""
+    def withdraw(self, server_id: str) -> None:
+        """Placements that neither the database nor a report has shown lead to nothing: their room is free, and the
+        server does not stand in its own way."""
         for name in tuple(self.where(server_id)):
             for allocation in self._hosts[name].uncommitted(server_id):
                 self.release(allocation)

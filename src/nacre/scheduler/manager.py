@@ -12,7 +12,7 @@ import structlog
 
 from nacre.base.clock import Clock, settle
 from nacre.base.durable.changes import Change, Changes
-from nacre.base.errors import NoValidHost
+from nacre.base.errors import Interrupted, NoValidHost
 from nacre.scheduler.contract import Allocation, HostLimits, HostReport, Placement, PlacementRequest, TooEarly
 from nacre.scheduler.filter_scheduler import FilterScheduler
 from nacre.scheduler.hosts import Aggregate, Kind, Kinds
@@ -90,6 +90,8 @@ class SchedulerManager:
                 if now - rebuilt >= self._options.rebuild_seconds:
                     rebuilt = now
                     await self.build_queue()
+            except Interrupted as error:
+                log.warning("the queues stay as they are", why=error.message)
             except Exception:
                 log.exception("queue rebuild failed; the old queues stay")
 
@@ -143,6 +145,10 @@ class SchedulerManager:
     async def released(self, allocation: str) -> None:
         """An allocation is over, as its host confirmed."""
         self._chooser.release(allocation)
+
+    async def withdrawn(self, server_id: str) -> None:
+        """What was chosen for the server was not written down, as far as is known. What was all the same stays."""
+        self._chooser.withdraw(server_id)
 
     async def report(self, report: HostReport, *, anew: bool = False) -> bool:
         """A node's news. Cheap if there are none: 1,000 a second are expected. anew: the host counts from the start, as

@@ -39,7 +39,8 @@ class HostRegistry:
         before, self.states = self.states, rows
         for name, state in before.items():
             if name in rows:
-                rows[name] = msgspec.structs.replace(rows[name], report=state.report)
+                rows[name] = msgspec.structs.replace(
+                    rows[name], report=state.report, barred=state.barred, met=state.met)
             elif not state.id:
                 rows[name] = state
 
@@ -128,9 +129,9 @@ class HostRegistry:
         self.look_at(host)
 
     async def bar(self, host: str, why: str) -> None:
-        """Why a host takes no orders of ours, though it reports ("": it does)."""
-        if (state := self.states.get(host)) is not None and state.barred != why:
-            self.states[host] = msgspec.structs.replace(state, barred=why)
+        """A host said hello. why: it takes no orders of ours, though it reports ("": it does)."""
+        if (state := self.states.get(host)) is not None and (state.barred != why or not state.met):
+            self.states[host] = msgspec.structs.replace(state, barred=why, met=True)
             self.look_at(host)
 
     async def accept(self, host: str, accepted: bool = True) -> None:

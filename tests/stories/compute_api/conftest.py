@@ -14,7 +14,7 @@ from nacre.base.context import Context
 from nacre.base.db import Database
 from nacre.base.durable.processes import Process, Processes
 from nacre.base.durable.stories import Stories, Story
-from nacre.base.errors import Forbidden, NotFound, Unauthenticated
+from nacre.base.errors import Conflict, Forbidden, NotFound, Unauthenticated
 from nacre.base.web import App
 from nacre.compute.api.servers.desk import ServerDesk
 from nacre.compute.api.service import Parts, service
@@ -176,8 +176,37 @@ class FakeHosts:
             forced_down=old.forced_down if forced_down is None else forced_down)
         return self._hosts[host]
 
-    async def forget(self, host: str) -> None:
+    async def remove(self, host: str) -> None:
+        if host == "host-2":
+            raise Conflict("Host host-2 has 1 allocations: s (held).")
+        if host not in self._hosts:
+            raise NotFound(f"Compute host {host} could not be found.")
         del self._hosts[host]
+
+    async def get(self, host: str) -> HostState | None:
+        return self._hosts.get(host)
+
+    async def accept(self, host: str) -> None:
+        self._hosts[host] = msgspec.structs.replace(self._hosts[host], barred="")
+
+    def bar(self, host: str, why: str) -> None:
+        self._hosts[host] = msgspec.structs.replace(self._hosts[host], barred=why)
+
+
+class FakeOrphans:
+    """No host has any."""
+
+    async def counts(self) -> dict[str, int]:
+        return {"host-1": 2}
+
+    async def all(self, host: str | None = None) -> tuple[()]:
+        return ()
+
+    async def adopt(self, context: Context, guest: str, wish: Any) -> Any:
+        raise NotFound(f"No host has a guest {guest} that is unknown here.")
+
+    async def forget(self, guest: str) -> Any:
+        raise NotFound(f"No host has a guest {guest} that is unknown here.")
 
 
 def nobody_runs(story: Story) -> None:
@@ -220,6 +249,7 @@ async def client(db, clock, policy):
     made = service(Parts(
         planner=planner, policy=policy, identity=people, clock=clock, desk=ServerDesk(db, servers, History(db), nodes),
         network=network, scheduler=scheduler, hosts=scheduler, controls=lambda: processes.all("control"),
+        nodes=lambda: processes.all("node"), orphans=FakeOrphans(), removal=scheduler,
         flavors=flavors, keypairs=keypairs, quotas=quotas,
         aggregates=Aggregates(db, clock, scheduler.refresh), groups=ServerGroups(db, clock), images=images))
     client = Client(App([made], people.authenticate, policy.check))

@@ -208,7 +208,8 @@ async def test_lists_filtered_sorted_paged(client):
                                       f"display_name&sort_dir=asc&limit=2&marker={ids['bee']}"}]
     assert await names("status=bogus", version="2.1") == []
     for bad in ("status=bogus", "limit=-1", "limit=x", f"marker={NOBODY}", "sort_key=colour", "sort_dir=up",
-                "name=(", "changes-since=noon", "colour=red", "all_tenants=maybe", "locked=maybe", "services=x",
+                "name=(", "changes-since=noon", "colour=red",
+                "changes-since=0001-01-01T00:00:00%2B14:00", "all_tenants=maybe", "locked=maybe", "services=x",
                 "changes-since=2026-01-02T00:00:00Z&changes-before=2026-01-01T00:00:00Z"):
         assert (await client.get("/servers?" + bad, version="2.90"))[0] == 400, bad
     assert (await client.get("/servers?status=deleted"))[0] == 403

@@ -251,6 +251,16 @@ async def test_power_actions_bring_about_the_wanted_state(host: Host) -> None:
         await host.node.power(power_order(build_order(), "start"))
 
 
+async def test_a_guest_that_cannot_be_wired_when_it_starts_again_is_halted_not_left_paused(host: Host) -> None:
+    order, _ = await host.build()
+    host.wiring.faults.fail = 1
+    with pytest.raises(BuildFailed):
+        await host.node.power(power_order(order, "reboot-hard"))
+    assert await host.guests() == {order.server_id: "shutdown"}
+    await host.node.power(power_order(order, "start"))
+    assert await host.guests() == {order.server_id: "running"}
+
+
 async def test_a_guest_that_stops_by_itself_is_in_the_next_beat(host: Host) -> None:
     order, _ = await host.build()
     await host.beat()
@@ -268,6 +278,31 @@ async def test_an_answer_is_numbered_after_every_report_that_does_not_know_of_it
         for held in report.held:
             assert held.power == "shutdown" or report.number < work.guest.number
     assert host.control.reports[-1].number > work.guest.number
+
+
+async def test_a_look_that_began_before_an_order_was_done_says_less_than_its_answer(host: Host) -> None:
+    order, _ = await host.build()
+    guests, looked, go = host.hypervisor.guests, asyncio.Event(), asyncio.Event()
+
+    async def slow() -> dict[str, str]:
+        found = await guests()
+        looked.set()
+        await go.wait()
+        return found
+
+    host.hypervisor.guests = slow  # type: ignore[method-assign]
+    looking = asyncio.create_task(host.service.report())
+    await looked.wait()
+    host.hypervisor.guests = guests  # type: ignore[method-assign]
+    work = await host.node.power(power_order(order, "stop"))
+    go.set()
+    late, after = await looking, await host.service.report()
+    assert work.guest is not None
+    assert late.held[0].power == "running" and (late.incarnation, late.held[0].since) < work.guest.number
+    assert late.number < work.guest.number < after.number
+    assert (after.held[0].power, after.held[0].since) == ("shutdown", work.guest.number[1])
+    again = await host.service.report()
+    assert again.held[0].since == after.held[0].since and again.number > after.number
 
 
 async def test_a_killed_node_finds_its_guests_and_claims_again(host: Host) -> None:

@@ -3,11 +3,15 @@ those that wait together are committed together. Reads go beside it, each in a s
 
 The lane is an advisory lock that a transaction takes before its first snapshot. So a unit is alone while it runs, as a
 rule that spans rows needs (a quota, overlapping subnets), and nothing is ever run again for a conflict (ADR 0009).
+
+Who holds the lane and falls silent loses it, with its transaction: a frozen or cut-off process stops the others no
+longer than `SILENCE`. Units whose connection is lost are run once more, unless it was lost while they were committed
+and the server says that they are.
 """
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 import structlog
@@ -25,14 +29,27 @@ READERS = 8
 AWAY = ("08", "53", "57P", "55P03", "25P03")
 #: Seconds until a server that does not answer counts as away.
 PATIENCE = 10
-#: Takes the lane. Whoever holds it and falls silent loses it, with its transaction, so that others go on.
+#: Milliseconds after which the lane's holder has lost it: without a next statement, or with answers that it takes not.
+SILENCE = 1200
+#: Takes the lane, and says how the server will know the transaction later.
 LANE = ("SELECT set_config('lock_timeout', '30s', true), "
-        "set_config('idle_in_transaction_session_timeout', '15s', true), pg_advisory_xact_lock(7881692345)")
+        f"set_config('idle_in_transaction_session_timeout', '{SILENCE}', true), "
+        f"set_config('tcp_user_timeout', '{SILENCE}', true), pg_advisory_xact_lock(7881692345), "
+        "pg_current_xact_id()::text, pg_postmaster_start_time()::text")
+#: What libpq is told: who asks, and that a server which a cut hides is noticed by keepalives, not after two hours.
+CONNECT = {"connect_timeout": PATIENCE, "application_name": "nacre", "keepalives_idle": 5, "keepalives_interval": 2,
+           "keepalives_count": 3, "tcp_user_timeout": PATIENCE * 1000}
+
+
+class Mark(NamedTuple):
+    """A transaction that has the lane, as this life of the server knows it."""
+
+    number: str
+    server: str
 
 
 def _engine(url: str, isolation: str, connections: int) -> sa.Engine:
-    return make_engine(url, pool_size=connections, max_overflow=2, isolation_level=isolation,
-                       connect_args={"connect_timeout": PATIENCE, "application_name": "nacre"})
+    return make_engine(url, pool_size=connections, max_overflow=2, isolation_level=isolation, connect_args=CONNECT)
 
 
 def engine(url: str) -> sa.Engine:
@@ -41,7 +58,7 @@ def engine(url: str) -> sa.Engine:
 
     @sa.event.listens_for(made, "begin")
     def begun(connection: sa.Connection) -> None:
-        connection.exec_driver_sql(LANE)
+        connection.info[Mark] = Mark(*connection.exec_driver_sql(LANE).one()[-2:])
 
     return made
 
@@ -80,22 +97,42 @@ class Postgres:
     def _group(self, jobs: list[Job]) -> bool:
         """Run the jobs and commit them together. False: nothing happened, and each may be run again by itself."""
         for again in (True, False):
-            begun = False
+            done: Mark | None = None
             try:
                 with self.engine.begin() as connection:
-                    begun = True
                     for job in jobs:
                         _run(job, connection, alone=len(jobs) == 1)
-                    return True
+                    done = connection.info[Mark]
+                return True
             except BaseException as error:
-                if again and not begun and isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated:
-                    continue
+                if isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated:
+                    committed = self._committed(done) if done else False
+                    if committed:
+                        return True
+                    if again and committed is False:
+                        log.info("the lane was lost, and is taken again", reason=str(error.orig).strip())
+                        continue
                 away = False
                 for job in jobs:
                     job.result, job.error = None, _translated(error, job.unit)
                     away = isinstance(job.error, DatabaseUnavailable)
                 return away or len(jobs) == 1
         raise AssertionError("not reached")
+
+    def _committed(self, mark: Mark) -> bool | None:
+        """Whether a transaction was committed whose end was not heard. Who has the lane finds it decided. None: nobody
+        can say, as the server cannot be reached, or was started anew and may have given the number to another."""
+        try:
+            with self.engine.begin() as connection:
+                if connection.info[Mark].server != mark.server:
+                    return None
+                status = connection.execute(_STATUS, {"number": mark.number}).scalar_one()
+        except sa.exc.DBAPIError:
+            return None
+        return None if status is None else bool(status == "committed")
+
+
+_STATUS = sa.text("SELECT pg_xact_status(CAST(:number AS xid8))")
 
 
 def _run(job: Job, connection: sa.Connection, *, alone: bool) -> None:

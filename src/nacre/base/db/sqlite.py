@@ -69,13 +69,13 @@ class Sqlite:
             return await self.run(unit)
         try:
             return _read(self._reader, unit)
-        except sa.exc.OperationalError as error:
-            if getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
-                raise _translated(error) from error
+        except sa.exc.DatabaseError as error:
+            if _code(error) != sqlite3.SQLITE_BUSY:
+                raise _translated(error) from error.__cause__
         try:
             return await asyncio.to_thread(_read, self._patient, unit)
-        except sa.exc.OperationalError as error:
-            raise _translated(error) from error
+        except sa.exc.DatabaseError as error:
+            raise _translated(error) from error.__cause__
 
     async def close(self) -> None:
         await self._writer.close()
@@ -115,13 +115,22 @@ def _run(job: Job, connection: sa.Connection, raw: Any) -> None:
         if not raw.in_transaction:
             raise _RolledBack(str(error)) from error
         raw.execute("ROLLBACK TO unit")
-        job.error = error
+        job.error = _translated(error)
     raw.execute("RELEASE unit")
 
 
-def _translated(error: Exception) -> Exception:
+def _code(error: sa.exc.DatabaseError) -> int:
+    """SQLite's, without the part that says more of why."""
+    return int(getattr(error.orig, "sqlite_errorcode", 0)) & 0xff
+
+
+def _translated(error: BaseException) -> BaseException:
+    """What SQLite cannot do now, or with this file, is no verdict on what was asked. A statement that is wrong (no such
+    table) stays an error of its own."""
     if isinstance(error, _RolledBack):
         return DatabaseUnavailable(f"The database gave up a transaction: {error}")
-    if isinstance(error, sa.exc.OperationalError):
+    if not isinstance(error, sa.exc.DatabaseError) or _code(error) == sqlite3.SQLITE_ERROR:
+        return error
+    if isinstance(error, sa.exc.OperationalError) or type(error) is sa.exc.DatabaseError:
         return DatabaseUnavailable(f"The database cannot be used now: {error.orig}")
     return error

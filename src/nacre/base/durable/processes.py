@@ -5,7 +5,7 @@ Leases run on the database's clock, which all of them share; the machines' own m
 
 from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 import msgspec
@@ -65,6 +65,14 @@ def cloud_id(connection: sa.Connection, now: datetime) -> str:
         row = {"number": 1, "id": str(uuid4()), "created_at": now}
         statements.insert(connection, cloud, row)
     return str(row["id"])
+
+
+class Guard(Protocol):
+    """What must stand in the transaction of a change."""
+
+    def hold(self, connection: sa.Connection) -> None:
+        """Raises the reason why it does not stand."""
+        ...
 
 
 def find(connection: sa.Connection, clock: Clock, **conditions: Any) -> list[Process]:
@@ -144,9 +152,24 @@ class Processes:
         await self._db.run(lambda connection: introduce(
             connection, database_now(connection, self._clock), other))
 
-    async def remove(self, role: str, name: str) -> bool:
-        """A process that shall never speak to us again. False: there was none."""
+    async def renew(self, other: Process) -> bool:
+        """As `introduce`, of one that is known. False: it is not, or not any more."""
         def unit(connection: sa.Connection) -> bool:
+            now = database_now(connection, self._clock)
+            known = statements.one(connection, processes, role=other.role, name=other.name)
+            facts = {"address": other.address, "public_key": other.public_key, "version": other.version}
+            if known is not None and any(known[name] != value for name, value in facts.items()):
+                statements.update(connection, processes, {**facts, "seen_at": now}, "generation", id=known["id"])
+                changes.note(connection, now, ("process", other.name))
+            return known is not None
+
+        return await self._db.run(unit)
+
+    async def remove(self, role: str, name: str, guard: Guard | None = None) -> bool:
+        """A process that shall never speak to us again. False: there was none. Raises what the guard raises."""
+        def unit(connection: sa.Connection) -> bool:
+            if guard is not None:
+                guard.hold(connection)
             gone = statements.delete(connection, processes, role=role, name=name)
             if gone:
                 changes.note(connection, database_now(connection, self._clock), ("process", name))

@@ -17,15 +17,17 @@ log = structlog.get_logger()
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds. message: bytes of one; queue: messages waiting for one peer; running: verbs at work at once.
-    handshake: milliseconds; backlog: peers that may wait to be let in: when a control process starts anew, thousands
-    come at once, and those who are turned away come again."""
+    """Bounds. message: bytes of one; queue: messages waiting for one peer; running: verbs at work at once; silence:
+    seconds until a call that any process of a topic may answer is sent to one more. handshake: milliseconds; backlog:
+    peers that may wait to be let in: when a control process starts anew, thousands come at once, and those who are
+    turned away come again."""
 
     message: int = 64 << 20
     queue: int = 2000
     running: int = 5000
     handshake: int = 30_000
     backlog: int = 4096
+    silence: float = 2.0
 
 
 DEFAULTS = Limits()
@@ -37,7 +39,10 @@ class UnknownKey(Unavailable):
 
 
 class Link:
-    """The way to one other process: its socket, and who waits for which answer."""
+    """The way to one other process: its socket, and who waits for which answer. silent: it left a call unanswered for
+    so long that others were asked, and has not said anything since."""
+
+    silent = False
 
     def __init__(self, socket: "zmq.Socket[bytes]", address: str, queue: int):
         self.address, self._queue = address, queue
@@ -73,6 +78,7 @@ class Link:
         self._met = True
 
     def _receive(self, frames: list[bytes], _: str) -> None:
+        self.silent = False
         try:
             answer = decode_answer(frames[-1])
         except BadRequest as error:

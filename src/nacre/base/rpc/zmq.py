@@ -6,7 +6,9 @@ again when the other process came back before it answered; a message that comes 
 """
 
 import asyncio
-from collections.abc import Coroutine
+import contextlib
+import time
+from collections.abc import Collection, Coroutine
 from typing import Any
 
 import structlog
@@ -100,6 +102,8 @@ class ZmqTransport:
     async def ask(self, target: Target, request: Request, timeout: float) -> Answer:
         if self._is_here(target):
             return await self._ask_here(target, request, timeout)
+        if target.server is None and len(self.directory.ways(target)) > 1:
+            return await self._ask_any(target, request, timeout)
         link = self._link(target)
         try:
             future = link.send(request)
@@ -115,6 +119,33 @@ class ZmqTransport:
         finally:
             link.waiting.pop(request.id, None)
 
+    async def _ask_any(self, target: Target, request: Request, timeout: float) -> Answer:
+        """Who keeps silent may be frozen: after a while the next is asked too, and the first answer counts."""
+        end, asked, waits = time.monotonic() + timeout, list[Link](), dict[asyncio.Future[Answer], Link]()
+        ways = len(self.directory.ways(target))
+        try:
+            while (left := end - time.monotonic()) > 0 and (waits or len(asked) < ways):
+                if len(asked) < ways:
+                    asked.append(self._link(target, asked))
+                    with contextlib.suppress(Unavailable):  # its queue is full
+                        waits[asked[-1].send(request)] = asked[-1]
+                if not waits:
+                    continue
+                patience = min(left, self.limits.silence) if len(asked) < ways else left
+                done, _ = await asyncio.wait(waits, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+                for future in done:
+                    if not future.cancelled() and future.exception() is None:
+                        return future.result()
+                    waits.pop(future)
+                for link in waits.values():
+                    link.silent = True
+            raise _silent(target, request, timeout)
+        finally:
+            for link in asked:
+                link.waiting.pop(request.id, None)
+                if link.silent:
+                    self._doubt(link)
+
     async def _ask_here(self, target: Target, request: Request, timeout: float) -> Answer:
         """This process is its own server: no socket, but the same codec."""
         work = self._start(self._dispatcher.answer(decode_request(encode(request)), self.me))
@@ -129,13 +160,17 @@ class ZmqTransport:
         return (served is not None and served.target.topic == target.topic
                 and target.server in (None, served.target.server or self.me.name))
 
-    def _link(self, target: Target) -> Link:
-        """The link to the target's server, or in turn to one of its topic. Raises Unavailable if none is known."""
+    def _link(self, target: Target, but: Collection[Link] = ()) -> Link:
+        """The link to the target's server, or in turn to one of its topic that is not among those. Raises Unavailable
+        if none is known."""
         known = self.directory.ways(target)
         for gone in [where for where in self._links if not self.directory.knows(where)]:
             self._links.pop(gone).close()
-        # One that was met before a doubtful one, each in turn.
-        known = [way for way in known if way in self._links and self._links[way].connected] or known
+        known = [way for way in known if self._links.get(way) not in but] or known
+        # One that was met before a doubtful one, and both before one that keeps silent, each in turn.
+        links = {way: self._links.get(way) for way in known}
+        heard = [way for way, link in links.items() if link is None or not link.silent] or known
+        known = [way for way in heard if (link := links[way]) is not None and link.connected] or heard
         self._turn += 1
         where = known[self._turn % len(known)]
         if where not in self._links:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from oslo_utils.strutils import bool_from_string, is_valid_boolstr
+
 from nacre.base.errors import BadRequest, Conflict, NotFound
 from nacre.base.web import Reply, Request, Route
 from nacre.compute.api import types as t
@@ -88,7 +90,7 @@ class FlavorRoutes:
             vcpus=int(given["vcpus"]), root_gb=int(given["disk"]),
             ephemeral_gb=int(given.get("OS-FLV-EXT-DATA:ephemeral", 0)), swap_mb=int(given.get("swap", 0)),
             rxtx_factor=float(given.get("rxtx_factor", 1.0)), description=given.get("description"),
-            is_public=t.as_bool(given.get("os-flavor-access:is_public", True)))
+            is_public=bool_from_string(given.get("os-flavor-access:is_public", True)))
         if flavor.rxtx_factor <= 0:
             raise BadRequest("Invalid input for field/attribute rxtx_factor. Value: 0. It must be more than 0.",
                              field="rxtx_factor")
@@ -202,9 +204,9 @@ def _is_public(request: Request) -> bool | None:
         return True
     if text.lower() == "none":
         return None
-    if text.lower() not in t.TRUE | t.FALSE:
+    if not is_valid_boolstr(text):
         raise BadRequest(f"Invalid is_public filter [{text}]", field="is_public")
-    return t.as_bool(text)
+    return bool(bool_from_string(text))
 
 
 def _brief(request: Request, flavor: Flavor) -> dict[str, Any]:

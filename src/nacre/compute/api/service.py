@@ -10,8 +10,9 @@ from nacre.compute.api.faults import render
 from nacre.compute.api.flavors import FlavorRoutes
 from nacre.compute.api.hosts.aggregates import AggregateRoutes
 from nacre.compute.api.hosts.hypervisors import HypervisorRoutes
+from nacre.compute.api.hosts.nacre import NacreHostRoutes
 from nacre.compute.api.hosts.plans import Planner, PlanRoutes
-from nacre.compute.api.hosts.services import Controls, ServiceRoutes
+from nacre.compute.api.hosts.services import Controls, Nodes, ServiceRoutes
 from nacre.compute.api.hosts.zones import ZoneRoutes
 from nacre.compute.api.keypairs import KeyPairRoutes
 from nacre.compute.api.microversions import Microversions
@@ -30,6 +31,7 @@ from nacre.compute.catalog.flavors import Flavors
 from nacre.compute.catalog.keypairs import KeyPairs
 from nacre.compute.catalog.quotas import Quotas
 from nacre.compute.catalog.server_groups import ServerGroups
+from nacre.conductor.contract import Orphans, Removal
 from nacre.identity.contract import Identity, Policy
 from nacre.image.contract import Images
 from nacre.network.contract import Network
@@ -50,6 +52,9 @@ class Parts:
     scheduler: Scheduler
     hosts: Hosts
     controls: Controls
+    nodes: Nodes
+    orphans: Orphans
+    removal: Removal
     flavors: Flavors
     keypairs: KeyPairs
     quotas: Quotas
@@ -106,8 +111,9 @@ def _hosts(parts: Parts) -> list[Route]:
 
     return [
         *AggregateRoutes(p.aggregates, names).routes(),
-        *ServiceRoutes(p.hosts, p.aggregates, p.desk.on_hosts, p.controls).routes(),
+        *ServiceRoutes(p.hosts, p.aggregates, p.removal, p.controls).routes(),
         *HypervisorRoutes(p.hosts, p.desk.on_hosts).routes(),
         *PlanRoutes(p.planner, p.scheduler).routes(),
+        *NacreHostRoutes(p.hosts, p.desk.on_hosts, p.orphans, p.removal, p.nodes).routes(),
         *ZoneRoutes(p.hosts, p.aggregates, p.desk.on_hosts).routes(),
     ]

@@ -51,12 +51,3 @@ CERTIFICATES: J = {"type": ["array", "null"], "minItems": 1, "maxItems": 50, "un
 PAGING: J = {"limit": COUNT, "marker": STRING}
 REGEX: J = {"type": "string", "format": "regex"}
 TIME: J = {"type": "string", "format": "date-time"}
-
-TRUE = {"1", "t", "true", "on", "y", "yes"}
-FALSE = {"0", "f", "false", "off", "n", "no"}
-
-
-def as_bool(value: Any, default: bool = False) -> bool:
-    """What clients mean by `value`; `default` where they mean nothing."""
-    said = str(value).strip().lower()
-    return True if said in TRUE else False if said in FALSE else default

@@ -8,13 +8,14 @@ import base64
 import ipaddress
 import re
 import unicodedata
-import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import jsonschema_rs
 import re2
+from oslo_utils.timeutils import normalize_time, parse_isotime
+from oslo_utils.uuidutils import is_uuid_like
 
 from nacre.base.errors import BadRequest
 from nacre.base.log import MASK, SECRET_KEYS, mask
@@ -160,15 +161,6 @@ def _spaced_name(text: str) -> bool:
     return _printable(text) and bool(text.strip())
 
 
-def is_uuid(text: str) -> bool:
-    """Whether clients may call `text` a UUID (with or without dashes)."""
-    try:
-        return str(uuid.UUID(text)).replace("-", "") == text.lower().replace("urn:", "").replace("uuid:", "").strip(
-            "{}").replace("-", "")
-    except ValueError:
-        return False
-
-
 def _tries(reader: Any, error: type[Exception] = ValueError) -> Any:
     def check(text: str) -> bool:
         try:
@@ -181,10 +173,12 @@ def _tries(reader: Any, error: type[Exception] = ValueError) -> Any:
 
 def parse_time(text: str) -> datetime:
     """An ISO 8601 time, as naive UTC. Raises ValueError."""
-    moment = datetime.fromisoformat(text.strip().replace(" ", "+") if text.count(" ") == 1 and "T" in text else text)
-    if moment.tzinfo is None:
-        return moment
-    return (moment - (moment.utcoffset() or moment - moment)).replace(tzinfo=None)
+    spoiled = text.count(" ") == 1 and "T" in text  # a + that a URL did not quote
+    try:
+        moment: datetime = normalize_time(parse_isotime(text.strip().replace(" ", "+") if spoiled else text))
+    except OverflowError as error:
+        raise ValueError(str(error)) from None
+    return moment
 
 
 def _regex(text: str) -> bool:
@@ -206,7 +200,7 @@ FORMATS = {
     "spaced_name": _spaced_name,
     "az_name": lambda text: _is_name(text) and ":" not in text,
     "printable": _printable,
-    "uuid": is_uuid,
+    "uuid": is_uuid_like,
     "ipv4": _tries(ipaddress.IPv4Address),
     "ipv6": _tries(ipaddress.IPv6Address),
     "cidr": lambda text: "/" in text and _tries(lambda t: ipaddress.ip_network(t, strict=False))(text),

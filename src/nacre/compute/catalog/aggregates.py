@@ -182,6 +182,12 @@ class Aggregates:
 
         return await self._run(unit)
 
+    async def forget_host(self, host: str) -> None:
+        """The host is in none any more."""
+        for aggregate in await self.all():
+            if host in aggregate.hosts:
+                await self.remove_host(aggregate.id, host)
+
     async def _run(self, unit: Callable[[sa.Connection], Aggregate]) -> Aggregate:
         now = self._now()
 

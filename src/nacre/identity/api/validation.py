@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import jsonschema_rs
+from oslo_utils.strutils import bool_from_string
+from oslo_utils.timeutils import parse_isotime
 
 from nacre.base.errors import BadRequest
 from nacre.base.web import Check, Request
@@ -69,8 +70,7 @@ def moment(text: str | None, field: str) -> float | None:
     if text is None:
         return None
     try:
-        found = datetime.fromisoformat(text)
-        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+        return float(parse_isotime(text).timestamp())
     except (ValueError, OverflowError):
         raise BadRequest(f"Invalid input for field {field}: a time such as 2026-12-31T23:59:59Z.", field=field
                          ) from None
@@ -92,4 +92,4 @@ def _worded(error: Any, body: Any) -> BadRequest:
 
 def boolean(value: Any) -> bool:
     """A boolean from what Keystone takes for one."""
-    return value is True or (isinstance(value, str) and value.lower() in ("true", "1", "y", "on", "yes"))
+    return bool(bool_from_string(value))

@@ -104,6 +104,8 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_servers_allocation_id'), ['allocation_id'], unique=False)
         batch_op.drop_column('selected_dir')
 
+    op.create_index('ix_servers_group_id', 'servers', ['group_id'], sqlite_where=sa.text('group_id is not null'),
+                    postgresql_where=sa.text('group_id is not null'))
     op.execute("update stories set owner = null")
 
     with op.batch_alter_table('stories', schema=None) as batch_op:

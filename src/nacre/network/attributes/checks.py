@@ -5,9 +5,10 @@ A bad value raises ValueError with the reason; the caller says which attribute i
 
 import ipaddress
 import re
-import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
+
+from oslo_utils.uuidutils import is_uuid_like
 
 Check = Callable[[Any], Any]
 
@@ -91,12 +92,8 @@ def host(value: Any) -> str:
 
 
 def uuid_(value: Any) -> str:
-    try:
-        if not isinstance(value, str) or len(value) not in (32, 36):
-            raise ValueError
-        uuid.UUID(value)
-    except ValueError:
-        raise ValueError(f"'{value}' is not a valid UUID") from None
+    if not isinstance(value, str) or len(value) not in (32, 36) or not is_uuid_like(value):
+        raise ValueError(f"'{value}' is not a valid UUID")
     return value
 
 

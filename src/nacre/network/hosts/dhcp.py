@@ -1,5 +1,8 @@
 """The one distributed DHCP port of a network: the same MAC and addresses on every host."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import sqlalchemy as sa
 
 from nacre.network import ipam
@@ -9,6 +12,7 @@ from nacre.network.hosts import bindings
 from nacre.network.work import Row, Work
 
 OWNER = "network:dhcp"
+NONE: Mapping[str, str] = MappingProxyType({})
 
 
 def device(network_id: str) -> str:
@@ -21,23 +25,24 @@ def port_of(work: Work, network_id: str) -> Row | None:
     return work.one(t.ports, device_id=device(network_id), device_owner=OWNER)
 
 
-def ensure(work: Work, network_id: str) -> None:
-    """The network has its DHCP port if one of its subnets wants DHCP."""
+def ensure(work: Work, network_id: str, mac: str | None = None, fixed: Mapping[str, str] = NONE) -> None:
+    """The network has its DHCP port if one of its subnets wants DHCP. mac, fixed: what a new one shall have, its
+    addresses by subnets."""
     if port_of(work, network_id) is None and _subnets(work, network_id):
         network = work.one(t.networks, id=network_id)
         if network is not None:
             port = work.insert(t.ports, {
                 **work.new({"project_id": network["project_id"]}), "name": "", "network_id": network_id,
-                "mac_address": ipam.new_mac(work.rng), "admin_state_up": True, "status": "ACTIVE",
+                "mac_address": mac or ipam.new_mac(work.rng), "admin_state_up": True, "status": "ACTIVE",
                 "device_id": device(network_id), "device_owner": OWNER, "port_security_enabled": False,
                 "allowed_address_pairs": [], "extra_dhcp_opts": [], "dns_name": "", "preserve": False,
                 "device_tag": None, "position": 0})
             bindings.add(work, [port | bindings.UNBOUND | {
                 "vif_type": "distributed", "vnic_type": "normal", "profile": {}}])
-        sync(work, network_id)
+        sync(work, network_id, fixed)
 
 
-def sync(work: Work, network_id: str) -> None:
+def sync(work: Work, network_id: str, fixed: Mapping[str, str] = NONE) -> None:
     """The DHCP port (where there is one) has an address in each subnet that wants DHCP, and in no other."""
     port = port_of(work, network_id)
     if port is None:
@@ -49,8 +54,8 @@ def sync(work: Work, network_id: str) -> None:
         work.conn.execute(sa.delete(t.addresses).where(a.port_id == port["id"], a.subnet_id.in_(gone)))
     for subnet_id in set(wants) - has:
         subnet = wants[subnet_id]
-        address = ipam.eui64(subnet["cidr"], port["mac_address"]) if ipam.is_auto(subnet) else addresses.lowest(
-            work, subnet)
+        address = fixed.get(subnet_id) or (
+            ipam.eui64(subnet["cidr"], port["mac_address"]) if ipam.is_auto(subnet) else addresses.lowest(work, subnet))
         if address:  # a full subnet goes without DHCP rather than without ports
             work.insert(t.addresses, {"port_id": port["id"], "subnet_id": subnet_id, "ip_address": address,
                                       "position": 0})

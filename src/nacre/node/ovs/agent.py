@@ -110,11 +110,12 @@ class OvsAgent:
         await future
 
     async def unwire(self, port_ids: Sequence[str]) -> None:
-        """These ports are gone: their flows at once, their networks where nobody is left."""
+        """These ports are gone: their interfaces and flows at once, their networks where nobody is left."""
         self.desired = self.desired.without(port_ids)
         self._up -= set(port_ids)
         self._rates = {port: rate for port, rate in self._rates.items() if port not in set(port_ids)}
         self._asked -= set(port_ids)
+        await self.bridge.unplug(port_ids)
         self._wake.set()
 
     async def rewire(self, port_ids: Sequence[str], n: int = 0, before: int = 0) -> None:

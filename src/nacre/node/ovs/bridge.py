@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,6 +39,8 @@ class Bridge:
         if self.datapath == "auto":
             self.datapath = await probe_datapath(self.settings.rundir, self.names.datapath)
         await self._off_loop(lambda: self._db.ensure(self.datapath))
+        if why := await self._off_loop(lambda: self._db.strayed(self.datapath, _link_of(self.settings.tunnel_ip))):
+            log.error("other hosts' guests are not reached", why=why)
 
     async def close(self) -> None:
         """Ends the connection; the bridge stays."""
@@ -84,6 +87,11 @@ class Bridge:
         """Takes a port off the bridge, if it is there."""
         await self._off_loop(lambda: self._db.detach(interface))
 
+    async def unplug(self, port_ids: Iterable[str]) -> None:
+        """No interface of these ports is on the bridge any more, nor one that is written there and does not exist: who
+        loses power has nobody to take guests' interfaces off. Idempotent."""
+        await self._off_loop(lambda: self._db.unplug(frozenset(port_ids)))
+
     async def replace(self, flows: Sequence[Flow]) -> None:
         """Makes the bridge's table exactly this, in one atomic step, touching only what differs."""
         await self._ofctl("replace-flows", [flow.text for flow in flows])
@@ -129,6 +137,15 @@ class Bridge:
 
     async def _off_loop(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _link_of(address: str | None) -> str:
+    """The link of this host that has the address; "": none."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as host:
+        return next((socket.if_indextoname(found["index"]) for found in host.get_addr()
+                     if found.get_attr("IFA_LOCAL") == address), "")
 
 
 async def probe_datapath(rundir: Path, name: str) -> str:

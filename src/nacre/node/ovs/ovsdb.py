@@ -112,6 +112,20 @@ class Ovsdb:
                     "another network.vxlan_port (NACRE_NETWORK_VXLAN_PORT, the same on all its hosts), or this host "
                     "another node.tunnel_ip.")
 
+    def strayed(self, datapath: str, link: str) -> str:
+        """Why no frame leaves by the tunnel, as far as can be seen here; "": it does. link: the host's that has the
+        tunnel's address ("": none)."""
+        given = self.settings.tunnel_ip
+        if given is None or self.settings.alone:
+            return ""
+        if not link:
+            return f"this host does not have the address of node.tunnel_ip, {given}"
+        bridges = {row.name: row.datapath_type for row in self.connected().tables["Bridge"].rows.values()}
+        if datapath == "netdev" and bridges.get(link) != "netdev":
+            return (f"{given} is the address of {link}: Open vSwitch's userspace datapath wants it on a bridge of "
+                    "its own that has the network card as a port")
+        return ""
+
     def _drop(self, api: Any, txn: Any, row: Any) -> None:
         """A port of ours, and the other end of a patch."""
         txn.add(api.del_port(row.name, bridge=self.name, if_exists=True))
@@ -174,6 +188,14 @@ class Ovsdb:
 
     def detach(self, interface: str) -> None:
         self.connected().del_port(interface, bridge=self.name, if_exists=True).execute(check_error=True)
+
+    def unplug(self, port_ids: frozenset[str]) -> None:
+        """No interface of these ports is on the bridge, working or not."""
+        api = self.connected()
+        with api.transaction(check_error=True) as txn:
+            for row in self.interfaces():
+                if row.external_ids.get(GUEST) in port_ids:
+                    txn.add(api.del_port(row.name, bridge=self.name, if_exists=True))
 
     def stop(self) -> None:
         if self._api is not None:

@@ -1,6 +1,9 @@
 """Stop, start, reboot: towards a wanted state, so that a repeated order is harmless."""
 
+import asyncio
+
 from nacre.base.errors import NotFound, Refused
+from nacre.base.undo import Undo
 from nacre.node.contract import Guest, PowerOrder
 from nacre.node.journal import Entry
 from nacre.node.servers.state import NodeState
@@ -48,7 +51,11 @@ class Power:
             await node.clock.sleep(POLL)
 
     async def _boot(self, entry: Entry) -> None:
-        await self._node.hypervisor.boot(entry.server_id)
-        if entry.spawn is not None and entry.spawn.ports:
-            await self._node.wiring.wire(entry.spawn.ports, entry.spawn.networks)
-        await self._node.hypervisor.resume(entry.server_id)
+        """A guest that cannot be wired is halted: nobody would ever resume it."""
+        node = self._node
+        async with Undo(but=asyncio.CancelledError) as undo:
+            undo.add(node.hypervisor.halt, entry.server_id)
+            await node.hypervisor.boot(entry.server_id)
+            if entry.spawn is not None and entry.spawn.ports:
+                await node.wiring.wire(entry.spawn.ports, entry.spawn.networks)
+            await node.hypervisor.resume(entry.server_id)

@@ -47,6 +47,7 @@ class NodeState:
         self.changed = asyncio.Event()
         self.met, self.barred = False, ""
         self._n = 0
+        self._powers: dict[str, tuple[str, int]] = {}
 
     def admit(self, cloud: str) -> None:
         """Raises Refused: an order of another cloud, or while it is not known which state of ours is right;
@@ -60,9 +61,19 @@ class NodeState:
             raise Refused(self.barred)
 
     def number(self) -> tuple[int, int]:
-        """Of the next report or answer: higher than of all before."""
+        """Of the next report or answer: higher than of all before. It is taken before the guests are looked at: what a
+        higher number says was seen later."""
         self._n += 1
         return self.journal.facts.incarnation, self._n
+
+    def since(self, allocation: str, power: str, n: int) -> int:
+        """The number of the first word that had the guest so. n: of the one that is being made."""
+        before, since = self._powers.get(allocation, ("", 0))
+        if power == before:
+            return since
+        if n > since:
+            self._powers[allocation] = power, n
+        return n
 
     async def clear(self, entry: Entry) -> None:
         """Whatever there is of the allocation goes: flows before the interface, so that no stray frame passes. The
@@ -73,11 +84,14 @@ class NodeState:
                 await self.wiring.unwire([port.id for port in entry.spawn.ports])
             await self.hypervisor.destroy(entry.server_id)
         await self.journal.remove(entry)
+        self._powers.pop(entry.allocation, None)
         self.tracker.release(entry.allocation)
         self.changed.set()
 
     async def guest(self, entry: Entry) -> Guest:
         """The server for whoever ordered something of it."""
+        number = self.number()
         power = (await self.hypervisor.guests()).get(entry.server_id, "missing")
+        self._powers[entry.allocation] = power, number[1]
         self.changed.set()
-        return Guest(server_id=entry.server_id, power=power, number=self.number(), steps=entry.steps)
+        return Guest(server_id=entry.server_id, power=power, number=number, steps=entry.steps)

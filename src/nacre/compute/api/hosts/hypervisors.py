@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from oslo_utils.strutils import bool_from_string
+from oslo_utils.uuidutils import is_uuid_like
 
 from nacre.base.errors import BadRequest, NotFound
 from nacre.base.web import Request, Route
@@ -11,7 +13,7 @@ from nacre.compute.api import types as t
 from nacre.compute.api.hosts.counts import HostCounts
 from nacre.compute.api.microversions import known
 from nacre.compute.api.paging import MAX_LIMIT, limit_and_marker, next_link
-from nacre.compute.api.validation import Query, is_uuid
+from nacre.compute.api.validation import Query
 from nacre.compute.policies import rule
 from nacre.scheduler.contract import Hosts, HostState
 
@@ -110,7 +112,7 @@ class HypervisorRoutes:
     async def _views(self, request: Request, hosts: Sequence[HostState], full: bool,
                      servers: bool = False) -> list[dict[str, Any]]:
         version = request.version
-        wanted = servers or (known("hypervisor.by_uuid", version) and t.as_bool(request.one("with_servers")))
+        wanted = servers or (known("hypervisor.by_uuid", version) and bool_from_string(request.one("with_servers")))
         on = await self._counts([host.report.host for host in hosts]) if wanted else {}
         found = []
         for host in hosts:
@@ -123,7 +125,7 @@ class HypervisorRoutes:
 
     async def _find(self, request: Request) -> HostState:
         ident = request.params["hypervisor_id"]
-        if known("hypervisor.by_uuid", request.version) and not is_uuid(ident):
+        if known("hypervisor.by_uuid", request.version) and not is_uuid_like(ident):
             raise BadRequest(f"Invalid uuid {ident}", field="id")
         for host in await self._hosts.all():
             if ident == _ident(request, host):

@@ -10,8 +10,10 @@ from nacre.compute.api import types as t
 from nacre.compute.api.servers.parse import hints_of, planned
 from nacre.compute.api.servers.schemas import HINTS
 from nacre.compute.api.validation import Schema
-from nacre.compute.contract import ServerSpec
+from nacre.compute.contract import ServerSpec, StoryOrder
 from nacre.compute.policies import rule
+from nacre.compute.servers import Servers
+from nacre.conductor.contract import Planner as Conductor
 from nacre.scheduler.contract import Placement, Scheduler
 
 #: No plan is for more servers: each is really looked for.
@@ -26,6 +28,19 @@ PLAN = Schema(t.obj({
 
 #: What a create of these servers would be answered by the scheduler.
 Planner = Callable[[Context, ServerSpec], Awaitable[tuple[Placement, ...]]]
+
+
+class Plans:
+    """What if: a create that is only thought through. Callers have checked policy; nothing is written or taken."""
+
+    def __init__(self, servers: Servers, conductor: Conductor):
+        self._servers, self._conductor = servers, conductor
+
+    async def __call__(self, context: Context, spec: ServerSpec) -> tuple[Placement, ...]:
+        """A placement for each of the servers. Raises as a create would, but for quotas."""
+        sketch = await self._servers.sketch(context, spec)
+        order = StoryOrder(context=context, server_ids=tuple(server.id for server in sketch), spec=spec)
+        return await self._conductor.plan(order, sketch)
 
 
 class PlanRoutes:

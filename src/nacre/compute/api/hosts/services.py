@@ -5,15 +5,18 @@ from datetime import datetime
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
+from oslo_utils.strutils import bool_from_string
+from oslo_utils.uuidutils import is_uuid_like
+
 from nacre.base.durable.processes import Process
-from nacre.base.errors import BadRequest, Conflict, NotFound
+from nacre.base.errors import BadRequest, NotFound
 from nacre.base.web import Reply, Request, Route
 from nacre.compute.api import types as t
-from nacre.compute.api.hosts.counts import HostCounts
 from nacre.compute.api.microversions import known
-from nacre.compute.api.validation import Query, Schema, Since, is_uuid
+from nacre.compute.api.validation import Query, Schema, Since
 from nacre.compute.catalog.aggregates import DEFAULT_ZONE, INTERNAL_ZONE, Aggregates
 from nacre.compute.policies import rule
+from nacre.conductor.contract import Removal
 from nacre.scheduler.contract import Hosts, HostState
 
 COMPUTE = "nova-compute"
@@ -21,6 +24,8 @@ COMPUTE = "nova-compute"
 CONTROL = ("nova-conductor", "nova-scheduler")
 #: The control processes, dead ones too.
 Controls = Callable[[], Awaitable[Sequence[Process]]]
+#: The processes of hosts.
+Nodes = Controls
 
 _REASON = {"type": "string", "minLength": 1, "maxLength": 255, "format": "printable"}
 _OLD = {"type": "object", "required": ["host", "binary"], "additionalProperties": False, "noun": "service.update",
@@ -36,8 +41,8 @@ LIST = Query("service.query", {"host": t.STRING, "binary": t.STRING})
 class ServiceRoutes:
     """The part of the API about services."""
 
-    def __init__(self, hosts: Hosts, aggregates: Aggregates, counts: HostCounts, controls: Controls):
-        self._hosts, self._aggregates, self._counts, self._controls = hosts, aggregates, counts, controls
+    def __init__(self, hosts: Hosts, aggregates: Aggregates, removal: Removal, controls: Controls):
+        self._hosts, self._aggregates, self._removal, self._controls = hosts, aggregates, removal, controls
 
     def routes(self) -> list[Route]:
         """Every URL under /os-services."""
@@ -64,15 +69,8 @@ class ServiceRoutes:
         return await self._act(request)
 
     async def delete(self, request: Request) -> Any:
-        """DELETE /os-services/{id}: a host that will not come back. Refused while it has servers."""
-        host = await self._find(request)
-        if (await self._counts([host.report.host])).get(host.report.host):
-            raise Conflict("Unable to delete compute service that is hosting instances. Migrate or delete the "
-                           "instances first.")
-        for aggregate in await self._aggregates.all():
-            if host.report.host in aggregate.hosts:
-                await self._aggregates.remove_host(aggregate.id, host.report.host)
-        await self._hosts.forget(host.report.host)
+        """DELETE /os-services/{id}: a host that will not come back. Refused while it has allocations."""
+        await self._removal.remove((await self._find(request)).report.host)
         return Reply(status=204)
 
     async def _update_by_uuid(self, request: Request) -> Any:
@@ -84,7 +82,7 @@ class ServiceRoutes:
                              field="disabled_reason")
         changed = await self._hosts.set_service(
             host.report.host, disabled=given["status"] == "disabled" if "status" in given else None, reason=reason,
-            forced_down=t.as_bool(given["forced_down"]) if "forced_down" in given else None)
+            forced_down=bool_from_string(given["forced_down"]) if "forced_down" in given else None)
         return {"service": _view(request, changed, await self._aggregates.zones())}
 
     async def _act(self, request: Request) -> Any:
@@ -106,7 +104,7 @@ class ServiceRoutes:
             case "force-down" if known("service.forced_down", request.version):
                 if "forced_down" not in given:
                     raise BadRequest("Missing forced_down field", field="forced_down")
-                down = t.as_bool(given["forced_down"])
+                down = bool_from_string(given["forced_down"])
                 change, said = {"forced_down": down}, {"forced_down": down}
             case _:
                 raise NotFound("Unknown action")
@@ -122,7 +120,7 @@ class ServiceRoutes:
     async def _find(self, request: Request) -> HostState:
         ident = request.params["service_id"]
         by_uuid = known("service.by_uuid", request.version)
-        if by_uuid and not is_uuid(ident):
+        if by_uuid and not is_uuid_like(ident):
             raise BadRequest(f"Invalid uuid {ident}", field="id")
         if not by_uuid and not (ident.isascii() and ident.isdigit()):
             raise BadRequest(f"Invalid input received: id must be an integer, not {ident}", field="id")

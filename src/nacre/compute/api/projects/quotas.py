@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from oslo_utils.strutils import bool_from_string
+
 from nacre.base.errors import BadRequest, NotFound
 from nacre.base.web import Reply, Request, Route
 from nacre.compute.api import types as t
@@ -90,7 +92,7 @@ class QuotaRoutes:
         given = dict(request.body["quota_set"])
         if "networks" in given:
             raise BadRequest("The networks quota has been removed", field="networks")
-        forced = t.as_bool(given.pop("force", False))
+        forced = bool_from_string(given.pop("force", False))
         wanted = {name: int(value) for name, value in given.items()}
         if not forced:
             check_lowered(wanted, await self._usage(project, user))

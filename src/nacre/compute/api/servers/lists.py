@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from oslo_utils.strutils import bool_from_string, is_valid_boolstr
+
 from nacre.base.errors import BadRequest, Forbidden
 from nacre.base.web import Request
-from nacre.compute.api import types as t
 from nacre.compute.api.microversions import known
 from nacre.compute.api.paging import limit_and_marker
 from nacre.compute.api.servers.schemas import FORBIDDEN, PATTERNS, SORT_KEYS, WORDS
@@ -58,7 +59,7 @@ def parse(request: Request, policy: Policy, verb: str) -> ServerQuery | None:
         deleted=_deleted(request, given, vm_states, bool(since or before)),
         tags=_tags(given, "tags"), tags_any=_tags(given, "tags-any"), not_tags=_tags(given, "not-tags"),
         not_tags_any=_tags(given, "not-tags-any"), locked=_locked(given), addresses=_addresses(request, given),
-        config_drive=t.as_bool(given["config_drive"]) if given.get("config_drive") else None,
+        config_drive=bool_from_string(given["config_drive"]) if given.get("config_drive") else None,
         times=tuple((n, _time(n, given[n])) for n in _TIMES if n in given), power_states=_power(given),
         sort=_sort(request), limit=limit, marker=marker)
 
@@ -100,9 +101,9 @@ def _everyone(request: Request, given: dict[str, str]) -> bool:
         return False
     if text == "":
         return True
-    if text.lower() not in t.TRUE | t.FALSE:
+    if not is_valid_boolstr(text):
         raise BadRequest(f"Invalid value '{text}' for all_tenants: must be a boolean.", field="all_tenants")
-    return t.as_bool(text)
+    return bool(bool_from_string(text))
 
 
 def _deleted(request: Request, given: dict[str, str], vm_states: set[str], changes: bool) -> bool | None:
@@ -110,7 +111,7 @@ def _deleted(request: Request, given: dict[str, str], vm_states: set[str], chang
     if vm_states == {"deleted"}:
         return True
     if "deleted" in given and request.context.is_admin:
-        return t.as_bool(given["deleted"])
+        return bool(bool_from_string(given["deleted"]))
     return None if changes else False
 
 
@@ -134,9 +135,9 @@ def _locked(given: dict[str, str]) -> bool | None:
     text = given.get("locked")
     if text is None:
         return None
-    if text.lower() not in t.TRUE | t.FALSE:
+    if not is_valid_boolstr(text):
         raise BadRequest(f"Invalid value '{text}' for locked: must be a boolean.", field="locked")
-    return t.as_bool(text)
+    return bool(bool_from_string(text))
 
 
 def _addresses(request: Request, given: dict[str, str]) -> tuple[tuple[int, str], ...]:

@@ -7,12 +7,12 @@ from ipaddress import IPv6Address
 from typing import Any
 
 import msgspec
+from oslo_utils.strutils import bool_from_string
+from oslo_utils.uuidutils import is_uuid_like
 
 from nacre.base.errors import BadRequest, NotBuilt
 from nacre.base.web import Version
-from nacre.compute.api import types as t
 from nacre.compute.api.microversions import known
-from nacre.compute.api.validation import is_uuid
 from nacre.compute.contract import ServerSpec
 from nacre.network.contract import AUTO, NetworkRequest
 
@@ -57,7 +57,7 @@ def spec_of(given: Mapping[str, Any], hints: Mapping[str, Any], version: Version
         availability_zone=zone, host=host or given.get("host") or given.get("hypervisor_hostname"),
         user_data=given.get("user_data"), files=_files(given),
         admin_password=given.get("adminPass") or new_password(), access_ip_v4=given.get("accessIPv4"),
-        access_ip_v6=ipv6(given.get("accessIPv6")), config_drive=t.as_bool(given.get("config_drive", False)),
+        access_ip_v6=ipv6(given.get("accessIPv6")), config_drive=bool_from_string(given.get("config_drive", False)),
         disk_config=given.get("OS-DCF:diskConfig", "MANUAL"), kernel_id=given.get("kernel_id", ""),
         ramdisk_id=given.get("ramdisk_id", ""), trusted_certs=tuple(given.get("trusted_image_certificates") or ()),
         hints=_hints(hints))
@@ -128,7 +128,7 @@ def _networks(given: Mapping[str, Any]) -> tuple[NetworkRequest, ...] | None:
         port, network = item.get("port"), item.get("uuid")
         if port is None and network is None:
             raise BadRequest("Bad network format: missing 'uuid'", field="networks")
-        if port is None and not is_uuid(network):
+        if port is None and not is_uuid_like(network):
             raise BadRequest(f"Bad networks format: network uuid is not in proper format ({network})",
                              field="networks")
         if port is not None and item.get("fixed_ip"):
@@ -155,7 +155,7 @@ def _hints(given: Mapping[str, Any]) -> dict[str, Any]:
     """One server where a list may stand becomes a list; a query becomes text."""
     hints = dict(given)
     for name in ("different_host", "same_host", "try_different_host"):
-        if isinstance(hints.get(name), str) and is_uuid(hints[name]):
+        if isinstance(hints.get(name), str) and is_uuid_like(hints[name]):
             hints[name] = [hints[name]]
     if not isinstance(hints.get("query", ""), str):
         hints["query"] = msgspec.json.encode(hints["query"]).decode()

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from oslo_utils.strutils import bool_from_string
+
 from nacre.base.errors import BadRequest
 from nacre.base.web import Reply, Request, Route
-from nacre.compute.api import types as t
 from nacre.compute.api.microversions import known
 from nacre.compute.api.paging import next_link
 from nacre.compute.api.servers import schemas
@@ -77,7 +78,7 @@ class ServerRoutes:
         made = await self._desk.create(request.context, specs)
         if batch is not None:
             return Reply({"servers": _batch(request, specs, made), "reservation_id": made[0].reservation_id}, 202)
-        if t.as_bool(body["server"].get("return_reservation_id", False)):
+        if bool_from_string(body["server"].get("return_reservation_id", False)):
             return Reply({"reservation_id": made[0].reservation_id}, 202)
         shown = _created(request, specs[0], made[0])
         if "security_groups" not in shown:

@@ -3,6 +3,7 @@
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 import msgspec
+from oslo_utils.strutils import bool_from_string
 
 from nacre.network.contract import NetworkFacts, PortFacts
 from nacre.node.contract import BuildOrder, SpawnOrder
@@ -168,7 +169,7 @@ def _consoles(devices: Element, order: BuildOrder, place: Place) -> None:
         if kind == "serial":  # append: or a restart of the guest would lose what it said
             SubElement(element, "log", file=f"{place.folder}/console.log", append="on")
         SubElement(element, "target", {"port": "0"} if kind == "serial" else {"type": "serial", "port": "0"})
-    if _property(order, "hw_qemu_guest_agent").lower() in ("yes", "true", "1"):
+    if bool_from_string(_property(order, "hw_qemu_guest_agent")):
         channel = SubElement(devices, "channel", type="unix")
         SubElement(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
     SubElement(devices, "graphics", type="vnc", port="-1", autoport="yes", listen="127.0.0.1")

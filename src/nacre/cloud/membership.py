@@ -1,0 +1,49 @@
+"""Which hosts belong to the cloud, as one control process acts on it: who changed says hello anew, and of who was
+removed nothing is kept, whatever was being written of it meanwhile."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from nacre.base.durable.changes import Change, Changes
+from nacre.base.durable.processes import Processes
+from nacre.cloud.introductions import Introductions
+from nacre.compute.contract import LedgerAdmin
+from nacre.conductor.manager import ConductorManager
+from nacre.conductor.removal import Removal
+from nacre.scheduler.registry import HostRegistry
+
+
+@dataclass(frozen=True)
+class Membership:
+    """forget: what else is written of a host, besides the scheduler's row."""
+
+    processes: Processes
+    registry: HostRegistry
+    conductor: ConductorManager
+    around: Introductions
+    forget: tuple[Callable[[str], Awaitable[None]], ...]
+
+    def watch(self, changes: Changes) -> None:
+        """Before the changes are read for the first time."""
+        changes.subscribe(("process",), self._changed, self._all)
+
+    def removal(self, admin: LedgerAdmin) -> Removal:
+        """What an operator removes a host with."""
+        return Removal(self.processes, admin, self.registry, (self._shut_out, *self.forget))
+
+    async def _shut_out(self, host: str) -> None:
+        await self.around.reload()
+        self.conductor.meet_again(host)
+
+    async def _changed(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            self.conductor.meet_again(change.id)
+        if known := {change.id for change in changes} & self.registry.states.keys():
+            for host in known - {process.name for process in await self.processes.all("node")}:
+                for forget in self.forget:
+                    await forget(host)
+                if host in self.registry.states:
+                    await self.registry.forget(host)
+
+    async def _all(self) -> None:
+        self.conductor.meet_again()

@@ -1,0 +1,41 @@
+"""How a host leaves the cloud: its key opens nothing any more, and what was written of it is gone. What runs there runs
+on: nothing that a host has is ended by its removal."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from nacre.base.durable.processes import Processes
+from nacre.base.errors import NotFound
+from nacre.compute.contract import LedgerAdmin
+from nacre.scheduler.contract import Hosts
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Implements `contract.Removal`. forget: told the host's name once its key is gone, one after the other: this
+    process shuts it out (the others read of it within a second), and what was written of it goes."""
+
+    processes: Processes
+    ledger: LedgerAdmin
+    registry: Hosts
+    forget: tuple[Callable[[str], Awaitable[None]], ...]
+
+    async def remove(self, host: str) -> None:
+        state = await self.registry.get(host)
+        known = any(p.role == "node" and p.name == host for p in await self.processes.all("node"))
+        if state is None and not known:
+            raise NotFound(f"Compute host {host} could not be found.")
+        await self.ledger.check(free := self.ledger.free_of(host))
+        if state is not None and not state.disabled:  # so that nobody chooses it while it goes
+            await self.registry.set_service(host, disabled=True, reason="is being removed")
+        # The rest is repeated without harm by who asks again, should this process die in between.
+        await self.processes.remove("node", host, free)
+        for forget in self.forget:
+            await forget(host)
+        if state is not None:
+            await self.registry.forget(host)
+        log.warning("a host was removed", host=host)

@@ -1,0 +1,96 @@
+"""The network of a guest that its host has and the database does not know (it was restored, or is another): made again
+as the host remembers it, under the same ids, so that the guest's interfaces, lease and metadata go on as they are."""
+
+from nacre.base.errors import Conflict
+from nacre.network import ipam, networks, ports
+from nacre.network import tables as t
+from nacre.network.contract import NetworkFacts, Plugged, PortFacts, PortsOrder, SubnetFacts
+from nacre.network.hosts import dhcp, servers
+from nacre.network.work import Row, Work, conflict
+
+
+def adopt(work: Work, order: PortsOrder, found: Plugged, host: str) -> tuple[Plugged, list[str]]:
+    """As the contract's `adopt`; and the ids of the ports that nothing binds."""
+    for network in found.networks:
+        _network(work, order, network)
+    for port in found.ports:
+        _port(work, order, port)
+    for network in found.networks:  # after the ports: their addresses come first
+        _dhcp(work, network)
+    return servers.plug(work, order, host)
+
+
+def _network(work: Work, order: PortsOrder, facts: NetworkFacts) -> None:
+    owner = {"project_id": facts.project_id}
+    if work.one(t.networks, id=facts.id) is None:
+        work.insert(t.networks, {
+            **work.new(owner), "id": facts.id, "name": facts.name, "mtu": facts.mtu, "admin_state_up": True,
+            "port_security_enabled": True, "external": False, "is_default": False, "dns_domain": facts.dns_domain,
+            "availability_zone_hints": []})
+        _segment(work, facts)
+    there = {s["id"]: s["cidr"] for s in work.find(t.subnets, network_id=facts.id)}
+    for subnet in facts.subnets:
+        if subnet.id not in there:
+            if ipam.overlap(subnet.cidr, there.values()):
+                raise conflict("SubnetInUse", f"Network {facts.id} has another subnet now where {subnet.cidr} was.")
+            work.insert(t.subnets, _subnet(work, facts, subnet))
+
+
+def _segment(work: Work, facts: NetworkFacts) -> None:
+    """The number that it had. A tunnel's is the cloud's own affair: another one is as good."""
+    what = (facts.network_type, facts.physical_network, facts.segmentation_id)
+    try:
+        networks.reserve(work, facts.id, what)
+    except Conflict:
+        if facts.network_type != "vxlan":
+            raise
+        networks.reserve(work, facts.id, (*what[:2], None))
+
+
+def _subnet(work: Work, network: NetworkFacts, facts: SubnetFacts) -> Row:
+    return {**work.new({"project_id": network.project_id}), "id": facts.id, "name": "", "network_id": network.id,
+            "ip_version": facts.ip_version, "cidr": facts.cidr, "gateway_ip": facts.gateway_ip,
+            "enable_dhcp": facts.enable_dhcp, "ipv6_ra_mode": facts.ipv6_ra_mode,
+            "ipv6_address_mode": facts.ipv6_address_mode, "subnetpool_id": None, "service_types": [],
+            "allocation_pools": ipam.default_pools(facts.cidr, facts.gateway_ip),
+            "dns_nameservers": list(facts.dns_nameservers),
+            "host_routes": [{"destination": d, "nexthop": n} for d, n in facts.host_routes]}
+
+
+def _dhcp(work: Work, facts: NetworkFacts) -> None:
+    """The guest knows its address, as that of its DHCP server and of the metadata."""
+    fixed = {s.id: s.dhcp_ip for s in facts.subnets if s.dhcp_ip and s.enable_dhcp}
+    taken = work.find(t.addresses, subnet_id=list(fixed), ip_address=list(fixed.values())) if fixed else []
+    for row in taken:
+        if fixed.get(row["subnet_id"]) == row["ip_address"]:
+            del fixed[row["subnet_id"]]
+    dhcp.ensure(work, facts.id, facts.dhcp_mac, fixed)
+
+
+def _port(work: Work, order: PortsOrder, facts: PortFacts) -> None:
+    device = {"device_id": order.server_id, "device_owner": f"compute:{order.availability_zone}",
+              "preserve": facts.preserve, "position": facts.position, "device_tag": facts.tag}
+    row = work.one(t.ports, id=facts.id)
+    if row is None:
+        ports.insert(work, networks.get(work, facts.network_id), _new_port(work, order, facts) | device)
+    elif not row["device_id"]:
+        work.change(t.ports, row["id"], device)
+    elif row["device_id"] != order.server_id:
+        raise conflict("PortInUse", f"Port {facts.id} belongs to {row['device_id']} now.")
+
+
+def _new_port(work: Work, order: PortsOrder, facts: PortFacts) -> Row:
+    known = {g["id"] for g in work.find(t.security_groups, id=list(facts.security_groups))}
+    groups = [group for group in facts.security_groups if group in known]
+    subnets = {s["id"]: s for s in work.find(t.subnets, network_id=facts.network_id)}
+    return ports.defaults() | {
+        "id": facts.id, "project_id": order.context.project_id or "", "name": facts.name,
+        "mac_address": facts.mac_address, "admin_state_up": facts.admin_state_up, "dns_name": order.hostname[:63],
+        "port_security_enabled": facts.port_security, "binding:vnic_type": facts.vnic_type,
+        # None: the project's default group, for a guest that was in some and would be open without.
+        "security_groups": groups or (None if facts.security_groups else []),
+        "fixed_ips": [{"subnet_id": ip.subnet_id, "ip_address": ip.ip_address} for ip in facts.fixed_ips
+                      if ip.subnet_id not in subnets or not ipam.is_auto(subnets[ip.subnet_id])],
+        "allowed_address_pairs": [{"ip_address": pair.ip_address} | (
+            {"mac_address": pair.mac_address} if pair.mac_address else {}) for pair in facts.allowed_pairs],
+        "extra_dhcp_opts": [{"opt_name": n, "opt_value": v, "ip_version": i} for n, v, i in facts.dhcp_options]}

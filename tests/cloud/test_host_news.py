@@ -1,0 +1,102 @@
+"""What a control process makes of a host's hello and beats: the truth about guests, whenever it comes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+
+from nacre.compute.tables import servers
+from nacre.conductor.contract import Beat, NodeHello
+from nacre.conductor.manager import ConductorManager, Surroundings
+from nacre.node.service import NodeService
+from nacre.scheduler.contract import Held
+from tests.cloud.conductor_lab import Lab
+
+
+@pytest.fixture
+async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
+    lab = Lab(tmp_path, hosts=1)
+    await lab.start()
+    yield lab
+    await lab.stop()
+
+
+class Talk:
+    """Between the lab's host and a conductor."""
+
+    def __init__(self, lab: Lab):
+        async def nothing(*_: Any) -> Any:
+            return ()
+
+        async def position() -> int:
+            return 0
+
+        self.node = lab.nodes["host0"]
+        self._service = NodeService(self.node, None)  # type: ignore[arg-type]
+        self.conductor = ConductorManager(lab.control.parts, lab.control.endings, Surroundings(
+            introduce=nothing, controls=nothing, position=position, seen=lambda: 0, wiring=lambda host: 0))
+
+    async def hello(self, *held: Held) -> None:
+        beat = await self.said()
+        if held:
+            beat = msgspec.structs.replace(beat, report=msgspec.structs.replace(beat.report, held=held))
+        await self.conductor.hello(NodeHello(
+            endpoint="", public_key="", journal="j", cloud="cloud", position=0, beat=beat))
+
+    async def said(self) -> Beat:
+        return Beat(report=await self._service.report(), agent=self.node.here.wiring.report())
+
+    async def beat(self) -> bool:
+        """Whether the host is to say hello again."""
+        return (await self.conductor.beat(await self.said())).again
+
+
+async def test_a_guest_that_halts_while_its_build_ends_is_a_stopped_server(
+        lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host says so before the build is written down, when no server lives there yet."""
+    talk, built, started, go_on = Talk(lab), lab.progress.built, asyncio.Event(), asyncio.Event()
+
+    async def late(*args: Any, **named: Any) -> bool:
+        started.set()
+        await go_on.wait()
+        return await built(*args, **named)
+
+    monkeypatch.setattr(lab.progress, "built", late)
+    await talk.hello()
+    (server,) = await lab.accept()
+    await started.wait()
+    await lab.hypervisors["host0"].crash_guest(server)
+    assert not await talk.beat()
+    go_on.set()
+    await lab.until(server, "active")
+    assert not await talk.beat()
+    assert (await lab.row(server))["vm_state"] == "stopped"
+
+
+async def test_a_guest_that_had_halted_when_its_build_ended_is_a_stopped_server(lab: Lab) -> None:
+    """A lost answer was asked for again: it says what the guest does now."""
+    (server,) = await lab.accept()
+    (held,) = await lab.ledger.of_server(server) if (await lab.until(server, "active")) else ()
+    as_built = sa.update(servers).where(servers.c.id == server).values(power_state="shutdown")
+    await lab.db.run(lambda connection: connection.execute(as_built))
+    news = [Held(allocation=held.id, server_id=server, epoch=held.epoch, power="shutdown")]
+    assert await lab.progress.noticed("host0", (9, 9), news) == set()
+    assert (await lab.row(server))["vm_state"] == "stopped"
+
+
+async def test_a_host_that_has_seen_more_says_hello_until_an_operator_decided(lab: Lab) -> None:
+    """Also where it was known before: its old session is over."""
+    talk = Talk(lab)
+    (server,) = await lab.accept()
+    await lab.until(server, "active")
+    await talk.hello()
+    assert not await talk.beat()
+    (held,) = (await talk.said()).report.held
+    await talk.hello(msgspec.structs.replace(held, epoch=held.epoch + 5))
+    state = await lab.registry.get("host0")
+    assert state is not None and state.barred
+    assert await talk.beat()
