@@ -9,6 +9,7 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
+from nacre.base.db import DatabaseUnavailable
 from nacre.compute.tables import servers
 from nacre.conductor.contract import Beat, NodeHello
 from nacre.conductor.manager import ConductorManager, Surroundings
@@ -33,9 +34,11 @@ class Talk:
             return ()
 
         async def position() -> int:
+            if self.away:
+                raise DatabaseUnavailable("away")
             return 0
 
-        self.node = lab.nodes["host0"]
+        self.node, self.away = lab.nodes["host0"], False
         self._service = NodeService(self.node, None)  # type: ignore[arg-type]
         self.conductor = ConductorManager(lab.control.parts, lab.control.endings, Surroundings(
             introduce=nothing, controls=nothing, position=position, seen=lambda: 0, wiring=lambda host: 0))
@@ -100,3 +103,16 @@ async def test_a_host_that_has_seen_more_says_hello_until_an_operator_decided(la
     state = await lab.registry.get("host0")
     assert state is not None and state.barred
     assert await talk.beat()
+
+
+async def test_a_host_is_judged_before_anything_can_be_placed_on_it(lab: Lab) -> None:
+    """That of another cloud is never one to choose, not even until the database says whose its servers are."""
+    talk = Talk(lab)
+    await lab.registry.forget("host0")
+    talk.away = True
+    with pytest.raises(DatabaseUnavailable):
+        await talk.hello(Held(allocation="a", server_id="s", epoch=1))
+    assert await lab.registry.get("host0") is None
+    talk.away = False
+    await talk.hello(Held(allocation="a", server_id="s", epoch=1))
+    assert await lab.registry.get("host0") is not None

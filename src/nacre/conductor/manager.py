@@ -59,9 +59,6 @@ class ConductorManager:
         host, report = hello.host, hello.beat.report
         known = self._sessions.get(host)
         await self._around.introduce(hello)
-        if not await self._p.scheduler.report(report, anew=known is not None and known.journal != hello.journal):
-            raise Unavailable("A later word of this host has come already.")
-        refused = await self._agent(host, hello.beat.agent)
         cloud, position = self._p.cloud(), await self._around.position()
         audit, accepted = await self._p.ledger.audit(host, report.held), await self._p.registry.is_accepted(host)
         why = ""
@@ -69,7 +66,11 @@ class ConductorManager:
             why = f"it has servers of another cloud, {hello.cloud}"
         elif report.held and (audit.later or hello.position > position):
             why = f"it has seen a later state of the database ({hello.position}, and this is {position})"
+        # Judged before it is heard: nothing is placed on a host that takes no orders.
+        if not await self._p.scheduler.report(report, anew=known is not None and known.journal != hello.journal):
+            raise Unavailable("A later word of this host has come already.")
         await self._p.registry.bar(host, why)
+        refused = await self._agent(host, hello.beat.agent)
         self._p.hosts.greeted(host)
         welcome = Welcome(cloud=cloud, position=position, older=bool(audit.later), accepted=accepted,
                           orphans=audit.unknown, controls=tuple(await self._around.controls()), refused=refused)
