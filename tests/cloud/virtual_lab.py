@@ -94,8 +94,7 @@ class VirtualCloud:
         own = msgspec.structs.replace(own, data_dir=str(self.folder / "hosts" / host))
         stack.push_async_callback(transport.close)
         node = build_node(own, transport, self.clock, faults=self.faults[host])
-        service: NodeService = node.start[0].__self__  # type: ignore[attr-defined]
-        self._running[host], self._services[host] = stack, service
+        self._running[host], self._services[host] = stack, node.service
         await stack.enter_async_context(node())
 
     async def kill(self, name: str) -> None:

@@ -54,7 +54,7 @@ class Host:
         running = process.context().run(
             build_node, self.settings, Wire(self.world.network, Peer(self.name, "node"), process), LoopClock(),
             self.faults)
-        self.manager = next(step.__self__.manager for step in running.start if hasattr(step, "__self__"))
+        self.manager = running.service.manager
         self.manager.here.journal._apply = self._limited(self.manager.here.journal)  # type: ignore[method-assign]
         self.world.history.add(self.name, "starts")
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,15 @@ class ControlWays:
             self._transport.directory.route("control", control.id, control.address, control.public_key)
 
 
+@dataclass
+class RunningNode(Running):
+    """A compute host."""
+
+    service: NodeService = field(kw_only=True)
+
+
 def build_node(settings: Settings, transport: Transport, clock: Clock | None = None,
-               faults: Faults | None = None) -> Running:
+               faults: Faults | None = None) -> RunningNode:
     """The objects of a compute host. faults: a simulated hypervisor's."""
     clock, own, folder = clock or RealClock(), settings.node, settings.data / "node"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -97,7 +105,8 @@ def build_node(settings: Settings, transport: Transport, clock: Clock | None = N
         """Orders are taken when hypervisor and wiring are ready; until then the control side asks again."""
         transport.serve(NODE, manager, Node, ("control",))
 
-    return Running(start=[name, service.start, open_door], stop=[service.stop], ready=service.greeted)
+    return RunningNode(
+        start=[name, service.start, open_door], stop=[service.stop], ready=service.greeted, service=service)
 
 
 def _fake_host(settings: Settings, network: Network, clock: Clock, faults: Faults | None) -> tuple[Any, Any]:
