@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from nacre.base.db import DatabaseUnavailable
-from nacre.compute.tables import servers
+from nacre.compute.tables import allocations, servers
 from nacre.conductor.contract import Beat, NodeHello
 from nacre.conductor.manager import ConductorManager, Surroundings
 from nacre.node.service import NodeService
@@ -116,3 +117,20 @@ async def test_a_host_is_judged_before_anything_can_be_placed_on_it(lab: Lab) ->
     talk.away = False
     await talk.hello(Held(allocation="a", server_id="s", epoch=1))
     assert await lab.registry.get("host0") is not None
+
+
+async def test_a_server_that_its_host_does_not_have_is_in_error_and_says_so(lab: Lab) -> None:
+    """As after a restored backup in which a deleted server lives. Its row may be deleted then, as any."""
+    talk = Talk(lab)
+    young, old = await lab.accept(), await lab.accept()
+    for server in (*young, *old):
+        await lab.until(server, "active")
+    aged = sa.update(allocations).where(allocations.c.server_id == old[0]).values(created_at=datetime(2020, 1, 1))
+    await lab.db.run(lambda connection: connection.execute(aged))
+    (other,) = [h for h in (await talk.said()).report.held if h.server_id == young[0]]
+    assert await lab.progress.missed("host0", (await talk.said()).report.held) == ()
+    await talk.hello(other)
+    row = await lab.row(old[0])
+    assert row["vm_state"] == "error" and "does not have it" in row["fault"]["message"]
+    await talk.hello(msgspec.structs.replace(other, allocation="another"))
+    assert (await lab.row(young[0]))["vm_state"] == "active"  # perhaps the host had not said it yet

@@ -2,7 +2,7 @@
 story still holds the lease, and moves the server by the table of states."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,6 +22,10 @@ from nacre.scheduler.contract import Allocation, Held
 
 #: A guest's power -> what that means for a server that nobody is at work on.
 _EVENTS = {"running": "running", "shutdown": "stopped", "crashed": "stopped"}
+
+
+#: Since an allocation was made: until then its host may not have said that it has it.
+SETTLED = timedelta(minutes=5)
 
 
 class Progress:
@@ -135,6 +139,27 @@ class Progress:
         if changed:
             await self._db.run(unit)
         return unjudged
+
+    async def missed(self, host: str, held: Iterable[Held]) -> Sequence[str]:
+        """Servers that the host, which holds just this, does not have (its disk was lost, or the database is restored
+        from a time when they lived): ERROR with that reason, and returned. Nothing is done to anything."""
+        there, now = {each.allocation for each in held}, self._now()
+        lost = sa.select(servers).join(allocations, allocations.c.id == servers.c.allocation_id).where(
+            allocations.c.host == host, allocations.c.state == "held", allocations.c.created_at < now - SETTLED,
+            servers.c.deleted.is_(False), servers.c.task_state.is_(None), servers.c.vm_state.in_(("active", "stopped")))
+
+        def found(connection: sa.Connection) -> list[dict[str, Any]]:
+            return [dict(row) for row in connection.execute(lost).mappings() if row["allocation_id"] not in there]
+
+        def unit(connection: sa.Connection) -> list[str]:
+            rows = found(connection)
+            for row in rows:
+                move(connection, row, "lose", now, power_state="", fault=fault_of(
+                    500, f"Its host, {host}, does not have it: the host lost it, or the database is older.", now))
+                changes.note(connection, now, ("server", row["id"]), project_id=row["project_id"])
+            return [row["id"] for row in rows]
+
+        return await self._db.run(unit) if await self._db.read(found) else ()
 
     async def _end(self, lease: Lease, event: str, outcome: Outcome, values: Mapping[str, Any],
                    also: Callable[[sa.Connection], None] = lambda connection: None) -> bool:

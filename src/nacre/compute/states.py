@@ -16,6 +16,8 @@ TABLE: dict[str, dict[State, State]] = {
     "fail": {("building", "scheduling"): ("error", None), ("building", "networking"): ("error", None)},
     # found on a host that has it, by an operator's word; as it turned out there
     "adopt": {("error", None): ("active", None)},
+    # not found on the host that should have it
+    "lose": {("active", None): ("error", None), ("stopped", None): ("error", None)},
     # power, asked for
     "stop": {("active", None): ("active", "powering-off"), ("error", None): ("error", "powering-off")},
     "start": {("stopped", None): ("stopped", "powering-on")},

@@ -134,4 +134,7 @@ class ConductorManager:
         unjudged = set[str]()
         for start in range(0, len(news), AT_ONCE):
             unjudged |= await self._p.progress.noticed(beat.host, beat.report.number, news[start:start + AT_ONCE])
+        if whole:
+            for server in await self._p.progress.missed(beat.host, held):
+                log.error("a server is not on its host", server=server, host=beat.host)
         session.power = {h.allocation: (h.power, h.since) for h in held if h.allocation not in unjudged}
