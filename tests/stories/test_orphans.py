@@ -55,7 +55,12 @@ async def made(cloud: WholeCloud) -> dict[str, Any]:
         found.update((await cloud.ask("demo", "GET", "compute", f"/servers/{server}")).json()["server"])
         return found["status"] == "ACTIVE"
 
+    async def said() -> bool:
+        [host] = (await cloud.ask("admin", "GET", "compute", "/os-nacre-hosts")).json()["hosts"]
+        return bool(host["guests"])
+
     await until(active)
+    await until(said)  # its host has reported it
     return found
 
 

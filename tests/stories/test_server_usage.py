@@ -138,7 +138,7 @@ class Life:
             await self.progress.built(lease, made[0], outcome, last=False)
         else:
             await self.ledger.give_up(lease, made[0])
-            await self.progress.failed(lease, outcome)
+            await self.progress.failed(lease, outcome, freed=True)
 
     async def change(self) -> None:
         """A flavor is made anew with another size: servers keep theirs."""

@@ -116,18 +116,22 @@ class Progress:
         def since(row: Mapping[str, Any]) -> int:
             return there[row["allocation_id"]].since or number[1]
 
+        def is_news(row: Mapping[str, Any]) -> bool:
+            power = there[row["allocation_id"]].power
+            known, said = (row["power_incarnation"], row["power_n"]), (number[0], since(row))
+            # The same word again: of a server whose build or restart ended when its guest had halted by then.
+            return known < said or (known == said and power == row["power_state"] and bool(_event(row, power)))
+
         def news(connection: sa.Connection) -> tuple[list[dict[str, Any]], set[str]]:
             rows = statements.find(connection, servers, allocation_id=list(there), host=host, deleted=False)
-            return ([row for row in rows if not row["task_state"] and (
-                row["power_incarnation"], row["power_n"]) < (number[0], since(row))],
+            return ([row for row in rows if not row["task_state"] and is_news(row)],
                     there.keys() - {row["allocation_id"] for row in rows if not row["task_state"]})
 
         def unit(connection: sa.Connection) -> None:
             for row in news(connection)[0]:
                 power = there[row["allocation_id"]].power
                 seen = {"power_state": power, "power_incarnation": number[0], "power_n": since(row)}
-                event = _EVENTS.get(power)
-                if event and (row["vm_state"], None) in TABLE[event]:
+                if event := _event(row, power):
                     move(connection, row, event, now, **seen)
                     changes.note(connection, now, ("server", row["id"]), project_id=row["project_id"])
                 else:
@@ -187,3 +191,9 @@ class Progress:
 
     def _now(self) -> datetime:
         return self._clock.now().replace(tzinfo=None)
+
+
+def _event(row: Mapping[str, Any], power: str) -> str | None:
+    """What that power of its guest means for a server that nobody is at work on."""
+    event = _EVENTS.get(power)
+    return event if event and (row["vm_state"], None) in TABLE[event] else None
