@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from nacre.base.db import DatabaseUnavailable
 from nacre.base.durable.stories import Lease, LeaseLost
 from nacre.base.durable.tables import processes
-from nacre.base.errors import Conflict, Refused
+from nacre.base.errors import Conflict, NotFound, Refused
 from nacre.compute.contract import Outcome, Place, StoryOrder
 from nacre.compute.ledger_admin import LedgerAdmin
 from nacre.compute.tables import allocations, servers
+from nacre.conductor.removal import Removal
 from nacre.scheduler.contract import Allocation, Amounts
 from tests.cloud.conductor_lab import CONTEXT, Controller, Lab
 
@@ -279,3 +281,42 @@ async def test_a_host_that_lost_its_journal_confirms_no_end_while_the_guest_runs
     await lab.control.sweep_endings()
     await lab.control.sweep_endings()
     assert not lab.hypervisors[host].servers and not lab.network.ports and not await lab.ledger.of(None)
+
+
+async def test_the_addresses_of_a_host_that_is_dead_are_freed_by_an_operators_word(
+        lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def outage(*_: object) -> None:
+        raise DatabaseUnavailable("in the middle of it")
+
+    ids = await lab.accept(6)
+    at: dict[str, list[str]] = {}
+    for server in ids:
+        at.setdefault((await lab.until(server, "active"))["host"], []).append(server)
+    await lab.quiet()
+    host, (first, *others) = max(at.items(), key=lambda each: len(each[1]))
+    assert others
+    lab.silent.add(host)
+    lab.down.add(host)
+    await lab.delete(first)
+    await lab.until(first, "deleted")
+    admin = LedgerAdmin(lab.db, lab.clock)
+    removal = Removal(lab.control.processes, admin, lab.registry, lab.control.endings, ())
+    with pytest.raises(Conflict, match="counts as alive"):
+        await removal.remove(host, dead=True)
+    await lab.registry.set_service(host, forced_down=True)
+    with pytest.raises(Conflict, match=rf"{others[0]} \(held\).*delete these servers first"):
+        await removal.remove(host, dead=True)
+    assert first in lab.network.ports
+    for server in others:
+        await lab.delete(server)
+        await lab.until(server, "deleted")
+    with pytest.raises(Conflict, match=f"nacre host remove {host} --dead"):
+        await removal.remove(host)
+    with monkeypatch.context() as patch, pytest.raises(DatabaseUnavailable):
+        patch.setattr(lab.network, "deallocate", outage)
+        await removal.remove(host, dead=True)
+    await removal.remove(host, dead=True)
+    assert set(lab.network.ports) == set(ids) - set(at[host])
+    assert {a.server_id for a in await lab.ledger.of(None)} == set(ids) - set(at[host])
+    with pytest.raises(NotFound):
+        await removal.remove(host, dead=True)

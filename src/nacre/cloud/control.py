@@ -172,7 +172,8 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
         policy=policy, identity=identity, clock=clock, network=network, images=images, desk=compute.desk,
         scheduler=compute.scheduler, hosts=compute.registry,
         controls=lambda: base.processes.all("control"), nodes=lambda: base.processes.all("node"),
-        orphans=compute.orphans, removal=compute.membership.removal(LedgerAdmin(db, clock)), planner=compute.plans,
+        orphans=compute.orphans, planner=compute.plans,
+        removal=compute.membership.removal(LedgerAdmin(db, clock), compute.endings),
         aggregates=compute.aggregates, groups=ServerGroups(db, clock), flavors=compute.ask.flavors,
         keypairs=compute.ask.keypairs, quotas=compute.ask.quotas))
     joins = JoinService(db, clock, Signer(Ring(keys, "join")), compute.around, settings.network.vxlan_port)
