@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from nacre.base.db import DatabaseUnavailable
 from nacre.base.durable.stories import Lease, LeaseLost
 from nacre.base.durable.tables import processes
-from nacre.base.errors import Conflict
+from nacre.base.errors import Conflict, NotFound, Refused
 from nacre.compute.contract import Outcome, Place, StoryOrder
+from nacre.compute.ledger_admin import LedgerAdmin
 from nacre.compute.tables import allocations, servers
+from nacre.conductor.removal import Removal
 from nacre.scheduler.contract import Allocation, Amounts
 from tests.cloud.conductor_lab import CONTEXT, Controller, Lab
 
@@ -224,3 +227,96 @@ async def test_a_cancelled_runner_goes_to_no_other_host(lab: Lab, monkeypatch: p
     await lab.quiet()
     await lab.control.sweep_endings()
     await lab.check()
+
+
+async def test_a_story_that_goes_on_frees_no_address_of_a_guest_that_may_run(lab: Lab) -> None:
+    """One of its servers was built, and deleted while its host was silent, before another process took the story."""
+    (server, slow), hang = await lab.accept(2, run=False), asyncio.Event()
+
+    async def before(server_id: str) -> None:
+        if server_id == slow:
+            await hang.wait()
+
+    lab.network.before_plug = before
+    await lab.orphan_stories()
+    await lab.control.runner.look()
+    host = (await lab.until(server, "active"))["host"]
+    lab.silent.add(host)
+    lab.down.add(host)
+    await lab.delete(server)
+    await lab.until(server, "deleted")
+    await silence(lab, lab.control)
+    other = Controller(lab, "other")
+    await other.start()
+    await other.runner.look()
+    hang.set()
+    await lab.until(slow, "active", "error")
+    assert server in lab.hypervisors[host].servers and server in lab.network.ports
+    lab.silent.clear()
+    lab.down.clear()
+    await lab.quiet()
+    await other.sweep_endings()
+    assert server not in lab.hypervisors[host].servers and server not in lab.network.ports
+    await other.kill()
+
+
+async def test_a_host_that_lost_its_journal_confirms_no_end_while_the_guest_runs(lab: Lab) -> None:
+    """Its address stays taken until an operator ended the guest: then the sweep frees it."""
+    (server,) = await lab.accept()
+    host = (await lab.until(server, "active"))["host"]
+    await lab.quiet()
+    journal = lab.nodes[host].here.journal
+    for entry in journal.all():
+        await journal.remove(entry)
+    await lab.delete(server)
+    await lab.until(server, "deleted")
+    await lab.control.sweep_endings()
+    assert server in lab.hypervisors[host].servers and server in lab.network.ports
+    (ending,) = await lab.ledger.of_server(server)
+    with pytest.raises(Refused, match=f"nacre host forget {server}"):
+        await lab.control.endings.leave(ending)
+    admin = LedgerAdmin(lab.db, lab.clock)
+    (stray,) = await lab.nodes[host].describe((server,))
+    lab.control.endings.begin([await admin.forget(host, stray, Amounts(memory_mb=0, vcpus=0, disk_mb=0))])
+    await lab.control.sweep_endings()
+    await lab.control.sweep_endings()
+    assert not lab.hypervisors[host].servers and not lab.network.ports and not await lab.ledger.of(None)
+
+
+async def test_the_addresses_of_a_host_that_is_dead_are_freed_by_an_operators_word(
+        lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def outage(*_: object) -> None:
+        raise DatabaseUnavailable("in the middle of it")
+
+    ids = await lab.accept(6)
+    at: dict[str, list[str]] = {}
+    for server in ids:
+        at.setdefault((await lab.until(server, "active"))["host"], []).append(server)
+    await lab.quiet()
+    host, (first, *others) = max(at.items(), key=lambda each: len(each[1]))
+    assert others
+    lab.silent.add(host)
+    lab.down.add(host)
+    await lab.delete(first)
+    await lab.until(first, "deleted")
+    admin = LedgerAdmin(lab.db, lab.clock)
+    removal = Removal(lab.control.processes, admin, lab.registry, lab.control.endings, ())
+    with pytest.raises(Conflict, match="counts as alive"):
+        await removal.remove(host, dead=True)
+    await lab.registry.set_service(host, forced_down=True)
+    with pytest.raises(Conflict, match=rf"{others[0]} \(held\).*delete these servers first"):
+        await removal.remove(host, dead=True)
+    assert first in lab.network.ports
+    for server in others:
+        await lab.delete(server)
+        await lab.until(server, "deleted")
+    with pytest.raises(Conflict, match=f"nacre host remove {host} --dead"):
+        await removal.remove(host)
+    with monkeypatch.context() as patch, pytest.raises(DatabaseUnavailable):
+        patch.setattr(lab.network, "deallocate", outage)
+        await removal.remove(host, dead=True)
+    await removal.remove(host, dead=True)
+    assert set(lab.network.ports) == set(ids) - set(at[host])
+    assert {a.server_id for a in await lab.ledger.of(None)} == set(ids) - set(at[host])
+    with pytest.raises(NotFound):
+        await removal.remove(host, dead=True)

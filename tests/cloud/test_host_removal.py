@@ -91,8 +91,8 @@ class TwoControls:
         """Whether the host said hello, at each control."""
         return [bool((state := c.registry.states.get(HOST)) and state.met) for c in self.controls]
 
-    async def remove(self) -> tuple[int, str]:
-        answer = await self.cloud.ask("admin", "DELETE", "compute", f"/os-nacre-hosts/{HOST}")
+    async def remove(self, query: str = "") -> tuple[int, str]:
+        answer = await self.cloud.ask("admin", "DELETE", "compute", f"/os-nacre-hosts/{HOST}{query}")
         return answer.status_code, answer.text
 
 
@@ -181,3 +181,20 @@ async def test_a_host_that_has_servers_stays(lab: TwoControls) -> None:
         found = (await lab.cloud.ask("admin", "GET", "compute", "/os-services?binary=nova-compute")).json()["services"]
         assert [s["status"] for s in found] == ["enabled"]
         assert (await lab.cloud.ask("admin", "DELETE", "compute", f"/os-services/{found[0]['id']}")).status_code == 409
+
+
+async def test_a_dead_host_goes_with_what_it_cannot_confirm_any_more(lab: TwoControls) -> None:
+    async with lab.node(new_keys(), 1):
+        await until(lambda: lab.met() == [True, True], 30)
+    db, one = lab.controls[0].db, lab.controls[0]
+    await db.run(lambda c: c.execute(sa.insert(allocations).values(
+        id=str(uuid4()), server_id=str(uuid4()), host=HOST, epoch=1, purpose="build", state="ending", memory_mb=1,
+        vcpus=1, disk_mb=1, created_at=sa.func.current_timestamp())))
+    status, said = await lab.remove("?dead=true")
+    assert status == 409 and "counts as alive" in said
+    assert (await lab.remove("?dead=perhaps"))[0] == 400
+    await one.registry.set_service(HOST, forced_down=True)
+    status, said = await lab.remove()
+    assert status == 409 and f"nacre host remove {HOST} --dead" in said
+    assert (await lab.remove("?dead=true"))[0] == 204
+    assert await one.base.ledger.of(None) == [] and not await one.base.processes.all("node")

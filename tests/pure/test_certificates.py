@@ -10,8 +10,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from nacre.base.durable.files import write_whole
 from nacre.base.serving import certificates
-from nacre.base.serving.tls import ServerTls, TlsError, operators, own, write_secret
+from nacre.base.serving.tls import ServerTls, TlsError, operators, own
 
 NOW = datetime.now(UTC)
 NAMES = {"cloud.example.org", "127.0.0.1", "2001:db8::1", "localhost"}
@@ -103,16 +104,16 @@ def test_an_operators_files(authority: bytes, tmp_path: Path) -> None:
     pem = certificates.issue(authority, {"a.example.org"}, NOW).decode()
     at = pem.index("-----BEGIN PRIVATE KEY")
     certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
-    write_secret(certificate, pem[:at])
-    write_secret(key, pem[at:])
+    write_whole(certificate, pem[:at])
+    write_whole(key, pem[at:])
     tls = ServerTls(operators(certificate, key))
     trusted = certificates.public_part(authority)
     assert handshake(tls.context, trusted, "a.example.org")
-    write_secret(certificate, certificates.issue(authority, {"b.example.org"}, NOW).decode())
+    write_whole(certificate, certificates.issue(authority, {"b.example.org"}, NOW).decode())
     with pytest.raises(TlsError, match=r"c\.pem with the key .*k\.pem cannot be used: the key is not the cert"):
         tls.look()  # half of a renewal
     assert handshake(tls.context, trusted, "a.example.org"), "what was loaded stays"
-    write_secret(key, certificate.read_text())
+    write_whole(key, certificate.read_text())
     assert tls.look() and handshake(tls.context, trusted, "b.example.org")
 
 

@@ -149,6 +149,22 @@ async def test_the_journal_of_the_release_before_is_taken_over_once(tmp_path: Pa
     await again.close()
 
 
+async def test_a_take_over_that_is_interrupted_is_done_by_the_next_start(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "journal").write_bytes(old_record(
+        server_id="run", epoch=1, stage="running", order=old_order("run", 1)))
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch, pytest.raises(sqlite3.OperationalError):
+        patch.setattr(Journal, "_apply", full)
+        Journal(tmp_path / "journal.db")
+    journal = Journal(tmp_path / "journal.db")
+    assert [e.server_id for e in journal.all()] == ["run"] and not (tmp_path / "journal").exists()
+    await journal.close()
+
+
 async def test_a_new_order_says_how_far_the_database_is_and_an_operators_word_outlives_it(tmp_path: Path) -> None:
     file, new = tmp_path / "j" / "journal.db", entry()
     new = msgspec.structs.replace(new, order=msgspec.structs.replace(new.order, position=70))

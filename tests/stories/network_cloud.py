@@ -1,8 +1,10 @@
 """A network service alone, behind HTTP, with two projects and an administrator."""
 
+from datetime import timedelta
 from typing import Any
 
 import httpx
+import sqlalchemy as sa
 
 from nacre.base.clock import VirtualClock
 from nacre.base.context import Context
@@ -15,6 +17,7 @@ from nacre.network.contract import AgentReport
 from nacre.network.hosts.notices import Notice
 from nacre.network.manager import Around, NetworkManager
 from nacre.network.policies import POLICIES
+from nacre.network.tables import agents
 from nacre.network.work import NetworkSettings
 
 ROLES = {"admin": ("admin", "manager", "member", "reader"), "member": ("member", "reader"), "reader": ("reader",)}
@@ -48,6 +51,13 @@ class Cloud:
     def client(self, caller: str | None = None) -> httpx.AsyncClient:
         headers = {"x-auth-token": caller} if caller else {}
         return httpx.AsyncClient(transport=self._transport, base_url="http://cloud/network", headers=headers)
+
+    async def pass_time(self, seconds: float) -> None:
+        """Also where the database has a clock of its own: then its rows grow older."""
+        if self.db.url.startswith("postgresql"):
+            earlier = sa.update(agents).values(heartbeat_at=agents.c.heartbeat_at - timedelta(seconds=seconds))
+            await self.db.run(lambda c: c.execute(earlier))
+        await self.clock.advance(seconds)
 
     async def host(self, name: str, tunnel_ip: str) -> None:
         await self.network.agent_report(AgentReport(

@@ -1,14 +1,18 @@
 """Agents' reports: what is new is written at once, what is repeated seldom and together."""
 
 import asyncio
+from datetime import datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
 from tests.stories.network_cloud import CALLERS, Cloud
 
+from nacre.base.clock import RealClock
 from nacre.base.db import Database
+from nacre.base.durable.processes import database_now
 from nacre.network import tables as t
 from nacre.network.contract import AgentReport, NetworkRequest, PortsOrder
+from nacre.network.manager import NetworkManager
 
 
 @pytest.fixture
@@ -23,15 +27,18 @@ async def report(cloud: Cloud, host: str, tunnel_ip: str) -> None:
 
 
 async def ages(cloud: Cloud) -> dict[str, float]:
-    """host -> seconds since its row's heartbeat."""
-    now = cloud.clock.now().replace(tzinfo=None)
-    rows = await cloud.db.read(lambda c: c.execute(sa.select(t.agents.c.host, t.agents.c.heartbeat_at)).all())
-    return {host: (now - at).total_seconds() for host, at in rows}
+    """host -> seconds since its row's heartbeat, but for those that a test takes."""
+    def unit(connection: sa.Connection) -> dict[str, float]:
+        now = database_now(connection, cloud.clock)
+        rows = connection.execute(sa.select(t.agents.c.host, t.agents.c.heartbeat_at)).all()
+        return {host: (now - at).total_seconds() // 5 * 5 for host, at in rows}
+
+    return await cloud.db.read(unit)
 
 
 async def pass_time(cloud: Cloud, seconds: float) -> None:
     """Until what comes due has also reached the database."""
-    await cloud.clock.advance(seconds)
+    await cloud.pass_time(seconds)
     await asyncio.sleep(0.2)
 
 
@@ -45,6 +52,48 @@ async def test_repeated_reports_refresh_the_rows_seldom_but_in_time(cloud: Cloud
         assert set((await ages(cloud)).values()) == {seconds}
     await pass_time(cloud, 2)
     assert all(age < 2 for age in (await ages(cloud)).values())
+
+
+class Ahead(RealClock):
+    """A machine's clock that is wrong by so many seconds."""
+
+    def __init__(self, seconds: float = 0.0):
+        self.seconds = seconds
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(seconds=self.seconds)
+
+
+async def plugged(cloud: Cloud, network: NetworkManager, server: str, net: str) -> str | None:
+    found = await network.plug(PortsOrder(
+        server_id=server, context=CALLERS["one"], requests=(NetworkRequest(network_id=net),)), "h1")
+    return found.ports[0].vif_type
+
+
+async def test_a_wall_clock_that_is_set_costs_no_host_its_agent(story_db: Database) -> None:
+    """One beat later, at the latest: a machine that slept, a step of its clock."""
+    cloud = Cloud(story_db)
+    clock = cloud.clock = Ahead()  # type: ignore[assignment]
+    cloud.network = NetworkManager(story_db, cloud.network.policy, clock, cloud.network.settings)
+    net, _ = await cloud.network_with_subnet()
+    await report(cloud, "h1", "192.0.2.1")
+    assert await plugged(cloud, cloud.network, "s1", net) == "ovs"
+    for n, seconds in enumerate((120.0, -120.0)):
+        clock.seconds += seconds
+        await report(cloud, "h1", "192.0.2.1")
+        assert await plugged(cloud, cloud.network, f"t{n}", net) == "ovs"
+
+
+async def test_controls_whose_clocks_differ_agree_on_who_lives(postgres_tables: str) -> None:
+    db = Database(postgres_tables)
+    cloud = Cloud(db)
+    net, _ = await cloud.network_with_subnet()
+    one, two = (NetworkManager(db, cloud.network.policy, Ahead(seconds), cloud.network.settings)
+                for seconds in (0.0, 120.0))
+    said = AgentReport(host="h1", tunnel_ip="192.0.2.1", bridge_mappings={}, tunnel_types=("vxlan",))
+    await one.agent_report(said)
+    assert await plugged(cloud, two, "s1", net) == "ovs"
+    await db.close()
 
 
 async def test_news_and_the_return_of_a_dead_host_are_written_at_once(cloud: Cloud) -> None:

@@ -95,7 +95,7 @@ async def test_a_host_without_a_living_agent_is_refused_with_a_reason(cloud):
         await cloud.network.plug(order("s1", net), "h9")
     port = (await cloud.call("admin", "GET", "/ports?device_id=s1"))["ports"][0]
     assert port["binding:vif_type"] == "binding_failed"
-    await cloud.clock.advance(100)
+    await cloud.pass_time(100)
     with pytest.raises(BuildFailed):
         await cloud.network.plug(order("s1", net), "h1")
     await cloud.host("h1", "192.0.2.1")

@@ -15,12 +15,13 @@ import yaml
 from nacre.base.clock import RealClock
 from nacre.base.context import service_context
 from nacre.base.db import statements
+from nacre.base.durable.files import write_whole
 from nacre.base.durable.processes import find, mark_complete
 from nacre.base.durable.tables import cloud
 from nacre.base.errors import Conflict
 from nacre.base.rpc.addresses import machine_addresses
 from nacre.base.serving.server import Listen
-from nacre.base.serving.tls import ServerTls, operators, own, write_secret
+from nacre.base.serving.tls import ServerTls, operators, own
 from nacre.cli.database import MARK, PASSWORDS, engine_name
 from nacre.cloud.control import Base, Control
 from nacre.compute.catalog.flavors import Flavor
@@ -65,7 +66,7 @@ async def _tls(control: Control) -> ServerTls:
     if given.certificate:
         return ServerTls(operators(Path(given.certificate), Path(given.key) if given.key else None))
     authority = await control.keys.authority(lambda: certificates.new_authority(datetime.now(UTC)))
-    write_secret(settings.data / "authority.pem", certificates.public_part(authority).decode(), 0o644)
+    write_whole(settings.data / "authority.pem", certificates.public_part(authority).decode(), 0o644)
     return await asyncio.to_thread(lambda: ServerTls(own(
         authority, settings.data / "control" / "server.pem", lambda: server_names(settings))))
 
@@ -79,8 +80,7 @@ def server_names(settings: Settings) -> set[str]:
 
 def kept(settings: Settings) -> dict[str, str]:
     """The first users' passwords, as far as this control knows them: it made them, or they are configured."""
-    path, own = settings.data / PASSWORDS, settings.identity
-    found: dict[str, str] = msgspec.json.decode(path.read_bytes()) if path.exists() else {}
+    own, found = settings.identity, _passwords(settings.data / PASSWORDS)
     given = {"admin": own.admin_password, "demo": own.demo_password, "demo-alt": own.demo_password}
     return {name: text for name, text in given.items() if text} | found
 
@@ -88,12 +88,20 @@ def kept(settings: Settings) -> dict[str, str]:
 def _drafted(settings: Settings) -> dict[str, str]:
     """Passwords for users that are not made yet; the same again after a crash."""
     path = settings.data / DRAFT
-    if not path.exists():
+    if not (found := _passwords(path)):
         known = kept(settings)
-        made = {name: known.get(name) or secrets.token_urlsafe(18) for name in ("admin", "demo", "demo-alt", "service")}
-        write_secret(path, msgspec.json.encode(made).decode())
-    found: dict[str, str] = msgspec.json.decode(path.read_bytes())
+        names = ("admin", "demo", "demo-alt", "service")
+        found = {name: known.get(name) or secrets.token_urlsafe(18) for name in names}
+        write_whole(path, msgspec.json.encode(found))
     return found
+
+
+def _passwords(path: Path) -> dict[str, str]:
+    """Those of a file; none if it is not there, or not whole (an older release, and the disk was full)."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, str])
+    except (FileNotFoundError, msgspec.DecodeError):
+        return {}
 
 
 async def _settle(control: Control) -> None:
@@ -105,7 +113,7 @@ async def _settle(control: Control) -> None:
         ours = {name: text for name, text in _drafted(control.settings).items()
                 if await control.passwords.matches(hashes.get(name), text)}
         if ours:
-            write_secret(control.settings.data / PASSWORDS, msgspec.json.encode(ours).decode())
+            write_whole(control.settings.data / PASSWORDS, msgspec.json.encode(ours))
         draft.unlink()
 
 
@@ -142,11 +150,11 @@ async def first_rows(control: Control) -> None:
                 continue
         await _public_network(control)
         await db.run(lambda connection: mark_complete(connection, control.base.clock))
-    (settings.data / MARK).write_text(engine_name(settings.database))
+    write_whole(settings.data / MARK, engine_name(settings.database))
     if known := {name: text for name, text in kept(settings).items() if name in CLOUDS.values()}:
         text, file = clouds(settings, known), settings.data / "clouds.yaml"
         if not file.exists() or file.read_text() != text:
-            write_secret(file, text)
+            write_whole(file, text)
 
 
 def _state(connection: sa.Connection, base: Base) -> tuple[bool, bool, bool]:

@@ -68,6 +68,8 @@ def keep(settings: Settings, given: str | None) -> None:
     part.unlink(missing_ok=True)
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as out:
         out.write(given + "\n")
+        out.flush()
+        os.fsync(out.fileno())
         if user is not None:
             os.fchown(out.fileno(), user.pw_uid, user.pw_gid)
     part.rename(file)

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
 
 from nacre.base import shell
+from nacre.base.durable.files import write_whole
 from nacre.cli.client import ApiError, Client
 from nacre.cli.trace import show, timeline
 from nacre.config import data_folder, load
@@ -48,8 +49,7 @@ def key_pair(client: Client, data: Path) -> Path:
     if not file.exists():
         private = Ed25519PrivateKey.generate().private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption())
-        file.touch(mode=0o600)
-        file.write_bytes(private)
+        write_whole(file, private)
     key = serialization.load_ssh_private_key(file.read_bytes(), None)
     public = key.public_key().public_bytes(
         serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()

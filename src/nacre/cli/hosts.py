@@ -109,10 +109,12 @@ def drain(name: str, reason: str, undo: bool, as_json: bool, data: Path | None) 
 
 @host.command()
 @click.argument("name")
+@click.option("--dead", is_flag=True, help="the machine is gone for good, and nothing of it runs any more")
 @options
-def remove(name: str, as_json: bool, data: Path | None) -> None:
-    """The host is not the cloud's any more: its key opens nothing. Refused while it has servers."""
-    _client(data).request("DELETE", "compute", f"/os-nacre-hosts/{name}")
+def remove(name: str, dead: bool, as_json: bool, data: Path | None) -> None:
+    """The host is not the cloud's any more: its key opens nothing. Refused while it has servers. Of a machine that is
+    --dead, addresses and room are freed that it could not give back: be sure that it never runs again as it was."""
+    _client(data).request("DELETE", "compute", f"/os-nacre-hosts/{name}", params={"dead": "true"} if dead else {})
     _say({"host": name, "removed": True}, as_json, f"Host {name} is removed. It may join again, under the same name.")
 
 

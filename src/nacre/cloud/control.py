@@ -5,15 +5,17 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import sqlalchemy as sa
+import structlog
 
 from nacre import __version__
 from nacre.base.clock import Clock, RealClock
 from nacre.base.db import Database
 from nacre.base.durable import changes as outbox
 from nacre.base.durable.changes import Changes
+from nacre.base.durable.files import write_whole
 from nacre.base.durable.processes import Process, Processes
 from nacre.base.durable.stories import Stories
 from nacre.base.rpc.stub import stub
@@ -86,6 +88,8 @@ from nacre.node.contract import Node
 from nacre.scheduler.filter_scheduler import FilterScheduler
 from nacre.scheduler.manager import Facts, Options, SchedulerManager
 from nacre.scheduler.registry import HostRegistry
+
+log = structlog.get_logger()
 
 #: Which roles may ask for which verb of the control process.
 CONDUCTOR_ALLOW = dict.fromkeys(("hello", "beat", "guest_facts"), ("node",))
@@ -172,7 +176,8 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
         policy=policy, identity=identity, clock=clock, network=network, images=images, desk=compute.desk,
         scheduler=compute.scheduler, hosts=compute.registry,
         controls=lambda: base.processes.all("control"), nodes=lambda: base.processes.all("node"),
-        orphans=compute.orphans, removal=compute.membership.removal(LedgerAdmin(db, clock)), planner=compute.plans,
+        orphans=compute.orphans, planner=compute.plans,
+        removal=compute.membership.removal(LedgerAdmin(db, clock), compute.endings),
         aggregates=compute.aggregates, groups=ServerGroups(db, clock), flavors=compute.ask.flavors,
         keypairs=compute.ask.keypairs, quotas=compute.ask.quotas))
     joins = JoinService(db, clock, Signer(Ring(keys, "join")), compute.around, settings.network.vxlan_port)
@@ -329,6 +334,11 @@ def process_id(folder: Path) -> str:
     """This process's, over all its lives: kept in its folder."""
     file = folder / "process-id"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if not file.exists():
-        file.write_text(str(uuid4()))
-    return file.read_text().strip()
+    try:
+        return str(UUID(file.read_text().strip()))
+    except FileNotFoundError:
+        pass
+    except ValueError:  # a power cut, or a full disk, when it was made; what is in the folder is taken over
+        log.warning("this process's id is lost, it gets another", file=str(file))
+    write_whole(file, str(made := uuid4()))
+    return str(made)

@@ -8,6 +8,7 @@ from nacre.base.durable.changes import Change, Changes
 from nacre.base.durable.processes import Processes
 from nacre.cloud.introductions import Introductions
 from nacre.compute.contract import LedgerAdmin
+from nacre.conductor.endings import Endings
 from nacre.conductor.manager import ConductorManager
 from nacre.conductor.removal import Removal
 from nacre.scheduler.registry import HostRegistry
@@ -27,9 +28,9 @@ class Membership:
         """Before the changes are read for the first time."""
         changes.subscribe(("process",), self._changed, self._all)
 
-    def removal(self, admin: LedgerAdmin) -> Removal:
+    def removal(self, admin: LedgerAdmin, endings: Endings) -> Removal:
         """What an operator removes a host with."""
-        return Removal(self.processes, admin, self.registry, (self._shut_out, *self.forget))
+        return Removal(self.processes, admin, self.registry, endings, (self._shut_out, *self.forget))
 
     async def _shut_out(self, host: str) -> None:
         await self.around.reload()

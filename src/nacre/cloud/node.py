@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 
 from nacre.base.clock import Clock, RealClock
+from nacre.base.durable.files import write_whole
 from nacre.base.rpc.server import Peer
 from nacre.base.rpc.stub import stub
 from nacre.cloud.running import Running, Transport
@@ -29,6 +31,8 @@ from nacre.node.manager import NodeManager, NodeSettings
 from nacre.node.ovs.fake import FakeWiring
 from nacre.node.service import NodeService
 
+log = structlog.get_logger()
+
 #: Seconds until a control process that does not answer is asked again.
 CONTROL_TIMEOUT = 15.0
 
@@ -39,7 +43,7 @@ class ControlWays:
 
     def __init__(self, transport: Transport, file: Path, first: ControlAddress):
         self._transport, self._file = transport, file
-        kept = msgspec.json.decode(file.read_bytes(), type=list[ControlAddress]) if file.exists() else []
+        kept = _kept(file)
         self._known = [first, *(c for c in kept if c.id != first.id)] if first.id else kept
         for control in self._known:
             self._open(control)
@@ -56,9 +60,7 @@ class ControlWays:
         self._known = list(controls)
         for control in self._known:
             self._open(control)
-        draft = self._file.with_name(f".{self._file.name}")
-        draft.write_bytes(msgspec.json.encode(self._known))
-        draft.rename(self._file)
+        write_whole(self._file, msgspec.json.encode(self._known))
 
     def conductor(self, control: str) -> Conductor:
         return stub(Conductor, self._transport.client(CONDUCTOR).prepare(server=control, timeout=CONTROL_TIMEOUT))
@@ -67,6 +69,17 @@ class ControlWays:
         if control.public_key:
             self._transport.directory.register(control.public_key, Peer(control.id, "control"))
             self._transport.directory.route("control", control.id, control.address, control.public_key)
+
+
+def _kept(file: Path) -> list[ControlAddress]:
+    """Those of the file; none if it cannot be read: the first control that answers names all of them."""
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=list[ControlAddress])
+    except FileNotFoundError:
+        return []
+    except msgspec.DecodeError as error:
+        log.warning("the control processes that this host knew are lost", file=str(file), why=str(error))
+        return []
 
 
 @dataclass

@@ -30,9 +30,9 @@ class LedgerAdmin:
         """Raises what the guard raises now."""
         await self._db.read(guard.hold)
 
-    def free_of(self, host: str) -> "FreeOf":
-        """Stands while the host has nothing."""
-        return FreeOf(host)
+    def free_of(self, host: str, *, dead: bool = False) -> "FreeOf":
+        """Stands while the host has nothing; dead: but what is ending."""
+        return FreeOf(host, dead)
 
     def unknown(self, found: Orphan) -> "Unknown":
         """Stands while a guest that a host has is none of ours, and may become one."""
@@ -86,15 +86,19 @@ class FreeOf(msgspec.Struct, frozen=True):
     """A guard of a host's removal."""
 
     host: str
+    dead: bool = False
 
     def hold(self, connection: sa.Connection) -> None:
-        """Raises Conflict, naming what is there."""
-        there = statements.find(connection, allocations, ("server_id",), host=self.host)
+        """Raises Conflict, naming what is there and what to do."""
+        there = [row for row in statements.find(connection, allocations, ("server_id",), host=self.host)
+                 if not (self.dead and row["state"] == "ending")]
         if there:
             some = ", ".join(f"{row['server_id']} ({row['state']})" for row in there[:10])
+            rest = "then remove it again" if self.dead else (
+                "what is ending goes when the host confirms it. Is the machine gone for good: `nacre host remove "
+                f"{self.host} --dead`")
             raise Conflict(f"Host {self.host} has {len(there)} allocations, of the servers {some}"
-                           f"{' and others' if len(there) > 10 else ''}: delete these servers first; what is ending "
-                           "goes when the host confirms it.")
+                           f"{' and others' if len(there) > 10 else ''}: delete these servers first; {rest}.")
 
 
 class Unknown(msgspec.Struct, frozen=True):

@@ -69,8 +69,9 @@ class Builder:
     async def run(self, lease: Lease, order: StoryOrder) -> None:
         """Build every server of the story that is not built yet."""
         there = await self._p.progress.load(order.server_ids)
-        for server_id in set(order.server_ids) - {s.id for s in there}:
-            await self._p.network.deallocate(server_id, lease)  # deleted while this story was stopped
+        for server_id in set(order.server_ids) - {s.id for s in there}:  # deleted while this story was stopped
+            if not await self._p.ledger.of_server(server_id):  # else the last that a host confirms frees its ports
+                await self._p.network.deallocate(server_id, lease)
         servers = [s for s in there if s.vm_state == "building" and s.task_state != "deleting"]
         try:
             images, zones = await asyncio.gather(self._images(order, servers), self._p.zones())

@@ -150,7 +150,8 @@ class Orphans(Protocol):
 class Removal(Protocol):
     """The end of a host's membership."""
 
-    async def remove(self, host: str) -> None:
-        """Its key opens nothing any more, and it is not known. What runs there runs on. Raises NotFound; Conflict: it
-        has allocations."""
+    async def remove(self, host: str, *, dead: bool = False) -> None:
+        """Its key opens nothing any more, and it is not known. What runs there runs on. dead: the operator says that
+        the machine is gone for good, so what was ending there has ended. Raises NotFound; Conflict: it has allocations,
+        or is said to be dead and lives."""
         ...

@@ -42,6 +42,21 @@ class Endings:
     async def end(self, allocation: Allocation) -> None:
         """As `leave`, with its ports and its row. Raises Interrupted."""
         await self.leave(allocation)
+        await self._close(allocation)
+
+    async def bury(self, host: str) -> list[Allocation]:
+        """An operator says that the host is gone for good: what was ending there has ended. What has not yet, as its
+        server is being deleted at this moment. Raises Interrupted."""
+        for allocation in await self.ending(host):
+            await self._close(allocation)
+        return await self.ending(host)
+
+    async def ending(self, host: str) -> list[Allocation]:
+        """What the host has yet to confirm as gone."""
+        return [allocation for allocation in await self._p.ledger.ending() if allocation.host == host]
+
+    async def _close(self, allocation: Allocation) -> None:
+        """Its host has nothing of it any more."""
         try:
             freed = await self._free_ports(allocation)
             await self._p.ledger.ended(allocation, freed=freed)

@@ -1,5 +1,6 @@
 """How a host leaves the cloud: its key opens nothing any more, and what was written of it is gone. What runs there runs
-on: nothing that a host has is ended by its removal."""
+on: nothing that a host has is ended by its removal. Of a machine that an operator says is gone for good, and nobody
+else, what was ending has ended: its servers' addresses are free."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -7,8 +8,9 @@ from dataclasses import dataclass
 import structlog
 
 from nacre.base.durable.processes import Processes
-from nacre.base.errors import NotFound
+from nacre.base.errors import Conflict, NotFound
 from nacre.compute.contract import LedgerAdmin
+from nacre.conductor.endings import Endings
 from nacre.scheduler.contract import Hosts
 
 log = structlog.get_logger()
@@ -22,14 +24,20 @@ class Removal:
     processes: Processes
     ledger: LedgerAdmin
     registry: Hosts
+    endings: Endings
     forget: tuple[Callable[[str], Awaitable[None]], ...]
 
-    async def remove(self, host: str) -> None:
+    async def remove(self, host: str, *, dead: bool = False) -> None:
         state = await self.registry.get(host)
         known = any(p.role == "node" and p.name == host for p in await self.processes.all("node"))
+        if dead and state is not None and state.up:
+            raise Conflict(f"Host {host} counts as alive: it confirms by itself what is ending there. If the machine "
+                           f"is off, wait a minute; else `nacre host remove {host}` without --dead.")
         if state is None and not known:
+            if dead and await self.endings.ending(host):  # asked again, after the process died that was at it
+                return await self._bury(host)
             raise NotFound(f"Compute host {host} could not be found.")
-        await self.ledger.check(free := self.ledger.free_of(host))
+        await self.ledger.check(free := self.ledger.free_of(host, dead=dead))
         if state is not None and not state.disabled:  # so that nobody chooses it while it goes
             await self.registry.set_service(host, disabled=True, reason="is being removed")
         # The rest is repeated without harm by who asks again, should this process die in between.
@@ -38,4 +46,11 @@ class Removal:
             await forget(host)
         if state is not None:
             await self.registry.forget(host)
-        log.warning("a host was removed", host=host)
+        log.warning("a host was removed", host=host, dead=dead)
+        if dead:  # it cannot come back: what it has shall meet nobody who has its addresses
+            await self._bury(host)
+
+    async def _bury(self, host: str) -> None:
+        if left := await self.endings.bury(host):
+            raise Conflict(f"Host {host} is removed, and {len(left)} servers that it had are just being deleted: "
+                           f"repeat `nacre host remove {host} --dead` in a minute, so that their addresses are freed.")

@@ -43,7 +43,7 @@ class NetworkManager:
         self.heartbeats = heartbeats.Heartbeats(db, clock, self.settings.agent_down_after)
 
     def _work(self, conn: sa.Connection, context: Context) -> Work:
-        return Work(conn, context, self.clock.now().replace(tzinfo=None), self.settings)
+        return Work(conn, context, self.clock, self.settings)
 
     async def read(self, context: Context, step: Callable[[Work], T]) -> T:
         """One consistent read."""

@@ -9,13 +9,16 @@ import uuid
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
+from nacre.base.clock import Clock
 from nacre.base.context import Context
 from nacre.base.db import statements
+from nacre.base.durable.processes import database_now
 from nacre.base.errors import Conflict, NotFound, QuotaExceeded
 from nacre.network import tables as t
 from nacre.network.ml2.types import SegmentTypes
@@ -79,12 +82,22 @@ class Work:
 
     conn: sa.Connection
     context: Context
-    now: datetime  # naive UTC, as the database keeps it
+    clock: Clock
     settings: NetworkSettings
     changes: Changes = field(default_factory=Changes)
     #: (project, resource) -> how many more than the table of usage says; written when the unit is done
     usage: Counter[tuple[str, str]] = field(default_factory=Counter)
     rng: random.Random = field(default_factory=random.Random)
+
+    @cached_property
+    def now(self) -> datetime:
+        """This process's time, naive UTC, as the database keeps it: of what is only shown."""
+        return self.clock.now().replace(tzinfo=None)
+
+    @cached_property
+    def shared_now(self) -> datetime:
+        """The time on the clock that all control processes share, naive UTC: of what is compared."""
+        return database_now(self.conn, self.clock)
 
     def rows(self, statement: sa.Select[Any]) -> list[Row]:
         return statements.rows(self.conn.execute(statement))

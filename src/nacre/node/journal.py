@@ -17,7 +17,7 @@ from nacre.base.clock import Clock, RealClock
 from nacre.base.crash import point
 from nacre.base.errors import Refused
 from nacre.node.contract import BuildOrder, SpawnOrder, Step
-from nacre.node.journal_v1 import take_over
+from nacre.node.journal_v1 import retire, take_over
 
 log = structlog.get_logger()
 
@@ -216,7 +216,8 @@ class Journal:
         known = dict(self._db.execute("select name, value from facts"))
         facts = msgspec.convert(known, Facts, strict=False)
         facts = msgspec.structs.replace(facts, id=facts.id or str(uuid4()), incarnation=facts.incarnation + 1)
-        taken = [] if known else [msgspec.convert(entry, Entry) for entry in take_over(file.with_name("journal"))]
+        former = file.with_name("journal")
+        taken = [] if known else [msgspec.convert(entry, Entry) for entry in take_over(former)]
         for entry in taken:
             self._entries[entry.allocation] = entry
             self._fences[entry.server_id] = Fence(entry.epoch, entry.epoch if entry.stage == "ending" else 0)
@@ -225,4 +226,5 @@ class Journal:
             *(self._fence(entry.server_id, self._fences[entry.server_id]) for entry in taken),
             *(("insert or replace into facts values (?, ?)", (name, str(value)))
               for name, value in msgspec.to_builtins(facts).items())])
+        retire(former)  # only now: until here the next start would read it again
         return facts

@@ -19,14 +19,19 @@ def allocation_of(server_id: str, epoch: int) -> str:
 
 
 def take_over(file: Path) -> list[dict[str, Any]]:
-    """The living entries, in today's form; the file is renamed, so that it is read once."""
+    """The living entries, in today's form. `retire` the file once they are kept."""
     if not file.is_file():
         return []
     last: dict[str, dict[str, Any]] = {}
     for entry in _records(file.read_bytes()):
         last[entry["server_id"]] = entry
-    file.rename(file.with_name("journal.taken-over"))
     return [_today(entry) for entry in last.values() if entry["stage"] != "gone"]
+
+
+def retire(file: Path) -> None:
+    """Its entries are kept elsewhere: it is not read again."""
+    if file.is_file():
+        file.rename(file.with_name("journal.taken-over"))
 
 
 def _today(entry: dict[str, Any]) -> dict[str, Any]:

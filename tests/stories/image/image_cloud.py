@@ -17,7 +17,7 @@ from nacre.base.web import App
 from nacre.identity.policy import PolicyEngine
 from nacre.image.api.service import service
 from nacre.image.contract import TARGET, Images
-from nacre.image.data.cleanup import Cleanup
+from nacre.image.data.cleanup import GRACE, Cleanup
 from nacre.image.data.files import FileStore
 from nacre.image.data.locations import Locations, Peers
 from nacre.image.data.store import Store
@@ -45,6 +45,15 @@ async def authenticate(token: str) -> Context:
     return context_of(token)
 
 
+class Ahead(RealClock):
+    """The machine's clock, set forward as told."""
+
+    seconds = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.seconds
+
+
 class Cloud:
     """The service of one control process, and clients for it. stores: without them, the directory alone."""
 
@@ -56,7 +65,8 @@ class Cloud:
         for store in stores:
             store.open(known=False)
         self.data = Locations(name, stores, peers)
-        self.images = ImageService(database, rules, self.data, RealClock(), settings)
+        self.clock = Ahead()
+        self.images = ImageService(database, rules, self.data, self.clock, settings)
         self.uploads, self.members, self.cleanup = Uploads(self.images), Members(self.images), Cleanup(self.images)
         self.endpoint = ImagesEndpoint(self.images, may_read)
         self.app = App([service(self.images, self.uploads, self.members, Metadefs(self.images))],
@@ -66,6 +76,12 @@ class Cloud:
         """The process after it was killed and started again; what it was doing never ends."""
         return Cloud(self.directory, self.database, self.images.settings, name=self.name,
                      stores=list(self.data.stores.values()), peers=self.data.peers)
+
+    async def rounds(self) -> None:
+        """Of the clean-up, until it takes processes that are silent all the while for gone."""
+        await self.cleanup.round()
+        self.clock.seconds += GRACE
+        await self.cleanup.round()
 
     def client(self, token: str | None) -> httpx.AsyncClient:
         return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://cloud/image",
@@ -82,6 +98,7 @@ class Controls(Peers):
         self.hub, self.folder, self.database, self.settings = MemoryHub(), folder, database, settings or Settings()
         self.clouds: dict[str, Cloud] = {}
         self.may_read: MayRead = anyone
+        self.silent = set[str]()  # they live, and their heartbeats do not come through
         self._transports: dict[str, MemoryTransport] = {}
         self._asking = MemoryTransport(self.hub, me=Peer("asking", "control"))
 
@@ -108,7 +125,7 @@ class Controls(Peers):
         return stub(Images, asking.client(TARGET).prepare(server=control, timeout=1))
 
     async def alive(self) -> set[str]:
-        return set(self._transports)
+        return set(self._transports) - self.silent
 
     async def name(self, process: str) -> str:
         return f"{process}.example.org"

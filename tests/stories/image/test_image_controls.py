@@ -16,6 +16,7 @@ from image_cloud import Cloud, Controls, context_of, register, send
 from nacre.base.db import Database
 from nacre.base.errors import Conflict, Gone, NotFound, Unavailable
 from nacre.image.contract import MOST, SnapshotOrder
+from nacre.image.data.cleanup import GRACE
 from nacre.image.data.files import FileStore, SharedStore
 from nacre.image.data.s3 import S3Store
 from nacre.image.data.snapshots import Snapshots
@@ -129,7 +130,7 @@ async def test_a_dead_controls_upload_can_be_tried_again_elsewhere(controls: Con
     await controls.kill("one")
     async with two.client("a-member") as client:
         assert (await send(client, image, b"other")).status_code == 409
-        await two.cleanup.round()
+        await two.rounds()
         assert await status(two, image) == "queued"
         assert (await send(client, image, b"other")).status_code == 204
     # It was only frozen, and goes on where it was.
@@ -140,13 +141,33 @@ async def test_a_dead_controls_upload_can_be_tried_again_elsewhere(controls: Con
     assert [row.place for row in await rows(controls)] == ["two"]
 
 
+async def test_an_upload_outlives_an_outage_in_which_its_process_counts_as_dead(controls: Controls) -> None:
+    """Until the first heartbeat after it, whoever is asked."""
+    one, two = controls.add("one"), controls.add("two")
+    async with one.client("a-member") as client:
+        image = (await register(client))["id"]
+    gate, task = await half_uploaded(one, image)
+    for _ in range(2):
+        controls.silent.add("one")
+        await two.cleanup.round()
+        two.clock.seconds += GRACE / 2
+        await two.cleanup.round()
+        controls.silent.clear()
+        await two.cleanup.round()
+        two.clock.seconds += GRACE
+    assert await status(two, image) == "saving"
+    gate.on.set()
+    await task
+    assert (await file(two, image)).content == DATA
+
+
 async def test_what_a_killed_control_left_goes_when_it_is_back(controls: Controls) -> None:
     one, two = controls.add("one"), controls.add("two")
     async with one.client("a-member") as client:
         image = (await register(client))["id"]
     _, task = await half_uploaded(one, image)
     await controls.kill("one")
-    await two.cleanup.round()
+    await two.rounds()
     await two.images.delete(MEMBER, image)
     assert len(one.files()) == 1
     await controls.restart("one")
@@ -252,7 +273,7 @@ async def test_what_a_dead_control_left_in_a_shared_store_any_other_deletes(cont
     await two.cleanup.round()
     assert len(await rows(controls)) == 1
     await controls.kill("one")
-    await two.cleanup.round()
+    await two.rounds()
     assert await status(two, image) == "queued" and await rows(controls) == []
     gate.on.set()
     with pytest.raises(Exception, match=r"taken back|refuses|could not be found"):
@@ -376,7 +397,7 @@ async def test_whatever_happens_nothing_is_lost_stuck_or_left(controls: Controls
                 await controls.restart(name)
                 up.add(name)
             case "round" if name in up:
-                await cloud.cleanup.round()
+                await cloud.rounds()
     late = [each for some in tasks.values() for each in some]
     for gate, _ in late:
         gate.on.set()

@@ -13,6 +13,8 @@ import sqlalchemy as sa
 from image_cloud import A, Cloud, context_of, register, send
 
 from nacre.base.db import DatabaseUnavailable, Unit
+from nacre.image.contract import SnapshotOrder
+from nacre.image.data.snapshots import Snapshots
 from nacre.image.service import Settings
 from nacre.image.tables import images
 
@@ -224,3 +226,53 @@ async def test_an_answer_of_the_database_that_was_lost_loses_no_data(a: httpx.As
     await cloud.cleanup.round()
     assert (await a.get(f"/v2/images/{image['id']}")).json()["status"] == "active"
     assert (await a.get(f"/v2/images/{image['id']}/file")).content == b"data"
+
+
+@pytest.mark.parametrize("step", ["upload", "import"])
+async def test_data_whose_last_write_meets_an_outage_is_taken_back(
+        a: httpx.AsyncClient, cloud: Cloud, step: str) -> None:
+    """The process lives on: its own clean-up finds what nobody writes any more, and it can be tried again."""
+    image = (await register(a))["id"]
+    staging = step == "import"
+    if staging:
+        assert (await send(a, image, b"data", to="stage")).status_code == 204
+    cloud.uploads._db = away = copy.copy(cloud.database)
+
+    async def losing(unit: Unit[Any]) -> Any:
+        if "_move" in getattr(unit, "__qualname__", ""):
+            raise DatabaseUnavailable("The database went away.")
+        return await cloud.database.run(unit)
+
+    away.run = losing  # type: ignore[method-assign]
+    if staging:
+        order = {"method": {"name": "glance-direct"}}
+        assert (await a.post(f"/v2/images/{image}/import", json=order)).status_code == 202
+        await cloud.uploads.close()
+    else:
+        assert (await send(a, image, b"data")).status_code == 503
+    cloud.uploads._db = cloud.database
+    assert (await a.get(f"/v2/images/{image}")).json()["status"] == ("importing" if staging else "saving")
+    await cloud.cleanup.round()
+    assert (await a.get(f"/v2/images/{image}")).json()["status"] == "queued"
+    assert cloud.files() == [] and not cloud.data.writing
+    assert (await send(a, image, b"again")).status_code == 204
+
+
+async def test_a_snapshot_whose_last_write_meets_an_outage_leaves_nothing(cloud: Cloud) -> None:
+    snapshots, member = Snapshots(cloud.images), context_of("a-member")
+    image = (await snapshots.register(member, SnapshotOrder(name="s", disk_format="raw"))).id
+    await snapshots.write(image, 0, b"data")
+    snapshots._db = away = copy.copy(cloud.database)
+
+    async def lost(_: Unit[Any]) -> Any:
+        raise DatabaseUnavailable("The database went away.")
+
+    away.run = lost  # type: ignore[method-assign]
+    with pytest.raises(DatabaseUnavailable):
+        await snapshots.finish(image, 4)
+    snapshots._db = cloud.database
+    await snapshots.write(image, 0, b"again")
+    await cloud.cleanup.round()
+    assert len(cloud.files()) == 1
+    await snapshots.finish(image, 5)
+    assert (await cloud.images.show(member, image)).status == "active" and not cloud.data.writing

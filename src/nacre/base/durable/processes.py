@@ -16,6 +16,7 @@ from nacre.base.clock import Clock
 from nacre.base.db import Database, statements
 from nacre.base.durable import changes
 from nacre.base.durable.tables import cloud, join_tokens, processes
+from nacre.base.errors import Conflict
 
 log = structlog.get_logger()
 
@@ -115,8 +116,17 @@ class Processes:
         self.runner = Runner("", 0)
 
     async def start(self, me: Process) -> None:
-        """Enter this life: what an earlier one of the same id held is free from now on."""
-        self.cloud_id, generation = await self._db.run(lambda connection: self._enter(connection, me))
+        """Enter this life: what an earlier one of the same id held is free from now on. Raises Conflict: another that
+        lives has the name, and not only until the lease of one that died runs out."""
+        end = self._clock.monotonic() + LEASE + BEAT
+        while True:
+            try:
+                self.cloud_id, generation = await self._db.run(lambda connection: self._enter(connection, me))
+                break
+            except Conflict:
+                if self._clock.monotonic() > end:
+                    raise
+            await self._clock.sleep(BEAT / 2)
         self.runner = Runner(me.id, generation)
 
     async def run(self) -> None:
@@ -184,6 +194,11 @@ class Processes:
             _C.role == me.role, _C.id != me.id, _C.lease_until < now - timedelta(days=FORGET_DAYS)))
         row = {"role": me.role, "name": me.name, "address": me.address, "public_key": me.public_key,
                "version": me.version, "started_at": now, "seen_at": now, "lease_until": now + timedelta(seconds=LEASE)}
+        for other in find(connection, self._clock, role=me.role, name=me.name):
+            if other.alive and other.id != me.id:  # each would end the other, for ever
+                raise Conflict(f"Another {me.role} process of this cloud is called {me.name}, and lives"
+                               f"{f' at {other.address}' if other.address else ''}: give this one a name of its own, "
+                               "rpc.name or NACRE_RPC_NAME.", field="rpc.name")
         before = statements.one(connection, processes, id=me.id)
         generation = before["generation"] + 1 if before else 1
         statements.delete(connection, processes, role=me.role, name=me.name)

@@ -44,6 +44,8 @@ def _keep(path: Path, keys: KeyPair) -> None:
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
         out.write(msgspec.json.encode(keys))
+        out.flush()
+        os.fsync(out.fileno())
     try:
         os.link(draft, path)
     except FileExistsError:

@@ -4,7 +4,6 @@ New files count for new connections, without a restart.
 """
 
 import asyncio
-import os
 import ssl
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from nacre.base.clock import Clock
+from nacre.base.durable.files import write_whole
 from nacre.base.errors import NacreError
 
 log = structlog.get_logger()
@@ -91,21 +91,9 @@ def own(authority: bytes, file: Path, names: Callable[[], Collection[str]], now:
             except ValueError as error:
                 raise TlsError(f"No certificate can be made for {', '.join(sorted(wanted))}: {error}. Correct "
                                "tls.names, host or public_url.") from None
-            write_secret(file, made.decode())
+            write_whole(file, made)
         return file, None
     return source
-
-
-def write_secret(path: Path, text: str, mode: int = 0o600) -> None:
-    """Replace a file that only its owner may read (unless `mode` says otherwise), whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.rename(path)
 
 
 def _no_password() -> str:

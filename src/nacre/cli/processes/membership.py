@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from nacre.base.durable.files import write_whole
 from nacre.base.errors import NacreError
 
 if TYPE_CHECKING:
@@ -38,13 +39,11 @@ def controls(data: Path) -> list[tuple[str, str]]:
     """Name and address of those that the host knows: of the join, and then whatever the cloud said last."""
     try:
         return [(c["id"], c["address"]) for c in msgspec.json.decode((data / _CONTROLS).read_bytes())]
-    except FileNotFoundError:
+    except (FileNotFoundError, msgspec.DecodeError):
         return []
 
 
 def keep(data: Path, member: Membership, joined: "Joined") -> None:
     """The membership last: with it there, the rest is."""
-    from nacre.base.serving.tls import write_secret
-
-    write_secret(data / _CONTROLS, msgspec.json.encode(joined.controls).decode())
-    write_secret(data / _FILE, msgspec.json.encode(member).decode())
+    write_whole(data / _CONTROLS, msgspec.json.encode(joined.controls))
+    write_whole(data / _FILE, msgspec.json.encode(member))

@@ -23,6 +23,9 @@ WRITING = {"saving": "active", "uploading": "uploading", "importing": "active"}
 HOST = "host"
 #: Seconds between two rounds.
 PERIOD = 30.0
+#: Seconds for which each round must have found a process silent before its uploads are taken back. Longer than a story
+#: waits: an upload cannot go on elsewhere, and after an outage of the database every process is silent for a moment.
+GRACE = 60.0
 
 
 class Cleanup:
@@ -31,6 +34,7 @@ class Cleanup:
     def __init__(self, service: ImageService):
         self._service, self._db, self._data = service, service.db, service.data
         self._unopened = set(self._data.stores)
+        self._silent: dict[str, float] = {}  # writer -> since when, on this machine's steady clock
 
     async def start(self) -> None:
         """Before this process serves anything: what it was writing when it ended is taken back."""
@@ -56,10 +60,12 @@ class Cleanup:
         rows = await self._db.read(lambda conn: conn.execute(sa.select(
             image_locations.c.data_key, image_locations.c.writer).where(image_locations.c.writer.is_not(None))).all())
         if not rows:
-            return
+            return self._silent.clear()
         # Asked after the rows were read: who wrote one of them was registered by then.
-        alive = await self._data.peers.alive() - {self._data.process}
-        gone = [row.data_key for row in rows if row.writer not in alive and row.data_key not in self._data.writing]
+        alive, now, me = await self._data.peers.alive(), self._service.clock.monotonic(), self._data.process
+        self._silent = {row.writer: self._silent.get(row.writer, now) for row in rows if row.writer not in alive}
+        over = {me, *(writer for writer, since in self._silent.items() if now - since >= GRACE)}
+        gone = [row.data_key for row in rows if row.writer in over and row.data_key not in self._data.writing]
         if gone:
             freed = await self._db.run(lambda conn: self._take_back(conn, gone))
             log.warning("uploads of processes that are gone were taken back", images=freed)

@@ -69,14 +69,14 @@ class Snapshots:
             self._open.pop(image_id)
             try:
                 received = await self._run(intake.finish)
+                if not await self._db.run(lambda conn: self._finished(conn, image_id, to, received)):
+                    await self._row(image_id)
+                    raise e.Conflict(f"Image {image_id} was begun anew elsewhere; start anew from 0.")
             except e.NacreError:
                 await self._drop(to, intake)
                 raise
-            if not await self._db.run(lambda conn: self._finished(conn, image_id, to, received)):
-                await self._drop(to, intake)
-                await self._row(image_id)
-                raise e.Conflict(f"Image {image_id} was begun anew elsewhere; start anew from 0.")
-            self._service.data.writing.discard(to.key)
+            finally:  # also after an outage: what is true then `cleanup.py` finds
+                self._service.data.writing.discard(to.key)
 
     async def abandon(self, image_id: str) -> None:
         """It failed: the image and its data are gone."""
@@ -112,6 +112,7 @@ class Snapshots:
 
     async def _drop(self, to: Location, intake: Intake) -> None:
         await self._run(intake.discard)
+        self._service.data.writing.discard(to.key)
         await self._db.run(lambda conn: orphan(conn, to.key))
         await self._service.ledger.drop(to)
 

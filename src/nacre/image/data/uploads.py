@@ -10,6 +10,7 @@ import hashlib
 import threading
 import uuid
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -107,16 +108,14 @@ class Uploads:
         Raises Conflict (not queued), UnsupportedMedia (not what was declared), TooLarge, Gone (deleted meanwhile):
         the image stays queued and nothing is kept."""
         image, to = await self._begin(context, image_id, "upload_image", "saving")
-        async with Undo() as undo:
-            undo.add(self._requeue, image_id, to)
+        async with self._filling(image_id, to):
             received = await self._take(image, to, chunks, inspect=True, announced=size)
             await self._end(image, to, received)
 
     async def stage(self, context: Context, image_id: str, chunks: AsyncIterator[bytes], size: int | None) -> None:
         """Puts data aside for a later import; the image is uploading then."""
         image, to = await self._begin(context, image_id, "modify_image", "uploading")
-        async with Undo() as undo:
-            undo.add(self._requeue, image_id, to)
+        async with self._filling(image_id, to):
             received = await self._take(image, to, chunks, inspect=False, announced=size)
             after = {"size": received.size, "worker": None, "updated_at": self._service.now()}
             if not await self._move(image, to, after):
@@ -268,10 +267,18 @@ class Uploads:
                 orphan(conn, image.row["data_key"])
             return True
 
-        moved = await self._db.run(unit)
-        if moved:
-            self._data.writing.discard(to.key)
-        return moved
+        return await self._db.run(unit)
+
+    @asynccontextmanager
+    async def _filling(self, image_id: str, *locations: Location) -> AsyncIterator[None]:
+        """This process writes there. However it ends: also by an outage, after which nothing is taken back here, nobody
+        knows whether the image is active, and `cleanup.py` looks again."""
+        try:
+            async with Undo() as undo:
+                undo.add(self._requeue, image_id, *locations)
+                yield
+        finally:
+            self._data.writing.difference_update(each.key for each in locations)
 
     async def _requeue(self, image_id: str, *locations: Location) -> None:
         """Takes a failed upload back: the image is as it was, the data is gone."""
@@ -279,10 +286,7 @@ class Uploads:
             records.move(conn, image_id, {"data_key": locations[0].key}, {"status": "queued", **NO_DATA})
             orphan(conn, *(each.key for each in locations))
 
-        try:
-            await self._db.run(unit)
-        finally:  # if that failed, nobody knows whether the image is active: `cleanup.py` looks again
-            self._data.writing.difference_update(each.key for each in locations)
+        await self._db.run(unit)
         await self._ledger.drop(*locations)
 
     async def _import(self, image: Image, to: Location, task_id: str) -> None:
@@ -290,10 +294,9 @@ class Uploads:
         staged, message = image.location, ""
         image = Image(row={**image.row, "status": "importing"}, properties={}, tags=[], location=staged)
         try:
-            if staged is None:
-                raise e.NotFound(f"The data of image {image.id} is gone.")
-            async with Undo() as undo:
-                undo.add(self._requeue, image.id, staged, to)
+            async with self._filling(image.id, *([staged] if staged else []), to):
+                if staged is None:
+                    raise e.NotFound(f"The data of image {image.id} is gone.")
                 received = await self._take(image, to, self.pieces(image, 0, image.row["size"]), inspect=True,
                                             announced=image.row["size"])
                 await self._end(image, to, received)

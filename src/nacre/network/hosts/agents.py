@@ -91,7 +91,7 @@ def report(work: Work, said: Report) -> bool:
     for kind in said.agents:
         found, own = known.get(kind), kind == OVS
         values = {"configurations": config if own else {}, "tunnel_ip": tunnel_ip if own else None,
-                  "heartbeat_at": work.now}
+                  "heartbeat_at": work.shared_now}
         if found is None:
             work.insert(t.agents, {
                 "id": str(uuid.uuid4()), "host": said.host, "agent_type": kind, "admin_state_up": True,
@@ -104,7 +104,7 @@ def report(work: Work, said: Report) -> bool:
 
 def alive(work: Work, row: Row) -> bool:
     """Whether the agent reported lately enough."""
-    return bool(work.now - row["heartbeat_at"] <= timedelta(seconds=work.settings.agent_down_after))
+    return bool(work.shared_now - row["heartbeat_at"] <= timedelta(seconds=work.settings.agent_down_after))
 
 
 def of_hosts(work: Work, hosts: Iterable[str] | None = None) -> dict[str, HostAgent]:

@@ -12,6 +12,7 @@ import structlog
 
 from nacre.base.clock import Clock
 from nacre.base.db import Database
+from nacre.base.durable.processes import database_now
 from nacre.base.errors import NacreError
 from nacre.network import tables as t
 from nacre.network.contract import AgentReport
@@ -22,6 +23,8 @@ log = structlog.get_logger()
 GATHER = 1.0
 #: A row is refreshed after this part of the time until its agent counts as dead.
 PART = 1 / 3
+#: The wall clock was set if it is so far from where it should be (seconds).
+STEP = 5.0
 
 _ALIVE = sa.update(t.agents).where(t.agents.c.host == sa.bindparam("of")).values(heartbeat_at=sa.bindparam("now"))
 
@@ -31,8 +34,8 @@ class Heartbeats:
 
     def __init__(self, db: Database, clock: Clock, down_after: float):
         self._db, self._clock, self._period = db, clock, down_after * PART
-        #: host -> what its rows say, and when they were last written
-        self._written: dict[str, tuple[AgentReport, float]] = {}
+        #: host -> what its rows say, when they were last written, and where the wall clock stood then (`_offset`)
+        self._written: dict[str, tuple[AgentReport, float, float]] = {}
         self._due: set[str] = set()
         self._task: asyncio.Task[None] | None = None
 
@@ -41,6 +44,8 @@ class Heartbeats:
         known = self._written.get(report.host)
         if known is None or known[0] != report:
             return False
+        if abs(self._offset() - known[2]) > STEP:
+            return False  # the clock by which the row is judged may have been set, too: every agent would look dead
         age = self._clock.monotonic() - known[1]
         if age >= 2 * self._period:
             return False  # it was silent, and may count as dead: that is news
@@ -52,12 +57,16 @@ class Heartbeats:
 
     def written(self, report: AgentReport) -> None:
         """The rows say this now."""
-        self._written[report.host] = (report, self._clock.monotonic())
+        self._written[report.host] = (report, self._clock.monotonic(), self._offset())
 
     def forget(self, hosts: Iterable[str]) -> None:
         """Rows of these hosts may be gone: their next reports are written as new."""
         for host in hosts:
             self._written.pop(host, None)
+
+    def _offset(self) -> float:
+        """From the steady clock to the wall clock, in seconds: it changes when that is set, or the machine slept."""
+        return self._clock.now().timestamp() - self._clock.monotonic()
 
     async def _flush(self) -> None:
         await self._clock.sleep(min(GATHER, self._period))
@@ -65,10 +74,13 @@ class Heartbeats:
         known = {host: self._written[host][0] for host in due if host in self._written}
         if not known:
             return
-        now = self._clock.now().replace(tzinfo=None)
+
+        def unit(connection: sa.Connection) -> int:
+            now = database_now(connection, self._clock)
+            return connection.execute(_ALIVE, [{"of": host, "now": now} for host in known]).rowcount
+
         try:
-            count = await self._db.run(lambda c: c.execute(
-                _ALIVE, [{"of": host, "now": now} for host in known]).rowcount)
+            count = await self._db.run(unit)
         except NacreError as error:
             log.warning("heartbeats are not written yet", hosts=len(known), why=error.message)
             return

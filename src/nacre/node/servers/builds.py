@@ -101,7 +101,8 @@ class Builds:
             return await node.guest(entry)
 
     async def end(self, order: EndOrder, doing: Doing) -> None:
-        """Raises Refused: the host cannot write that it is over."""
+        """Raises Refused: the host cannot write that it is over, or has a guest of the server that its journal lost. Of
+        which attempt that guest is nobody knows: an operator ends it (the orphans), or it is another's that lives."""
         node = self._node
         doing.begin("end")
         node.works.cancel(order.server_id)
@@ -120,6 +121,10 @@ class Builds:
             elif order.allocation == order.server_id:  # a guest of ours that the journal lost, by an operator's word
                 await node.hypervisor.destroy(order.server_id)
                 node.changed.set()
+            elif not node.journal.of_server(order.server_id) and order.server_id in await node.hypervisor.guests():
+                node.changed.set()
+                raise Refused(f"host {node.settings.host} has a guest of server {order.server_id} that its journal has "
+                              f"lost: it is kept until an operator ends it by `nacre host forget {order.server_id}`")
 
     def _current(self, entry: Entry) -> Entry:
         found = self._node.journal.get(entry.allocation)

@@ -17,6 +17,7 @@ from nacre.conductor.contract import AdoptWish, OrphanAt, Orphans, Removal
 from nacre.scheduler.contract import Hosts, HostState
 
 ORPHANS = Query("orphans.query", {"host": t.STRING}, strict_from=1)
+REMOVE = Query("host-remove.query", {"dead": {"enum": ["true", "false"]}}, strict_from=1)
 ACCEPT = Schema(t.wrap("accept", {"type": "null"}))
 FORGET = Schema(t.wrap("forget", {"type": "null"}))
 ADOPT = Schema(t.wrap("adopt", {"oneOf": [{"type": "null"}, t.obj({"name": t.NAME, "project_id": {
@@ -35,7 +36,7 @@ class NacreHostRoutes:
         many, guests = "/v2.1/os-nacre-hosts", "/v2.1/os-nacre-orphans"
         return [
             Route("GET", many, self.index, rule("os-nacre-hosts:list")),
-            Route("DELETE", many + "/{host}", self.remove, rule("os-nacre-hosts:remove")),
+            Route("DELETE", many + "/{host}", self.remove, rule("os-nacre-hosts:remove"), query=REMOVE),
             Route("POST", many + "/{host}/action", self.accept, rule("os-nacre-hosts:accept"), body=ACCEPT,
                   action="accept"),
             Route("GET", guests, self.orphans, rule("os-nacre-orphans:list"), query=ORPHANS),
@@ -59,8 +60,9 @@ class NacreHostRoutes:
         return {"hosts": found}
 
     async def remove(self, request: Request) -> Any:
-        """DELETE /os-nacre-hosts/{name}: its key opens nothing any more. Refused while it has allocations."""
-        await self._removal.remove(request.params["host"])
+        """DELETE /os-nacre-hosts/{name}: its key opens nothing any more. Refused while it has allocations; ?dead=true,
+        an operator's word that the machine is gone for good: what was ending there has ended."""
+        await self._removal.remove(request.params["host"], dead=request.one("dead") == "true")
         return Reply(status=204)
 
     async def accept(self, request: Request) -> Any:

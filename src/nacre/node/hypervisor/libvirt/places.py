@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from nacre.base.durable.files import write_whole
 from nacre.base.errors import BuildFailed
 from nacre.node.contract import BuildOrder
 from nacre.node.hypervisor.libvirt.service import qemu_account
@@ -110,9 +111,7 @@ class Places:
         """Every directory that has been configured, and still is or has servers."""
         kept = [*filter(None, self._chosen), *(path for path, place in self._earlier.items() if _inhabited(place))]
         if kept != self._known:
-            new = self._note.with_name(self._note.name + ".new")
-            new.write_bytes(msgspec.json.encode(kept))
-            new.rename(self._note)
+            write_whole(self._note, msgspec.json.encode(kept))
 
 
 def _inhabited(place: Path) -> bool:
