@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from tests.stories.node.orders import Controls, ControlSide, build_order, end_order, power_order, spawn_order
 
-from nacre.base.errors import BuildFailed, NotFound, Refused, Unavailable
+from nacre.base.errors import Barred, BuildFailed, NotFound, Refused, Unavailable
 from nacre.conductor.contract import ControlAddress, Welcome
 from nacre.node.contract import EndOrder
 from nacre.node.hypervisor.fake import CAPABILITIES, FakeHypervisor, Faults
@@ -360,7 +360,7 @@ async def test_a_host_with_servers_takes_no_orders_of_another_state(host: Host, 
     for call in (host.node.end(msgspec.structs.replace(end_order(order), cloud=welcome.cloud)),
                  host.node.power(msgspec.structs.replace(power_order(order, "stop"), cloud=welcome.cloud)),
                  host.node.prepare(build_order(cloud=welcome.cloud))):
-        with pytest.raises(Refused):
+        with pytest.raises(Barred):
             await call
     assert await host.guests() == {order.server_id: "running"}
     host.control.welcome = msgspec.structs.replace(welcome, accepted=True)
