@@ -14,6 +14,7 @@ from nacre.base.clock import Clock, RealClock
 from nacre.base.db import Database
 from nacre.base.durable import changes as outbox
 from nacre.base.durable.changes import Changes
+from nacre.base.durable.eras import Position, is_older, position
 from nacre.base.durable.processes import Process, Processes
 from nacre.base.durable.stories import Stories, Story
 from nacre.base.rpc.stub import stub
@@ -309,9 +310,12 @@ def _hindrance(registry: HostRegistry) -> Hindrance:
 
 
 def _conductor(base: Base, parts: Parts, endings: Endings, around: Introductions) -> ConductorManager:
+    async def judge(seen: Position) -> tuple[Position, bool]:
+        return await base.db.read(lambda connection: (position(connection), is_older(connection, seen)))
+
     conductor = ConductorManager(parts, endings, Surroundings(
         introduce=around.of_node, controls=around.controls, wiring=around.wiring,
-        position=lambda: base.db.read(outbox.position), seen=lambda: base.changes.seen))
+        judge=judge, seen=lambda: base.changes.seen))
     around.changed = conductor.meet_again
     return conductor
 
