@@ -82,7 +82,7 @@ class StoryRunner:
             await self._attempt(story)
             point("control story told")
         except Waiting as error:
-            log.warning("a story rests", story=story.id, kind=story.kind, why=error.message)
+            log.info("a story rests", story=story.id, kind=story.kind, why=error.message)
             with contextlib.suppress(Interrupted):  # the database is away: it is found all the same
                 await self._stories.rest(story)
         except Interrupted as error:

@@ -26,7 +26,7 @@ AT_ONCE = 100
 #: So many times a story may stop for no known reason; after the n-th it rests 2 to the n seconds.
 TRIES = 5
 #: Seconds until one is taken up again that waits for something else.
-REST = 5.0
+REST = 2.0
 #: A story of ours that does not run here after this time (seconds) was committed without our hearing of it.
 UNHEARD = 5.0
 
