@@ -19,6 +19,7 @@ from nacre.base.durable.processes import Process, Processes
 from nacre.base.durable.stories import Stories, Story
 from nacre.base.durable.tables import stories
 from nacre.base.errors import BuildFailed, Unavailable
+from nacre.cloud.control import _hindrance
 from nacre.compute import history, quota_usage
 from nacre.compute.allocations import Ledger
 from nacre.compute.contract import ServerSpec, StoryOrder
@@ -163,11 +164,11 @@ class Controller:
         self.parts = Parts(
             cloud=lambda: "cloud", ledger=lab.ledger, progress=lab.progress, scheduler=lab.scheduler,
             registry=lab.registry, network=lab.network, images=OneImage(), clock=lab.clock, zones=lab.zones,  # type: ignore[arg-type]
-            hosts=Hosts(lambda host: Line(lab, host), lab.alive, lab.clock, lab.patience))  # type: ignore[arg-type,return-value]
+            hosts=Hosts(lambda host: Line(lab, host), lab.alive, lab.clock, lab.patience, lab.registry.check))  # type: ignore[arg-type,return-value]
         self.endings = Endings(self.parts)
         self.runner = StoryRunner(self.stories, {
             "build": Builder(self.parts, self.endings), "delete": Deleter(self.parts, self.endings),
-            "power": Switch(self.parts)}, lab.clock)
+            "power": Switch(self.parts)}, lab.clock, _hindrance(lab.registry))
 
     async def start(self) -> None:
         await self.processes.start(Process(id=self.name, role="control", name=self.name))
@@ -236,6 +237,7 @@ class Lab:
             await self.scheduler.report(HostReport(
                 host=name, hypervisor_type="fake", hypervisor_version=1, vcpus=8, memory_mb=4096, disk_gb=100,
                 vcpus_used=0, memory_mb_used=0, disk_gb_used=0))
+            await self.registry.bar(name, "")
         await self.control.start()
 
     async def stop(self) -> None:

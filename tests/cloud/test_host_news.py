@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from nacre.base.db import DatabaseUnavailable
+from nacre.base.durable.eras import Position
 from nacre.compute.tables import allocations, servers
 from nacre.conductor.contract import Beat, NodeHello
 from nacre.conductor.manager import ConductorManager, Surroundings
@@ -34,15 +35,15 @@ class Talk:
         async def nothing(*_: Any) -> Any:
             return ()
 
-        async def position() -> int:
+        async def judge(seen: Position) -> tuple[Position, bool]:
             if self.away:
                 raise DatabaseUnavailable("away")
-            return 0
+            return Position(), False
 
         self.node, self.away = lab.nodes["host0"], False
         self._service = NodeService(self.node, None)  # type: ignore[arg-type]
         self.conductor = ConductorManager(lab.control.parts, lab.control.endings, Surroundings(
-            introduce=nothing, controls=nothing, position=position, seen=lambda: 0, wiring=lambda host: 0))
+            introduce=nothing, controls=nothing, judge=judge, seen=Position, wiring=lambda host: 0))
 
     async def hello(self, *held: Held) -> None:
         beat = await self.said()

@@ -59,6 +59,14 @@ class Case(Lab):
             time.sleep(0.1)
 
 
+class Slow(Case):
+    """Builds take a while."""
+
+    def up(self) -> None:
+        self.environ["NACRE_FAKE_SPAWN_DELAY"] = "4"
+        super().up()
+
+
 @pytest.fixture
 def case(tmp_path: Path) -> Iterator[Case]:
     made = Case(tmp_path)
@@ -176,5 +184,37 @@ def test_up_with_another_empty_postgresql_ends_no_guest(postgres_server: str, tm
         case.nacre("down")
         case.up()
         assert case.until_active("kept", 1)[0]["id"] == server["id"]
+    finally:
+        nacre(case.data, "down", **case.environ)
+
+
+def test_a_restored_build_ends_no_guest_and_the_bar_stays_until_an_operator_decides(tmp_path: Path) -> None:
+    """However much the restored cloud is worked with meanwhile."""
+    case = Slow(tmp_path)
+    try:
+        server = {"server": {**case.body["server"], "name": "built"}}
+        built = case.call("POST", "compute", "/servers", server)["server"]["id"]
+        time.sleep(1.5)
+        backup = tmp_path / "backup.db"
+        with sqlite3.connect(case.data / "nacre.db") as source, sqlite3.connect(backup) as target:
+            source.backup(target)
+        case.until_active("built", 1)
+        late = case.create("late")["id"]
+        case.nacre("down")
+        for file in database_of(case):
+            file.unlink()
+        shutil.copy(backup, case.data / "nacre.db")
+        assert "later state of the database" in case.refused()
+        for name in ("a", "b", "c"):
+            case.call("POST", "compute", "/servers", {"server": {**case.body["server"], "name": name}})
+            time.sleep(2)
+        assert case.host()["state"] == "barred"
+        assert case.guests() == {built, late}
+        found = {s["id"]: s["status"] for s in case.call("GET", "compute", "/servers/detail")["servers"]}
+        assert found[built] == "BUILD"
+        assert case.accept() == 1
+        [again] = case.until_active("built", 1)
+        assert again["id"] == built
+        kept(case, built, late)
     finally:
         nacre(case.data, "down", **case.environ)

@@ -11,6 +11,7 @@ from alembic.runtime.migration import MigrationContext
 
 from nacre import migrations
 from nacre.base.db import make_engine, metadata
+from nacre.base.durable import eras
 from nacre.base.errors import NacreError
 from nacre.migrations.tables import MODULES
 
@@ -82,3 +83,21 @@ def test_the_first_rows_of_a_cloud_that_was_started_are_not_made_again(
     assert len(kept) == (1 if users or cloud else 0)
     assert all((first is not None) == bool(users) for _, first in kept)
     assert not cloud or kept[0][0] == "mine"
+
+
+def test_what_hosts_have_seen_before_there_were_eras_is_judged_by_its_number(database_url: str) -> None:
+    """0009: the nameless era ends with the next start of a control."""
+    change = sa.text("insert into changes (n, kind, id, project_id, at) values (:n, 'host', 'h', '', :now)")
+    command.upgrade(migrations._config(database_url), "0008")
+    engine, now = make_engine(database_url), dt.datetime(2026, 11, 20)
+    with engine.begin() as connection:
+        connection.execute(change, [{"n": n, "now": now} for n in range(1, 11)])
+    migrations.upgrade(database_url)
+    with engine.begin() as connection:
+        assert eras.position(connection) == eras.Position(10, "")
+        assert not eras.is_older(connection, eras.Position(10)) and eras.is_older(connection, eras.Position(11))
+        connection.execute(change, {"n": 11, "now": now})
+        eras.begin(connection)
+        assert eras.position(connection).n == 11 and eras.position(connection).era
+        assert not eras.is_older(connection, eras.Position(10)) and eras.is_older(connection, eras.Position(11))
+    engine.dispose()

@@ -167,18 +167,18 @@ async def test_a_take_over_that_is_interrupted_is_done_by_the_next_start(
 
 async def test_a_new_order_says_how_far_the_database_is_and_an_operators_word_outlives_it(tmp_path: Path) -> None:
     file, new = tmp_path / "j" / "journal.db", entry()
-    new = msgspec.structs.replace(new, order=msgspec.structs.replace(new.order, position=70))
+    new = msgspec.structs.replace(new, order=msgspec.structs.replace(new.order, position=70, era="a"))
     journal = Journal(file)
     await journal.learn(cloud="c", position=12)
     await journal.write(new)
     await journal.close()
     journal = Journal(file)
-    assert journal.facts.position == 70
-    await journal.learn(position=20)  # an older database was said to be right
+    assert (journal.facts.position, journal.facts.era) == (70, "a")
+    await journal.learn(position=20, era="b")  # an older database was said to be right
     await journal.write(msgspec.structs.replace(new, stage="running"))
     await journal.close()
     journal = Journal(file)
-    assert journal.facts.position == 20
+    assert (journal.facts.position, journal.facts.era) == (20, "b")
     await journal.close()
 
 

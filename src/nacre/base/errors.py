@@ -17,6 +17,10 @@ class Interrupted(Exception):
         super().__init__(message)
 
 
+class Waiting(Interrupted):
+    """As `Interrupted`, until something else has happened: it is taken up again after a rest."""
+
+
 class NacreError(Exception):
     """Base of all that is decided. `field` names the offending input where there is one."""
 
@@ -115,6 +119,12 @@ class Unavailable(NacreError):
     """A party that is needed does not answer."""
 
     default = "A service that is needed for this is not available. Try again."
+
+
+class Barred(Unavailable):
+    """A host takes no orders until it is known which state of its cloud is right: it decided nothing."""
+
+    default = "The host takes no orders of this cloud."
 
 
 class Refused(NacreError):

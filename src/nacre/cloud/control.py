@@ -15,9 +15,10 @@ from nacre.base.clock import Clock, RealClock
 from nacre.base.db import Database
 from nacre.base.durable import changes as outbox
 from nacre.base.durable.changes import Changes
+from nacre.base.durable.eras import Position, is_older, position
 from nacre.base.durable.files import write_whole
 from nacre.base.durable.processes import Process, Processes
-from nacre.base.durable.stories import Stories
+from nacre.base.durable.stories import Stories, Story
 from nacre.base.rpc.stub import stub
 from nacre.base.serving.health import Health
 from nacre.base.web import App, Service
@@ -37,6 +38,7 @@ from nacre.compute.catalog.flavors import Flavors
 from nacre.compute.catalog.keypairs import KeyPairs
 from nacre.compute.catalog.quotas import Quotas
 from nacre.compute.catalog.server_groups import ServerGroups
+from nacre.compute.contract import StoryOrder
 from nacre.compute.history import History
 from nacre.compute.ledger_admin import LedgerAdmin
 from nacre.compute.policies import POLICIES as COMPUTE_POLICIES
@@ -52,7 +54,7 @@ from nacre.conductor.manager import ConductorManager, Surroundings
 from nacre.conductor.orphans import OrphanNeeds, Orphans
 from nacre.conductor.parts import Parts
 from nacre.conductor.power import Switch
-from nacre.conductor.stories import StoryRunner
+from nacre.conductor.stories import Hindrance, StoryRunner
 from nacre.config import Settings
 from nacre.identity.api.service import service as identity_service
 from nacre.identity.keys.ring import Ring, Signer
@@ -289,10 +291,10 @@ def _compute(base: Base, seams: Seams, ask: Suppliers,
         cloud=lambda: base.processes.cloud_id, ledger=ledger, progress=Progress(db, clock), scheduler=scheduler,
         registry=registry, network=ask.network, images=ask.images, clock=clock, zones=aggregates.zones,
         attempts=own.attempts, hosts=Hosts(node, alive, clock, Patience(
-            stalled=patience.stalled, ceiling=patience.ceiling, silence=patience.silence)))
+            stalled=patience.stalled, ceiling=patience.ceiling, silence=patience.silence), registry.check))
     endings, stories = Endings(parts), Stories(db, clock, base.processes)
     runner = StoryRunner(stories, {"build": Builder(parts, endings), "delete": Deleter(parts, endings),
-                                   "power": Switch(parts)}, clock)
+                                   "power": Switch(parts)}, clock, _hindrance(registry))
     conductor = _conductor(base, parts, endings, around)
     servers = Servers(db, clock, ask, stories, runner.run)
     return _Compute(ask, aggregates, scheduler, registry, stories, runner, endings, around, conductor, servers,
@@ -302,10 +304,23 @@ def _compute(base: Base, seams: Seams, ask: Suppliers,
                     Membership(base.processes, registry, conductor, around, (aggregates.forget_host, forget)))
 
 
+def _hindrance(registry: HostRegistry) -> Hindrance:
+    """Nothing is done about a server that a barred host has: which state of the database is right is not known yet."""
+    async def find(story: Story, order: StoryOrder) -> str:
+        # What another life began is built nowhere before every host had the chance to say that it has it.
+        host = registry.keeper(order.server_ids, unmet=story.kind == "build" and story.lease.epoch > 1)
+        return f"Host {host} may have it, and takes no orders." if host else ""
+
+    return find
+
+
 def _conductor(base: Base, parts: Parts, endings: Endings, around: Introductions) -> ConductorManager:
+    async def judge(seen: Position) -> tuple[Position, bool]:
+        return await base.db.read(lambda connection: (position(connection), is_older(connection, seen)))
+
     conductor = ConductorManager(parts, endings, Surroundings(
         introduce=around.of_node, controls=around.controls, wiring=around.wiring,
-        position=lambda: base.db.read(outbox.position), seen=lambda: base.changes.seen))
+        judge=judge, seen=lambda: base.changes.seen))
     around.changed = conductor.meet_again
     return conductor
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from nacre.base.clock import Clock
 from nacre.base.db import Database, statements
-from nacre.base.durable import changes
+from nacre.base.durable import changes, eras
 from nacre.base.durable.stories import Lease
 from nacre.base.errors import Conflict, NotFound
 from nacre.compute import groups
@@ -82,7 +82,8 @@ class Ledger:
                               purpose="build", state="wanted", amounts=place.amounts)
             move(connection, row, "place", now, epoch=made.epoch, host=place.host, availability_zone=place.zone)
             insert(connection, now, made, row["project_id"])
-            made = msgspec.structs.replace(made, position=changes.position(connection))
+            here = eras.position(connection)
+            made = msgspec.structs.replace(made, position=here.n, era=here.era)
             return made, guest_facts({**row, "availability_zone": place.zone})
 
         return await self._db.run(unit)

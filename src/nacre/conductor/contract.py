@@ -30,17 +30,18 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
 
 class Heard(msgspec.Struct, frozen=True, kw_only=True):
     """again: say hello, as this process does not know the host. wiring: the number of the last change to its wiring;
-    position: how far the database is; refused: why the network agent's report does not count."""
+    position, era: how far the database is; refused: why the network agent's report does not count."""
 
     again: bool = False
     wiring: int = 0
     position: int = 0
+    era: str = ""
     refused: str = ""
 
 
 class NodeHello(msgspec.Struct, frozen=True, kw_only=True):
     """A host's first word to a control process. endpoint, public_key: where it listens. cloud: which it joined, "" for
-    none yet; position: how far it has seen that cloud's database; journal: names its memory, another means it lost
+    none yet; position, era: how far it has seen that cloud's database; journal: names its memory, another means it lost
     it. version: its release."""
 
     endpoint: str
@@ -49,6 +50,7 @@ class NodeHello(msgspec.Struct, frozen=True, kw_only=True):
     cloud: str
     position: int
     beat: Beat
+    era: str = ""
     version: str = ""
 
     @property
@@ -65,13 +67,14 @@ class ControlAddress(msgspec.Struct, frozen=True):
 
 
 class Welcome(msgspec.Struct, frozen=True, kw_only=True):
-    """cloud, position: whose orders these are, and how far its database is: a host that has seen more, or has something
-    of a later epoch than the database knows, does nothing until an operator says which is right. accepted: the operator
-    said that this database is. orphans: what the host has and the database does not know. controls: all that there are
-    to speak to. refused: as in `Heard`."""
+    """cloud, position, era: whose orders these are, and how far its database is. older: it lacks what the hello says
+    that the host has seen, or an epoch of something that the host has: nothing is done until an operator says which
+    database is right. accepted: this one is. orphans: what the host has and the database does not know. controls: all
+    that there are to speak to. refused: as in `Heard`."""
 
     cloud: str
     position: int
+    era: str = ""
     older: bool = False
     accepted: bool = False
     orphans: tuple[str, ...] = ()

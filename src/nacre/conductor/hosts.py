@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from nacre.base.clock import Clock
-from nacre.base.errors import BuildFailed, Unavailable
+from nacre.base.errors import Barred, BuildFailed, Unavailable, Waiting
 from nacre.node.contract import WAITING, Guest, Node, Work
 
 #: Seconds between two tries at a host that does not answer.
@@ -25,11 +25,12 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hosts:
-    """The ways to all hosts. node: a client of the host of that name; alive: whether its heartbeats come."""
+    """The ways to all hosts. node: a client of the host of that name; alive: whether its heartbeats come; check: raises
+    Unavailable or Barred when it may not be given orders."""
 
     def __init__(self, node: Callable[[str], Node], alive: Callable[[str], Awaitable[bool]], clock: Clock,
-                 patience: Patience = Patience()):
-        self._node, self._alive, self._clock, self.patience = node, alive, clock, patience
+                 patience: Patience, check: Callable[[str], None]):
+        self._node, self._alive, self._clock, self.patience, self._check = node, alive, clock, patience, check
         self._met: dict[str, asyncio.Event] = {}
 
     def greeted(self, host: str) -> None:
@@ -39,13 +40,16 @@ class Hosts:
     async def order(self, host: str, give: Callable[[Node], Awaitable[Work]], silence: float = 0.0) -> Guest | None:
         """Until it is done: what the host says of the guest. silence: seconds without heartbeats that are waited out.
 
-        Raises the host's own errors; Unavailable: it is silent; BuildFailed: the work does not move.
+        Raises the host's own errors; Unavailable: it is silent; BuildFailed: the work does not move; Waiting: it takes
+        no orders of this cloud until an operator decides.
         """
         begin = moved = heard = self._clock.monotonic()
         last: tuple[str, int] = ("", -1)
         while True:
             try:
                 work = await self._once(host, give)
+            except Barred as error:
+                raise Waiting(error.message) from None
             except Unavailable:
                 now = self._clock.monotonic()
                 if await self._alive(host):
@@ -65,7 +69,9 @@ class Hosts:
                 raise BuildFailed(f"The work takes longer than {self.patience.ceiling:.0f} s.")
 
     async def _once(self, host: str, give: Callable[[Node], Awaitable[Work]]) -> Work:
-        """One answer; or none, as the host was started anew meanwhile. Raises Unavailable."""
+        """One answer; or none, as the host was started anew meanwhile. Raises Unavailable,
+        Barred."""
+        self._check(host)
         met = self._met.setdefault(host, asyncio.Event())
         work = asyncio.ensure_future(give(self._node(host)))
         wake = asyncio.ensure_future(met.wait())

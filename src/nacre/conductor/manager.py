@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from nacre.base.durable.eras import Position
 from nacre.base.errors import BadRequest, Unavailable
 from nacre.compute.contract import Server, StoryOrder
 from nacre.conductor import orders
@@ -39,12 +40,13 @@ class Session:
 @dataclass(frozen=True)
 class Surroundings:
     """What the endpoint asks of its process. introduce: a host's way is known from now on; controls: the living control
-    processes; position: of the database, as now; seen: that much was read of it; wiring: a host's last change."""
+    processes; judge: how far the database is now, and whether it is older than one that was so far; seen: how far
+    it was a moment ago; wiring: a host's last change."""
 
     introduce: Callable[[NodeHello], Awaitable[None]]
     controls: Callable[[], Awaitable[Sequence[ControlAddress]]]
-    position: Callable[[], Awaitable[int]]
-    seen: Callable[[], int]
+    judge: Callable[[Position], Awaitable[tuple[Position, bool]]]
+    seen: Callable[[], Position]
     wiring: Callable[[str], int]
 
 
@@ -59,20 +61,20 @@ class ConductorManager:
         host, report = hello.host, hello.beat.report
         known = self._sessions.get(host)
         await self._around.introduce(hello)
-        cloud, position = self._p.cloud(), await self._around.position()
+        cloud, (now, older) = self._p.cloud(), await self._around.judge(Position(hello.position, hello.era))
         audit, accepted = await self._p.ledger.audit(host, report.held), await self._p.registry.is_accepted(host)
         why = ""
         if report.held and hello.cloud not in ("", cloud):
             why = f"it has servers of another cloud, {hello.cloud}"
-        elif report.held and (audit.later or hello.position > position):
-            why = f"it has seen a later state of the database ({hello.position}, and this is {position})"
+        elif report.held and (audit.later or older):
+            why = f"it has seen a later state of the database, at {hello.position}, than this one was made from"
         # Judged before it is heard: nothing is placed on a host that takes no orders.
         if not await self._p.scheduler.report(report, anew=known is not None and known.journal != hello.journal):
             raise Unavailable("A later word of this host has come already.")
         await self._p.registry.bar(host, why)
         refused = await self._agent(host, hello.beat.agent)
         self._p.hosts.greeted(host)
-        welcome = Welcome(cloud=cloud, position=position, older=bool(audit.later), accepted=accepted,
+        welcome = Welcome(cloud=cloud, position=now.n, era=now.era, older=older or bool(audit.later), accepted=accepted,
                           orphans=audit.unknown, controls=tuple(await self._around.controls()), refused=refused)
         if why:
             log.error("a host takes no orders until an operator decides", host=host, why=why, accepted=accepted)
@@ -91,11 +93,11 @@ class ConductorManager:
         session = self._sessions.get(beat.host)
         if session is None:
             return Heard(again=True)
-        refused = ""
+        refused, seen = "", self._around.seen()
         if await self._p.scheduler.report(beat.report):
             refused = await self._agent(beat.host, beat.agent)
             await self._notice(session, beat)
-        return Heard(wiring=self._around.wiring(beat.host), position=self._around.seen(), refused=refused)
+        return Heard(wiring=self._around.wiring(beat.host), position=seen.n, era=seen.era, refused=refused)
 
     async def guest_facts(self, host: str, server_id: str) -> GuestFacts:
         return await self._p.progress.guest_facts(host, server_id)

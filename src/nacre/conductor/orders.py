@@ -79,7 +79,7 @@ def build_order(attempt: Attempt) -> BuildOrder:
     f, wanted, images = server.flavor, allocation.amounts, attempt.images
     return BuildOrder(
         cloud=attempt.cloud, allocation=allocation.id, server_id=server.id, epoch=allocation.epoch,
-        position=allocation.position,
+        position=allocation.position, era=allocation.era,
         memory_mb=f.memory_mb, vcpus=f.vcpus, root_gb=f.root_gb, ephemeral_gb=f.ephemeral_gb, swap_mb=f.swap_mb,
         limit_vcpus=limits.vcpus, limit_memory_mb=limits.memory_mb, limit_disk_mb=limits.disk_mb,
         guest=msgspec.structs.replace(attempt.guest, user_data=None, metadata={}),

@@ -2,7 +2,8 @@
 is away or another has it is found by its row; one that always fails ends with its reason after some tries."""
 
 import asyncio
-from collections.abc import Collection, Mapping
+import contextlib
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Protocol
 
 import msgspec
@@ -11,7 +12,7 @@ import structlog
 from nacre.base.clock import Clock
 from nacre.base.crash import point
 from nacre.base.durable.stories import TRIES, Lease, Stories, Story
-from nacre.base.errors import Interrupted
+from nacre.base.errors import Interrupted, Waiting
 from nacre.compute.contract import StoryOrder
 
 log = structlog.get_logger()
@@ -34,11 +35,15 @@ class Kind(Protocol):
         ...
 
 
+#: Why a story may not go on yet; "": it may.
+Hindrance = Callable[[Story, StoryOrder], Awaitable[str]]
+
+
 class StoryRunner:
     """The stories of one process."""
 
-    def __init__(self, stories: Stories, kinds: Mapping[str, Kind], clock: Clock):
-        self._stories, self._kinds, self._clock = stories, kinds, clock
+    def __init__(self, stories: Stories, kinds: Mapping[str, Kind], clock: Clock, hindrance: Hindrance):
+        self._stories, self._kinds, self._clock, self._hindrance = stories, kinds, clock, hindrance
         self._running: dict[str, asyncio.Task[None]] = {}
 
     @property
@@ -76,6 +81,10 @@ class StoryRunner:
         try:
             await self._attempt(story)
             point("control story told")
+        except Waiting as error:
+            log.info("a story rests", story=story.id, kind=story.kind, why=error.message)
+            with contextlib.suppress(Interrupted):  # the database is away: it is found all the same
+                await self._stories.rest(story)
         except Interrupted as error:
             log.warning("a story stopped; it will be taken up", story=story.id, kind=story.kind, why=error.message)
 
@@ -89,6 +98,8 @@ class StoryRunner:
         if kind is None:
             return await self._stories.set_aside(story, "This release knows no stories of that kind.")
         try:
+            if why := await self._hindrance(story, order):
+                raise Waiting(why)
             if story.failures < TRIES:
                 return await kind.run(story.lease, order)
             why = f"Unexpected error. Give the operator this request id: {order.context.request_id}"

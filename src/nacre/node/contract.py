@@ -42,8 +42,8 @@ class GuestFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 class BuildOrder(msgspec.Struct, frozen=True, kw_only=True):
     """One server for one host: made once in the conductor. Sizes: memory MB, disks GB, swap MB. limit_disk_mb: of
-    selected_dir, where the host has several. guest: without what only the guest is to know. position: of the database,
-    when this was decided."""
+    selected_dir, where the host has several. guest: without what only the guest is to know. position, era: of the
+    database, when this was decided."""
 
     cloud: str
     allocation: str
@@ -74,6 +74,7 @@ class BuildOrder(msgspec.Struct, frozen=True, kw_only=True):
     limit_disk_bandwidth: float = float("inf")
     limit_disk_shares: float = float("inf")
     position: int = 0
+    era: str = ""
     domain_name: str = ""  # instance-0000002a-4e1fe8e1
 
     @property

@@ -6,7 +6,7 @@ share one transaction. What only the guest is to know is never written.
 import asyncio
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from uuid import uuid4
 
@@ -54,13 +54,14 @@ class Fence(msgspec.Struct, frozen=True):
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """id: this journal's, another after it was lost. incarnation: counts the host's starts. cloud: which it joined;
-    position: how far that cloud's database was, as far as it was seen. names: the cloud whose id is in the names of
-    what is on the host, for as long as it holds anything. bridge: where guests of an older release are."""
+    position, era: how far that cloud's database was, as far as it was seen. names: the cloud whose id is in the names
+    of what is on the host, for as long as it holds anything. bridge: where guests of an older release are."""
 
     id: str = ""
     incarnation: int = 0
     cloud: str = ""
     position: int = 0
+    era: str = ""
     names: str = ""
     bridge: str = ""
 
@@ -141,8 +142,7 @@ class Journal:
 
     async def learn(self, **facts: str | int) -> None:
         """Keeps facts of the host itself."""
-        self.facts = msgspec.structs.replace(self.facts, **facts)
-        await self._commit(*(("insert or replace into facts values (?, ?)", (k, str(v))) for k, v in facts.items()))
+        await self._commit(*self._replace(facts))
 
     async def close(self) -> None:
         """Waits for what is being written."""
@@ -152,11 +152,14 @@ class Journal:
 
     def _later(self, entry: Entry) -> list[_Write]:
         """A new order says how far the database is at least: one that knows nothing of it is from before."""
-        position = entry.order.position if entry.order and entry.stage == "claimed" else 0
-        if position <= self.facts.position:
+        order = entry.order
+        if order is None or entry.stage != "claimed" or order.position <= self.facts.position:
             return []
-        self.facts = msgspec.structs.replace(self.facts, position=position)
-        return [("insert or replace into facts values ('position', ?)", (str(position),))]
+        return self._replace({"position": order.position, "era": order.era})
+
+    def _replace(self, facts: Mapping[str, str | int]) -> list[_Write]:
+        self.facts = msgspec.structs.replace(self.facts, **facts)
+        return [("insert or replace into facts values (?, ?)", (k, str(v))) for k, v in facts.items()]
 
     def _fence(self, server_id: str, fence: Fence) -> _Write:
         self._fences[server_id] = fence

@@ -10,8 +10,9 @@ from typing import Protocol
 import structlog
 
 from nacre import __version__
-from nacre.base.errors import NacreError
-from nacre.conductor.contract import Beat, Conductor, ControlAddress, NodeHello, Welcome
+from nacre.base.errors import NacreError, Unavailable
+from nacre.conductor.contract import Beat, Conductor, ControlAddress, Heard, NodeHello, Welcome
+from nacre.node.journal import Facts
 from nacre.node.manager import NodeManager
 from nacre.node.ovs.contract import Standing
 from nacre.scheduler.contract import DiskReport, HostReport
@@ -151,7 +152,7 @@ class NodeService:
                 met, pause = not heard.again and not self.here.barred, RETRY
                 self._complain(heard.refused)
                 await self._follow(heard.wiring)
-                await self._keep(heard.position)
+                await self._keep(heard)
             except asyncio.CancelledError:
                 raise
             except Exception as error:
@@ -165,12 +166,12 @@ class NodeService:
         facts, s = self.here.journal.facts, self.settings
         welcome = await conductor.hello(NodeHello(
             endpoint=s.endpoint, public_key=s.public_key, journal=facts.id, cloud=facts.cloud,
-            position=facts.position, version=__version__, beat=await self._say()))
+            position=facts.position, era=facts.era, version=__version__, beat=await self._say()))
         if welcome.controls:
             self._controls.learn(welcome.controls)
             self._meet()
         self._complain(welcome.refused)
-        await self._judge(welcome)
+        await self._judge(welcome, facts)
         self.greeted.set()
 
     def _complain(self, refused: str) -> None:
@@ -179,26 +180,29 @@ class NodeService:
             log.error("no port can be bound here", why=refused)
         self._refused = refused
 
-    async def _judge(self, welcome: Welcome) -> None:
-        """Whether orders are taken: of our cloud, and of a database that is not behind what we have seen of it."""
+    async def _judge(self, welcome: Welcome, said: Facts) -> None:
+        """Whether orders are taken: of our cloud, and of a database that is not behind what we said that we have seen
+        of it. Raises Unavailable: meanwhile another process was believed."""
         here, facts, holds = self.here, self.here.journal.facts, bool(await self.manager.held())
         here.met = True
         if facts.cloud != welcome.cloud and (not facts.cloud or not holds or welcome.accepted):
-            await here.journal.learn(cloud=welcome.cloud, position=welcome.position)
+            await here.journal.learn(cloud=welcome.cloud, position=welcome.position, era=welcome.era)
         elif facts.cloud != welcome.cloud:
             here.barred = (f"host {self.settings.host} has servers of cloud {facts.cloud}, and this is cloud "
                            f"{welcome.cloud}: put that cloud's database back, or let this one have the host with "
                            "`nacre host accept`")
             log.error("not our cloud; everything here stays as it is", ours=facts.cloud, theirs=welcome.cloud)
             return await self._follow(0)
-        elif (welcome.older or welcome.position < facts.position) and holds and not welcome.accepted:
-            here.barred = (f"host {self.settings.host} has seen a later state of the cloud's database "
-                           f"({facts.position}, and this is {welcome.position}): put the later one back, or say that "
-                           "this one is right with `nacre host accept`")
+        elif welcome.older and holds and not welcome.accepted:
+            if facts.era != said.era:
+                raise Unavailable("This host has been told of another state of the database since it said hello.")
+            here.barred = (f"host {self.settings.host} has seen a later state of the cloud's database, at "
+                           f"{facts.position}, than this one was made from: put the later one back, or say that this "
+                           "one is right with `nacre host accept`")
             log.error("an older database; everything here stays as it is", seen=facts.position, now=welcome.position)
             return await self._follow(0)
-        else:
-            await here.journal.learn(position=welcome.position)
+        elif welcome.older or welcome.position > facts.position:
+            await here.journal.learn(position=welcome.position, era=welcome.era)
         self._kept = self._clock.monotonic()
         here.barred = ""
         self._orphans = frozenset(welcome.orphans)
@@ -214,9 +218,9 @@ class NodeService:
             trusted=not self.here.barred, n=n, ports=tuple(port for spawn in spawned for port in spawn.ports),
             networks=tuple(network for spawn in spawned for network in spawn.networks)))
 
-    async def _keep(self, position: int) -> None:
+    async def _keep(self, heard: Heard) -> None:
         """How far the database has come, now and then: one that is restored from before will be known by it."""
-        if position > self.here.journal.facts.position and not self.here.barred and (
+        if heard.position > self.here.journal.facts.position and not self.here.barred and (
                 self._clock.monotonic() - self._kept > KEEP_POSITION):
             self._kept = self._clock.monotonic()
-            await self.here.journal.learn(position=position)
+            await self.here.journal.learn(position=heard.position, era=heard.era)

@@ -36,8 +36,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
 
 class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a compute host says of itself: totals, what claims took, its own configuration (FLOW A6: extra_resources).
-    Memory in MB, disk in GB, bandwidth: `BuildOrder`'s; 0: not counted. Reports of a host are numbered: an older one
-    (incarnation, n) changes nothing."""
+    Memory MB, disk GB, bandwidth: `BuildOrder`'s; 0: not counted. One of an older (incarnation, n) changes nothing."""
 
     host: str
     incarnation: int = 0  # counts the host's starts
@@ -140,7 +139,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
 
 class Allocation(msgspec.Struct, frozen=True, kw_only=True):
     """Room of a host that a server has. purpose: build; state: wanted (the host may have it), held (the server lives
-    there), ending (the host must give it up). position: how far the database was when it was written; else 0."""
+    there), ending (the host must give it up). position, era: of the database, when it was written."""
 
     id: str
     server_id: str
@@ -150,6 +149,7 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     amounts: Amounts
     position: int = 0
+    era: str = ""
 
 
 class HostState(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ import structlog
 
 from nacre.base.clock import Clock
 from nacre.base.db import Database
-from nacre.base.errors import NotFound
+from nacre.base.errors import Barred, NotFound, Unavailable
 from nacre.scheduler.contract import HostReport, HostState
 from nacre.scheduler.records import HostRecords
 
@@ -29,6 +29,7 @@ class HostRegistry:
         self.records, self._clock, self._down = HostRecords(db), clock, down_seconds
         self.look_at: Callable[[str], None] = lambda name: None
         self.states: dict[str, HostState] = {}
+        self._barred = set[str]()
         #: When each was heard here, and since when we listen without a gap: nobody is down before that was long.
         self._heard: dict[str, float] = {}
         self._listening = clock.monotonic()
@@ -132,6 +133,7 @@ class HostRegistry:
         """A host said hello. why: it takes no orders of ours, though it reports ("": it does)."""
         if (state := self.states.get(host)) is not None and (state.barred != why or not state.met):
             self.states[host] = msgspec.structs.replace(state, barred=why, met=True)
+            (self._barred.add if why else self._barred.discard)(host)
             self.look_at(host)
 
     async def accept(self, host: str, accepted: bool = True) -> None:
@@ -143,6 +145,25 @@ class HostRegistry:
     async def is_accepted(self, host: str) -> bool:
         """Whether an operator said so, and the host has not heard of it yet."""
         return await self.records.is_accepted(host)
+
+    def keeper(self, server_ids: Collection[str], *, unmet: bool) -> str | None:
+        """A host that takes no orders of ours and has one of these servers; unmet: or may have, as it has not said
+        hello yet."""
+        for name in self.states if unmet else self._barred & self.states.keys():
+            state = self.states[name]
+            if state.barred and any(held.server_id in server_ids for held in state.report.held):
+                return name
+            if unmet and not state.met and self._up(state):
+                return name
+        return None
+
+    def check(self, host: str) -> None:
+        """Whether it may be given orders. Raises Barred; Unavailable: it has not said yet what it has."""
+        state = self.states.get(host)
+        if state is None or not state.met:
+            raise Unavailable(f"Host {host} has not said hello to this process yet.")
+        if state.barred:
+            raise Barred(f"Host {host} takes no orders of this cloud: {state.barred}.")
 
     def _known(self, host: str) -> HostState:
         try:

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.stories.node.orders import Controls, ControlSide, build_order, end_order, power_order, spawn_order
+from tests.stories.node.orders import Controls, ControlSide, build_order, done, end_order, power_order, spawn_order
 
-from nacre.base.errors import BuildFailed, NotFound, Refused, Unavailable
-from nacre.conductor.contract import ControlAddress, Welcome
+from nacre.base.errors import Barred, BuildFailed, NotFound, Refused, Unavailable
+from nacre.conductor.contract import ControlAddress, NodeHello, Welcome
 from nacre.node.contract import EndOrder
 from nacre.node.hypervisor.fake import CAPABILITIES, FakeHypervisor, Faults
 from nacre.node.journal import Journal
@@ -346,11 +346,11 @@ async def test_a_guest_that_the_journal_lost_is_kept_and_can_be_ended(host: Host
 
 
 @pytest.mark.parametrize("welcome", [
-    Welcome(cloud="another", position=100), Welcome(cloud="cloud", position=3),
-    Welcome(cloud="cloud", position=100, older=True)], ids=["another cloud", "restored", "older epochs"])
+    Welcome(cloud="another", position=100), Welcome(cloud="cloud", position=3, era="b", older=True),
+    Welcome(cloud="cloud", position=100, era="b", older=True)], ids=["another cloud", "restored", "restored long ago"])
 async def test_a_host_with_servers_takes_no_orders_of_another_state(host: Host, welcome: Welcome) -> None:
     order, _ = await host.build()
-    host.control.welcome = Welcome(cloud="cloud", position=7)
+    host.control.welcome = Welcome(cloud="cloud", position=7, era="a")
     await host.service.stop()
     await host.start()
     await host.service.stop()
@@ -360,15 +360,58 @@ async def test_a_host_with_servers_takes_no_orders_of_another_state(host: Host, 
     for call in (host.node.end(msgspec.structs.replace(end_order(order), cloud=welcome.cloud)),
                  host.node.power(msgspec.structs.replace(power_order(order, "stop"), cloud=welcome.cloud)),
                  host.node.prepare(build_order(cloud=welcome.cloud))):
-        with pytest.raises(Refused):
+        with pytest.raises(Barred):
             await call
     assert await host.guests() == {order.server_id: "running"}
     host.control.welcome = msgspec.structs.replace(welcome, accepted=True)
     async with asyncio.timeout(5):
         while host.node.here.barred:
             await asyncio.sleep(0.02)
+    facts = host.node.here.journal.facts
+    assert (facts.position, facts.era) == (welcome.position, welcome.era)
     await host.node.end(msgspec.structs.replace(end_order(order), cloud=welcome.cloud))
     assert await host.guests() == {}
+
+
+async def test_an_order_that_comes_during_a_hello_makes_no_database_older(host: Host) -> None:
+    """Its position is later than the one that control read for its answer."""
+    await host.build(build_order(position=50, era="a"))
+    hello, waits, go_on = host.control.hello, asyncio.Event(), asyncio.Event()
+
+    async def slow(said: NodeHello) -> Welcome:
+        await hello(said)
+        waits.set()
+        await go_on.wait()
+        return Welcome(cloud="cloud", position=51, era="a")
+
+    host.control.hello, host.control.again = slow, True  # type: ignore[method-assign]
+    await asyncio.wait_for(waits.wait(), 5)
+    host.control.again = False
+    await done(lambda: host.node.prepare(build_order(position=60, era="a")))
+    go_on.set()
+    await host.beat()
+    assert host.node.here.barred == "" and host.node.here.journal.facts.position == 60
+
+
+async def test_a_judgement_of_what_was_seen_before_another_database_was_accepted_does_not_count(host: Host) -> None:
+    await host.build(build_order(position=50, era="a"))
+    hello, waits, go_on = host.control.hello, asyncio.Event(), asyncio.Event()
+
+    async def slow(said: NodeHello) -> Welcome:
+        await hello(said)
+        waits.set()
+        await go_on.wait()
+        return Welcome(cloud="cloud", position=20, era="b", older=said.era == "a")
+
+    host.control.hello, host.control.again = slow, True  # type: ignore[method-assign]
+    await asyncio.wait_for(waits.wait(), 5)
+    host.control.again = False
+    await host.node.here.journal.learn(position=19, era="b")  # another control process said that it is accepted
+    go_on.set()
+    async with asyncio.timeout(5):
+        while host.node.here.journal.facts.position != 20:
+            assert host.node.here.barred == ""
+            await asyncio.sleep(0.02)
 
 
 async def test_a_host_without_servers_joins_whatever_cloud_it_is_given_to(host: Host) -> None:

@@ -5,8 +5,9 @@ Writes of a cloud are one after the other on both engines (ADR 0009), so the num
 """
 
 import contextlib
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import msgspec
 import sqlalchemy as sa
@@ -14,6 +15,8 @@ import structlog
 
 from nacre.base.clock import Clock
 from nacre.base.db import Database, statements
+from nacre.base.durable import eras
+from nacre.base.durable.eras import Position
 from nacre.base.durable.tables import changes, last_changes
 from nacre.base.errors import Interrupted
 
@@ -31,7 +34,8 @@ _LATEST = sa.select(_L.id, _L.n).where(_L.kind == sa.bindparam("is"), _L.n > sa.
 _LATEST_OF = _LATEST.where(_L.id.in_(sa.bindparam("ids", expanding=True)))
 _MOVE = sa.update(last_changes).where(
     _L.kind == sa.bindparam("is"), _L.id.in_(sa.bindparam("ids", expanding=True))).values(n=sa.bindparam("to"))
-_SINCE = sa.select(_C.n, _C.kind, _C.id).where(_C.n > sa.bindparam("seen")).order_by(_C.n).limit(MOST)
+_FROM = sa.select(_C.n, _C.kind, _C.id, _C.at).where(_C.n >= sa.bindparam("seen")).order_by(_C.n).limit(MOST)
+_LAST = sa.select(_C.n, _C.kind, _C.id, _C.at).order_by(_C.n.desc()).limit(1)
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -40,7 +44,11 @@ class Change(msgspec.Struct, frozen=True):
     n: int
     kind: str
     id: str
+    at: datetime | None = None
 
+
+#: Before all of them.
+_NONE = Change(0, "", "")
 
 #: Told of changes, all of kinds that it asked for, in their order.
 Reader = Callable[[Sequence[Change]], Awaitable[None]]
@@ -74,7 +82,7 @@ def latest(connection: sa.Connection, kind: str, after: int = 0, ids: Collection
 
 
 def position(connection: sa.Connection) -> int:
-    """How far this database has come. One that is lower than before is of a database that was restored."""
+    """The number of the last change."""
     return int(connection.execute(_POSITION).scalar_one())
 
 
@@ -82,24 +90,27 @@ class _Subscription(msgspec.Struct):
     kinds: Collection[str]
     read: Reader
     reload: Callable[[], Awaitable[None]]
-    seen: int = 0
+    last: Change = _NONE
     at: float = 0.0
 
 
 class Changes:
-    """Reads on. Subscribe before `start`; each reader goes on by itself where another fails."""
+    """Reads on. Subscribe before `start`; each reader goes on by itself where another fails. restored: called when the
+    database is an older one than before, once all readers have loaded it anew."""
 
     def __init__(self, db: Database, clock: Clock):
         self._db, self._clock = db, clock
         self._subscriptions: list[_Subscription] = []
-        self._seen, self._trimmed = 0, 0.0
+        self._seen = Position()
+        self._marks = deque[tuple[float, int]]()
+        self.restored: Callable[[], None] = lambda: None
 
     def subscribe(self, kinds: Collection[str], read: Reader, reload: Callable[[], Awaitable[None]]) -> None:
-        """read: what came since; reload: everything anew, after a silence too long for rows to have been kept."""
+        """read: what came since; reload: everything anew, when rows may be gone that were not read."""
         self._subscriptions.append(_Subscription(frozenset(kinds), read, reload))
 
     @property
-    def seen(self) -> int:
+    def seen(self) -> Position:
         """How far the database was at the last look."""
         return self._seen
 
@@ -109,9 +120,9 @@ class Changes:
 
     async def start(self) -> None:
         """What was before now is not told: readers load it when they start, after this."""
-        self._seen, at = await self._db.read(position), self._clock.monotonic()
+        self._seen, found = await self._db.read(lambda c: (eras.position(c), c.execute(_LAST).first()))
         for each in self._subscriptions:
-            each.seen, each.at = self._seen, at
+            each.last, each.at = Change(*found) if found else _NONE, self._clock.monotonic()
 
     async def run(self) -> None:
         """For ever."""
@@ -123,35 +134,44 @@ class Changes:
 
     async def look(self) -> None:
         """Tell what came since the last look. Raises Interrupted."""
-        if not self._subscriptions:
-            return
-        seen = min(s.seen for s in self._subscriptions)
-        rows = [Change(*row) for row in await self._db.read(lambda c: c.execute(_SINCE, {"seen": seen}).all())]
-        if rows:
-            self._seen = max(self._seen, rows[-1].n)
-        for each in self._subscriptions:
-            await self._tell(each, rows)
+        restored = False
+        for last in dict.fromkeys([each.last for each in self._subscriptions]):
+            self._seen, rows = await self._db.read(lambda c, last=last: _read(c, last))  # type: ignore[misc]
+            whole = last == _NONE or rows[:1] == [last]
+            restored |= not whole and (self._seen.n < last.n or [row.n for row in rows[:1]] == [last.n])
+            for each in [s for s in self._subscriptions if s.last == last]:
+                await self._tell(each, rows, whole=whole)
+        if restored:
+            log.error("the database is an older one than before", position=self._seen.n)
+            self.restored()
 
-    async def _tell(self, to: _Subscription, rows: Sequence[Change]) -> None:
+    async def _tell(self, to: _Subscription, rows: Sequence[Change], *, whole: bool) -> None:
+        """whole: nothing between what it has read and these rows is gone."""
         now = self._clock.monotonic()
         try:
-            if now - to.at > KEEP / 2:
+            if not whole or now - to.at > KEEP / 2:
                 await to.reload()
-            elif mine := [row for row in rows if row.n > to.seen and row.kind in to.kinds]:
+            elif mine := [row for row in rows if row.n > to.last.n and row.kind in to.kinds]:
                 await to.read(mine)
         except Interrupted:
             raise
         except Exception:
             log.exception("changes could not be taken in; they are told again", kinds=sorted(to.kinds))
             return
-        to.at = now
-        if rows:
-            to.seen = max(to.seen, rows[-1].n)
+        to.at, to.last = now, rows[-1] if rows else _NONE
 
     async def _trim(self) -> None:
-        if self._clock.monotonic() - self._trimmed < KEEP / 10:
+        """Away with what has been there for KEEP seconds by our own count: the clocks of those who wrote it may be
+        wrong. The last row of those stays, by which a reader knows that it has missed nothing."""
+        now = self._clock.monotonic()
+        if self._marks and now - self._marks[-1][0] < KEEP / 10:
             return
-        self._trimmed = self._clock.monotonic()
-        before = self._clock.now().replace(tzinfo=None) - timedelta(seconds=KEEP)
-        await self._db.run(lambda c: c.execute(sa.delete(changes).where(
-            _C.at < before, _C.n < sa.select(sa.func.max(_C.n)).scalar_subquery())))
+        self._marks.append((now, self._seen.n))
+        if now - self._marks[0][0] >= KEEP:
+            before = self._marks.popleft()[1]
+            await self._db.run(lambda c: c.execute(sa.delete(changes).where(_C.n < before)))
+
+
+def _read(connection: sa.Connection, last: Change) -> tuple[Position, list[Change]]:
+    """The rows from that one on, if it is still there, and how far the database is."""
+    return eras.position(connection), [Change(*row) for row in connection.execute(_FROM, {"seen": last.n})]

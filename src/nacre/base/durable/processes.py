@@ -14,7 +14,7 @@ import structlog
 
 from nacre.base.clock import Clock
 from nacre.base.db import Database, statements
-from nacre.base.durable import changes
+from nacre.base.durable import changes, eras
 from nacre.base.durable.tables import cloud, join_tokens, processes
 from nacre.base.errors import Conflict
 
@@ -204,6 +204,7 @@ class Processes:
         statements.delete(connection, processes, role=me.role, name=me.name)
         statements.insert(connection, processes, {"id": me.id, **row, "generation": generation})
         changes.note(connection, now, ("process", me.name))
+        eras.begin(connection)
         return identity, generation
 
     def _beat(self, connection: sa.Connection) -> bool:

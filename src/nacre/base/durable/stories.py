@@ -25,6 +25,8 @@ from nacre.base.errors import Interrupted
 AT_ONCE = 100
 #: So many times a story may stop for no known reason; after the n-th it rests 2 to the n seconds.
 TRIES = 5
+#: Seconds until one is taken up again that waits for something else.
+REST = 2.0
 #: A story of ours that does not run here after this time (seconds) was committed without our hearing of it.
 UNHEARD = 5.0
 
@@ -127,12 +129,16 @@ class Stories:
 
     async def failed(self, story: Story) -> None:
         """It stopped for no known reason: it is tried again later, ever more seldom."""
-        rest = timedelta(seconds=2 ** (story.failures + 1))
+        await self._later(story, 2 ** (story.failures + 1), failures=story.failures + 1)
 
+    async def rest(self, story: Story) -> None:
+        """It cannot go on yet: it is taken up again after a rest."""
+        await self._later(story, REST)
+
+    async def _later(self, story: Story, seconds: float, **values: object) -> None:
         def unit(connection: sa.Connection) -> None:
-            _let_go(connection, story.lease, {
-                "owner": None, "failures": story.failures + 1,
-                "not_before": database_now(connection, self._clock) + rest})
+            _let_go(connection, story.lease, {"owner": None, **values, "not_before": database_now(
+                connection, self._clock) + timedelta(seconds=seconds)})
 
         await self._db.run(unit)
 

@@ -72,6 +72,13 @@ changes = sa.Table(
     sqlite_autoincrement=True,
 )
 
+#: From which change on the database's history has this name (`eras.py`). All are kept: one for each start of a control.
+eras = sa.Table(
+    "eras", metadata,
+    sa.Column("n", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False),
+    sa.Column("id", sa.String(36), nullable=False, unique=True),
+)
+
 #: The number of the last change of each thing of which that is asked. Whoever changes thousands of them at once (every
 #: host with a member of a security group) notes one change, and the things here.
 last_changes = sa.Table(

@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 
 from nacre.base.clock import Clock
-from nacre.base.errors import Refused, Unavailable
+from nacre.base.errors import Barred, Refused, Unavailable
 from nacre.base.locks import NamedLocks
 from nacre.node.contract import Guest
 from nacre.node.hypervisor.driver import Hypervisor
@@ -50,15 +50,15 @@ class NodeState:
         self._powers: dict[str, tuple[str, int]] = {}
 
     def admit(self, cloud: str) -> None:
-        """Raises Refused: an order of another cloud, or while it is not known which state of ours is right;
+        """Raises Refused: an order of another cloud; Barred: it is not known which cloud, or state of ours, is right;
         Unavailable: not yet."""
         if not self.met:
             raise Unavailable(f"Host {self.settings.host} has not met its control processes yet.")
+        if self.barred:
+            raise Barred(self.barred)
         if cloud != self.journal.facts.cloud:
             raise Refused(f"host {self.settings.host} is of cloud {self.journal.facts.cloud or '(none)'} and takes no "
                           f"orders of {cloud}")
-        if self.barred:
-            raise Refused(self.barred)
 
     def number(self) -> tuple[int, int]:
         """Of the next report or answer: higher than of all before. It is taken before the guests are looked at: what a

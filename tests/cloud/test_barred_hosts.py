@@ -1,0 +1,110 @@
+"""A host that takes no orders until an operator decides: stories about its servers wait, and decide nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+
+from nacre.base.durable import stories as durable
+from nacre.base.durable.tables import stories
+from nacre.base.errors import Barred, Unavailable
+from nacre.scheduler.contract import Held, HostReport
+from tests.cloud.conductor_lab import Lab
+
+
+@pytest.fixture
+async def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Lab]:
+    monkeypatch.setattr(durable, "REST", 0.1)
+    lab = Lab(tmp_path, hosts=2)
+    await lab.start()
+    yield lab
+    await lab.stop()
+
+
+async def resting(lab: Lab) -> None:
+    """Until the only story rests, and longer than a rest."""
+    async with asyncio.timeout(5):
+        while not await lab.db.read(lambda c: c.execute(
+                sa.select(stories.c.id).where(stories.c.owner.is_(None), stories.c.not_before.is_not(None))).first()):
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.3)
+    await lab.control.runner.look()
+    await asyncio.sleep(0.1)
+
+
+async def holds(lab: Lab, host: str, *servers: str) -> None:
+    """The host says that it has these."""
+    state = await lab.registry.get(host)
+    assert state is not None
+    await lab.scheduler.report(msgspec.structs.replace(state.report, n=state.report.n + 1, held=tuple(
+        Held(allocation=f"of {server}", server_id=server, epoch=1, power="running") for server in servers)))
+
+
+async def test_a_build_on_a_host_that_takes_no_orders_waits_and_gives_nothing_up(lab: Lab) -> None:
+    """The host has heard of the older database before this process has."""
+    for node in lab.nodes.values():
+        node.here.barred = "it has seen a later state"
+    (server,) = await lab.accept()
+    await resting(lab)
+    row, [allocation] = await lab.row(server), await lab.ledger.of_server(server)
+    assert (row["vm_state"], row["fault"], allocation.state) == ("building", None, "wanted")
+    for node in lab.nodes.values():
+        node.here.barred = ""
+    await asyncio.sleep(0.2)
+    await lab.control.runner.look()
+    assert (await lab.until(server, "active"))["host"] == allocation.host
+    await lab.check()
+
+
+@pytest.mark.parametrize("every", [True, False], ids=["no other host", "another host"])
+async def test_what_a_barred_host_has_is_neither_built_elsewhere_nor_ended(lab: Lab, every: bool) -> None:
+    """The restored database knows the build's story, and not where it went."""
+    (server,) = await lab.accept(run=False)
+    await holds(lab, "host0", server)
+    for host in ("host0", "host1") if every else ("host0",):
+        await lab.registry.bar(host, "it has seen a later state")
+    await lab.orphan_stories()
+    await lab.control.runner.look()
+    await resting(lab)
+    assert (await lab.row(server))["vm_state"] == "building"
+    assert await lab.ledger.of_server(server) == []
+    await lab.delete(server)
+    await asyncio.sleep(0.3)
+    assert (await lab.row(server))["task_state"] == "deleting"
+    assert lab.hypervisors["host1"].servers == {}
+
+
+async def test_a_build_of_another_life_waits_until_every_host_had_the_chance_to_say_that_it_has_it(lab: Lab) -> None:
+    (server,) = await lab.accept(run=False)
+    lab.registry.states["host0"] = msgspec.structs.replace(lab.registry.states["host0"], met=False)
+    with pytest.raises(Unavailable):
+        lab.registry.check("host0")
+    await lab.orphan_stories()
+    await lab.control.runner.look()
+    await resting(lab)
+    assert await lab.ledger.of_server(server) == []
+    fresh = await lab.accept()  # of this life: nobody can have it
+    await asyncio.sleep(0.2)
+    assert await lab.ledger.of_server(fresh[0]) != []
+    await lab.registry.bar("host0", "")
+    await asyncio.sleep(0.2)
+    await lab.control.runner.look()
+    await lab.until(server, "active")
+    await lab.until(fresh[0], "active")
+
+
+async def test_a_barred_host_gets_no_order(lab: Lab) -> None:
+    await lab.scheduler.report(HostReport(
+        host="new", hypervisor_type="fake", hypervisor_version=1, vcpus=8, memory_mb=4096, disk_gb=100, vcpus_used=0,
+        memory_mb_used=0, disk_gb_used=0))
+    for host in ("new", "nobody"):
+        with pytest.raises(Unavailable, match="said hello"):
+            lab.registry.check(host)
+    await lab.registry.bar("new", "it is of another cloud")
+    with pytest.raises(Barred, match="another cloud"):
+        lab.registry.check("new")
+    await lab.registry.bar("new", "")
+    lab.registry.check("new")
