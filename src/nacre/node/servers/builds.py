@@ -104,7 +104,8 @@ class Builds:
         """Raises Refused: the host cannot write that it is over."""
         node = self._node
         doing.begin("end")
-        node.works.cancel(order.server_id)
+        entry = node.journal.get(order.allocation)
+        node.works.cancel(order.server_id, max(order.epoch, entry.epoch if entry else 0))
         async with node.locks(order.server_id):
             entry = node.journal.get(order.allocation)
             try:

@@ -69,10 +69,10 @@ class Works:
     def busy(self, server_id: str) -> bool:
         return any(key[1] == server_id for key in self._running)
 
-    def cancel(self, server_id: str) -> None:
-        """Ends what runs for this server, but for its own end."""
-        for (verb, server, _), (task, _) in list(self._running.items()):
-            if server == server_id and verb != "end":
+    def cancel(self, server_id: str, epoch: int) -> None:
+        """Ends what runs for this server by orders of this epoch and lower ones, but for its own end."""
+        for (verb, server, of), (task, _) in list(self._running.items()):
+            if server == server_id and of <= epoch and verb != "end":
                 task.cancel()
 
     async def stop(self) -> None:
