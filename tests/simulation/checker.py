@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: A guest that does these is there, whatever its disks are.
 LIVE = ("running", "paused")
+#: What a host does about a guest's power -> the server's task meanwhile.
+TASKS = {"stop": "powering-off", "start": "powering-on", "reboot-soft": "rebooting", "reboot-hard": "rebooting_hard"}
 
 
 class Checker:
@@ -22,6 +24,7 @@ class Checker:
 
     def __init__(self, world: "World"):
         self.world, self.sacred = world, ""
+        self._ordered: dict[str, int] = {}
 
     def look(self) -> None:
         """What the database noted."""
@@ -41,6 +44,18 @@ class Checker:
                     history.blame("one guest on two hosts:", server_id, host.name, other.name)
         if verb == "destroy" and (guest := host.hypervisor.servers.get(server_id)) is not None and guest.power:
             self._may_go(host, server_id)
+
+    def order(self, host: "Host", server_id: str, epoch: int, action: str) -> None:
+        """A host begins to carry out an order: none that is older than what was done, and none that nobody waits for.
+        One that was given up may come late, if nothing came after it."""
+        if epoch < self._ordered.get(server_id, 0):
+            self.world.history.blame("an older order is carried out:", host.name, action, server_id)
+        self._ordered[server_id] = epoch
+        with self.world.db.engine.connect() as connection:
+            row = connection.execute(sa.select(servers).where(servers.c.id == server_id)).mappings().one()
+        if row["epoch"] == epoch and row["task_state"] not in (TASKS[action], "deleting") and not (
+                row["deleted"] or row["fault"]):
+            self.world.history.blame("nobody waits for an order:", host.name, action, server_id, row["task_state"])
 
     def _may_go(self, host: "Host", server_id: str) -> None:
         """A guest is destroyed only where the database has ordered its end, or its build never ended."""

@@ -13,6 +13,8 @@ from nacre.node.contract import BuildOrder, GuestFacts
 from nacre.node.hypervisor.fake import FakeGuest, FakeHypervisor, Faults
 from nacre.node.journal import Entry, Journal
 from nacre.node.manager import NodeManager
+from nacre.node.servers.power import Power
+from nacre.node.servers.works import Doing
 from nacre.simulation.virtual_time import LoopClock
 from tests.simulation.loop import Process
 from tests.simulation.network import Wire
@@ -56,6 +58,7 @@ class Host:
             self.faults)
         self.manager = running.service.manager
         self.manager.here.journal._apply = self._limited(self.manager.here.journal)  # type: ignore[method-assign]
+        self._watch_orders(self.manager._power)
         self.world.history.add(self.name, "starts")
 
         async def life() -> None:
@@ -84,6 +87,16 @@ class Host:
             real(writes)
 
         return apply
+
+    def _watch_orders(self, power: Power) -> None:
+        """What it does about guests' power, once it has judged the order."""
+        real = power._act
+
+        async def act(entry: Entry, action: str, doing: Doing) -> None:
+            self.world.checker.order(self, entry.server_id, entry.epoch, action)
+            await real(entry, action, doing)
+
+        power._act = act  # type: ignore[method-assign]
 
     def _watched(self, verb: str) -> Callable[[str], Awaitable[None]]:
         async def watch(server_id: str) -> None:

@@ -50,8 +50,8 @@ class LedgerAdmin:
                 connection.execute(sa.insert(servers), made)
                 quota_usage.add(connection, made, 1)
             else:  # its build came to an end here without it
-                move(connection, row, "adopt", now, **{
-                    name: made[name] for name in ("host", "epoch", "allocation_id", "power_state", "launched_at",
+                move(connection, row, "adopt", now, epoch=max(row["epoch"], found.epoch), **{
+                    name: made[name] for name in ("host", "allocation_id", "power_state", "launched_at",
                                                   "availability_zone", "fault")})
             insert(connection, now, Allocation(
                 id=found.allocation, server_id=found.server_id, host=order.host, epoch=found.epoch, purpose="build",

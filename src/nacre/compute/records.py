@@ -12,7 +12,7 @@ from oslo_utils.strutils import bool_from_string
 from nacre.base.db import statements
 from nacre.base.errors import BadRequest, Conflict, NotFound
 from nacre.compute.contract import Fault, Server, ServerFlavor, ServerQuery
-from nacre.compute.states import State, step
+from nacre.compute.states import ORDERED, State, step
 from nacre.compute.tables import server_tags, servers
 from nacre.node.contract import GuestFacts
 
@@ -56,10 +56,13 @@ def fault_of(code: int, message: str, now: datetime, details: str = "") -> dict[
 
 
 def move(connection: sa.Connection, row: Mapping[str, Any], event: str, now: datetime, **changes: Any) -> State:
-    """The one way a server's state changes: by the table, compare-and-set. Raises Conflict (FLOW B4)."""
+    """The one way a server's state changes: by the table, compare-and-set. What a host will be ordered to do begins a
+    new epoch. Raises Conflict (FLOW B4)."""
     before: State = (row["vm_state"], row["task_state"])
     after = step(before, event, row["id"])
     values = {"vm_state": after[0], "task_state": after[1], "updated_at": now, **changes}
+    if event in ORDERED:
+        values["epoch"] = row["epoch"] + 1
     if not statements.update(connection, servers, values, id=row["id"], vm_state=before[0], task_state=before[1],
                              epoch=row["epoch"]):
         raise Conflict(f"Instance {row['id']} changed at the same moment. Try again.")

@@ -16,7 +16,7 @@ from nacre.base.context import Context
 from nacre.base.db import Database
 from nacre.base.durable import changes
 from nacre.base.durable.stories import Stories, Story
-from nacre.base.errors import BadRequest, NotFound, QuotaExceeded
+from nacre.base.errors import BadRequest, Conflict, NotFound, QuotaExceeded
 from nacre.compute import history, planning, quota_usage, records
 from nacre.compute.catalog.flavors import Flavor, Flavors
 from nacre.compute.catalog.keypairs import KeyPair, KeyPairs
@@ -206,6 +206,8 @@ class Servers:
             if row["task_state"] == "deleting" and event == "delete":
                 return None
             move(connection, row, event, now)
+            if kind == "power" and not row["host"]:
+                raise Conflict(f"Instance {server.id} is not ready")  # it was never built, and its fault says why
             history.begin(connection, context, [server.id], action, now)
             changes.note(connection, now, ("server", server.id), project_id=row["project_id"])
             return self._stories.insert(connection, kind, _encode(StoryOrder(

@@ -38,6 +38,9 @@ TABLE: dict[str, dict[State, State]] = {
     "deleted": {("*", "deleting"): ("deleted", None)},
 }
 
+#: Actions that a host is ordered to do: each has an epoch of its own, so that an older one is refused there.
+ORDERED = frozenset(("stop", "start", "reboot-soft", "reboot-hard"))
+
 #: What a client called the action, for the error it gets.
 NAMES = {"reboot-soft": "reboot", "reboot-hard": "reboot"}
 

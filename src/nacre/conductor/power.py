@@ -1,4 +1,5 @@
-"""The story of a stop, start or reboot. The host's verb is idempotent towards the wanted state: a crash repeats it."""
+"""The story of a stop, start or reboot. Its order has an epoch of its own: repeated, after a crash or by another
+process, it is done once, and not at all once the host has seen a later one."""
 
 from nacre.base.durable.stories import Lease
 from nacre.base.errors import NacreError
@@ -7,8 +8,8 @@ from nacre.conductor.parts import Parts
 from nacre.conductor.timeline import Timeline
 from nacre.node.contract import Guest, PowerOrder
 
-#: guest's power -> what happened to the server
-_EVENTS = {"running": "running", "shutdown": "stopped", "crashed": "stopped"}
+#: guest's power -> what happened to the server, where that was asked for. One that halted again is news, not an end.
+_STOPPED, _RUNNING = {"shutdown": "stopped", "crashed": "stopped"}, {"running": "running"}
 #: action -> the server's task while it goes on. A hard reboot takes the place of a soft one.
 _TASKS = {"stop": "powering-off", "start": "powering-on", "reboot-soft": "rebooting", "reboot-hard": "rebooting_hard"}
 
@@ -34,7 +35,9 @@ class Switch:
                 guest = await self._p.hosts.order(server.host, lambda node: node.power(wish))
         except NacreError as error:
             message = error.message
-        event = _EVENTS.get(guest.power, "give up") if guest else "give up"
+        event = (_STOPPED if action == "stop" else _RUNNING).get(guest.power, "give up") if guest else "give up"
+        if guest and event == "give up":
+            message = f"Its guest is {guest.power} after that."
         await self._end(lease, event, Outcome(
             server_id=server.id, request_id=order.context.request_id, steps=tuple(timeline.steps), guest=guest,
             message=message, task=_TASKS[action]))

@@ -106,7 +106,7 @@ class EndOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PowerOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """action: start, stop, reboot-soft, reboot-hard."""
+    """action: start, stop, reboot-soft, reboot-hard. epoch: its own, so that it is done once."""
 
     cloud: str
     allocation: str
@@ -183,7 +183,7 @@ class Node(Protocol):
         ...
 
     async def power(self, order: PowerOrder) -> Work:
-        """Idempotent towards the wanted state."""
+        """Done once: repeated, it is answered with what there is. Raises Refused: a later order was seen."""
         ...
 
     async def console(self, server_id: str, lines: int | None) -> str:

@@ -32,9 +32,17 @@ create table if not exists fences (server_id text primary key, seen integer not 
 """
 
 
+class Switch(msgspec.Struct, frozen=True, kw_only=True):
+    """The last order about a guest's power. done: it got through."""
+
+    epoch: int
+    action: str
+    done: bool = False
+
+
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One allocation here. stage: claimed, prepared, spawning, running (its build is done), ending (being taken back:
-    its epoch and lower ones are refused from here on). spawn: without the guest's facts."""
+    """One allocation here. epoch: of its last order. stage: claimed, prepared, spawning, running (its build is done),
+    ending (being taken back: its epoch and lower ones are refused from here on). spawn: without the guest's facts."""
 
     allocation: str
     server_id: str
@@ -43,6 +51,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     order: BuildOrder | None = None
     spawn: SpawnOrder | None = None
     steps: tuple[Step, ...] = ()
+    switch: Switch | None = None
 
 
 class Fence(msgspec.Struct, frozen=True):

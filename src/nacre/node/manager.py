@@ -5,6 +5,8 @@ answered from what is there. What fails takes back all that its attempt had here
 end is never ended: it is reported.
 """
 
+from functools import partial
+
 import structlog
 
 from nacre.base.clock import Clock, RealClock
@@ -17,6 +19,7 @@ from nacre.node.servers.builds import Builds
 from nacre.node.servers.limits import rates
 from nacre.node.servers.power import ACTIONS, Power
 from nacre.node.servers.state import NodeSettings, NodeState
+from nacre.node.servers.works import Doing
 from nacre.scheduler.contract import Held
 
 log = structlog.get_logger()
@@ -39,7 +42,7 @@ class NodeManager:
                 self.here.tracker.restore(entry.order)
                 await self._limit(entry)
         await self.here.hypervisor.start(self._guest_changed)
-        await self.mend()
+        self.mend()
 
     async def stop(self) -> None:
         """Work that runs is dropped where it is: it is found in the journal by whoever comes next."""
@@ -47,15 +50,29 @@ class NodeManager:
         await self.here.hypervisor.stop()
         await self.here.journal.close()
 
-    async def mend(self) -> None:
-        """Finishes what was being taken back and did not get through."""
-        for entry in self.here.journal.all():
-            if entry.stage == "ending" and not self.here.works.busy(entry.server_id):
-                try:
-                    async with self.here.locks(entry.server_id):
-                        await self.here.clear(entry)
-                except Exception as error:
-                    log.warning("cannot be taken back yet", server=entry.server_id, why=str(error))
+    def mend(self) -> None:
+        """Goes on with what did not get through and nobody is at, beside all else: what was being taken back, and, once
+        it is known whose orders count here, guests that a restart left paused."""
+        here = self.here
+        for entry in here.journal.all():
+            if not here.works.busy(entry.server_id) and (entry.stage == "ending" or (
+                    here.met and not here.barred and self._power.is_interrupted(entry))):
+                here.works.begin(("mend", entry.server_id, entry.epoch), partial(self._mend, entry.allocation))
+
+    async def _mend(self, allocation: str, doing: Doing) -> None:
+        entry = self.here.journal.get(allocation)
+        if entry is None:
+            return
+        try:
+            async with self.here.locks(entry.server_id):
+                entry = self.here.journal.get(allocation)
+                if entry is not None and entry.stage == "ending":
+                    doing.begin("end")
+                    await self.here.clear(entry)
+                else:
+                    await self._power.resume(allocation, doing)
+        except Exception as error:
+            log.warning("cannot be mended yet", server=entry.server_id if entry else "", why=str(error))
 
     async def held(self, n: int = 0) -> tuple[Held, ...]:
         """What has room or a guest here. A guest of ours that the journal does not know goes by its server's id. n: the

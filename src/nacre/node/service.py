@@ -98,7 +98,7 @@ class NodeService:
             try:
                 if self._clock.monotonic() >= regular + self.settings.heartbeat:
                     regular = self._clock.monotonic()
-                    await self.manager.mend()
+                    self.manager.mend()
                 else:
                     await self._clock.sleep(GATHER + GATHER_EACH * len(self.here.journal.all()))
                 self.here.changed.clear()

@@ -232,6 +232,10 @@ async def test_delete_and_actions(client):
     path = f"/servers/{ident}"
     status, body = await client.post(path + "/action", {"os-stop": None})
     assert (status, "Cannot 'stop' instance" in body["conflictingRequest"]["message"]) == (409, True)
+    await set_row(client, ident, vm_state="error", task_state=None)  # it was never built
+    for action in ({"reboot": {"type": "HARD"}}, {"os-stop": None}):
+        status, body = await client.post(path + "/action", action)
+        assert (status, body["conflictingRequest"]["message"]) == (409, f"Instance {ident} is not ready")
     await set_row(client, ident, vm_state="active", task_state=None, host="host-1")
     assert await client.post(path + "/action", {"os-getConsoleOutput": {"length": 2}}) == (
         200, {"output": "line 18\nline 19"})

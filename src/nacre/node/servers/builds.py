@@ -105,7 +105,8 @@ class Builds:
         which attempt that guest is nobody knows: an operator ends it (the orphans), or it is another's that lives."""
         node = self._node
         doing.begin("end")
-        node.works.cancel(order.server_id)
+        entry = node.journal.get(order.allocation)
+        node.works.cancel(order.server_id, max(order.epoch, entry.epoch if entry else 0))
         async with node.locks(order.server_id):
             entry = node.journal.get(order.allocation)
             try:

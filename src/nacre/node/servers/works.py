@@ -32,11 +32,14 @@ class Doing(msgspec.Struct):
         self.moved, self.total = moved, total
 
 
+Run = tuple["asyncio.Task[Guest | None]", Doing]
+
+
 class Works:
-    """Work by (verb, server, epoch)."""
+    """Work by (verb, server, epoch): each order has its epoch."""
 
     def __init__(self) -> None:
-        self._running: dict[Key, tuple[asyncio.Task[Guest | None], Doing]] = {}
+        self._running: dict[Key, Run] = {}
         self._failed: OrderedDict[Key, NacreError] = OrderedDict()
         self.stopping = False
 
@@ -44,12 +47,7 @@ class Works:
         """Begins `work`, or joins the run of the same key. Raises its error, also one that nobody waited for."""
         if (failed := self._failed.pop(key, None)) is not None:
             raise failed
-        if key not in self._running:
-            doing = Doing()
-            task: asyncio.Task[Guest | None] = asyncio.ensure_future(work(doing))
-            self._running[key] = task, doing
-            task.add_done_callback(lambda done: self._ended(key, done))
-        task, doing = self._running[key]
+        task, doing = self.begin(key, work)
         await asyncio.wait({task}, timeout=ANSWER)
         if not task.done():
             return Work(done=False, step=doing.step, moved=doing.moved, total=doing.total)
@@ -61,6 +59,15 @@ class Works:
                 raise
             raise Refused(f"{key[0]} of server {key[1]} was taken back") from None
 
+    def begin(self, key: Key, work: Callable[[Doing], Awaitable[Guest | None]]) -> Run:
+        """As `run`, for whom no answer is wanted."""
+        if key not in self._running:
+            doing = Doing()
+            task: asyncio.Task[Guest | None] = asyncio.ensure_future(work(doing))
+            self._running[key] = task, doing
+            task.add_done_callback(lambda done: self._ended(key, done))
+        return self._running[key]
+
     def states(self) -> tuple[WorkState, ...]:
         """What goes on here."""
         return tuple(WorkState(server_id=server, verb=verb, step=doing.step, moved=doing.moved, total=doing.total)
@@ -69,10 +76,10 @@ class Works:
     def busy(self, server_id: str) -> bool:
         return any(key[1] == server_id for key in self._running)
 
-    def cancel(self, server_id: str) -> None:
-        """Ends what runs for this server, but for its own end."""
-        for (verb, server, _), (task, _) in list(self._running.items()):
-            if server == server_id and verb != "end":
+    def cancel(self, server_id: str, epoch: int) -> None:
+        """Ends what runs for this server by orders of this epoch and lower ones, but for its own end."""
+        for (verb, server, of), (task, _) in list(self._running.items()):
+            if server == server_id and of <= epoch and verb != "end":
                 task.cancel()
 
     async def stop(self) -> None:
