@@ -1,10 +1,11 @@
 """What others may ask of the conductor: hosts say what they have, and what is planned can be asked."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 
+from nacre.base import bounds
 from nacre.base.context import Context
 from nacre.base.rpc.target import Target
 from nacre.compute.contract import Server, StoryOrder
@@ -21,7 +22,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
 
     report: HostReport
     agent: AgentReport
-    works: tuple[WorkState, ...] = ()
+    works: Annotated[tuple[WorkState, ...], msgspec.Meta(max_length=10_000)] = ()
 
     @property
     def host(self) -> str:
@@ -43,13 +44,13 @@ class NodeHello(msgspec.Struct, frozen=True, kw_only=True):
     none yet; position: how far it has seen that cloud's database; journal: names its memory, another means it lost
     it. version: its release."""
 
-    endpoint: str
-    public_key: str
-    journal: str
-    cloud: str
-    position: int
+    endpoint: bounds.Name
+    public_key: bounds.Short
+    journal: bounds.Short
+    cloud: bounds.Short
+    position: bounds.Count
     beat: Beat
-    version: str = ""
+    version: bounds.Version = ""
 
     @property
     def host(self) -> str:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from nacre.base import bounds
 from nacre.base.rpc.target import Target
 from nacre.image.contract import ImageFacts
 from nacre.network.contract import NetworkFacts, PortFacts
@@ -144,11 +145,11 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 class WorkState(msgspec.Struct, frozen=True, kw_only=True):
     """A piece of work in a host's beat."""
 
-    server_id: str
-    verb: str
-    step: str
-    moved: int
-    total: int
+    server_id: bounds.Id
+    verb: bounds.Short
+    step: bounds.Short
+    moved: bounds.Count
+    total: bounds.Count
 
 
 class Orphan(msgspec.Struct, frozen=True, kw_only=True):
