@@ -161,15 +161,14 @@ def orphans(name: str | None, as_json: bool, data: Path | None) -> None:
 @host.command()
 @click.argument("guest")
 @click.option("--name", default=None, help="of the server [as it was]")
-@click.option("--project", default=None, help="name or id of the project it shall belong to [as it was]")
+@click.option("--project", "project_id", default=None, help="name or id of the project it shall belong to [as it was]")
+@click.option("--host", default=None, help="whose guest, if several hosts say that they have it")
 @options
-def adopt(guest: str, name: str | None, project: str | None, as_json: bool, data: Path | None) -> None:
+def adopt(guest: str, as_json: bool, data: Path | None, **given: str | None) -> None:
     """A guest that only its host knows is a server again, with its ports and networks; it runs on meanwhile."""
-    client, wish = _client(data), {}
-    if name:
-        wish["name"] = name
-    if project:
-        wish["project_id"] = _project(client, project)
+    client, wish = _client(data), {name: value for name, value in given.items() if value}
+    if "project_id" in wish:
+        wish["project_id"] = _project(client, wish["project_id"])
     done = client.post("compute", f"/os-nacre-orphans/{guest}/action", {"adopt": wish})["adopted"]
     server, lost = done["server"], done["lost_security_groups"]
     text = f"Guest {server['id']} is server {server['name']} of project {server['project_id']}."
@@ -189,8 +188,10 @@ def _project(client: Client, wanted: str) -> str:
 
 @host.command()
 @click.argument("guest")
+@click.option("--host", "at", default=None, help="whose guest, if others have it, too")
 @options
-def forget(guest: str, as_json: bool, data: Path | None) -> None:
+def forget(guest: str, at: str | None, as_json: bool, data: Path | None) -> None:
     """A guest that only its host knows is ended there, with its disks. There is no way back."""
-    done = _client(data).post("compute", f"/os-nacre-orphans/{guest}/action", {"forget": None})["forgotten"]
+    wish = {"host": at} if at else None
+    done = _client(data).post("compute", f"/os-nacre-orphans/{guest}/action", {"forget": wish})["forgotten"]
     _say(done, as_json, f"Host {done['host']} ends guest {done['id']}.")

@@ -89,10 +89,12 @@ class OrphanAt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AdoptWish(msgspec.Struct, frozen=True, kw_only=True):
-    """What an adopted server shall be called, and whose it shall be; "": as it was."""
+    """What an adopted server shall be called, and whose it shall be; "": as it was. host: where its guest is ("": on
+    the only one that has it)."""
 
     name: str = ""
     project_id: str = ""
+    host: str = ""
 
 
 class Adopted(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,8 +145,9 @@ class Orphans(Protocol):
         """The guest is a server again, as it runs. Raises NotFound, Conflict, BadRequest, Unavailable."""
         ...
 
-    async def forget(self, guest: str) -> Allocation:
-        """The guest may go: its host ends it, now or when it is back. Raises NotFound, Conflict, Unavailable."""
+    async def forget(self, guest: str, host: str = "") -> Allocation:
+        """The guest may go: its host ends it, now or when it is back. host: whose it is; it must be named for a guest
+        of a server that lives on another. Raises NotFound, Conflict, Unavailable."""
         ...
 
 

@@ -155,12 +155,12 @@ class WorkState(msgspec.Struct, frozen=True, kw_only=True):
 class Orphan(msgspec.Struct, frozen=True, kw_only=True):
     """Something that a host has, as it remembers it. order None: its journal has lost it. stage: as in the journal."""
 
-    allocation: str
-    server_id: str
-    power: str
+    allocation: bounds.Id
+    server_id: bounds.Id
+    power: bounds.Word
     order: BuildOrder | None
-    epoch: int = 0
-    stage: str = ""
+    epoch: bounds.Epoch = 0
+    stage: bounds.Word = ""
     ports: tuple[PortFacts, ...] = ()
     networks: tuple[NetworkFacts, ...] = ()
 
