@@ -13,7 +13,7 @@ from tests.stories.whole_cloud import WholeCloud, whole_cloud
 
 from nacre.base.rpc.memory import MemoryTransport
 from nacre.base.rpc.server import Peer
-from nacre.compute.tables import allocations
+from nacre.compute.tables import allocations, servers
 from nacre.conductor.contract import Beat, NodeHello
 from nacre.network.contract import AddressPair, AgentReport, NetworkFacts, PortFacts, SubnetFacts
 from nacre.node.contract import TARGET, BuildOrder, GuestFacts, Orphan
@@ -163,3 +163,28 @@ async def places(cloud: WholeCloud, server: str) -> list[str]:
     """The hosts where the server has an allocation."""
     return sorted(await cloud.control.db.read(lambda c: c.execute(sa.select(allocations.c.host).where(
         allocations.c.server_id == server)).scalars().all()))
+
+
+async def test_an_accepted_host_catches_up_with_its_own_servers_only_and_by_no_leap(cloud: WholeCloud) -> None:
+    victim, evil = await made(cloud), Stranger(cloud, "evil")
+    ledger = cloud.control.base.ledger
+
+    async def epoch() -> int:
+        return int(await cloud.control.db.read(lambda c: c.execute(sa.select(servers.c.epoch).where(
+            servers.c.id == victim["id"])).scalar_one()))
+
+    def says(seen: int) -> tuple[Held, ...]:
+        return (Held(allocation=str(uuid4()), server_id=victim["id"], epoch=seen, power="running"),)
+
+    before = await epoch()
+    await evil.claims(*says(before + 50), says=())
+    state = await cloud.control.registry.get("evil")
+    assert state is not None and not state.barred  # what it says of a server on another host proves nothing
+    await ledger.catch_up("evil", says(before + 50))
+    assert await epoch() == before
+    await ledger.catch_up("vm", says(1 << 30))
+    assert await epoch() == before
+    await ledger.catch_up("vm", says(before + 50))
+    assert await epoch() == before + 50
+    await ledger.catch_up("vm", says(before + 1))
+    assert await epoch() == before + 50
