@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from nacre.cli.client import ApiError, Client
+from nacre.cli.client import ApiError, Client, plain
 from nacre.config import data_folder
 
 #: Seconds for which a host's answer to `accept` is waited for: it hears of it with its next report.
@@ -29,7 +29,7 @@ def _client(data: Path | None) -> Client:
 
 
 def _say(found: dict[str, Any], as_json: bool, text: str) -> None:
-    click.echo(json.dumps(found) if as_json else text)
+    click.echo(json.dumps(found) if as_json else plain(text))
 
 
 def hosts(client: Client) -> list[dict[str, Any]]:
@@ -65,7 +65,7 @@ def listed(as_json: bool, data: Path | None) -> None:
 
     table = Table("host", "state", "version", "servers", "guests", "orphans", "vcpus", "memory MB", "disk GB",
                   "last beat", box=None)
-    for each in found:
+    for each in plain(found, markup=True):
         room, used = each["capacity"] or {}, each["used"] or {}
         state = each["state"] + (", drained" if each["status"] == "disabled" else "")
         table.add_row(
@@ -76,7 +76,7 @@ def listed(as_json: bool, data: Path | None) -> None:
             _ago(each["last_beat"]))
     console = Console(highlight=False)
     console.print(table)
-    for each in found:
+    for each in plain(found):
         if each["disabled_reason"]:
             console.print(f"{each['name']} is drained: {each['disabled_reason']}", markup=False)
         if each["barred"]:
@@ -150,7 +150,7 @@ def orphans(name: str | None, as_json: bool, data: Path | None) -> None:
     from rich.table import Table
 
     table = Table("guest", "host", "name", "power", "flavor", "project", "addresses", "adopt", box=None)
-    for each in found:
+    for each in plain(found, markup=True):
         addresses = " ".join(a for port in each["ports"] for a in port["addresses"])
         table.add_row(each["id"], each["host"], each["name"] or "", each["power"], each["flavor"] or "",
                       each["project_id"] or "", addresses, "yes" if each["adoptable"] else f"no: {each['why_not']}")
