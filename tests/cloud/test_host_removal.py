@@ -15,13 +15,14 @@ import sqlalchemy as sa
 
 from nacre.base.db import Database
 from nacre.base.durable.processes import Process
-from nacre.base.errors import Forbidden, Unavailable
+from nacre.base.errors import BadRequest, Forbidden, Unavailable
 from nacre.base.rpc.keys import KeyPair, new_keys
 from nacre.base.rpc.server import Peer
 from nacre.base.rpc.stub import stub
 from nacre.base.rpc.zmq import ZmqTransport
 from nacre.cli.bootstrap import first_rows
 from nacre.cloud.control import Control, build_control
+from nacre.cloud.introductions import Introductions
 from nacre.cloud.node import build_node
 from nacre.compute.tables import allocations
 from nacre.conductor.contract import TARGET as CONDUCTOR
@@ -198,3 +199,36 @@ async def test_a_dead_host_goes_with_what_it_cannot_confirm_any_more(lab: TwoCon
     assert status == 409 and f"nacre host remove {HOST} --dead" in said
     assert (await lab.remove("?dead=true"))[0] == 204
     assert await one.base.ledger.of(None) == [] and not await one.base.processes.all("node")
+
+
+async def test_a_host_whose_control_was_started_with_its_key_stays_out_once_it_was_removed(lab: TwoControls) -> None:
+    old, new = new_keys(), new_keys()
+
+    def started_with(keys: KeyPair) -> Introductions:
+        base = lab.controls[0].base
+        return Introductions(base.transport, base.processes, base.changes, {
+            HOST: f"{keys.public} tcp://127.0.0.1:9", "other": new_keys().public})
+
+    async def nodes() -> dict[str, str]:
+        return {node.name: node.public_key for node in await lab.controls[0].base.processes.all("node")}
+
+    await started_with(old).start()
+    assert (await nodes())[HOST] == old.public
+    assert await lab.controls[0].base.processes.remove("node", HOST)
+    for _ in range(2):
+        await started_with(old).start()
+        assert list(await nodes()) == ["other"]
+    await started_with(new).start()  # the operator gave it another key
+    assert (await nodes())[HOST] == new.public
+
+
+async def test_a_host_that_says_it_listens_nowhere_is_refused_and_keeps_its_way(lab: TwoControls) -> None:
+    async with lab.node(new_keys(), 1) as transport:
+        await until(lambda: lab.met() == [True, True], 30)
+        report = msgspec.structs.replace(lab.controls[0].registry.states[HOST].report, n=1 << 30)
+        hello = NodeHello(endpoint="nonsense", public_key="", journal="j", cloud="", position=0, beat=Beat(
+            report=report, agent=AgentReport(host=HOST, tunnel_ip=None, bridge_mappings={}, tunnel_types=())))
+        with pytest.raises(BadRequest, match="no place where a process answers"):
+            await asker(transport, "one").hello(hello)
+        [node] = await lab.controls[0].base.processes.all("node")
+        assert node.address == transport.address

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from nacre.base.errors import Unavailable
-from nacre.base.rpc.addresses import NoAddress, endpoint, host_of, machine_addresses, outward, reachable
+from nacre.base.errors import BadRequest, Unavailable
+from nacre.base.rpc.addresses import NoAddress, checked, endpoint, host_of, machine_addresses, outward, reachable
 from nacre.base.rpc.keys import new_keys
 from nacre.base.rpc.server import Peer
 from nacre.base.rpc.stub import stub
@@ -44,6 +44,31 @@ def test_others_are_told_an_address_that_they_can_reach() -> None:
     assert outward("127.0.0.1") == "127.0.0.1"
     if others := [a for a in machine_addresses() if "." in a and not a.startswith("127.")]:
         assert host_of(reachable("tcp://0.0.0.0:8775")) in others
+
+
+@pytest.mark.parametrize("place", ["tcp://192.0.2.7:8776", "tcp://127.0.0.1:1", "tcp://[2001:db8::7]:65535"])
+def test_what_a_host_says_of_its_place_is_kept(place: str) -> None:
+    assert checked(place) == place
+
+
+@pytest.mark.parametrize("place", [
+    "nonsense", "", "ipc:///run/x", "tcp://host.example.org:8776", "tcp://192.0.2.7", "tcp://192.0.2.7:0",
+    "tcp://192.0.2.7:65536", "tcp://192.0.2.7:1\n", "tcp://0.0.0.0:1", "tcp://224.0.0.1:1", "tcp://[::]:1",
+    "tcp://999.0.0.1:1", "tcp://[192.0.2.7]:1", "tcp://2001:db8::7:1", "tcp://eth0;192.0.2.7:1", "tcp://*:1"])
+def test_what_is_no_place_is_refused(place: str) -> None:
+    with pytest.raises(BadRequest, match="no place where a process answers"):
+        checked(place)
+
+
+async def test_a_way_that_leads_nowhere_is_an_answer_and_no_breakdown() -> None:
+    client = ZmqTransport(Peer("one", "node"), new_keys())
+    try:
+        for server, where in (("a", ("nonsense", new_keys().public)), ("b", ("tcp://127.0.0.1:1", "short"))):
+            client.directory.route("control", server, *where)
+            with pytest.raises(Unavailable, match="Nobody can be asked"):
+                await stub(Conductor, client.client(TARGET).prepare(server=server, timeout=1)).guest_facts("h", "s")
+    finally:
+        await client.close()
 
 
 async def test_over_ipv6_too() -> None:

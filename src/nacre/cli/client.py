@@ -26,6 +26,19 @@ IDLE = 2.0
 VERSIONS = {"network": "/v2.0", "image": "/v2"}
 
 
+def plain(said: Any, *, markup: bool = False) -> Any:
+    """What tenants and hosts wrote, in a text or anything made of texts, for people's eyes: without the codes that a
+    terminal obeys; markup: for a text where brackets mean something, which they do not there."""
+    if isinstance(said, str):
+        from rich.markup import escape
+
+        said = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in said)
+        return escape(said) if markup else said
+    if isinstance(said, dict):
+        return {plain(k): plain(v, markup=markup) for k, v in said.items()}
+    return [plain(each, markup=markup) for each in said] if isinstance(said, list | tuple) else said
+
+
 class ApiError(NacreError):
     """The cloud answered with an error, or not at all."""
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from nacre.cli.client import ApiError, Client
+from nacre.cli.client import ApiError, Client, plain
 from nacre.config import data_folder
 
 #: Seconds for which a host's answer to `accept` is waited for: it hears of it with its next report.
@@ -29,7 +29,7 @@ def _client(data: Path | None) -> Client:
 
 
 def _say(found: dict[str, Any], as_json: bool, text: str) -> None:
-    click.echo(json.dumps(found) if as_json else text)
+    click.echo(json.dumps(found) if as_json else plain(text))
 
 
 def hosts(client: Client) -> list[dict[str, Any]]:
@@ -65,7 +65,7 @@ def listed(as_json: bool, data: Path | None) -> None:
 
     table = Table("host", "state", "version", "servers", "guests", "orphans", "vcpus", "memory MB", "disk GB",
                   "last beat", box=None)
-    for each in found:
+    for each in plain(found, markup=True):
         room, used = each["capacity"] or {}, each["used"] or {}
         state = each["state"] + (", drained" if each["status"] == "disabled" else "")
         table.add_row(
@@ -76,7 +76,7 @@ def listed(as_json: bool, data: Path | None) -> None:
             _ago(each["last_beat"]))
     console = Console(highlight=False)
     console.print(table)
-    for each in found:
+    for each in plain(found):
         if each["disabled_reason"]:
             console.print(f"{each['name']} is drained: {each['disabled_reason']}", markup=False)
         if each["barred"]:
@@ -152,7 +152,7 @@ def orphans(name: str | None, as_json: bool, data: Path | None) -> None:
     from rich.table import Table
 
     table = Table("guest", "host", "name", "power", "flavor", "project", "addresses", "adopt", box=None)
-    for each in found:
+    for each in plain(found, markup=True):
         addresses = " ".join(a for port in each["ports"] for a in port["addresses"])
         table.add_row(each["id"], each["host"], each["name"] or "", each["power"], each["flavor"] or "",
                       each["project_id"] or "", addresses, "yes" if each["adoptable"] else f"no: {each['why_not']}")
@@ -163,15 +163,14 @@ def orphans(name: str | None, as_json: bool, data: Path | None) -> None:
 @host.command()
 @click.argument("guest")
 @click.option("--name", default=None, help="of the server [as it was]")
-@click.option("--project", default=None, help="name or id of the project it shall belong to [as it was]")
+@click.option("--project", "project_id", default=None, help="name or id of the project it shall belong to [as it was]")
+@click.option("--host", default=None, help="whose guest, if several hosts say that they have it")
 @options
-def adopt(guest: str, name: str | None, project: str | None, as_json: bool, data: Path | None) -> None:
+def adopt(guest: str, as_json: bool, data: Path | None, **given: str | None) -> None:
     """A guest that only its host knows is a server again, with its ports and networks; it runs on meanwhile."""
-    client, wish = _client(data), {}
-    if name:
-        wish["name"] = name
-    if project:
-        wish["project_id"] = _project(client, project)
+    client, wish = _client(data), {name: value for name, value in given.items() if value}
+    if "project_id" in wish:
+        wish["project_id"] = _project(client, wish["project_id"])
     done = client.post("compute", f"/os-nacre-orphans/{guest}/action", {"adopt": wish})["adopted"]
     server, lost = done["server"], done["lost_security_groups"]
     text = f"Guest {server['id']} is server {server['name']} of project {server['project_id']}."
@@ -191,8 +190,10 @@ def _project(client: Client, wanted: str) -> str:
 
 @host.command()
 @click.argument("guest")
+@click.option("--host", "at", default=None, help="whose guest, if others have it, too")
 @options
-def forget(guest: str, as_json: bool, data: Path | None) -> None:
+def forget(guest: str, at: str | None, as_json: bool, data: Path | None) -> None:
     """A guest that only its host knows is ended there, with its disks. There is no way back."""
-    done = _client(data).post("compute", f"/os-nacre-orphans/{guest}/action", {"forget": None})["forgotten"]
+    wish = {"host": at} if at else None
+    done = _client(data).post("compute", f"/os-nacre-orphans/{guest}/action", {"forget": wish})["forgotten"]
     _say(done, as_json, f"Host {done['host']} ends guest {done['id']}.")

@@ -119,7 +119,9 @@ def status(ctx: click.Context, as_json: bool, data: Path | None) -> None:
     if as_json:
         click.echo(json.dumps(found))
     else:
-        _show(found)
+        from nacre.cli.client import plain
+
+        _show(plain(found, markup=True))
     fine = found["running"] and not found["error"] and all(p["running"] for p in found["processes"])
     ctx.exit(0 if fine else 1)
 

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from nacre.cli.client import ApiError, Client
+from nacre.cli.client import ApiError, Client, plain
 
 
 def timeline(client: Client, server: str) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def _ms(begin: datetime, text: str) -> float:
 
 def show(facts: dict[str, Any], console: Console) -> None:
     """Print a timeline for a person."""
-    for action in facts["actions"]:
+    for action in plain(facts["actions"], markup=True):
         table = Table(title=f"{action['action']}  {action['started']}", title_justify="left", box=None)
         for name, justify in (("step", "left"), ("at ms", "right"), ("took ms", "right"), ("host", "left"),
                               ("result", "left")):
@@ -83,8 +83,8 @@ def trace(server: str, cloud: str, as_json: bool, data: Path | None) -> None:
     if as_json:
         click.echo(json.dumps(facts))
         return
-    console = Console()
-    console.print(f"[bold]{facts['name']}[/] {facts['server']} [bold]{facts['status']}[/]")
-    if facts["fault"]:
-        console.print(f"[red]why:[/] {facts['fault']}")
+    console, said = Console(), plain(facts, markup=True)
+    console.print(f"[bold]{said['name']}[/] {said['server']} [bold]{said['status']}[/]")
+    if said["fault"]:
+        console.print(f"[red]why:[/] {said['fault']}")
     show(facts, console)

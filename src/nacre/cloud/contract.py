@@ -4,6 +4,7 @@ from typing import Protocol
 
 import msgspec
 
+from nacre.base import bounds
 from nacre.base.rpc.target import Target
 from nacre.conductor.contract import ControlAddress
 
@@ -14,10 +15,10 @@ class JoinRequest(msgspec.Struct, frozen=True, kw_only=True):
     """token: whole, as it was given out; name: what the host shall be called; public_key: by which it is known from
     then on."""
 
-    token: str
+    token: bounds.Facts
     name: str
     public_key: str
-    version: str = ""
+    version: bounds.Version = ""
 
 
 class Joined(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ import structlog
 from nacre.base.durable.changes import Change, Changes
 from nacre.base.durable.processes import Process, Processes
 from nacre.base.errors import Forbidden
+from nacre.base.rpc.addresses import checked
 from nacre.base.rpc.server import Peer
 from nacre.base.rpc.stub import stub
 from nacre.cloud.running import Transport
@@ -34,9 +35,13 @@ class Introductions:
         changes.subscribe(("wiring",), self._wiring_changed, self._reload_wiring)
 
     async def start(self) -> None:
-        """Those that are known, and those that this process was started with."""
+        """Those that are known, and those that this process was started with, unless they were removed since."""
+        removed = await self._processes.removed_keys()
         for host, introduction in self._given.items():
             key, _, address = introduction.partition(" ")
+            if key in removed:
+                log.warning("a host that was removed stays out; give it another key to let it in", host=host)
+                continue
             await self._processes.introduce(Process(
                 id=f"node:{host}", role="node", name=host, address=address, public_key=key))
         await self.reload()
@@ -82,7 +87,10 @@ class Introductions:
             self._directory.revoke(key)
 
     async def of_node(self, hello: NodeHello) -> None:
-        """A host said where it listens. Its key is the one that it proved to have. Raises Forbidden: it was removed."""
+        """A host said where it listens. Its key is the one that it proved to have. Raises Forbidden: it was removed;
+        BadRequest: nobody can listen there."""
+        if hello.endpoint:
+            checked(hello.endpoint)
         key = self._directory.key_of(Peer(hello.host, "node"))
         process = Process(id=f"node:{hello.host}", role="node", name=hello.host, address=hello.endpoint,
                           public_key=key, version=hello.version)

@@ -57,6 +57,8 @@ class ControlWays:
             return
         for gone in {c.id for c in self._known} - {c.id for c in controls}:
             self._transport.directory.unroute("control", gone)
+        for key in {c.public_key for c in self._known} - {c.public_key for c in controls} - {""}:
+            self._transport.directory.revoke(key)  # whoever has it gives no orders here any more
         self._known = list(controls)
         for control in self._known:
             self._open(control)

@@ -21,6 +21,8 @@ from nacre.node.contract import GuestFacts
 from nacre.scheduler.contract import Allocation, Amounts, Held
 
 _AMOUNTS = Amounts.__struct_fields__
+#: How far behind a restored database may be in a server's epochs.
+LEAP = 1 << 20
 
 
 class Ledger:
@@ -57,8 +59,7 @@ class Ledger:
         def unit(connection: sa.Connection) -> Audit:
             rows = statements.find(connection, allocations, id=list(there), host=host)
             known = {row["id"] for row in rows}
-            epochs = {row.id: row.epoch for row in connection.execute(sa.select(servers.c.id, servers.c.epoch).where(
-                servers.c.id.in_([each.server_id for each in there.values()])))}
+            epochs = _epochs(connection, host, {each.server_id for each in there.values()})
             return Audit(
                 ending=tuple(_allocation(row) for row in rows if row["state"] == "ending"),
                 unknown=tuple(id for id in there if id not in known),
@@ -143,15 +144,18 @@ class Ledger:
         """Stands while the allocation is ending, and its server has no other at that host."""
         return Alone(allocation)
 
-    async def catch_up(self, held: Iterable[Held]) -> None:
-        """An operator says that this database is right though it is behind: what a host has seen of these servers is
-        over, so that orders to come count there."""
-        s = servers.c
-        behind = sa.update(servers).where(s.id == sa.bindparam("of"), s.epoch < sa.bindparam("seen")).values(
-            epoch=sa.bindparam("seen"))
-        rows = [{"of": each.server_id, "seen": each.epoch} for each in held]
-        if rows:
-            await self._db.run(lambda connection: connection.execute(behind, rows))
+    async def catch_up(self, host: str, held: Iterable[Held]) -> None:
+        """An operator says that this database is right though it is behind: what a host has seen of its servers is
+        over, so that orders to come count there. Of servers that are not its own a host says nothing, and of its own
+        nothing that would use up their epochs."""
+        seen = {each.server_id: each.epoch for each in held}
+
+        def unit(connection: sa.Connection) -> None:
+            for id, epoch in _epochs(connection, host, seen).items():
+                if epoch < seen[id] <= epoch + LEAP:
+                    statements.update(connection, servers, {"epoch": seen[id]}, id=id)
+
+        await self._db.run(unit)
 
     def _now(self) -> datetime:
         return self._clock.now().replace(tzinfo=None)
@@ -184,6 +188,13 @@ def _is_over(connection: sa.Connection, allocation: Allocation) -> bool:
     others = [a for a in of_server(connection, allocation.server_id) if a.id != allocation.id]
     row = find_row(connection, allocation.server_id)
     return not others and (row is None or (row["vm_state"], row["task_state"]) == ("error", None))
+
+
+def _epochs(connection: sa.Connection, host: str, ids: Collection[str]) -> dict[str, int]:
+    """The epochs of those of these servers that are the host's: they live there, or it may have something of them."""
+    s, a = servers.c, allocations.c
+    its = sa.or_(s.host == host, s.id.in_(sa.select(a.server_id).where(a.host == host)))
+    return {row.id: row.epoch for row in connection.execute(sa.select(s.id, s.epoch).where(s.id.in_(ids), its))}
 
 
 def of_server(connection: sa.Connection, server_id: str) -> list[Allocation]:

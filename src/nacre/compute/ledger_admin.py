@@ -62,14 +62,17 @@ class LedgerAdmin:
 
         return await self._db.run(unit)
 
-    async def forget(self, host: str, found: Orphan, amounts: Amounts) -> Allocation:
+    async def forget(self, host: str, found: Orphan, amounts: Amounts, *, sure: bool = False) -> Allocation:
         """A guest that a host has and nobody wants: the host must give it up, as any that ended. Raises Conflict: it is
-        a server's after all."""
+        a server's after all; or its server lives on another host, and the operator is not sure."""
         now = self._now()
 
         def unit(connection: sa.Connection) -> Allocation:
             Unknown(found, ending=True).hold(connection)
             row = find_row(connection, found.server_id, deleted=True)
+            if not sure and row and not row["deleted"] and row["host"] not in ("", host):
+                raise Conflict(f"Server {found.server_id} lives on host {row['host']}, and {host} says that it has it "
+                               f"too: name {host} with the guest if its one is to be ended.")
             made = Allocation(
                 id=found.allocation, server_id=found.server_id, host=host, purpose="forget", state="ending",
                 epoch=max(found.epoch, row["epoch"] if row else 0), amounts=amounts)

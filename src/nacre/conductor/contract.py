@@ -1,10 +1,11 @@
 """What others may ask of the conductor: hosts say what they have, and what is planned can be asked."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 
+from nacre.base import bounds
 from nacre.base.context import Context
 from nacre.base.rpc.target import Target
 from nacre.compute.contract import Server, StoryOrder
@@ -21,7 +22,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
 
     report: HostReport
     agent: AgentReport
-    works: tuple[WorkState, ...] = ()
+    works: Annotated[tuple[WorkState, ...], msgspec.Meta(max_length=10_000)] = ()
 
     @property
     def host(self) -> str:
@@ -44,14 +45,14 @@ class NodeHello(msgspec.Struct, frozen=True, kw_only=True):
     none yet; position, era: how far it has seen that cloud's database; journal: names its memory, another means it lost
     it. version: its release."""
 
-    endpoint: str
-    public_key: str
-    journal: str
-    cloud: str
-    position: int
+    endpoint: bounds.Name
+    public_key: bounds.Short
+    journal: bounds.Short
+    cloud: bounds.Short
+    position: bounds.Count
     beat: Beat
-    era: str = ""
-    version: str = ""
+    era: bounds.Short = ""
+    version: bounds.Version = ""
 
     @property
     def host(self) -> str:
@@ -91,10 +92,12 @@ class OrphanAt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AdoptWish(msgspec.Struct, frozen=True, kw_only=True):
-    """What an adopted server shall be called, and whose it shall be; "": as it was."""
+    """What an adopted server shall be called, and whose it shall be; "": as it was. host: where its guest is ("": on
+    the only one that has it)."""
 
     name: str = ""
     project_id: str = ""
+    host: str = ""
 
 
 class Adopted(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,8 +148,9 @@ class Orphans(Protocol):
         """The guest is a server again, as it runs. Raises NotFound, Conflict, BadRequest, Unavailable."""
         ...
 
-    async def forget(self, guest: str) -> Allocation:
-        """The guest may go: its host ends it, now or when it is back. Raises NotFound, Conflict, Unavailable."""
+    async def forget(self, guest: str, host: str = "") -> Allocation:
+        """The guest may go: its host ends it, now or when it is back. host: whose it is; it must be named for a guest
+        of a server that lives on another. Raises NotFound, Conflict, Unavailable."""
         ...
 
 

@@ -79,7 +79,7 @@ class ConductorManager:
         if why:
             log.error("a host takes no orders until an operator decides", host=host, why=why, accepted=accepted)
             if accepted:
-                await self._p.ledger.catch_up(report.held)
+                await self._p.ledger.catch_up(host, report.held)
             self.meet_again(host)  # until it is decided
             return welcome
         if accepted:

@@ -54,7 +54,7 @@ class Orphans:
         return found
 
     async def adopt(self, context: Context, guest: str, wish: AdoptWish) -> Adopted:
-        at = await self._find(guest)
+        at = await self._find(guest, wish.host)
         if at.why:
             raise Conflict(f"Guest {guest} on {at.host} cannot be adopted: {at.why}.")
         found, order = at.found, at.found.order
@@ -80,14 +80,14 @@ class Orphans:
         log.warning("a guest was adopted", server=server.id, host=at.host, by=context.user_id)
         return Adopted(server=server, host=at.host, lost_groups=_lost(found, plugged))
 
-    async def forget(self, guest: str) -> Allocation:
-        at = await self._find(guest)
+    async def forget(self, guest: str, host: str = "") -> Allocation:
+        at = await self._find(guest, host)
         state = await self._p.registry.get(at.host)
         if state is not None and state.barred:
             raise Conflict(f"Host {at.host} takes no orders: {state.barred}.")
         order = at.found.order
         ending = await self._admin.forget(at.host, at.found, amounts(order) if order else Amounts(
-            memory_mb=0, vcpus=0, disk_mb=0))
+            memory_mb=0, vcpus=0, disk_mb=0), sure=bool(host))
         log.warning("a guest is ended by an operator's word", server=at.found.server_id, host=at.host)
         self._endings.begin([ending])
         return ending
@@ -98,16 +98,17 @@ class Orphans:
             network, project_id=project) for network in found.networks]
         return Plugged(ports=found.ports, networks=tuple(networks))
 
-    async def _find(self, guest: str) -> OrphanAt:
-        """By its server's id, or its allocation's. Raises NotFound, Conflict: several hosts have it."""
+    async def _find(self, guest: str, at: str) -> OrphanAt:
+        """By its server's id, or its allocation's; at: of that host's, of which it must be one ("": of all). Raises
+        NotFound, Conflict: there are several."""
         found = []
-        for host, held in (await self._unknown(None)).items():
+        for host, held in (await self._unknown(at or None)).items():
             if wanted := [each for each in held if guest in (each.server_id, each.allocation)]:
                 found += [(host, each, why) for each, why in await self._described(host, wanted, asked=True)]
         if not found:
-            raise NotFound(f"No host has a guest {guest} that is unknown here.")
+            raise NotFound(f"{f'Host {at} has no' if at else 'No host has a'} guest {guest} that is unknown here.")
         if len(found) > 1:
-            raise Conflict(f"Several guests are {guest}: name one by its allocation, " + ", ".join(
+            raise Conflict(f"Several guests are {guest}: name one by its allocation, and its host, " + ", ".join(
                 f"{each.allocation} on {host}" for host, each, _ in found) + ".")
         host, each, why = found[0]
         return OrphanAt(host=host, found=each, why=why)
@@ -134,6 +135,10 @@ class Orphans:
                 raise Unavailable(f"Host {host} does not answer: {error.message}") from None
             return [(Orphan(allocation=each.allocation, server_id=each.server_id, power=each.power, order=None,
                             epoch=each.epoch), "its host does not answer") for each in held]
+        asked_for = {(each.allocation, each.server_id) for each in held}
+        if strange := [each for each in found if (each.allocation, each.server_id) not in asked_for]:
+            log.warning("a host describes what it was not asked for", host=host, server=strange[0].server_id[:64])
+            found = [each for each in found if (each.allocation, each.server_id) in asked_for]
         barred = state.barred if state else ""
         return [(each, f"host {host} takes no orders: {barred}" if barred else why_not(each)) for each in found]
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from nacre.base import bounds
 from nacre.base.rpc.target import Target
 from nacre.image.contract import ImageFacts
 from nacre.network.contract import NetworkFacts, PortFacts
@@ -145,22 +146,22 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 class WorkState(msgspec.Struct, frozen=True, kw_only=True):
     """A piece of work in a host's beat."""
 
-    server_id: str
-    verb: str
-    step: str
-    moved: int
-    total: int
+    server_id: bounds.Id
+    verb: bounds.Short
+    step: bounds.Short
+    moved: bounds.Count
+    total: bounds.Count
 
 
 class Orphan(msgspec.Struct, frozen=True, kw_only=True):
     """Something that a host has, as it remembers it. order None: its journal has lost it. stage: as in the journal."""
 
-    allocation: str
-    server_id: str
-    power: str
+    allocation: bounds.Id
+    server_id: bounds.Id
+    power: bounds.Word
     order: BuildOrder | None
-    epoch: int = 0
-    stage: str = ""
+    epoch: bounds.Epoch = 0
+    stage: bounds.Word = ""
     ports: tuple[PortFacts, ...] = ()
     networks: tuple[NetworkFacts, ...] = ()
 

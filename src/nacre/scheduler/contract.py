@@ -1,10 +1,12 @@
 """What others may ask of the scheduler."""
 
 from datetime import datetime
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 
+from nacre.base import bounds
+from nacre.base.bounds import Amount, Count, Ratio
 from nacre.base.errors import NoValidHost
 
 
@@ -15,55 +17,58 @@ class TooEarly(NoValidHost):
 class DiskReport(msgspec.Struct, frozen=True, kw_only=True):
     """One of a host's several disk directories. MB. shares: into how many parts its I/O is divided (0: not)."""
 
-    path: str
-    total_mb: int
-    used_mb: int
-    shares: int = 0
-    shares_used: int = 0
-    bandwidth: int = 0  # MB/s; its shares are parts of it
+    path: bounds.Name
+    total_mb: Amount
+    used_mb: Amount
+    shares: Amount = 0
+    shares_used: Amount = 0
+    bandwidth: Amount = 0  # MB/s; its shares are parts of it
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
     """What a host has. power: its guest's (running, paused, shutdown, crashed, missing); since: the number of the
     host's first word, report or answer, that had it so (0: of this one)."""
 
-    allocation: str
-    server_id: str
-    epoch: int
-    power: str = "missing"
-    since: int = 0
+    allocation: bounds.Id
+    server_id: bounds.Id
+    epoch: bounds.Epoch
+    power: bounds.Word = "missing"
+    since: Count = 0
 
 
 class HostReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a compute host says of itself: totals, what claims took, its own configuration (FLOW A6: extra_resources).
     Memory MB, disk GB, bandwidth: `BuildOrder`'s; 0: not counted. One of an older (incarnation, n) changes nothing."""
 
-    host: str
-    incarnation: int = 0  # counts the host's starts
-    n: int = 0
-    hypervisor_type: str
-    hypervisor_version: int
-    vcpus: int
-    memory_mb: int
-    disk_gb: int
-    vcpus_used: int
-    memory_mb_used: int
-    disk_gb_used: float
-    running: int = 0
-    queue_name: str = "kvm"
-    cpu_ratio: float = 1.0
-    ram_ratio: float = 1.0
-    disk_ratio: float = 1.0
-    reserved_memory_mb: int = 0
-    net_bandwidth: int = 0
-    net_bandwidth_used: int = 0
-    disk_bandwidth: int = 0
-    disk_bandwidth_used: int = 0
-    disks: tuple[DiskReport, ...] = ()  # empty: one directory, of disk_gb
-    host_ip: str = "127.0.0.1"
-    cpu_info: str = "{}"
-    architecture: str = "x86_64"
-    held: tuple[Held, ...] = ()  # what has a claim, which the used amounts contain
+    host: bounds.Name
+    incarnation: Count = 0  # counts the host's starts
+    n: Count = 0
+    hypervisor_type: bounds.Short
+    hypervisor_version: Count
+    vcpus: Amount
+    memory_mb: Amount
+    disk_gb: Amount
+    vcpus_used: Amount
+    memory_mb_used: Amount
+    disk_gb_used: bounds.Size
+    running: Amount = 0
+    queue_name: bounds.Name = "kvm"
+    cpu_ratio: Ratio = 1.0
+    ram_ratio: Ratio = 1.0
+    disk_ratio: Ratio = 1.0
+    reserved_memory_mb: Amount = 0
+    net_bandwidth: Amount = 0
+    net_bandwidth_used: Amount = 0
+    disk_bandwidth: Amount = 0
+    disk_bandwidth_used: Amount = 0
+    disks: Annotated[tuple[DiskReport, ...], msgspec.Meta(max_length=100)] = ()  # empty: one directory, of disk_gb
+    host_ip: bounds.Short = "127.0.0.1"
+    cpu_info: bounds.Facts = "{}"
+    architecture: bounds.Short = "x86_64"
+    held: Annotated[tuple[Held, ...], msgspec.Meta(max_length=10_000)] = ()
+
+    def __post_init__(self) -> None:
+        bounds.facts(self.cpu_info)
 
     @property
     def number(self) -> tuple[int, int]:
@@ -171,14 +176,8 @@ class HostState(msgspec.Struct, frozen=True, kw_only=True):
 class Scheduler(Protocol):
     """Chooses hosts, optimistically: the claim at the host is final (`manager.py` describes each verb)."""
 
-    async def select(self, request: PlacementRequest) -> tuple[Placement, ...]:
-        """One placement a server, in order. Raises NoValidHost if fewer than min_count find a place, TooEarly."""
-        ...
-
-    async def plan(self, request: PlacementRequest) -> tuple[Placement, ...]:
-        """What `select` would answer now, with as many as find a place; changes nothing."""
-        ...
-
+    async def select(self, request: PlacementRequest) -> tuple[Placement, ...]: ...
+    async def plan(self, request: PlacementRequest) -> tuple[Placement, ...]: ...
     async def released(self, allocation: str) -> None: ...
     async def withdrawn(self, server_id: str) -> None: ...
     async def report(self, report: HostReport, *, anew: bool = False) -> bool: ...

@@ -81,6 +81,11 @@ class FilterScheduler:
             queue.set_kind(host)
         queue.set_out(host, out)
 
+    def tidy(self) -> set[Kind]:
+        """Queues without hosts are gone, and kinds that no host has. Which kinds there are."""
+        self._queues = {name: queue for name, queue in self._queues.items() if len(queue)}
+        return set[Kind]().union(*(queue.tidy() for queue in self._queues.values()))
+
     def clear(self) -> None:
         """No host is known any more."""
         for name in list(self._hosts):

@@ -92,6 +92,12 @@ class HostQueue:
         if host.out is None:
             self._note_kind(host)
 
+    def tidy(self) -> set[Kind]:
+        """Only the kinds that its hosts have stay known. Which these are."""
+        kinds = {host.kind for host in self._named.values()}
+        self.seen = {kind.number: kind for kind in kinds}
+        return kinds
+
     def named(self, names: Iterable[str]) -> list[Host]:
         """The hosts of these names that are in this queue."""
         return [host for name in names if (host := self._named.get(name)) is not None]
@@ -141,15 +147,15 @@ class HostQueue:
     def _place(self, host: Host) -> None:
         self.free[:, host.row] = free = host.free
         host.entry = (free[self.driver], host.row, host)
-        if free[VCPUS] < 1 or free[MEMORY] < 1 or free[DISK] < 0:
+        if free[VCPUS] >= 1 and free[MEMORY] >= 1 and free[DISK] >= 0:
+            self._order.add(host.entry)
+        else:  # also what is no number: it has no place in an order
             host.spent = True
             self.spent += 1
-        else:
-            self._order.add(host.entry)
 
     def _unplace(self, host: Host) -> None:
         if host.spent:
             host.spent = False
             self.spent -= 1
         else:
-            self._order.remove(host.entry)
+            self._order.discard(host.entry)

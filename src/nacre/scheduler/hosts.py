@@ -4,13 +4,13 @@ free = what its last report says + what was given back since - what was placed s
 that it counts, so each placement and each release is counted exactly once, in whatever order the news come.
 """
 
-import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cached_property
 from typing import Any, Protocol
 
 import msgspec
 
+from nacre.base import bounds
 from nacre.scheduler.contract import Allocation, Amounts, HostLimits, HostReport
 
 #: The order of a host's free amounts, and of a request's.
@@ -51,12 +51,8 @@ class Kind:
 
     @cached_property
     def cpu(self) -> dict[str, Any]:
-        """The host's `cpu_info`, read."""
-        try:
-            found = json.loads(self.cpu_info)
-        except ValueError:
-            return {}
-        return found if isinstance(found, dict) else {}
+        """The host's `cpu_info`, read: a report whose facts cannot be read is refused."""
+        return bounds.facts(self.cpu_info)
 
     @cached_property
     def features(self) -> frozenset[str]:
@@ -67,17 +63,24 @@ class Kind:
 
 
 class Kinds:
-    """Every kind there is, once, numbered."""
+    """Every kind there is, once, numbered; numbers that are free again are given anew."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[Any, ...], Kind] = {}
+        self._free: list[int] = []
 
     def of(self, report: HostReport, zone: str, aggregates: tuple[Aggregate, ...]) -> Kind:
         key = (zone, report.architecture, report.hypervisor_type, report.hypervisor_version, report.cpu_info,
                tuple((a.name, tuple(sorted(a.metadata.items()))) for a in aggregates))
         if key not in self._known:
-            self._known[key] = Kind(len(self._known), report, zone, aggregates)
+            number = self._free.pop() if self._free else len(self._known)
+            self._known[key] = Kind(number, report, zone, aggregates)
         return self._known[key]
+
+    def keep(self, used: Collection[Kind]) -> None:
+        """All others are forgotten: hosts may say that they are another kind as often as they like."""
+        for key in [key for key, kind in self._known.items() if kind not in used]:
+            self._free.append(self._known.pop(key).number)
 
 
 class Directory(msgspec.Struct):

@@ -100,12 +100,20 @@ class SchedulerManager:
         between finds each host either before or after, which is the same."""
         await self.refresh()
         for n, name in enumerate(list(self.registry.states)):
+            self._hear_again(name)
+            if n % AT_ONCE == AT_ONCE - 1:
+                await settle(1)
+        self._kinds.keep(self._chooser.tidy())
+        HOSTS.set(len(self.registry.states))
+
+    def _hear_again(self, name: str) -> None:
+        """One host that cannot be counted does not keep the others from it."""
+        try:
             if (state := self.registry.states.get(name)) is not None:
                 self._chooser.hear(state.report, self._clock.monotonic())
                 self._look_at(name)
-            if n % AT_ONCE == AT_ONCE - 1:
-                await settle(1)
-        HOSTS.set(len(self.registry.states))
+        except Exception:
+            log.exception("a host cannot be counted", host=name)
 
     async def refresh(self) -> None:
         """Aggregates or zones changed: look again, now."""
@@ -116,7 +124,8 @@ class SchedulerManager:
             self._look_at(name)
 
     async def select(self, request: PlacementRequest) -> tuple[Placement, ...]:
-        """Raises NoValidHost, TooEarly, BadRequest."""
+        """One placement a server, in order. Raises NoValidHost if fewer than min_count find a place, TooEarly,
+        BadRequest."""
         begin = time.perf_counter()
         try:
             placements = self._chooser.place(request, self._options.default_queue, self._clock.monotonic())
@@ -135,7 +144,7 @@ class SchedulerManager:
         return placements
 
     async def plan(self, request: PlacementRequest) -> tuple[Placement, ...]:
-        """As `select`, without taking anything. Raises BadRequest."""
+        """What `select` would answer now, with as many as find a place; changes nothing. Raises BadRequest."""
         return self._chooser.place(request, self._options.default_queue, self._clock.monotonic(), keep=False)
 
     async def check(self, query: str) -> None:

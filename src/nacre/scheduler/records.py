@@ -6,11 +6,14 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
+import structlog
 
 from nacre.base.db import Database, statements
 from nacre.base.durable import changes
 from nacre.scheduler.contract import HostReport, HostState
 from nacre.scheduler.tables import compute_hosts
+
+log = structlog.get_logger()
 
 #: How often an unchanged host's row is refreshed, so that a restart knows who was there.
 REFRESH = timedelta(minutes=1)
@@ -115,6 +118,16 @@ def _said(report: HostReport) -> Any:
 
 def _state(row: Mapping[str, Any]) -> HostState:
     return HostState(
-        id=row["id"], uuid=row["uuid"], report=msgspec.convert(row["report"], HostReport), up=False,
+        id=row["id"], uuid=row["uuid"], report=_read(row["host"], row["report"]), up=False,
         disabled=row["disabled"], disabled_reason=row["disabled_reason"], forced_down=row["forced_down"],
         updated_at=row["updated_at"], created_at=row["created_at"])
+
+
+def _read(host: str, said: Any) -> HostReport:
+    """A report that cannot be read says nothing; nothing is placed on its host until it is heard again."""
+    try:
+        return msgspec.convert(said, HostReport)
+    except msgspec.ValidationError as error:
+        log.error("what is written of a host cannot be read", host=host, why=str(error))
+        return HostReport(host=host, hypervisor_type="", hypervisor_version=0, vcpus=0, memory_mb=0, disk_gb=0,
+                          vcpus_used=0, memory_mb_used=0, disk_gb_used=0.0)

@@ -22,6 +22,8 @@ log = structlog.get_logger()
 
 #: Seconds between two signs of life, and until a silent process has lost what it held.
 BEAT, LEASE = 1.0, 4.0
+#: The kind of change by which a removed process's key is remembered.
+REMOVED = "removed"
 #: Days after which a control process that never came back is forgotten.
 FORGET_DAYS = 7
 
@@ -157,6 +159,10 @@ class Processes:
         return await self._db.read(lambda connection: {
             row["public_key"]: row["id"] for row in statements.find(connection, join_tokens)})
 
+    async def removed_keys(self) -> Collection[str]:
+        """The keys of those that were removed, ever."""
+        return set(await self._db.read(lambda connection: changes.latest(connection, REMOVED)))
+
     async def introduce(self, other: Process) -> None:
         """A process that joins, or came back with another key or address. Its own beats are not rows here."""
         await self._db.run(lambda connection: introduce(
@@ -180,10 +186,13 @@ class Processes:
         def unit(connection: sa.Connection) -> bool:
             if guard is not None:
                 guard.hold(connection)
-            gone = statements.delete(connection, processes, role=role, name=name)
-            if gone:
-                changes.note(connection, database_now(connection, self._clock), ("process", name))
-            return bool(gone)
+            keys = {row["public_key"] for row in statements.find(connection, processes, role=role, name=name)}
+            if statements.delete(connection, processes, role=role, name=name):
+                now = database_now(connection, self._clock)
+                changes.note(connection, now, ("process", name))
+                if keys - {""}:
+                    changes.chain(connection, now, REMOVED, keys - {""})
+            return bool(keys)
 
         return await self._db.run(unit)
 

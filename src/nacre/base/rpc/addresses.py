@@ -1,13 +1,16 @@
 """Where a process answers RPC, and how others find it there."""
 
 import ipaddress
+import re
 import socket
 from collections.abc import Collection
 
-from nacre.base.errors import NacreError
+from nacre.base.errors import BadRequest, NacreError
 
 #: An address of documentation (RFC 5737, 3849): nobody is there, and nothing is sent to find out which way it would go.
 _AFAR = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
+
+_ENDPOINT = re.compile(r"tcp://(\[[0-9A-Fa-f:.]{2,45}\]|[0-9.]{7,15}):([1-9][0-9]{0,4})\Z", re.ASCII)
 
 
 class NoAddress(NacreError):
@@ -25,6 +28,20 @@ def endpoint(host: str, port: int) -> str:
             why = getattr(error, "strerror", None) or "it is no name"
             raise NoAddress(f"{host} is no address, and cannot be found by name: {why}.") from None
     return f"tcp://[{address}]:{port}" if address.version == 6 else f"tcp://{address}:{port}"
+
+
+def checked(place: str) -> str:
+    """An endpoint that another process named: an address that one can be at, and a port. Raises BadRequest."""
+    if (found := _ENDPOINT.match(place)) and int(found[2]) < 1 << 16:
+        try:
+            address = ipaddress.ip_address(found[1].strip("[]"))
+        except ValueError:
+            pass
+        else:
+            if (address.version == 6) == ("[" in found[1]) and not (address.is_unspecified or address.is_multicast):
+                return place
+    raise BadRequest(f"{place[:80]!r} is no place where a process answers: it looks like tcp://192.0.2.7:8776.",
+                     field="endpoint")
 
 
 def host_of(place: str) -> str:

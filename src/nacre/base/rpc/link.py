@@ -135,16 +135,20 @@ def bounded(context: "zmq.Context[zmq.Socket[bytes]]", kind: int, limits: Limits
 
 def dealer(context: "zmq.Context[zmq.Socket[bytes]]", keys: KeyPair, where: tuple[str, str],
            limits: Limits) -> "zmq.Socket[bytes]":
-    """A socket on its way to where: (address, public key)."""
+    """A socket on its way to where: (address, public key). Raises Unavailable: that is no place or no key."""
     socket = bounded(context, zmq.DEALER, limits)
     # One side asks whether the other lives, and says until when it wants to be heard of: a server of 10,000 need not.
     for option, milliseconds in ((zmq.HEARTBEAT_IVL, 5000), (zmq.HEARTBEAT_TIMEOUT, 15000), (zmq.HEARTBEAT_TTL, 15000)):
         socket.set(option, milliseconds)
-    socket.set(zmq.IPV6, "[" in where[0])
-    socket.set(zmq.CURVE_SERVERKEY, where[1].encode())
-    socket.set(zmq.CURVE_SECRETKEY, keys.secret.encode())
-    socket.set(zmq.CURVE_PUBLICKEY, keys.public.encode())
-    socket.set(zmq.RECONNECT_IVL, 20)
-    socket.set(zmq.RECONNECT_IVL_MAX, 500)
-    socket.connect(where[0])
+    try:
+        socket.set(zmq.IPV6, "[" in where[0])
+        socket.set(zmq.CURVE_SERVERKEY, where[1].encode())
+        socket.set(zmq.CURVE_SECRETKEY, keys.secret.encode())
+        socket.set(zmq.CURVE_PUBLICKEY, keys.public.encode())
+        socket.set(zmq.RECONNECT_IVL, 20)
+        socket.set(zmq.RECONNECT_IVL_MAX, 500)
+        socket.connect(where[0])
+    except zmq.ZMQError as error:
+        socket.close()
+        raise Unavailable(f"Nobody can be asked at {where[0][:80]!r}: {error.strerror}.") from None
     return socket

@@ -135,7 +135,8 @@ async def _node(settings: Settings) -> None:
     transport = ZmqTransport(Peer(settings.host_name, "node"), load_keys(settings.data / "node" / "rpc-key.json"),
                              addresses.endpoint(settings.rpc_host, settings.rpc.port))
     await transport.start()
-    transport.address = addresses.reachable(transport.address, settings.rpc.address)
+    place = addresses.reachable(transport.address, settings.rpc.address)
+    transport.address = addresses.endpoint(addresses.host_of(place), int(place.rpartition(":")[2]))
     ready = settings.data / "run" / "node.ready"
     ready.unlink(missing_ok=True)
     stopping = asyncio.Event()

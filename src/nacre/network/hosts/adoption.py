@@ -10,14 +10,29 @@ from nacre.network.work import Row, Work, conflict
 
 
 def adopt(work: Work, order: PortsOrder, found: Plugged, host: str) -> tuple[Plugged, list[str]]:
-    """As the contract's `adopt`; and the ids of the ports that nothing binds."""
-    for network in found.networks:
+    """As the contract's `adopt`; and the ids of the ports that nothing binds. A host's word makes again what is gone;
+    of what is there it changes nothing that is not the project's own."""
+    foreign, known = _known(work, order, found)
+    own = [network for network in found.networks if network.id not in foreign]
+    for network in own:
         _network(work, order, network)
     for port in found.ports:
-        _port(work, order, port)
-    for network in found.networks:  # after the ports: their addresses come first
+        _port(work, order, port, made=port.network_id not in known)
+    for network in own:  # after the ports: their addresses come first
         _dhcp(work, network)
     return servers.plug(work, order, host)
+
+
+def _known(work: Work, order: PortsOrder, found: Plugged) -> tuple[set[str], set[str]]:
+    """Of the networks that are there: those that are shared with the project, and all. Raises Conflict: another's."""
+    project = order.context.project_id
+    ids = {network.id for network in found.networks} | {port.network_id for port in found.ports}
+    owners = {row["id"]: row["project_id"] for row in work.find(t.networks, id=list(ids))}
+    shared = set(work.conn.execute(networks.granted("network", project, networks.SHARED)).scalars())
+    for id, owner in owners.items():
+        if owner != project and id not in shared:
+            raise conflict("NetworkInUse", f"Network {id} is of project {owner}, and is not shared with {project}.")
+    return {id for id, owner in owners.items() if owner != project}, set(owners)
 
 
 def _network(work: Work, order: PortsOrder, facts: NetworkFacts) -> None:
@@ -67,30 +82,37 @@ def _dhcp(work: Work, facts: NetworkFacts) -> None:
     dhcp.ensure(work, facts.id, facts.dhcp_mac, fixed)
 
 
-def _port(work: Work, order: PortsOrder, facts: PortFacts) -> None:
+def _port(work: Work, order: PortsOrder, facts: PortFacts, *, made: bool) -> None:
+    """made: its network was made again just now, so that what the host remembers of it is all that there is."""
     device = {"device_id": order.server_id, "device_owner": f"compute:{order.availability_zone}",
               "preserve": facts.preserve, "position": facts.position, "device_tag": facts.tag}
     row = work.one(t.ports, id=facts.id)
     if row is None:
-        ports.insert(work, networks.get(work, facts.network_id), _new_port(work, order, facts) | device)
+        ports.insert(work, networks.get(work, facts.network_id), _new_port(work, order, facts, made) | device)
+    elif row["project_id"] != order.context.project_id:
+        raise conflict("PortInUse", f"Port {facts.id} belongs to project {row['project_id']}.")
     elif not row["device_id"]:
         work.change(t.ports, row["id"], device)
     elif row["device_id"] != order.server_id:
         raise conflict("PortInUse", f"Port {facts.id} belongs to {row['device_id']} now.")
 
 
-def _new_port(work: Work, order: PortsOrder, facts: PortFacts) -> Row:
-    known = {g["id"] for g in work.find(t.security_groups, id=list(facts.security_groups))}
+def _new_port(work: Work, order: PortsOrder, facts: PortFacts, made: bool) -> Row:
+    project, loose = order.context.project_id or "", made and not facts.port_security
+    shared = set(work.conn.execute(networks.granted("security_group", project, networks.SHARED)).scalars())
+    known = {g["id"] for g in work.find(t.security_groups, id=list(facts.security_groups))
+             if g["project_id"] == project or g["id"] in shared}
     groups = [group for group in facts.security_groups if group in known]
     subnets = {s["id"]: s for s in work.find(t.subnets, network_id=facts.network_id)}
     return ports.defaults() | {
-        "id": facts.id, "project_id": order.context.project_id or "", "name": facts.name,
+        "id": facts.id, "project_id": project, "name": facts.name,
         "mac_address": facts.mac_address, "admin_state_up": facts.admin_state_up, "dns_name": order.hostname[:63],
-        "port_security_enabled": facts.port_security, "binding:vnic_type": facts.vnic_type,
-        # None: the project's default group, for a guest that was in some and would be open without.
-        "security_groups": groups or (None if facts.security_groups else []),
+        "port_security_enabled": not loose, "binding:vnic_type": facts.vnic_type,
+        # None: the project's default group, for a guest that would be open without: it was in some, or was open before.
+        "security_groups": groups or (None if facts.security_groups or not (loose or facts.port_security) else []),
         "fixed_ips": [{"subnet_id": ip.subnet_id, "ip_address": ip.ip_address} for ip in facts.fixed_ips
                       if ip.subnet_id not in subnets or not ipam.is_auto(subnets[ip.subnet_id])],
         "allowed_address_pairs": [{"ip_address": pair.ip_address} | (
-            {"mac_address": pair.mac_address} if pair.mac_address else {}) for pair in facts.allowed_pairs],
+            {"mac_address": pair.mac_address} if pair.mac_address else {})
+            for pair in facts.allowed_pairs] if made else [],
         "extra_dhcp_opts": [{"opt_name": n, "opt_value": v, "ip_version": i} for n, v, i in facts.dhcp_options]}

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 from oslo_utils.strutils import bool_from_string
 from oslo_utils.uuidutils import is_uuid_like
 
+from nacre.base import bounds
 from nacre.base.errors import BadRequest, NotFound
 from nacre.base.web import Request, Route
 from nacre.compute.api import types as t
@@ -171,14 +171,9 @@ def _full(request: Request, host: HostState) -> dict[str, Any]:
                     "disabled_reason": host.disabled_reason}}
     if known("hypervisor.usage", version):
         found |= _usage(host)
-        found["cpu_info"] = _cpu(report.cpu_info) if known("hypervisor.cpu_info_object", version) else report.cpu_info
+        found["cpu_info"] = report.cpu_info
+        if known("hypervisor.cpu_info_object", version):
+            found["cpu_info"] = bounds.facts(report.cpu_info)
     if known("hypervisor.uptime", version):
         found["uptime"] = None
     return found
-
-
-def _cpu(text: str) -> Any:
-    try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        return {}

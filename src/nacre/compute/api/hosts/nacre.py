@@ -19,8 +19,8 @@ from nacre.scheduler.contract import Hosts, HostState
 ORPHANS = Query("orphans.query", {"host": t.STRING}, strict_from=1)
 REMOVE = Query("host-remove.query", {"dead": {"enum": ["true", "false"]}}, strict_from=1)
 ACCEPT = Schema(t.wrap("accept", {"type": "null"}))
-FORGET = Schema(t.wrap("forget", {"type": "null"}))
-ADOPT = Schema(t.wrap("adopt", {"oneOf": [{"type": "null"}, t.obj({"name": t.NAME, "project_id": {
+FORGET = Schema(t.wrap("forget", {"oneOf": [{"type": "null"}, t.obj({"host": t.NAME}, "host")]}))
+ADOPT = Schema(t.wrap("adopt", {"oneOf": [{"type": "null"}, t.obj({"name": t.NAME, "host": t.NAME, "project_id": {
     "type": "string", "pattern": "^[a-zA-Z0-9-]{1,64}$"}})]}))
 
 
@@ -84,7 +84,7 @@ class NacreHostRoutes:
         """POST .../action adopt: the guest is a server again."""
         wish = request.body["adopt"] or {}
         done = await self._orphans.adopt(request.context, request.params["guest"], AdoptWish(
-            name=wish.get("name", ""), project_id=wish.get("project_id", "")))
+            name=wish.get("name", ""), project_id=wish.get("project_id", ""), host=wish.get("host", "")))
         server = done.server
         return {"adopted": {
             "server": {"id": server.id, "name": server.name, "project_id": server.project_id, "host": done.host},
@@ -92,7 +92,7 @@ class NacreHostRoutes:
 
     async def forget(self, request: Request) -> Any:
         """POST .../action forget: its host ends the guest."""
-        ending = await self._orphans.forget(request.params["guest"])
+        ending = await self._orphans.forget(request.params["guest"], (request.body["forget"] or {}).get("host", ""))
         return Reply({"forgotten": {"id": ending.server_id, "allocation": ending.id, "host": ending.host}}, 202)
 
 
@@ -125,7 +125,11 @@ def _orphan(at: OrphanAt) -> dict[str, Any]:
         "user_id": order.guest.user_id if order else None, "flavor": order.guest.flavor_name if order else None,
         "vcpus": order.vcpus if order else None, "memory_mb": order.memory_mb if order else None,
         "created_at": (order.guest.created_at or None) if order else None,
-        "ports": [{"id": port.id, "network_id": port.network_id, "network": port.network_name,
+        "ports": [{"id": port.id, "project_id": port.project_id, "network_id": port.network_id,
+                   "network": port.network_name, "port_security_enabled": port.port_security,
                    "mac_address": port.mac_address, "addresses": [ip.ip_address for ip in port.fixed_ips]}
                   for port in found.ports],
+        "networks": [{"id": network.id, "name": network.name, "project_id": network.project_id,
+                      "network_type": network.network_type, "physical_network": network.physical_network,
+                      "segmentation_id": network.segmentation_id} for network in found.networks],
         "adoptable": not at.why, "why_not": at.why or None}

@@ -1,0 +1,120 @@
+"""One host's report can hold up nothing: what no code could reckon with is refused where it is read, and a row of a
+host that cannot be read counts as unheard."""
+
+import asyncio
+import math
+from typing import Any
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+
+from nacre.base.errors import BadRequest
+from nacre.base.rpc.codec import verbs
+from nacre.conductor.contract import Beat, Conductor, NodeHello
+from nacre.network.contract import AgentReport
+from nacre.scheduler.contract import DiskReport, Held, HostReport, TooEarly
+from nacre.scheduler.tables import compute_hosts
+from tests.cloud.test_host_reports import Lab
+from tests.pure.scheduler_lab import ask, report
+
+AGENT = AgentReport(host="evil", tunnel_ip=None, bridge_mappings={}, tunnel_types=())
+HELD = Held(allocation="a", server_id="s", epoch=1)
+
+
+def sent(said: HostReport) -> HostReport:
+    """As a control process reads it."""
+    data = msgspec.Raw(msgspec.msgpack.encode({"beat": Beat(report=said, agent=AGENT)}))
+    got: Beat = verbs(Conductor)["beat"].unpack(data)["beat"]
+    return got
+
+
+@pytest.mark.parametrize("more", [
+    {"ram_ratio": math.nan}, {"cpu_ratio": math.inf}, {"disk_ratio": -1.0}, {"disk_gb_used": math.inf},
+    {"disk_gb_used": math.nan}, {"memory_mb": 2**64 - 1}, {"memory_mb_used": -2**62}, {"vcpus": 2**60},
+    {"hypervisor_type": "Q" * 1000}, {"host_ip": "1.2.3.4\x00"}, {"queue_name": "kvm\n"}, {"architecture": "\x1b[2J"},
+    {"cpu_info": "x" * 70_000}, {"cpu_info": '{"a":' * 5000 + "1" + "}" * 5000}, {"cpu_info": "no JSON"},
+    {"disks": (DiskReport(path="/a", total_mb=-1, used_mb=0),)}, {"disks": (DiskReport(
+        path="/a", total_mb=1, used_mb=0),) * 101},
+    {"held": (msgspec.structs.replace(HELD, epoch=2**31 - 1),)}, {"held": (HELD,) * 10_001},
+    {"held": (msgspec.structs.replace(HELD, server_id="s" * 37),)}, {"n": -1}])
+def test_a_report_beyond_all_bounds_is_refused_where_it_is_read(more: dict[str, Any]) -> None:
+    good = report("evil")
+    assert sent(good).report == good
+    plain = msgspec.to_builtins(good) | {k: msgspec.to_builtins(v) for k, v in more.items()}
+    data = msgspec.Raw(msgspec.msgpack.encode({"beat": {"report": plain, "agent": AGENT}}))
+    with pytest.raises(BadRequest, match=next(iter(more)) + "|report"):
+        verbs(Conductor)["beat"].unpack(data)
+
+
+def test_a_hello_is_bounded_too() -> None:
+    hello = msgspec.to_builtins(NodeHello(endpoint="", public_key="", journal="j", cloud="", position=0,
+                                          beat=Beat(report=report("evil"), agent=AGENT)))
+    for more in ({"version": "9" * 33}, {"endpoint": "tcp://" + "1" * 300}, {"position": -1}, {"journal": "j" * 65}):
+        with pytest.raises(BadRequest, match=next(iter(more))):
+            verbs(Conductor)["hello"].unpack(msgspec.Raw(msgspec.msgpack.encode({"hello": hello | more})))
+
+
+async def test_a_row_that_cannot_be_read_holds_up_no_start_and_no_news_of_others() -> None:
+    lab = Lab()
+    await lab.start()
+    for name in ("evil", "good"):
+        await lab.manager.report(report(name))
+    await lab.registry.records.flush(lab.registry.states)
+    spoilt = msgspec.to_builtins(report("evil")) | {"disk_gb_used": None}
+    await lab.db.run(lambda c: c.execute(sa.update(compute_hosts).where(
+        compute_hosts.c.host == "evil").values(report=spoilt)))
+
+    again = Lab(lab.db, lab.clock)
+    await again.start()
+    await again.manager.report(report("good", 8192))
+    assert [p.host for p in await again.manager.select(ask())] == ["good"]
+    with pytest.raises(TooEarly):  # it is known, as one that has not reported
+        await again.manager.select(ask(host="evil"))
+    await lab.registry.set_service("evil", disabled=True)
+    await lab.registry.set_service("good", disabled=True)
+    await again.changes.look()
+    assert again.registry.states["good"].disabled and again.registry.states["evil"].disabled
+    await again.manager.report(report("evil", 4096))
+    assert again.free("evil") == 4096
+
+
+async def test_a_host_that_cannot_be_counted_keeps_no_other_from_it() -> None:
+    lab = Lab()
+    await lab.start()
+    for name in ("a", "evil", "z"):
+        await lab.manager.report(report(name, 4096))
+    broken = msgspec.structs.replace(report("evil"), memory_mb="much")
+    lab.registry.states["evil"] = msgspec.structs.replace(lab.registry.states["evil"], report=broken)
+    for name in ("a", "z"):  # as a report that was not counted yet
+        lab.registry.states[name] = msgspec.structs.replace(lab.registry.states[name], report=report(name, 8192))
+    await lab.manager.build_queue()
+    assert (lab.free("a"), lab.free("z")) == (8192, 8192)
+
+
+async def test_numbers_that_are_none_keep_no_host_from_being_chosen() -> None:
+    lab = Lab()
+    await lab.start()
+    for name in ("a", "evil", "z"):
+        await lab.manager.report(report(name, 4096))
+    for n in range(5):
+        await lab.manager.report(msgspec.structs.replace(report("evil", 4096), ram_ratio=math.nan, n=n + 1))
+        await lab.manager.report(msgspec.structs.replace(report("a", 4096 + n), n=n + 1))
+    async with asyncio.timeout(5):
+        assert (await lab.manager.select(ask()))[0].host == "a"
+
+
+async def test_kinds_and_queues_that_no_host_has_any_more_are_forgotten() -> None:
+    lab = Lab()
+    await lab.start()
+    await lab.manager.report(report("good", 4096))
+    for n in range(1, 200):
+        await lab.manager.report(msgspec.structs.replace(
+            report("evil", 4096), n=n, cpu_info=f'{{"model": "m{n}"}}', queue_name=f"q{n}"))
+        if n % 50 == 0:
+            await lab.manager.build_queue()
+            assert (await lab.manager.select(ask()))[0].host == "good"
+    await lab.manager.build_queue()
+    assert len(lab.manager._kinds._known) == 2 and len(lab.chooser._queues) == 2
+    assert sum(len(queue.seen) for queue in lab.chooser._queues.values()) == 2
+    assert max(kind.number for kind in lab.manager._kinds._known.values()) <= 51

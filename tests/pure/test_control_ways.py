@@ -1,0 +1,30 @@
+"""The control processes that a host takes orders from: those that are named, and nobody else."""
+
+from pathlib import Path
+
+from nacre.base.rpc.memory import MemoryTransport
+from nacre.cloud.node import ControlWays
+from nacre.conductor.contract import ControlAddress
+
+ONE, TWO = (ControlAddress(name, f"tcp://192.0.2.{n}:8775", f"key-{name}") for n, name in enumerate(("one", "two"), 1))
+
+
+def names(transport: MemoryTransport) -> dict[str, str]:
+    return {key: peer.name for key, peer in transport.directory.peers.items()}
+
+
+def test_a_control_that_left_or_has_another_key_gives_no_orders_any_more(tmp_path: Path) -> None:
+    transport = MemoryTransport()
+    ways = ControlWays(transport, tmp_path / "controls.json", ONE)
+    ways.learn([ONE, TWO])
+    assert names(transport) == {"key-one": "one", "key-two": "two"}
+    ways.learn([ONE])
+    assert names(transport) == {"key-one": "one"}
+    renewed = ControlAddress("one", ONE.address, "key-new")
+    ways.learn([renewed, TWO])
+    assert names(transport) == {"key-new": "one", "key-two": "two"}
+
+    again = MemoryTransport()  # the host comes back with what it was given when it joined
+    ways = ControlWays(again, tmp_path / "controls.json", ControlAddress("gone", "tcp://192.0.2.9:8775", "key-gone"))
+    ways.learn([renewed, TWO])
+    assert names(again) == {"key-new": "one", "key-two": "two"}

@@ -1,0 +1,190 @@
+"""A host whose root is an enemy describes guests: of others' servers, ports and networks that changes nothing."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+from tests.stories.test_orphans import ADOPT, FORGET, act, made, orphans
+from tests.stories.whole_cloud import WholeCloud, whole_cloud
+
+from nacre.base.rpc.memory import MemoryTransport
+from nacre.base.rpc.server import Peer
+from nacre.compute.tables import allocations, servers
+from nacre.conductor.contract import Beat, NodeHello
+from nacre.network.contract import AddressPair, AgentReport, NetworkFacts, PortFacts, SubnetFacts
+from nacre.node.contract import TARGET, BuildOrder, GuestFacts, Orphan
+from nacre.scheduler.contract import Held, HostReport
+
+
+class Stranger:
+    """A joined host that says what it likes. says: its answer, whatever it is asked for."""
+
+    def __init__(self, cloud: WholeCloud, name: str):
+        self.cloud, self.name, self.says, self._n = cloud, name, tuple[Orphan, ...](), 0
+        hub = cloud.control.base.transport.hub  # type: ignore[attr-defined]
+        self.transport = MemoryTransport(hub, me=Peer(name, "node"))
+        self.transport.serve(TARGET, self, _Describes, ("control",))
+
+    async def describe(self, allocations: tuple[str, ...]) -> tuple[Orphan, ...]:
+        return self.says
+
+    async def claims(self, *held: Held, says: tuple[Orphan, ...]) -> None:
+        self.says, self._n = says, self._n + 1
+        report = HostReport(host=self.name, incarnation=1, n=self._n, hypervisor_type="QEMU", hypervisor_version=8,
+                            vcpus=16, memory_mb=65536, disk_gb=1000, vcpus_used=0, memory_mb_used=0, disk_gb_used=0.0,
+                            held=held)
+        agent = AgentReport(host=self.name, tunnel_ip="10.0.0.9", bridge_mappings={}, tunnel_types=("vxlan",))
+        await self.cloud.control.conductor.hello(NodeHello(
+            endpoint="", public_key="", journal="j", cloud="", position=0, beat=Beat(report=report, agent=agent)))
+
+
+class _Describes:
+    async def describe(self, allocations: tuple[str, ...]) -> tuple[Orphan, ...]:
+        raise NotImplementedError
+
+
+@pytest.fixture
+async def cloud(tmp_path: Path, story_url: str) -> AsyncIterator[WholeCloud]:
+    async with whole_cloud(tmp_path, story_url) as made:
+        yield made
+
+
+async def project(cloud: WholeCloud) -> str:
+    answer = await cloud.http.post("/identity/v3/projects", json={"project": {"name": "mallory"}},
+                                   headers={"X-Auth-Token": await cloud.token("admin")})
+    return str(answer.json()["project"]["id"])
+
+
+def guest(owner: str, *ports: PortFacts, networks: tuple[NetworkFacts, ...] = ()) -> Orphan:
+    server, allocation = str(uuid4()), str(uuid4())
+    return Orphan(allocation=allocation, server_id=server, power="running", epoch=1, stage="running", ports=tuple(
+        msgspec.structs.replace(port, device_id=server) for port in ports), networks=networks, order=BuildOrder(
+            cloud="", allocation=allocation, server_id=server, epoch=1, memory_mb=64, vcpus=1, root_gb=0,
+            ephemeral_gb=0, swap_mb=0, limit_vcpus=1, limit_memory_mb=1, limit_disk_mb=1, image=None,
+            guest=GuestFacts(id=server, name="harmless", hostname="h", project_id=owner, user_id="u",
+                             availability_zone="nova", flavor_name="m1.nano")))
+
+
+def held(found: Orphan) -> Held:
+    return Held(allocation=found.allocation, server_id=found.server_id, epoch=1, power="running")
+
+
+def port_of(network: str, id: str = "", **more: Any) -> PortFacts:
+    return PortFacts(**{
+        "id": id or str(uuid4()), "name": "p", "project_id": "", "network_id": network, "network_name": "n",
+        "device_id": "", "mac_address": "fa:16:3e:00:00:01", "fixed_ips": (), **more})
+
+
+async def test_a_host_gets_no_port_and_no_network_of_another_project(cloud: WholeCloud) -> None:
+    victim, evil, mallory = await made(cloud), Stranger(cloud, "evil"), await project(cloud)
+    ports = (await cloud.ask("demo", "GET", "network", f"/ports?device_id={victim['id']}")).json()["ports"]
+    net = ports[0]["network_id"]
+    spare = (await cloud.ask("demo", "POST", "network", "/ports", {"port": {"network_id": net}})).json()["port"]
+    before = (await cloud.ask("admin", "GET", "network", "/ports")).json()
+    elsewhere = NetworkFacts(id=str(uuid4()), name="new", project_id=mallory, mtu=1450, network_type="vxlan",
+                             physical_network=None, segmentation_id=77)
+    for wrong in (port_of(net, spare["id"]), port_of(net, port_security=False), port_of(elsewhere.id, spare["id"])):
+        found = guest(mallory, wrong, networks=(elsewhere,))
+        await evil.claims(held(found), says=(found,))
+        status, said = await act(cloud, found.server_id, ADOPT)
+        assert status == 409 and "project" in said["conflictingRequest"]["message"]
+    assert (await cloud.ask("admin", "GET", "network", "/ports")).json() == before
+    assert (await cloud.ask("admin", "GET", "network", f"/networks/{elsewhere.id}")).status_code == 404
+
+
+async def test_of_a_network_that_is_there_only_its_owner_says_what_counts(cloud: WholeCloud) -> None:
+    victim, evil, mallory = await made(cloud), Stranger(cloud, "evil"), await project(cloud)
+    server = (await cloud.ask("demo", "GET", "network", f"/ports?device_id={victim['id']}")).json()["ports"][0]
+    net, group = server["network_id"], server["security_groups"][0]
+    shared = await cloud.ask("admin", "POST", "network", "/rbac-policies", {"rbac_policy": {
+        "object_type": "network", "object_id": net, "action": "access_as_shared", "target_tenant": mallory}})
+    assert shared.status_code == 201
+    subnets = (await cloud.ask("admin", "GET", "network", f"/subnets?network_id={net}")).json()
+    loose = port_of(net, port_security=False, security_groups=(group,), allowed_pairs=(AddressPair(
+        ip_address="0.0.0.0/1"),))
+    more = SubnetFacts(id=str(uuid4()), cidr="10.66.0.0/24", ip_version=4, gateway_ip="10.66.0.1",
+                       dns_nameservers=("10.66.0.2",), enable_dhcp=True)
+    found = guest(mallory, loose, networks=(NetworkFacts(
+        id=net, name="n", project_id=mallory, mtu=1450, network_type="flat", physical_network="physnet1",
+        segmentation_id=None, subnets=(more,)),))
+    await evil.claims(held(found), says=(found,))
+    [seen] = await orphans(cloud)
+    assert seen["networks"][0]["project_id"] == mallory and seen["networks"][0]["network_type"] == "flat"
+    assert seen["ports"][0]["port_security_enabled"] is False and "project_id" in seen["ports"][0]
+    status, said = await act(cloud, found.server_id, ADOPT)
+    assert status == 200 and said["adopted"]["lost_security_groups"] == [group]
+    port = (await cloud.ask("admin", "GET", "network", f"/ports/{loose.id}")).json()["port"]
+    assert port["port_security_enabled"] and port["allowed_address_pairs"] == []
+    assert port["security_groups"] and group not in port["security_groups"]
+    assert (await cloud.ask("admin", "GET", "network", f"/subnets?network_id={net}")).json() == subnets
+
+
+async def test_a_host_that_describes_another_guest_than_it_was_asked_for_is_not_believed(cloud: WholeCloud) -> None:
+    victim, evil, mallory = await made(cloud), Stranger(cloud, "evil"), await project(cloud)
+    asked = guest(mallory)
+    for says in (msgspec.structs.replace(asked, server_id=victim["id"]),
+                 msgspec.structs.replace(asked, allocation=str(uuid4()), server_id=victim["id"])):
+        await evil.claims(held(asked), says=(says,))
+        assert await orphans(cloud) == []
+        for body in (FORGET, ADOPT):
+            assert (await act(cloud, asked.server_id, body))[0] == 404
+    assert await places(cloud, victim["id"]) == ["vm"]
+
+
+async def test_a_guest_of_a_server_that_lives_on_another_host_is_forgotten_only_by_its_hosts_name(
+        cloud: WholeCloud) -> None:
+    victim, evil = await made(cloud), Stranger(cloud, "evil")
+    false = Orphan(allocation=str(uuid4()), server_id=victim["id"], power="running", order=None, epoch=1)
+    await evil.claims(held(false), says=(false,))
+    status, said = await act(cloud, false.allocation, FORGET)
+    assert status == 409 and "lives on host vm" in said["conflictingRequest"]["message"]
+    assert await places(cloud, victim["id"]) == ["vm"]
+    assert (await act(cloud, false.allocation, {"forget": {"host": "evil"}}))[0] == 202
+    assert await places(cloud, victim["id"]) == ["evil", "vm"]
+
+
+async def test_a_guest_that_two_hosts_have_is_named_with_its_host(cloud: WholeCloud) -> None:
+    found = guest(await project(cloud))
+    for name in ("evil", "honest"):
+        await Stranger(cloud, name).claims(held(found), says=(found,))
+    for body in (ADOPT, FORGET):
+        status, said = await act(cloud, found.allocation, body)
+        assert status == 409 and "on honest" in said["conflictingRequest"]["message"]
+    assert (await act(cloud, found.allocation, {"adopt": {"host": "nobody"}}))[0] == 404
+    status, said = await act(cloud, found.allocation, {"adopt": {"host": "honest"}})
+    assert status == 200 and said["adopted"]["server"]["host"] == "honest"
+
+
+async def places(cloud: WholeCloud, server: str) -> list[str]:
+    """The hosts where the server has an allocation."""
+    return sorted(await cloud.control.db.read(lambda c: c.execute(sa.select(allocations.c.host).where(
+        allocations.c.server_id == server)).scalars().all()))
+
+
+async def test_an_accepted_host_catches_up_with_its_own_servers_only_and_by_no_leap(cloud: WholeCloud) -> None:
+    victim, evil = await made(cloud), Stranger(cloud, "evil")
+    ledger = cloud.control.base.ledger
+
+    async def epoch() -> int:
+        return int(await cloud.control.db.read(lambda c: c.execute(sa.select(servers.c.epoch).where(
+            servers.c.id == victim["id"])).scalar_one()))
+
+    def says(seen: int) -> tuple[Held, ...]:
+        return (Held(allocation=str(uuid4()), server_id=victim["id"], epoch=seen, power="running"),)
+
+    before = await epoch()
+    await evil.claims(*says(before + 50), says=())
+    state = await cloud.control.registry.get("evil")
+    assert state is not None and not state.barred  # what it says of a server on another host proves nothing
+    await ledger.catch_up("evil", says(before + 50))
+    assert await epoch() == before
+    await ledger.catch_up("vm", says(1 << 30))
+    assert await epoch() == before
+    await ledger.catch_up("vm", says(before + 50))
+    assert await epoch() == before + 50
+    await ledger.catch_up("vm", says(before + 1))
+    assert await epoch() == before + 50
