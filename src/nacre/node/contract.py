@@ -196,6 +196,5 @@ class Node(Protocol):
         ...
 
     async def rewire(self, port_ids: tuple[str, ...], n: int = 0, before: int = 0) -> None:
-        """Something about these ports (empty: anything) changed: fetch the wiring and apply it. n: the number of the
-        change; before: that of the change of this host before it: one that was missed is fetched too."""
+        """These ports (empty: any) changed: fetch and apply. n, before: this host's change and the one before it."""
         ...
