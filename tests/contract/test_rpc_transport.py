@@ -318,6 +318,25 @@ async def test_a_busy_process_says_so_at_once() -> None:
         await server.close()
 
 
+async def test_one_host_does_not_keep_a_process_busy_for_the_others() -> None:
+    keys, owns = new_keys(), (new_keys(), new_keys())
+    server = ZmqTransport(Peer("control", "control"), keys, "tcp://127.0.0.1:0", Limits(of_one=3))
+    server.serve(TARGET, RealShelf(), Shelf)
+    clients = [ZmqTransport(Peer(f"host-{n}", "node"), own) for n, own in enumerate(owns)]
+    await server.start()
+    for client in clients:
+        server.directory.register(client.public_key, client.me)
+        client.directory.route("control", "control", server.address, keys.public)
+    one, other = (stub(Shelf, client.client(TARGET)) for client in clients)
+    try:
+        burst = await asyncio.gather(*(one.slow(0.4) for _ in range(10)), other.slow(0.1), return_exceptions=True)
+        assert sum(isinstance(answer, Unavailable) for answer in burst) == 7 and burst[-1] == 1
+        assert isinstance(await one.slow(0.0), int) and not server._busy
+    finally:
+        for transport in (*clients, server):
+            await transport.close()
+
+
 async def test_a_call_that_any_may_answer_goes_on_when_one_is_silent() -> None:
     """As a control process that is frozen: its connection is there, and nothing comes."""
     shelves, servers, own = (RealShelf(), RealShelf()), list[ZmqTransport](), new_keys()

@@ -17,14 +17,15 @@ log = structlog.get_logger()
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds. message: bytes of one; queue: messages waiting for one peer; running: verbs at work at once; silence:
-    seconds until a call that any process of a topic may answer is sent to one more. handshake: milliseconds; backlog:
-    peers that may wait to be let in: when a control process starts anew, thousands come at once, and those who are
-    turned away come again."""
+    """Bounds. message: bytes of one; queue: messages waiting for one peer; running: verbs at work at once; of_one: of
+    these, for one host; silence: seconds until a call that any process of a topic may answer is sent to one more.
+    handshake: milliseconds; backlog: peers that may wait to be let in: when a control process starts anew, thousands
+    come at once, and those who are turned away come again."""
 
     message: int = 64 << 20
     queue: int = 2000
     running: int = 5000
+    of_one: int = 200
     handshake: int = 30_000
     backlog: int = 4096
     silence: float = 2.0

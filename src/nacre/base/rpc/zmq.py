@@ -8,6 +8,7 @@ again when the other process came back before it answered; a message that comes 
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Collection, Coroutine
 from typing import Any
 
@@ -49,6 +50,8 @@ class ZmqTransport:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._turn = 0
         self._answers = Answers()
+        #: How many verbs are at work for each peer.
+        self._busy: Counter[str] = Counter()
 
     @property
     def public_key(self) -> str:
@@ -205,18 +208,26 @@ class ZmqTransport:
         except BadRequest as error:
             log.warning("rpc request dropped", peer=sender.name, reason=error.message)
             return
-        if len(self._tasks) >= self.limits.running:
-            busy = Unavailable(f"{self.me.name} is busy with {len(self._tasks)} requests. Try again later.")
+        full = sender.role != "control" and self._busy[sender.name] >= self.limits.of_one
+        if full or len(self._tasks) >= self.limits.running:
+            many = self._busy[sender.name] if full else len(self._tasks)
+            busy = Unavailable(f"{self.me.name} is busy with {many} requests. Try again later.")
             self._reply(frames[0], encode(Answer(request.id, failure(busy))))
             return
         if not self._dispatcher.again(request):
+            self._busy[sender.name] += 1
             self._answers.begin(sender.name, request.id, frames[0])
             self._start(self._run(request, sender))
         elif given := self._answers.again(sender.name, request.id, frames[0]):
             self._reply(frames[0], given)
 
     async def _run(self, request: Request, sender: Peer) -> None:
-        answer = encode(await self._dispatcher.answer(request, sender))
+        try:
+            answer = encode(await self._dispatcher.answer(request, sender))
+        finally:
+            self._busy[sender.name] -= 1
+            if not self._busy[sender.name]:
+                del self._busy[sender.name]
         self._reply(self._answers.end(sender.name, request.id, answer), answer)
 
     def _reply(self, routing: bytes, answer: bytes) -> None:
