@@ -148,12 +148,12 @@ class Progress:
         """Servers that the host, which holds just this, does not have (its disk was lost, or the database is restored
         from a time when they lived): ERROR with that reason, and returned. Nothing is done to anything."""
         there, now = {each.allocation for each in held}, self._now()
-        lost = sa.select(servers).join(allocations, allocations.c.id == servers.c.allocation_id).where(
-            allocations.c.host == host, allocations.c.state == "held", allocations.c.created_at < now - SETTLED,
-            servers.c.deleted.is_(False), servers.c.task_state.is_(None), servers.c.vm_state.in_(("active", "stopped")))
 
         def found(connection: sa.Connection) -> list[dict[str, Any]]:
-            return [dict(row) for row in connection.execute(lost).mappings() if row["allocation_id"] not in there]
+            gone = [row["id"] for row in statements.find(connection, allocations, host=host) if row["id"] not in there
+                    and row["state"] == "held" and row["created_at"] < now - SETTLED]
+            return [row for row in statements.find(connection, servers, allocation_id=gone, deleted=False)
+                    if not row["task_state"] and row["vm_state"] in ("active", "stopped")] if gone else []
 
         def unit(connection: sa.Connection) -> list[str]:
             rows = found(connection)

@@ -176,7 +176,7 @@ class FakeHosts:
             forced_down=old.forced_down if forced_down is None else forced_down)
         return self._hosts[host]
 
-    async def remove(self, host: str) -> None:
+    async def remove(self, host: str, *, dead: bool = False) -> None:
         if host == "host-2":
             raise Conflict("Host host-2 has 1 allocations: s (held).")
         if host not in self._hosts:
