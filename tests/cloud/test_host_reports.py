@@ -198,3 +198,20 @@ async def test_an_operators_word_about_a_host_reaches_every_process() -> None:
     await first.registry.forget("h")
     await second.changes.look()
     assert await second.registry.all() == ()
+
+
+async def test_an_operators_word_about_a_host_whose_row_is_not_written_yet_is_kept() -> None:
+    """It was lost, and with it the host, for whoever read the change."""
+    lab = Lab()
+    await lab.start()
+    await lab.manager.report(numbered(1))
+    await lab.registry.read(["h"])
+    assert (await lab.registry.get("h")) is not None
+    await lab.registry.accept("h")
+    assert await lab.registry.is_accepted("h")
+    await lab.registry.read(["h"])
+    state = await lab.registry.get("h")
+    assert state is not None and state.id and state.report.number == numbered(1).number
+    await lab.registry.forget("h")
+    await lab.registry.read(["h"])
+    assert await lab.registry.get("h") is None

@@ -75,11 +75,12 @@ class HostRecords:
 
         await self._db.run(unit)
 
-    async def accept(self, host: str, accepted: bool, now: datetime) -> None:
+    async def accept(self, state: HostState, accepted: bool, now: datetime) -> None:
         """An operator's word about a host that holds on to another database."""
         def unit(connection: sa.Connection) -> None:
-            statements.update(connection, compute_hosts, {"accepted": accepted}, host=host)
-            changes.note(connection, now, ("host", host))
+            _insert(connection, [state])
+            statements.update(connection, compute_hosts, {"accepted": accepted}, host=state.report.host)
+            changes.note(connection, now, ("host", state.report.host))
 
         await self._db.run(unit)
 

@@ -50,8 +50,10 @@ class HostRegistry:
         rows = {state.report.host: state for state in await self.records.load(names)}
         for name in names:
             row, known = rows.get(name), self.states.get(name)
-            if row is None:
+            if row is None and (known is None or known.id):  # else: its row is not written yet
                 self.states.pop(name, None)
+            elif row is None:
+                continue
             elif known is None:
                 self.states[name] = row
             else:
@@ -139,8 +141,7 @@ class HostRegistry:
     async def accept(self, host: str, accepted: bool = True) -> None:
         """An operator says that this database is right for a host that holds on to another; False: it has heard of it.
         Raises NotFound."""
-        self._known(host)
-        await self.records.accept(host, accepted, self._now())
+        await self.records.accept(self._known(host), accepted, self._now())
 
     async def is_accepted(self, host: str) -> bool:
         """Whether an operator said so, and the host has not heard of it yet."""
