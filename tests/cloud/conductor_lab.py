@@ -168,7 +168,7 @@ class Controller:
         self.endings = Endings(self.parts)
         self.runner = StoryRunner(self.stories, {
             "build": Builder(self.parts, self.endings), "delete": Deleter(self.parts, self.endings),
-            "power": Switch(self.parts)}, lab.clock, _hindrance(lab.registry))
+            "power": Switch(self.parts)}, lab.clock, _hindrance(lab.registry, tuple))
 
     async def start(self) -> None:
         await self.processes.start(Process(id=self.name, role="control", name=self.name))

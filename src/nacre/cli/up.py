@@ -192,12 +192,12 @@ class Api:
             return None
 
 
-class Refused(NotStarted):
+class HostBarred(NotStarted):
     """The cloud is up, and this machine's host takes no orders of it."""
 
 
 def wait(settings: Settings, say: Any, roles: tuple[str, ...]) -> None:
-    """Until a token is issued and this machine's host is up. say: hears each step. Raises NotStarted, Refused."""
+    """Until a token is issued and this machine's host is up. say: hears each step. Raises NotStarted, HostBarred."""
     api = Api(settings)
     steps = [("the APIs answer", api.token, "control"), ("the compute host is up", api.host_up, "node")]
     if roles == ("control",):
@@ -221,7 +221,7 @@ def wait(settings: Settings, say: Any, roles: tuple[str, ...]) -> None:
     if api.host and api.host["barred"]:
         from nacre.cli.hosts import barred
 
-        raise Refused(f"The cloud answers at {settings.url}, but its host does not work for it.\n{barred(api.host)}")
+        raise HostBarred(f"The cloud answers at {settings.url}, but its host does not work for it.\n{barred(api.host)}")
 
 
 def _greeted(data: Path) -> bool:
