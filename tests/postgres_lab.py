@@ -6,8 +6,10 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import uuid
 from pathlib import Path
 
+import psycopg
 import pytest
 
 
@@ -50,3 +52,11 @@ class PostgresServer:
     def _run(self, *args: str) -> None:
         subprocess.run([str(self._programs / args[0]), *args[1:]], check=True, user=self._user, cwd=self._folder,
                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def new_database(server: str) -> str:
+    """The URL of an empty database of the server whose URL is given."""
+    name = f"cloud{uuid.uuid4().hex}"
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(f"create database {name}")
+    return f"{server}/{name}"

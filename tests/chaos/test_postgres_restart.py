@@ -16,7 +16,7 @@ import pytest
 from tests.chaos import check
 from tests.chaos.fleet import NO_ANSWER, ROOTS, Fleet, command, environment
 from tests.chaos.load import Load
-from tests.postgres_lab import PostgresServer
+from tests.postgres_lab import PostgresServer, new_database
 
 pytestmark = [pytest.mark.processes, pytest.mark.postgres, pytest.mark.timeout(240)]
 
@@ -32,9 +32,7 @@ def server() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def fleet(server: PostgresServer, tmp_path: Path) -> Iterator[Fleet]:
-    with psycopg.connect(f"{server.url}/postgres", autocommit=True) as connection:
-        connection.execute("create database fleet")
-    made = Fleet(tmp_path, f"{server.url}/fleet", 2, 2, NACRE_FAKE_SPAWN_DELAY="0.2")
+    made = Fleet(tmp_path, new_database(server.url), 2, 2, NACRE_FAKE_SPAWN_DELAY="0.2")
     yield made
     made.close()
 

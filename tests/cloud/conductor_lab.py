@@ -19,7 +19,7 @@ from nacre.base.durable.processes import Process, Processes
 from nacre.base.durable.stories import Stories, Story
 from nacre.base.durable.tables import stories
 from nacre.base.errors import BuildFailed, Unavailable
-from nacre.cloud.control import _hindrance
+from nacre.cloud.control import hindrance
 from nacre.compute import history, quota_usage
 from nacre.compute.allocations import Ledger
 from nacre.compute.contract import ServerSpec, StoryOrder
@@ -168,7 +168,7 @@ class Controller:
         self.endings = Endings(self.parts)
         self.runner = StoryRunner(self.stories, {
             "build": Builder(self.parts, self.endings), "delete": Deleter(self.parts, self.endings),
-            "power": Switch(self.parts)}, lab.clock, _hindrance(lab.registry, tuple))
+            "power": Switch(self.parts)}, lab.clock, hindrance(lab.registry, lambda: lab.registry.states))
 
     async def start(self) -> None:
         await self.processes.start(Process(id=self.name, role="control", name=self.name))

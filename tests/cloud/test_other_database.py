@@ -5,16 +5,15 @@ import json
 import shutil
 import sqlite3
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from bench.client import Cloud
 
 from tests.cloud.process_lab import SECONDS, Lab, nacre
+from tests.postgres_lab import new_database
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
 
@@ -170,15 +169,12 @@ def test_a_restored_backup_ends_no_guest_that_was_made_after_it(case: Case) -> N
 
 @pytest.mark.postgres
 def test_up_with_another_empty_postgresql_ends_no_guest(postgres_server: str, tmp_path: Path) -> None:
-    names = [f"cloud{uuid.uuid4().hex}" for _ in range(2)]
-    with psycopg.connect(f"{postgres_server}/postgres", autocommit=True) as connection:
-        for name in names:
-            connection.execute(f"create database {name}")
-    case = Case(tmp_path, f"{postgres_server}/{names[0]}")
+    first, second = new_database(postgres_server), new_database(postgres_server)
+    case = Case(tmp_path, first)
     try:
         server = case.create("kept")
         case.nacre("down")
-        assert "servers of another cloud" in case.refused("--database", f"{postgres_server}/{names[1]}")
+        assert "servers of another cloud" in case.refused("--database", second)
         assert case.host()["state"] == "barred"
         kept(case, server["id"])
         case.nacre("down")

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import time
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,16 +14,14 @@ import pytest
 
 from nacre.cli.supervisor import free_port
 from tests.cloud.process_lab import Lab, nacre
+from tests.postgres_lab import new_database
 
 pytestmark = [pytest.mark.processes, pytest.mark.postgres, pytest.mark.timeout(180)]
 
 
 @pytest.fixture(scope="module")
 def database(postgres_server: str) -> str:
-    name = f"cloud{uuid.uuid4().hex}"
-    with psycopg.connect(f"{postgres_server}/postgres", autocommit=True) as connection:
-        connection.execute(f"create database {name}")
-    return f"{postgres_server}/{name}"
+    return new_database(postgres_server)
 
 
 @pytest.fixture(scope="module")

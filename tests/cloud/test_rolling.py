@@ -9,12 +9,10 @@ import ssl
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 import yaml
 
@@ -22,6 +20,7 @@ from tests.cloud.balancer_lab import Clients, get, haproxy, post
 from tests.cloud.fleet_lab import fleet, servers, until
 from tests.cloud.serving_lab import ROOT, Server, free_port, server
 from tests.cloud.test_processes import Cloud
+from tests.postgres_lab import new_database
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 
@@ -57,10 +56,7 @@ def test_servers_that_are_restarted_in_turn_fail_no_request(tmp_path: Path) -> N
 
 @pytest.fixture
 def database(postgres_server: str) -> str:
-    name = f"rolling{uuid.uuid4().hex}"
-    with psycopg.connect(f"{postgres_server}/postgres", autocommit=True) as connection:
-        connection.execute(f"create database {name}")
-    return f"{postgres_server}/{name}"
+    return new_database(postgres_server)
 
 
 class Second:

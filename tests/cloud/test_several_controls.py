@@ -4,7 +4,6 @@ may die, and nobody is asked to wait for one that did."""
 import json
 import signal
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from nacre.cli.supervisor import free_port
 from nacre.cloud.tokens import split
 from tests.cloud.fleet_lab import Fleet, active, fleet, servers, until
 from tests.cloud.process_lab import nacre
+from tests.postgres_lab import new_database
 
 pytestmark = [pytest.mark.processes, pytest.mark.postgres, pytest.mark.timeout(300)]
 NAMES = ("one", "two", "three")
@@ -22,10 +22,7 @@ NAMES = ("one", "two", "three")
 
 @pytest.fixture(scope="module")
 def database(postgres_server: str) -> str:
-    name = f"fleet{uuid.uuid4().hex}"
-    with psycopg.connect(f"{postgres_server}/postgres", autocommit=True) as connection:
-        connection.execute(f"create database {name}")
-    return f"{postgres_server}/{name}"
+    return new_database(postgres_server)
 
 
 @pytest.fixture(scope="module")

@@ -294,7 +294,7 @@ def _compute(base: Base, seams: Seams, ask: Suppliers,
             stalled=patience.stalled, ceiling=patience.ceiling, silence=patience.silence), registry.check))
     endings, stories = Endings(parts), Stories(db, clock, base.processes)
     runner = StoryRunner(stories, {"build": Builder(parts, endings), "delete": Deleter(parts, endings),
-                                   "power": Switch(parts)}, clock, _hindrance(registry, around.nodes))
+                                   "power": Switch(parts)}, clock, hindrance(registry, around.nodes))
     conductor = _conductor(base, parts, endings, around)
     servers = Servers(db, clock, ask, stories, runner.run)
     return _Compute(ask, aggregates, scheduler, registry, stories, runner, endings, around, conductor, servers,
@@ -304,14 +304,13 @@ def _compute(base: Base, seams: Seams, ask: Suppliers,
                     Membership(base.processes, registry, conductor, around, (aggregates.forget_host, forget)))
 
 
-def _hindrance(registry: HostRegistry, nodes: Callable[[], Collection[str]]) -> Hindrance:
+def hindrance(registry: HostRegistry, nodes: Callable[[], Collection[str]]) -> Hindrance:
     """Nothing is done about a server that a barred host has: which state of the database is right is not known yet."""
     async def find(story: Story, order: StoryOrder) -> str:
-        # What another life began is built nowhere before every host had the chance to say that it has it.
-        unmet = story.kind == "build" and story.lease.epoch > 1
-        host = registry.keeper(order.server_ids, unmet=unmet)
-        if unmet and host is None:  # nor before one whose row was never written
-            host = next((name for name in nodes() if name not in registry.states and registry.awaits([name])), None)
+        host = registry.keeper(order.server_ids)
+        if host is None and story.kind == "build" and story.lease.epoch > 1:
+            # What another life began is built nowhere before every host had the chance to say that it has it.
+            host = registry.unmet(nodes())
         return f"Host {host} may have it, and takes no orders." if host else ""
 
     return find

@@ -69,8 +69,7 @@ class Hosts:
                 raise BuildFailed(f"The work takes longer than {self.patience.ceiling:.0f} s.")
 
     async def _once(self, host: str, give: Callable[[Node], Awaitable[Work]]) -> Work:
-        """One answer; or none, as the host was started anew meanwhile. Raises Unavailable,
-        Barred."""
+        """One answer; or none, as the host was started anew meanwhile. Raises Unavailable, Barred."""
         self._check(host)
         met = self._met.setdefault(host, asyncio.Event())
         work = asyncio.ensure_future(give(self._node(host)))

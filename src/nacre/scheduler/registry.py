@@ -147,14 +147,17 @@ class HostRegistry:
         """Whether an operator said so, and the host has not heard of it yet."""
         return await self.records.is_accepted(host)
 
-    def keeper(self, server_ids: Collection[str], *, unmet: bool) -> str | None:
-        """A host that takes no orders of ours and has one of these servers; unmet: or may have, as it has not said
-        hello yet."""
-        for name in self.states if unmet else self._barred & self.states.keys():
-            state = self.states[name]
-            if state.barred and any(held.server_id in server_ids for held in state.report.held):
-                return name
-            if unmet and not state.met and self._up(state):
+    def keeper(self, server_ids: Collection[str]) -> str | None:
+        """A host that takes no orders of ours and has one of these servers."""
+        return next((name for name in self._barred & self.states.keys() if any(
+            held.server_id in server_ids for held in self.states[name].report.held)), None)
+
+    def unmet(self, names: Collection[str]) -> str | None:
+        """One of these hosts that has not said hello to this process, and still has the chance to: also one whose row
+        was never written."""
+        for name in names:
+            state = self.states.get(name)
+            if self.awaits([name]) if state is None else not state.met and self._up(state):
                 return name
         return None
 
