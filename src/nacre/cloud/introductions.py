@@ -133,7 +133,8 @@ class Introductions:
             self._directory.register(key, Peer(token, "join"))
 
     async def _tokens_changed(self, changes: Sequence[Change]) -> None:
-        await self._reload_tokens()
+        for key, token in (await self._processes.token_keys({change.id for change in changes})).items():
+            self._directory.register(key, Peer(token, "join"))
 
     async def _reload_wiring(self) -> None:
         self._wiring |= await self._changes.latest("wiring")

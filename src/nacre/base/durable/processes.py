@@ -175,10 +175,11 @@ class Processes:
         """Those of these names."""
         return await self._db.read(lambda connection: find(connection, self._clock, name=names))
 
-    async def token_keys(self) -> dict[str, str]:
-        """Public key -> id, of the join tokens that are remembered: those that do not count any more too."""
+    async def token_keys(self, ids: Collection[str] | None = None) -> dict[str, str]:
+        """Public key -> id, of all join tokens that are remembered, or of these: also of such as count no more."""
+        named: dict[str, Any] = {} if ids is None else {"id": list(ids)}
         return await self._db.read(lambda connection: {
-            row["public_key"]: row["id"] for row in statements.find(connection, join_tokens)})
+            row["public_key"]: row["id"] for row in statements.find(connection, join_tokens, **named)})
 
     async def removed_keys(self) -> Collection[str]:
         """The keys of those that were removed, ever."""

@@ -1,4 +1,4 @@
-"""compute_hosts: the number of the report that a row was written by"""
+"""compute_hosts: the number of the report that a row was written by; processes are found by their key"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,3 +14,5 @@ def upgrade() -> None:
     with op.batch_alter_table("compute_hosts") as table:
         for name in ("incarnation", "n"):
             table.add_column(sa.Column(name, sa.BigInteger(), server_default="0", nullable=False))
+    # Whoever joins is looked for by its key, among ten thousand.
+    op.create_index(op.f("ix_processes_public_key"), "processes", ["public_key"])
