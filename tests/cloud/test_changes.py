@@ -156,7 +156,7 @@ async def start(db: Database) -> Position:
 
 
 async def older(db: Database, seen: Position) -> bool:
-    return await db.read(lambda connection: eras.is_older(connection, seen))
+    return bool(await db.read(lambda connection: eras.later(connection, [seen])))
 
 
 async def test_a_restored_database_is_older_however_far_it_comes_afterwards(
