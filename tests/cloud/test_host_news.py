@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +42,20 @@ class Talk:
         self.node, self.away = lab.nodes["host0"], False
         self._service = NodeService(self.node, None)  # type: ignore[arg-type]
         self.conductor = ConductorManager(lab.control.parts, lab.control.endings, Surroundings(
-            introduce=nothing, controls=nothing, judge=judge, seen=Position, wiring=lambda host: 0))
+            introduce=nothing, admits=lambda host: True, controls=nothing, judge=judge,
+            seen=Position, wiring=lambda host: 0))
 
     async def hello(self, *held: Held) -> None:
         beat = await self.said()
         if held:
             beat = msgspec.structs.replace(beat, report=msgspec.structs.replace(beat.report, held=held))
-        await self.conductor.hello(NodeHello(
-            endpoint="", public_key="", journal="j", cloud="cloud", position=0, beat=beat))
+        await self.conductor.hello(self.greeting(beat))
+
+    def greeting(self, beat: Beat) -> NodeHello:
+        return NodeHello(endpoint="", public_key="", journal="j", cloud="cloud", position=0, beat=beat)
+
+    async def number(self) -> tuple[int, int]:
+        return (await self.said()).report.number
 
     async def said(self) -> Beat:
         return Beat(report=await self._service.report(), agent=self.node.here.wiring.report())
@@ -120,18 +125,54 @@ async def test_a_host_is_judged_before_anything_can_be_placed_on_it(lab: Lab) ->
     assert await lab.registry.get("host0") is not None
 
 
-async def test_a_server_that_its_host_does_not_have_is_in_error_and_says_so(lab: Lab) -> None:
+async def test_a_server_that_its_host_does_not_have_is_in_error_until_it_has(lab: Lab) -> None:
     """As after a restored backup in which a deleted server lives. Its row may be deleted then, as any."""
     talk = Talk(lab)
-    young, old = await lab.accept(), await lab.accept()
-    for server in (*young, *old):
+    before = await talk.said()
+    (young,), (old,) = await lab.accept(), await lab.accept()
+    for server in (young, old):
         await lab.until(server, "active")
-    aged = sa.update(allocations).where(allocations.c.server_id == old[0]).values(created_at=datetime(2020, 1, 1))
-    await lab.db.run(lambda connection: connection.execute(aged))
-    (other,) = [h for h in (await talk.said()).report.held if h.server_id == young[0]]
-    assert await lab.progress.missed("host0", (await talk.said()).report.held) == ()
-    await talk.hello(other)
-    row = await lab.row(old[0])
+    held = (await talk.said()).report.held
+    assert await lab.progress.missed("host0", await talk.number(), held, settled=False) == ()
+    await talk.hello(*(h for h in held if h.server_id == young))
+    row = await lab.row(old)
     assert row["vm_state"] == "error" and "does not have it" in row["fault"]["message"]
-    await talk.hello(msgspec.structs.replace(other, allocation="another"))
-    assert (await lab.row(young[0]))["vm_state"] == "active"  # perhaps the host had not said it yet
+    assert (await lab.row(young))["vm_state"] == "active"
+    await talk.hello()
+    row = await lab.row(old)
+    assert (row["vm_state"], row["power_state"], row["fault"]) == ("active", "running", None)
+
+    # As a control process reads it that was frozen when the servers were built: it is older than they are.
+    assert await lab.progress.missed("host0", before.report.number, before.report.held, settled=True) == ()
+    assert {(await lab.row(server))["vm_state"] for server in (young, old)} == {"active"}
+
+
+async def test_a_host_that_lost_its_journal_has_lost_its_servers(lab: Lab) -> None:
+    """It counts its starts anew: not one report below what was seen says so, but one that it goes on from."""
+    (server,) = await lab.accept()
+    await lab.until(server, "active")
+    later = sa.update(servers).where(servers.c.id == server).values(power_incarnation=7)
+    await lab.db.run(lambda connection: connection.execute(later))
+    assert await lab.progress.missed("host0", (1, 5), (), settled=False) == ()
+    assert await lab.progress.missed("host0", (1, 5), (), settled=True) == [server]
+
+
+async def test_a_build_whose_attempt_the_database_lost_makes_no_server(
+        lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a standby that took over: a server without an allocation would free its address while its guest runs."""
+    built, lost = lab.progress.built, list[str]()
+
+    async def after_a_loss(lease: Any, allocation: Any, *args: Any, **named: Any) -> bool:
+        if not lost:
+            lost.append(allocation.id)
+            await lab.db.run(lambda c: c.execute(sa.delete(allocations).where(allocations.c.id == allocation.id)))
+        return await built(lease, allocation, *args, **named)
+
+    monkeypatch.setattr(lab.progress, "built", after_a_loss)
+    (server,) = await lab.accept()
+    while not lost:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.2)
+    row = await lab.row(server)
+    kept = [a.id for a in await lab.ledger.of_server(server)]
+    assert row["vm_state"] == "building" or row["allocation_id"] in kept

@@ -1,7 +1,7 @@
 """The control process: APIs, conductor, scheduler, network, images, identity. Several may serve one database."""
 
 import random
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from nacre.compute.catalog.flavors import Flavors
 from nacre.compute.catalog.keypairs import KeyPairs
 from nacre.compute.catalog.quotas import Quotas
 from nacre.compute.catalog.server_groups import ServerGroups
-from nacre.compute.contract import StoryOrder
+from nacre.compute.contract import Server, StoryOrder
 from nacre.compute.history import History
 from nacre.compute.ledger_admin import LedgerAdmin
 from nacre.compute.policies import POLICIES as COMPUTE_POLICIES
@@ -295,7 +295,8 @@ def _compute(base: Base, seams: Seams, ask: Suppliers,
             stalled=patience.stalled, ceiling=patience.ceiling, silence=patience.silence), registry.check))
     endings, stories = Endings(parts), Stories(db, clock, base.processes)
     runner = StoryRunner(stories, {"build": Builder(parts, endings), "delete": Deleter(parts, endings),
-                                   "power": Switch(parts)}, clock, hindrance(registry, around.nodes))
+                                   "power": Switch(parts)}, clock,
+                         hindrance(registry, parts.progress.load, around.nodes))
     conductor = _conductor(base, parts, endings, around)
     servers = Servers(db, clock, ask, stories, runner.run)
     return _Compute(ask, aggregates, scheduler, registry, stories, runner, endings, around, conductor, servers,
@@ -305,10 +306,18 @@ def _compute(base: Base, seams: Seams, ask: Suppliers,
                     Membership(base.processes, registry, conductor, around, (aggregates.forget_host, forget)))
 
 
-def hindrance(registry: HostRegistry, nodes: Callable[[], Collection[str]]) -> Hindrance:
-    """Nothing is done about a server that a barred host has: which state of the database is right is not known yet."""
+def hindrance(registry: HostRegistry, load: Callable[[Iterable[str]], Awaitable[Sequence[Server]]],
+              nodes: Callable[[], Collection[str]]) -> Hindrance:
+    """Nothing is done about a server that a barred host has, unless it is where the database says: which state of the
+    database is right is not known yet."""
+    def has(host: str, server_id: str) -> bool:
+        state = registry.states.get(host)
+        return state is not None and not state.barred and any(h.server_id == server_id for h in state.report.held)
+
     async def find(story: Story, order: StoryOrder) -> str:
-        host = registry.keeper(order.server_ids)
+        claimed = registry.claimed(order.server_ids)
+        there = {s.id: s.host for s in await load(claimed)} if claimed else {}
+        host = next((by for id, by in claimed.items() if not has(there.get(id, ""), id)), None)
         if host is None and story.kind == "build" and story.lease.epoch > 1:
             # What another life began is built nowhere before every host had the chance to say that it has it.
             host = registry.unmet(nodes())
@@ -323,7 +332,7 @@ def _conductor(base: Base, parts: Parts, endings: Endings, around: Introductions
         return [(here, each in older) for each in seen]
 
     conductor = ConductorManager(parts, endings, Surroundings(
-        introduce=around.of_node, controls=around.controls, wiring=around.wiring,
+        introduce=around.of_node, admits=around.admits, controls=around.controls, wiring=around.wiring,
         judge=Together(judge), seen=lambda: base.changes.seen))
     around.changed = conductor.meet_again
     return conductor

@@ -12,8 +12,9 @@ from nacre.base.clock import Clock
 from nacre.base.db import Database, statements
 from nacre.base.db.together import Together, parts
 from nacre.base.durable import changes, eras
+from nacre.base.durable.processes import nodes
 from nacre.base.durable.stories import Lease
-from nacre.base.errors import Conflict, NotFound
+from nacre.base.errors import Conflict, NotFound, Refused
 from nacre.compute import groups
 from nacre.compute.contract import Audit, Place
 from nacre.compute.records import find_row, guest_facts, move
@@ -76,7 +77,7 @@ class Ledger:
 
     async def allocate(self, lease: Lease, server_id: str, place: Place) -> tuple[Allocation, GuestFacts] | None:
         """Commit that a host is tried now; and what the guest is to know. None: the server is not being built any more.
-        Raises LeaseLost; Refused: its group would not have it there."""
+        Raises LeaseLost; Refused: its group would not have it there, or the host was removed."""
         now = self._now()
 
         def unit(connection: sa.Connection) -> tuple[Allocation, GuestFacts] | None:
@@ -84,6 +85,8 @@ class Ledger:
             row = _building(connection, server_id)
             if row is None:
                 return None
+            if not nodes(connection, [place.host]):  # its removal found nothing here to wait for
+                raise Refused(f"Host {place.host} has left the cloud.")
             if row["group_id"]:
                 groups.check(connection, row, place.host)
             made = Allocation(id=place.allocation, server_id=server_id, host=place.host, epoch=row["epoch"] + 1,

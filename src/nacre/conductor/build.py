@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from nacre.base.durable.stories import Lease
-from nacre.base.errors import BuildFailed, NacreError, NoValidHost, Refused, Unavailable
+from nacre.base.errors import BuildFailed, NacreError, NoValidHost, Refused, Unavailable, Waiting
 from nacre.base.undo import Undo
 from nacre.compute.contract import Group, Outcome, Place, Server, StoryOrder
 from nacre.conductor import orders
@@ -279,7 +279,9 @@ class _Build:
         self._wanted = await self._p.ledger.give_up(self._story.lease, allocation) and self._wanted
         try:
             await self._endings.end(allocation)
-        except NacreError as error:
+        except (NacreError, Waiting) as error:
+            if self._unsettled and isinstance(error, Waiting):
+                raise  # whether it runs there is known when it is known which state of the database is right
             log.warning("a failed attempt is not confirmed as gone yet", server=self.server.id, host=allocation.host,
                         why=error.message)
         else:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from nacre.base.durable.eras import Position
-from nacre.base.errors import BadRequest, Unavailable
+from nacre.base.errors import BadRequest, Forbidden, Unavailable
 from nacre.compute.contract import Server, StoryOrder
 from nacre.conductor import orders
 from nacre.conductor.build import group_of
@@ -39,11 +39,12 @@ class Session:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the endpoint asks of its process. introduce: a host's way is known from now on; controls: the living control
-    processes; judge: how far the database is now, and whether it is older than one that was so far; seen: how far
-    it was a moment ago; wiring: a host's last change."""
+    """What the endpoint asks of its process. introduce: a host's way is known from now on; admits: it was not removed;
+    controls: the living control processes; judge: how far the database is now, and whether it is older than one that
+    was so far; seen: how far it was a moment ago; wiring: a host's last change."""
 
     introduce: Callable[[NodeHello], Awaitable[None]]
+    admits: Callable[[str], bool]
     controls: Callable[[], Awaitable[Sequence[ControlAddress]]]
     judge: Callable[[Position], Awaitable[tuple[Position, bool]]]
     seen: Callable[[], Position]
@@ -68,7 +69,9 @@ class ConductorManager:
             why = f"it has servers of another cloud, {hello.cloud}"
         elif report.held and (audit.later or older):
             why = f"it has seen a later state of the database, at {hello.position}, than this one was made from"
-        # Judged before it is heard: nothing is placed on a host that takes no orders.
+        # Judged before it is heard: nothing is placed on a host that takes no orders, or was removed in between.
+        if not self._around.admits(host):
+            raise Forbidden(f"Host {host} is not of this cloud any more: let it join again.")
         if not await self._p.scheduler.report(report, anew=known is not None and known.journal != hello.journal):
             raise Unavailable("A later word of this host has come already.")
         await self._p.registry.bar(host, why)
@@ -137,6 +140,7 @@ class ConductorManager:
         for start in range(0, len(news), AT_ONCE):
             unjudged |= await self._p.progress.noticed(beat.host, beat.report.number, news[start:start + AT_ONCE])
         if whole:
-            for server in await self._p.progress.missed(beat.host, held):
+            for server in await self._p.progress.missed(
+                    beat.host, beat.report.number, held, settled=session.beats > 1):
                 log.error("a server is not on its host", server=server, host=beat.host)
         session.power = {h.allocation: (h.power, h.since) for h in held if h.allocation not in unjudged}

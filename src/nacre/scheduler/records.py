@@ -12,6 +12,7 @@ import structlog
 from nacre.base.db import Database, statements
 from nacre.base.db.together import Together
 from nacre.base.durable import changes
+from nacre.base.durable.processes import nodes
 from nacre.scheduler.contract import HostReport, HostState
 from nacre.scheduler.tables import compute_hosts
 
@@ -123,12 +124,13 @@ class HostRecords:
 
 
 def _insert(connection: sa.Connection, states: Sequence[HostState]) -> None:
-    """Rows of hosts that have none yet: another process may have been first."""
+    """Rows of hosts that have none yet (another process may have been first), and were not removed meanwhile."""
     there = _numbers(connection, [state.report.host for state in states])
+    members = nodes(connection, [state.report.host for state in states])
     if rows := [{"uuid": s.uuid, "host": s.report.host, "report": _said(s.report),
                  "incarnation": s.report.incarnation, "n": s.report.n, "disabled": False, "disabled_reason": None,
                  "forced_down": False, "created_at": s.created_at, "updated_at": s.updated_at}
-                for s in states if s.report.host not in there]:
+                for s in states if s.report.host in members - there.keys()]:
         statements.insert(connection, compute_hosts, rows)
         changes.note(connection, rows[0]["created_at"], *(("host", row["host"]) for row in rows))
 

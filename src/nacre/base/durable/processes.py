@@ -92,6 +92,11 @@ def find(connection: sa.Connection, clock: Clock, **conditions: Any) -> list[Pro
             for r in rows]
 
 
+def nodes(connection: sa.Connection, names: Collection[str]) -> set[str]:
+    """Those of these names that are hosts of the cloud, in the caller's transaction."""
+    return {row["name"] for row in statements.find(connection, processes, role="node", name=list(names))}
+
+
 def introduce(connection: sa.Connection, now: datetime, *others: Process) -> None:
     """As the method of this name, in the caller's transaction."""
     known = _known(connection, others)
