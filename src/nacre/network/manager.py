@@ -45,7 +45,7 @@ class NetworkManager:
         self._reports = Together(self._hear)
 
     def _work(self, conn: sa.Connection, context: Context) -> Work:
-        return Work(conn, context, self.clock, self.settings)
+        return Work(conn, context, self.clock, self.settings, heard=self.heartbeats.heard)
 
     async def read(self, context: Context, step: Callable[[Work], T]) -> T:
         """One consistent read."""

@@ -7,6 +7,7 @@ A unit may be run again by the database, so a `Work` is made anew for each run a
 import random
 import uuid
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -88,6 +89,8 @@ class Work:
     #: (project, resource) -> how many more than the table of usage says; written when the unit is done
     usage: Counter[tuple[str, str]] = field(default_factory=Counter)
     rng: random.Random = field(default_factory=random.Random)
+    #: Whether a host reported to this very process lately.
+    heard: Callable[[str], bool] = lambda host: False
 
     @cached_property
     def now(self) -> datetime:

@@ -142,8 +142,9 @@ def says(row: Row, values: Row) -> bool:
 
 
 def alive(work: Work, row: Row) -> bool:
-    """Whether the agent reported lately enough."""
-    return bool(work.shared_now - row["heartbeat_at"] <= timedelta(seconds=work.settings.agent_down_after))
+    """Whether the agent reported lately enough, to whichever control process."""
+    return work.heard(row["host"]) or bool(
+        work.shared_now - row["heartbeat_at"] <= timedelta(seconds=work.settings.agent_down_after))
 
 
 def of_hosts(work: Work, hosts: Iterable[str] | None = None) -> dict[str, HostAgent]:
