@@ -18,6 +18,7 @@ from nacre.scheduler.filter_scheduler import FilterScheduler
 from nacre.scheduler.hosts import Aggregate, Kind, Kinds
 from nacre.scheduler.metrics import HOSTS, PLACED, REFUSED, SECONDS, refused
 from nacre.scheduler.query import compile_query
+from nacre.scheduler.records import same
 from nacre.scheduler.registry import UNHEARD, HostRegistry
 
 log = structlog.get_logger()
@@ -165,7 +166,7 @@ class SchedulerManager:
         before = self.registry.hear(report, anew=anew)
         if before is None:
             return False
-        if before is report or not _same(report, before):
+        if before is report or not same(report, before):
             self._look_at(report.host)
             self._chooser.hear(report, self._clock.monotonic())
         else:
@@ -209,8 +210,3 @@ class SchedulerManager:
         aggregates = self._aggregates.get(report.host, ())
         zones = (a.metadata["availability_zone"] for a in aggregates if a.metadata.get("availability_zone"))
         return self._kinds.of(report, next(zones, self._options.default_zone), aggregates)
-
-
-def _same(one: HostReport, other: HostReport) -> bool:
-    """Whether two reports say the same, but for their numbers."""
-    return msgspec.structs.replace(one, incarnation=0, n=0) == msgspec.structs.replace(other, incarnation=0, n=0)

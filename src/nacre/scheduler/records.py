@@ -59,7 +59,8 @@ class HostRecords:
         if anew or report.incarnation < known.report.incarnation:
             self._anew.add(report.host)
             self._dirty.add(report.host)
-        elif written is None or now - written > REFRESH or _rest(report) != _rest(known.report):
+        elif written is None or now - written > REFRESH or (
+                not same(report, known.report) and _rest(report) != _rest(known.report)):
             self._dirty.add(report.host)
 
     async def flush(self, states: Mapping[str, HostState]) -> None:
@@ -144,6 +145,11 @@ def _update(state: HostState, *, anew: bool) -> dict[str, Any]:
     report = state.report
     return {"of": report.host, "said": _said(report), "said_incarnation": report.incarnation, "said_n": report.n,
             "anew": anew, "heard": state.updated_at}
+
+
+def same(one: HostReport, other: HostReport) -> bool:
+    """Whether two reports say the same, but for their numbers. Asked for every beat."""
+    return msgspec.structs.replace(other, incarnation=one.incarnation, n=one.n) == one
 
 
 def _rest(report: HostReport) -> HostReport:
