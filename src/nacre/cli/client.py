@@ -43,6 +43,10 @@ class ApiError(NacreError):
     """The cloud answered with an error, or not at all."""
 
 
+class Missing(ApiError):
+    """It answered that there is no such thing."""
+
+
 class Answer(NamedTuple):
     """headers: by their names in lower case."""
 
@@ -146,7 +150,8 @@ class Client(Session):
             raise ApiError(f"{self.auth['auth_url']} does not answer ({error}). Is the cloud up? "
                            "See `nacre status`.") from None
         if answer.status >= 400:
-            raise ApiError(f"{method} {url}: {answer.status} {answer.content[:500].decode(errors='replace')}")
+            kind = Missing if answer.status == 404 else ApiError
+            raise kind(f"{method} {url}: {answer.status} {answer.content[:500].decode(errors='replace')}")
         return answer
 
     def get(self, service: str, path: str, **rest: Any) -> Any:

@@ -5,7 +5,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,13 +65,34 @@ def key_pair(client: Client, data: Path) -> Path:
 def image(client: Client, disk: Path) -> str:
     """The tiny guest's image id; uploaded once."""
     for found in client.get("image", "/images", params={"name": "tiny"})["images"]:
-        if found["status"] == "active":
+        if found["status"] == "active" and found["disk_format"] == "qcow2":  # the other kind boots nothing
             return str(found["id"])
-    made = client.post("image", "/images", {
-        "name": "tiny", "disk_format": "qcow2", "container_format": "bare", "min_ram": 96})
-    client.request("PUT", "image", f"/images/{made['id']}/file", content=_chunks(disk),
+    return _upload(client, {"disk_format": "qcow2", "min_ram": 96}, _chunks(disk))
+
+
+def _upload(client: Client, format: dict[str, Any], data: Iterable[bytes]) -> str:
+    made = client.post("image", "/images", {"name": "tiny", "container_format": "bare", **format})
+    client.request("PUT", "image", f"/images/{made['id']}/file", content=data,
                    headers={"Content-Type": "application/octet-stream"})
     return str(made["id"])
+
+
+def first_steps(data: Path, hypervisor: str) -> str:
+    """What to try in a cloud that just came up. A cloud without any network or image gets what costs nothing: the demo
+    network, and for simulated guests an image. What it does not get, the answer says how to make."""
+    client = Client(data, "demo")
+    images, networks = client.get("image", "/images")["images"], client.get("network", "/networks")["networks"]
+    names = {i["name"] for i in images if i["status"] == "active"}
+    if not images and not networks:
+        network(client)
+        if hypervisor == "fake":
+            _upload(client, {"disk_format": "raw"}, [bytes(1 << 20)])
+            names.add("tiny")
+    command = "  openstack --os-cloud demo server create --image {} --flavor m1.nano --network demo --wait one"
+    if names:
+        return command.format("tiny" if "tiny" in names else sorted(names)[0])
+    return ("  nacre demo     # there is no image yet: builds a small one, `tiny`, and boots it\n"
+            + command.format("tiny"))
 
 
 def _chunks(file: Path) -> Iterator[bytes]:

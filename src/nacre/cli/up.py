@@ -286,7 +286,9 @@ def up(detach: bool, data: Path | None, port: int | None, hypervisor: str | None
     else:
         console.print(f"Nacre {'is up' if started else 'was up already'} at {settings.url}\n"
                       f"  export OS_CLIENT_CONFIG_FILE={settings.data}/clouds.yaml\n"
-                      f"  openstack --os-cloud demo server list")
+                      f"  openstack --os-cloud demo server list", soft_wrap=True)
+        if started:
+            console.print(_first_steps(settings), end="", soft_wrap=True)
     if detach:
         return
     console.print("Ctrl-C stops it (`nacre up -d` leaves it running); servers keep running.")
@@ -296,6 +298,17 @@ def up(detach: bool, data: Path | None, port: int | None, hypervisor: str | None
     except KeyboardInterrupt:
         stop(settings.data)
         console.print("stopped")
+
+
+def _first_steps(settings: Settings) -> str:
+    """The last lines of a start. Nothing where the first users are not ours to act for."""
+    from nacre.cli.client import ApiError
+    from nacre.cli.demo import first_steps
+
+    try:
+        return first_steps(settings.data, settings.hypervisor) + "\n"
+    except (ApiError, KeyError):  # another control made them, or their passwords were changed
+        return ""
 
 
 @click.command()
