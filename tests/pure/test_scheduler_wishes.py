@@ -115,7 +115,7 @@ def test_staying_away_and_going_together() -> None:
     assert hosts(made, "y", same_host=("old",)) == ["a"]
     made.change("b", out="are disabled")
     assert hosts(made, "z", different_host=("old",), try_different_host=True) == ["a"]
-    assert "1 run a server to stay away from" in refused(made, different_host=("old",)).message
+    assert "1 runs a server to stay away from" in refused(made, different_host=("old",)).message
     assert "1 does not run the server to be with" in refused(made, same_host=("old",), memory=99999).message
 
 

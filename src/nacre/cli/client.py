@@ -58,6 +58,16 @@ class Answer(NamedTuple):
         return json.loads(self.content)
 
 
+def _message(answer: Answer) -> str:
+    """What an error says, without the wrapping that each service has of its own."""
+    try:
+        found = answer.json()
+        said = next(part["message"] for part in (found, *found.values()) if isinstance(part, dict) and "message" in part)
+    except (ValueError, AttributeError, StopIteration):
+        said = answer.content.decode(errors="replace")
+    return str(said)[:500]
+
+
 class Session:
     """One cloud of a clouds.yaml: requests with a token, once `login` was called. roots: of services, by type."""
 
@@ -151,7 +161,7 @@ class Client(Session):
                            "See `nacre status`.") from None
         if answer.status >= 400:
             kind = Missing if answer.status == 404 else ApiError
-            raise kind(f"{method} {url}: {answer.status} {answer.content[:500].decode(errors='replace')}")
+            raise kind(f"{method} {url}: {answer.status} {_message(answer)}")
         return answer
 
     def get(self, service: str, path: str, **rest: Any) -> Any:

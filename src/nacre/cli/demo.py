@@ -5,7 +5,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ def image(client: Client, disk: Path) -> str:
     return _upload(client, {"disk_format": "qcow2", "min_ram": 96}, _chunks(disk))
 
 
-def _upload(client: Client, format: dict[str, Any], data: Iterable[bytes]) -> str:
+def _upload(client: Client, format: dict[str, Any], data: bytes | Iterator[bytes]) -> str:
     made = client.post("image", "/images", {"name": "tiny", "container_format": "bare", **format})
     client.request("PUT", "image", f"/images/{made['id']}/file", content=data,
                    headers={"Content-Type": "application/octet-stream"})
@@ -78,16 +78,18 @@ def _upload(client: Client, format: dict[str, Any], data: Iterable[bytes]) -> st
 
 
 def first_steps(data: Path, hypervisor: str) -> str:
-    """What to try in a cloud that just came up. A cloud without any network or image gets what costs nothing: the demo
-    network, and for simulated guests an image. What it does not get, the answer says how to make."""
+    """What to try in a cloud that just came up. A cloud whose demo project has no network and sees no image gets what
+    costs nothing: the demo network, and for simulated guests an image. The rest it is told how to make."""
     client = Client(data, "demo")
-    images, networks = client.get("image", "/images")["images"], client.get("network", "/networks")["networks"]
-    names = {i["name"] for i in images if i["status"] == "active"}
-    if not images and not networks:
-        network(client)
+    client.login()
+    images = client.get("image", "/images", params={"status": "active"})["images"]
+    networks = client.get("network", "/networks", params={"project_id": client.project_id})["networks"]
+    names = {str(i["name"]) for i in images}
+    if not names and not networks:
         if hypervisor == "fake":
-            _upload(client, {"disk_format": "raw"}, [bytes(1 << 20)])
+            _upload(client, {"disk_format": "raw"}, bytes(1 << 20))
             names.add("tiny")
+        network(client)
     command = "  openstack --os-cloud demo server create --image {} --flavor m1.nano --network demo --wait one"
     if names:
         return command.format("tiny" if "tiny" in names else sorted(names)[0])

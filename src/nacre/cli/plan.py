@@ -14,7 +14,7 @@ from nacre.cli.client import ApiError, Client
 def ask(client: Client, wanted: dict[str, Any], hints: dict[str, Any]) -> dict[str, Any]:
     """The plan. wanted: flavor and image (names or ids), count, availability_zone. Raises ApiError."""
     flavors = client.get("compute", "/flavors")["flavors"]
-    images = client.get("image", "/images")["images"]
+    images = client.get("image", "/images", params={"status": "active"})["images"]
     body: dict[str, Any] = {"flavorRef": _one("flavor", wanted["flavor"], flavors), "count": wanted["count"],
                             "imageRef": _one("image", wanted["image"], images)}
     if wanted["zone"]:
