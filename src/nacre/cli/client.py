@@ -62,7 +62,8 @@ def _message(answer: Answer) -> str:
     """What an error says, without the wrapping that each service has of its own."""
     try:
         found = answer.json()
-        said = next(part["message"] for part in (found, *found.values()) if isinstance(part, dict) and "message" in part)
+        parts = [part for part in (found, *found.values()) if isinstance(part, dict)]
+        said = next(part["message"] for part in parts if "message" in part)
     except (ValueError, AttributeError, StopIteration):
         said = answer.content.decode(errors="replace")
     return str(said)[:500]

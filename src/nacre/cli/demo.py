@@ -19,10 +19,10 @@ from nacre.base import shell
 from nacre.base.durable.files import write_whole
 from nacre.cli.client import ApiError, Client
 from nacre.cli.trace import show, timeline
+from nacre.cli.up import DEMO as NAME
+from nacre.cli.up import ensure_up, network, upload
 from nacre.config import data_folder, load
 
-NAME = "demo"
-CIDR = "10.20.0.0/24"
 BOOT_SECONDS = 300.0
 
 
@@ -67,50 +67,13 @@ def image(client: Client, disk: Path) -> str:
     for found in client.get("image", "/images", params={"name": "tiny"})["images"]:
         if found["status"] == "active" and found["disk_format"] == "qcow2":  # the other kind boots nothing
             return str(found["id"])
-    return _upload(client, {"disk_format": "qcow2", "min_ram": 96}, _chunks(disk))
-
-
-def _upload(client: Client, format: dict[str, Any], data: bytes | Iterator[bytes]) -> str:
-    made = client.post("image", "/images", {"name": "tiny", "container_format": "bare", **format})
-    client.request("PUT", "image", f"/images/{made['id']}/file", content=data,
-                   headers={"Content-Type": "application/octet-stream"})
-    return str(made["id"])
-
-
-def first_steps(data: Path, hypervisor: str) -> str:
-    """What to try in a cloud that just came up. A cloud whose demo project has no network and sees no image gets what
-    costs nothing: the demo network, and for simulated guests an image. The rest it is told how to make."""
-    client = Client(data, "demo")
-    client.login()
-    images = client.get("image", "/images", params={"status": "active"})["images"]
-    networks = client.get("network", "/networks", params={"project_id": client.project_id})["networks"]
-    names = {str(i["name"]) for i in images}
-    if not names and not networks:
-        if hypervisor == "fake":
-            _upload(client, {"disk_format": "raw"}, bytes(1 << 20))
-            names.add("tiny")
-        network(client)
-    command = "  openstack --os-cloud demo server create --image {} --flavor m1.nano --network demo --wait one"
-    if names:
-        return command.format("tiny" if "tiny" in names else sorted(names)[0])
-    return ("  nacre demo     # there is no image yet: builds a small one, `tiny`, and boots it\n"
-            + command.format("tiny"))
+    return upload(client, {"disk_format": "qcow2", "min_ram": 96}, _chunks(disk))
 
 
 def _chunks(file: Path) -> Iterator[bytes]:
     with file.open("rb") as source:
         while chunk := source.read(1 << 20):
             yield chunk
-
-
-def network(client: Client) -> str:
-    """The demo network's id, with its one subnet."""
-    nets = client.get("network", "/networks", params={"name": NAME, "project_id": client.project_id})["networks"]
-    net = nets[0] if nets else client.post("network", "/networks", {"network": {"name": NAME}})["network"]
-    if not net.get("subnets"):
-        client.post("network", "/subnets", {"subnet": {
-            "name": NAME, "network_id": net["id"], "ip_version": 4, "cidr": CIDR}})
-    return str(net["id"])
 
 
 def security_group(client: Client) -> None:
@@ -198,8 +161,6 @@ def ssh(space: str, key: Path, host: str, command: str) -> str:
 def run(data: Path, console: Console) -> dict[str, Any]:
     """Everything above, in order. Answers the facts that `--json` prints."""
     from nacre import guest
-    from nacre.cli.up import ensure_up
-
     progress = Progress(console)
     with progress.step("starting the cloud"):
         ensure_up(data)
