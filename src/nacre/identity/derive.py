@@ -44,12 +44,6 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     access: Row | None = None  # the OAuth access token
 
     @property
-    def ends_at(self) -> float:
-        """When the trust, application credential or access that it stands on ends; infinity if none does."""
-        on = (self.trust, self.credential, self.access)
-        return min((row["expires_at"] for row in on if row and row["expires_at"]), default=float("inf"))
-
-    @property
     def delegated(self) -> bool:
         """Whether the token stands for less than its user: with it one must not get at more."""
         return self.trust is not None or self.credential is not None or self.access is not None

@@ -24,7 +24,6 @@ class Known(msgspec.Struct, frozen=True):
 
     payload: Payload
     facts: Facts
-    ends_at: float  # at the latest: the token's own end, or that of what it stands on
     context: Context
     with_catalog: bytes  # the answer to GET /v3/auth/tokens, as JSON
     without_catalog: bytes
@@ -57,7 +56,7 @@ class IdentityService:
             self._generation = generation
         known = self._known.get(token)
         if known is not None:
-            if known.ends_at > self.store.now():
+            if known.payload.expires_at > self.store.now():
                 return known
             del self._known[token]
             raise Unauthenticated
@@ -73,9 +72,6 @@ class IdentityService:
     async def issue(self, payload: Payload) -> tuple[str, Known]:
         """A new token and what it says. Raises Unauthenticated for a scope that the user has no role on."""
         known = await self._know(payload)
-        if known.ends_at < payload.expires_at:  # what is said of its end shall be true
-            payload = msgspec.structs.replace(payload, expires_at=known.ends_at)
-            known = await self._know(payload)
         if known.facts.trust and known.facts.trust["remaining_uses"] is not None:
             await self.store.write(lambda conn: _use(conn, payload.scope_id))
         return seal(payload, await self.keys.primary()), known
@@ -114,8 +110,7 @@ class IdentityService:
         if payload.scope != "unscoped":
             full = {**document, "catalog": catalog.catalog(endpoints, facts.user["id"], project_id)}
         encode = msgspec.json.encode
-        return Known(payload, facts, min(payload.expires_at, facts.ends_at), context(payload, facts),
-                     encode({"token": full}), encode({"token": document}))
+        return Known(payload, facts, context(payload, facts), encode({"token": full}), encode({"token": document}))
 
 
 def context(payload: Payload, facts: Facts) -> Context:

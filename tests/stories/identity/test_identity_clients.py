@@ -97,17 +97,6 @@ async def test_services_have_the_names_that_clients_look_for(admin: httpx.AsyncC
     assert named == {"identity": "keystone", "compute": "nova", "network": "neutron", "image": "glance"}
 
 
-async def test_the_default_domain_cannot_be_switched_off_by_any_name(lab: Lab, admin: httpx.AsyncClient) -> None:
-    for plural in ("domains", "projects"):
-        for off in (False, "false", "0"):
-            answer = await admin.patch(f"/{plural}/default", json={plural[:-1]: {"enabled": off}})
-            assert answer.status_code == 403, answer.text
-        kept = await admin.patch(f"/{plural}/default", json={plural[:-1]: {"enabled": True, "description": "x"}})
-        assert kept.status_code == 200
-        assert (await admin.delete(f"/{plural}/default")).status_code == 403
-    assert await lab.works(str(admin.headers["X-Auth-Token"]))
-
-
 RULES = [["password", "totp"]]
 
 

@@ -10,7 +10,7 @@ from nacre.base.web import Reply, Request, Route
 from nacre.identity import tables as t
 from nacre.identity.api.desk import Desk, many, one, own_domain, page_of
 from nacre.identity.api.groups import remove_group
-from nacre.identity.api.projects import check_default, check_mutable, remove_project
+from nacre.identity.api.projects import check_mutable, remove_project
 from nacre.identity.api.users import remove_user
 from nacre.identity.api.validation import BOOLEAN, IMMUTABLE, SHORT_NAME, TAGS, TEXT, boolean, wrapped
 from nacre.identity.records import DOMAIN, delete, find, get, given, insert, listing, missing, update
@@ -53,7 +53,8 @@ class Domains:
         check_mutable("domain", row, changes)
         if "enabled" in changes:
             changes["enabled"] = boolean(changes["enabled"])
-            check_default(row, changes["enabled"])
+            if row["id"] == "default" and not changes["enabled"]:
+                raise Forbidden("The default domain cannot be disabled: it holds the administrator.")
         return one(request, DOMAIN, await self._store.write(
             lambda conn: update(conn, DOMAIN, get(conn, DOMAIN, row["id"]), changes)))
 

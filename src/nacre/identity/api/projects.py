@@ -95,7 +95,6 @@ class Projects:
         check_mutable("project", row, changes)
         if "enabled" in changes:
             changes["enabled"] = boolean(changes["enabled"])
-            check_default(row, changes["enabled"])
 
         def unit(conn: sa.Connection) -> Any:
             fresh = get(conn, PROJECT, row["id"])
@@ -215,12 +214,6 @@ def check_mutable(name: str, row: Any, changes: dict[str, Any] | None) -> None:
     if (changes.get("options") or {}).get("immutable", True):
         raise Forbidden(f"Unable to update immutable {name} resource: `{row['id']}. Set resource option \"immutable\""
                         " to false first.")
-
-
-def check_default(row: Any, enabled: bool) -> None:
-    """Raises Forbidden for what would lock everybody out, whether it is called a domain or a project."""
-    if row["id"] == "default" and not enabled:
-        raise Forbidden("The default domain cannot be disabled: it holds the administrator.")
 
 
 def _check_enabled(conn: sa.Connection, row: Any, enabled: bool) -> None:
