@@ -328,7 +328,6 @@ def _first_steps(data: Path, hypervisor: str) -> str:
     """What to try in a cloud that just came up. A cloud whose demo project has no network and sees no image gets what
     costs nothing: the demo network, and for simulated guests an image. The rest it is told how to make."""
     client = Client(data, DEMO)
-    client.login()
     images = client.get("image", "/images", params={"status": "active"})["images"]
     networks = client.get("network", "/networks", params={"project_id": client.project_id})["networks"]
     names = {str(i["name"]) for i in images}
