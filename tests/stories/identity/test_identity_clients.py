@@ -97,6 +97,18 @@ async def test_services_have_the_names_that_clients_look_for(admin: httpx.AsyncC
     assert named == {"identity": "keystone", "compute": "nova", "network": "neutron", "image": "glance"}
 
 
+@pytest.mark.parametrize("plural", ["domains", "projects"])
+async def test_a_domain_goes_with_its_people_by_either_name(admin: httpx.AsyncClient, plural: str) -> None:
+    home = (await made(admin, "/domains", "domain", name="acme"))["id"]
+    inside = {f"/users/{(await made(admin, '/users', 'user', name='x', domain_id=home))['id']}",
+              f"/groups/{(await made(admin, '/groups', 'group', name='x', domain_id=home))['id']}",
+              f"/roles/{(await made(admin, '/roles', 'role', name='x', domain_id=home))['id']}"}
+    await admin.patch(f"/{plural}/{home}", json={plural[:-1]: {"enabled": False}})
+    assert (await admin.delete(f"/{plural}/{home}")).status_code == 204
+    for path in (*inside, f"/domains/{home}", f"/projects/{home}"):
+        assert (await admin.get(path)).status_code == 404, path
+
+
 RULES = [["password", "totp"]]
 
 
