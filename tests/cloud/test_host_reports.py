@@ -111,7 +111,7 @@ async def test_nobody_is_refused_before_every_host_had_the_chance_to_speak() -> 
     await silent.start()
     await lab.clock.advance(61)
     await silent.manager.build_queue()
-    with pytest.raises(NoValidHost, match="1 are down") as refused:
+    with pytest.raises(NoValidHost, match="1 is down") as refused:
         await silent.manager.select(ask("s"))
     assert not isinstance(refused.value, TooEarly)
 
@@ -196,7 +196,7 @@ async def test_an_operators_word_about_a_host_reaches_every_process() -> None:
         await lab.registry.records.flush(lab.registry.states)
     await first.registry.set_service("h", disabled=True, reason="repair")
     await second.changes.look()
-    with pytest.raises(NoValidHost, match="1 are disabled"):
+    with pytest.raises(NoValidHost, match="1 is disabled"):
         await second.manager.select(ask("s"))
     await first.registry.forget("h")
     await second.changes.look()

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import importlib
+import json
 
 import pytest
 import sqlalchemy as sa
@@ -13,6 +14,7 @@ from nacre import migrations
 from nacre.base.db import make_engine, metadata
 from nacre.base.durable import eras
 from nacre.base.errors import NacreError
+from nacre.identity.tables import access_rules, services
 from nacre.migrations.tables import MODULES
 
 
@@ -101,3 +103,34 @@ def test_what_hosts_have_seen_before_there_were_eras_is_judged_by_its_number(dat
         assert eras.position(connection).n == 11 and eras.position(connection).era
         assert eras.later(connection, [eras.Position(10), eras.Position(11)]) == {eras.Position(11)}
     engine.dispose()
+
+
+def test_services_get_the_names_that_clients_look_for_and_access_rules_keep_their_order(database_url: str) -> None:
+    """0013: our own names become the common ones, an operator's stay."""
+    command.upgrade(migrations._config(database_url), "0009")
+    engine = make_engine(database_url)
+    service = sa.text("insert into identity_services (id, type, enabled, extra) values (:id, :type, :yes, :extra)")
+    rule = sa.text("insert into identity_access_rules (id, user_id, service, path, method)"
+                   " values (:id, 'u', 'compute', :id, 'GET')")
+    with engine.begin() as connection:
+        connection.execute(service, [{"id": f"{type}-{name}", "type": type, "yes": True, "extra": json.dumps(
+            {"name": name, "description": "kept"})} for type, name in (
+                ("identity", "nacre-identity"), ("image", "nacre-image"), ("compute", "nacre-compute"),
+                ("network", "nacre-network"), ("compute", "mine"), ("dns", "nacre-compute"))])
+        connection.execute(rule, [{"id": id} for id in ("a", "b", "c", "d")])
+        connection.execute(sa.text(
+            "insert into identity_application_credentials (id, user_id, project_id, name, secret_hash, role_ids,"
+            " access_rule_ids, unrestricted) values ('x', 'u', 'p', 'x', '', '[]', :rules, :no)"),
+            {"no": False, "rules": '["d", "b"]'})
+        connection.execute(sa.text("insert into identity_revision (id, value) values (1, 7)"))
+    migrations.upgrade(database_url)
+    with engine.begin() as connection:
+        named = {row.id: row.extra for row in connection.execute(sa.select(services))}
+        ordered = connection.scalars(sa.select(access_rules.c.id).order_by(access_rules.c.number)).all()
+        assert connection.scalar(sa.text("select value from identity_revision")) == 8
+    engine.dispose()
+    assert {id: extra["name"] for id, extra in named.items()} == {
+        "identity-nacre-identity": "keystone", "image-nacre-image": "glance", "compute-nacre-compute": "nova",
+        "network-nacre-network": "neutron", "compute-mine": "mine", "dns-nacre-compute": "nacre-compute"}
+    assert all(extra["description"] == "kept" for extra in named.values())
+    assert ordered == ["d", "b", "a", "c"]

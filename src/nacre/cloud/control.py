@@ -56,6 +56,7 @@ from nacre.conductor.parts import Parts
 from nacre.conductor.power import Switch
 from nacre.conductor.stories import Hindrance, StoryRunner
 from nacre.config import Settings
+from nacre.identity.api.service import front
 from nacre.identity.api.service import service as identity_service
 from nacre.identity.keys.ring import Ring, Signer
 from nacre.identity.keys.seal import Seal
@@ -186,7 +187,7 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
     joins = JoinService(db, clock, Signer(Ring(keys, "join")), compute.around, settings.network.vxlan_port)
     _start(base, compute, joins)
     health = Health(lambda: db.read(lambda conn: conn.exec_driver_sql("SELECT 1")), clock)
-    services = [identity_api, image_api, network_service(network), compute_api, health.service()]
+    services = [front(), identity_api, image_api, network_service(network), compute_api, health.service()]
     return Control(
         base, App(services, identity.authenticate, policy.check), health, keys, passwords, images, network,
         compute.ask.flavors, compute.servers, compute.registry, compute.conductor, compute.stories, compute.endings,

@@ -179,12 +179,15 @@ def _by_credential(conn: sa.Connection, base: Facts, credential_id: str, now: fl
     if row is None or row["user_id"] != base.user["id"] or (row["expires_at"] or now + 1) <= now:
         raise Unauthenticated
     facts = _on_project(conn, base, row["project_id"])
-    rules = None
-    if row["access_rule_ids"] is not None:
-        query = sa.select(t.access_rules).where(t.access_rules.c.id.in_(row["access_rule_ids"]))
-        rules = tuple(dict(r) for r in conn.execute(query).mappings())
+    rules = None if row["access_rule_ids"] is None else access_rules(conn, row["access_rule_ids"])
     allowed = {r[0] for r in with_implied(conn, row["role_ids"])}
     return _limited(facts, allowed, credential=dict(row), access_rules=rules)
+
+
+def access_rules(conn: sa.Connection, ids: list[str]) -> tuple[Row, ...]:
+    """The rules of those ids, in their order."""
+    found = {row["id"]: row for row in statements.find(conn, t.access_rules, id=set(ids))}
+    return tuple(found[id] for id in ids if id in found)
 
 
 def _by_access(conn: sa.Connection, base: Facts, access_id: str, now: float) -> Facts:

@@ -126,6 +126,7 @@ access_rules = sa.Table(
     "identity_access_rules", metadata,
     sa.Column("id", Id, primary_key=True),
     sa.Column("user_id", Id, nullable=False, index=True),
+    sa.Column("number", sa.Integer, nullable=False),  # rises with each that a user makes: the order of lists
     sa.Column("service", sa.String(64), nullable=False),
     sa.Column("path", sa.String(255), nullable=False),
     sa.Column("method", sa.String(16), nullable=False),

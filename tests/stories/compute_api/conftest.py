@@ -1,6 +1,7 @@
 """The compute API in-process: real routes, real database, real policy rules; identity is one dict of tokens."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -37,6 +38,8 @@ def who(name: str, project: str, *roles: str) -> Context:
                    roles=roles)
 
 
+#: When hosts were heard of last.
+HEARD = datetime(2026, 1, 1)
 PEOPLE = {
     "admin": who("root", "operators", "admin", "manager", "member", "reader"),
     "alice": who("alice", "red", "member", "reader"),
@@ -151,7 +154,8 @@ class FakeHosts:
     """The scheduler's side of hosts."""
 
     def __init__(self, *names: str):
-        self._hosts = {name: HostState(id=n, uuid=f"00000000-0000-4000-9000-{n:012d}", up=True, report=HostReport(
+        self._hosts = {name: HostState(id=n, uuid=f"00000000-0000-4000-9000-{n:012d}", up=True, updated_at=HEARD,
+                                        report=HostReport(
             host=name, hypervisor_type="QEMU", hypervisor_version=8000000, vcpus=8, memory_mb=16384, disk_gb=100,
             vcpus_used=2, memory_mb_used=1024, disk_gb_used=10.5, running=1)) for n, name in enumerate(names, 1)}
 

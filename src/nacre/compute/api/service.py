@@ -119,5 +119,5 @@ def _hosts(parts: Parts) -> list[Route]:
         *HypervisorRoutes(p.hosts, p.servers.on_hosts).routes(),
         *PlanRoutes(p.planner, p.scheduler).routes(),
         *NacreHostRoutes(p.hosts, p.servers.on_hosts, p.orphans, p.removal, p.nodes).routes(),
-        *ZoneRoutes(p.hosts, p.aggregates, p.servers.on_hosts).routes(),
+        *ZoneRoutes(p.hosts, p.aggregates, p.servers.on_hosts, p.controls).routes(),
     ]
