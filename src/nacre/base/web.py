@@ -8,6 +8,7 @@ import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote
 
@@ -21,6 +22,8 @@ log = structlog.get_logger()
 
 #: The largest JSON body taken, in bytes. Uploads stream and have limits of their own.
 MAX_BODY = 1 << 20
+#: How many lists and objects of a body may lie in each other, unless an option says otherwise.
+NESTING = 64
 
 STATUS: dict[type[e.NacreError], int] = {
     e.BadRequest: 400, e.Unauthenticated: 401, e.Forbidden: 403, e.QuotaExceeded: 403, e.NotFound: 404,
@@ -66,6 +69,7 @@ class Request:
     version: Version = (0, 0)
     token: str | None = None
     body: Any = None  # the parsed JSON, where the route takes one
+    nesting: int = NESTING  # how deep that may be
     slash: bool = False  # the URL ended in one, which `path` leaves out
     service: "Service | None" = None
     route: "Route | None" = None
@@ -101,6 +105,10 @@ class Request:
                 raise e.TooLarge(f"The request body is larger than {limit} bytes.")
             parts.append(chunk)
         return b"".join(parts)
+
+    async def json(self) -> Any:
+        """The whole body, parsed; None for an empty one. Raises BadRequest."""
+        return parse_json(await self.read(), self.nesting)
 
 
 Handler = Callable[[Request], Awaitable[Any]]
@@ -187,9 +195,10 @@ Authorize = Callable[[Context, str, Mapping[str, Any]], None]
 class App:
     """The ASGI application: services by prefix. `authenticate` raises Unauthenticated, `authorize` Forbidden."""
 
-    def __init__(self, services: Iterable[Service], authenticate: Authenticate, authorize: Authorize):
+    def __init__(self, services: Iterable[Service], authenticate: Authenticate, authorize: Authorize, *,
+                 nesting: int = NESTING):
         self._services = {s.prefix: s for s in services}
-        self._authenticate, self._authorize = authenticate, authorize
+        self._authenticate, self._authorize, self._nesting = authenticate, authorize, nesting
         self.services = list(self._services.values())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -198,6 +207,7 @@ class App:
         if scope["type"] != "http":
             return
         request = _request(scope, receive)
+        request.nesting = self._nesting
         try:
             reply = await self._answer(request)
         except e.NacreError as error:
@@ -237,7 +247,7 @@ class App:
 
     async def _run(self, request: Request, routes: list[tuple[Route, dict[str, str]]]) -> Reply:
         raw = await request.read() if any(r.body or r.action for r, _ in routes) else b""
-        request.body = _json(raw)
+        request.body = parse_json(raw, request.nesting)
         route, request.params = _choose(request, routes)
         request.route = route
         _refuse_nul(request)
@@ -281,7 +291,18 @@ def _choose(request: Request, routes: list[tuple[Route, dict[str, str]]]) -> tup
     return fitting[0]
 
 
-def _json(raw: bytes) -> Any:
+_TEXT, _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL), re.compile(rb"[\[\]{}]")
+_STEP = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
+
+
+def parse_json(raw: bytes, nesting: int) -> Any:
+    """A body's JSON; None for an empty one. Raises BadRequest for none, and for one that is nested deeper: what looks
+    at it calls itself for each level."""
+    if raw.count(b"[") + raw.count(b"{") > nesting:  # else it cannot be
+        steps = map(_STEP.__getitem__, _BRACKETS.findall(_TEXT.sub(b"", raw)))
+        if max(accumulate(steps), default=0) > nesting:
+            raise e.BadRequest(f"The request body has lists or objects nested deeper than {nesting} levels, the limit.",
+                               field="body")
     try:
         return msgspec.json.decode(raw) if raw else None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -30,6 +30,7 @@ from nacre.cloud.membership import Membership
 from nacre.cloud.running import Running, Transport
 from nacre.compute.allocations import Ledger
 from nacre.compute.api.hosts.plans import Plans
+from nacre.compute.api.servers.limits import Limits as ServerLimits
 from nacre.compute.api.service import Parts as ComputeParts
 from nacre.compute.api.service import service as compute_service
 from nacre.compute.catalog.aggregates import Aggregates
@@ -170,9 +171,10 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
     keys, identity, passwords, identity_api = _identity(base)
     images, image_api = _images(base)
     network = _network(base)
+    limits = settings.limits
     compute = _compute(base, seams, Suppliers(
-        flavors=Flavors(db, clock), keypairs=KeyPairs(db, clock), quotas=Quotas(db, _quotas(settings)),
-        images=images, network=network), identity.project_exists, network.forget_host)
+        flavors=Flavors(db, clock), keypairs=KeyPairs(db, clock), images=images, network=network,
+        quotas=Quotas(db, _quotas(settings), limits.servers)), identity.project_exists, network.forget_host)
     compute_api = compute_service(ComputeParts(
         policy=policy, identity=identity, clock=clock, network=network, images=images,
         servers=compute.servers, history=History(db), node=compute.node, scheduler=compute.scheduler,
@@ -181,13 +183,15 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
         orphans=compute.orphans, planner=compute.plans,
         removal=compute.membership.removal(LedgerAdmin(db, clock), compute.endings),
         aggregates=compute.aggregates, groups=ServerGroups(db, clock), flavors=compute.ask.flavors,
-        keypairs=compute.ask.keypairs, quotas=compute.ask.quotas))
+        keypairs=compute.ask.keypairs, quotas=compute.ask.quotas, limits=ServerLimits(
+            hints=limits.hints, hint_bytes=limits.hint_bytes)))
     joins = JoinService(db, clock, Signer(Ring(keys, "join")), compute.around, settings.network.vxlan_port)
     _start(base, compute, joins)
     health = Health(lambda: db.read(lambda conn: conn.exec_driver_sql("SELECT 1")), clock)
     services = [identity_api, image_api, network_service(network), compute_api, health.service()]
+    app = App(services, identity.authenticate, policy.check, nesting=limits.nesting)
     return Control(
-        base, App(services, identity.authenticate, policy.check), health, keys, passwords, images, network,
+        base, app, health, keys, passwords, images, network,
         compute.ask.flavors, compute.servers, compute.registry, compute.conductor, compute.stories, compute.endings,
         compute.around)
 

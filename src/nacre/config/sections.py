@@ -87,6 +87,15 @@ class Quotas(Section, frozen=True):
     security_groups: int = 10
 
 
+class Limits(Section, frozen=True):
+    """What one request, or one project's requests, may take of a control process."""
+
+    nesting: Annotated[int, msgspec.Meta(ge=16, le=256)] = 64  # lists and objects of a body that lie in each other
+    servers: Positive = 1000  # that one request may make
+    hints: Positive = 100  # scheduler hints of a server, and values of each of them
+    hint_bytes: Positive = 16384  # of all of a server's hints together, as JSON
+
+
 #: What may stand in `images.s3`.
 S3_OPTIONS = frozenset({"bucket", "endpoint", "prefix", "region", "access_key", "secret_key"})
 
@@ -221,6 +230,7 @@ class Settings(Section, frozen=True):
     rpc: Rpc = Rpc()
     identity: Identity = Identity()
     quotas: Quotas = Quotas()
+    limits: Limits = Limits()
     images: Images = Images()
     network: Network = Network()
     scheduler: Scheduler = Scheduler()

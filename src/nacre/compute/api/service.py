@@ -23,6 +23,7 @@ from nacre.compute.api.proxies import ProxyRoutes
 from nacre.compute.api.servers.actions import ActionRoutes
 from nacre.compute.api.servers.details import InterfaceRoutes, MetadataRoutes, TagRoutes
 from nacre.compute.api.servers.history import HistoryRoutes
+from nacre.compute.api.servers.limits import DEFAULTS, Limits
 from nacre.compute.api.servers.rest import RestRoutes
 from nacre.compute.api.servers.servers import HostFacts, ServerRoutes
 from nacre.compute.catalog.aggregates import Aggregates
@@ -66,6 +67,7 @@ class Parts:
     groups: ServerGroups
     planner: Planner
     images: Images | None = None  # without it the old image API is not there
+    limits: Limits = DEFAULTS
 
 
 def service(parts: Parts) -> Service:
@@ -95,7 +97,8 @@ def _catalog(parts: Parts) -> list[Route]:
 def _servers(parts: Parts) -> list[Route]:
     servers, network, policy = parts.servers, parts.network, parts.policy
     return [
-        *ServerRoutes(servers, network, HostFacts(parts.scheduler, parts.hosts, parts.aggregates), policy).routes(),
+        *ServerRoutes(servers, network, HostFacts(parts.scheduler, parts.hosts, parts.aggregates), policy,
+                      parts.limits).routes(),
         *ActionRoutes(servers, parts.node, policy).routes(),
         *MetadataRoutes(servers, parts.quotas, policy).routes(),
         *TagRoutes(servers, policy).routes(),
@@ -117,7 +120,7 @@ def _hosts(parts: Parts) -> list[Route]:
         *AggregateRoutes(p.aggregates, names).routes(),
         *ServiceRoutes(p.hosts, p.aggregates, p.removal, p.controls).routes(),
         *HypervisorRoutes(p.hosts, p.servers.on_hosts).routes(),
-        *PlanRoutes(p.planner, p.scheduler).routes(),
+        *PlanRoutes(p.planner, p.scheduler, p.limits).routes(),
         *NacreHostRoutes(p.hosts, p.servers.on_hosts, p.orphans, p.removal, p.nodes).routes(),
         *ZoneRoutes(p.hosts, p.aggregates, p.servers.on_hosts).routes(),
     ]

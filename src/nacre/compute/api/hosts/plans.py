@@ -7,6 +7,7 @@ from typing import Any
 from nacre.base.context import Context
 from nacre.base.web import Request, Route
 from nacre.compute.api import types as t
+from nacre.compute.api.servers.limits import Limits
 from nacre.compute.api.servers.parse import hints_of, planned
 from nacre.compute.api.servers.schemas import HINTS
 from nacre.compute.api.validation import Schema
@@ -46,8 +47,8 @@ class Plans:
 class PlanRoutes:
     """POST /os-nacre-plans."""
 
-    def __init__(self, planner: Planner, scheduler: Scheduler):
-        self._planner, self._scheduler = planner, scheduler
+    def __init__(self, planner: Planner, scheduler: Scheduler, limits: Limits):
+        self._planner, self._scheduler, self._limits = planner, scheduler, limits
 
     def routes(self) -> list[Route]:
         return [Route("POST", "/v2.1/os-nacre-plans", self.create, rule("os-nacre-plans:create"), body=PLAN)]
@@ -55,6 +56,7 @@ class PlanRoutes:
     async def create(self, request: Request) -> Any:
         """Where the servers would go."""
         given, hints = request.body["plan"], hints_of(request.body)
+        self._limits.check_hints(hints)
         spec = planned(given, hints)
         if isinstance(query := spec.hints.get("query"), str):
             await self._scheduler.check(query)

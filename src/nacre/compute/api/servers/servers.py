@@ -13,6 +13,7 @@ from nacre.compute.api.microversions import known
 from nacre.compute.api.paging import next_link
 from nacre.compute.api.servers import schemas
 from nacre.compute.api.servers.finding import Finder
+from nacre.compute.api.servers.limits import Limits
 from nacre.compute.api.servers.lists import parse
 from nacre.compute.api.servers.parse import ADMIN_HINTS, HINT_NAMES, hints_of, ipv6, spec_of
 from nacre.compute.api.servers.views import Lens, brief, detail, server_links
@@ -38,8 +39,9 @@ def _create_body(request: Request, body: Any) -> Any:
 class ServerRoutes:
     """The part of the API about servers themselves."""
 
-    def __init__(self, servers: Servers, network: Network, hosts: "HostFacts", policy: Policy):
+    def __init__(self, servers: Servers, network: Network, hosts: "HostFacts", policy: Policy, limits: Limits):
         self._servers, self._network, self._hosts, self._policy = servers, network, hosts, policy
+        self._limits = limits
         self._find = Finder(servers, policy)
 
     def routes(self) -> list[Route]:
@@ -149,6 +151,7 @@ class ServerRoutes:
         specs = []
         for item in given:
             hints = {**shared, **hints_of(item)}
+            self._limits.check_hints(hints)
             plain = {name: value for name, value in item.items() if name not in HINT_NAMES}
             spec = spec_of(plain, hints, request.version)
             if spec.host:
