@@ -17,6 +17,7 @@ import structlog
 
 from nacre.base import errors as e
 from nacre.base.context import Context
+from nacre.base.serving.turns import Turns
 
 log = structlog.get_logger()
 
@@ -28,8 +29,8 @@ NESTING = 64
 STATUS: dict[type[e.NacreError], int] = {
     e.BadRequest: 400, e.Unauthenticated: 401, e.Forbidden: 403, e.QuotaExceeded: 403, e.NotFound: 404,
     e.NoSuchRoute: 404, e.NotAllowed: 405, e.NotAcceptable: 406, e.Conflict: 409, e.Gone: 410,
-    e.PreconditionFailed: 412, e.TooLarge: 413, e.UnsupportedMedia: 415, e.NotBuilt: 501, e.Unavailable: 503,
-    e.Refused: 409, e.BuildFailed: 500, e.NoValidHost: 400,
+    e.PreconditionFailed: 412, e.TooLarge: 413, e.UnsupportedMedia: 415, e.TooMany: 429, e.NotBuilt: 501,
+    e.Unavailable: 503, e.Refused: 409, e.BuildFailed: 500, e.NoValidHost: 400,
 }
 
 Version = tuple[int, int]
@@ -196,9 +197,10 @@ class App:
     """The ASGI application: services by prefix. `authenticate` raises Unauthenticated, `authorize` Forbidden."""
 
     def __init__(self, services: Iterable[Service], authenticate: Authenticate, authorize: Authorize, *,
-                 nesting: int = NESTING):
+                 nesting: int = NESTING, turns: Turns | None = None):
         self._services = {s.prefix: s for s in services}
         self._authenticate, self._authorize, self._nesting = authenticate, authorize, nesting
+        self._turns = turns or Turns()
         self.services = list(self._services.values())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -243,7 +245,11 @@ class App:
                 await self._authenticate(request.token), request_id=request.request_id)
         if not routes:
             raise e.NotAllowed if matches else e.NoSuchRoute
-        return await self._run(request, routes)
+        if public or routes[0][0].raw:  # a body that is long on its way holds up nobody
+            return await self._run(request, routes)
+        context = request.context
+        async with self._turns.turn(context.project_id or context.user_id or ""):
+            return await self._run(request, routes)
 
     async def _run(self, request: Request, routes: list[tuple[Route, dict[str, str]]]) -> Reply:
         raw = await request.read() if any(r.body or r.action for r, _ in routes) else b""
@@ -270,7 +276,7 @@ class App:
         if service is None:
             return Reply({"error": {"code": status, "message": error.message}}, status)
         reply = service.fault(error, status, request)
-        if status == 503:  # whatever is away, it is looked for all the time
+        if status in (429, 503):  # whatever is away, it is looked for all the time
             reply.headers.setdefault("retry-after", "1")
         return reply
 

@@ -21,6 +21,7 @@ from nacre.base.durable.processes import Process, Processes
 from nacre.base.durable.stories import Stories, Story
 from nacre.base.rpc.stub import stub
 from nacre.base.serving.health import Health
+from nacre.base.serving.turns import Turns
 from nacre.base.web import App, Service
 from nacre.cloud.contract import TARGET as JOIN
 from nacre.cloud.contract import Joins
@@ -189,7 +190,8 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
     _start(base, compute, joins)
     health = Health(lambda: db.read(lambda conn: conn.exec_driver_sql("SELECT 1")), clock)
     services = [identity_api, image_api, network_service(network), compute_api, health.service()]
-    app = App(services, identity.authenticate, policy.check, nesting=limits.nesting)
+    app = App(services, identity.authenticate, policy.check, nesting=limits.nesting,
+              turns=Turns(limits.requests, limits.waiting))
     return Control(
         base, app, health, keys, passwords, images, network,
         compute.ask.flavors, compute.servers, compute.registry, compute.conductor, compute.stories, compute.endings,
