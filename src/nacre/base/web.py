@@ -246,29 +246,10 @@ class App:
         if not routes:
             raise e.NotAllowed if matches else e.NoSuchRoute
         if public or routes[0][0].raw:  # a body that is long on its way holds up nobody
-            return await self._run(request, routes)
+            return await answer(request, routes, self._authorize)
         context = request.context
         async with self._turns.turn(context.project_id or context.user_id or ""):
-            return await self._run(request, routes)
-
-    async def _run(self, request: Request, routes: list[tuple[Route, dict[str, str]]]) -> Reply:
-        raw = await request.read() if any(r.body or r.action for r, _ in routes) else b""
-        request.body = parse_json(raw, request.nesting)
-        route, request.params = _choose(request, routes)
-        request.route = route
-        _refuse_nul(request)
-        if route.policy:
-            context = request.context
-            self._authorize(context, route.policy, {
-                "project_id": context.project_id, "user_id": context.user_id, "domain_id": context.domain_id})
-        if route.query:
-            route.query(request, request.query)
-        if route.body:
-            request.body = route.body(request, request.body)
-            if b"\\u0000" in raw and (where := _nul_in(request.body)) is not None:
-                raise e.BadRequest(f"{where or 'The body'} holds a NUL character, which no text may.", field=where)
-        answer = await route.handler(request)
-        return answer if isinstance(answer, Reply) else Reply(answer)
+            return await answer(request, routes, self._authorize)
 
     def _fault(self, request: Request, error: e.NacreError) -> Reply:
         service = request.service
@@ -279,6 +260,27 @@ class App:
         if status in (429, 503):  # whatever is away, it is looked for all the time
             reply.headers.setdefault("retry-after", "1")
         return reply
+
+
+async def answer(request: Request, routes: list[tuple[Route, dict[str, str]]], authorize: Authorize) -> Reply:
+    """What one of these routes answers to the request of a caller that is known."""
+    raw = await request.read() if any(r.body or r.action for r, _ in routes) else b""
+    request.body = parse_json(raw, request.nesting)
+    route, request.params = _choose(request, routes)
+    request.route = route
+    _refuse_nul(request)
+    if route.policy:
+        context = request.context
+        authorize(context, route.policy, {
+            "project_id": context.project_id, "user_id": context.user_id, "domain_id": context.domain_id})
+    if route.query:
+        route.query(request, request.query)
+    if route.body:
+        request.body = route.body(request, request.body)
+        if b"\\u0000" in raw and (where := _nul_in(request.body)) is not None:
+            raise e.BadRequest(f"{where or 'The body'} holds a NUL character, which no text may.", field=where)
+    found = await route.handler(request)
+    return found if isinstance(found, Reply) else Reply(found)
 
 
 def _choose(request: Request, routes: list[tuple[Route, dict[str, str]]]) -> tuple[Route, dict[str, str]]:

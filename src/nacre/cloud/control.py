@@ -21,6 +21,7 @@ from nacre.base.durable.processes import Process, Processes
 from nacre.base.durable.stories import Stories, Story
 from nacre.base.rpc.stub import stub
 from nacre.base.serving.health import Health
+from nacre.base.serving.inside import Inside
 from nacre.base.serving.turns import Turns
 from nacre.base.web import App, Service
 from nacre.cloud.contract import TARGET as JOIN
@@ -32,6 +33,7 @@ from nacre.cloud.running import Running, Transport
 from nacre.compute.allocations import Ledger
 from nacre.compute.api.hosts.plans import Plans
 from nacre.compute.api.servers.limits import Limits as ServerLimits
+from nacre.compute.api.service import Asks
 from nacre.compute.api.service import Parts as ComputeParts
 from nacre.compute.api.service import service as compute_service
 from nacre.compute.catalog.aggregates import Aggregates
@@ -172,12 +174,13 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
     keys, identity, passwords, identity_api = _identity(base)
     images, image_api = _images(base)
     network = _network(base)
-    limits = settings.limits
+    network_api, limits = network_service(network), settings.limits
     compute = _compute(base, seams, Suppliers(
         flavors=Flavors(db, clock), keypairs=KeyPairs(db, clock), images=images, network=network,
         quotas=Quotas(db, _quotas(settings), limits.servers)), identity.project_exists, network.forget_host)
     compute_api = compute_service(ComputeParts(
-        policy=policy, identity=identity, clock=clock, network=network, images=images,
+        policy=policy, identity=identity, clock=clock, network=network,
+        asks=Asks(image=Inside(image_api, policy.check), network=Inside(network_api, policy.check)),
         servers=compute.servers, history=History(db), node=compute.node, scheduler=compute.scheduler,
         hosts=compute.registry, controls=lambda: base.processes.all("control"),
         nodes=lambda: base.processes.all("node"),
@@ -189,7 +192,7 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
     joins = JoinService(db, clock, Signer(Ring(keys, "join")), compute.around, settings.network.vxlan_port)
     _start(base, compute, joins)
     health = Health(lambda: db.read(lambda conn: conn.exec_driver_sql("SELECT 1")), clock)
-    services = [identity_api, image_api, network_service(network), compute_api, health.service()]
+    services = [identity_api, image_api, network_api, compute_api, health.service()]
     app = App(services, identity.authenticate, policy.check, nesting=limits.nesting,
               turns=Turns(limits.requests, limits.waiting))
     return Control(

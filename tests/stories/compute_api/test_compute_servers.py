@@ -312,10 +312,25 @@ async def test_addresses_and_interfaces(client):
     assert one["net_id"] == "id-net" and one["port_state"] == "ACTIVE" and "tag" not in one
     assert (await client.get(path + "/os-interface/port-net", version="2.70"))[1]["interfaceAttachment"]["tag"] is None
     assert (await client.get(path + "/os-interface/nope"))[0] == 404
-    assert (await client.get(path + "/os-security-groups"))[1]["security_groups"][0]["name"] == "name-of-g1"
 
 
 async def test_what_the_network_refuses_reaches_the_user(client):
     client.network.refuses = Conflict("Multiple possible networks found, use a Network ID to be more specific.")
     status, body = await create(client)
     assert (status, "Multiple possible networks" in body["conflictingRequest"]["message"]) == (409, True)
+
+
+async def test_a_zone_that_is_not_there_is_refused_at_once(client):
+    refused = await create(client, availability_zone="nowhere")
+    assert refused == (400, {"badRequest": {"code": 400,
+                                            "message": "The requested availability zone is not available"}})
+    assert (await create(client, availability_zone="nova"))[0] == 202
+    status, body = await client.post("/os-aggregates", {"aggregate": {"name": "a", "availability_zone": "north"}},
+                                     who="admin")
+    assert status == 200 and (await create(client, availability_zone="north"))[0] == 400  # no host is there
+    path = f"/os-aggregates/{body['aggregate']['id']}/action"
+    assert (await client.post(path, {"add_host": {"host": "host-1"}}, who="admin"))[0] == 200
+    assert (await create(client, availability_zone="north"))[0] == 202
+    await client.scheduler.set_service("host-1", disabled=True)
+    assert (await create(client, availability_zone="north"))[0] == 400
+    assert (await create(client, availability_zone="north:host-1", who="admin"))[0] == 202  # an administrator's word

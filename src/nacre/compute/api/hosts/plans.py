@@ -51,12 +51,15 @@ class PlanRoutes:
         self._planner, self._scheduler, self._limits = planner, scheduler, limits
 
     def routes(self) -> list[Route]:
-        return [Route("POST", "/v2.1/os-nacre-plans", self.create, rule("os-nacre-plans:create"), body=PLAN)]
+        return [Route("POST", "/v2.1/os-nacre-plans", self.create, rule("os-nacre-plans:create"), body=self._body)]
+
+    def _body(self, request: Request, body: Any) -> Any:
+        self._limits.check_body(body)
+        return PLAN(request, body)
 
     async def create(self, request: Request) -> Any:
         """Where the servers would go."""
         given, hints = request.body["plan"], hints_of(request.body)
-        self._limits.check_hints(hints)
         spec = planned(given, hints)
         if isinstance(query := spec.hints.get("query"), str):
             await self._scheduler.check(query)

@@ -31,8 +31,6 @@ NOT_BUILT: dict[str, tuple[str, Version | None]] = {
     "os-getRDPConsole": ("os-remote-consoles", (2, 5)), "os-getSerialConsole": ("os-remote-consoles", (2, 5)),
     "addFloatingIp": ("os-floating-ips:add", (2, 43)), "removeFloatingIp": ("os-floating-ips:remove", (2, 43)),
     "addFixedIp": ("os-multinic:add", (2, 43)), "removeFixedIp": ("os-multinic:remove", (2, 43)),
-    "addSecurityGroup": ("os-security-groups:add", None),
-    "removeSecurityGroup": ("os-security-groups:remove", None),
     "injectNetworkInfo": ("os-admin-actions:inject_network_info", None),
 }
 

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from nacre.base.errors import BadRequest
+from nacre.compute.api.servers.parse import hints_of
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -13,6 +14,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     hints: int = 100
     hint_bytes: int = 16384
+
+    def check_body(self, body: Any) -> None:
+        """The hints of a body that nobody has looked at yet: looking closely at very many takes long. Raises
+        BadRequest."""
+        servers = body.get("servers") if isinstance(body, dict) else None
+        for part in (body, *(servers if isinstance(servers, list) else ())):
+            hints = hints_of(part) if isinstance(part, dict) else None
+            if isinstance(hints, dict):
+                self.check_hints(hints)
 
     def check_hints(self, hints: Mapping[str, Any]) -> None:
         """Raises BadRequest."""
