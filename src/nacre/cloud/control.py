@@ -32,6 +32,8 @@ from nacre.cloud.membership import Membership
 from nacre.cloud.running import Running, Transport
 from nacre.compute.allocations import Ledger
 from nacre.compute.api.hosts.plans import Plans
+from nacre.compute.api.placement.service import Parts as PlacementParts
+from nacre.compute.api.placement.service import service as placement_service
 from nacre.compute.api.servers.limits import Limits as ServerLimits
 from nacre.compute.api.service import Asks
 from nacre.compute.api.service import Parts as ComputeParts
@@ -176,7 +178,7 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
     network = _network(base)
     network_api, limits = network_service(network), settings.limits
     compute = _compute(base, seams, Suppliers(
-        flavors=Flavors(db, clock), keypairs=KeyPairs(db, clock), images=images, network=network,
+        flavors=Flavors(db, clock), keypairs=KeyPairs(db, clock), images=images, network=network, policy=policy,
         quotas=Quotas(db, _quotas(settings), limits.servers)), identity.project_exists, network.forget_host)
     compute_api = compute_service(ComputeParts(
         policy=policy, identity=identity, clock=clock, network=network,
@@ -192,7 +194,10 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
     joins = JoinService(db, clock, Signer(Ring(keys, "join")), compute.around, settings.network.vxlan_port)
     _start(base, compute, joins)
     health = Health(lambda: db.read(lambda conn: conn.exec_driver_sql("SELECT 1")), clock)
-    services = [identity_api, image_api, network_api, compute_api, health.service()]
+    placement_api = placement_service(PlacementParts(
+        hosts=compute.registry, ledger=base.ledger, servers=compute.servers, aggregates=compute.aggregates,
+        policy=policy, clock=clock))
+    services = [identity_api, image_api, network_api, compute_api, placement_api, health.service()]
     app = App(services, identity.authenticate, policy.check, nesting=limits.nesting,
               turns=Turns(limits.requests, limits.waiting))
     return Control(

@@ -16,15 +16,17 @@ from nacre.base.context import Context
 from nacre.base.db import Database
 from nacre.base.durable import changes
 from nacre.base.durable.stories import Stories, Story
-from nacre.base.errors import BadRequest, Conflict, NotFound, QuotaExceeded
+from nacre.base.errors import BadRequest, Conflict, Forbidden, NotFound, QuotaExceeded
 from nacre.compute import history, planning, quota_usage, records
 from nacre.compute.catalog.flavors import Flavor, Flavors, find_flavor
 from nacre.compute.catalog.keypairs import KeyPair, KeyPairs
 from nacre.compute.catalog.quotas import Quotas, limits_of
 from nacre.compute.catalog.server_groups import find_group
 from nacre.compute.contract import Server, ServerFlavor, ServerQuery, ServerSpec, StoryOrder
+from nacre.compute.policies import rule
 from nacre.compute.records import get_row, move, server_of
 from nacre.compute.tables import server_tags, servers
+from nacre.identity.contract import Policy
 from nacre.image.contract import ImageFacts, Images
 from nacre.network.contract import Network, PortsOrder
 
@@ -44,6 +46,7 @@ class Suppliers:
     quotas: Quotas
     images: Images
     network: Network
+    policy: Policy
 
 
 class Servers:
@@ -130,9 +133,12 @@ class Servers:
 
     def _afford(self, connection: sa.Connection, context: Context, specs: Sequence[ServerSpec]) -> dict[str, Flavor]:
         """The flavors by id. Before anything else is looked up: who asks for more than the project may have, or than is
-        made at once, costs hardly anything. Raises BadRequest, QuotaExceeded."""
+        made at once, costs hardly anything. Raises BadRequest, Forbidden, QuotaExceeded."""
         flavors = {spec.flavor_id: _flavor(connection, context, spec)
                    for spec in {spec.flavor_id: spec for spec in specs}.values()}
+        if not all(flavor.root_gb for flavor in flavors.values()) and not self._ask.policy.allows(
+                context, rule("servers:create:zero_disk_flavor")):
+            raise Forbidden("Only volume-backed servers are allowed for flavors with zero disk.", field="flavorRef")
         self._check_quota(connection, context, specs, flavors)
         if (asked := sum(spec.max_count for spec in specs)) > (most := self._ask.quotas.at_once):
             raise BadRequest(f"max_count: {asked} servers were asked for, but one request makes {most} at most.",

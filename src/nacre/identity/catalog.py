@@ -22,7 +22,8 @@ _VARIABLE = re.compile(r"[%$]\((\w+)\)s")
 IMPLIED = {"admin": "manager", "manager": "member", "member": "reader"}
 ROLES = ("admin", "manager", "member", "reader", "service")
 PATHS = {"identity": ("nacre-identity", "/identity"), "image": ("nacre-image", "/image"),
-         "compute": ("nacre-compute", "/compute/v2.1"), "network": ("nacre-network", "/network")}
+         "compute": ("nacre-compute", "/compute/v2.1"), "network": ("nacre-network", "/network"),
+         "placement": ("placement", "/placement")}
 
 _S, _E, _D = t.services.c, t.endpoints.c, t.documents.c
 _ENABLED = sa.select(_E.id, _E.interface, _E.region_id, _E.enabled, _E.url, _S.id.label("service_id"), _S.type,

@@ -253,7 +253,7 @@ async def client(db, clock, policy):
     processes = Processes(db, clock)
     await processes.start(Process(id="control", role="control", name="control"))
     servers = Servers(db, clock, Suppliers(flavors=flavors, keypairs=keypairs, quotas=quotas, images=images,
-                                           network=network), Stories(db, clock, processes), nobody_runs)
+                                           network=network, policy=policy), Stories(db, clock, processes), nobody_runs)
 
     async def planner(context: Context, spec: ServerSpec) -> tuple[Placement, ...]:
         return tuple(Placement(server_id=str(n), host="host-1" if n < 2 else "", why="0 of 2 hosts fit", details="h")

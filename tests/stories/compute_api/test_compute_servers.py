@@ -334,3 +334,26 @@ async def test_a_zone_that_is_not_there_is_refused_at_once(client):
     await client.scheduler.set_service("host-1", disabled=True)
     assert (await create(client, availability_zone="north"))[0] == 400
     assert (await create(client, availability_zone="north:host-1", who="admin"))[0] == 202  # an administrator's word
+
+
+async def test_a_member_does_not_unlock_what_an_administrator_locked(client):
+    ident = await made(client)
+    path, show = f"/servers/{ident}/action", lambda: client.get(f"/servers/{ident}", version="2.73")
+    assert (await client.post(path, {"lock": None}, who="admin"))[0] == 202
+    assert (await client.post(path, {"unlock": None}))[0] == 403 and (await show())[1]["server"]["locked"]
+    assert (await client.delete(f"/servers/{ident}"))[0] == 409
+    assert (await client.post(path, {"unlock": None}, who="admin"))[0] == 202
+    assert (await client.post(path, {"lock": None}))[0] == 202
+    assert (await client.post(path, {"unlock": None}))[0] == 202
+    assert (await client.post(path, {"lock": None}))[0] == 202
+    assert (await client.post(path, {"unlock": None}, who="admin"))[0] == 202
+    assert not (await show())[1]["server"]["locked"]
+
+
+async def test_a_flavor_without_a_disk_is_for_administrators(client):
+    flavor = {"id": "0", "name": "none", "ram": 512, "vcpus": 1, "disk": 0}
+    assert (await client.post("/flavors", {"flavor": flavor}, who="admin"))[0] == 200
+    status, body = await create(client, flavorRef="0")
+    assert (status, body["forbidden"]["message"]) == (
+        403, "Only volume-backed servers are allowed for flavors with zero disk.")
+    assert (await create(client, flavorRef="0", who="admin"))[0] == 202

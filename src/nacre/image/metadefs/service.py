@@ -195,7 +195,7 @@ class Metadefs:
         """Removes an item, or with None all of the kind. Raises NotFound, Forbidden."""
         def unit(conn: sa.Connection) -> None:
             if item is None:
-                row = self._load(conn, context, name, "delete_metadef_namespace")
+                row = self._load(conn, context, name, "delete_metadef_tags" if kind == "tags" else RULES[kind].drop)
                 _check_unprotected(row)
                 conn.execute(sa.delete(items).where(*_of(row, kind)))
                 return
