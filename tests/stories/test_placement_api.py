@@ -1,5 +1,6 @@
 """Placement's API: what hosts have and servers take, in the words of its clients; read only."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from nacre.compute.api.placement.service import NOT_BUILT
 @pytest.fixture
 async def cloud(tmp_path: Path) -> AsyncIterator[WholeCloud]:
     async with whole_cloud(tmp_path) as running:
+        async with asyncio.timeout(20):
+            while not (await ask(running, "GET /resource_providers"))[1]["resource_providers"]:
+                await asyncio.sleep(0.02)  # the host's first report is on its way
         yield running
 
 
@@ -76,8 +80,9 @@ async def test_what_a_server_takes_is_the_ledgers(cloud: WholeCloud) -> None:
     assert (await ask(cloud, f"GET /usages?project_id={project}", who="demo-alt"))[0] == 403
     assert (await ask(cloud, "GET /usages"))[0] == 400
     assert (await cloud.ask("demo", "DELETE", "compute", f"/servers/{ident}")).status_code == 204
-    while (await ask(cloud, f"GET {path}/usages"))[1]["usages"]["VCPU"]:
-        pass
+    async with asyncio.timeout(20):
+        while (await ask(cloud, f"GET {path}/usages"))[1]["usages"]["VCPU"]:
+            await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize(("query", "version", "found"), [

@@ -78,11 +78,15 @@ class Metadefs:
 
     async def create(self, context: Context, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """A namespace with all that its document holds. Raises Conflict if the name is taken."""
-        now = self._now()
         self._policy.check(context, "add_metadef_namespace", _own(context))
         for kind, key in KINDS.items():
             if body.get(key):
                 self._policy.check(context, RULES[kind].add, _own(context))
+        return await self.add_namespace(context, body)
+
+    async def add_namespace(self, context: Context, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """As `create`, of whoever may."""
+        now = self._now()
         row = {"id": str(uuid.uuid4()), "created_at": now, "updated_at": now, **_settable(context, body)}
 
         def unit(conn: sa.Connection) -> None:
