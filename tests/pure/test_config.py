@@ -152,3 +152,9 @@ def test_where_images_are(tmp_path: Path) -> None:
                        ("s3 = {bucket = 'b', endpoint = 'x:1'}", "URL")):
         with pytest.raises(SettingsError, match=why):
             settings(tmp_path, f"[images]\n{wrong}")
+
+
+def test_images_of_a_project_are_bounded_by_default() -> None:
+    """What becomes of it: `tests/stories/image/test_image_lifecycle.py:TestQuotas`."""
+    own = Settings().images
+    assert 0 < own.max_project_bytes <= 100 << 30 and 0 < own.max_project_images <= 1000

@@ -90,7 +90,7 @@ class Quotas(Section, frozen=True):
 class Limits(Section, frozen=True):
     """What one request, or one project's requests, may take of a control process."""
 
-    requests: Positive = 16  # of a project, worked on at the same time
+    requests: Positive = 8  # of a project, worked on at the same time
     waiting: Annotated[int, msgspec.Meta(ge=0)] = 500  # that wait for those
     nesting: Annotated[int, msgspec.Meta(ge=16, le=256)] = 64  # lists and objects of a body that lie in each other
     servers: Positive = 1000  # that one request may make

@@ -12,7 +12,7 @@ class Turns:
     """At most `at_once` requests of a project are worked on at the same time, so many more wait in the order in which
     they came, and the rest is refused. A request waits for its own project's only."""
 
-    def __init__(self, at_once: int = 16, waiting: int = 500):
+    def __init__(self, at_once: int = 8, waiting: int = 500):
         self._at_once, self._most = at_once, waiting
         self._working: dict[str, int] = {}
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}

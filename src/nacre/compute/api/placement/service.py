@@ -71,7 +71,7 @@ class PlacementRoutes:
     def routes(self) -> list[Route]:
         """Every URL."""
         def get(path: str, handler: Handler, policy: str | None, since: int = 0) -> Route:
-            return Route("GET", path, self._dated(handler), policy and f"placement:{policy}", since=(1, since))
+            return Route("GET", path, _dated(handler, self._parts.clock), policy and f"placement:{policy}", since=(1, since))
 
         return [
             Route("GET", "/", self.versions, public=True),
@@ -233,18 +233,19 @@ class PlacementRoutes:
             raise NotFound(f"No resource provider with uuid {ident} found")
         return (await self._all(names))[0]
 
-    def _dated(self, handler: Handler) -> Handler:
-        """From 1.15 on answers say of when they are, and that they are not to be kept."""
-        async def dated(request: Request) -> Reply:
-            found = await handler(request)
-            reply = found if isinstance(found, Reply) else Reply(found)
-            if request.version >= (1, 15):
-                reply.headers |= {"cache-control": "no-cache", "last-modified": format_datetime(
-                    self._parts.clock.now().replace(microsecond=0), usegmt=True)}
-            return reply
 
-        dated.__doc__ = handler.__doc__
-        return dated
+def _dated(handler: Handler, clock: Clock) -> Handler:
+    """From 1.15 on answers say of when they are, and that they are not to be kept."""
+    async def dated(request: Request) -> Reply:
+        found = await handler(request)
+        reply = found if isinstance(found, Reply) else Reply(found)
+        if request.version >= (1, 15):
+            reply.headers |= {"cache-control": "no-cache", "last-modified": format_datetime(
+                clock.now().replace(microsecond=0), usegmt=True)}
+        return reply
+
+    dated.__doc__ = handler.__doc__
+    return dated
 
 
 #: rel of a provider's links -> the first version that has it.
