@@ -157,7 +157,8 @@ class TestSmall:
         assert (await a.get(f"/v2/images/{image['id']}")).json()["status"] == "queued" and cloud.files() == []
         assert (await send(a, image["id"], b"x" * 100)).status_code == 204
         other = await register(a)
-        assert (await send(a, other["id"], b"x" * 100)).status_code == 204
+        assert (await send(a, other["id"], b"x" * 51)).status_code == 413
+        assert (await send(a, other["id"], b"x" * 50)).status_code == 204
         third = await register(a)
         assert (await send(a, third["id"], b"x")).status_code == 413
 

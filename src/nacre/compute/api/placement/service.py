@@ -71,7 +71,8 @@ class PlacementRoutes:
     def routes(self) -> list[Route]:
         """Every URL."""
         def get(path: str, handler: Handler, policy: str | None, since: int = 0) -> Route:
-            return Route("GET", path, _dated(handler, self._parts.clock), policy and f"placement:{policy}", since=(1, since))
+            handler = _dated(handler, self._parts.clock)
+            return Route("GET", path, handler, policy and f"placement:{policy}", since=(1, since))
 
         return [
             Route("GET", "/", self.versions, public=True),
