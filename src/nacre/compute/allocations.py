@@ -57,7 +57,7 @@ class Ledger:
         if user_id is not None:
             query = query.where(s.user_id == user_id)
         rows = await self._db.read(lambda connection: connection.execute(query).mappings().all())
-        return [_allocation(row).amounts for row in rows], len({row["server_id"] for row in rows})
+        return [_allocation(dict(row)).amounts for row in rows], len({row["server_id"] for row in rows})
 
     async def ending(self) -> list[Allocation]:
         """What hosts have yet to confirm as gone."""

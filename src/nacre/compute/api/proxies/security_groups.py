@@ -197,7 +197,7 @@ def _said(request: Request) -> dict[str, str]:
 
 def _rule_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """The network service's rule. Raises BadRequest."""
-    protocol, ports = given.get("ip_protocol"), [given.get("from_port"), given.get("to_port")]
+    protocol, ports = given.get("ip_protocol"), list[Any]((given.get("from_port"), given.get("to_port")))
     name = protocol.upper() if isinstance(protocol, str) else ""
     group, cidr = given.get("group_id"), None
     if group is None:
