@@ -62,7 +62,7 @@ async def test_a_host_is_a_provider(cloud: WholeCloud) -> None:
 
 
 async def test_what_a_server_takes_is_the_ledgers(cloud: WholeCloud) -> None:
-    ident, one = await server(cloud, networks="none", metadata={}), await provider(cloud)
+    ident, one = await server(cloud), await provider(cloud)
     path = f"/resource_providers/{one['uuid']}"
     taken = {"VCPU": 1, "MEMORY_MB": 96, "DISK_GB": 1}
     assert (await ask(cloud, f"GET {path}/usages"))[1]["usages"] == taken
