@@ -191,3 +191,26 @@ async def test_no_port_takes_a_group_without_port_security(cloud: WholeCloud) ->
     body = {"addSecurityGroup": {"name": "default"}}
     status, said = await ask(cloud, f"POST /servers/{ident}/action", body)
     assert status == 400 and "port_security_enabled" in said["badRequest"]["message"]
+
+
+async def test_a_servers_floating_ip(cloud: WholeCloud) -> None:
+    public = (await net(cloud, "GET /networks?name=public"))["networks"][0]["id"]
+    inner = await network(cloud)
+    subnet = (await net(cloud, f"GET /subnets?network_id={inner}"))["subnets"][0]["id"]
+    router = (await net(cloud, "POST /routers", {"router": {"external_gateway_info": {"network_id": public}}}))[
+        "router"]["id"]
+    await net(cloud, f"PUT /routers/{router}/add_router_interface", {"subnet_id": subnet})
+    ident = await server(cloud, networks=[{"uuid": inner}])
+    floating = (await ask(cloud, "POST /os-floating-ips", {"pool": "public"}))[1]["floating_ip"]
+    path, one = f"POST /servers/{ident}/action", f"GET /os-floating-ips/{floating['id']}"
+    add, remove = ({verb: {"address": floating["ip"]}} for verb in ("addFloatingIp", "removeFloatingIp"))
+    assert (await ask(cloud, path, remove))[0] == 409
+    assert (await ask(cloud, path, {"addFloatingIp": {"address": "192.0.2.9"}}))[0] == 404
+    wrong = {"addFloatingIp": {"address": floating["ip"], "fixed_address": "10.5.0.250"}}
+    assert (await ask(cloud, path, wrong))[0] == 400
+    assert (await ask(cloud, path, add, who="demo-alt"))[0] == 404
+    assert (await ask(cloud, path, add))[0] == 202
+    assert (await ask(cloud, one))[1]["floating_ip"]["instance_id"] == ident
+    assert (await ask(cloud, path, remove))[0] == 202
+    assert (await ask(cloud, one))[1]["floating_ip"]["instance_id"] is None
+    assert (await ask(cloud, path, add, **{"OpenStack-API-Version": "compute 2.44"}))[0] in (400, 404)

@@ -20,6 +20,7 @@ from nacre.compute.api.microversions import Microversions
 from nacre.compute.api.projects.groups import GroupRoutes
 from nacre.compute.api.projects.quotas import QuotaRoutes
 from nacre.compute.api.projects.usage import UsageRoutes
+from nacre.compute.api.proxies.floating_ips import FloatingIpActions
 from nacre.compute.api.proxies.images import ImageRoutes
 from nacre.compute.api.proxies.networks import NetworkRoutes
 from nacre.compute.api.proxies.security_groups import GroupRoutes as SecurityGroupRoutes
@@ -119,6 +120,7 @@ def _servers(parts: Parts) -> list[Route]:
         *ImageRoutes(parts.asks.image).routes(),
         *NetworkRoutes(parts.asks.network).routes(),
         *SecurityGroupRoutes(parts.asks.network, Finder(servers, policy)).routes(),
+        *FloatingIpActions(parts.asks.network, Finder(servers, policy)).routes(),
     ]
 
 

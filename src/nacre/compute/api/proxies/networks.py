@@ -18,7 +18,7 @@ _ADMIN_FIELDS = (
     "created_at", "updated_at", "deleted_at", "deleted", "injected", "bridge", "vlan", "vpn_public_address",
     "vpn_public_port", "vpn_private_address", "dhcp_start", "project_id", "host", "bridge_interface", "multi_host",
     "priority", "rxtx_base", "mtu", "dhcp_server", "enable_dhcp", "share_address")
-_POOL = Schema({"type": ["object", "null"], "additionalProperties": False,
+_POOL = Schema({"type": ["object", "null"],
                 "properties": {"pool": {"type": ["string", "null"]}}})
 _ANY = Schema({})
 
