@@ -50,6 +50,7 @@ async def test_over_quota_nothing_else_is_looked_up(client):
      ["different_host", "10000", "100 are the most"]),
     ({f"{'x' * 200}{n}": "y" for n in range(1000)}, ["os:scheduler_hints", "1000", "100 are the most"]),
     ({"mine": "x" * 20_000}, ["os:scheduler_hints", "bytes", "16384"]),
+    ({"mine": 10 ** 30}, ["os:scheduler_hints", "64 bits"]),
 ])
 async def test_hints_are_few_and_short(client, hints, words):
     status, body, _ = await create(client, hints)

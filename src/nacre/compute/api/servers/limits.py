@@ -33,7 +33,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             if isinstance(value, list | dict) and len(value) > self.hints:
                 raise BadRequest(f"os:scheduler_hints.{name[:64]}: {len(value)} values were given, but {self.hints} "
                                  "are the most.", field=f"os:scheduler_hints.{name[:64]}")
-        if (size := len(msgspec.json.encode(hints))) > self.hint_bytes:
+        try:
+            size = max(len(msgspec.json.encode(hints)), len(msgspec.msgpack.encode(hints)))
+        except OverflowError:
+            raise BadRequest("os:scheduler_hints: a number has more than 64 bits.", field="os:scheduler_hints") from None
+        if size > self.hint_bytes:
             raise BadRequest(f"os:scheduler_hints: {size} bytes were given, but {self.hint_bytes} are the most.",
                              field="os:scheduler_hints")
 
