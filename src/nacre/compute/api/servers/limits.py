@@ -36,7 +36,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         try:
             size = max(len(msgspec.json.encode(hints)), len(msgspec.msgpack.encode(hints)))
         except OverflowError:
-            raise BadRequest("os:scheduler_hints: a number has more than 64 bits.", field="os:scheduler_hints") from None
+            raise BadRequest("os:scheduler_hints: a number has more than 64 bits.",
+                             field="os:scheduler_hints") from None
         if size > self.hint_bytes:
             raise BadRequest(f"os:scheduler_hints: {size} bytes were given, but {self.hint_bytes} are the most.",
                              field="os:scheduler_hints")
