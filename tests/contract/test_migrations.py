@@ -134,3 +134,19 @@ def test_services_get_the_names_that_clients_look_for_and_access_rules_keep_thei
         "network-nacre-network": "neutron", "compute-mine": "mine", "dns-nacre-compute": "nacre-compute"}
     assert all(extra["description"] == "kept" for extra in named.values())
     assert ordered == ["d", "b", "a", "c"]
+
+
+def test_who_locked_a_server_was_not_written_down(database_url: str) -> None:
+    """0015: the owner may unlock what is locked, as until then."""
+    command.upgrade(migrations._config(database_url), "0012")
+    engine = make_engine(database_url)
+    with engine.begin() as connection:
+        table = sa.Table("servers", sa.MetaData(), autoload_with=connection)
+        plain = {str: "x", int: 0, bool: False, dict: {}, dt.datetime: dt.datetime(2026, 11, 20)}
+        row = {c.name: plain[c.type.python_type] for c in table.columns if not c.nullable and not c.primary_key}
+        connection.execute(sa.insert(table), [row | {"id": "a", "locked": True}, row | {"id": "b", "locked": False}])
+    migrations.upgrade(database_url)
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql("select id, locked_by from servers order by id").all()
+    engine.dispose()
+    assert [tuple(each) for each in found] == [("a", "owner"), ("b", None)]

@@ -17,7 +17,8 @@ from nacre.cloud.control import Control, build_control
 from nacre.cloud.node import build_node
 from nacre.config import load
 
-ROOTS = {"identity": "/identity/v3", "image": "/image/v2", "network": "/network/v2.0", "compute": "/compute/v2.1"}
+ROOTS = {"identity": "/identity/v3", "image": "/image/v2", "network": "/network/v2.0", "compute": "/compute/v2.1",
+         "placement": "/placement"}
 
 
 class WholeCloud:

@@ -8,6 +8,7 @@ import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote
 
@@ -16,17 +17,20 @@ import structlog
 
 from nacre.base import errors as e
 from nacre.base.context import Context
+from nacre.base.serving.turns import Turns
 
 log = structlog.get_logger()
 
 #: The largest JSON body taken, in bytes. Uploads stream and have limits of their own.
 MAX_BODY = 1 << 20
+#: How many lists and objects of a body may lie in each other, unless an option says otherwise.
+NESTING = 64
 
 STATUS: dict[type[e.NacreError], int] = {
     e.BadRequest: 400, e.Unauthenticated: 401, e.Forbidden: 403, e.QuotaExceeded: 403, e.NotFound: 404,
     e.NoSuchRoute: 404, e.NotAllowed: 405, e.NotAcceptable: 406, e.Conflict: 409, e.Gone: 410,
-    e.PreconditionFailed: 412, e.TooLarge: 413, e.UnsupportedMedia: 415, e.NotBuilt: 501, e.Unavailable: 503,
-    e.Refused: 409, e.BuildFailed: 500, e.NoValidHost: 400,
+    e.PreconditionFailed: 412, e.TooLarge: 413, e.UnsupportedMedia: 415, e.TooMany: 429, e.NotBuilt: 501,
+    e.Unavailable: 503, e.Refused: 409, e.BuildFailed: 500, e.NoValidHost: 400,
 }
 
 Version = tuple[int, int]
@@ -66,6 +70,7 @@ class Request:
     version: Version = (0, 0)
     token: str | None = None
     body: Any = None  # the parsed JSON, where the route takes one
+    nesting: int = NESTING  # how deep that may be
     slash: bool = False  # the URL ended in one, which `path` leaves out
     service: "Service | None" = None
     route: "Route | None" = None
@@ -101,6 +106,10 @@ class Request:
                 raise e.TooLarge(f"The request body is larger than {limit} bytes.")
             parts.append(chunk)
         return b"".join(parts)
+
+    async def json(self) -> Any:
+        """The whole body, parsed; None for an empty one. Raises BadRequest."""
+        return parse_json(await self.read(), self.nesting)
 
 
 Handler = Callable[[Request], Awaitable[Any]]
@@ -187,9 +196,11 @@ Authorize = Callable[[Context, str, Mapping[str, Any]], None]
 class App:
     """The ASGI application: services by prefix. `authenticate` raises Unauthenticated, `authorize` Forbidden."""
 
-    def __init__(self, services: Iterable[Service], authenticate: Authenticate, authorize: Authorize):
+    def __init__(self, services: Iterable[Service], authenticate: Authenticate, authorize: Authorize, *,
+                 nesting: int = NESTING, turns: Turns | None = None):
         self._services = {s.prefix: s for s in services}
-        self._authenticate, self._authorize = authenticate, authorize
+        self._authenticate, self._authorize, self._nesting = authenticate, authorize, nesting
+        self._turns = turns or Turns()
         self.services = list(self._services.values())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -198,6 +209,7 @@ class App:
         if scope["type"] != "http":
             return
         request = _request(scope, receive)
+        request.nesting = self._nesting
         try:
             reply = await self._answer(request)
         except e.NacreError as error:
@@ -233,26 +245,11 @@ class App:
                 await self._authenticate(request.token), request_id=request.request_id)
         if not routes:
             raise e.NotAllowed if matches else e.NoSuchRoute
-        return await self._run(request, routes)
-
-    async def _run(self, request: Request, routes: list[tuple[Route, dict[str, str]]]) -> Reply:
-        raw = await request.read() if any(r.body or r.action for r, _ in routes) else b""
-        request.body = _json(raw)
-        route, request.params = _choose(request, routes)
-        request.route = route
-        _refuse_nul(request)
-        if route.policy:
-            context = request.context
-            self._authorize(context, route.policy, {
-                "project_id": context.project_id, "user_id": context.user_id, "domain_id": context.domain_id})
-        if route.query:
-            route.query(request, request.query)
-        if route.body:
-            request.body = route.body(request, request.body)
-            if b"\\u0000" in raw and (where := _nul_in(request.body)) is not None:
-                raise e.BadRequest(f"{where or 'The body'} holds a NUL character, which no text may.", field=where)
-        answer = await route.handler(request)
-        return answer if isinstance(answer, Reply) else Reply(answer)
+        if public or routes[0][0].raw:  # a body that is long on its way holds up nobody
+            return await answer(request, routes, self._authorize)
+        context = request.context
+        async with self._turns.turn(context.project_id or context.user_id or ""):
+            return await answer(request, routes, self._authorize)
 
     def _fault(self, request: Request, error: e.NacreError) -> Reply:
         service = request.service
@@ -260,9 +257,30 @@ class App:
         if service is None:
             return Reply({"error": {"code": status, "message": error.message}}, status)
         reply = service.fault(error, status, request)
-        if status == 503:  # whatever is away, it is looked for all the time
+        if status in (429, 503):  # whatever is away, it is looked for all the time
             reply.headers.setdefault("retry-after", "1")
         return reply
+
+
+async def answer(request: Request, routes: list[tuple[Route, dict[str, str]]], authorize: Authorize) -> Reply:
+    """What one of these routes answers to the request of a caller that is known."""
+    raw = await request.read() if any(r.body or r.action for r, _ in routes) else b""
+    request.body = parse_json(raw, request.nesting)
+    route, request.params = _choose(request, routes)
+    request.route = route
+    _refuse_nul(request)
+    if route.policy:
+        context = request.context
+        authorize(context, route.policy, {
+            "project_id": context.project_id, "user_id": context.user_id, "domain_id": context.domain_id})
+    if route.query:
+        route.query(request, request.query)
+    if route.body:
+        request.body = route.body(request, request.body)
+        if b"\\u0000" in raw and (where := _nul_in(request.body)) is not None:
+            raise e.BadRequest(f"{where or 'The body'} holds a NUL character, which no text may.", field=where)
+    found = await route.handler(request)
+    return found if isinstance(found, Reply) else Reply(found)
 
 
 def _choose(request: Request, routes: list[tuple[Route, dict[str, str]]]) -> tuple[Route, dict[str, str]]:
@@ -281,7 +299,18 @@ def _choose(request: Request, routes: list[tuple[Route, dict[str, str]]]) -> tup
     return fitting[0]
 
 
-def _json(raw: bytes) -> Any:
+_TEXT, _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL), re.compile(rb"[\[\]{}]")
+_STEP = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
+
+
+def parse_json(raw: bytes, nesting: int) -> Any:
+    """A body's JSON; None for an empty one. Raises BadRequest for none, and for one that is nested deeper: what looks
+    at it calls itself for each level."""
+    if raw.count(b"[") + raw.count(b"{") > nesting:  # else it cannot be
+        steps = map(_STEP.__getitem__, _BRACKETS.findall(_TEXT.sub(b"", raw)))
+        if max(accumulate(steps), default=0) > nesting:
+            raise e.BadRequest(f"The request body has lists or objects nested deeper than {nesting} levels, the limit.",
+                               field="body")
     try:
         return msgspec.json.decode(raw) if raw else None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -22,6 +22,8 @@ from nacre.base.durable.processes import Process, Processes
 from nacre.base.durable.stories import Stories, Story
 from nacre.base.rpc.stub import stub
 from nacre.base.serving.health import Health
+from nacre.base.serving.inside import Inside
+from nacre.base.serving.turns import Turns
 from nacre.base.web import App, Service
 from nacre.cloud.contract import TARGET as JOIN
 from nacre.cloud.contract import Joins
@@ -31,6 +33,10 @@ from nacre.cloud.membership import Membership
 from nacre.cloud.running import Running, Transport
 from nacre.compute.allocations import Ledger
 from nacre.compute.api.hosts.plans import Plans
+from nacre.compute.api.placement.service import Parts as PlacementParts
+from nacre.compute.api.placement.service import service as placement_service
+from nacre.compute.api.servers.limits import Limits as ServerLimits
+from nacre.compute.api.service import Asks
 from nacre.compute.api.service import Parts as ComputeParts
 from nacre.compute.api.service import service as compute_service
 from nacre.compute.catalog.aggregates import Aggregates
@@ -172,24 +178,32 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
     keys, identity, passwords, identity_api = _identity(base)
     images, image_api = _images(base)
     network = _network(base)
+    network_api, limits = network_service(network), settings.limits
     compute = _compute(base, seams, Suppliers(
-        flavors=Flavors(db, clock), keypairs=KeyPairs(db, clock), quotas=Quotas(db, _quotas(settings)),
-        images=images, network=network), identity.project_exists, network.forget_host)
+        flavors=Flavors(db, clock), keypairs=KeyPairs(db, clock), images=images, network=network, policy=policy,
+        quotas=Quotas(db, _quotas(settings), limits.servers)), identity.project_exists, network.forget_host)
     compute_api = compute_service(ComputeParts(
-        policy=policy, identity=identity, clock=clock, network=network, images=images,
+        policy=policy, identity=identity, clock=clock, network=network,
+        asks=Asks(image=Inside(image_api, policy.check), network=Inside(network_api, policy.check)),
         servers=compute.servers, history=History(db), node=compute.node, scheduler=compute.scheduler,
         hosts=compute.registry, controls=lambda: base.processes.all("control"),
         nodes=lambda: base.processes.all("node"),
         orphans=compute.orphans, planner=compute.plans,
         removal=compute.membership.removal(LedgerAdmin(db, clock), compute.endings),
         aggregates=compute.aggregates, groups=ServerGroups(db, clock), flavors=compute.ask.flavors,
-        keypairs=compute.ask.keypairs, quotas=compute.ask.quotas))
+        keypairs=compute.ask.keypairs, quotas=compute.ask.quotas, limits=ServerLimits(
+            hints=limits.hints, hint_bytes=limits.hint_bytes)))
     joins = JoinService(db, clock, Signer(Ring(keys, "join")), compute.around, settings.network.vxlan_port)
     _start(base, compute, joins)
     health = Health(lambda: db.read(lambda conn: conn.exec_driver_sql("SELECT 1")), clock)
-    services = [front(), identity_api, image_api, network_service(network), compute_api, health.service()]
+    placement_api = placement_service(PlacementParts(
+        hosts=compute.registry, ledger=base.ledger, servers=compute.servers, aggregates=compute.aggregates,
+        policy=policy, clock=clock))
+    services = [front(), identity_api, image_api, network_api, compute_api, placement_api, health.service()]
+    app = App(services, identity.authenticate, policy.check, nesting=limits.nesting,
+              turns=Turns(limits.requests, limits.waiting))
     return Control(
-        base, App(services, identity.authenticate, policy.check), health, keys, passwords, images, network,
+        base, app, health, keys, passwords, images, network,
         compute.ask.flavors, compute.servers, compute.registry, compute.conductor, compute.stories, compute.endings,
         compute.around)
 
@@ -210,7 +224,8 @@ def _images(base: Base) -> tuple[ImageService, Service]:
     stores = image_stores(base.settings.data / "control" / "images", own.folder, own.s3)
     data = Locations(base.process, stores, ImagePeers(base.transport, base.processes))
     images = ImageService(base.db, base.policy, data, base.clock, ImageLimits(
-        max_image_bytes=own.max_bytes, max_project_bytes=own.max_project_bytes or None))
+        max_image_bytes=own.max_bytes, max_project_bytes=own.max_project_bytes or None,
+        max_project_images=own.max_project_images or None))
     uploads, cleanup = Uploads(images), Cleanup(images)
     base.running.start.append(cleanup.start)
     base.running.tasks.append(cleanup.run)

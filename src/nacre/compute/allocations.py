@@ -48,6 +48,25 @@ class Ledger:
         named: dict[str, Any] = {} if ids is None else {"id": ids}
         return await self._db.read(lambda c: [_allocation(r) for r in statements.find(c, allocations, **named)])
 
+    async def on_hosts(self, hosts: Collection[str]) -> dict[str, list[Allocation]]:
+        """What each of these hosts may have, whatever becomes of it."""
+        def unit(connection: sa.Connection) -> dict[str, list[Allocation]]:
+            found: dict[str, list[Allocation]] = {}
+            for row in statements.find(connection, allocations, ("created_at", "id"), host=list(hosts)):
+                found.setdefault(row["host"], []).append(_allocation(row))
+            return found
+
+        return await self._db.read(unit) if hosts else {}
+
+    async def of_project(self, project_id: str, user_id: str | None = None) -> tuple[list[Amounts], int]:
+        """What the servers of a project, or of one of its users, take of hosts, and how many servers do."""
+        a, s = allocations.c, servers.c
+        query = sa.select(allocations).join(servers, s.id == a.server_id).where(s.project_id == project_id)
+        if user_id is not None:
+            query = query.where(s.user_id == user_id)
+        rows = await self._db.read(lambda connection: connection.execute(query).mappings().all())
+        return [_allocation(dict(row)).amounts for row in rows], len({row["server_id"] for row in rows})
+
     async def ending(self) -> list[Allocation]:
         """What hosts have yet to confirm as gone."""
         return await self._db.read(lambda c: [_allocation(r) for r in statements.find(c, allocations, state="ending")])

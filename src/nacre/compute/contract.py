@@ -76,6 +76,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     domain_name: str = ""
     locked: bool = False
     locked_reason: str | None = None
+    locked_by: str | None = None  # owner; admin: somebody of another project
     trusted_certs: tuple[str, ...] = ()
     group_id: str | None = None
     hints: dict[str, object] = {}

@@ -23,7 +23,8 @@ IMPLIED = {"admin": "manager", "manager": "member", "member": "reader"}
 ROLES = ("admin", "manager", "member", "reader", "service")
 #: Each service's name, by which some clients look for it, and its path.
 PATHS = {"identity": ("keystone", "/identity"), "image": ("glance", "/image"),
-         "compute": ("nova", "/compute/v2.1"), "network": ("neutron", "/network")}
+         "compute": ("nova", "/compute/v2.1"), "network": ("neutron", "/network"),
+         "placement": ("placement", "/placement")}
 
 _S, _E, _D = t.services.c, t.endpoints.c, t.documents.c
 _ENABLED = sa.select(_E.id, _E.interface, _E.region_id, _E.enabled, _E.url, _S.id.label("service_id"), _S.type,
