@@ -144,6 +144,7 @@ class NetworkManager:
         said = agents.parse(report)
 
         def step(work: Work) -> None:
+            agents.refuse_taken(work, said)
             if agents.report(work, said):
                 # Hosts that share networks with this one reach it by what it says now. It has none if it is new.
                 work.changes.hosts.update(reach.tunnels(work, said.host))

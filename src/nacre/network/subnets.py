@@ -56,6 +56,7 @@ class Subnets:
             raise BadRequest("Bad subnets request: a subnetpool must be specified in the absence of a cidr.",
                              field="cidr", type="BadRequest")
         _check_version(cidr, data)
+        networks.check_subnet_mtu(network["id"], network["mtu"], data["ip_version"])
         _check_modes(data, cidr)
         self._check_overlap(work, network["id"], cidr)
         gateway = data["gateway_ip"] if "gateway_ip" in data else ipam.default_gateway(cidr)
@@ -77,6 +78,7 @@ class Subnets:
             "ip_version": data["ip_version"], "ipv6_ra_mode": data["ipv6_ra_mode"],
             "ipv6_address_mode": data["ipv6_address_mode"], "subnetpool_id": data["subnetpool_id"],
             **{k: data[k] for k in _PLAIN if k != "description"}})
+        work.touch(t.networks, row["network_id"])
         self._add_auto_addresses(work, row)
         dhcp.ensure(work, row["network_id"])
         work.changes.networks.add(row["network_id"])
@@ -118,6 +120,7 @@ class Subnets:
                                                                  or current["ipv6_address_mode"]):
             raise _bad("Subnet has ipv6_address_mode or ipv6_ra_mode set; enable_dhcp cannot be False", "enable_dhcp")
         work.change(t.subnets, current["id"], {k: data[k] for k in _PLAIN if k in data})
+        work.touch(t.networks, current["network_id"])
         work.changes.networks.add(current["network_id"])
         work.changes.subnets.add(current["network_id"])
         return new
@@ -157,6 +160,7 @@ class Subnets:
         if gone := [i for i in own if i not in left]:
             work.remove(t.ports, id=gone)
         work.remove(t.subnets, id=current["id"])
+        work.touch(t.networks, current["network_id"])
         if auto:
             _every_port(work, current["network_id"])
         work.changes.networks.add(current["network_id"])

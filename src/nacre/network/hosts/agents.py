@@ -66,6 +66,8 @@ def _tunnel_ip(given: str) -> ipaddress.IPv4Address:
         raise _refusal("tunnel_ip", given, "it is not an IP address") from None
     if isinstance(address, ipaddress.IPv6Address):
         raise _refusal("tunnel_ip", given, "tunnels over IPv6 are not carried yet")
+    if address.is_loopback:
+        raise _refusal("tunnel_ip", given, "no other host reaches a loopback address; without tunnels it is left out")
     if address.is_multicast or address.is_unspecified or address.is_reserved:
         raise _refusal("tunnel_ip", given, "no host can have this address")
     return address
@@ -78,6 +80,15 @@ def _check(right: object, field: str, given: object, reason: str) -> None:
 
 def _refusal(field: str, given: object, reason: str) -> BadRequest:
     return BadRequest(f"The network agent's report is refused: {field} {str(given)[:64]!r}: {reason}.", field=field)
+
+
+def refuse_taken(work: Work, said: Report) -> None:
+    """Raises BadRequest where the address that the host claims is another's: frames for that one's guests would go to
+    it. A host that is gone gives it back when it is removed, one that moved when it says so."""
+    if said.tunnel_ip is None:
+        return
+    if others := {r["host"] for r in work.find(t.agents, tunnel_ip=str(said.tunnel_ip))} - {said.host}:
+        raise _refusal("tunnel_ip", said.tunnel_ip, f"it is host {min(others)[:64]}'s (if that is gone, remove it)")
 
 
 def report(work: Work, said: Report) -> bool:
