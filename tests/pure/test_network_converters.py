@@ -20,9 +20,8 @@ RESOURCES: dict[str, Resource] = {r.plural: r for r in vars(d).values() if isins
 TAKEN: list[tuple[str, Any, Any]] = [
     *((f"networks.{name}", sent, kept) for name in ("admin_state_up", "shared", "router:external", "is_default",
                                                      "port_security_enabled")
-      for sent, kept in ((True, True), ("true", True), ("TRUE", True), ("yes", True), ("on", True), ("t", True), (1, True),
-                         ("1", True), ("y", True), (" 1 ", True), (False, False), ("no", False), ("off", False),
-                         ("F", False), (0, False), ("0", False))),
+      for words, kept in (((True, "true", "TRUE", "yes", "on", "t", 1, "1", "y", " 1 "), True),
+                          ((False, "False", "no", "off", "F", 0, "0", "n"), False)) for sent in words),
     ("subnets.ip_version", "4", 4), ("subnets.ip_version", 6, 6), ("subnets.ip_version", " 6 ", 6),
     ("address_scopes.ip_version", "6", 6), ("networks.mtu", "1400", 1400), ("networks.mtu", 1400.0, 1400),
     ("networks.provider:segmentation_id", "7", 7), ("subnets.prefixlen", "26", 26),
@@ -64,7 +63,8 @@ TAKEN: list[tuple[str, Any, Any]] = [
       for sent, kept in (("web", "web"), (5, "5"), ("", None), (None, None))),
     ("security_groups.stateful", "no", False), ("address_groups.addresses", None, []),
     *(("routers.external_gateway_info", sent, None) for sent in (None, {}, "", [], False)),
-    ("routers.external_gateway_info", {"network_id": ID, "enable_snat": "no"}, {"network_id": ID, "enable_snat": False}),
+    ("routers.external_gateway_info", {"network_id": ID, "enable_snat": "no"},
+     {"network_id": ID, "enable_snat": False}),
     ("rbac_policies.object_type", " Network ", "network"), ("rbac_policies.target_tenant", "*", "*"),
     ("rbac_policies.target_tenant", ID.replace("-", ""), ID.replace("-", "")),
 ]
