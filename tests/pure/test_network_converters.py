@@ -92,7 +92,8 @@ REFUSED: list[tuple[str, Any]] = [
     ("security_group_rules.protocol", 256), ("security_group_rules.port_range_min", "65536"),
     ("security_group_rules.port_range_max", -1), ("security_group_rules.port_range_max", "http"),
     ("security_group_rules.remote_ip_prefix", "10.0.0.0/33"), ("security_group_rules.direction", "INGRESS"),
-    ("rbac_policies.target_tenant", "everybody"), ("subnetpools.default_quota", None), ("subnetpools.name", " "),
+    ("rbac_policies.target_tenant", "everybody"), ("rbac_policies.target_tenant", "{" * 99 + ID + "}" * 99),
+    ("security_group_rules.remote_group_id", "a\x00b"), ("subnetpools.default_quota", None), ("subnetpools.name", " "),
     # Stricter than Neutron, which fails later or lets it through to a host's configuration files.
     ("ports.device_id", "a\nb"), ("ports.device_owner", "a\nb"), ("ports.binding:host_id", 5),
     ("ports.mac_address", 1), ("ports.mac_address", "1"), ("networks.description", "a\x00b"),

@@ -14,6 +14,7 @@ import pytest
 from tests import schema
 from tests.stories.network_cloud import THREE, Cloud
 
+from nacre.network.api.service import service
 from nacre.network.ml2.types import SegmentTypes
 from nacre.network.policies import POLICIES
 from nacre.network.work import COUNTED, NetworkSettings
@@ -26,6 +27,12 @@ PLURAL = {"network": "networks", "subnet": "subnets", "port": "ports", "security
           "router": "routers", "floatingip": "floatingips", "subnetpool": "subnetpools",
           "address_scope": "address-scopes", "address_group": "address-groups", "rbac_policy": "rbac-policies",
           "security_group_rule": "security-group-rules"}
+TAGGED = ("network", "subnet", "port", "security_group", "router", "floatingip", "subnetpool")
+#: Routes that ask no rule.
+FREE = {"/": "says which versions there are", "/v2.0": "says what there is",
+        "/v2.0/extensions": "says what there is, to whoever is logged in",
+        "/v2.0/extensions/{alias}": "as above", "/v2.0/quotas/tenant": "the caller's own project",
+        "/v2.0/quotas/project": "as above"}
 SIX = {"name": "p", "prefixes": ["2001:db8::/48"]}
 
 
@@ -76,6 +83,7 @@ ROWS: list[Row] = [
     new("address_scope", "", NEW, {"ip_version": 4}), new("address_group", "", NEW, {}),
     new("rbac_policy", "", OWN, RBAC),
     *(Row(f"get_{r}", SEE, "GET", f"/{plural}/{{{r}}}") for r, plural in PLURAL.items()),
+    *(Row(f"get_{r}", ALL, "GET", f"/{plural}") for r, plural in PLURAL.items()),
     *(Row(f"delete_{r}", OWN, "DELETE", f"/{plural}/{{{r}}}") for r, plural in PLURAL.items()),
     *(put(r, "", OWN, {"description": "x"} if r == "floatingip" else {"name": "x"}) for r in PLURAL
       if r not in ("security_group_rule", "rbac_policy")),
@@ -83,8 +91,11 @@ ROWS: list[Row] = [
     # Tags.
     *(Row(f"{verb}_{r}:tags", SEE if verb == "get" else OWN, method, f"/{PLURAL[r]}/{{{r}}}/tags",
           None if verb in ("get", "delete") else {"tags": ["a"]})
-      for r in ("network", "subnet", "port", "security_group", "router", "floatingip", "subnetpool")
+      for r in TAGGED
       for verb, method in (("create", "POST"), ("get", "GET"), ("update", "PUT"), ("delete", "DELETE"))),
+    *(Row(f"{verb}_{r}:tags", SEE if verb == "get" else OWN, method, f"/{PLURAL[r]}/{{{thing}{r}}}/tags/a")
+      for r in TAGGED for verb, method, thing in (("get", "GET", "tagged_"), ("update", "PUT", ""),
+                                                  ("delete", "DELETE", "tagged_"))),
     new("port", "tags", OWN, ON | {"tags": ["a"]}),
     # Attributes of networks.
     *(new("network", a, ADMIN, {a: True}) for a in ("shared", "router:external", "is_default")),
@@ -149,6 +160,7 @@ ROWS: list[Row] = [
     Row("remove_prefixes", OWN, "PUT", "/subnetpools/{subnetpool}/remove_prefixes", {"prefixes": ["10.0.0.0/16"]}),
     Row("onboard_network_subnets", OWN, "PUT", "/subnetpools/{subnetpool}/onboard_network_subnets", fine=501),
     # What operators look at.
+    Row("get_agent", ALL, "GET", "/agents"),  # empty for who may see none, as Neutron's
     Row("get_agent", ADMIN, "GET", "/agents/{agent}"), Row("create_agent", ADMIN, "POST", "/agents", {}, fine=400),
     Row("update_agent", ADMIN, "PUT", "/agents/{agent}", {"agent": {"description": "x"}}),
     Row("get_dhcp-agents", ADMIN, "GET", "/networks/{network}/dhcp-agents"),
@@ -160,6 +172,7 @@ ROWS: list[Row] = [
     Row("create_l3-router", ADMIN, "POST", "/agents/{agent}/l3-routers", fine=501),
     Row("delete_l3-router", ADMIN, "DELETE", "/agents/{agent}/l3-routers/{router}", fine=501),
     Row("get_port_binding", ADMIN, "GET", "/ports/{bound}/bindings"),
+    Row("get_port_binding", ADMIN, "GET", "/ports/{bound}/bindings/h1"),
     *(Row(f"{verb}_port_binding", ADMIN, method, f"/ports/{{bound}}/bindings{host}", body, neutron=f"-----: {MOVE}")
       for verb, method, host, body in (("create", "POST", "", {"binding": {"host": "h2"}}),
                                        ("update", "PUT", "/h1", {"binding": {"vnic_type": "normal"}}),
@@ -167,11 +180,13 @@ ROWS: list[Row] = [
     Row("activate", ADMIN, "PUT", "/ports/{moving}/bindings/h2/activate", neutron=f"-----: {MOVE}"),
     Row("get_quota", ADMIN, "GET", "/quotas", neutron="--+-+: a project's manager sees all projects' limits"),
     Row("get_quota", ADMIN, "GET", f"/quotas/{THREE}"), Row("get_quota", SEE.replace("0", "-"), "GET", "/quotas/p-one"),
+    *(Row("get_quota", ADMIN, "GET", f"/quotas/{THREE}/{part}") for part in ("details", "details.json", "default")),
     Row("update_quota", ADMIN, "PUT", "/quotas/p-one", {"quota": {"port": -1}}),
     Row("delete_quota", ADMIN, "DELETE", "/quotas/p-three"),
     Row("get_availability_zone", ALL, "GET", "/availability_zones"),
     Row("get_service_provider", ALL, "GET", "/service-providers"),
     Row("get_network_ip_availability", ADMIN, "GET", "/network-ip-availabilities"),
+    Row("get_network_ip_availability", ADMIN, "GET", "/network-ip-availabilities/{network}"),
     Row("delete_agent", ADMIN, "DELETE", "/agents/{agent}"),
 ]
 
@@ -191,6 +206,10 @@ class Things:
         return text
 
     async def _make(self, name: str) -> str:
+        if name.startswith("tagged_"):
+            found = await self._make(what := name.removeprefix("tagged_"))
+            await self.cloud.call("one", "PUT", f"/{PLURAL[what]}/{found}/tags/a", expect=201)
+            return found
         make: Callable[[], Awaitable[str]] | None = getattr(self, f"_{name}", None)
         if make:
             return await make()
@@ -283,6 +302,13 @@ async def test_every_rule_is_asked_and_answered_as_neutron_does(cloud: Cloud) ->
         cloud.policy.rules |= before
     assert not wrong, "\n".join(wrong)
     assert set(POLICIES) - cloud.policy.rules == set(), "declared, and asked by nobody"
+
+
+def test_every_route_has_a_row(cloud: Cloud) -> None:
+    asked = {(row.method, f"/v2.0{row.path}") for row in ROWS}
+    without = [(r.method, r.path) for r in service(cloud.network).routes if r.path not in FREE and not any(
+        r.method == method and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", r.path), path) for method, path in asked)]
+    assert without == []
 
 
 def test_every_rule_has_a_row() -> None:

@@ -219,7 +219,7 @@ class DefaultGroups:
 
     def _project(self, work: Work) -> str:
         named = self._named[0] if self._named and work.context.is_admin else None
-        return named if named and is_uuid_like(named) else work.context.project_id or ""
+        return named if named and len(named) <= 36 and is_uuid_like(named) else work.context.project_id or ""
 
     def lacking(self, work: Work) -> bool:
         project = self._project(work)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from nacre.network.attributes import checks as c
-from nacre.network.attributes import rules
+from nacre.network.attributes import rules, shapes
 from nacre.network.attributes.table import Attribute as A
 from nacre.network.attributes.table import Resource, resource
 
@@ -34,7 +34,7 @@ NETWORK = resource("network", "networks", [
     A("port_security_enabled", c.boolean, default=True, guard=True, **_MUTE, **_BOTH),
     A("mtu", c.number(0, 65535), default=0, convert=c.integer, **_BOTH),
     A("dns_domain", c.dns_domain, default="", **_MUTE, **_BOTH),
-    A("availability_zone_hints", c.hints, post=True, default=[], filter=False, sort=True),
+    A("availability_zone_hints", shapes.hints, post=True, default=[], filter=False, sort=True),
     A("availability_zones", **_MUTE), A("ipv4_address_scope", **_MUTE), A("ipv6_address_scope", **_MUTE),
     A("vlan_transparent", **_MUTE),
     A("provider:network_type", c.text(32), guard=True, secret=True, sort=False, **_BOTH),
@@ -55,10 +55,10 @@ SUBNET = resource("subnet", "subnets", [
     A("host_routes", c.host_routes, default=[], **_MUTE, **_BOTH),
     A("ipv6_ra_mode", _MODES, post=True, default=None),
     A("ipv6_address_mode", _MODES, post=True, default=None),
-    A("subnetpool_id", c.maybe(c.pool_id), post=True),
+    A("subnetpool_id", c.maybe(shapes.pool_id), post=True),
     A("prefixlen", c.number(0, 128), post=True, visible=False, **_MUTE),
     A("use_default_subnetpool", c.boolean, post=True, default=False, visible=False, **_MUTE),
-    A("service_types", c.service_types, default=[], guard=True, **_MUTE, **_BOTH),
+    A("service_types", shapes.service_types, default=[], guard=True, **_MUTE, **_BOTH),
     A("router:external", sort=False, **_FLAG), A("shared", visible=False, sort=False, **_FLAG),
 ])
 
@@ -66,15 +66,15 @@ PORT = resource("port", "ports", [
     A("network_id", c.uuid_, post=True, required=True),
     A("admin_state_up", default=True, **_FLAG, **_BOTH), A("status"),
     A("mac_address", c.maybe(c.mac), guard=True, convert=c.mac, **_BOTH),
-    A("fixed_ips", c.fixed_ips, guard=True, sort=False, convert=c.key_and_value, **_BOTH),
+    A("fixed_ips", shapes.fixed_ips, guard=True, sort=False, convert=shapes.key_and_value, **_BOTH),
     A("device_id", c.text(255, lines=False), default="", **_BOTH),
     A("device_owner", c.text(255, lines=False), default="", guard=True, **_BOTH),
-    A("allowed_address_pairs", c.address_pairs, default=[], guard=True, **_MUTE, **_BOTH),
-    A("extra_dhcp_opts", c.dhcp_options, default=[], **_MUTE, **_BOTH),
+    A("allowed_address_pairs", shapes.address_pairs, default=[], guard=True, **_MUTE, **_BOTH),
+    A("extra_dhcp_opts", shapes.dhcp_options, default=[], **_MUTE, **_BOTH),
     A("port_security_enabled", c.boolean, guard=True, **_MUTE, **_BOTH),
     A("security_groups", c.groups, sort=False, **_BOTH),
     A("binding:host_id", c.maybe(c.text(255, lines=False)), guard=True, secret=True, sort=False, **_BOTH),
-    A("binding:profile", c.profile, guard=True, secret=True, **_MUTE, **_BOTH),
+    A("binding:profile", shapes.profile, guard=True, secret=True, **_MUTE, **_BOTH),
     A("binding:vnic_type", _VNIC, default="normal", **_MUTE, **_BOTH),
     A("binding:vif_type", secret=True, **_MUTE), A("binding:vif_details", secret=True, **_MUTE),
     A("dns_name", c.dns_host, default="", **_MUTE, **_BOTH), A("dns_assignment", **_MUTE),
@@ -85,7 +85,7 @@ PORT = resource("port", "ports", [
 
 BINDING = Resource("binding", "bindings", {a.name: a for a in (
     A("host", c.host, required=True, sort=False, **_BOTH), A("vif_type", sort=False), A("vif_details", **_MUTE),
-    A("vnic_type", _VNIC, default="normal", sort=False, **_BOTH), A("profile", c.profile, **_MUTE, **_BOTH),
+    A("vnic_type", _VNIC, default="normal", sort=False, **_BOTH), A("profile", shapes.profile, **_MUTE, **_BOTH),
     A("status", sort=False), A("project_id", c.text(64), post=True, visible=False, **_MUTE),
 )})
 
@@ -103,8 +103,8 @@ SECURITY_GROUP_RULE = resource("security_group_rule", "security_group_rules", [
     A("port_range_min", rules.port, post=True, default=None, convert=rules.port),
     A("port_range_max", rules.port, post=True, default=None, convert=rules.port),
     A("remote_ip_prefix", rules.prefix, post=True, default=None, convert=rules.prefix),
-    A("remote_group_id", c.reference, post=True, default=None),
-    A("remote_address_group_id", c.reference, post=True, default=None),
+    A("remote_group_id", shapes.reference, post=True, default=None),
+    A("remote_address_group_id", shapes.reference, post=True, default=None),
     A("normalized_cidr"), A("belongs_to_default_sg", sort=False, **_FLAG),
     A("description", c.text(255), post=True, default="", sort=False),
     A("tags", visible=False, **_MUTE),
@@ -112,9 +112,9 @@ SECURITY_GROUP_RULE = resource("security_group_rule", "security_group_rules", [
 
 ROUTER = resource("router", "routers", [
     A("admin_state_up", default=True, **_FLAG, **_BOTH), A("status", filter=False, sort=True),
-    A("external_gateway_info", c.gateway_info, default=None, guard=True, **_MUTE, **_BOTH),
+    A("external_gateway_info", shapes.gateway_info, default=None, guard=True, **_MUTE, **_BOTH),
     A("routes", c.listing(c.route, limit=30, unique=True), put=True, **_MUTE),
-    A("availability_zone_hints", c.hints, post=True, default=[], **_MUTE), A("availability_zones", **_MUTE),
+    A("availability_zone_hints", shapes.hints, post=True, default=[], **_MUTE), A("availability_zones", **_MUTE),
     A("distributed", c.maybe(c.one_of(False, None)), guard=True, secret=True, sort=False, **_BOTH),
     A("ha", c.maybe(c.one_of(False, None)), guard=True, secret=True, sort=False, **_BOTH),
     A("flavor_id", **_MUTE), A("service_type_id", **_MUTE), A("enable_ndp_proxy", **_MUTE),
@@ -159,7 +159,7 @@ RBAC = resource("rbac_policy", "rbac_policies", [
     A("object_type", _object_type, post=True, required=True, sort=False, convert=_object_type),
     A("object_id", c.uuid_, post=True, required=True, sort=False),
     A("action", c.text(255), post=True, required=True, sort=False),
-    A("target_tenant", c.target_project, required=True, guard=True, sort=False, **_BOTH),
+    A("target_tenant", shapes.target_project, required=True, guard=True, sort=False, **_BOTH),
     A("description", visible=False, **_MUTE), A("tags", visible=False, **_MUTE),
     A("created_at", visible=False, **_MUTE), A("updated_at", visible=False, **_MUTE),
     A("revision_number", visible=False, **_MUTE),
