@@ -144,7 +144,8 @@ class NetworkManager:
         said = agents.parse(report)
 
         def step(work: Work) -> None:
-            agents.refuse_taken(work, said)
+            if refusal := agents.claimed(work, [said]).get(said.host):
+                raise refusal
             if agents.report(work, said):
                 # Hosts that share networks with this one reach it by what it says now. It has none if it is new.
                 work.changes.hosts.update(reach.tunnels(work, said.host))

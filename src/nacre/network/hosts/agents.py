@@ -3,7 +3,7 @@
 import ipaddress
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -82,13 +82,17 @@ def _refusal(field: str, given: object, reason: str) -> BadRequest:
     return BadRequest(f"The network agent's report is refused: {field} {str(given)[:64]!r}: {reason}.", field=field)
 
 
-def refuse_taken(work: Work, said: Report) -> None:
-    """Raises BadRequest where the address that the host claims is another's: frames for that one's guests would go to
-    it. A host that is gone gives it back when it is removed, one that moved when it says so."""
-    if said.tunnel_ip is None:
-        return
-    if others := {r["host"] for r in work.find(t.agents, tunnel_ip=str(said.tunnel_ip))} - {said.host}:
-        raise _refusal("tunnel_ip", said.tunnel_ip, f"it is host {min(others)[:64]}'s (if that is gone, remove it)")
+def claimed(work: Work, reports: Sequence[Report]) -> dict[str, BadRequest]:
+    """Of these hosts, those whose address is another's, and why that is refused: frames for that one's guests would go
+    to them. A host that is gone gives its address back when it is removed, one that moved when it says so."""
+    known = work.find(t.agents, tunnel_ip=sorted({str(r.tunnel_ip) for r in reports if r.tunnel_ip}))
+    owners, found = {row["tunnel_ip"]: row["host"] for row in known}, dict[str, BadRequest]()
+    for said in reports:
+        owner = owners.setdefault(str(said.tunnel_ip), said.host) if said.tunnel_ip else said.host
+        if owner != said.host:
+            found[said.host] = _refusal("tunnel_ip", said.tunnel_ip,
+                                        f"it is host {owner[:64]}'s (if that is gone, remove it)")
+    return found
 
 
 def report(work: Work, said: Report) -> bool:
