@@ -1,5 +1,6 @@
 """What Neutron does and its clients count on: conflicts, revisions, what follows from what."""
 
+import asyncio
 from typing import Any
 from uuid import uuid4
 
@@ -261,6 +262,9 @@ async def test_an_address_of_another_host_is_refused(cloud: Cloud) -> None:
             await network.agent_report(claim(host, address))
     after = await network.wiring("h1")
     assert (after.tunnels, after.remotes) == (before.tunnels, before.remotes) != ((), ())
+    both = await asyncio.gather(network.agent_report(claim("h9", "192.0.2.1")), network.agent_report(
+        claim("h8", "192.0.2.8")), return_exceptions=True)  # heard together, judged alone
+    assert isinstance(both[0], BadRequest) and both[1] is None
     await cloud.host("h2", "192.0.2.22")  # who moves gives its address back
     await network.agent_report(claim("h9", "192.0.2.2"))
     await network.forget_host("h2")

@@ -1,6 +1,6 @@
 """The network service behind its contract: each verb is one unit of work, then messages to the hosts it concerns."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,7 +11,8 @@ from sqlalchemy.exc import IntegrityError
 from nacre.base.clock import Clock
 from nacre.base.context import Context, service_context
 from nacre.base.db import Database
-from nacre.base.errors import BuildFailed, Conflict
+from nacre.base.db.together import Together
+from nacre.base.errors import BadRequest, BuildFailed, Conflict
 from nacre.identity.contract import Policy
 from nacre.network import tables as t
 from nacre.network.contract import AgentReport, Guard, HostWiring, Plugged, PortFacts, PortsOrder
@@ -41,6 +42,7 @@ class NetworkManager:
         self.settings, self._around = settings or NetworkSettings(), around or Around()
         self._notices = notices.Notices(self._around.notify)
         self.heartbeats = heartbeats.Heartbeats(db, clock, self.settings.agent_down_after)
+        self._reports = Together(self._hear)
 
     def _work(self, conn: sa.Connection, context: Context) -> Work:
         return Work(conn, context, self.clock, self.settings)
@@ -141,17 +143,29 @@ class NetworkManager:
     async def agent_report(self, report: AgentReport) -> None:
         if self.heartbeats.repeated(report):
             return
-        said = agents.parse(report)
+        if refusal := await self._reports((report, agents.parse(report))):
+            raise refusal
 
-        def step(work: Work) -> None:
-            if refusal := agents.claimed(work, [said]).get(said.host):
-                raise refusal
-            if agents.report(work, said):
-                # Hosts that share networks with this one reach it by what it says now. It has none if it is new.
-                work.changes.hosts.update(reach.tunnels(work, said.host))
+    async def _hear(self, some: Sequence[tuple[AgentReport, agents.Report]]) -> list[BadRequest | None]:
+        """Reports that are news to this process. Of the same host the last counts. Why one is refused is for its host
+        alone: the others' are written."""
+        latest = {said.host: (report, said) for report, said in some}
+        known = await self.read(service_context(), lambda work: agents.fresh(
+            work, [said for _, said in latest.values()], self.heartbeats.period))
+        news = [said for host, (_, said) in latest.items() if host not in known]
 
-        await self.write(service_context(), step)
-        self.heartbeats.written(report)
+        def step(work: Work) -> dict[str, BadRequest]:
+            refused = agents.claimed(work, news)
+            for host in agents.report(work, [said for said in news if said.host not in refused]):
+                # Hosts that share networks with this one reach it by what it says now.
+                work.changes.hosts.update(reach.tunnels(work, host))
+            return refused
+
+        refused = await self.write(service_context(), step) if news else {}
+        for host, (report, _) in latest.items():
+            if host not in refused:
+                self.heartbeats.written(report, known.get(host, 0.0))
+        return [refused.get(said.host) for _, said in some]
 
 
 def _unbindable(port_ids: list[str], host: str) -> BuildFailed:
