@@ -129,6 +129,9 @@ async def test_a_policy_makes_a_network_external_and_back(cloud: Cloud) -> None:
     await cloud.call("admin", "DELETE", f"/rbac-policies/{wide}")
     assert not await external()
     await cloud.call("two", "GET", f"/networks/{net}", expect=404)
+    last = (await made(cloud, "rbac_policy", policy | {"target_tenant": THREE}, "admin"))["id"]
+    await made(cloud, "router", {"external_gateway_info": {"network_id": net}}, "admin")  # the owner's own
+    assert kind(await cloud.call("admin", "DELETE", f"/rbac-policies/{last}", expect=409)) == "ExternalNetworkInUse"
 
 
 async def test_a_network_that_is_external_no_more_is_so_for_nobody(cloud: Cloud) -> None:

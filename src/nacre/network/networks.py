@@ -188,8 +188,11 @@ def _revoke(work: Work, network: Row, action: str) -> None:
 
 
 def settle_external(work: Work, network_id: str) -> None:
-    """A network is external while a policy opens it as such to anybody."""
+    """A network is external while a policy opens it as such to anybody. Raises Conflict where routers or floating IPs
+    still need it to be."""
     external = bool(work.find(t.rbac_policies, object_id=network_id, action=EXTERNAL))
+    if not external and _external_users(work, network_id):
+        raise _in_use(network_id, EXTERNAL)
     work.change(t.networks, network_id, {"external": external})
 
 
