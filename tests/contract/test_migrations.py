@@ -150,3 +150,30 @@ def test_who_locked_a_server_was_not_written_down(database_url: str) -> None:
         found = connection.exec_driver_sql("select id, locked_by from servers order by id").all()
     engine.dispose()
     assert [tuple(each) for each in found] == [("a", "owner"), ("b", None)]
+
+
+def test_networks_and_hosts_of_before(database_url: str) -> None:
+    """0014: what a policy opens as an external network is one; an address that nobody reaches is no tunnel's."""
+    command.upgrade(migrations._config(database_url), "0009")
+    engine, now = make_engine(database_url), dt.datetime(2026, 11, 20)
+    with engine.begin() as connection:
+        connection.execute(sa.text(
+            "insert into networks (id, project_id, description, created_at, updated_at, revision_number, tags, name,"
+            " admin_state_up, mtu, port_security_enabled, external, is_default, dns_domain, availability_zone_hints)"
+            " values (:id, 'p', '', :now, :now, 1, '[]', '', :yes, 1450, :yes, :no, :no, '', '[]')"),
+            [{"id": name, "now": now, "yes": True, "no": False} for name in ("opened", "shared", "own")])
+        connection.execute(sa.text(
+            "insert into network_rbac_policies (id, project_id, object_type, object_id, action, target_project)"
+            " values (:id, 'p', 'network', :id, :action, '*')"), [
+                {"id": "opened", "action": "access_as_external"}, {"id": "shared", "action": "access_as_shared"}])
+        connection.execute(sa.text(
+            "insert into network_agents (id, host, agent_type, admin_state_up, configurations, tunnel_ip, created_at,"
+            " started_at, heartbeat_at) values (:id, :id, 'Open vSwitch agent', :yes, '{}', :at, :now, :now, :now)"), [
+                {"id": host, "at": at, "now": now, "yes": True} for host, at in (
+                    ("h1", "127.0.0.1"), ("h2", "192.0.2.1"), ("h3", None))])
+    migrations.upgrade(database_url)
+    with engine.begin() as connection:
+        assert set(connection.execute(sa.text("select id from networks where external")).scalars()) == {"opened"}
+        assert dict(connection.execute(sa.text("select host, tunnel_ip from network_agents")).all()) == {
+            "h1": None, "h2": "192.0.2.1", "h3": None}
+    engine.dispose()

@@ -33,9 +33,10 @@ BODIES: dict[str, Any] = {
     "routers/{id}": {"router": {"name": "mine"}}, "floatingips/{id}": {"floatingip": {"port_id": None}},
     "subnetpools/{id}": {"subnetpool": {"name": "mine"}}, "address-scopes/{id}": {"address_scope": {"name": "mine"}},
     "address-groups/{id}": {"address_group": {"name": "mine"}}, "rbac-policies/{id}": {
-        "rbac_policy": {"target_tenant": "x"}}, "quotas/{id}": {"quota": {"port": 1}}, "id}/tags": {"tags": ["a"]},
+        "rbac_policy": {"target_tenant": "0" * 32}}, "quotas/{id}": {"quota": {"port": 1}}, "id}/tags": {"tags": ["a"]},
     "add_addresses": {"addresses": ["192.0.2.9/32"]}, "remove_addresses": {"addresses": ["192.0.2.0/24"]},
-    "add_prefixes": {"prefixes": ["198.51.100.0/24"]}, "members": {"member": "x"}, "import": {
+    "add_prefixes": {"prefixes": ["198.51.100.0/24"]},
+    "remove_prefixes": {"prefixes": ["198.51.100.0/24"]}, "members": {"member": "x"}, "import": {
         "method": {"name": "glance-direct"}}, "users/{user_id}": {"user": {"description": "mine"}},
     "projects/{project_id}": {"project": {"description": "mine"}}, "projects/{project_id}/tags": {"tags": ["a"]},
     "credentials/{credential_id}": {"credential": {"blob": "mine"}}, "OS-EC2": {"tenant_id": "x"},

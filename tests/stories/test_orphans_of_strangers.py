@@ -37,7 +37,8 @@ class Stranger:
         report = HostReport(host=self.name, incarnation=1, n=self._n, hypervisor_type="QEMU", hypervisor_version=8,
                             vcpus=16, memory_mb=65536, disk_gb=1000, vcpus_used=0, memory_mb_used=0, disk_gb_used=0.0,
                             held=held)
-        agent = AgentReport(host=self.name, tunnel_ip="10.0.0.9", bridge_mappings={}, tunnel_types=("vxlan",))
+        agent = AgentReport(host=self.name, tunnel_ip=f"192.0.2.{ord(self.name[-1])}", bridge_mappings={},
+                            tunnel_types=("vxlan",))
         await self.cloud.control.conductor.hello(NodeHello(
             endpoint="", public_key="", journal="j", cloud="", position=0, beat=Beat(report=report, agent=agent)))
 

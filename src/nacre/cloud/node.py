@@ -16,7 +16,7 @@ from nacre.base.rpc.stub import stub
 from nacre.cloud.running import Running, Transport
 from nacre.conductor.contract import TARGET as CONDUCTOR
 from nacre.conductor.contract import Conductor, ControlAddress
-from nacre.config import Settings, SettingsError
+from nacre.config import Settings, SettingsError, is_loopback
 from nacre.image.contract import TARGET as IMAGE
 from nacre.image.contract import Images
 from nacre.network.contract import TARGET as NETWORK
@@ -132,7 +132,8 @@ def _fake_host(settings: Settings, network: Network, clock: Clock, faults: Fault
     hypervisor = FakeHypervisor(
         capabilities, faults=faults or Faults(delay={"define": own.spawn_delay} if own.spawn_delay else {}),
         folder=settings.data / "node" / "fake-guests", clock=clock)
-    report = AgentReport(host=settings.host_name, tunnel_ip=settings.node.tunnel_ip,
+    address = settings.node.tunnel_ip
+    report = AgentReport(host=settings.host_name, tunnel_ip=None if not address or is_loopback(address) else address,
                          tunnel_types=("vxlan",), bridge_mappings={
                              physical: bridge or "br-ex" for physical, bridge in settings.node.bridge_mappings.items()})
     return hypervisor, FakeWiring(settings.host_name, network, clock=clock, report=report)

@@ -12,7 +12,7 @@ from nacre.base.clock import Clock
 from nacre.base.context import Context, service_context
 from nacre.base.db import Database
 from nacre.base.db.together import Together
-from nacre.base.errors import BuildFailed, Conflict
+from nacre.base.errors import BadRequest, BuildFailed, Conflict
 from nacre.identity.contract import Policy
 from nacre.network import tables as t
 from nacre.network.contract import AgentReport, Guard, HostWiring, Plugged, PortFacts, PortsOrder
@@ -143,25 +143,29 @@ class NetworkManager:
     async def agent_report(self, report: AgentReport) -> None:
         if self.heartbeats.repeated(report):
             return
-        await self._reports((report, agents.parse(report)))
+        if refusal := await self._reports((report, agents.parse(report))):
+            raise refusal
 
-    async def _hear(self, some: Sequence[tuple[AgentReport, agents.Report]]) -> list[None]:
-        """Reports that are news to this process. Of the same host the last counts."""
+    async def _hear(self, some: Sequence[tuple[AgentReport, agents.Report]]) -> list[BadRequest | None]:
+        """Reports that are news to this process. Of the same host the last counts. Why one is refused is for its host
+        alone: the others' are written."""
         latest = {said.host: (report, said) for report, said in some}
         known = await self.read(service_context(), lambda work: agents.fresh(
             work, [said for _, said in latest.values()], self.heartbeats.period))
         news = [said for host, (_, said) in latest.items() if host not in known]
 
-        def step(work: Work) -> None:
-            for host in agents.report(work, news):
+        def step(work: Work) -> dict[str, BadRequest]:
+            refused = agents.claimed(work, news)
+            for host in agents.report(work, [said for said in news if said.host not in refused]):
                 # Hosts that share networks with this one reach it by what it says now.
                 work.changes.hosts.update(reach.tunnels(work, host))
+            return refused
 
-        if news:
-            await self.write(service_context(), step)
+        refused = await self.write(service_context(), step) if news else {}
         for host, (report, _) in latest.items():
-            self.heartbeats.written(report, known.get(host, 0.0))
-        return [None] * len(some)
+            if host not in refused:
+                self.heartbeats.written(report, known.get(host, 0.0))
+        return [refused.get(said.host) for _, said in some]
 
 
 def _unbindable(port_ids: list[str], host: str) -> BuildFailed:

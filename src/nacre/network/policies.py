@@ -17,12 +17,21 @@ NETWORK_MANAGER = "role:admin or role:service or (role:manager and project_id:%(
 EITHER_MEMBER = f"{NETWORK_MEMBER} or (role:member and project_id:%(project_id)s)"
 ANYONE = "role:reader or role:service"
 
+#: "Not with all projects, unless one administers": as `sharing with "*"`.
+NOT_ALL = f"{ADMIN} or not '*':%(target_tenant)s"
+
 _OWNED = ("router", "floatingip", "subnetpool", "address_scope", "rbac_policy", "security_group", "network",
-          "security_group_rule")
+          "address_group")
+_VERBS = ("create", "get", "update", "delete")
 
 POLICIES: dict[str, str] = {
-    f"{verb}_{resource}": READER if verb == "get" else MEMBER
-    for resource in _OWNED for verb in ("create", "get", "update", "delete")
+    f"{verb}_{resource}": READER if verb == "get" else MEMBER for resource in _OWNED for verb in _VERBS
+}
+POLICIES |= {f"{verb}_security_group_rule": READER if verb == "get" else MEMBER for verb in ("create", "get", "delete")}
+#: What the tags of a resource ask; who may see the resource by other means (it is shared) sees its tags.
+POLICIES |= {
+    f"{verb}_{resource}:tags": READER if verb == "get" else MEMBER for verb in _VERBS
+    for resource in ("network", "security_group", "router", "floatingip", "subnetpool")
 }
 
 POLICIES |= {
@@ -31,17 +40,20 @@ POLICIES |= {
     "update_subnet": EITHER_MEMBER, "delete_subnet": EITHER_MEMBER,
     "create_port": SERVICE_OR_MEMBER, "get_port": SERVICE_OR_READER,
     "update_port": SERVICE_OR_MEMBER, "delete_port": EITHER_MEMBER,
-    "create_address_group": MEMBER, "get_address_group": READER, "update_address_group": MEMBER,
-    "delete_address_group": MEMBER,
+    **{f"{verb}_subnet:tags": SERVICE_OR_READER if verb == "get" else EITHER_MEMBER for verb in _VERBS},
+    "create_port:tags": SERVICE_OR_MEMBER, "get_port:tags": SERVICE_OR_READER, "update_port:tags": SERVICE_OR_MEMBER,
+    "delete_port:tags": EITHER_MEMBER,
+    "add_addresses": MEMBER, "remove_addresses": MEMBER,
     "get_agent": ADMIN, "create_agent": ADMIN, "update_agent": ADMIN, "delete_agent": ADMIN,
+    "get_dhcp-agents": ADMIN, "get_dhcp-networks": ADMIN, "create_dhcp-network": ADMIN, "delete_dhcp-network": ADMIN,
+    "get_l3-agents": ADMIN, "get_l3-routers": ADMIN, "create_l3-router": ADMIN, "delete_l3-router": ADMIN,
     **{f"{verb}_port_binding": ADMIN_OR_SERVICE for verb in ("get", "create", "update", "delete")},
     "activate": ADMIN_OR_SERVICE,  # of a port's binding
     "get_quota": MANAGER, "update_quota": ADMIN, "delete_quota": ADMIN,
-    "get_availability_zone": ANYONE, "get_network_ip_availability": ADMIN_OR_SERVICE,
+    "get_availability_zone": ANYONE, "get_service_provider": ANYONE, "get_network_ip_availability": ADMIN_OR_SERVICE,
     "add_router_interface": MEMBER, "remove_router_interface": MEMBER,
     "add_extraroutes": MEMBER, "remove_extraroutes": MEMBER,
     "add_prefixes": MEMBER, "remove_prefixes": MEMBER, "onboard_network_subnets": MEMBER,
-    "get_default_security_group_rule": ANYONE,
 }
 
 #: Attributes that only some may set or see.
@@ -63,15 +75,18 @@ for _verb in ("create", "update"):
         f"{_verb}_port:binding:host_id": ADMIN_OR_SERVICE,
         f"{_verb}_port:binding:profile": ADMIN_OR_SERVICE,
         f"{_verb}_subnet:service_types": ADMIN,
+        f"{_verb}_network:port_security_enabled": MEMBER,
         f"{_verb}_router:external_gateway_info": MEMBER,
+        f"{_verb}_router:external_gateway_info:network_id": MEMBER,
         f"{_verb}_router:external_gateway_info:enable_snat": ADMIN,
         f"{_verb}_router:external_gateway_info:external_fixed_ips": ADMIN,
         f"{_verb}_router:distributed": ADMIN, f"{_verb}_router:ha": ADMIN,
-        f"{_verb}_subnetpool:is_default": ADMIN, f"{_verb}_subnetpool:shared": ADMIN,
+        f"{_verb}_subnetpool:is_default": ADMIN,
         f"{_verb}_address_scope:shared": ADMIN,
-        f"{_verb}_rbac_policy:target_tenant": ADMIN,  # asked for the target "*"
+        f"{_verb}_rbac_policy:target_tenant": NOT_ALL,
     }
 POLICIES |= {
+    "create_subnetpool:shared": ADMIN,
     "create_port:mac_address": NETWORK_MEMBER, "update_port:mac_address": NETWORK_MANAGER,
     "get_port:binding:host_id": ADMIN_OR_SERVICE, "get_port:binding:profile": ADMIN_OR_SERVICE,
     "get_port:binding:vif_type": ADMIN_OR_SERVICE, "get_port:binding:vif_details": ADMIN_OR_SERVICE,

@@ -13,7 +13,7 @@ from nacre.network import tables as t
 from nacre.network.attributes.definitions import PORT
 from nacre.network.extensions import addresses
 from nacre.network.extensions.addresses import Wish
-from nacre.network.hosts import bindings
+from nacre.network.hosts import agents, bindings
 from nacre.network.networks import MANY
 from nacre.network.work import Row, Work, conflict, missing, standard_view
 
@@ -63,12 +63,14 @@ class Ports:
             statements.delete(work.conn, t.port_groups, port_id=old["id"])
             _set_groups(work, old["id"], groups)
             bindings.regroup(work, old["id"])
+        if values.get("admin_state_up", old["admin_state_up"]) != old["admin_state_up"]:
+            values["status"] = _switched(work, old | values)
         if "fixed_ips" in data or "mac_address" in values:
             self._readdress(work, old | values, current, data.get("fixed_ips"))
         work.change(t.ports, old["id"], values)
         wanted = {name: data[f"binding:{key}"] or empty for name, key, empty in _BINDING if f"binding:{key}" in data}
         if any(old[name] != value for name, value in wanted.items()):
-            bindings.bind(work, [old | wanted | {"host": old["host"]}], str(wanted.get("host", old["host"])))
+            bindings.bind(work, [old | values | wanted | {"host": old["host"]}], str(wanted.get("host", old["host"])))
         work.changes.ports.add(old["id"])
         if groups is not None or values.keys() & {"allowed_address_pairs"} or "fixed_ips" in data:
             work.changes.members.update(current["security_groups"], groups or ())
@@ -98,6 +100,12 @@ class Ports:
             raise conflict("ServicePortInUse", f"Port {current['id']} cannot be deleted directly via the port API: "
                            f"has device owner {current['device_owner']}.")
         drop(work, [current["id"]])
+
+
+def _switched(work: Work, port: Row) -> str:
+    """The status of a port that its owner switched on or off. The cloud's own ports are on no one host."""
+    serving = port["vif_type"] == "distributed" or (port["device_owner"] in SERVICE_OWNERS and agents.routing(work))
+    return bindings.status(port | {"wired": port["wired"] or serving})
 
 
 def visible(work: Work, table: sa.FromClause) -> sa.ColumnElement[bool]:

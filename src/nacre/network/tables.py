@@ -171,7 +171,7 @@ agents = sa.Table(
     #: Where frames for the host go: a plain IPv4 address, whatever the configurations say.
     sa.Column("tunnel_ip", sa.String(15)), sa.Column("created_at", sa.DateTime, nullable=False),
     sa.Column("started_at", sa.DateTime, nullable=False), sa.Column("heartbeat_at", sa.DateTime, nullable=False),
-    sa.UniqueConstraint("host", "agent_type"),
+    sa.UniqueConstraint("host", "agent_type"), sa.Index("agents_by_tunnel", "tunnel_ip"),
 )
 
 quotas = sa.Table(

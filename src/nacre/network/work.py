@@ -210,4 +210,5 @@ def standard_view(row: Row) -> Row:
 def where(table: sa.Table, filters: Row) -> list[sa.ColumnElement[bool]]:
     """Conditions for those filters that are columns of the table (values: lists; the rest is compared later)."""
     return [table.c[name].in_(values) for name, values in filters.items()
-            if name in table.c and isinstance(table.c[name].type, sa.String) and 0 < len(values) <= 500]
+            if name in table.c and isinstance(table.c[name].type, sa.String) and 0 < len(values) <= 500
+            and all(isinstance(value, str) for value in values)]

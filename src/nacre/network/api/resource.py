@@ -1,6 +1,6 @@
 """The five verbs of every resource: parse, ask the policy, run the store's step in one transaction, render."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from nacre.base.context import Context
@@ -34,7 +34,7 @@ class Store(Protocol):
 
 
 class Prepared(Protocol):
-    """A store that makes things on demand before it is read (a project's default security group)."""
+    """Makes things on demand before a store is read (a project's default security group)."""
 
     def lacking(self, work: Work) -> bool: ...
     def prepare(self, work: Work) -> None: ...
@@ -43,7 +43,7 @@ class Prepared(Protocol):
 class Controller:
     """The HTTP side of one store."""
 
-    def __init__(self, manager: NetworkManager, store: Store, prepared: Prepared | None = None):
+    def __init__(self, manager: NetworkManager, store: Store, prepared: Callable[[Row], Prepared] | None = None):
         self._manager, self._store, self._prepared = manager, store, prepared
         self._resource = store.resource
 
@@ -56,7 +56,7 @@ class Controller:
     async def index(self, request: Request) -> Row:
         self._may_get(request.context)
         listing = lists.parse(self._resource, request.query)
-        await self._prepare(request.context)
+        await self._prepare(request.context, listing.filters)
         rows = await self._manager.read(request.context, lambda work: self._store.list(work, listing.filters))
         secret = self._secret(request.context)  # hidden before filters look at them
         rows = [_without(row, secret) for row in rows]
@@ -71,7 +71,7 @@ class Controller:
     async def show(self, request: Request) -> Row:
         self._may_get(request.context)
         fields = [v for k, v in request.query if k == "fields" and v]
-        await self._prepare(request.context)
+        await self._prepare(request.context, {})
         row = await self._manager.read(request.context, lambda work: self.one(work, request.params["id"]))
         return {self._resource.name: fields_of([self._shown(request.context, row)], fields)[0]}
 
@@ -122,10 +122,14 @@ class Controller:
             raise missing(self._resource.name if self._resource.name in MISSING else "network", row_id)
         return found[0]
 
-    async def _prepare(self, context: Context) -> None:
-        prepared = self._prepared
-        if prepared is None:
+    def target(self, work: Work, row: Row) -> Row:
+        """As the store's."""
+        return self._store.target(work, row)
+
+    async def _prepare(self, context: Context, filters: Row) -> None:
+        if self._prepared is None:
             return
+        prepared = self._prepared(filters)
         lacking: bool = await self._manager.read(context, prepared.lacking)
         if lacking:
             await self._manager.write(context, prepared.prepare)
@@ -143,8 +147,7 @@ class Controller:
             if sensitive(name, data[name]):
                 self._check(work.context, f"{rule}:{name}", target)
                 for part in data[name] if name == "external_gateway_info" and data[name] else ():
-                    if part != "network_id":
-                        self._check(work.context, f"{rule}:{name}:{part}", target)
+                    self._check(work.context, f"{rule}:{name}:{part}", target)
 
     def _check(self, context: Context, rule: str, target: Row) -> None:
         if not self._manager.policy.allows(context, rule, target):
