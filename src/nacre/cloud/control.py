@@ -43,6 +43,7 @@ from nacre.compute.history import History
 from nacre.compute.ledger_admin import LedgerAdmin
 from nacre.compute.policies import POLICIES as COMPUTE_POLICIES
 from nacre.compute.progress import Progress
+from nacre.compute.records import project_of
 from nacre.compute.servers import Servers, Suppliers
 from nacre.conductor.build import Builder
 from nacre.conductor.contract import TARGET as CONDUCTOR
@@ -233,7 +234,7 @@ def _network(base: Base) -> NetworkManager:
         drivers=own.mechanisms, dns_domain=own.dns_domain,
         quotas={**DEFAULT_QUOTAS, "network": quotas.networks, "port": quotas.ports,
                 "security_group": quotas.security_groups}),
-        Around(notify=notify, record=record, position=outbox.position))
+        Around(notify=notify, record=record, position=outbox.position, project_of=project_of))
     base.transport.serve(NETWORK, network, Network, NETWORK_ALLOW)
     return network
 

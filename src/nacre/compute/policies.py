@@ -98,7 +98,6 @@ POLICIES: dict[str, str] = {
     "compute:servers:create:requested_destination": ADMIN,
     "compute:server:topology:index": READER,
     "compute:server:topology:host:index": ADMIN,
-    "network:attach_external_network": ADMIN,
 }
 
 

@@ -16,7 +16,7 @@ from nacre.identity.contract import Policy
 from nacre.network import tables as t
 from nacre.network.contract import AgentReport, Guard, HostWiring, Plugged, PortFacts, PortsOrder
 from nacre.network.hosts import adoption, agents, bindings, dhcp, heartbeats, notices, reach, servers, wiring
-from nacre.network.work import NetworkSettings, Work
+from nacre.network.work import NetworkSettings, ProjectOf, Work
 
 T = TypeVar("T")
 
@@ -25,11 +25,12 @@ T = TypeVar("T")
 class Around:
     """What the process around the service gives it. notify: a message to a host; only speed depends on it. record:
     writes down, in the transaction of a change, which hosts it concerns; the change's number, and that of the last one
-    before it for each. position: the number of the last change of all, in a transaction."""
+    before it for each. position: the number of the last change of all, in a transaction. project_of: of a server."""
 
     notify: notices.Notify | None = None
     record: Callable[[sa.Connection, Collection[str]], tuple[int, Mapping[str, int]]] = lambda *_: (0, {})
     position: Callable[[sa.Connection], int] = lambda _: 0
+    project_of: ProjectOf = lambda *_: None
 
 
 class NetworkManager:
@@ -43,7 +44,7 @@ class NetworkManager:
         self.heartbeats = heartbeats.Heartbeats(db, clock, self.settings.agent_down_after)
 
     def _work(self, conn: sa.Connection, context: Context) -> Work:
-        return Work(conn, context, self.clock, self.settings)
+        return Work(conn, context, self.clock, self.settings, self.policy, self._around.project_of)
 
     async def read(self, context: Context, step: Callable[[Work], T]) -> T:
         """One consistent read."""
