@@ -203,7 +203,7 @@ class App:
         except e.NacreError as error:
             reply = self._fault(request, error)
         except e.Interrupted as error:
-            reply = self._fault(request, e.Unavailable(error.message))
+            reply = self._fault(request, e.Unavailable(error.message, details=error.details))
         except Exception:
             log.exception("request failed", method=request.method, path=request.path, request_id=request.request_id)
             reply = self._fault(request, e.NacreError(
@@ -255,6 +255,10 @@ class App:
         return answer if isinstance(answer, Reply) else Reply(answer)
 
     def _fault(self, request: Request, error: e.NacreError) -> Reply:
+        if error.details:
+            log.warning("request failed", why=str(error), request_id=request.request_id)
+            if request.context.is_admin:
+                error.message = str(error)
         service = request.service
         status = service.statuses.get(type(error), status_of(error)) if service else status_of(error)
         if service is None:

@@ -49,7 +49,7 @@ class Hosts:
             try:
                 work = await self._once(host, give)
             except Barred as error:
-                raise Waiting(error.message) from None
+                raise Waiting(error.message, details=error.details) from None
             except Unavailable:
                 now = self._clock.monotonic()
                 if await self._alive(host):
@@ -64,9 +64,11 @@ class Hosts:
                 if (work.step, work.moved) != last or work.step == WAITING:
                     last, moved = (work.step, work.moved), now
                 if now - moved > self.patience.stalled:
-                    raise BuildFailed(f"The work stands still since {now - moved:.0f} s: {work.step}.")
+                    raise BuildFailed(f"The work on the host stands still since {now - moved:.0f} s.",
+                                      details=f"{host}: {work.step}")
             if now - begin > self.patience.ceiling:
-                raise BuildFailed(f"The work takes longer than {self.patience.ceiling:.0f} s.")
+                raise BuildFailed(f"The work on the host takes longer than {self.patience.ceiling:.0f} s.",
+                                  details=host)
 
     async def _once(self, host: str, give: Callable[[Node], Awaitable[Work]]) -> Work:
         """One answer; or none, as the host was started anew meanwhile. Raises Unavailable, Barred."""

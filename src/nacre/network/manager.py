@@ -154,5 +154,5 @@ class NetworkManager:
 
 
 def _unbindable(port_ids: list[str], host: str) -> BuildFailed:
-    return BuildFailed(f"Binding failed for port {', '.join(port_ids)} on host {host}: its network agent is not alive, "
-                       "or does not reach the network.", type="PortBindingFailed")
+    return BuildFailed(f"Binding failed for port {', '.join(port_ids)}.", type="PortBindingFailed", details=(
+        f"The network agent of host {host} is not alive, or does not reach the network."))

@@ -100,7 +100,7 @@ async def test_the_message_names_the_control_that_is_needed(controls: Controls) 
     image = await active(one)
     await controls.kill("one")
     reply = await file(two, image)
-    assert reply.status_code == 503 and "at control one.example.org, which does not answer" in reply.text
+    assert reply.status_code == 503 and "cannot be reached now" in reply.text and "one.example" not in reply.text
     with pytest.raises(Unavailable, match=r"at control one\.example\.org"):
         await controls.node("h1", "two").read(image, 0, 10)
     await controls.restart("one")

@@ -47,7 +47,8 @@ class Directory:
         else:
             found = [way for (topic, _), way in self._ways.items() if topic == target.topic]
         if not found:
-            raise Unavailable(f"No process is known that serves {target.namespace} as {target.server or target.topic}.")
+            raise Unavailable(details=f"No process is known that serves {target.namespace} as "
+                                      f"{target.server or target.topic}.")
         return found
 
     def knows(self, where: Where) -> bool:

@@ -56,7 +56,7 @@ class Link:
         """Queue the message. The future gets its answer. Raises Unavailable when the queue is full."""
         data = encode(request)
         if len(self.waiting) >= self._queue or not self.pump.send([data]):
-            raise Unavailable(f"The queue to {self.address} is full ({self._queue} messages). Try again later.")
+            raise Unavailable(details=f"The queue to {self.address} is full ({self._queue} messages).")
         future = asyncio.get_running_loop().create_future()
         self.waiting[request.id] = (data, future)
         return future
@@ -83,7 +83,7 @@ class Link:
         try:
             answer = decode_answer(frames[-1])
         except BadRequest as error:
-            log.warning("rpc answer dropped", address=self.address, reason=error.message)
+            log.warning("rpc answer dropped", address=self.address, reason=str(error))
             return
         waiting = self.waiting.pop(answer.id, None)
         if waiting is not None and not waiting[1].done():
@@ -151,5 +151,5 @@ def dealer(context: "zmq.Context[zmq.Socket[bytes]]", keys: KeyPair, where: tupl
         socket.connect(where[0])
     except zmq.ZMQError as error:
         socket.close()
-        raise Unavailable(f"Nobody can be asked at {where[0][:80]!r}: {error.strerror}.") from None
+        raise Unavailable(details=f"Nobody can be asked at {where[0][:80]!r}: {error.strerror}.") from None
     return socket

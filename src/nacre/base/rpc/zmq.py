@@ -206,7 +206,7 @@ class ZmqTransport:
         try:
             request = decode_request(frames[1])
         except BadRequest as error:
-            log.warning("rpc request dropped", peer=sender.name, reason=error.message)
+            log.warning("rpc request dropped", peer=sender.name, reason=str(error))
             return
         full = sender.role != "control" and self._busy[sender.name] >= self.limits.of_one
         if full or len(self._tasks) >= self.limits.running:
@@ -243,5 +243,5 @@ class ZmqTransport:
 
 
 def _silent(target: Target, request: Request, timeout: float) -> Unavailable:
-    return Unavailable(f"{target.server or target.topic} did not answer {request.namespace}.{request.verb} "
-                       f"within {timeout:g} s.")
+    return Unavailable(details=f"{target.server or target.topic} did not answer {request.namespace}.{request.verb} "
+                               f"within {timeout:g} s.")

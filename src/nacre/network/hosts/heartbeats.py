@@ -82,7 +82,7 @@ class Heartbeats:
         try:
             count = await self._db.run(unit)
         except NacreError as error:
-            log.warning("heartbeats are not written yet", hosts=len(known), why=error.message)
+            log.warning("heartbeats are not written yet", hosts=len(known), why=str(error))
             return
         if count != sum(len(report.agents) for report in known.values()):
             self.forget(known)

@@ -34,7 +34,7 @@ def check_size(image: ImageFacts, virtual_size: int | None, largest: int | None)
     """Raises BuildFailed: the image is larger than the disk it is for (bytes; None: as large as the image)."""
     if virtual_size is not None and largest and virtual_size > largest:
         raise BuildFailed(f"image {image.id} has a virtual size of {virtual_size} bytes, but the flavor's disk has "
-                          f"{largest} bytes")
+                          f"{largest} bytes", type="ImageTooLarge")
 
 
 async def convert(download: Path, image: ImageFacts, to: Path, largest: int | None) -> None:
@@ -44,12 +44,12 @@ async def convert(download: Path, image: ImageFacts, to: Path, largest: int | No
     try:
         inspected = await asyncio.to_thread(inspect_file, str(download), declared)
     except UnsupportedMedia as error:
-        raise BuildFailed(f"image {image.id}: {error.message}") from error
+        raise BuildFailed(f"image {image.id}: {error.message}", type="ImageRefused") from error
     check_size(image, inspected.virtual_size, largest)
     name, uid, gid = qemu_account()
     if image.virtual_size and inspected.virtual_size and inspected.virtual_size != image.virtual_size:
         raise BuildFailed(f"image {image.id}: its virtual size is {inspected.virtual_size} bytes and not "
-                          f"{image.virtual_size}")
+                          f"{image.virtual_size}", type="ImageRefused")
     _readable(download, gid)
     if declared in PLAIN or declared == "iso":
         return
@@ -58,7 +58,7 @@ async def convert(download: Path, image: ImageFacts, to: Path, largest: int | No
         await run(["qemu-img", "convert", "-f", DRIVERS.get(declared, declared), "-O", "raw", "-t", "writeback",
                    str(download), str(to)], limits=CONVERT, user=name)
     except CommandFailed as error:
-        raise BuildFailed(f"image {image.id} cannot be converted: {error.message}") from error
+        raise BuildFailed(f"image {image.id} cannot be converted: {error.message}", type="ImageRefused") from error
     _readable(to, gid)
 
 
