@@ -7,6 +7,7 @@ import msgspec
 import sqlalchemy as sa
 
 from nacre.base.errors import NotFound
+from nacre.identity import ended
 from nacre.identity import tables as t
 
 Document = dict[str, Any]
@@ -119,7 +120,10 @@ def insert(conn: sa.Connection, kind: Kind, values: Mapping[str, Any]) -> dict[s
 
 
 def update(conn: sa.Connection, kind: Kind, row: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with `changes`; an attribute of `extra` that is set to null goes."""
+    """The row with `changes`; an attribute of `extra` that is set to null goes. What is disabled ends the tokens that
+    rest on it, a new password those of its user."""
+    if ("enabled" in changes and not changes["enabled"]) or "password_hash" in changes:
+        ended.end(conn, [ended.of_user(row["id"]) if kind is USER else ended.of_project(row["id"])])
     change = row_of(kind, changes)
     extra = {**row["extra"], **change.pop("extra")}
     new = {**row, **change, "extra": extra}

@@ -1,4 +1,4 @@
-"""the server of a port: by the cloud's word, where device_id is its owner's"""
+"""the server of a port: by the cloud's word, where device_id is its owner's; what ended, and ended tokens with it"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -19,3 +19,8 @@ def upgrade() -> None:
             SELECT 1 FROM servers WHERE servers.id = ports.device_id
                 AND (ports.preserve OR servers.project_id = ports.project_id))
     """)
+    # Nothing has ended so far: tokens of before carry no revision, and end with the first thing they rest on.
+    op.create_table(
+        "identity_ended", sa.Column("id", sa.String(160), nullable=False),
+        sa.Column("revision", sa.Integer, nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_identity_ended")))
