@@ -112,6 +112,12 @@ class TooLarge(NacreError):
     default = "The request is too large."
 
 
+class TooMany(NacreError):
+    """More requests at once than one project, or one address, may send."""
+
+    default = "Too many requests at once. Try again."
+
+
 class UnsupportedMedia(NacreError):
     """A content type or format that is not taken here."""
 

@@ -4,6 +4,7 @@ A service is a list of `Route`s under a prefix. A request goes: route -> token -
 handler -> reply. Identity comes from the token alone; identity headers a client sends are never read.
 """
 
+import asyncio
 import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -16,17 +17,20 @@ import structlog
 
 from nacre.base import errors as e
 from nacre.base.context import Context
+from nacre.base.serving.slots import source
 
 log = structlog.get_logger()
 
 #: The largest JSON body taken, in bytes. Uploads stream and have limits of their own.
 MAX_BODY = 1 << 20
+#: Seconds in which it must have come.
+BODY_SECONDS = 30
 
 STATUS: dict[type[e.NacreError], int] = {
     e.BadRequest: 400, e.Unauthenticated: 401, e.Forbidden: 403, e.QuotaExceeded: 403, e.NotFound: 404,
     e.NoSuchRoute: 404, e.NotAllowed: 405, e.NotAcceptable: 406, e.Conflict: 409, e.Gone: 410,
-    e.PreconditionFailed: 412, e.TooLarge: 413, e.UnsupportedMedia: 415, e.NotBuilt: 501, e.Unavailable: 503,
-    e.Refused: 409, e.BuildFailed: 500, e.NoValidHost: 400,
+    e.PreconditionFailed: 412, e.TooLarge: 413, e.UnsupportedMedia: 415, e.TooMany: 429, e.NotBuilt: 501,
+    e.Unavailable: 503, e.Refused: 409, e.BuildFailed: 500, e.NoValidHost: 400,
 }
 
 Version = tuple[int, int]
@@ -91,15 +95,19 @@ class Request:
                 return
 
     async def read(self, limit: int = MAX_BODY) -> bytes:
-        """The whole body. Raises TooLarge past `limit` bytes, before reading on."""
+        """The whole body. Raises TooLarge past `limit` bytes, before reading on; BadRequest when it does not come."""
         if int(self.headers.get("content-length") or 0) > limit:
             raise e.TooLarge(f"The request body is larger than {limit} bytes.")
         parts, size = [], 0
-        async for chunk in self.stream():
-            size += len(chunk)
-            if size > limit:
-                raise e.TooLarge(f"The request body is larger than {limit} bytes.")
-            parts.append(chunk)
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                async for chunk in self.stream():
+                    size += len(chunk)
+                    if size > limit:
+                        raise e.TooLarge(f"The request body is larger than {limit} bytes.")
+                    parts.append(chunk)
+        except TimeoutError:
+            raise e.BadRequest(f"The request body did not arrive within {BODY_SECONDS} s.") from None
         return b"".join(parts)
 
 
@@ -198,6 +206,7 @@ class App:
         if scope["type"] != "http":
             return
         request = _request(scope, receive)
+        source.set((scope.get("client") or ("",))[0])
         try:
             reply = await self._answer(request)
         except e.NacreError as error:
@@ -264,7 +273,7 @@ class App:
         if service is None:
             return Reply({"error": {"code": status, "message": error.message}}, status)
         reply = service.fault(error, status, request)
-        if status == 503:  # whatever is away, it is looked for all the time
+        if status == 503 or isinstance(error, e.TooMany):  # whatever is away, it is looked for all the time
             reply.headers.setdefault("retry-after", "1")
         return reply
 

@@ -199,7 +199,7 @@ def _identity(base: Base) -> tuple[Keys, IdentityService, Passwords, Service]:
     keys = Keys(base.db, base.clock, seal, own.token_lifetime)
     base.running.start.append(keys.open)
     base.running.tasks.append(keys.tend)
-    passwords = Passwords(time_cost=own.argon2[0], memory=own.argon2[1])
+    passwords = Passwords(time_cost=own.argon2[0], memory=own.argon2[1], waiting=own.logins)
     identity = IdentityService(Store(base.db, base.clock), Ring(keys, "token"), passwords, own.token_lifetime)
     return keys, identity, passwords, identity_service(identity, base.policy, keys.vault)
 
