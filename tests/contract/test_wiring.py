@@ -77,6 +77,24 @@ async def test_a_port_that_is_not_ours_fails_alone(side):
         assert isinstance(results[0], BuildFailed) and results[1] is None
 
 
+@pytest.mark.parametrize("side", [simulated, REAL])
+async def test_a_build_waits_while_no_control_process_can_be_asked(side):
+    """To take the attempt back would end it for good: whoever goes on with the build asks this very host again."""
+    stub = NetworkStub([NET], PORTS, [OPEN])
+    async with side(stub) as subject:
+        for facts in PORTS:
+            await subject.plug(facts)
+        await subject.wiring.wire(PORTS[:1], [NET])
+        stub.away = 2
+        given_up, waits = (asyncio.create_task(subject.wiring.wire(PORTS[1:], [NET])) for _ in range(2))
+        while stub.away:
+            assert not waits.done()
+            await asyncio.sleep(0.01)
+            given_up.cancel()
+        await waits
+        assert (tuple(p.id for p in PORTS[1:]), True) in stub.said
+
+
 async def test_faults_of_the_simulated_side():
     stub, clock = NetworkStub([NET], PORTS, [OPEN]), VirtualClock()
     wiring = FakeWiring("lab", stub, faults=WiringFaults(delay=5, fail=1, refuse={PORTS[1].id}), clock=clock)

@@ -11,7 +11,7 @@ import uuid
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from nacre.base.errors import NotFound
+from nacre.base.errors import NotFound, Unavailable
 from nacre.base.shell import CommandFailed, run
 from nacre.network.contract import (
     FixedIp,
@@ -81,14 +81,22 @@ class NetworkStub:
     def __init__(self, networks, ports, groups=(), **more):
         self.networks, self.ports, self.groups, self.more = list(networks), list(ports), list(groups), more
         self.said = []
+        self.away = 0  # questions that get no answer
 
     async def wiring(self, host, port_ids=()):
+        self._reached()
         ports = [p for p in self.ports if not port_ids or p.id in port_ids]
         return HostWiring(whole=not port_ids, ports=tuple(ports), networks=tuple(self.networks),
                           groups=tuple(self.groups), **self.more)
 
     async def wired(self, host, port_ids, up):
+        self._reached()
         self.said.append((port_ids, up))
+
+    def _reached(self):
+        if self.away:
+            self.away -= 1
+            raise Unavailable("no control process answers")
 
 
 class Guest:

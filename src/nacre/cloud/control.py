@@ -30,7 +30,6 @@ from nacre.cloud.membership import Membership
 from nacre.cloud.running import Running, Transport
 from nacre.compute.allocations import Ledger
 from nacre.compute.api.hosts.plans import Plans
-from nacre.compute.api.servers.desk import ServerDesk
 from nacre.compute.api.service import Parts as ComputeParts
 from nacre.compute.api.service import service as compute_service
 from nacre.compute.catalog.aggregates import Aggregates
@@ -176,9 +175,10 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
         flavors=Flavors(db, clock), keypairs=KeyPairs(db, clock), quotas=Quotas(db, _quotas(settings)),
         images=images, network=network), identity.project_exists, network.forget_host)
     compute_api = compute_service(ComputeParts(
-        policy=policy, identity=identity, clock=clock, network=network, images=images, desk=compute.desk,
-        scheduler=compute.scheduler, hosts=compute.registry,
-        controls=lambda: base.processes.all("control"), nodes=lambda: base.processes.all("node"),
+        policy=policy, identity=identity, clock=clock, network=network, images=images,
+        servers=compute.servers, history=History(db), node=compute.node, scheduler=compute.scheduler,
+        hosts=compute.registry, controls=lambda: base.processes.all("control"),
+        nodes=lambda: base.processes.all("node"),
         orphans=compute.orphans, planner=compute.plans,
         removal=compute.membership.removal(LedgerAdmin(db, clock), compute.endings),
         aggregates=compute.aggregates, groups=ServerGroups(db, clock), flavors=compute.ask.flavors,
@@ -257,7 +257,7 @@ class _Compute:
     around: Introductions
     conductor: ConductorManager
     servers: Servers
-    desk: ServerDesk
+    node: Callable[[str], Node]
     plans: Plans
     orphans: Orphans
     membership: Membership
@@ -299,7 +299,7 @@ def _compute(base: Base, seams: Seams, ask: Suppliers,
     conductor = _conductor(base, parts, endings, around)
     servers = Servers(db, clock, ask, stories, runner.run)
     return _Compute(ask, aggregates, scheduler, registry, stories, runner, endings, around, conductor, servers,
-                    ServerDesk(db, servers, History(db), node), Plans(servers, conductor),
+                    node, Plans(servers, conductor),
                     Orphans(parts, endings, OrphanNeeds(
                         LedgerAdmin(db, clock), node, project_exists, conductor.meet_again)),
                     Membership(base.processes, registry, conductor, around, (aggregates.forget_host, forget)))

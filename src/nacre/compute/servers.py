@@ -64,6 +64,18 @@ class Servers:
         """What a project's servers take: instances, cores, ram (MB)."""
         return await self._db.read(lambda c: quota_usage.used(c, project_id, user_id))
 
+    async def lived(self, start: datetime, end: datetime, project_id: str | None) -> list[Server]:
+        """Every server, of a project or of all, that was there at some time between `start` and `end`: deleted ones
+        too."""
+        c = servers.c
+        wanted = [c.launched_at.is_not(None), c.launched_at < end,
+                  sa.or_(c.terminated_at.is_(None), c.terminated_at >= start)]
+        if project_id is not None:
+            wanted.append(c.project_id == project_id)
+        rows = await self._db.read(lambda connection: connection.execute(
+            sa.select(servers).where(*wanted).order_by(c.number)).mappings().all())
+        return [server_of(dict(row)) for row in rows]
+
     async def on_hosts(self, hosts: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
         """host -> its servers as (id, domain name)."""
         wanted = list(hosts)

@@ -16,7 +16,6 @@ from nacre.base.durable.processes import Process, Processes
 from nacre.base.durable.stories import Stories, Story
 from nacre.base.errors import Conflict, Forbidden, NotFound, Unauthenticated
 from nacre.base.web import App
-from nacre.compute.api.servers.desk import ServerDesk
 from nacre.compute.api.service import Parts, service
 from nacre.compute.catalog.aggregates import Aggregates
 from nacre.compute.catalog.flavors import Flavors
@@ -247,8 +246,9 @@ async def client(db, clock, policy):
                      for n, _ in enumerate(await servers.sketch(context, spec)))
 
     made = service(Parts(
-        planner=planner, policy=policy, identity=people, clock=clock, desk=ServerDesk(db, servers, History(db), nodes),
-        network=network, scheduler=scheduler, hosts=scheduler, controls=lambda: processes.all("control"),
+        planner=planner, policy=policy, identity=people, clock=clock, servers=servers,
+        history=History(db), node=nodes, network=network, scheduler=scheduler, hosts=scheduler,
+        controls=lambda: processes.all("control"),
         nodes=lambda: processes.all("node"), orphans=FakeOrphans(), removal=scheduler,
         flavors=flavors, keypairs=keypairs, quotas=quotas,
         aggregates=Aggregates(db, clock, scheduler.refresh), groups=ServerGroups(db, clock), images=images))

@@ -1,6 +1,6 @@
 """The compute API as one `Service`: every noun's routes, under /compute."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from nacre.base.clock import Clock
@@ -21,7 +21,6 @@ from nacre.compute.api.projects.quotas import QuotaRoutes
 from nacre.compute.api.projects.usage import UsageRoutes
 from nacre.compute.api.proxies import ProxyRoutes
 from nacre.compute.api.servers.actions import ActionRoutes
-from nacre.compute.api.servers.desk import ServerDesk
 from nacre.compute.api.servers.details import InterfaceRoutes, MetadataRoutes, TagRoutes
 from nacre.compute.api.servers.history import HistoryRoutes
 from nacre.compute.api.servers.rest import RestRoutes
@@ -31,10 +30,13 @@ from nacre.compute.catalog.flavors import Flavors
 from nacre.compute.catalog.keypairs import KeyPairs
 from nacre.compute.catalog.quotas import Quotas
 from nacre.compute.catalog.server_groups import ServerGroups
+from nacre.compute.history import History
+from nacre.compute.servers import Servers
 from nacre.conductor.contract import Orphans, Removal
 from nacre.identity.contract import Identity, Policy
 from nacre.image.contract import Images
 from nacre.network.contract import Network
+from nacre.node.contract import Node
 from nacre.scheduler.contract import Hosts, Scheduler
 
 PREFIX = "/compute"
@@ -47,7 +49,9 @@ class Parts:
     policy: Policy
     identity: Identity
     clock: Clock
-    desk: ServerDesk
+    servers: Servers
+    history: History
+    node: Callable[[str], Node]
     network: Network
     scheduler: Scheduler
     hosts: Hosts
@@ -76,28 +80,28 @@ def _catalog(parts: Parts) -> list[Route]:
     p = parts
 
     async def used(project_id: str | None, user_id: str | None) -> Mapping[str, int]:
-        return {**await p.desk.used(project_id, user_id),
+        return {**await p.servers.used(project_id or "", user_id),
                 "server_groups": len(await p.groups.of_project(project_id or ""))}
 
     return [
         *FlavorRoutes(p.flavors, p.policy, p.identity).routes(),
         *KeyPairRoutes(p.keypairs, p.quotas, p.policy).routes(),
         *QuotaRoutes(p.quotas, used, p.policy, p.identity).routes(),
-        *GroupRoutes(p.groups, p.desk.members, p.quotas, p.policy).routes(),
-        *UsageRoutes(p.desk, p.policy, p.clock).routes(),
+        *GroupRoutes(p.groups, p.quotas, p.policy).routes(),
+        *UsageRoutes(p.servers, p.policy, p.clock).routes(),
     ]
 
 
 def _servers(parts: Parts) -> list[Route]:
-    desk, network, policy = parts.desk, parts.network, parts.policy
+    servers, network, policy = parts.servers, parts.network, parts.policy
     return [
-        *ServerRoutes(desk, network, HostFacts(parts.scheduler, parts.hosts, parts.aggregates), policy).routes(),
-        *ActionRoutes(desk, policy).routes(),
-        *MetadataRoutes(desk, parts.quotas, policy).routes(),
-        *TagRoutes(desk, policy).routes(),
-        *InterfaceRoutes(desk, network, policy).routes(),
-        *HistoryRoutes(desk, policy).routes(),
-        *RestRoutes(desk, policy).routes(),
+        *ServerRoutes(servers, network, HostFacts(parts.scheduler, parts.hosts, parts.aggregates), policy).routes(),
+        *ActionRoutes(servers, parts.node, policy).routes(),
+        *MetadataRoutes(servers, parts.quotas, policy).routes(),
+        *TagRoutes(servers, policy).routes(),
+        *InterfaceRoutes(servers, network, policy).routes(),
+        *HistoryRoutes(servers, parts.history, policy).routes(),
+        *RestRoutes(servers, policy).routes(),
         *(ProxyRoutes(parts.images).routes() if parts.images else ()),
     ]
 
@@ -112,8 +116,8 @@ def _hosts(parts: Parts) -> list[Route]:
     return [
         *AggregateRoutes(p.aggregates, names).routes(),
         *ServiceRoutes(p.hosts, p.aggregates, p.removal, p.controls).routes(),
-        *HypervisorRoutes(p.hosts, p.desk.on_hosts).routes(),
+        *HypervisorRoutes(p.hosts, p.servers.on_hosts).routes(),
         *PlanRoutes(p.planner, p.scheduler).routes(),
-        *NacreHostRoutes(p.hosts, p.desk.on_hosts, p.orphans, p.removal, p.nodes).routes(),
-        *ZoneRoutes(p.hosts, p.aggregates, p.desk.on_hosts).routes(),
+        *NacreHostRoutes(p.hosts, p.servers.on_hosts, p.orphans, p.removal, p.nodes).routes(),
+        *ZoneRoutes(p.hosts, p.aggregates, p.servers.on_hosts).routes(),
     ]

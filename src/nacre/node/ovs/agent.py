@@ -6,15 +6,16 @@ are taken together in the next round: one question to the network service, one l
 
 import asyncio
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import structlog
 
 from nacre.base.clock import Clock, RealClock
-from nacre.base.errors import BuildFailed, NotFound
+from nacre.base.errors import BuildFailed, NotFound, Unavailable
 from nacre.base.locks import file_lock
 from nacre.network.contract import AgentReport, Network, NetworkFacts, PortFacts
 from nacre.node.contract import GuestFacts
@@ -36,11 +37,14 @@ from nacre.node.servers.limits import Rate
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     """host: the name the network service knows us by. former: where an earlier release kept DHCP's files. Seconds:
     patience for an interface to appear; between looks for interfaces that came or went (from memory, so often), for
-    lost flows (a program's run, so less often), and between whole answers asked for."""
+    lost flows (a program's run, so less often), between whole answers asked for, and between tries when no control
+    process can be asked."""
 
     host: str
     former: Path | None = None
@@ -48,6 +52,11 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     glance: float = 0.25
     look: float = 2.0
     whole: float = 600.0
+    away: float = 1.0
+
+
+class ControlAway(Exception):
+    """The network service gave no answer."""
 
 
 class OvsAgent:
@@ -157,6 +166,12 @@ class OvsAgent:
             waiting, self._waiting = self._waiting, []
             try:
                 await self._round()
+            except ControlAway as error:  # builds wait: to take them back is not this host's to say
+                log.warning("the network service cannot be asked", why=str(error))
+                self._waiting = [(ids, future) for ids, future in waiting if not future.done()] + self._waiting
+                await self.clock.sleep(self.settings.away)
+                self._wake.set()
+                continue
             except Exception as error:  # the look-out tries the rest again
                 log.warning("wiring failed", why=repr(error))
                 self._whole, self._applied = True, None
@@ -184,8 +199,12 @@ class OvsAgent:
 
     async def _round(self) -> None:
         """Ask, look, plan, apply, tell."""
+        away: ControlAway | None = None
         if self._standing.trusted:
-            await self._ask()
+            try:
+                await self._ask()
+            except ControlAway as error:
+                away = error  # meanwhile what is known here is kept right
         elif not self.desired.ports:
             return  # what is wired since before this process began stays
         here = await self._served()
@@ -197,12 +216,14 @@ class OvsAgent:
         await self._apply(await asyncio.to_thread(flow_table, wiring, local))
         await self.bridge.drop_meters()
         await self._tell({p for p in sealed if p in local.zones and p in self.desired.ports})
+        if away is not None:
+            raise away
 
     async def _ask(self) -> None:
         asked, self._asked, whole, self._whole, heard = self._asked, set(), self._whole, False, self._heard
         try:
             if whole:
-                answer = await self.network.wiring(self.host)
+                answer = await _reached(self.network.wiring(self.host))
                 self.desired = self.desired.merge(answer).beside(self._standing.ports, self._standing.networks)
                 if self._heard == heard:  # also back: a database may have been restored
                     self._heard = answer.n
@@ -210,7 +231,7 @@ class OvsAgent:
                 if self.desired.tunnels and self.bridge.settings.alone:
                     log.warning("other hosts' guests are not reached: node.tunnel_ip is a loopback address")
             if asked:
-                answer = await self.network.wiring(self.host, tuple(sorted(asked)))
+                answer = await _reached(self.network.wiring(self.host, tuple(sorted(asked))))
                 self.desired = self.desired.without(asked).merge(answer)
         except BaseException:
             self._asked |= asked
@@ -258,7 +279,7 @@ class OvsAgent:
         lost = {port for port in self._up - up if port in self.desired.ports}
         for ports, state in ((up - self._up, True), (lost, False)):
             if ports:
-                await self.network.wired(self.host, tuple(sorted(ports)), state)
+                await _reached(self.network.wired(self.host, tuple(sorted(ports)), state))
         self._up = up
 
     async def _look(self) -> None:
@@ -283,6 +304,14 @@ class OvsAgent:
             if now - asked > (self.settings.look if self._whole else self.settings.whole):
                 asked, self._whole, self._applied = now, True, None
                 self._wake.set()
+
+
+async def _reached(question: Awaitable[T]) -> T:
+    """The answer. Raises ControlAway if there was none, which says nothing about the ports."""
+    try:
+        return await question
+    except Unavailable as error:
+        raise ControlAway(error.message) from error
 
 
 def alone(names: Names, patience: float) -> AbstractAsyncContextManager[None]:

@@ -7,12 +7,15 @@ import msgspec
 import structlog
 
 from nacre.base.clock import Clock, RealClock
-from nacre.base.errors import BuildFailed
+from nacre.base.errors import BuildFailed, Unavailable
 from nacre.network.contract import AgentReport, Network, NetworkFacts, PortFacts
 from nacre.node.ovs.contract import Standing
 from nacre.node.servers.limits import Rate
 
 log = structlog.get_logger()
+
+#: Seconds between tries when no control process can be asked.
+AWAY = 1.0
 
 
 class WiringFaults(msgspec.Struct, kw_only=True):
@@ -76,6 +79,11 @@ class FakeWiring:
                 if fresh := tuple(sorted((there & ids) - self.up)):
                     self.up.update(fresh)
                     await self.network.wired(self.host, fresh, True)
+            except Unavailable as error:  # as the real agent's: a build waits
+                log.warning("the network service cannot be asked", host=self.host, why=error.message)
+                self._waiting = [(ports, future) for ports, future in waiting if not future.done()] + self._waiting
+                await self.clock.sleep(AWAY)
+                continue
             except Exception as error:
                 there = set()
                 log.warning("wiring failed", host=self.host, why=repr(error))

@@ -3,13 +3,14 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from nacre.base.errors import NotBuilt
+from nacre.base.errors import Conflict, NotBuilt, NotFound
 from nacre.base.web import Reply, Request, Route, Version
 from nacre.compute.api.microversions import known
 from nacre.compute.api.servers import schemas
-from nacre.compute.api.servers.desk import ServerDesk
 from nacre.compute.api.servers.finding import Finder
+from nacre.compute.servers import Servers
 from nacre.identity.contract import Policy
+from nacre.node.contract import Node
 
 _URL = "/v2.1/servers/{server_id}/action"
 
@@ -39,8 +40,9 @@ NOT_BUILT: dict[str, tuple[str, Version | None]] = {
 class ActionRoutes:
     """The actions."""
 
-    def __init__(self, desk: ServerDesk, policy: Policy):
-        self._desk, self._policy, self._find = desk, policy, Finder(desk, policy)
+    def __init__(self, servers: Servers, node: Callable[[str], Node], policy: Policy):
+        self._servers, self._node = servers, node
+        self._policy, self._find = policy, Finder(servers, policy)
 
     def routes(self) -> list[Route]:
         """One route for each action."""
@@ -64,7 +66,7 @@ class ActionRoutes:
         """Action reboot."""
         server = await self._find.unlocked(request, "servers:reboot")
         kind = request.body["reboot"]["type"].lower()
-        await self._desk.power(request.context, server, f"reboot-{kind}")
+        await self._servers.power(request.context, server, f"reboot-{kind}")
         return Reply(status=202)
 
     async def console(self, request: Request) -> Any:
@@ -72,7 +74,12 @@ class ActionRoutes:
         server = await self._find(request, "os-console-output")
         length = str(request.body["os-getConsoleOutput"].get("length") or "")
         lines = None if length in ("", "-1") else int(length)
-        return {"output": await self._desk.console(server, lines)}
+        try:
+            if server.host:
+                return {"output": await self._node(server.host).console(server.id, lines)}
+        except NotFound:
+            pass
+        raise Conflict(f"Instance {server.id} is not ready")
 
     async def lock(self, request: Request) -> Any:
         """Action lock: keeps all but administrators from changing the server."""
@@ -80,24 +87,24 @@ class ActionRoutes:
         reason = None
         if known("server.lock.locked_reason", request.version):
             reason = (request.body["lock"] or {}).get("locked_reason")
-        await self._desk.change(server.id, lambda now: {"locked": True, "locked_reason": reason})
+        await self._servers.update(server.id, lambda now: {"locked": True, "locked_reason": reason})
         return Reply(status=202)
 
     async def unlock(self, request: Request) -> Any:
         """Action unlock."""
         server = await self._find(request, "os-lock-server:unlock")
-        await self._desk.change(server.id, lambda now: {"locked": False, "locked_reason": None})
+        await self._servers.update(server.id, lambda now: {"locked": False, "locked_reason": None})
         return Reply(status=202)
 
     async def force_delete(self, request: Request) -> Any:
         """Action forceDelete: every delete is final here."""
-        await self._desk.delete(request.context, await self._find.unlocked(request, "os-deferred-delete:force"))
+        await self._servers.delete(request.context, await self._find.unlocked(request, "os-deferred-delete:force"))
         return Reply(status=202)
 
     def _power(self, name: str, verb: str, action: str) -> Callable[[Request], Awaitable[Any]]:
         async def handler(request: Request) -> Any:
             server = await self._find.unlocked(request, verb)
-            await self._desk.power(request.context, server, action)
+            await self._servers.power(request.context, server, action)
             return Reply(status=202)
 
         handler.__doc__ = f"Action {name}."
