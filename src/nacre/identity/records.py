@@ -123,7 +123,8 @@ def update(conn: sa.Connection, kind: Kind, row: Mapping[str, Any], changes: Map
     """The row with `changes`; an attribute of `extra` that is set to null goes. What is disabled ends the tokens that
     rest on it, a new password those of its user."""
     if ("enabled" in changes and not changes["enabled"]) or "password_hash" in changes:
-        ended.end(conn, [ended.of_user(row["id"]) if kind is USER else ended.of_project(row["id"])])
+        whose = {"user": ended.of_user, "project": ended.of_project, "domain": ended.of_project}.get(kind.name)
+        ended.end(conn, [whose(row["id"])] if whose else [])
     change = row_of(kind, changes)
     extra = {**row["extra"], **change.pop("extra")}
     new = {**row, **change, "extra": extra}

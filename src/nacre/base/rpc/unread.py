@@ -31,7 +31,10 @@ class Way(NamedTuple):
 
 def way_of(routing: bytes, frame: zmq.Frame) -> Way:
     """The way back for a message."""
-    descriptor = int(frame.get(_SOURCE))
+    try:
+        descriptor = int(frame.get(_SOURCE))
+    except zmq.ZMQError:  # a library that does not say: what is sent there is dropped, and the connection stays
+        return Way(routing)
     return Way(routing, descriptor, _other_end(descriptor))
 
 

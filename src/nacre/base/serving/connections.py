@@ -37,9 +37,11 @@ PATIENCE = Patience()
 
 @dataclass
 class Waiting:
-    """The connections that wait for a request, by the address that they are from, the oldest first."""
+    """The connections that wait for a request, by the address that they are from, the oldest first. proxies: those
+    addresses that stand for many."""
 
     patience: Patience
+    proxies: tuple[str, ...] = ()
     _each: dict[str, dict["Connection", None]] = field(default_factory=dict)
     _all: dict["Connection", None] = field(default_factory=dict)
     _bodies: Counter[str] = field(default_factory=Counter)
@@ -48,7 +50,7 @@ class Waiting:
         """It waits from now on. Those that are too many are closed."""
         mine = self._each.setdefault(one.source, {})
         mine[one] = self._all[one] = None
-        for those, most in ((mine, self.patience.of_one), (self._all, self.patience.waiting)):
+        for those, most in ((mine, self._of_one(one.source)), (self._all, self.patience.waiting)):
             if len(those) > most:
                 oldest = next(iter(those))
                 log.info("a connection is closed: too many are open", source=oldest.source, open=len(those) - 1)
@@ -67,13 +69,16 @@ class Waiting:
     def begin_body(self, source: str) -> bool:
         """Whether one more of that address may be in the middle of a body. `end_body` follows."""
         self._bodies[source] += 1
-        return self._bodies[source] <= self.patience.of_one and self._bodies.total() <= self.patience.waiting
+        return self._bodies[source] <= self._of_one(source) and self._bodies.total() <= self.patience.waiting
 
     def end_body(self, source: str) -> None:
         """It is there, or will not come."""
         self._bodies[source] -= 1
         if not self._bodies[source]:
             del self._bodies[source]
+
+    def _of_one(self, source: str) -> int:
+        return self.patience.waiting if source in self.proxies else self.patience.of_one
 
 
 class Connection(HttpToolsProtocol):
@@ -200,7 +205,6 @@ class Connection(HttpToolsProtocol):
         self.transport.abort()
 
 
-def kind(secure: bool, health: Health, patience: Patience) -> type[Connection]:
+def kind(secure: bool, health: Health, waiting: Waiting) -> type[Connection]:
     """The connections of one server."""
-    return type("ServersConnection", (Connection,), {
-        "secure": secure, "health": health, "waiting": Waiting(patience)})
+    return type("ServersConnection", (Connection,), {"secure": secure, "health": health, "waiting": waiting})

@@ -18,7 +18,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from nacre.base.errors import NacreError
-from nacre.base.serving.connections import PATIENCE, Patience, kind
+from nacre.base.serving.connections import PATIENCE, Patience, Waiting, kind
 from nacre.base.serving.health import Health
 from nacre.base.serving.signals import on_stop_signal
 
@@ -60,7 +60,8 @@ async def serve(app: App, listen: Listen, health: Health) -> None:
         app, loop="none", http="httptools", ws="none", lifespan="off", access_log=False, log_config=None,
         server_header=False, date_header=False, timeout_graceful_shutdown=FINISH if listen.drain else FINISH_ALL,
         timeout_keep_alive=listen.patience.idle, proxy_headers=bool(listen.proxies),
-        forwarded_allow_ips=list(listen.proxies), **tls), kind(listen.secure, health, listen.patience))
+        forwarded_allow_ips=list(listen.proxies), **tls),
+        kind(listen.secure, health, Waiting(listen.patience, listen.proxies)))
     signals: asyncio.Queue[None] = asyncio.Queue()
     on_stop_signal(lambda: signals.put_nowait(None))
     serving, told = asyncio.ensure_future(server.serve(sockets)), asyncio.ensure_future(signals.get())
