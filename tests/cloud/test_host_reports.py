@@ -215,3 +215,26 @@ async def test_an_operators_word_about_a_host_whose_row_is_not_written_yet_is_ke
     await lab.registry.forget("h")
     await lab.registry.read(["h"])
     assert await lab.registry.get("h") is None
+
+
+async def test_a_row_that_is_written_late_undoes_no_later_one() -> None:
+    """A process was frozen between hearing a report and writing it; another has heard and written a later one."""
+    late = Lab()
+    other = Lab(late.db, late.clock)
+
+    async def row() -> tuple[tuple[int, int], int]:
+        (found,) = await late.registry.records.load()
+        return found.report.number, found.report.memory_mb_used
+
+    for lab in (late, other):
+        await lab.start()
+        await lab.manager.report(numbered(1))
+        await lab.registry.records.flush(lab.registry.states)
+    await late.manager.report(numbered(2, memory_mb_used=512))
+    await other.manager.report(numbered(3, memory_mb_used=1024))
+    await other.registry.records.flush(other.registry.states)
+    await late.registry.records.flush(late.registry.states)
+    assert await row() == ((1, 3), 1024)
+    await other.manager.report(numbered(1, incarnation=0, memory_mb_used=256), anew=True)  # its journal was lost
+    await other.registry.records.flush(other.registry.states)
+    assert await row() == ((0, 1), 256)

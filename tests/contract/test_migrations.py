@@ -95,9 +95,9 @@ def test_what_hosts_have_seen_before_there_were_eras_is_judged_by_its_number(dat
     migrations.upgrade(database_url)
     with engine.begin() as connection:
         assert eras.position(connection) == eras.Position(10, "")
-        assert not eras.is_older(connection, eras.Position(10)) and eras.is_older(connection, eras.Position(11))
+        assert eras.later(connection, [eras.Position(10), eras.Position(11)]) == {eras.Position(11)}
         connection.execute(change, {"n": 11, "now": now})
         eras.begin(connection)
         assert eras.position(connection).n == 11 and eras.position(connection).era
-        assert not eras.is_older(connection, eras.Position(10)) and eras.is_older(connection, eras.Position(11))
+        assert eras.later(connection, [eras.Position(10), eras.Position(11)]) == {eras.Position(11)}
     engine.dispose()

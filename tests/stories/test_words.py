@@ -160,3 +160,27 @@ def test_what_nobody_decided_says_nothing_to_members() -> None:
     for error in (OSError(13, WORDS), RuntimeError(WORDS), e.Unavailable(details=WORDS), e.NoValidHost(details=WORDS)):
         message, details = e.words_of(error)
         assert not [word for word in SECRETS if word in message] and WORDS in details
+
+
+async def test_an_import_that_fails_at_the_store_says_nothing_of_it(tmp_path: Path) -> None:
+    async with whole_cloud(tmp_path, host=False) as cloud:
+        made = (await cloud.ask("demo", "POST", "image", "/images", {
+            "name": "i", "disk_format": "raw", "container_format": "bare"})).json()["id"]
+        staged = await cloud.http.put(f"/image/v2/images/{made}/stage", content=b"x" * 4096, headers={
+            "X-Auth-Token": await cloud.token("demo"), "Content-Type": "application/octet-stream"})
+        assert staged.status_code == 204
+        folder = tmp_path / "control" / "images"
+        folder.rename(tmp_path / "control" / "away")
+        folder.write_text("no folder")
+        told = (await cloud.ask("demo", "POST", "image", f"/images/{made}/import", {
+            "method": {"name": "glance-direct"}})).text
+
+        async def over() -> bool:
+            nonlocal told
+            answer = await cloud.ask("demo", "GET", "image", f"/images/{made}/tasks")
+            told += answer.text
+            return all(task["status"] in ("failure", "success") for task in answer.json()["tasks"])
+
+        await until(over)
+        assert "failure" in told
+        assert not [word for word in (str(tmp_path), "Errno", "Error:", "control/") if word in told], told

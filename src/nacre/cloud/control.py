@@ -1,7 +1,7 @@
 """The control process: APIs, conductor, scheduler, network, images, identity. Several may serve one database."""
 
 import random
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ import structlog
 from nacre import __version__
 from nacre.base.clock import Clock, RealClock
 from nacre.base.db import Database
+from nacre.base.db.together import Together
 from nacre.base.durable import changes as outbox
 from nacre.base.durable.changes import Changes
-from nacre.base.durable.eras import Position, is_older, position
+from nacre.base.durable.eras import Position, later, position
 from nacre.base.durable.files import write_whole
 from nacre.base.durable.processes import Process, Processes
 from nacre.base.durable.stories import Stories, Story
@@ -318,12 +319,13 @@ def hindrance(registry: HostRegistry, nodes: Callable[[], Collection[str]]) -> H
 
 
 def _conductor(base: Base, parts: Parts, endings: Endings, around: Introductions) -> ConductorManager:
-    async def judge(seen: Position) -> tuple[Position, bool]:
-        return await base.db.read(lambda connection: (position(connection), is_older(connection, seen)))
+    async def judge(seen: Sequence[Position]) -> list[tuple[Position, bool]]:
+        here, older = await base.db.read(lambda connection: (position(connection), later(connection, seen)))
+        return [(here, each in older) for each in seen]
 
     conductor = ConductorManager(parts, endings, Surroundings(
         introduce=around.of_node, controls=around.controls, wiring=around.wiring,
-        judge=judge, seen=lambda: base.changes.seen))
+        judge=Together(judge), seen=lambda: base.changes.seen))
     around.changed = conductor.meet_again
     return conductor
 

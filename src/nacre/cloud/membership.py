@@ -1,5 +1,5 @@
-"""Which hosts belong to the cloud, as one control process acts on it: who changed says hello anew, and of who was
-removed nothing is kept, whatever was being written of it meanwhile."""
+"""Which hosts belong to the cloud, as one control process acts on it: of who was removed nothing is kept, whatever was
+being written of it meanwhile. Who only moved, or has another release, has nothing to say that it did not say."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -37,10 +37,9 @@ class Membership:
         self.conductor.meet_again(host)
 
     async def _changed(self, changes: Sequence[Change]) -> None:
-        for change in changes:
-            self.conductor.meet_again(change.id)
-        if known := {change.id for change in changes} & self.registry.states.keys():
-            for host in known - {process.name for process in await self.processes.all("node")}:
+        if known := {change.id for change in changes} & {*self.registry.states, *self.conductor.sessions()}:
+            for host in known - {p.name for p in await self.processes.named(known) if p.role == "node"}:
+                self.conductor.meet_again(host)
                 for forget in self.forget:
                     await forget(host)
                 if host in self.registry.states:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from nacre.base.clock import Clock
 from nacre.base.db import Database, statements
+from nacre.base.db.together import Together, parts
 from nacre.base.durable import changes, eras
 from nacre.base.durable.stories import Lease
 from nacre.base.errors import Conflict, NotFound
@@ -21,6 +22,11 @@ from nacre.node.contract import GuestFacts
 from nacre.scheduler.contract import Allocation, Amounts, Held
 
 _AMOUNTS = Amounts.__struct_fields__
+_IDS: sa.BindParameter[Any] = sa.bindparam("ids", expanding=True)
+_SERVERS = sa.select(servers.c.id, servers.c.host, servers.c.epoch).where(servers.c.id.in_(_IDS))
+_PLACES = sa.select(allocations.c.host, allocations.c.server_id).where(allocations.c.server_id.in_(_IDS))
+#: A host, and what it has by its allocations.
+_Holding = tuple[str, dict[str, Held]]
 #: How far behind a restored database may be in a server's epochs.
 LEAP = 1 << 20
 
@@ -30,6 +36,7 @@ class Ledger:
 
     def __init__(self, db: Database, clock: Clock):
         self._db, self._clock = db, clock
+        self._audit = Together[_Holding, Audit](self._audit_all)
 
     async def of_server(self, server_id: str) -> list[Allocation]:
         """What hosts may have of the server, the latest first."""
@@ -55,17 +62,17 @@ class Ledger:
     async def audit(self, host: str, held: Iterable[Held]) -> Audit:
         """What the database says of what a host has."""
         there = {each.allocation: each for each in held}
+        return await self._audit((host, there)) if there else Audit()
 
-        def unit(connection: sa.Connection) -> Audit:
-            rows = statements.find(connection, allocations, id=list(there), host=host)
-            known = {row["id"] for row in rows}
-            epochs = _epochs(connection, host, {each.server_id for each in there.values()})
-            return Audit(
-                ending=tuple(_allocation(row) for row in rows if row["state"] == "ending"),
-                unknown=tuple(id for id in there if id not in known),
-                later=tuple(id for id, each in there.items() if each.epoch > epochs.get(each.server_id, each.epoch)))
+    async def _audit_all(self, some: Sequence[_Holding]) -> list[Audit]:
+        def unit(connection: sa.Connection) -> list[Audit]:
+            ids, rows = [id for _, there in some for id in there], dict[str, Any]()
+            for part in parts(ids):
+                rows |= {row["id"]: row for row in statements.find(connection, allocations, id=part)}
+            epochs = _epochs(connection, {(host, each.server_id) for host, there in some for each in there.values()})
+            return [_audited(host, there, rows, epochs) for host, there in some]
 
-        return await self._db.read(unit) if there else Audit()
+        return await self._db.read(unit)
 
     async def allocate(self, lease: Lease, server_id: str, place: Place) -> tuple[Allocation, GuestFacts] | None:
         """Commit that a host is tried now; and what the guest is to know. None: the server is not being built any more.
@@ -151,7 +158,7 @@ class Ledger:
         seen = {each.server_id: each.epoch for each in held}
 
         def unit(connection: sa.Connection) -> None:
-            for id, epoch in _epochs(connection, host, seen).items():
+            for (_, id), epoch in _epochs(connection, {(host, server) for server in seen}).items():
                 if epoch < seen[id] <= epoch + LEAP:
                     statements.update(connection, servers, {"epoch": seen[id]}, id=id)
 
@@ -190,11 +197,25 @@ def _is_over(connection: sa.Connection, allocation: Allocation) -> bool:
     return not others and (row is None or (row["vm_state"], row["task_state"]) == ("error", None))
 
 
-def _epochs(connection: sa.Connection, host: str, ids: Collection[str]) -> dict[str, int]:
-    """The epochs of those of these servers that are the host's: they live there, or it may have something of them."""
-    s, a = servers.c, allocations.c
-    its = sa.or_(s.host == host, s.id.in_(sa.select(a.server_id).where(a.host == host)))
-    return {row.id: row.epoch for row in connection.execute(sa.select(s.id, s.epoch).where(s.id.in_(ids), its))}
+def _audited(host: str, there: Mapping[str, Held], rows: Mapping[str, Any], epochs: Mapping[tuple[str, str], int],
+             ) -> Audit:
+    known = {id: row for id in there if (row := rows.get(id)) is not None and row["host"] == host}
+    return Audit(
+        ending=tuple(_allocation(row) for row in known.values() if row["state"] == "ending"),
+        unknown=tuple(id for id in there if id not in known),
+        later=tuple(id for id, each in there.items() if each.epoch > epochs.get((host, each.server_id), each.epoch)))
+
+
+def _epochs(connection: sa.Connection, pairs: Collection[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    """The epochs of those (host, server) where the server is the host's: it lives there, or it may have something of
+    it."""
+    found = dict[tuple[str, str], int]()
+    for part in parts(sorted({server for _, server in pairs})):
+        epochs = {id: (host, epoch) for id, host, epoch in connection.execute(_SERVERS, {"ids": part})}
+        its = {(host, id) for id, (host, _) in epochs.items()}
+        its.update((host, id) for host, id in connection.execute(_PLACES, {"ids": part}) if id in epochs)
+        found |= {(host, id): epochs[id][1] for host, id in its & set(pairs)}
+    return found
 
 
 def of_server(connection: sa.Connection, server_id: str) -> list[Allocation]:

@@ -1,7 +1,7 @@
 """How stories move servers on: the conductor's half of compute. Each verb is one transaction, checks in it that its
 story still holds the lease, and moves the server by the table of states."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from nacre.base.clock import Clock
 from nacre.base.db import Database, statements
+from nacre.base.db.together import Together, parts
 from nacre.base.durable import changes, stories
 from nacre.base.durable.stories import Lease
 from nacre.base.errors import Interrupted, NotFound
@@ -23,7 +24,11 @@ from nacre.scheduler.contract import Allocation, Held
 #: A guest's power -> what that means for a server that nobody is at work on.
 _EVENTS = {"running": "running", "shutdown": "stopped", "crashed": "stopped"}
 
-
+_S, _A = servers.c, allocations.c
+_LIVING = sa.select(
+    _S.allocation_id, _S.host, _S.vm_state, _S.task_state, _S.power_state, _S.power_incarnation, _S.power_n).where(
+        _S.allocation_id.in_(sa.bindparam("ids", expanding=True)), _S.deleted == sa.false())
+_PLACED = sa.select(_A.id, _A.host, _A.state, _A.created_at).where(_A.host.in_(sa.bindparam("hosts", expanding=True)))
 #: Since an allocation was made: until then its host may not have said that it has it.
 SETTLED = timedelta(minutes=5)
 
@@ -33,6 +38,9 @@ class Progress:
 
     def __init__(self, db: Database, clock: Clock):
         self._db, self._clock = db, clock
+        #: The servers of these allocations; the allocations of a host: asked for each host that says what it has.
+        self._living = Together[Collection[str], list[dict[str, Any]]](self._find_living)
+        self._placed = Together[str, list[dict[str, Any]]](self._find_placed)
 
     async def load(self, server_ids: Iterable[str]) -> list[Server]:
         """Those of the servers that are not deleted, in this order."""
@@ -122,13 +130,9 @@ class Progress:
             # The same word again: of a server whose build or restart ended when its guest had halted by then.
             return known < said or (known == said and power == row["power_state"] and bool(_event(row, power)))
 
-        def news(connection: sa.Connection) -> tuple[list[dict[str, Any]], set[str]]:
-            rows = statements.find(connection, servers, allocation_id=list(there), host=host, deleted=False)
-            return ([row for row in rows if not row["task_state"] and is_news(row)],
-                    there.keys() - {row["allocation_id"] for row in rows if not row["task_state"]})
-
         def unit(connection: sa.Connection) -> None:
-            for row in news(connection)[0]:
+            rows = statements.find(connection, servers, allocation_id=news, host=host, deleted=False, task_state=None)
+            for row in filter(is_news, rows):
                 power = there[row["allocation_id"]].power
                 seen = {"power_state": power, "power_incarnation": number[0], "power_n": since(row)}
                 if event := _event(row, power):
@@ -139,21 +143,24 @@ class Progress:
 
         if not there:
             return set()
-        changed, unjudged = await self._db.read(news)
-        if changed:
+        judged = [row for row in await self._living(there.keys()) if row["host"] == host and not row["task_state"]]
+        if news := [row["allocation_id"] for row in judged if is_news(row)]:
             await self._db.run(unit)
-        return unjudged
+        return there.keys() - {row["allocation_id"] for row in judged}
 
     async def missed(self, host: str, held: Iterable[Held]) -> Sequence[str]:
         """Servers that the host, which holds just this, does not have (its disk was lost, or the database is restored
         from a time when they lived): ERROR with that reason, and returned. Nothing is done to anything."""
         there, now = {each.allocation for each in held}, self._now()
 
-        def found(connection: sa.Connection) -> list[dict[str, Any]]:
-            gone = [row["id"] for row in statements.find(connection, allocations, host=host) if row["id"] not in there
+        def gone(rows: Iterable[dict[str, Any]]) -> list[str]:
+            return [row["id"] for row in rows if row["id"] not in there
                     and row["state"] == "held" and row["created_at"] < now - SETTLED]
-            return [row for row in statements.find(connection, servers, allocation_id=gone, deleted=False)
-                    if not row["task_state"] and row["vm_state"] in ("active", "stopped")] if gone else []
+
+        def found(connection: sa.Connection) -> list[dict[str, Any]]:
+            rows = statements.rows(connection.execute(_PLACED, {"hosts": [host]}))
+            return [row for row in statements.find(connection, servers, allocation_id=gone(rows), deleted=False)
+                    if not row["task_state"] and row["vm_state"] in ("active", "stopped")]
 
         def unit(connection: sa.Connection) -> list[str]:
             rows = found(connection)
@@ -163,7 +170,24 @@ class Progress:
                 changes.note(connection, now, ("server", row["id"]), project_id=row["project_id"])
             return [row["id"] for row in rows]
 
-        return await self._db.run(unit) if await self._db.read(found) else ()
+        if not gone(await self._placed(host)) or not await self._db.read(found):
+            return ()
+        return await self._db.run(unit)
+
+    async def _find_living(self, some: Sequence[Collection[str]]) -> list[list[dict[str, Any]]]:
+        def unit(connection: sa.Connection) -> dict[str, dict[str, Any]]:
+            ids = parts([id for each in some for id in each if id])
+            rows = [row for part in ids for row in statements.rows(connection.execute(_LIVING, {"ids": part}))]
+            return {row["allocation_id"]: row for row in rows}
+
+        found = await self._db.read(unit)
+        return [[found[id] for id in each if id in found] for each in some]
+
+    async def _find_placed(self, hosts: Sequence[str]) -> list[list[dict[str, Any]]]:
+        found: dict[str, list[dict[str, Any]]] = {host: [] for host in hosts}
+        for row in await self._db.read(lambda c: statements.rows(c.execute(_PLACED, {"hosts": list(hosts)}))):
+            found[row["host"]].append(row)
+        return [found[host] for host in hosts]
 
     async def _end(self, lease: Lease, event: str, outcome: Outcome, values: Mapping[str, Any],
                    also: Callable[[sa.Connection], None] = lambda connection: None) -> bool:

@@ -1,6 +1,6 @@
 """The network service behind its contract: each verb is one unit of work, then messages to the hosts it concerns."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from nacre.base.clock import Clock
 from nacre.base.context import Context, service_context
 from nacre.base.db import Database
+from nacre.base.db.together import Together
 from nacre.base.errors import BuildFailed, Conflict
 from nacre.identity.contract import Policy
 from nacre.network import tables as t
@@ -42,6 +43,7 @@ class NetworkManager:
         self.settings, self._around = settings or NetworkSettings(), around or Around()
         self._notices = notices.Notices(self._around.notify)
         self.heartbeats = heartbeats.Heartbeats(db, clock, self.settings.agent_down_after)
+        self._reports = Together(self._hear)
 
     def _work(self, conn: sa.Connection, context: Context) -> Work:
         return Work(conn, context, self.clock, self.settings, self.policy, self._around.project_of)
@@ -142,15 +144,25 @@ class NetworkManager:
     async def agent_report(self, report: AgentReport) -> None:
         if self.heartbeats.repeated(report):
             return
-        said = agents.parse(report)
+        await self._reports((report, agents.parse(report)))
+
+    async def _hear(self, some: Sequence[tuple[AgentReport, agents.Report]]) -> list[None]:
+        """Reports that are news to this process. Of the same host the last counts."""
+        latest = {said.host: (report, said) for report, said in some}
+        known = await self.read(service_context(), lambda work: agents.fresh(
+            work, [said for _, said in latest.values()], self.heartbeats.period))
+        news = [said for host, (_, said) in latest.items() if host not in known]
 
         def step(work: Work) -> None:
-            if agents.report(work, said):
-                # Hosts that share networks with this one reach it by what it says now. It has none if it is new.
-                work.changes.hosts.update(reach.tunnels(work, said.host))
+            for host in agents.report(work, news):
+                # Hosts that share networks with this one reach it by what it says now.
+                work.changes.hosts.update(reach.tunnels(work, host))
 
-        await self.write(service_context(), step)
-        self.heartbeats.written(report)
+        if news:
+            await self.write(service_context(), step)
+        for host, (report, _) in latest.items():
+            self.heartbeats.written(report, known.get(host, 0.0))
+        return [None] * len(some)
 
 
 def _unbindable(port_ids: list[str], host: str) -> BuildFailed:

@@ -81,7 +81,7 @@ class HostRegistry:
             return None
         else:
             self.states[name] = msgspec.structs.replace(known, report=report, updated_at=now)
-            self.records.note(known, report, now)
+            self.records.note(known, report, now, anew=anew)
         self._heard[name] = self._clock.monotonic()
         return report if known is None else known.report
 

@@ -2,6 +2,7 @@
 number by and by. So each start of a control process begins an era, with a name that no other history has; whoever
 keeps how far a database was keeps the era with it."""
 
+from collections.abc import Collection
 from uuid import uuid4
 
 import msgspec
@@ -23,7 +24,7 @@ _E = eras.c
 _POSITION = sa.select(
     sa.func.coalesce(sa.select(sa.func.max(changes.c.n)).scalar_subquery(), 0),
     sa.func.coalesce(sa.select(_E.id).order_by(_E.n.desc()).limit(1).scalar_subquery(), ""))
-_BEGIN = sa.select(_E.n).where(_E.id == sa.bindparam("era"))
+_BEGINS = sa.select(_E.id, _E.n).where(_E.id.in_(sa.bindparam("eras", expanding=True)))
 _END = sa.select(sa.func.min(_E.n)).where(_E.n > sa.bindparam("begin"))
 
 
@@ -32,17 +33,23 @@ def begin(connection: sa.Connection) -> None:
     statements.insert(connection, eras, {"n": position(connection).n, "id": str(uuid4())})
 
 
+def cut(connection: sa.Connection, n: int) -> None:
+    """From change n on this database has another history than that which went by the era of before."""
+    if not connection.execute(sa.select(_E.n).where(_E.n == n)).first():
+        statements.insert(connection, eras, {"n": n, "id": str(uuid4())})
+
+
 def position(connection: sa.Connection) -> Position:
     """How far this database is."""
     n, era = connection.execute(_POSITION).one()
     return Position(n, era)
 
 
-def is_older(connection: sa.Connection, seen: Position) -> bool:
-    """Whether this database lacks something of the history that was seen: it was restored from before that, however
-    far it has come since."""
-    start = connection.execute(_BEGIN, {"era": seen.era}).scalar() if seen.era else 0
-    if start is None:
-        return True
-    end = connection.execute(_END, {"begin": start}).scalar()
-    return bool(seen.n > position(connection).n if end is None else seen.n >= end)
+def later(connection: sa.Connection, seen: Collection[Position]) -> set[Position]:
+    """Those of what was seen that this database lacks something of: it was restored from before that, however far it
+    has come since."""
+    named, here = {each.era for each in seen}, position(connection).n
+    begins = {"": 0} | {row.id: row.n for row in connection.execute(_BEGINS, {"eras": list(named)})}
+    ends = {era: connection.execute(_END, {"begin": begins[era]}).scalar() for era in named & begins.keys()}
+    return {each for each in seen if each.era not in begins or (
+        each.n > here if (end := ends[each.era]) is None else each.n >= end)}

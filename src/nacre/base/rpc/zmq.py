@@ -173,8 +173,9 @@ class ZmqTransport:
         """The link to the target's server, or in turn to one of its topic that is not among those. Raises Unavailable
         if none is known."""
         known = self.directory.ways(target)
-        for gone in [where for where in self._links if not self.directory.knows(where)]:
-            self._links.pop(gone).close()
+        for gone in self.directory.left():
+            if gone in self._links:
+                self._links.pop(gone).close()
         known = [way for way in known if self._links.get(way) not in but] or known
         # One that was met before a doubtful one, and both before one that keeps silent, each in turn.
         links = {way: self._links.get(way) for way in known}

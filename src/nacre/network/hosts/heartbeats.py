@@ -5,15 +5,16 @@ rows stay the truth for every reader: they are refreshed well within the time af
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import sqlalchemy as sa
 import structlog
 
 from nacre.base.clock import Clock
-from nacre.base.db import Database
+from nacre.base.db import Database, statements
+from nacre.base.db.together import parts
 from nacre.base.durable.processes import database_now
-from nacre.base.errors import NacreError
+from nacre.base.errors import Interrupted, NacreError
 from nacre.network import tables as t
 from nacre.network.contract import AgentReport
 
@@ -26,14 +27,16 @@ PART = 1 / 3
 #: The wall clock was set if it is so far from where it should be (seconds).
 STEP = 5.0
 
-_ALIVE = sa.update(t.agents).where(t.agents.c.host == sa.bindparam("of")).values(heartbeat_at=sa.bindparam("now"))
+_A = t.agents.c
+_ROWS = sa.select(_A.host, sa.func.count(), sa.func.min(_A.heartbeat_at)).where(
+    _A.host.in_(sa.bindparam("hosts", expanding=True))).group_by(_A.host)
 
 
 class Heartbeats:
     """down_after: seconds without a report until an agent counts as dead."""
 
     def __init__(self, db: Database, clock: Clock, down_after: float):
-        self._db, self._clock, self._period = db, clock, down_after * PART
+        self._db, self._clock, self.period = db, clock, down_after * PART
         #: host -> what its rows say, when they were last written, and where the wall clock stood then (`_offset`)
         self._written: dict[str, tuple[AgentReport, float, float]] = {}
         self._due: set[str] = set()
@@ -47,17 +50,17 @@ class Heartbeats:
         if abs(self._offset() - known[2]) > STEP:
             return False  # the clock by which the row is judged may have been set, too: every agent would look dead
         age = self._clock.monotonic() - known[1]
-        if age >= 2 * self._period:
+        if age >= 2 * self.period:
             return False  # it was silent, and may count as dead: that is news
-        if age >= self._period:
+        if age >= self.period:
             self._due.add(report.host)
             if self._task is None or self._task.done():
                 self._task = asyncio.get_running_loop().create_task(self._flush())
         return True
 
-    def written(self, report: AgentReport) -> None:
-        """The rows say this now."""
-        self._written[report.host] = (report, self._clock.monotonic(), self._offset())
+    def written(self, report: AgentReport, age: float = 0.0) -> None:
+        """The rows say this, since so many seconds."""
+        self._written[report.host] = (report, self._clock.monotonic() - age, self._offset())
 
     def forget(self, hosts: Iterable[str]) -> None:
         """Rows of these hosts may be gone: their next reports are written as new."""
@@ -69,23 +72,29 @@ class Heartbeats:
         return self._clock.now().timestamp() - self._clock.monotonic()
 
     async def _flush(self) -> None:
-        await self._clock.sleep(min(GATHER, self._period))
+        await self._clock.sleep(min(GATHER, self.period))
         due, self._due = sorted(self._due), set()
         known = {host: self._written[host][0] for host in due if host in self._written}
-        if not known:
-            return
+        for hosts in parts(list(known)):
+            try:
+                ages = await self._refresh({host: len(known[host].agents) for host in hosts})
+            except (NacreError, Interrupted) as error:
+                log.warning("heartbeats are not written yet", hosts=len(hosts), why=str(error))
+                continue
+            self.forget(set(hosts) - ages.keys())
+            for host, age in ages.items():
+                self.written(known[host], age)
 
-        def unit(connection: sa.Connection) -> int:
-            now = database_now(connection, self._clock)
-            return connection.execute(_ALIVE, [{"of": host, "now": now} for host in known]).rowcount
+    async def _refresh(self, counts: Mapping[str, int]) -> dict[str, float]:
+        """Writes the rows of hosts with so many agents, unless another control process did lately. How old they are
+        then; hosts that are left out do not have the rows that they should have."""
+        def read(connection: sa.Connection) -> dict[str, float]:
+            now, rows = database_now(connection, self._clock), connection.execute(_ROWS, {"hosts": list(counts)})
+            return {host: (now - at).total_seconds() for host, count, at in rows if count == counts[host]}
 
-        try:
-            count = await self._db.run(unit)
-        except NacreError as error:
-            log.warning("heartbeats are not written yet", hosts=len(known), why=str(error))
-            return
-        if count != sum(len(report.agents) for report in known.values()):
-            self.forget(known)
-            return
-        for report in known.values():
-            self.written(report)
+        ages = await self._db.read(read)
+        due = [host for host, age in ages.items() if not 0 <= age < self.period]
+        if due:
+            await self._db.run(lambda connection: statements.update(
+                connection, t.agents, {"heartbeat_at": database_now(connection, self._clock)}, host=due))
+        return ages | dict.fromkeys(due, 0.0)
