@@ -4,6 +4,7 @@ A service is a list of `Route`s under a prefix. A request goes: route -> token -
 handler -> reply. Identity comes from the token alone; identity headers a client sends are never read.
 """
 
+import asyncio
 import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ import structlog
 
 from nacre.base import errors as e
 from nacre.base.context import Context
+from nacre.base.serving.slots import source
 from nacre.base.serving.turns import Turns
 
 log = structlog.get_logger()
@@ -25,6 +27,8 @@ log = structlog.get_logger()
 MAX_BODY = 1 << 20
 #: How many lists and objects of a body may lie in each other, unless an option says otherwise.
 NESTING = 64
+#: Seconds in which it must have come.
+BODY_SECONDS = 30
 
 STATUS: dict[type[e.NacreError], int] = {
     e.BadRequest: 400, e.Unauthenticated: 401, e.Forbidden: 403, e.QuotaExceeded: 403, e.NotFound: 404,
@@ -96,15 +100,19 @@ class Request:
                 return
 
     async def read(self, limit: int = MAX_BODY) -> bytes:
-        """The whole body. Raises TooLarge past `limit` bytes, before reading on."""
+        """The whole body. Raises TooLarge past `limit` bytes, before reading on; BadRequest when it does not come."""
         if int(self.headers.get("content-length") or 0) > limit:
             raise e.TooLarge(f"The request body is larger than {limit} bytes.")
         parts, size = [], 0
-        async for chunk in self.stream():
-            size += len(chunk)
-            if size > limit:
-                raise e.TooLarge(f"The request body is larger than {limit} bytes.")
-            parts.append(chunk)
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                async for chunk in self.stream():
+                    size += len(chunk)
+                    if size > limit:
+                        raise e.TooLarge(f"The request body is larger than {limit} bytes.")
+                    parts.append(chunk)
+        except TimeoutError:
+            raise e.BadRequest(f"The request body did not arrive within {BODY_SECONDS} s.") from None
         return b"".join(parts)
 
     async def json(self) -> Any:
@@ -210,12 +218,13 @@ class App:
             return
         request = _request(scope, receive)
         request.nesting = self._nesting
+        source.set((scope.get("client") or ("",))[0])
         try:
             reply = await self._answer(request)
         except e.NacreError as error:
             reply = self._fault(request, error)
         except e.Interrupted as error:
-            reply = self._fault(request, e.Unavailable(error.message))
+            reply = self._fault(request, e.Unavailable(error.message, details=error.details))
         except Exception:
             log.exception("request failed", method=request.method, path=request.path, request_id=request.request_id)
             reply = self._fault(request, e.NacreError(
@@ -252,12 +261,16 @@ class App:
             return await answer(request, routes, self._authorize)
 
     def _fault(self, request: Request, error: e.NacreError) -> Reply:
+        if error.details:
+            log.warning("request failed", why=str(error), request_id=request.request_id)
+            if request.context.is_admin:
+                error.message = str(error)
         service = request.service
         status = service.statuses.get(type(error), status_of(error)) if service else status_of(error)
         if service is None:
             return Reply({"error": {"code": status, "message": error.message}}, status)
         reply = service.fault(error, status, request)
-        if status in (429, 503):  # whatever is away, it is looked for all the time
+        if status == 503 or isinstance(error, e.TooMany):  # whatever is away, it is looked for all the time
             reply.headers.setdefault("retry-after", "1")
         return reply
 

@@ -21,6 +21,7 @@ from nacre.base.durable.processes import find, mark_complete
 from nacre.base.durable.tables import cloud
 from nacre.base.errors import Conflict
 from nacre.base.rpc.addresses import machine_addresses
+from nacre.base.serving.connections import Patience
 from nacre.base.serving.server import Listen
 from nacre.base.serving.tls import ServerTls, operators, own
 from nacre.cli.database import MARK, PASSWORDS, engine_name
@@ -58,8 +59,10 @@ async def listening(control: Control) -> Listen:
     live = await _tls(control) if settings.tls_on else None
     if live is not None:
         control.running.tasks.append(lambda: live.keep(RealClock()))
+    own = settings.http
     return Listen(settings.host, settings.port, live.context if live else None,
-                  settings.url.startswith("https:"), DRAIN if settings.drain is None else settings.drain)
+                  settings.url.startswith("https:"), DRAIN if settings.drain is None else settings.drain,
+                  Patience(own.idle, own.head, own.head_seconds, *own.open), own.proxies)
 
 
 async def _tls(control: Control) -> ServerTls:

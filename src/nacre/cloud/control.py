@@ -49,6 +49,7 @@ from nacre.compute.history import History
 from nacre.compute.ledger_admin import LedgerAdmin
 from nacre.compute.policies import POLICIES as COMPUTE_POLICIES
 from nacre.compute.progress import Progress
+from nacre.compute.records import project_of
 from nacre.compute.servers import Servers, Suppliers
 from nacre.conductor.build import Builder
 from nacre.conductor.contract import TARGET as CONDUCTOR
@@ -214,7 +215,7 @@ def _identity(base: Base) -> tuple[Keys, IdentityService, Passwords, Service]:
     keys = Keys(base.db, base.clock, seal, own.token_lifetime)
     base.running.start.append(keys.open)
     base.running.tasks.append(keys.tend)
-    passwords = Passwords(time_cost=own.argon2[0], memory=own.argon2[1])
+    passwords = Passwords(time_cost=own.argon2[0], memory=own.argon2[1], waiting=own.logins)
     identity = IdentityService(Store(base.db, base.clock), Ring(keys, "token"), passwords, own.token_lifetime)
     return keys, identity, passwords, identity_service(identity, base.policy, keys.vault)
 
@@ -250,7 +251,7 @@ def _network(base: Base) -> NetworkManager:
         drivers=own.mechanisms, dns_domain=own.dns_domain,
         quotas={**DEFAULT_QUOTAS, "network": quotas.networks, "port": quotas.ports,
                 "security_group": quotas.security_groups}),
-        Around(notify=notify, record=record, position=outbox.position))
+        Around(notify=notify, record=record, position=outbox.position, project_of=project_of))
     base.transport.serve(NETWORK, network, Network, NETWORK_ALLOW)
     return network
 

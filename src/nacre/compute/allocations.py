@@ -105,7 +105,7 @@ class Ledger:
             if row is None:
                 return None
             if not nodes(connection, [place.host]):  # its removal found nothing here to wait for
-                raise Refused(f"Host {place.host} has left the cloud.")
+                raise Refused("The host has left the cloud.", details=place.host)
             if row["group_id"]:
                 groups.check(connection, row, place.host)
             made = Allocation(id=place.allocation, server_id=server_id, host=place.host, epoch=row["epoch"] + 1,

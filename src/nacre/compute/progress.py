@@ -93,7 +93,7 @@ class Progress:
         LeaseLost."""
         changed: dict[str, Any] = {}
         if outcome.message:
-            changed["fault"] = fault_of(500, outcome.message, self._now())
+            changed["fault"] = fault_of(500, outcome.message, self._now(), outcome.details)
         return await self._end(lease, event, outcome, changed, lambda c: stories.finish(c, lease))
 
     async def deleted(self, lease: Lease, outcome: Outcome, gone: Sequence[Allocation]) -> bool:
@@ -172,7 +172,7 @@ class Progress:
             rows = found(connection)
             for row in rows:  # whatever the host says of it from now on is news
                 move(connection, row, "lose", now, power_state="", power_incarnation=0, power_n=0, fault=fault_of(
-                    500, f"Its host, {host}, does not have it: the host lost it, or the database is older.", now))
+                    500, "Its host does not have it: the host lost it, or the database is older.", now, host))
                 changes.note(connection, now, ("server", row["id"]), project_id=row["project_id"])
             return [row["id"] for row in rows]
 

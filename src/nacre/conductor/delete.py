@@ -66,6 +66,6 @@ class Deleter:
                 await self._endings.leave(allocation)
         except (NacreError, Waiting) as error:
             log.warning("host did not confirm a delete", server=allocation.server_id, host=allocation.host,
-                        why=error.message)
+                        why=str(error))
             return None
         return allocation

@@ -55,8 +55,8 @@ class Hosts:
             except Barred as error:  # its own word: it has heard another process first, or it lies
                 now = self._clock.monotonic()
                 if now - (doubted := doubted or now) > DOUBT:
-                    raise Refused(f"host {host} takes no orders, though nothing is known against it here: "
-                                  f"{error.message}") from None
+                    raise Refused("The host takes no orders, though nothing is known against it here.",
+                                  details=f"{host}: {error}") from None
                 await self._pause(host)
             except Unavailable:
                 now = self._clock.monotonic()
@@ -72,16 +72,18 @@ class Hosts:
                 if (work.step, work.moved) != last or work.step == WAITING:
                     last, moved = (work.step, work.moved), now
                 if now - moved > self.patience.stalled:
-                    raise BuildFailed(f"The work stands still since {now - moved:.0f} s: {work.step}.")
+                    raise BuildFailed(f"The work on the host stands still since {now - moved:.0f} s.",
+                                      details=f"{host}: {work.step}")
             if now - begin > self.patience.ceiling:
-                raise BuildFailed(f"The work takes longer than {self.patience.ceiling:.0f} s.")
+                raise BuildFailed(f"The work on the host takes longer than {self.patience.ceiling:.0f} s.",
+                                  details=host)
 
     def _permit(self, host: str) -> None:
         """Raises Unavailable; Waiting: by our own judgement it may not be given orders."""
         try:
             self._check(host)
         except Barred as error:
-            raise Waiting(error.message) from None
+            raise Waiting(error.message, details=error.details) from None
 
     async def _once(self, host: str, give: Callable[[Node], Awaitable[Work]]) -> Work:
         """One answer; or none, as the host was started anew meanwhile. Raises Unavailable; Barred: by its own word."""

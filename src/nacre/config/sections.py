@@ -50,6 +50,17 @@ class Identity(Section, frozen=True):
     #: Opens the keys in the database: a key, or a file's absolute path. Empty: control/seal-key in the data folder.
     seal_key: str = ""
     argon2: tuple[Positive, Positive] = (2, 19456)  # passes over the memory, and how much of it
+    logins: tuple[Positive, Positive] = (40, 80)  # of one address, and of all, that wait for their password's check
+
+
+class Http(Section, frozen=True):
+    """What a client's connection may keep a control process waiting with."""
+
+    idle: Positive = 30  # seconds until a connection is closed after its last answer
+    head: Positive = 32768  # bytes of a request's line and headers
+    head_seconds: Seconds = 10.0  # until they have arrived
+    open: tuple[Positive, Positive] = (500, 4000)  # connections without a request, of one address and of all
+    proxies: tuple[str, ...] = ()  # addresses of balancers, which say in X-Forwarded-For whom a request is from
 
 
 class Tls(Section, frozen=True):
@@ -230,6 +241,7 @@ class Settings(Section, frozen=True):
     database_url: str = ""  # empty: a SQLite file in the data folder
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_json: bool = False
+    http: Http = Http()
     tls: Tls = Tls()
     rpc: Rpc = Rpc()
     identity: Identity = Identity()

@@ -7,6 +7,7 @@ import msgspec
 import sqlalchemy as sa
 
 from nacre.base.errors import BadRequest, NotFound
+from nacre.identity import ended
 from nacre.identity import tables as t
 
 Document = dict[str, Any]
@@ -130,7 +131,11 @@ def insert(conn: sa.Connection, kind: Kind, values: Mapping[str, Any]) -> dict[s
 
 
 def update(conn: sa.Connection, kind: Kind, row: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with `changes`; what is set to null stays so."""
+    """The row with `changes`; what is set to null stays so. What is disabled ends the tokens that
+    rest on it, a new password those of its user."""
+    if ("enabled" in changes and not changes["enabled"]) or "password_hash" in changes:
+        whose = {"user": ended.of_user, "project": ended.of_project, "domain": ended.of_project}.get(kind.name)
+        ended.end(conn, [whose(row["id"])] if whose else [])
     change = row_of(kind, changes)
     extra = kept({**row["extra"], **change.pop("extra")})
     new = {**row, **change, "extra": extra}

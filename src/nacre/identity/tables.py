@@ -159,6 +159,12 @@ revocations = sa.Table(
     sa.Column("expires_at", sa.Float, nullable=False, index=True),
 )
 
+ended = sa.Table(  # what was disabled, taken away or changed: tokens from before stay void when it is there again
+    "identity_ended", metadata,
+    sa.Column("id", sa.String(160), primary_key=True),  # user:ID, project:ID (a domain's too), grant:USER:TARGET
+    sa.Column("revision", sa.Integer, nullable=False),  # tokens that were issued at an earlier one are void
+)
+
 revision = sa.Table(  # one row; counts writes, so that other processes know when to forget what they remember
     "identity_revision", metadata,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),

@@ -17,7 +17,7 @@ from nacre.identity.contract import Policy
 from nacre.network import tables as t
 from nacre.network.contract import AgentReport, Guard, HostWiring, Plugged, PortFacts, PortsOrder
 from nacre.network.hosts import adoption, agents, bindings, dhcp, heartbeats, notices, reach, servers, wiring
-from nacre.network.work import NetworkSettings, Work
+from nacre.network.work import NetworkSettings, ProjectOf, Work
 
 T = TypeVar("T")
 
@@ -26,11 +26,12 @@ T = TypeVar("T")
 class Around:
     """What the process around the service gives it. notify: a message to a host; only speed depends on it. record:
     writes down, in the transaction of a change, which hosts it concerns; the change's number, and that of the last one
-    before it for each. position: the number of the last change of all, in a transaction."""
+    before it for each. position: the number of the last change of all, in a transaction. project_of: of a server."""
 
     notify: notices.Notify | None = None
     record: Callable[[sa.Connection, Collection[str]], tuple[int, Mapping[str, int]]] = lambda *_: (0, {})
     position: Callable[[sa.Connection], int] = lambda _: 0
+    project_of: ProjectOf = lambda *_: None
 
 
 class NetworkManager:
@@ -45,7 +46,8 @@ class NetworkManager:
         self._reports = Together(self._hear)
 
     def _work(self, conn: sa.Connection, context: Context) -> Work:
-        return Work(conn, context, self.clock, self.settings, heard=self.heartbeats.heard)
+        return Work(conn, context, self.clock, self.settings, self.policy, self._around.project_of,
+                    heard=self.heartbeats.heard)
 
     async def read(self, context: Context, step: Callable[[Work], T]) -> T:
         """One consistent read."""
@@ -169,5 +171,5 @@ class NetworkManager:
 
 
 def _unbindable(port_ids: list[str], host: str) -> BuildFailed:
-    return BuildFailed(f"Binding failed for port {', '.join(port_ids)} on host {host}: its network agent is not alive, "
-                       "or does not reach the network.", type="PortBindingFailed")
+    return BuildFailed(f"Binding failed for port {', '.join(port_ids)}.", type="PortBindingFailed", details=(
+        f"The network agent of host {host} is not alive, or does not reach the network."))

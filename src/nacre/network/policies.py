@@ -1,8 +1,15 @@
-"""Who may do what: Neutron's rule names with its current defaults.
+"""Who may do what: Neutron's rule names with its current defaults, and how they are asked for a resource's attributes.
 
 What depends on more than the caller and the owner (a shared network is visible, the owner of a network sees its
 ports) is decided where the rows are read; these rules say the rest.
 """
+
+from collections.abc import Mapping
+from typing import Any
+
+from nacre.base.errors import Forbidden
+from nacre.network.attributes.table import UNSET, Resource, Row
+from nacre.network.work import Work
 
 ADMIN = "role:admin"
 ADMIN_OR_SERVICE = "role:admin or role:service"
@@ -92,4 +99,34 @@ POLICIES |= {
     "get_port:binding:vif_type": ADMIN_OR_SERVICE, "get_port:binding:vif_details": ADMIN_OR_SERVICE,
     "get_port:resource_request": ADMIN, "get_router:distributed": ADMIN, "get_router:ha": ADMIN,
     "create_floatingip:floating_ip_address": MANAGER,
+    "network:attach_external_network": ADMIN,  # Nova's name: a server on an external network that is not shared
 }
+
+
+def check(work: Work, rule: str, target: Row) -> None:
+    """Raises Forbidden unless the caller may do `rule` to the target."""
+    if not work.policy.allows(work.context, rule, target):
+        raise Forbidden(f"(rule:{rule}) is disallowed by policy", type="PolicyNotAuthorized")
+
+
+def check_set(work: Work, rule: str, resource: Resource, raw: Mapping[str, Any], target: Row) -> None:
+    """Whether the caller may make or change (rule: `create_port`) such a thing and set those of its attributes that the
+    request names, `raw`; target: all of the thing's values, and what rules need to know besides. Raises Forbidden."""
+    check(work, rule, target)
+    for name in resource.guarded(raw):
+        attribute = resource.attributes[name]
+        if rule.startswith("create") and attribute.default is not UNSET and target[name] == attribute.default:
+            continue
+        if sensitive(name, target[name]):
+            check(work, f"{rule}:{name}", target)
+            for part in target[name] if name == "external_gateway_info" and target[name] else ():
+                check(work, f"{rule}:{name}:{part}", target)
+
+
+def sensitive(name: str, value: Any) -> bool:
+    """Whether setting a guarded attribute to this value needs its rule: not every value is a privilege."""
+    if name == "device_owner":
+        return str(value).startswith("network:")
+    if name == "fixed_ips":
+        return any("ip_address" in item for item in value)
+    return True

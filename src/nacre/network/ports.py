@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
+from oslo_utils.uuidutils import is_uuid_like
 
 from nacre.base.db import statements
 from nacre.network import ipam, networks, security_groups
@@ -40,11 +41,12 @@ class Ports:
             "own": work.context.project_id or "", **{f"is_{name}": wanted[name] for name in names}})))
 
     def target(self, work: Work, data: Row) -> Row:
-        return {"network:project_id": networks.get(work, data["network_id"])["project_id"]}
+        return policy_target(networks.get(work, data["network_id"]))
 
     def create(self, work: Work, data: Row) -> Row:
         network = networks.get(work, data["network_id"])
         work.room("port", data["project_id"])
+        _check_device(work, data["device_id"], data["project_id"])
         row, chosen = build(work, network, data)
         bindings.bind(work, [row], data.get("binding:host_id") or "", fresh=True)
         return _view(row, chosen, data["security_groups"], work)
@@ -53,6 +55,8 @@ class Ports:
         old = work.one(t.placed, id=current["id"], active=True)
         if old is None:
             raise missing("port", current["id"])
+        if data.get("device_id", old["device_id"]) != old["device_id"]:
+            _check_device(work, data["device_id"], old["project_id"])
         values = {k: data[k] for k in _SAME if k in data}
         if data.get("mac_address") != old["mac_address"] and "mac_address" in values:
             values["mac_address"] = self._new_mac(work, old, data["mac_address"])
@@ -132,6 +136,20 @@ def _listing(every: bool, names: tuple[str, ...]) -> sa.Select[Any]:
     return found if every else found.where(_own(t.placed, sa.bindparam("own", type_=sa.String)))
 
 
+def policy_target(network: Row) -> Row:
+    """What the rules of a port need to know of its network."""
+    return {"network:project_id": network["project_id"]}
+
+
+def _check_device(work: Work, device_id: str, project_id: str) -> None:
+    """A port's owner may say that it belongs to a server of the port's project. One of another project, and one that
+    is not there, get the same answer. Words that are no id may be anything. Raises Conflict."""
+    if _sees_all(work) or not is_uuid_like(device_id) or work.project_of(work.conn, device_id) == project_id:
+        return
+    raise conflict("DeviceIDNotOwnedByTenant", f"The following device_id {device_id} is not owned by your tenant or "
+                   "matches another tenants router.")
+
+
 def insert(work: Work, network: Row, data: Row) -> tuple[Row, list[tuple[str, str]]]:
     """A new port, unbound. As `build` otherwise."""
     row, chosen = build(work, network, data)
@@ -156,7 +174,7 @@ def build(work: Work, network: Row, data: Row) -> tuple[Row, list[tuple[str, str
         **{k: data[k] for k in _SAME if k not in ("description", "mac_address")},
         "network_id": network["id"], "mac_address": mac, "port_security_enabled": secured, "status": "DOWN",
         "preserve": data.get("preserve", False), "device_tag": data.get("device_tag"),
-        "position": data.get("position", 0)})
+        "position": data.get("position", 0), "server_id": data.get("server_id")})
     _set_addresses(work, row["id"], chosen)
     _set_groups(work, row["id"], data["security_groups"])
     work.changes.members.update(data["security_groups"])

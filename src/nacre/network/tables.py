@@ -89,6 +89,8 @@ ports = sa.Table(
     sa.Column("allowed_address_pairs", sa.JSON, nullable=False),
     sa.Column("extra_dhcp_opts", sa.JSON, nullable=False),
     sa.Column("dns_name", sa.String(255), nullable=False, default=""),
+    #: The server whose interface it is, by the cloud's word alone: device_id is what its owner says.
+    sa.Column("server_id", ID, index=True),
     #: How a server uses it: the user's own (kept when the server goes), its tag, its place among the interfaces.
     sa.Column("preserve", sa.Boolean, nullable=False, default=False),
     sa.Column("device_tag", sa.String(255)), sa.Column("position", sa.Integer, nullable=False, default=0),

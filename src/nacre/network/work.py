@@ -21,6 +21,7 @@ from nacre.base.context import Context
 from nacre.base.db import statements
 from nacre.base.durable.processes import database_now
 from nacre.base.errors import Conflict, NotFound, QuotaExceeded
+from nacre.identity.contract import Policy
 from nacre.network import tables as t
 from nacre.network.ml2.types import SegmentTypes
 
@@ -47,6 +48,9 @@ _ROOM = sa.select(
     sa.select(_U.used).where(_U.project_id == _PROJECT, _U.resource == _WHAT).scalar_subquery())
 _MORE = sa.update(t.usage).where(_U.project_id == _PROJECT, _U.resource == _WHAT).values(
     used=_U.used + sa.bindparam("more"))
+
+
+ProjectOf = Callable[[sa.Connection, str], str | None]
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +89,9 @@ class Work:
     context: Context
     clock: Clock
     settings: NetworkSettings
+    policy: Policy
+    #: The project of a server, or None where there is none of that id.
+    project_of: ProjectOf
     changes: Changes = field(default_factory=Changes)
     #: (project, resource) -> how many more than the table of usage says; written when the unit is done
     usage: Counter[tuple[str, str]] = field(default_factory=Counter)

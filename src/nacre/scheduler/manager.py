@@ -92,7 +92,7 @@ class SchedulerManager:
                     rebuilt = now
                     await self.build_queue()
             except Interrupted as error:
-                log.warning("the queues stay as they are", why=error.message)
+                log.warning("the queues stay as they are", why=str(error))
             except Exception:
                 log.exception("queue rebuild failed; the old queues stay")
 
@@ -134,7 +134,7 @@ class SchedulerManager:
             if error.reasons.get(UNHEARD) or self.registry.awaits(self._facts.expected()):
                 raise TooEarly(error.message, details=error.details, reasons=error.reasons) from None
             refused(len(request.server_ids), error.reasons)
-            log.info("no host fits", servers=len(request.server_ids), why=error.message, nearest=error.details)
+            log.info("no host fits", servers=len(request.server_ids), why=str(error), nearest=error.details)
             raise
         finally:
             SECONDS.observe(time.perf_counter() - begin)

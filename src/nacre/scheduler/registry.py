@@ -171,9 +171,9 @@ class HostRegistry:
         """Whether it may be given orders. Raises Barred; Unavailable: it has not said yet what it has."""
         state = self.states.get(host)
         if state is None or not state.met:
-            raise Unavailable(f"Host {host} has not said hello to this process yet.")
+            raise Unavailable(details=f"Host {host} has not said hello to this process yet.")
         if state.barred:
-            raise Barred(f"Host {host} takes no orders of this cloud: {state.barred}.")
+            raise Barred(details=f"Host {host} takes no orders of this cloud: {state.barred}.")
 
     def _known(self, host: str) -> HostState:
         try:

@@ -25,6 +25,7 @@ from nacre.base.rpc.pump import Pump
 from nacre.base.rpc.server import Allow, Dispatcher, Peer
 from nacre.base.rpc.stub import Client
 from nacre.base.rpc.target import Target
+from nacre.base.rpc.unread import Unread, Way, hang_up, way_of
 
 log = structlog.get_logger()
 
@@ -52,6 +53,9 @@ class ZmqTransport:
         self._answers = Answers()
         #: How many verbs are at work for each peer.
         self._busy: Counter[str] = Counter()
+        #: And bytes of their requests.
+        self._held: Counter[str] = Counter()
+        self._unread = Unread(self.limits.unread)
 
     @property
     def public_key(self) -> str:
@@ -74,6 +78,8 @@ class ZmqTransport:
         zap.bind("inproc://zeromq.zap.01")
         self._zap = Pump(zap, self._authenticate)
         router = bounded(self._context, zmq.ROUTER, self.limits)
+        router.set(zmq.MAXMSGSIZE, min(self.limits.message, self.limits.request))
+        router.set(zmq.TCP_MAXRT, self.limits.stalled)
         router.set(zmq.BACKLOG, self.limits.backlog)
         router.set(zmq.IPV6, "[" in self._listen)
         router.set(zmq.ROUTER_MANDATORY, 1)
@@ -204,36 +210,49 @@ class ZmqTransport:
         sender = self.directory.peers.get(key)
         if sender is None or len(frames) != 2:
             return
+        assert self._router is not None
+        way = Way(frames[0]) if sender.role == "control" else way_of(frames[0], self._router.frame)
         try:
             request = decode_request(frames[1])
         except BadRequest as error:
-            log.warning("rpc request dropped", peer=sender.name, reason=error.message)
-            return
-        full = sender.role != "control" and self._busy[sender.name] >= self.limits.of_one
+            log.warning("rpc connection ended: it sends what is no request", peer=sender.name, reason=str(error))
+            return hang_up(way)
+        if busy := self._full(sender, len(frames[1])):
+            self._reply(sender, way, encode(Answer(request.id, failure(busy))))
+        elif not self._dispatcher.again(request):
+            self._busy[sender.name] += 1
+            self._held[sender.name] += len(frames[1])
+            self._answers.begin(sender.name, request.id, way)
+            self._start(self._run(request, sender, len(frames[1])))
+        elif given := self._answers.again(sender.name, request.id, way):
+            self._reply(sender, way, given)
+
+    def _full(self, sender: Peer, size: int) -> Unavailable | None:
+        """Why no request of that size is taken on now."""
+        of_one = sender.role != "control"
+        if of_one and self._held[sender.name] and self._held[sender.name] + size > self.limits.held:
+            return Unavailable(f"{self.me.name} is busy with {self._held[sender.name]} bytes of requests. Try again "
+                               "later.")
+        full = of_one and self._busy[sender.name] >= self.limits.of_one
         if full or len(self._tasks) >= self.limits.running:
             many = self._busy[sender.name] if full else len(self._tasks)
-            busy = Unavailable(f"{self.me.name} is busy with {many} requests. Try again later.")
-            self._reply(frames[0], encode(Answer(request.id, failure(busy))))
-            return
-        if not self._dispatcher.again(request):
-            self._busy[sender.name] += 1
-            self._answers.begin(sender.name, request.id, frames[0])
-            self._start(self._run(request, sender))
-        elif given := self._answers.again(sender.name, request.id, frames[0]):
-            self._reply(frames[0], given)
+            return Unavailable(f"{self.me.name} is busy with {many} requests. Try again later.")
+        return None
 
-    async def _run(self, request: Request, sender: Peer) -> None:
+    async def _run(self, request: Request, sender: Peer, size: int) -> None:
         try:
             answer = encode(await self._dispatcher.answer(request, sender))
         finally:
             self._busy[sender.name] -= 1
+            self._held[sender.name] -= size
             if not self._busy[sender.name]:
-                del self._busy[sender.name]
-        self._reply(self._answers.end(sender.name, request.id, answer), answer)
+                del self._busy[sender.name], self._held[sender.name]
+        self._reply(sender, self._answers.end(sender.name, request.id, answer), answer)
 
-    def _reply(self, routing: bytes, answer: bytes) -> None:
+    def _reply(self, sender: Peer, way: Way, answer: bytes) -> None:
         assert self._router is not None
-        if not self._router.send([routing, answer]):
+        frame = answer if sender.role == "control" else self._unread.frame(sender.name, way, answer)
+        if frame is not None and not self._router.send([way.routing, frame]):
             log.info("rpc answer not delivered: its caller is gone or does not read")
 
     def _start(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
@@ -244,5 +263,5 @@ class ZmqTransport:
 
 
 def _silent(target: Target, request: Request, timeout: float) -> Unavailable:
-    return Unavailable(f"{target.server or target.topic} did not answer {request.namespace}.{request.verb} "
-                       f"within {timeout:g} s.")
+    return Unavailable(details=f"{target.server or target.topic} did not answer {request.namespace}.{request.verb} "
+                               f"within {timeout:g} s.")

@@ -51,16 +51,12 @@ class Domains:
         check_mutable("domain", row, changes)
         if "enabled" in changes:
             changes["enabled"] = boolean(changes["enabled"])
-            if row["id"] == "default" and not changes["enabled"]:
-                raise Forbidden("The default domain cannot be disabled: it holds the administrator.")
         return one(request, DOMAIN, await self._store.write(
             lambda conn: update(conn, DOMAIN, get(conn, DOMAIN, row["id"]), changes)))
 
     async def delete(self, request: Request) -> Reply:
         row = await self._target(request, "delete_domain")
         check_mutable("domain", row, None)
-        if row["id"] == "default":
-            raise Forbidden("You are not authorized to perform the requested action: delete the default domain.")
 
         def unit(conn: sa.Connection) -> None:
             if get(conn, DOMAIN, row["id"])["enabled"]:

@@ -235,7 +235,13 @@ def remove_domain(conn: sa.Connection, id: str) -> None:
 
 
 def check_mutable(name: str, row: Any, changes: dict[str, Any] | None) -> None:
-    """Raises Forbidden if the thing is marked immutable and this does not lift that. changes None: a delete."""
+    """Raises Forbidden if the thing is marked immutable and this does not lift that, or if it is the default domain,
+    which would lock everybody out. changes None: a delete."""
+    if row["id"] == "default":
+        if changes is None:
+            raise Forbidden("You are not authorized to perform the requested action: delete the default domain.")
+        if not boolean(changes.get("enabled", True)):
+            raise Forbidden("The default domain cannot be disabled: it holds the administrator.")
     if not (row["extra"].get("options") or {}).get("immutable"):
         return
     if changes is None:

@@ -111,7 +111,7 @@ class Routers:
                              type="BadRequest")
         if "port_id" in body:
             port = self._own_port(work, body["port_id"])
-            if port["device_id"]:
+            if port["device_id"] or work.one(t.ports, id=port["id"], server_id=None) is None:
                 raise conflict("PortInUse", f"Unable to complete operation on port {port['id']} for network "
                                f"{port['network_id']}. Port already has an attached device {port['device_id']}.")
             if not port["fixed_ips"]:

@@ -87,7 +87,7 @@ class Heartbeats:
             try:
                 ages = await self._refresh({host: len(known[host].agents) for host in hosts})
             except (NacreError, Interrupted) as error:
-                log.warning("heartbeats are not written yet", hosts=len(hosts), why=error.message)
+                log.warning("heartbeats are not written yet", hosts=len(hosts), why=str(error))
                 continue
             self.forget(set(hosts) - ages.keys())
             for host, age in ages.items():

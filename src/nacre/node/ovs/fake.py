@@ -87,7 +87,7 @@ class FakeWiring:
                     self.up.update(fresh)
                     await self.network.wired(self.host, fresh, True)
             except Unavailable as error:  # as the real agent's: a build waits
-                log.warning("the network service cannot be asked", host=self.host, why=error.message)
+                log.warning("the network service cannot be asked", host=self.host, why=str(error))
                 self._waiting = [(ports, future) for ports, future in waiting if not future.done()] + self._waiting
                 await self.clock.sleep(AWAY)
                 continue

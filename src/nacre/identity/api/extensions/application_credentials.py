@@ -14,7 +14,7 @@ from nacre.identity.api.validation import NAME, TEXT, moment, wrapped
 from nacre.identity.derive import Facts, access_rules
 from nacre.identity.passwords import MAX_PASSWORD
 from nacre.identity.records import Kind, Page, delete, find, listing, missing
-from nacre.identity.render import when
+from nacre.identity.service import when
 
 APPLICATION_CREDENTIAL = Kind("application_credential", "application_credentials", t.application_credentials,
                               frozenset({"secret_hash"}), noun="Application Credential")

@@ -234,7 +234,7 @@ def _all_opened(desk: Desk, conn: sa.Connection, rows: Sequence[Any]) -> list[An
         try:
             return vault.decrypt(row["secret"])
         except Unreadable as error:
-            log.error("a credential cannot be read", credential=row["id"], why=error.message)
+            log.error("a credential cannot be read", credential=row["id"], why=str(error))
             return None
     return [{**row, "blob": blob(row)} for row in rows]
 

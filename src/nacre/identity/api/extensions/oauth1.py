@@ -16,7 +16,7 @@ from nacre.identity.api.extensions.documents import Document, fetch, held
 from nacre.identity.api.extensions.oauth1_signature import is_signed, parameters
 from nacre.identity.api.validation import TEXT, schema, wrapped
 from nacre.identity.records import PROJECT, ROLE, Page, find, get, kept, listing, missing
-from nacre.identity.render import when
+from nacre.identity.service import when
 
 REQUEST_SECONDS, ACCESS_SECONDS, SKEW_SECONDS = 8 * 3600, 24 * 3600, 300
 CONSUMER = wrapped("consumer", {"description": TEXT, "secret": {"not": {}}})

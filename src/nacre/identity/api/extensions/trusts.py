@@ -13,7 +13,7 @@ from nacre.identity.api.desk import Desk, collection, many, one, page_of, url
 from nacre.identity.api.extensions.application_credentials import ROLE_REF
 from nacre.identity.api.validation import ANY_ID, moment, wrapped
 from nacre.identity.records import PROJECT, ROLE, USER, Kind, Page, delete, find, get, listing, missing
-from nacre.identity.render import when
+from nacre.identity.service import when
 
 TRUST = Kind("trust", "OS-TRUST/trusts", t.trusts)
 CREATE = wrapped("trust", {

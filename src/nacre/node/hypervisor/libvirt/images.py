@@ -37,7 +37,7 @@ def check_size(image: ImageFacts, virtual_size: int | None, largest: int | None)
     """Raises BuildFailed: the image is larger than the disk it is for (bytes; None: as large as the image)."""
     if virtual_size is not None and largest and virtual_size > largest:
         raise BuildFailed(f"image {image.id} has a virtual size of {virtual_size} bytes, but the flavor's disk has "
-                          f"{largest} bytes")
+                          f"{largest} bytes", type="ImageTooLarge")
 
 
 async def convert(download: Path, image: ImageFacts, to: Path, largest: int | None) -> None:
@@ -48,11 +48,11 @@ async def convert(download: Path, image: ImageFacts, to: Path, largest: int | No
     try:
         inspected = await inspect_apart(download, declared, (uid, gid))
     except (UnsupportedMedia, BuildFailed) as error:
-        raise BuildFailed(f"image {image.id}: {error.message}") from error
+        raise BuildFailed(f"image {image.id}: {error.message}", type="ImageRefused") from error
     check_size(image, inspected.virtual_size, largest)
     if image.virtual_size and inspected.virtual_size and inspected.virtual_size != image.virtual_size:
         raise BuildFailed(f"image {image.id}: its virtual size is {inspected.virtual_size} bytes and not "
-                          f"{image.virtual_size}")
+                          f"{image.virtual_size}", type="ImageRefused")
     _readable(download, gid)
     if declared in PLAIN or declared == "iso":
         return
@@ -62,10 +62,10 @@ async def convert(download: Path, image: ImageFacts, to: Path, largest: int | No
         await run(["qemu-img", "convert", "-f", DRIVERS.get(declared, declared), "-O", "raw", "-t", "writeback",
                    str(download), str(to)], limits=msgspec.structs.replace(CONVERT, file=size + SLACK), user=name)
     except CommandFailed as error:
-        raise BuildFailed(f"image {image.id} cannot be converted: {error.message}") from error
+        raise BuildFailed(f"image {image.id} cannot be converted: {error.message}", type="ImageRefused") from error
     made = os.stat(to).st_size
     if not size <= made <= size + SLACK:
-        raise BuildFailed(f"image {image.id}: {made} bytes became of it, and it said {size}")
+        raise BuildFailed(f"image {image.id}: {made} bytes became of it, and it said {size}", type="ImageRefused")
     _readable(to, gid)
 
 
