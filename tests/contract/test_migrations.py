@@ -176,4 +176,20 @@ def test_networks_and_hosts_of_before(database_url: str) -> None:
         assert set(connection.execute(sa.text("select id from networks where external")).scalars()) == {"opened"}
         assert dict(connection.execute(sa.text("select host, tunnel_ip from network_agents")).all()) == {
             "h1": None, "h2": "192.0.2.1", "h3": None}
+
+
+def test_hosts_that_were_known_are_written_by_their_next_report(database_url: str) -> None:
+    """0012: their rows are of no number yet."""
+    command.upgrade(migrations._config(database_url), "0009")
+    engine, now = make_engine(database_url), dt.datetime(2026, 11, 21)
+    said = sa.bindparam("said", type_=sa.JSON)
+    with engine.begin() as connection:
+        connection.execute(sa.text(
+            "insert into compute_hosts (uuid, host, report, disabled, forced_down, accepted, created_at, updated_at) "
+            "values ('u', 'h', :said, :no, :no, :no, :now, :now)").bindparams(said), {
+                "said": {"host": "h"}, "no": False, "now": now})
+    migrations.upgrade(database_url)
+    with engine.begin() as connection:
+        row = connection.execute(sa.text("select host, incarnation, n from compute_hosts")).one()
+        assert tuple(row) == ("h", 0, 0)
     engine.dispose()
