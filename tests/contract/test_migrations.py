@@ -142,8 +142,8 @@ def test_who_locked_a_server_was_not_written_down(database_url: str) -> None:
     engine = make_engine(database_url)
     with engine.begin() as connection:
         table = sa.Table("servers", sa.MetaData(), autoload_with=connection)
-        plain = {str: "x", int: 0, bool: False, dt.datetime: dt.datetime(2026, 11, 20)}
-        row = {c.name: plain.get(c.type.python_type, {}) for c in table.columns if not c.nullable and not c.primary_key}
+        plain = {str: "x", int: 0, bool: False, object: {}, dt.datetime: dt.datetime(2026, 11, 20)}
+        row = {c.name: plain[c.type.python_type] for c in table.columns if not c.nullable and not c.primary_key}
         connection.execute(sa.insert(table), [row | {"id": "a", "locked": True}, row | {"id": "b", "locked": False}])
     migrations.upgrade(database_url)
     with engine.connect() as connection:

@@ -10,7 +10,10 @@ from nacre.base.errors import TooMany
 
 class Turns:
     """At most `at_once` requests of a project are worked on at the same time, so many more wait in the order in which
-    they came, and the rest is refused. A request waits for its own project's only."""
+    they came, and the rest is refused. A request waits for its own project's only.
+
+    A turn passes on with the loop's next round: what is answered without waiting for anything (a refusal) would else
+    be followed at once by the project's next, and by all that it sent, before anybody else's."""
 
     def __init__(self, at_once: int = 8, waiting: int = 500):
         self._at_once, self._most = at_once, waiting
@@ -24,7 +27,7 @@ class Turns:
         try:
             yield
         finally:
-            self._leave(project)
+            asyncio.get_running_loop().call_soon(self._leave, project)
 
     async def _enter(self, project: str) -> None:
         working = self._working.get(project, 0)
