@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from nacre.base.db import DatabaseUnavailable
 from nacre.base.durable.eras import Position
+from nacre.base.errors import Unavailable
 from nacre.compute.tables import allocations, servers
 from nacre.conductor.contract import Beat, NodeHello
 from nacre.conductor.manager import ConductorManager, Surroundings
@@ -40,10 +41,14 @@ class Talk:
                 raise DatabaseUnavailable("away")
             return Position(), False
 
+        async def introduce(hello: NodeHello) -> None:
+            self.introduced.append(hello.endpoint)
+
         self.node, self.away = lab.nodes["host0"], False
+        self.introduced: list[str] = []
         self._service = NodeService(self.node, None)  # type: ignore[arg-type]
         self.conductor = ConductorManager(lab.control.parts, lab.control.endings, Surroundings(
-            introduce=nothing, controls=nothing, judge=judge, seen=Position, wiring=lambda host: 0))
+            introduce=introduce, controls=nothing, judge=judge, seen=Position, wiring=lambda host: 0))
 
     async def hello(self, *held: Held) -> None:
         beat = await self.said()
@@ -118,6 +123,17 @@ async def test_a_host_is_judged_before_anything_can_be_placed_on_it(lab: Lab) ->
     talk.away = False
     await talk.hello(Held(allocation="a", server_id="s", epoch=1))
     assert await lab.registry.get("host0") is not None
+
+
+async def test_a_hello_that_was_overtaken_does_not_say_where_its_host_listens(lab: Lab) -> None:
+    """All control processes would lose the way to it."""
+    talk = Talk(lab)
+    late = NodeHello(endpoint="tcp://192.0.2.1:1", public_key="", journal="j", cloud="cloud", position=0,
+                     beat=await talk.said())
+    await talk.hello()
+    with pytest.raises(Unavailable, match="A later word"):
+        await talk.conductor.hello(late)
+    assert talk.introduced == [""]
 
 
 async def test_a_server_that_its_host_does_not_have_is_in_error_and_says_so(lab: Lab) -> None:

@@ -21,6 +21,8 @@ log = structlog.get_logger()
 
 #: So many beats of a host, all its guests are compared with the database, not only those that changed.
 WHOLE = 60
+#: What a host hears whose hello was overtaken.
+LATE = "A later word of this host has come already."
 #: Guests of one look into the database.
 AT_ONCE = 500
 
@@ -60,6 +62,10 @@ class ConductorManager:
     async def hello(self, hello: NodeHello) -> Welcome:
         host, report = hello.host, hello.beat.report
         known = self._sessions.get(host)
+        anew = known is not None and known.journal != hello.journal
+        before = await self._p.registry.get(host)
+        if before is not None and before.met and report.number <= before.report.number and not anew:
+            raise Unavailable(LATE)  # where it says that it listens is over, too
         await self._around.introduce(hello)
         cloud, (now, older) = self._p.cloud(), await self._around.judge(Position(hello.position, hello.era))
         audit, accepted = await self._p.ledger.audit(host, report.held), await self._p.registry.is_accepted(host)
@@ -69,8 +75,8 @@ class ConductorManager:
         elif report.held and (audit.later or older):
             why = f"it has seen a later state of the database, at {hello.position}, than this one was made from"
         # Judged before it is heard: nothing is placed on a host that takes no orders.
-        if not await self._p.scheduler.report(report, anew=known is not None and known.journal != hello.journal):
-            raise Unavailable("A later word of this host has come already.")
+        if not await self._p.scheduler.report(report, anew=anew):
+            raise Unavailable(LATE)
         await self._p.registry.bar(host, why)
         refused = await self._agent(host, hello.beat.agent)
         self._p.hosts.greeted(host)
