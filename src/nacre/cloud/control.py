@@ -173,7 +173,7 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
     network = _network(base)
     compute = _compute(base, seams, Suppliers(
         flavors=Flavors(db, clock), keypairs=KeyPairs(db, clock), quotas=Quotas(db, _quotas(settings)),
-        images=images, network=network), identity.project_exists, network.forget_host)
+        images=images, network=network), identity.project_exists, network)
     compute_api = compute_service(ComputeParts(
         policy=policy, identity=identity, clock=clock, network=network, images=images,
         servers=compute.servers, history=History(db), node=compute.node, scheduler=compute.scheduler,
@@ -264,7 +264,7 @@ class _Compute:
 
 
 def _compute(base: Base, seams: Seams, ask: Suppliers,
-             project_exists: Callable[[str], Awaitable[bool]], forget: Callable[[str], Awaitable[None]]) -> _Compute:
+             project_exists: Callable[[str], Awaitable[bool]], network: NetworkManager) -> _Compute:
     db, clock, ledger = base.db, base.clock, base.ledger
     own = base.settings.scheduler
 
@@ -302,7 +302,8 @@ def _compute(base: Base, seams: Seams, ask: Suppliers,
                     node, Plans(servers, conductor),
                     Orphans(parts, endings, OrphanNeeds(
                         LedgerAdmin(db, clock), node, project_exists, conductor.meet_again)),
-                    Membership(base.processes, registry, conductor, around, (aggregates.forget_host, forget)))
+                    Membership(base.processes, registry, conductor, around, network.heard_lately,
+                               (aggregates.forget_host, network.forget_host)))
 
 
 def hindrance(registry: HostRegistry, nodes: Callable[[], Collection[str]]) -> Hindrance:
