@@ -58,6 +58,8 @@ class ConductorManager:
     def __init__(self, parts: Parts, endings: Endings, around: Surroundings):
         self._p, self._endings, self._around = parts, endings, around
         self._sessions: dict[str, Session] = {}
+        #: What a host had said when an operator's word about it was used up: it hears it until it says something else.
+        self._accepted: dict[str, tuple[str, str, int, str]] = {}
 
     async def hello(self, hello: NodeHello) -> Welcome:
         host, report = hello.host, hello.beat.report
@@ -68,7 +70,9 @@ class ConductorManager:
             raise Unavailable(LATE)  # where it says that it listens is over, too
         await self._around.introduce(hello)
         cloud, (now, older) = self._p.cloud(), await self._around.judge(Position(hello.position, hello.era))
-        audit, accepted = await self._p.ledger.audit(host, report.held), await self._p.registry.is_accepted(host)
+        audit, word = await self._p.ledger.audit(host, report.held), await self._p.registry.word(host)
+        said = (hello.journal, hello.cloud, hello.position, hello.era)
+        accepted = word is not None or self._accepted.get(host) == said
         why = ""
         if report.held and hello.cloud not in ("", cloud):
             why = f"it has servers of another cloud, {hello.cloud}"
@@ -84,12 +88,14 @@ class ConductorManager:
                           orphans=audit.unknown, controls=tuple(await self._around.controls()), refused=refused)
         if why:
             log.error("a host takes no orders until an operator decides", host=host, why=why, accepted=accepted)
-            if accepted:
-                await self._p.ledger.catch_up(host, report.held)
             self.meet_again(host)  # until it is decided
+            if word is not None:
+                await self._p.ledger.catch_up(host, report.held, word)
+                self._accepted[host] = said
             return welcome
-        if accepted:
-            await self._p.registry.accept(host, False)
+        self._accepted.pop(host, None)
+        if word is not None:  # which was not needed: it shall not let the next older database in
+            await self._p.ledger.catch_up(host, (), word)
         session = self._sessions[host] = Session(hello.journal)
         await self._notice(session, hello.beat)
         self._endings.begin(audit.ending)
