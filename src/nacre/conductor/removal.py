@@ -18,8 +18,9 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Removal:
-    """Implements `contract.Removal`. heard: whether any control process heard a host lately; forget: told the host's name once its key is gone, one after the other: this
-    process shuts it out (the others read of it within a second), and what was written of it goes."""
+    """Implements `contract.Removal`. heard: whether any control process heard a host lately; forget: told the host's
+    name once its key is gone, one after the other: this process shuts it out (the others read of it within a second),
+    and what was written of it goes."""
 
     processes: Processes
     ledger: LedgerAdmin
