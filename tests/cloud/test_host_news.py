@@ -11,8 +11,9 @@ import sqlalchemy as sa
 
 from nacre.base.db import DatabaseUnavailable
 from nacre.base.durable.eras import Position
+from nacre.base.errors import Unavailable
 from nacre.compute.tables import allocations, servers
-from nacre.conductor.contract import Beat, NodeHello
+from nacre.conductor.contract import Beat, NodeHello, Welcome
 from nacre.conductor.manager import ConductorManager, Surroundings
 from nacre.node.service import NodeService
 from nacre.scheduler.contract import Held
@@ -37,19 +38,23 @@ class Talk:
         async def judge(seen: Position) -> tuple[Position, bool]:
             if self.away:
                 raise DatabaseUnavailable("away")
-            return Position(), False
+            return Position(), seen.n > 50
+
+        async def introduce(hello: NodeHello) -> None:
+            self.introduced.append(hello.endpoint)
 
         self.node, self.away = lab.nodes["host0"], False
+        self.introduced: list[str] = []
         self._service = NodeService(self.node, None)  # type: ignore[arg-type]
         self.conductor = ConductorManager(lab.control.parts, lab.control.endings, Surroundings(
-            introduce=nothing, admits=lambda host: True, controls=nothing, judge=judge,
+            introduce=introduce, admits=lambda host: True, controls=nothing, judge=judge,
             seen=Position, wiring=lambda host: 0))
 
-    async def hello(self, *held: Held) -> None:
+    async def hello(self, *held: Held, position: int = 0) -> Welcome:
         beat = await self.said()
         if held:
             beat = msgspec.structs.replace(beat, report=msgspec.structs.replace(beat.report, held=held))
-        await self.conductor.hello(self.greeting(beat))
+        return await self.conductor.hello(msgspec.structs.replace(self.greeting(beat), position=position))
 
     def greeting(self, beat: Beat) -> NodeHello:
         return NodeHello(endpoint="", public_key="", journal="j", cloud="cloud", position=0, beat=beat)
@@ -123,6 +128,40 @@ async def test_a_host_is_judged_before_anything_can_be_placed_on_it(lab: Lab) ->
     talk.away = False
     await talk.hello(Held(allocation="a", server_id="s", epoch=1))
     assert await lab.registry.get("host0") is not None
+
+
+async def test_an_operators_word_is_used_once(lab: Lab) -> None:
+    """It is for the database that the host was barred from, not for the next older one."""
+    talk = Talk(lab)
+    (server,) = await lab.accept()
+    await lab.until(server, "active")
+    await lab.quiet()
+    assert not (await talk.hello(position=100)).accepted
+    await lab.registry.accept("host0")
+    (held,) = (await talk.said()).report.held
+    later = msgspec.structs.replace(held, epoch=held.epoch + 5)
+    assert (await talk.hello(later, position=100)).accepted
+    assert (await lab.row(server))["epoch"] == held.epoch + 5
+    assert await lab.registry.word("host0") is None
+    much_later = msgspec.structs.replace(held, epoch=held.epoch + 9)
+    assert (await talk.hello(much_later, position=100)).accepted  # the answer was lost: it hears it again
+    assert (await lab.row(server))["epoch"] == held.epoch + 5
+    assert not (await talk.hello(position=99)).accepted
+    await lab.registry.accept("host0")
+    assert not (await talk.hello(position=0)).older  # the right database was put back: the word was not needed
+    assert await lab.registry.word("host0") is None
+    assert not (await talk.hello(position=100)).accepted
+
+
+async def test_a_hello_that_was_overtaken_does_not_say_where_its_host_listens(lab: Lab) -> None:
+    """All control processes would lose the way to it."""
+    talk = Talk(lab)
+    late = NodeHello(endpoint="tcp://192.0.2.1:1", public_key="", journal="j", cloud="cloud", position=0,
+                     beat=await talk.said())
+    await talk.hello()
+    with pytest.raises(Unavailable, match="A later word"):
+        await talk.conductor.hello(late)
+    assert talk.introduced == [""]
 
 
 async def test_a_server_that_its_host_does_not_have_is_in_error_until_it_has(lab: Lab) -> None:

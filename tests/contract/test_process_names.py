@@ -91,7 +91,7 @@ async def test_a_copied_data_folder_does_not_enter_while_the_first_lives(
     clock = Fast(lambda: story_db.run(one._beat))
     one, two = Processes(story_db, clock), Processes(story_db, clock)
     await one.start(control("a"))
-    with pytest.raises(Conflict, match=r"lives already, as ubuntu:8774 at tcp://192.0.2.1:1: .* process-id"):
+    with pytest.raises(Conflict, match=r"lives already, as ubuntu:8774 at tcp://192.0.2.1:1: .*control/process-id"):
         await two.start(control("a", *other))
     assert await story_db.run(one._beat)
     await runs_out(story_db)

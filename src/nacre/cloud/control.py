@@ -182,7 +182,7 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
     network_api, limits = network_service(network), settings.limits
     compute = _compute(base, seams, Suppliers(
         flavors=Flavors(db, clock), keypairs=KeyPairs(db, clock), images=images, network=network, policy=policy,
-        quotas=Quotas(db, _quotas(settings), limits.servers)), identity.project_exists, network.forget_host)
+        quotas=Quotas(db, _quotas(settings), limits.servers)), identity.project_exists, network)
     compute_api = compute_service(ComputeParts(
         policy=policy, identity=identity, clock=clock, network=network,
         asks=Asks(image=Inside(image_api, policy.check), network=Inside(network_api, policy.check)),
@@ -281,7 +281,7 @@ class _Compute:
 
 
 def _compute(base: Base, seams: Seams, ask: Suppliers,
-             project_exists: Callable[[str], Awaitable[bool]], forget: Callable[[str], Awaitable[None]]) -> _Compute:
+             project_exists: Callable[[str], Awaitable[bool]], network: NetworkManager) -> _Compute:
     db, clock, ledger = base.db, base.clock, base.ledger
     own = base.settings.scheduler
 
@@ -320,7 +320,8 @@ def _compute(base: Base, seams: Seams, ask: Suppliers,
                     node, Plans(servers, conductor),
                     Orphans(parts, endings, OrphanNeeds(
                         LedgerAdmin(db, clock), node, project_exists, conductor.meet_again)),
-                    Membership(base.processes, registry, conductor, around, (aggregates.forget_host, forget)))
+                    Membership(base.processes, registry, conductor, around, network.heard_lately,
+                               (aggregates.forget_host, network.forget_host)))
 
 
 def hindrance(registry: HostRegistry, load: Callable[[Iterable[str]], Awaitable[Sequence[Server]]],

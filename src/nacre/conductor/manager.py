@@ -21,6 +21,8 @@ log = structlog.get_logger()
 
 #: So many beats of a host, all its guests are compared with the database, not only those that changed.
 WHOLE = 60
+#: What a host hears whose hello was overtaken.
+LATE = "A later word of this host has come already."
 #: Guests of one look into the database.
 AT_ONCE = 500
 
@@ -57,13 +59,21 @@ class ConductorManager:
     def __init__(self, parts: Parts, endings: Endings, around: Surroundings):
         self._p, self._endings, self._around = parts, endings, around
         self._sessions: dict[str, Session] = {}
+        #: What a host had said when an operator's word about it was used up: it hears it until it says something else.
+        self._accepted: dict[str, tuple[str, str, int, str]] = {}
 
     async def hello(self, hello: NodeHello) -> Welcome:
         host, report = hello.host, hello.beat.report
         known = self._sessions.get(host)
+        anew = known is not None and known.journal != hello.journal
+        before = await self._p.registry.get(host)
+        if before is not None and before.met and report.number <= before.report.number and not anew:
+            raise Unavailable(LATE)  # where it says that it listens is over, too
         await self._around.introduce(hello)
         cloud, (now, older) = self._p.cloud(), await self._around.judge(Position(hello.position, hello.era))
-        audit, accepted = await self._p.ledger.audit(host, report.held), await self._p.registry.is_accepted(host)
+        audit, word = await self._p.ledger.audit(host, report.held), await self._p.registry.word(host)
+        said = (hello.journal, hello.cloud, hello.position, hello.era)
+        accepted = word is not None or self._accepted.get(host) == said
         why = ""
         if report.held and hello.cloud not in ("", cloud):
             why = f"it has servers of another cloud, {hello.cloud}"
@@ -72,8 +82,8 @@ class ConductorManager:
         # Judged before it is heard: nothing is placed on a host that takes no orders, or was removed in between.
         if not self._around.admits(host):
             raise Forbidden(f"Host {host} is not of this cloud any more: let it join again.")
-        if not await self._p.scheduler.report(report, anew=known is not None and known.journal != hello.journal):
-            raise Unavailable("A later word of this host has come already.")
+        if not await self._p.scheduler.report(report, anew=anew):
+            raise Unavailable(LATE)
         await self._p.registry.bar(host, why)
         refused = await self._agent(host, hello.beat.agent)
         self._p.hosts.greeted(host)
@@ -81,12 +91,14 @@ class ConductorManager:
                           orphans=audit.unknown, controls=tuple(await self._around.controls()), refused=refused)
         if why:
             log.error("a host takes no orders until an operator decides", host=host, why=why, accepted=accepted)
-            if accepted:
-                await self._p.ledger.catch_up(host, report.held)
             self.meet_again(host)  # until it is decided
+            if word is not None:
+                await self._p.ledger.catch_up(host, report.held, word)
+                self._accepted[host] = said
             return welcome
-        if accepted:
-            await self._p.registry.accept(host, False)
+        self._accepted.pop(host, None)
+        if word is not None:  # which was not needed: it shall not let the next older database in
+            await self._p.ledger.catch_up(host, (), word)
         session = self._sessions[host] = Session(hello.journal)
         await self._notice(session, hello.beat)
         self._endings.begin(audit.ending)

@@ -142,6 +142,11 @@ class NetworkManager:
         await self.write(service_context(), step)
         self.heartbeats.forget([host])
 
+    async def heard_lately(self, host: str) -> bool:
+        """Whether any control process heard one of the host's agents, within the time after which it is down."""
+        return await self.read(service_context(), lambda work: any(
+            agents.alive(work, row) for row in work.find(t.agents, host=host)))
+
     async def agent_report(self, report: AgentReport) -> None:
         if self.heartbeats.repeated(report):
             return

@@ -13,6 +13,7 @@ from nacre.base.db import Database, statements
 from nacre.base.db.together import Together
 from nacre.base.durable import changes
 from nacre.base.durable.processes import nodes
+from nacre.base.errors import Unavailable
 from nacre.scheduler.contract import HostReport, HostState
 from nacre.scheduler.tables import compute_hosts
 
@@ -30,6 +31,17 @@ _I, _N = sa.bindparam("said_incarnation", type_=sa.BigInteger), sa.bindparam("sa
 _UPDATE = sa.update(compute_hosts).where(_H.host == sa.bindparam("of"), sa.or_(
     sa.bindparam("anew", type_=sa.Boolean), _H.incarnation < _I, sa.and_(_H.incarnation == _I, _H.n < _N))).values(
     report=sa.bindparam("said"), incarnation=_I, n=_N, updated_at=sa.bindparam("heard"))
+
+
+class Word(msgspec.Struct, frozen=True):
+    """A guard of what is done by an operator's word about a host, which is used up by it."""
+
+    host: str
+
+    def hold(self, connection: sa.Connection) -> None:
+        """Raises Unavailable: it is used up."""
+        if not statements.update(connection, compute_hosts, {"accepted": False}, host=self.host, accepted=True):
+            raise Unavailable(f"The operator's word about host {self.host} was heard at the same time.")
 
 
 class HostRecords:
@@ -95,11 +107,11 @@ class HostRecords:
 
         await self._db.run(unit)
 
-    async def accept(self, state: HostState, accepted: bool, now: datetime) -> None:
+    async def accept(self, state: HostState, now: datetime) -> None:
         """An operator's word about a host that holds on to another database."""
         def unit(connection: sa.Connection) -> None:
             _insert(connection, [state])
-            statements.update(connection, compute_hosts, {"accepted": accepted}, host=state.report.host)
+            statements.update(connection, compute_hosts, {"accepted": True}, host=state.report.host)
             changes.note(connection, now, ("host", state.report.host))
 
         await self._db.run(unit)

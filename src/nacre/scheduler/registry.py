@@ -10,9 +10,10 @@ import structlog
 
 from nacre.base.clock import Clock
 from nacre.base.db import Database
+from nacre.base.durable.processes import Guard
 from nacre.base.errors import Barred, NotFound, Unavailable
 from nacre.scheduler.contract import HostReport, HostState
-from nacre.scheduler.records import HostRecords
+from nacre.scheduler.records import HostRecords, Word
 
 log = structlog.get_logger()
 
@@ -144,14 +145,13 @@ class HostRegistry:
             self.states[host] = msgspec.structs.replace(state, barred=why, met=True)
             self.look_at(host)
 
-    async def accept(self, host: str, accepted: bool = True) -> None:
-        """An operator says that this database is right for a host that holds on to another; False: it has heard of it.
-        Raises NotFound."""
-        await self.records.accept(self._known(host), accepted, self._now())
+    async def accept(self, host: str) -> None:
+        """An operator says that this database is right for a host that holds on to another. Raises NotFound."""
+        await self.records.accept(self._known(host), self._now())
 
-    async def is_accepted(self, host: str) -> bool:
-        """Whether an operator said so, and the host has not heard of it yet."""
-        return await self.records.is_accepted(host)
+    async def word(self, host: str) -> Guard | None:
+        """An operator's, that was said so and has not been heard: a guard that uses it up. None: there is none."""
+        return Word(host) if await self.records.is_accepted(host) else None
 
     def claimed(self, server_ids: Collection[str]) -> dict[str, str]:
         """Those of these servers that a host says it has which takes no orders of ours: id -> that host."""
