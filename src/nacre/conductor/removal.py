@@ -34,7 +34,7 @@ class Removal:
         known = any(p.role == "node" and p.name == host for p in await self.processes.all("node"))
         # What this process hears is not all: its own way to the host may be cut. Nor does an operator's `forced_down`
         # silence a host: others would get the addresses that its guests go on using.
-        if dead and (state is not None and state.up or await self.heard(host)):
+        if dead and ((state is not None and state.up) or await self.heard(host)):
             raise Conflict(f"Host {host} counts as alive: a control process heard it lately, and it confirms by itself "
                            "what is ending there. If the machine is off, wait two minutes; else "
                            f"`nacre host remove {host}` without --dead.")

@@ -251,8 +251,8 @@ class Processes:
         """The earlier life of the same id. Raises Conflict: another lives; each would end the other, for ever."""
         for other in find(connection, self._clock, role=me.role, name=me.name):
             if other.alive and other.id != me.id:
-                raise Conflict(f"Another {me.role} process of this cloud is called {me.name}, and lives{_at(other)}: give "
-                               "this one a name of its own, rpc.name or NACRE_RPC_NAME.", field="rpc.name")
+                raise Conflict(f"Another {me.role} process of this cloud is called {me.name}, and lives{_at(other)}: "
+                               "give this one a name of its own, rpc.name or NACRE_RPC_NAME.", field="rpc.name")
         before = next(iter(find(connection, self._clock, id=me.id)), None)
         if before and before.alive and (before.name, before.address) != (me.name, me.address):
             raise Conflict(f"This {me.role} process lives already, as {before.name}{_at(before)}: end that one, or, if "
