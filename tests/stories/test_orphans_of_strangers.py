@@ -15,7 +15,7 @@ from nacre.base.rpc.memory import MemoryTransport
 from nacre.base.rpc.server import Peer
 from nacre.compute.tables import allocations, servers
 from nacre.conductor.contract import Beat, NodeHello
-from nacre.network.contract import AddressPair, AgentReport, NetworkFacts, PortFacts, SubnetFacts
+from nacre.network.contract import AddressPair, AgentReport, FixedIp, NetworkFacts, PortFacts, SubnetFacts
 from nacre.node.contract import TARGET, BuildOrder, GuestFacts, Orphan
 from nacre.scheduler.contract import Held, HostReport
 
@@ -188,3 +188,48 @@ async def test_an_accepted_host_catches_up_with_its_own_servers_only_and_by_no_l
     assert await epoch() == before + 50
     await ledger.catch_up("vm", says(before + 1))
     assert await epoch() == before + 50
+
+
+NETWORK, SUBNET = str(uuid4()), str(uuid4())
+
+
+def lost(owner: str, *, subnet: dict[str, Any] | None = None, port: dict[str, Any] | None = None,
+         **network: Any) -> Orphan:
+    """A guest on a network that is gone, as its host remembers it."""
+    there = SubnetFacts(**{"id": SUBNET, "cidr": "10.77.0.0/24", "ip_version": 4, "gateway_ip": "10.77.0.1",
+                           "enable_dhcp": True, "dhcp_ip": "10.77.0.2"} | (subnet or {}))
+    facts = NetworkFacts(**{"id": NETWORK, "name": "gone", "project_id": owner, "mtu": 1450, "network_type": "vxlan",
+                            "physical_network": None, "segmentation_id": 4242, "subnets": (there,),
+                            "dhcp_mac": "fa:16:3e:99:99:99"} | network)
+    plug = {"mac_address": "fa:16:3e:00:00:77", "fixed_ips": (FixedIp(subnet_id=there.id, ip_address="10.77.0.9"),)}
+    return guest(owner, port_of(facts.id, **plug | (port or {})), networks=(facts,))
+
+
+async def test_what_no_client_could_say_of_a_network_no_host_says(cloud: WholeCloud) -> None:
+    victim, evil = await made(cloud), Stranger(cloud, "evil")
+    before = [(await cloud.ask("admin", "GET", "network", f"/{what}")).json() for what in ("networks", "subnets")]
+    owner = victim["tenant_id"]
+    for field, found in {
+            "UUID": lost(owner, subnet={"id": "s\ndhcp-script=/bin/evil"}),
+            "id: ": lost(owner, id="../../../../tmp/pwned"),
+            "mac_address": lost(owner, port={"mac_address": "garbage"}),
+            "MAC": lost(owner, port={"mac_address": "0/0\ntable=11,priority=65535,actions=NORMAL"}),
+            "dhcp_mac": lost(owner, dhcp_mac="x,actions=NORMAL"), "cidr": lost(owner, subnet={"cidr": "10.0.0.0\n/8"}),
+            "network_type": lost(owner, network_type="gre"), "mtu": lost(owner, mtu=-1),
+            "name": lost(owner, name="n" * 256),
+            "dns_nameservers": lost(owner, subnet={"dns_nameservers": ("fe80::1%a\nb",)}),
+            "host_routes": lost(owner, subnet={"host_routes": (("10.0.0.0/8", "x"),)}),
+            "gateway_ip": lost(owner, subnet={"gateway_ip": "2001:db8::1"}),
+            "dhcp_ip": lost(owner, subnet={"dhcp_ip": "10.78.0.2"}), "dns_domain": lost(owner, dns_domain="a\nb"),
+            "segmentation_id": lost(owner, segmentation_id=1 << 24), "port's id": lost(owner, port={"id": "../x"}),
+            "dhcp_options": lost(owner, port={"dhcp_options": (("6", "a\nb", 4),)}),
+            "allowed_pairs": lost(owner, port={"allowed_pairs": (AddressPair(ip_address="all"),)})}.items():
+        await evil.claims(held(found), says=(found,))
+        status, said = await act(cloud, found.server_id, ADOPT)
+        assert status == 400, (field, said)
+        assert field.removeprefix("port's ") in said["badRequest"]["message"], said
+    assert before == [(await cloud.ask("admin", "GET", "network", f"/{what}")).json()
+                      for what in ("networks", "subnets")]
+    found = lost(owner)
+    await evil.claims(held(found), says=(found,))
+    assert (await act(cloud, found.server_id, ADOPT))[0] == 200

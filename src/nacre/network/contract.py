@@ -185,7 +185,8 @@ class Network(Protocol):
     async def adopt(self, order: PortsOrder, found: Plugged, host: str) -> Plugged:
         """The ports of a guest that runs on the host and is not known here, as `plug` answers: made again as the host
         describes them, with networks and subnets that are gone, all under their ids. A security group that is gone is
-        left out. Raises Conflict where an address, a port or a segment is another's now, BuildFailed as `plug`."""
+        left out. Raises BadRequest: no such ports and networks can be; Conflict where an address, a port or a segment
+        is another's now; BuildFailed as `plug`."""
         ...
 
     async def bind(self, server_id: str, host: str, guard: Guard | None = None) -> Plugged:
