@@ -233,3 +233,30 @@ async def test_what_no_client_could_say_of_a_network_no_host_says(cloud: WholeCl
     found = lost(owner)
     await evil.claims(held(found), says=(found,))
     assert (await act(cloud, found.server_id, ADOPT))[0] == 200
+
+
+async def test_what_no_flavor_has_no_host_says_of_a_server(cloud: WholeCloud) -> None:
+    victim, evil = await made(cloud), Stranger(cloud, "evil")
+
+    async def used() -> dict[str, int]:
+        limits = (await cloud.ask("demo", "GET", "compute", "/limits")).json()["limits"]["absolute"]
+        return {name: value for name, value in limits.items() if name.startswith("total")}
+
+    before, good = await used(), guest(victim["tenant_id"])
+    assert good.order is not None
+    for field, order in (
+            ("memory_mb", {"memory_mb": -10**8}), ("vcpus", {"vcpus": -10**5}), ("vcpus", {"vcpus": 0}),
+            ("root_gb", {"root_gb": -1}), ("swap_mb", {"swap_mb": 1 << 40}), ("disk_shares", {"disk_shares": -1}),
+            ("net_bandwidth", {"net_bandwidth": -1}), ("another guest", {"server_id": victim["id"]}),
+            ("name", {"guest": msgspec.structs.replace(good.order.guest, name="n\x1b")}),
+            ("hostname", {"guest": msgspec.structs.replace(good.order.guest, hostname="a b")}),
+            ("isoformat", {"guest": msgspec.structs.replace(good.order.guest, created_at="yesterday")}),
+            ("bytes", {"extra_specs": {str(n): "x" * 1000 for n in range(1100)}})):
+        found = msgspec.structs.replace(good, order=msgspec.structs.replace(good.order, **order))
+        await evil.claims(held(found), says=(found,))
+        [seen] = await orphans(cloud)
+        assert not seen["adoptable"] and field in seen["why_not"] and seen["memory_mb"] is None
+        status, said = await act(cloud, found.server_id, ADOPT)
+        assert status == 409 and field in said["conflictingRequest"]["message"]
+    assert await used() == before
+    assert (await act(cloud, good.server_id, FORGET))[0] == 202 and await used() == before
