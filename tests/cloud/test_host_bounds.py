@@ -9,11 +9,12 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
-from nacre.base.errors import BadRequest
+from nacre.base.errors import BadRequest, NoValidHost
 from nacre.base.rpc.codec import verbs
 from nacre.conductor.contract import Beat, Conductor, NodeHello
 from nacre.network.contract import AgentReport
 from nacre.scheduler.contract import DiskReport, Held, HostReport, TooEarly
+from nacre.scheduler.hosts import SPARE
 from nacre.scheduler.tables import compute_hosts
 from tests.cloud.test_host_reports import Lab
 from tests.pure.scheduler_lab import ask, report
@@ -118,3 +119,19 @@ async def test_kinds_and_queues_that_no_host_has_any_more_are_forgotten() -> Non
     assert len(lab.manager._kinds._known) == 2 and len(lab.chooser._queues) == 2
     assert sum(len(queue.seen) for queue in lab.chooser._queues.values()) == 2
     assert max(kind.number for kind in lab.manager._kinds._known.values()) <= 51
+
+
+async def test_a_host_that_is_another_kind_in_each_report_fills_no_memory() -> None:
+    lab = Lab()
+    await lab.start()
+    await lab.manager.report(report("good", 4096))
+    for n in range(1, 500):
+        await lab.manager.report(msgspec.structs.replace(
+            report("evil", 4096), n=n, cpu_info=f'{{"model": "m{n}"}}', queue_name=f"q{n}"))
+        assert len(lab.manager._kinds._known) <= 2 * 2 + SPARE + 1 and len(lab.chooser._queues) <= 2
+        assert sum(len(queue.seen) for queue in lab.chooser._queues.values()) <= 2 * 2 + SPARE + 1
+    assert (await lab.manager.select(ask()))[0].host == "good"
+    assert (await lab.manager.select(ask(queue_name="q499")))[0].host == "evil"
+    with pytest.raises(NoValidHost):
+        await lab.manager.select(ask(queue_name="q498"))
+    assert all(len(str(key)) < 300 for key in lab.manager._kinds._known)
