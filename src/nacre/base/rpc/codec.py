@@ -7,20 +7,23 @@ is what lets a host be one release behind.
 import inspect
 import typing
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
+from nacre.base import bounds
 from nacre.base.errors import BadRequest, NacreError
+
+Id = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 
 
 class Request(msgspec.Struct, frozen=True, array_like=True):
     """What a caller sends. id: 16 random bytes, unique to the message."""
 
-    id: bytes
-    namespace: str
-    version: str
-    verb: str
+    id: Id
+    namespace: bounds.Short
+    version: bounds.Version
+    verb: bounds.Short
     args: msgspec.Raw
 
 
@@ -36,7 +39,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
 class Answer(msgspec.Struct, frozen=True, array_like=True):
     """What comes back."""
 
-    id: bytes
+    id: Id
     error: Failure | None = None
     result: msgspec.Raw = msgspec.Raw(b"\xc0")
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-from collections import OrderedDict
 
 import msgspec
 import structlog
@@ -12,6 +11,7 @@ from nacre.base.errors import BadRequest, Unavailable
 from nacre.base.rpc.codec import Answer, Request, decode_answer, encode
 from nacre.base.rpc.keys import KeyPair
 from nacre.base.rpc.pump import Pump
+from nacre.base.rpc.recent import Recent
 
 log = structlog.get_logger()
 
@@ -102,10 +102,10 @@ class Link:
 class Answers:
     """What a server knows of calls: where the answer of a running one goes, and the last answers that were given."""
 
-    def __init__(self, keep: int = 1000, size: int = 64 << 10):
-        self._keep, self._size = keep, size
+    def __init__(self, keep: int = 1000, size: int = 64 << 10, each: int = 50):
+        self._size = size
         self._running: dict[tuple[str, bytes], bytes] = {}
-        self._given: OrderedDict[tuple[str, bytes], bytes] = OrderedDict()
+        self._given = Recent[bytes](each, keep)
 
     def begin(self, who: str, request: bytes, routing: bytes) -> None:
         self._running[who, request] = routing
@@ -114,14 +114,12 @@ class Answers:
         """The call came a second time: its answer, if it was given; a running one answers to `routing` from now on."""
         if (who, request) in self._running:
             self._running[who, request] = routing
-        return self._given.get((who, request))
+        return self._given.get(who, request)
 
     def end(self, who: str, request: bytes, answer: bytes) -> bytes:
         """Where the answer goes."""
         if len(answer) <= self._size:
-            self._given[who, request] = answer
-            if len(self._given) > self._keep:
-                self._given.popitem(last=False)
+            self._given.add(who, request, answer)
         return self._running.pop((who, request))
 
 

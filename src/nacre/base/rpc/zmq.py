@@ -215,7 +215,7 @@ class ZmqTransport:
             busy = Unavailable(f"{self.me.name} is busy with {many} requests. Try again later.")
             self._reply(frames[0], encode(Answer(request.id, failure(busy))))
             return
-        if not self._dispatcher.again(request):
+        if not self._dispatcher.again(request, sender):
             self._busy[sender.name] += 1
             self._answers.begin(sender.name, request.id, frames[0])
             self._start(self._run(request, sender))
