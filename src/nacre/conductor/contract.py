@@ -119,7 +119,7 @@ class Conductor(Protocol):
         """A host's totals, usage, guests and works: also its heartbeat."""
         ...
 
-    async def guest_facts(self, host: str, server_id: str) -> GuestFacts:
+    async def guest_facts(self, host: bounds.Name, server_id: bounds.Id) -> GuestFacts:
         """For the metadata service of the host the server is on. Raises NotFound for any other."""
         ...
 

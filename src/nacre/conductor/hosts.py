@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from nacre.base.clock import Clock
-from nacre.base.errors import Barred, BuildFailed, Unavailable, Waiting
+from nacre.base.errors import BadRequest, Barred, BuildFailed, Unavailable, Waiting
 from nacre.node.contract import WAITING, Guest, Node, Work
 
 #: Seconds between two tries at a host that does not answer.
@@ -50,6 +50,8 @@ class Hosts:
                 work = await self._once(host, give)
             except Barred as error:
                 raise Waiting(error.message) from None
+            except BadRequest as error:  # it does not know such orders, or its answer is none
+                raise BuildFailed(f"Host {host} breaks the contract: {error.message}") from None
             except Unavailable:
                 now = self._clock.monotonic()
                 if await self._alive(host):

@@ -141,16 +141,16 @@ class NetworkManager:
         self.heartbeats.forget([host])
 
     async def agent_report(self, report: AgentReport) -> None:
-        if self.heartbeats.repeated(report):
-            return
-        await self._reports((report, agents.parse(report)))
+        said = agents.parse(report)
+        if not self.heartbeats.repeated(said):
+            await self._reports(said)
 
-    async def _hear(self, some: Sequence[tuple[AgentReport, agents.Report]]) -> list[None]:
+    async def _hear(self, some: Sequence[agents.Report]) -> list[None]:
         """Reports that are news to this process. Of the same host the last counts."""
-        latest = {said.host: (report, said) for report, said in some}
+        latest = {said.host: said for said in some}
         known = await self.read(service_context(), lambda work: agents.fresh(
-            work, [said for _, said in latest.values()], self.heartbeats.period))
-        news = [said for host, (_, said) in latest.items() if host not in known]
+            work, latest.values(), self.heartbeats.period))
+        news = [said for host, said in latest.items() if host not in known]
 
         def step(work: Work) -> None:
             for host in agents.report(work, news):
@@ -159,8 +159,8 @@ class NetworkManager:
 
         if news:
             await self.write(service_context(), step)
-        for host, (report, _) in latest.items():
-            self.heartbeats.written(report, known.get(host, 0.0))
+        for host, said in latest.items():
+            self.heartbeats.written(said, known.get(host, 0.0))
         return [None] * len(some)
 
 

@@ -14,6 +14,8 @@ import msgspec
 from nacre.base import bounds
 from nacre.base.errors import BadRequest, NacreError
 
+#: A failure says no more than this (characters): it is shown to people.
+MOST_SAID = 4096
 Id = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 
 
@@ -30,10 +32,10 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
 class Failure(msgspec.Struct, frozen=True, array_like=True):
     """An error: the names of its class and its bases, nearest first, and what it says."""
 
-    kinds: tuple[str, ...]
+    kinds: Annotated[tuple[bounds.Name, ...], msgspec.Meta(max_length=50)]
     message: str
-    type: str
-    field: str | None = None
+    type: bounds.Name
+    field: Annotated[str, msgspec.Meta(max_length=1024)] | None = None
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
@@ -74,7 +76,7 @@ class Verb:
     """One method of a contract: its arguments as a struct, and how to read its result."""
 
     def __init__(self, name: str, method: Any):
-        hints = typing.get_type_hints(method)
+        hints = typing.get_type_hints(method, include_extras=True)
         parameters = list(inspect.signature(method).parameters.values())[1:]
         fields: list[Any] = [(p.name, hints[p.name]) if p.default is p.empty else (p.name, hints[p.name], p.default)
                              for p in parameters]
@@ -122,7 +124,7 @@ def error_from(got: Failure) -> NacreError:
     known = _kinds(NacreError)
     kind = next((known[name] for name in got.kinds if name in known), NacreError)
     error = kind.__new__(kind)
-    NacreError.__init__(error, got.message, field=got.field, type=got.type)
+    NacreError.__init__(error, got.message[:MOST_SAID], field=got.field, type=got.type)
     return error
 
 

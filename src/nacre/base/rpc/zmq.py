@@ -75,6 +75,9 @@ class ZmqTransport:
         self._zap = Pump(zap, self._authenticate)
         router = bounded(self._context, zmq.ROUTER, self.limits)
         router.set(zmq.BACKLOG, self.limits.backlog)
+        if self.me.role == "control":
+            router.set(zmq.MAXMSGSIZE, min(self.limits.request, self.limits.message))
+            router.set(zmq.RCVHWM, self.limits.unread)
         router.set(zmq.IPV6, "[" in self._listen)
         router.set(zmq.ROUTER_MANDATORY, 1)
         router.set(zmq.CURVE_SERVER, 1)
