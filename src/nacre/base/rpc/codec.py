@@ -7,13 +7,14 @@ is what lets a host be one release behind.
 import inspect
 import typing
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from nacre.base import bounds
 from nacre.base.errors import BadRequest, NacreError
 
+M = TypeVar("M")
 #: A failure says no more than this (characters): it is shown to people.
 MOST_SAID = 4096
 Id = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
@@ -72,15 +73,21 @@ def decode_answer(data: bytes) -> Answer:
         raise BadRequest(f"Not an RPC answer: {error}") from None
 
 
+def latest(method: M) -> M:
+    """A verb by which a host says how things are: of those that came while one is at work only the last counts."""
+    method.latest = True  # type: ignore[attr-defined]
+    return method
+
+
 class Verb:
-    """One method of a contract: its arguments as a struct, and how to read its result."""
+    """One method of a contract: its arguments as a struct, and how to read its result. latest: as `latest` says."""
 
     def __init__(self, name: str, method: Any):
         hints = typing.get_type_hints(method, include_extras=True)
         parameters = list(inspect.signature(method).parameters.values())[1:]
         fields: list[Any] = [(p.name, hints[p.name]) if p.default is p.empty else (p.name, hints[p.name], p.default)
                              for p in parameters]
-        self.name = name
+        self.name, self.latest = name, bool(getattr(method, "latest", False))
         self.fields = tuple(p.name for p in parameters)
         self.args = msgspec.defstruct(f"{name}_args", fields, frozen=True)
         self._read_args = msgspec.msgpack.Decoder(self.args)

@@ -19,7 +19,8 @@ log = structlog.get_logger()
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds. message: bytes of one; request: of one that a control process is sent; queue: messages waiting for one
     peer; unread: those of one peer that came and are not read yet; running: verbs at work at once; of_one: of these,
-    for one host; silence: seconds until a call that any process of a topic may answer is sent to one more.
+    for one host; waiting, waiting_size: as in `Turns`; silence: seconds until a call that any process of a topic may
+    answer is sent to one more.
     handshake: milliseconds; backlog: peers that may wait to be let in: when a control process starts anew, thousands
     come at once, and those who are turned away come again."""
 
@@ -29,7 +30,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     queue: int = 2000
     unread: int = 64
     running: int = 5000
-    of_one: int = 200
+    #: Images are fetched by `node.max_builds` at once (10), the wiring asks for one thing at a time; guests that ask
+    #: for their facts after a power cut wait for one another.
+    of_one: int = 16
+    waiting: int = 500
+    waiting_size: int = 4 << 20
     handshake: int = 30_000
     backlog: int = 4096
     silence: float = 2.0

@@ -73,6 +73,12 @@ class Dispatcher:
             raise TypeError(f"{type(endpoint).__name__} does not have {contract.__name__}'s {', '.join(missing)}")
         self.served[target.namespace] = Served(target, endpoint, verbs(contract), allow)
 
+    def latest(self, request: Request) -> bool:
+        """Whether only the last of such requests of a host counts."""
+        served = self.served.get(request.namespace)
+        verb = served.verbs.get(request.verb) if served else None
+        return verb is not None and verb.latest
+
     def again(self, request: Request, sender: Peer) -> bool:
         """Whether this message of the sender came before. Remembers it."""
         if (sender.name, request.id) in self._seen:

@@ -8,9 +8,8 @@ again when the other process came back before it answered; a message that comes 
 import asyncio
 import contextlib
 import time
-from collections import Counter
 from collections.abc import Collection, Coroutine
-from typing import Any
+from typing import Any, cast
 
 import structlog
 import zmq
@@ -25,6 +24,7 @@ from nacre.base.rpc.pump import Pump
 from nacre.base.rpc.server import Allow, Dispatcher, Peer
 from nacre.base.rpc.stub import Client
 from nacre.base.rpc.target import Target
+from nacre.base.rpc.turns import Turns
 
 log = structlog.get_logger()
 
@@ -50,8 +50,7 @@ class ZmqTransport:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._turn = 0
         self._answers = Answers()
-        #: How many verbs are at work for each peer.
-        self._busy: Counter[str] = Counter()
+        self._turns = Turns(limits.of_one, limits.waiting, limits.waiting_size)
 
     @property
     def public_key(self) -> str:
@@ -212,26 +211,44 @@ class ZmqTransport:
         except BadRequest as error:
             log.warning("rpc request dropped", peer=sender.name, reason=error.message)
             return
-        full = sender.role != "control" and self._busy[sender.name] >= self.limits.of_one
-        if full or len(self._tasks) >= self.limits.running:
-            many = self._busy[sender.name] if full else len(self._tasks)
-            busy = Unavailable(f"{self.me.name} is busy with {many} requests. Try again later.")
+        if why := self._too_much(request, sender):
+            busy = Unavailable(f"{self.me.name} is busy with {why}. Try again later.")
             self._reply(frames[0], encode(Answer(request.id, failure(busy))))
-            return
-        if not self._dispatcher.again(request, sender):
-            self._busy[sender.name] += 1
+        elif not self._dispatcher.again(request, sender):
             self._answers.begin(sender.name, request.id, frames[0])
-            self._start(self._run(request, sender))
+            self._enter(request, sender)
         elif given := self._answers.again(sender.name, request.id, frames[0]):
             self._reply(frames[0], given)
 
+    def _too_much(self, request: Request, sender: Peer) -> str:
+        """With what this process is so busy that it cannot take the request, if so."""
+        if len(self._tasks) >= self.limits.running:
+            return f"{len(self._tasks)} requests"
+        if sender.role != "control" and self._turns.full(
+                sender.name, request, latest=self._dispatcher.latest(request)):
+            return f"all the requests of {sender.name} that it takes"
+        return ""
+
+    def _enter(self, request: Request, sender: Peer) -> None:
+        """The request runs now, or when those of its host before it are done."""
+        now, replaced = (True, None) if sender.role == "control" else self._turns.come(
+            sender.name, request, latest=self._dispatcher.latest(request))
+        if now:
+            self._start(self._run(request, sender))
+        if replaced is not None:
+            late = Unavailable(f"A later {replaced.verb} of {sender.name} took its place.")
+            self._answer(replaced, sender, encode(Answer(replaced.id, failure(late))))
+
     async def _run(self, request: Request, sender: Peer) -> None:
         try:
-            answer = encode(await self._dispatcher.answer(request, sender))
+            self._answer(request, sender, encode(await self._dispatcher.answer(request, sender)))
         finally:
-            self._busy[sender.name] -= 1
-            if not self._busy[sender.name]:
-                del self._busy[sender.name]
+            following = None if sender.role == "control" else self._turns.done(
+                sender.name, request, latest=self._dispatcher.latest(request))
+            if following is not None and not cast("asyncio.Task[Any]", asyncio.current_task()).cancelling():
+                self._start(self._run(following, sender))
+
+    def _answer(self, request: Request, sender: Peer, answer: bytes) -> None:
         self._reply(self._answers.end(sender.name, request.id, answer), answer)
 
     def _reply(self, routing: bytes, answer: bytes) -> None:
