@@ -394,6 +394,24 @@ async def test_of_what_a_host_says_of_itself_only_the_last_waits() -> None:
             await transport.close()
 
 
+async def test_what_waits_for_a_host_that_is_shut_out_is_not_run() -> None:
+    shelf = RealShelf()
+    server, clients, (one, _) = await of_two_hosts(Limits(of_one=1), shelf)
+    try:
+        slow = asyncio.create_task(one.slow(0.4))
+        await asyncio.sleep(0.1)
+        waiting = asyncio.create_task(one.put("a"))
+        await asyncio.sleep(0.1)
+        server.directory.revoke(clients[0].public_key)
+        assert await slow == 1
+        with pytest.raises(Forbidden):
+            await waiting
+        assert shelf.calls == 0 and not len(server._turns)
+    finally:
+        for transport in (*clients, server):
+            await transport.close()
+
+
 async def test_what_a_control_process_is_sent_is_small() -> None:
     server, clients, (one, other) = await of_two_hosts(Limits(request=100_000), RealShelf())
     try:

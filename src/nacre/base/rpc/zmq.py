@@ -15,7 +15,7 @@ import structlog
 import zmq
 from zmq.utils import z85
 
-from nacre.base.errors import BadRequest, Unavailable
+from nacre.base.errors import BadRequest, Forbidden, Unavailable
 from nacre.base.rpc.codec import Answer, Request, decode_answer, decode_request, encode, failure
 from nacre.base.rpc.directory import Directory, Where
 from nacre.base.rpc.keys import KeyPair
@@ -241,7 +241,11 @@ class ZmqTransport:
 
     async def _run(self, request: Request, sender: Peer) -> None:
         try:
-            self._answer(request, sender, encode(await self._dispatcher.answer(request, sender)))
+            if self.directory.key_of(sender):
+                answer = await self._dispatcher.answer(request, sender)
+            else:  # it was shut out while its request waited
+                answer = Answer(request.id, failure(Forbidden(f"{sender.name} is not let in any more.")))
+            self._answer(request, sender, encode(answer))
         finally:
             following = None if sender.role == "control" else self._turns.done(
                 sender.name, request, latest=self._dispatcher.latest(request))

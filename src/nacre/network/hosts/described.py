@@ -3,8 +3,8 @@ is wired by other hosts, as root: no word may reach them that the API would not 
 
 import ipaddress
 import uuid
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -13,6 +13,7 @@ from nacre.network.attributes import checks as c
 from nacre.network.contract import AddressPair, FixedIp, NetworkFacts, Plugged, SubnetFacts
 from nacre.network.ml2 import types
 
+S = TypeVar("S", bound=msgspec.Struct)
 #: The most ports, networks, and subnets of a network.
 MOST = 200
 _MODE = c.one_of("slaac", "dhcpv6-stateful", "dhcpv6-stateless", None)
@@ -84,7 +85,7 @@ def _subnet(said: SubnetFacts) -> SubnetFacts:
     return subnet
 
 
-def _checked(what: str, said: Any, attributes: dict[str, Callable[[Any], Any]]) -> Any:
+def _checked(what: str, said: S, attributes: dict[str, c.Check]) -> S:
     """The struct with each of these attributes as its check gives it back."""
     changed = {}
     for name, check in attributes.items():
