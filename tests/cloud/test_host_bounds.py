@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
-from nacre.base.errors import BadRequest, NoValidHost
+from nacre.base.errors import BadRequest, NoValidHost, Unavailable
 from nacre.base.rpc.codec import MOST_SAID, Answer, Failure, decode_answer, encode, error_from, verbs
 from nacre.base.rpc.link import DEFAULTS
 from nacre.conductor.contract import Beat, Conductor, NodeHello
@@ -184,14 +184,18 @@ GUEST = Guest(server_id="s", power="running", steps=(STEP,))
 def test_what_a_host_answers_is_bounded(name: str, answer: Any) -> None:
     good = msgspec.msgpack.encode(Work(done=True, guest=GUEST))
     assert verbs(Node)["spawn"].result(msgspec.Raw(good)).guest == GUEST
-    with pytest.raises(BadRequest, match="breaks the contract"):
+    with pytest.raises(Unavailable) as refused:
         verbs(Node)[name].result(msgspec.Raw(msgspec.msgpack.encode(answer)))
+    assert "breaks the contract" in refused.value.details
 
 
 def test_what_a_host_says_of_a_failure_is_cut() -> None:
-    said = encode(Answer(b"x" * 16, Failure(("BuildFailed", "NacreError"), "y" * 1_000_000, "BuildFailed")))
+    said = encode(Answer(b"x" * 16, Failure(("BuildFailed", "NacreError"), "y" * 1_000_000, "BuildFailed",
+                                            details="z" * 1_000_000)))
     answer = decode_answer(said)
-    assert answer.error is not None and len(error_from(answer.error).message) == MOST_SAID
+    assert answer.error is not None
+    error = error_from(answer.error)
+    assert len(error.message) == len(error.details) == MOST_SAID
 
 
 def test_the_largest_word_of_a_host_is_well_below_what_is_taken() -> None:

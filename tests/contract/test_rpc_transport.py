@@ -367,7 +367,7 @@ async def test_one_host_does_not_keep_a_process_busy_for_the_others() -> None:
 
 
 async def test_what_waits_for_one_host_is_small() -> None:
-    server, clients, (one, _) = await of_two_hosts(Limits(of_one=1, waiting_size=100_000), RealShelf())
+    server, clients, (one, _) = await of_two_hosts(Limits(of_one=1, held=100_000), RealShelf())
     try:
         slow = asyncio.create_task(one.slow(0.3))
         await asyncio.sleep(0.1)

@@ -13,6 +13,7 @@ from tests.stories.whole_cloud import WholeCloud, whole_cloud
 
 from nacre.base.rpc.memory import MemoryTransport
 from nacre.base.rpc.server import Peer
+from nacre.compute.allocations import FOLLOWED, LEAP
 from nacre.compute.tables import allocations, servers
 from nacre.conductor.contract import Beat, NodeHello
 from nacre.network.contract import AddressPair, AgentReport, FixedIp, NetworkFacts, PortFacts, SubnetFacts
@@ -37,9 +38,16 @@ class Stranger:
         report = HostReport(host=self.name, incarnation=1, n=self._n, hypervisor_type="QEMU", hypervisor_version=8,
                             vcpus=16, memory_mb=65536, disk_gb=1000, vcpus_used=0, memory_mb_used=0, disk_gb_used=0.0,
                             held=held)
-        agent = AgentReport(host=self.name, tunnel_ip="10.0.0.9", bridge_mappings={}, tunnel_types=("vxlan",))
+        agent = AgentReport(host=self.name, tunnel_ip=f"192.0.2.{ord(self.name[-1])}", bridge_mappings={},
+                            tunnel_types=("vxlan",))
         await self.cloud.control.conductor.hello(NodeHello(
             endpoint="", public_key="", journal="j", cloud="", position=0, beat=Beat(report=report, agent=agent)))
+
+
+class AlwaysStands:
+    """A word that is never used up."""
+
+    def hold(self, connection: sa.Connection) -> None: ...
 
 
 class _Describes:
@@ -180,14 +188,36 @@ async def test_an_accepted_host_catches_up_with_its_own_servers_only_and_by_no_l
     await evil.claims(*says(before + 50), says=())
     state = await cloud.control.registry.get("evil")
     assert state is not None and not state.barred  # what it says of a server on another host proves nothing
-    await ledger.catch_up("evil", says(before + 50))
+    async def catch_up(host: str, held: tuple[Held, ...]) -> None:
+        await ledger.catch_up(host, held, AlwaysStands())
+
+    await catch_up("evil", says(before + 50))
     assert await epoch() == before
-    await ledger.catch_up("vm", says(1 << 30))
+    await catch_up("vm", says(1 << 30))
     assert await epoch() == before
-    await ledger.catch_up("vm", says(before + 50))
+    await catch_up("vm", says(before + 50))
     assert await epoch() == before + 50
-    await ledger.catch_up("vm", says(before + 1))
+    await catch_up("vm", says(before + 1))
     assert await epoch() == before + 50
+    await cloud.control.db.run(lambda c: c.execute(sa.insert(allocations).values(
+        id=str(uuid4()), server_id=victim["id"], host="evil", epoch=1, purpose="build", state="ending", memory_mb=1,
+        vcpus=1, disk_mb=1, created_at=sa.func.current_timestamp())))  # a failed attempt that it does not confirm
+    await catch_up("evil", says(before + 60))
+    assert await epoch() == before + 50
+    assert (await ledger.audit("evil", says(before + 60))).later == ()
+    assert (await ledger.audit("vm", says(before + 60))).later != ()
+
+
+async def test_no_number_of_hellos_uses_up_the_epochs_of_a_server(cloud: WholeCloud) -> None:
+    """Beyond their bound nothing that its host says would be heard."""
+    victim, ledger, seen = await made(cloud), cloud.control.base.ledger, 1
+    for _ in range(2 * (FOLLOWED // LEAP)):
+        seen += LEAP
+        await ledger.catch_up("vm", (Held(
+            allocation=str(uuid4()), server_id=victim["id"], epoch=min(seen, 1 << 30)),), AlwaysStands())
+    (epoch,) = await cloud.control.db.read(lambda c: c.execute(sa.select(servers.c.epoch).where(
+        servers.c.id == victim["id"])).scalars().all())
+    assert FOLLOWED - LEAP < epoch <= FOLLOWED == (1 << 30) // 2
 
 
 NETWORK, SUBNET = str(uuid4()), str(uuid4())

@@ -99,7 +99,7 @@ class Introductions:
         key = self._directory.key_of(Peer(hello.host, "node"))
         process = Process(id=f"node:{hello.host}", role="node", name=hello.host, address=hello.endpoint,
                           public_key=key, version=hello.version)
-        if not key and hello.host not in self._directory.shut_out:  # in one process, where nobody has keys
+        if not key and self.admits(hello.host):  # in one process, where nobody has keys
             await self._introduce(process)
         elif not key or not await self._renew(process):
             raise Forbidden(f"Host {hello.host} is not of this cloud any more: let it join again.")
@@ -113,6 +113,10 @@ class Introductions:
             return not own or ipaddress.ip_address(own).is_loopback
         except ValueError:  # a name that the operator gave
             return own == "localhost"
+
+    def admits(self, host: str) -> bool:
+        """Whether it may speak here, as far as this process has heard: it was not removed."""
+        return bool(self._directory.key_of(Peer(host, "node"))) or host not in self._directory.shut_out
 
     async def _introduce_all(self, some: Sequence[Process]) -> Sequence[None]:
         await self._processes.introduce(*some)

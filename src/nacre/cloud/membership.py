@@ -16,12 +16,14 @@ from nacre.scheduler.registry import HostRegistry
 
 @dataclass(frozen=True)
 class Membership:
-    """forget: what else is written of a host, besides the scheduler's row."""
+    """heard: whether any control process heard a host lately; forget: what else is written of a host, besides the
+    scheduler's row."""
 
     processes: Processes
     registry: HostRegistry
     conductor: ConductorManager
     around: Introductions
+    heard: Callable[[str], Awaitable[bool]]
     forget: tuple[Callable[[str], Awaitable[None]], ...]
 
     def watch(self, changes: Changes) -> None:
@@ -30,7 +32,7 @@ class Membership:
 
     def removal(self, admin: LedgerAdmin, endings: Endings) -> Removal:
         """What an operator removes a host with."""
-        return Removal(self.processes, admin, self.registry, endings, (self._shut_out, *self.forget))
+        return Removal(self.processes, admin, self.registry, endings, self.heard, (self._shut_out, *self.forget))
 
     async def _shut_out(self, host: str) -> None:
         await self.around.reload()

@@ -2,7 +2,7 @@
 story still holds the lease, and moves the server by the table of states."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,14 +23,14 @@ from nacre.scheduler.contract import Allocation, Held
 
 #: A guest's power -> what that means for a server that nobody is at work on.
 _EVENTS = {"running": "running", "shutdown": "stopped", "crashed": "stopped"}
+#: And for one that its host did not have, and has after all.
+_FOUND = {"running": "found running", "shutdown": "found stopped", "crashed": "found stopped"}
 
 _S, _A = servers.c, allocations.c
 _LIVING = sa.select(
     _S.allocation_id, _S.host, _S.vm_state, _S.task_state, _S.power_state, _S.power_incarnation, _S.power_n).where(
         _S.allocation_id.in_(sa.bindparam("ids", expanding=True)), _S.deleted == sa.false())
-_PLACED = sa.select(_A.id, _A.host, _A.state, _A.created_at).where(_A.host.in_(sa.bindparam("hosts", expanding=True)))
-#: Since an allocation was made: until then its host may not have said that it has it.
-SETTLED = timedelta(minutes=5)
+_PLACED = sa.select(_A.id, _A.host, _A.state).where(_A.host.in_(sa.bindparam("hosts", expanding=True)))
 
 
 class Progress:
@@ -62,11 +62,14 @@ class Progress:
 
     async def built(self, lease: Lease, allocation: Allocation, outcome: Outcome, *, last: bool) -> bool:
         """The attempt made it: ACTIVE, with its steps. last: and with it the story ended. False: it is not being built
-        any more (deleted meanwhile), and its host must give it up. Raises LeaseLost."""
+        any more (deleted meanwhile), and its host must give it up. Raises LeaseLost; Interrupted: the attempt is not
+        written down any more."""
         now = self._now()
 
         def live(connection: sa.Connection) -> None:
-            statements.update(connection, allocations, {"state": "held"}, id=allocation.id)
+            if not statements.update(connection, allocations, {"state": "held"}, id=allocation.id, host=allocation.host,
+                                     epoch=allocation.epoch, state="wanted"):
+                raise Interrupted(f"The database has lost that {allocation.host} was to build {allocation.server_id}.")
             changes.note(connection, now, ("allocation", allocation.id))
             if last:
                 stories.finish(connection, lease)
@@ -90,7 +93,7 @@ class Progress:
         LeaseLost."""
         changed: dict[str, Any] = {}
         if outcome.message:
-            changed["fault"] = fault_of(500, outcome.message, self._now())
+            changed["fault"] = fault_of(500, outcome.message, self._now(), outcome.details)
         return await self._end(lease, event, outcome, changed, lambda c: stories.finish(c, lease))
 
     async def deleted(self, lease: Lease, outcome: Outcome, gone: Sequence[Allocation]) -> bool:
@@ -136,7 +139,7 @@ class Progress:
                 power = there[row["allocation_id"]].power
                 seen = {"power_state": power, "power_incarnation": number[0], "power_n": since(row)}
                 if event := _event(row, power):
-                    move(connection, row, event, now, **seen)
+                    move(connection, row, event, now, **seen, **({"fault": None} if event in _FOUND.values() else {}))
                     changes.note(connection, now, ("server", row["id"]), project_id=row["project_id"])
                 else:
                     statements.update(connection, servers, seen, id=row["id"])
@@ -148,25 +151,28 @@ class Progress:
             await self._db.run(unit)
         return there.keys() - {row["allocation_id"] for row in judged}
 
-    async def missed(self, host: str, held: Iterable[Held]) -> Sequence[str]:
-        """Servers that the host, which holds just this, does not have (its disk was lost, or the database is restored
-        from a time when they lived): ERROR with that reason, and returned. Nothing is done to anything."""
+    async def missed(self, host: str, number: tuple[int, int], held: Iterable[Held], *, settled: bool) -> Sequence[str]:
+        """Servers that the host, which by its report of this number holds just this, does not have (its disk was lost,
+        or the database is restored from a time when they lived): ERROR with that reason, and returned. Nothing is done
+        to anything. A report that is older than a server's last word, as a process reads it that was frozen, says
+        nothing of it; settled: but one of a host that counts its starts anew, and has done so for long."""
         there, now = {each.allocation for each in held}, self._now()
 
         def gone(rows: Iterable[dict[str, Any]]) -> list[str]:
-            return [row["id"] for row in rows if row["id"] not in there
-                    and row["state"] == "held" and row["created_at"] < now - SETTLED]
+            return [row["id"] for row in rows if row["id"] not in there and row["state"] == "held"]
 
         def found(connection: sa.Connection) -> list[dict[str, Any]]:
             rows = statements.rows(connection.execute(_PLACED, {"hosts": [host]}))
             return [row for row in statements.find(connection, servers, allocation_id=gone(rows), deleted=False)
-                    if not row["task_state"] and row["vm_state"] in ("active", "stopped")]
+                    if not row["task_state"] and row["vm_state"] in ("active", "stopped") and (
+                        (row["power_incarnation"], row["power_n"]) < number or
+                        (settled and row["power_incarnation"] > number[0]))]
 
         def unit(connection: sa.Connection) -> list[str]:
             rows = found(connection)
-            for row in rows:
-                move(connection, row, "lose", now, power_state="", fault=fault_of(
-                    500, f"Its host, {host}, does not have it: the host lost it, or the database is older.", now))
+            for row in rows:  # whatever the host says of it from now on is news
+                move(connection, row, "lose", now, power_state="", power_incarnation=0, power_n=0, fault=fault_of(
+                    500, "Its host does not have it: the host lost it, or the database is older.", now, host))
                 changes.note(connection, now, ("server", row["id"]), project_id=row["project_id"])
             return [row["id"] for row in rows]
 
@@ -219,5 +225,5 @@ class Progress:
 
 def _event(row: Mapping[str, Any], power: str) -> str | None:
     """What that power of its guest means for a server that nobody is at work on."""
-    event = _EVENTS.get(power)
+    event = (_FOUND if row["vm_state"] == "error" and not row["power_state"] else _EVENTS).get(power)
     return event if event and (row["vm_state"], None) in TABLE[event] else None

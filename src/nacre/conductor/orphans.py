@@ -133,7 +133,7 @@ class Orphans:
             found: Sequence[Orphan] = await self._node(host).describe(tuple(each.allocation for each in held))
         except NacreError as error:
             if asked:
-                raise Unavailable(f"Host {host} does not answer: {error.message}") from None
+                raise Unavailable(f"Host {host} does not answer.", details=str(error)) from None
             return [(Orphan(allocation=each.allocation, server_id=each.server_id, power=each.power, order=None,
                             epoch=each.epoch), "its host does not answer") for each in held]
         asked_for = {(each.allocation, each.server_id) for each in held}

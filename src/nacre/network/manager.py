@@ -12,12 +12,12 @@ from nacre.base.clock import Clock
 from nacre.base.context import Context, service_context
 from nacre.base.db import Database
 from nacre.base.db.together import Together
-from nacre.base.errors import BuildFailed, Conflict
+from nacre.base.errors import BadRequest, BuildFailed, Conflict
 from nacre.identity.contract import Policy
 from nacre.network import tables as t
 from nacre.network.contract import AgentReport, Guard, HostWiring, Plugged, PortFacts, PortsOrder
 from nacre.network.hosts import adoption, agents, bindings, dhcp, heartbeats, notices, reach, servers, wiring
-from nacre.network.work import NetworkSettings, Work
+from nacre.network.work import NetworkSettings, ProjectOf, Work
 
 T = TypeVar("T")
 
@@ -26,11 +26,12 @@ T = TypeVar("T")
 class Around:
     """What the process around the service gives it. notify: a message to a host; only speed depends on it. record:
     writes down, in the transaction of a change, which hosts it concerns; the change's number, and that of the last one
-    before it for each. position: the number of the last change of all, in a transaction."""
+    before it for each. position: the number of the last change of all, in a transaction. project_of: of a server."""
 
     notify: notices.Notify | None = None
     record: Callable[[sa.Connection, Collection[str]], tuple[int, Mapping[str, int]]] = lambda *_: (0, {})
     position: Callable[[sa.Connection], int] = lambda _: 0
+    project_of: ProjectOf = lambda *_: None
 
 
 class NetworkManager:
@@ -45,7 +46,8 @@ class NetworkManager:
         self._reports = Together(self._hear)
 
     def _work(self, conn: sa.Connection, context: Context) -> Work:
-        return Work(conn, context, self.clock, self.settings)
+        return Work(conn, context, self.clock, self.settings, self.policy, self._around.project_of,
+                    heard=self.heartbeats.heard)
 
     async def read(self, context: Context, step: Callable[[Work], T]) -> T:
         """One consistent read."""
@@ -140,30 +142,38 @@ class NetworkManager:
         await self.write(service_context(), step)
         self.heartbeats.forget([host])
 
+    async def heard_lately(self, host: str) -> bool:
+        """Whether any control process heard one of the host's agents, within the time after which it is down."""
+        return await self.read(service_context(), lambda work: any(
+            agents.alive(work, row) for row in work.find(t.agents, host=host)))
+
     async def agent_report(self, report: AgentReport) -> None:
         said = agents.parse(report)
-        if not self.heartbeats.repeated(said):
-            await self._reports(said)
+        if not self.heartbeats.repeated(said) and (refusal := await self._reports(said)):
+            raise refusal
 
-    async def _hear(self, some: Sequence[agents.Report]) -> list[None]:
-        """Reports that are news to this process. Of the same host the last counts."""
+    async def _hear(self, some: Sequence[agents.Report]) -> list[BadRequest | None]:
+        """Reports that are news to this process. Of the same host the last counts. Why one is refused is for its host
+        alone: the others' are written."""
         latest = {said.host: said for said in some}
         known = await self.read(service_context(), lambda work: agents.fresh(
             work, latest.values(), self.heartbeats.period))
         news = [said for host, said in latest.items() if host not in known]
 
-        def step(work: Work) -> None:
-            for host in agents.report(work, news):
+        def step(work: Work) -> dict[str, BadRequest]:
+            refused = agents.claimed(work, news)
+            for host in agents.report(work, [said for said in news if said.host not in refused]):
                 # Hosts that share networks with this one reach it by what it says now.
                 work.changes.hosts.update(reach.tunnels(work, host))
+            return refused
 
-        if news:
-            await self.write(service_context(), step)
+        refused = await self.write(service_context(), step) if news else {}
         for host, said in latest.items():
-            self.heartbeats.written(said, known.get(host, 0.0))
-        return [None] * len(some)
+            if host not in refused:
+                self.heartbeats.written(said, known.get(host, 0.0))
+        return [refused.get(said.host) for said in some]
 
 
 def _unbindable(port_ids: list[str], host: str) -> BuildFailed:
-    return BuildFailed(f"Binding failed for port {', '.join(port_ids)} on host {host}: its network agent is not alive, "
-                       "or does not reach the network.", type="PortBindingFailed")
+    return BuildFailed(f"Binding failed for port {', '.join(port_ids)}.", type="PortBindingFailed", details=(
+        f"The network agent of host {host} is not alive, or does not reach the network."))

@@ -17,7 +17,7 @@ from nacre.network.contract import NetworkFacts, PortFacts
 #: The step of work that has not begun: others of the host come first.
 WAITING = "waits for its turn"
 CONSOLE = 1 << 20  # the most of a console's log that is shown, in characters
-TARGET = Target(topic="node", namespace="node", version="2.0")
+TARGET = Target(topic="node", namespace="node", version="2.0", foreign=True)
 
 
 class GuestFacts(msgspec.Struct, frozen=True, kw_only=True):

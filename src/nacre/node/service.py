@@ -33,6 +33,7 @@ class Controls(Protocol):
 
     def known(self) -> Sequence[ControlAddress]: ...
     def learn(self, controls: Sequence[ControlAddress]) -> None: ...
+    def keep(self) -> None: ...
     def conductor(self, control: str) -> Conductor: ...
 
 
@@ -102,6 +103,7 @@ class NodeService:
                 if self._clock.monotonic() >= regular + self.settings.heartbeat:
                     regular = self._clock.monotonic()
                     self.manager.mend()
+                    self._controls.keep()
                 else:
                     await self._clock.sleep(GATHER + GATHER_EACH * len(self.here.journal.all()))
                 self.here.changed.clear()

@@ -12,6 +12,8 @@ import structlog
 from nacre.base.db import Database, statements
 from nacre.base.db.together import Together
 from nacre.base.durable import changes
+from nacre.base.durable.processes import nodes
+from nacre.base.errors import Unavailable
 from nacre.scheduler.contract import HostReport, HostState
 from nacre.scheduler.tables import compute_hosts
 
@@ -29,6 +31,17 @@ _I, _N = sa.bindparam("said_incarnation", type_=sa.BigInteger), sa.bindparam("sa
 _UPDATE = sa.update(compute_hosts).where(_H.host == sa.bindparam("of"), sa.or_(
     sa.bindparam("anew", type_=sa.Boolean), _H.incarnation < _I, sa.and_(_H.incarnation == _I, _H.n < _N))).values(
     report=sa.bindparam("said"), incarnation=_I, n=_N, updated_at=sa.bindparam("heard"))
+
+
+class Word(msgspec.Struct, frozen=True):
+    """A guard of what is done by an operator's word about a host, which is used up by it."""
+
+    host: str
+
+    def hold(self, connection: sa.Connection) -> None:
+        """Raises Unavailable: it is used up."""
+        if not statements.update(connection, compute_hosts, {"accepted": False}, host=self.host, accepted=True):
+            raise Unavailable(f"The operator's word about host {self.host} was heard at the same time.")
 
 
 class HostRecords:
@@ -58,7 +71,8 @@ class HostRecords:
         if anew or report.incarnation < known.report.incarnation:
             self._anew.add(report.host)
             self._dirty.add(report.host)
-        elif written is None or now - written > REFRESH or _rest(report) != _rest(known.report):
+        elif written is None or now - written > REFRESH or (
+                not same(report, known.report) and _rest(report) != _rest(known.report)):
             self._dirty.add(report.host)
 
     async def flush(self, states: Mapping[str, HostState]) -> None:
@@ -93,11 +107,11 @@ class HostRecords:
 
         await self._db.run(unit)
 
-    async def accept(self, state: HostState, accepted: bool, now: datetime) -> None:
+    async def accept(self, state: HostState, now: datetime) -> None:
         """An operator's word about a host that holds on to another database."""
         def unit(connection: sa.Connection) -> None:
             _insert(connection, [state])
-            statements.update(connection, compute_hosts, {"accepted": accepted}, host=state.report.host)
+            statements.update(connection, compute_hosts, {"accepted": True}, host=state.report.host)
             changes.note(connection, now, ("host", state.report.host))
 
         await self._db.run(unit)
@@ -123,12 +137,13 @@ class HostRecords:
 
 
 def _insert(connection: sa.Connection, states: Sequence[HostState]) -> None:
-    """Rows of hosts that have none yet: another process may have been first."""
+    """Rows of hosts that have none yet (another process may have been first), and were not removed meanwhile."""
     there = _numbers(connection, [state.report.host for state in states])
+    members = nodes(connection, [state.report.host for state in states])
     if rows := [{"uuid": s.uuid, "host": s.report.host, "report": _said(s.report),
                  "incarnation": s.report.incarnation, "n": s.report.n, "disabled": False, "disabled_reason": None,
                  "forced_down": False, "created_at": s.created_at, "updated_at": s.updated_at}
-                for s in states if s.report.host not in there]:
+                for s in states if s.report.host in members - there.keys()]:
         statements.insert(connection, compute_hosts, rows)
         changes.note(connection, rows[0]["created_at"], *(("host", row["host"]) for row in rows))
 
@@ -142,6 +157,11 @@ def _update(state: HostState, *, anew: bool) -> dict[str, Any]:
     report = state.report
     return {"of": report.host, "said": _said(report), "said_incarnation": report.incarnation, "said_n": report.n,
             "anew": anew, "heard": state.updated_at}
+
+
+def same(one: HostReport, other: HostReport) -> bool:
+    """Whether two reports say the same, but for their numbers. Asked for every beat."""
+    return msgspec.structs.replace(other, incarnation=one.incarnation, n=one.n) == one
 
 
 def _rest(report: HostReport) -> HostReport:

@@ -33,6 +33,12 @@ def begin(connection: sa.Connection) -> None:
     statements.insert(connection, eras, {"n": position(connection).n, "id": str(uuid4())})
 
 
+def cut(connection: sa.Connection, n: int) -> None:
+    """From change n on this database has another history than that which went by the era of before."""
+    if not connection.execute(sa.select(_E.n).where(_E.n == n)).first():
+        statements.insert(connection, eras, {"n": n, "id": str(uuid4())})
+
+
 def position(connection: sa.Connection) -> Position:
     """How far this database is."""
     n, era = connection.execute(_POSITION).one()

@@ -84,12 +84,21 @@ class Guard(Protocol):
         ...
 
 
+def _at(process: Process) -> str:
+    return f" at {process.address}" if process.address else ""
+
+
 def find(connection: sa.Connection, clock: Clock, **conditions: Any) -> list[Process]:
     """The processes for which the conditions hold (as `statements.find`'s), by role and name."""
     now = database_now(connection, clock)
     rows = statements.find(connection, processes, ("role", "name"), **conditions)
     return [Process(**{n: r[n] for n in Process.__struct_fields__ if n != "alive"}, alive=r["lease_until"] > now)
             for r in rows]
+
+
+def nodes(connection: sa.Connection, names: Collection[str]) -> set[str]:
+    """Those of these names that are hosts of the cloud, in the caller's transaction."""
+    return {row["name"] for row in statements.find(connection, processes, role="node", name=list(names))}
 
 
 def introduce(connection: sa.Connection, now: datetime, *others: Process) -> None:
@@ -139,8 +148,9 @@ class Processes:
         self.runner = Runner("", 0)
 
     async def start(self, me: Process) -> None:
-        """Enter this life: what an earlier one of the same id held is free from now on. Raises Conflict: another that
-        lives has the name, and not only until the lease of one that died runs out."""
+        """Enter this life: what an earlier one of the same id held is free from now on, whatever it was called. Raises
+        Conflict: another that lives has the name, or this id under another name or at another address (its data folder
+        was copied), and not only until the lease of one that died runs out."""
         end = self._clock.monotonic() + LEASE + BEAT
         while True:
             try:
@@ -232,18 +242,27 @@ class Processes:
             _C.role == me.role, _C.id != me.id, _C.lease_until < now - timedelta(days=FORGET_DAYS)))
         row = {"role": me.role, "name": me.name, "address": me.address, "public_key": me.public_key,
                "version": me.version, "started_at": now, "seen_at": now, "lease_until": now + timedelta(seconds=LEASE)}
-        for other in find(connection, self._clock, role=me.role, name=me.name):
-            if other.alive and other.id != me.id:  # each would end the other, for ever
-                raise Conflict(f"Another {me.role} process of this cloud is called {me.name}, and lives"
-                               f"{f' at {other.address}' if other.address else ''}: give this one a name of its own, "
-                               "rpc.name or NACRE_RPC_NAME.", field="rpc.name")
-        before = statements.one(connection, processes, id=me.id)
-        generation = before["generation"] + 1 if before else 1
+        before = self._free(connection, me)
+        generation = before.generation + 1 if before else 1
+        statements.delete(connection, processes, id=me.id)
         statements.delete(connection, processes, role=me.role, name=me.name)
         statements.insert(connection, processes, {"id": me.id, **row, "generation": generation})
-        changes.note(connection, now, ("process", me.name))
+        names = {me.name, before.name if before else me.name}
+        changes.note(connection, now, *(("process", name) for name in sorted(names)))
         eras.begin(connection)
         return identity, generation
+
+    def _free(self, connection: sa.Connection, me: Process) -> Process | None:
+        """The earlier life of the same id. Raises Conflict: another lives; each would end the other, for ever."""
+        for other in find(connection, self._clock, role=me.role, name=me.name):
+            if other.alive and other.id != me.id:
+                raise Conflict(f"Another {me.role} process of this cloud is called {me.name}, and lives{_at(other)}: "
+                               "give this one a name of its own, rpc.name or NACRE_RPC_NAME.", field="rpc.name")
+        before = next(iter(find(connection, self._clock, id=me.id)), None)
+        if before and before.alive and (before.name, before.address) != (me.name, me.address):
+            raise Conflict(f"This {me.role} process lives already, as {before.name}{_at(before)}: end that one, or, if "
+                           "this data folder is a copy of that one's, remove control/process-id in this one.")
+        return before
 
     def _beat(self, connection: sa.Connection) -> bool:
         now = database_now(connection, self._clock)

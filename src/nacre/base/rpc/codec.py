@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from nacre.base import bounds
-from nacre.base.errors import BadRequest, NacreError
+from nacre.base.errors import BadRequest, NacreError, Unavailable
 
 M = TypeVar("M")
 #: A failure says no more than this (characters): it is shown to people.
@@ -37,6 +37,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
     message: str
     type: bounds.Name
     field: Annotated[str, msgspec.Meta(max_length=1024)] | None = None
+    details: str = ""
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
@@ -106,11 +107,11 @@ class Verb:
         return {name: getattr(got, name) for name in self.fields}
 
     def result(self, data: msgspec.Raw) -> Any:
-        """The verb's result. Raises BadRequest if the other side broke the contract."""
+        """The verb's result. Raises Unavailable if the other side broke the contract."""
         try:
             return self._read_result.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise BadRequest(f"The answer to {self.name} breaks the contract: {error}") from None
+            raise Unavailable(details=f"The answer to {self.name} breaks the contract: {error}") from None
 
 
 @cache
@@ -123,7 +124,7 @@ def verbs(contract: type) -> dict[str, Verb]:
 def failure(error: NacreError) -> Failure:
     """The error as it travels."""
     kinds = tuple(c.__name__ for c in type(error).__mro__ if issubclass(c, NacreError))
-    return Failure(kinds, error.message, error.type, error.field)
+    return Failure(kinds, error.message, error.type, error.field, error.details)
 
 
 def error_from(got: Failure) -> NacreError:
@@ -131,7 +132,8 @@ def error_from(got: Failure) -> NacreError:
     known = _kinds(NacreError)
     kind = next((known[name] for name in got.kinds if name in known), NacreError)
     error = kind.__new__(kind)
-    NacreError.__init__(error, got.message[:MOST_SAID], field=got.field, type=got.type)
+    NacreError.__init__(error, got.message[:MOST_SAID], field=got.field, type=got.type,
+                        details=got.details[:MOST_SAID])
     return error
 
 

@@ -69,7 +69,8 @@ class Directory:
         servers = known if target.server is None else [target.server]
         found = [known[server] for server in servers if server in known]
         if not found:
-            raise Unavailable(f"No process is known that serves {target.namespace} as {target.server or target.topic}.")
+            raise Unavailable(details=f"No process is known that serves {target.namespace} as "
+                                      f"{target.server or target.topic}.")
         return found
 
     def left(self) -> list[Where]:

@@ -94,7 +94,7 @@ class Dispatcher:
         except NacreError as error:
             return Answer(request.id, failure(error))
         except Interrupted as error:
-            return Answer(request.id, failure(Unavailable(error.message)))
+            return Answer(request.id, failure(Unavailable(error.message, details=error.details)))
         except Exception:
             log.exception("rpc verb failed", namespace=request.namespace, verb=request.verb, peer=sender.name)
             return Answer(request.id, failure(NacreError(f"{request.namespace}.{request.verb} failed unexpectedly.")))

@@ -13,28 +13,26 @@ class _Host(msgspec.Struct):
 
     working: int = 0
     waiting: deque[Request] = msgspec.field(default_factory=deque)
-    size: int = 0
     alone: set[tuple[str, str]] = msgspec.field(default_factory=set)
     last: dict[tuple[str, str], Request] = msgspec.field(default_factory=dict)
 
 
 class Turns:
-    """at_once: verbs at work for one host; waiting: how many more may wait, and how many bytes these have."""
+    """at_once: verbs at work for one host; waiting: how many more may wait."""
 
-    def __init__(self, at_once: int, waiting: int, size: int):
-        self._at_once, self._waiting, self._size = at_once, waiting, size
+    def __init__(self, at_once: int, waiting: int):
+        self._at_once, self._waiting = at_once, waiting
         self._hosts: dict[str, _Host] = {}
 
     def __len__(self) -> int:
         """Of how many hosts something is at work."""
         return len(self._hosts)
 
-    def full(self, who: str, request: Request, *, latest: bool) -> bool:
+    def full(self, who: str, *, latest: bool) -> bool:
         """Whether there is no room for one more of the host, not even to wait."""
         host = self._hosts.get(who)
-        if host is None or latest or host.working < self._at_once:
-            return False
-        return len(host.waiting) >= self._waiting or host.size + len(request.args) > self._size
+        return host is not None and not latest and (
+            host.working >= self._at_once and len(host.waiting) >= self._waiting)
 
     def come(self, who: str, request: Request, *, latest: bool) -> tuple[bool, Request | None]:
         """A request for which there is room. Whether it runs now, and whose place it took if it waits in another's."""
@@ -49,7 +47,6 @@ class Turns:
             host.working += 1
         else:
             host.waiting.append(request)
-            host.size += len(request.args)
             return False, None
         return True, None
 
@@ -61,9 +58,7 @@ class Turns:
                 return following
             host.alone.discard(verb)
         elif host.waiting:
-            following = host.waiting.popleft()
-            host.size -= len(following.args)
-            return following
+            return host.waiting.popleft()
         else:
             host.working -= 1
         if not host.working and not host.alone:

@@ -25,6 +25,7 @@ from nacre.base.rpc.server import Allow, Dispatcher, Peer
 from nacre.base.rpc.stub import Client
 from nacre.base.rpc.target import Target
 from nacre.base.rpc.turns import Turns
+from nacre.base.rpc.unread import Unread, Way, hang_up, way_of
 
 log = structlog.get_logger()
 
@@ -50,7 +51,10 @@ class ZmqTransport:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._turn = 0
         self._answers = Answers()
-        self._turns = Turns(limits.of_one, limits.waiting, limits.waiting_size)
+        self._turns = Turns(limits.of_one, limits.waiting)
+        #: Bytes of the requests that are at work for each peer, or wait.
+        self._held: Counter[str] = Counter()
+        self._unread = Unread(self.limits.unread)
 
     @property
     def public_key(self) -> str:
@@ -73,10 +77,10 @@ class ZmqTransport:
         zap.bind("inproc://zeromq.zap.01")
         self._zap = Pump(zap, self._authenticate)
         router = bounded(self._context, zmq.ROUTER, self.limits)
+        router.set(zmq.MAXMSGSIZE, min(self.limits.message, self.limits.request))
+        router.set(zmq.TCP_MAXRT, self.limits.stalled)
         router.set(zmq.BACKLOG, self.limits.backlog)
-        if self.me.role == "control":
-            router.set(zmq.MAXMSGSIZE, min(self.limits.request, self.limits.message))
-            router.set(zmq.RCVHWM, self.limits.unread)
+        router.set(zmq.RCVHWM, self.limits.incoming)
         router.set(zmq.IPV6, "[" in self._listen)
         router.set(zmq.ROUTER_MANDATORY, 1)
         router.set(zmq.CURVE_SERVER, 1)
@@ -206,28 +210,33 @@ class ZmqTransport:
         sender = self.directory.peers.get(key)
         if sender is None or len(frames) != 2:
             return
+        assert self._router is not None
+        way = Way(frames[0]) if sender.role == "control" else way_of(frames[0], self._router.frame)
         try:
             request = decode_request(frames[1])
         except BadRequest as error:
-            log.warning("rpc request dropped", peer=sender.name, reason=error.message)
-            return
-        if why := self._too_much(request, sender):
-            busy = Unavailable(f"{self.me.name} is busy with {why}. Try again later.")
-            self._reply(frames[0], encode(Answer(request.id, failure(busy))))
+            log.warning("rpc connection ended: it sends what is no request", peer=sender.name, reason=str(error))
+            return hang_up(way)
+        if busy := self._full(request, sender):
+            self._reply(sender, way, encode(Answer(request.id, failure(busy))))
         elif not self._dispatcher.again(request, sender):
-            self._answers.begin(sender.name, request.id, frames[0])
+            self._held[sender.name] += len(request.args)
+            self._answers.begin(sender.name, request.id, way)
             self._enter(request, sender)
-        elif given := self._answers.again(sender.name, request.id, frames[0]):
-            self._reply(frames[0], given)
+        elif given := self._answers.again(sender.name, request.id, way):
+            self._reply(sender, way, given)
 
-    def _too_much(self, request: Request, sender: Peer) -> str:
-        """With what this process is so busy that it cannot take the request, if so."""
+    def _full(self, request: Request, sender: Peer) -> Unavailable | None:
+        """Why the request is not taken on now."""
+        held, what = self._held[sender.name], ""
         if len(self._tasks) >= self.limits.running:
-            return f"{len(self._tasks)} requests"
-        if sender.role != "control" and self._turns.full(
-                sender.name, request, latest=self._dispatcher.latest(request)):
-            return f"all the requests of {sender.name} that it takes"
-        return ""
+            what = f"{len(self._tasks)} requests"
+        elif sender.role != "control" and held and held + len(request.args) > self.limits.held:
+            what = f"{held} bytes of requests"
+        elif sender.role != "control" and self._turns.full(
+                sender.name, latest=self._dispatcher.latest(request)):
+            what = f"{self.limits.of_one + self.limits.waiting} requests of {sender.name}"
+        return Unavailable(f"{self.me.name} is busy with {what}. Try again later.") if what else None
 
     def _enter(self, request: Request, sender: Peer) -> None:
         """The request runs now, or when those of its host before it are done."""
@@ -253,11 +262,15 @@ class ZmqTransport:
                 self._start(self._run(following, sender))
 
     def _answer(self, request: Request, sender: Peer, answer: bytes) -> None:
-        self._reply(self._answers.end(sender.name, request.id, answer), answer)
+        self._held[sender.name] -= len(request.args)
+        if not self._held[sender.name]:
+            del self._held[sender.name]
+        self._reply(sender, self._answers.end(sender.name, request.id, answer), answer)
 
-    def _reply(self, routing: bytes, answer: bytes) -> None:
+    def _reply(self, sender: Peer, way: Way, answer: bytes) -> None:
         assert self._router is not None
-        if not self._router.send([routing, answer]):
+        frame = answer if sender.role == "control" else self._unread.frame(sender.name, way, answer)
+        if frame is not None and not self._router.send([way.routing, frame]):
             log.info("rpc answer not delivered: its caller is gone or does not read")
 
     def _start(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
@@ -268,5 +281,5 @@ class ZmqTransport:
 
 
 def _silent(target: Target, request: Request, timeout: float) -> Unavailable:
-    return Unavailable(f"{target.server or target.topic} did not answer {request.namespace}.{request.verb} "
-                       f"within {timeout:g} s.")
+    return Unavailable(details=f"{target.server or target.topic} did not answer {request.namespace}.{request.verb} "
+                               f"within {timeout:g} s.")

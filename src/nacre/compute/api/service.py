@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from nacre.base.clock import Clock
+from nacre.base.serving.inside import Asked
 from nacre.base.web import Route, Service
 from nacre.compute.api import versions
 from nacre.compute.api.faults import render
@@ -19,10 +20,15 @@ from nacre.compute.api.microversions import Microversions
 from nacre.compute.api.projects.groups import GroupRoutes
 from nacre.compute.api.projects.quotas import QuotaRoutes
 from nacre.compute.api.projects.usage import UsageRoutes
-from nacre.compute.api.proxies import ProxyRoutes
+from nacre.compute.api.proxies.floating_ips import FloatingIpActions
+from nacre.compute.api.proxies.images import ImageRoutes
+from nacre.compute.api.proxies.networks import NetworkRoutes
+from nacre.compute.api.proxies.security_groups import GroupRoutes as SecurityGroupRoutes
 from nacre.compute.api.servers.actions import ActionRoutes
 from nacre.compute.api.servers.details import InterfaceRoutes, MetadataRoutes, TagRoutes
+from nacre.compute.api.servers.finding import Finder
 from nacre.compute.api.servers.history import HistoryRoutes
+from nacre.compute.api.servers.limits import DEFAULTS, Limits
 from nacre.compute.api.servers.rest import RestRoutes
 from nacre.compute.api.servers.servers import HostFacts, ServerRoutes
 from nacre.compute.catalog.aggregates import Aggregates
@@ -34,12 +40,19 @@ from nacre.compute.history import History
 from nacre.compute.servers import Servers
 from nacre.conductor.contract import Orphans, Removal
 from nacre.identity.contract import Identity, Policy
-from nacre.image.contract import Images
 from nacre.network.contract import Network
 from nacre.node.contract import Node
 from nacre.scheduler.contract import Hosts, Scheduler
 
 PREFIX = "/compute"
+
+
+@dataclass(frozen=True)
+class Asks:
+    """The services that the proxies pass on to."""
+
+    image: Asked
+    network: Asked
 
 
 @dataclass(frozen=True)
@@ -65,7 +78,8 @@ class Parts:
     aggregates: Aggregates
     groups: ServerGroups
     planner: Planner
-    images: Images | None = None  # without it the old image API is not there
+    asks: Asks
+    limits: Limits = DEFAULTS
 
 
 def service(parts: Parts) -> Service:
@@ -95,14 +109,18 @@ def _catalog(parts: Parts) -> list[Route]:
 def _servers(parts: Parts) -> list[Route]:
     servers, network, policy = parts.servers, parts.network, parts.policy
     return [
-        *ServerRoutes(servers, network, HostFacts(parts.scheduler, parts.hosts, parts.aggregates), policy).routes(),
+        *ServerRoutes(servers, network, HostFacts(parts.scheduler, parts.hosts, parts.aggregates), policy,
+                      parts.limits).routes(),
         *ActionRoutes(servers, parts.node, policy).routes(),
         *MetadataRoutes(servers, parts.quotas, policy).routes(),
         *TagRoutes(servers, policy).routes(),
         *InterfaceRoutes(servers, network, policy).routes(),
         *HistoryRoutes(servers, parts.history, policy).routes(),
         *RestRoutes(servers, policy).routes(),
-        *(ProxyRoutes(parts.images).routes() if parts.images else ()),
+        *ImageRoutes(parts.asks.image).routes(),
+        *NetworkRoutes(parts.asks.network).routes(),
+        *SecurityGroupRoutes(parts.asks.network, Finder(servers, policy)).routes(),
+        *FloatingIpActions(parts.asks.network, Finder(servers, policy)).routes(),
     ]
 
 
@@ -117,7 +135,7 @@ def _hosts(parts: Parts) -> list[Route]:
         *AggregateRoutes(p.aggregates, names).routes(),
         *ServiceRoutes(p.hosts, p.aggregates, p.removal, p.controls).routes(),
         *HypervisorRoutes(p.hosts, p.servers.on_hosts).routes(),
-        *PlanRoutes(p.planner, p.scheduler).routes(),
+        *PlanRoutes(p.planner, p.scheduler, p.limits).routes(),
         *NacreHostRoutes(p.hosts, p.servers.on_hosts, p.orphans, p.removal, p.nodes).routes(),
-        *ZoneRoutes(p.hosts, p.aggregates, p.servers.on_hosts).routes(),
+        *ZoneRoutes(p.hosts, p.aggregates, p.servers.on_hosts, p.controls).routes(),
     ]

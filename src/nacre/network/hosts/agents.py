@@ -3,7 +3,7 @@
 import ipaddress
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -74,6 +74,8 @@ def _tunnel_ip(given: str) -> ipaddress.IPv4Address:
         raise _refusal("tunnel_ip", given, "it is not an IP address") from None
     if isinstance(address, ipaddress.IPv6Address):
         raise _refusal("tunnel_ip", given, "tunnels over IPv6 are not carried yet")
+    if address.is_loopback:
+        raise _refusal("tunnel_ip", given, "no other host reaches a loopback address; without tunnels it is left out")
     if address.is_multicast or address.is_unspecified or address.is_reserved:
         raise _refusal("tunnel_ip", given, "no host can have this address")
     return address
@@ -86,6 +88,19 @@ def _check(right: object, field: str, given: object, reason: str) -> None:
 
 def _refusal(field: str, given: object, reason: str) -> BadRequest:
     return BadRequest(f"The network agent's report is refused: {field} {str(given)[:64]!r}: {reason}.", field=field)
+
+
+def claimed(work: Work, reports: Sequence[Report]) -> dict[str, BadRequest]:
+    """Of these hosts, those whose address is another's, and why that is refused: frames for that one's guests would go
+    to them. A host that is gone gives its address back when it is removed, one that moved when it says so."""
+    known = work.find(t.agents, tunnel_ip=sorted({str(r.tunnel_ip) for r in reports if r.tunnel_ip}))
+    owners, found = {row["tunnel_ip"]: row["host"] for row in known}, dict[str, BadRequest]()
+    for said in reports:
+        owner = owners.setdefault(str(said.tunnel_ip), said.host) if said.tunnel_ip else said.host
+        if owner != said.host:
+            found[said.host] = _refusal("tunnel_ip", said.tunnel_ip,
+                                        f"it is host {owner[:64]}'s (if that is gone, remove it)")
+    return found
 
 
 def report(work: Work, reports: Iterable[Report]) -> set[str]:
@@ -142,8 +157,9 @@ def says(row: Row, values: Row) -> bool:
 
 
 def alive(work: Work, row: Row) -> bool:
-    """Whether the agent reported lately enough."""
-    return bool(work.shared_now - row["heartbeat_at"] <= timedelta(seconds=work.settings.agent_down_after))
+    """Whether the agent reported lately enough, to whichever control process."""
+    return work.heard(row["host"]) or bool(
+        work.shared_now - row["heartbeat_at"] <= timedelta(seconds=work.settings.agent_down_after))
 
 
 def of_hosts(work: Work, hosts: Iterable[str] | None = None) -> dict[str, HostAgent]:

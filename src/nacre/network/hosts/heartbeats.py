@@ -36,7 +36,8 @@ class Heartbeats:
     """down_after: seconds without a report until an agent counts as dead."""
 
     def __init__(self, db: Database, clock: Clock, down_after: float):
-        self._db, self._clock, self.period = db, clock, down_after * PART
+        self._db, self._clock, self._down_after, self.period = db, clock, down_after, down_after * PART
+        self._heard: dict[str, float] = {}
         #: host -> what its rows say, when they were last written, and where the wall clock stood then (`_offset`)
         self._written: dict[str, tuple[Report, float, float]] = {}
         self._due: set[str] = set()
@@ -44,6 +45,7 @@ class Heartbeats:
 
     def repeated(self, report: Report) -> bool:
         """Whether the report only says that the host lives; then its rows are refreshed when it is time."""
+        self._heard[report.host] = self._clock.monotonic()
         known = self._written.get(report.host)
         if known is None or known[0] != report:
             return False
@@ -58,6 +60,11 @@ class Heartbeats:
                 self._task = asyncio.get_running_loop().create_task(self._flush())
         return True
 
+    def heard(self, host: str) -> bool:
+        """Whether it reported to this process lately, by the steady clock: its row may look old as a clock was set, or
+        the machine slept."""
+        return self._clock.monotonic() - self._heard.get(host, -self._down_after) < self._down_after
+
     def written(self, report: Report, age: float = 0.0) -> None:
         """The rows say this, since so many seconds."""
         self._written[report.host] = (report, self._clock.monotonic() - age, self._offset())
@@ -66,6 +73,7 @@ class Heartbeats:
         """Rows of these hosts may be gone: their next reports are written as new."""
         for host in hosts:
             self._written.pop(host, None)
+            self._heard.pop(host, None)
 
     def _offset(self) -> float:
         """From the steady clock to the wall clock, in seconds: it changes when that is set, or the machine slept."""
@@ -79,7 +87,7 @@ class Heartbeats:
             try:
                 ages = await self._refresh({host: len(known[host].agents) for host in hosts})
             except (NacreError, Interrupted) as error:
-                log.warning("heartbeats are not written yet", hosts=len(hosts), why=error.message)
+                log.warning("heartbeats are not written yet", hosts=len(hosts), why=str(error))
                 continue
             self.forget(set(hosts) - ages.keys())
             for host, age in ages.items():

@@ -1,6 +1,8 @@
 """A network side without a network: the same verbs, no root, faults as parameters."""
 
 import asyncio
+import ipaddress
+import zlib
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -26,6 +28,11 @@ class WiringFaults(msgspec.Struct, kw_only=True):
     refuse: set[str] = set()
 
 
+def _address(host: str) -> str:
+    """An address of the host's own: no two hosts may claim the same."""
+    return str(ipaddress.ip_address("10.0.0.0") + zlib.crc32(host.encode()) % (1 << 24))
+
+
 class FakeWiring:
     """Wires in memory: `up` is the set of ports that work."""
 
@@ -39,7 +46,7 @@ class FakeWiring:
         self.standing = Standing(trusted=False)
         self._waiting: list[tuple[frozenset[str], asyncio.Future[None]]] = []
         self._round: asyncio.Task[None] | None = None
-        self._report = report or AgentReport(host=host, tunnel_ip="192.0.2.1", bridge_mappings={"public": "br-ex"},
+        self._report = report or AgentReport(host=host, tunnel_ip=_address(host), bridge_mappings={"public": "br-ex"},
                                              tunnel_types=("vxlan",))
 
     async def start(self) -> None:
@@ -80,7 +87,7 @@ class FakeWiring:
                     self.up.update(fresh)
                     await self.network.wired(self.host, fresh, True)
             except Unavailable as error:  # as the real agent's: a build waits
-                log.warning("the network service cannot be asked", host=self.host, why=error.message)
+                log.warning("the network service cannot be asked", host=self.host, why=str(error))
                 self._waiting = [(ports, future) for ports, future in waiting if not future.done()] + self._waiting
                 await self.clock.sleep(AWAY)
                 continue

@@ -51,13 +51,15 @@ class Works:
         await asyncio.wait({task}, timeout=ANSWER)
         if not task.done():
             return Work(done=False, step=doing.step, moved=doing.moved, total=doing.total)
-        self._failed.pop(_remembered(key), None)
+        failed = self._failed.pop(_remembered(key), None)
         try:
             return Work(done=True, guest=task.result())
         except asyncio.CancelledError:
             if self.stopping:
                 raise
             raise Refused(f"{key[0]} of server {key[1]} was taken back") from None
+        except NacreError as error:
+            raise failed or error from None  # why the attempt failed, not that it was over for this part of it
 
     def begin(self, key: Key, work: Callable[[Doing], Awaitable[Guest | None]]) -> Run:
         """As `run`, for whom no answer is wanted."""
@@ -93,7 +95,7 @@ class Works:
     def _ended(self, key: Key, task: "asyncio.Task[Guest | None]") -> None:
         self._running.pop(key, None)
         if not task.cancelled() and isinstance(error := task.exception(), NacreError):
-            self._failed[_remembered(key)] = error
+            self._failed.setdefault(_remembered(key), error)
             if len(self._failed) > REMEMBERED:
                 self._failed.popitem(last=False)
 

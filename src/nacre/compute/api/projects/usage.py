@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from nacre.base.clock import Clock
-from nacre.base.errors import BadRequest
+from nacre.base.errors import BadRequest, NoSuchRoute
 from nacre.base.web import Request, Route
 from nacre.compute.api import types as t
 from nacre.compute.api.microversions import known
@@ -44,6 +44,8 @@ class UsageRoutes:
     async def show(self, request: Request) -> Any:
         """GET /os-simple-tenant-usage/{project}: with its servers."""
         project = request.params["project_id"]
+        if "/" in project:  # no id looks so; Nova's URL does not take it
+            raise NoSuchRoute
         self._policy.check(request.context, rule("os-simple-tenant-usage:show"), {"project_id": project})
         servers, period, more = await self._servers(request, project)
         found = self._usage(servers, project, period, True) if servers else {}

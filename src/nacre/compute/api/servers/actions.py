@@ -7,7 +7,9 @@ from nacre.base.errors import Conflict, NotBuilt, NotFound
 from nacre.base.web import Reply, Request, Route, Version
 from nacre.compute.api.microversions import known
 from nacre.compute.api.servers import schemas
-from nacre.compute.api.servers.finding import Finder
+from nacre.compute.api.servers.finding import Finder, target
+from nacre.compute.contract import Server
+from nacre.compute.policies import rule
 from nacre.compute.servers import Servers
 from nacre.identity.contract import Policy
 from nacre.node.contract import Node
@@ -29,10 +31,7 @@ NOT_BUILT: dict[str, tuple[str, Version | None]] = {
     "os-resetState": ("os-admin-actions:reset_state", None), "trigger_crash_dump": ("servers:trigger_crash_dump", None),
     "os-getVNCConsole": ("os-remote-consoles", (2, 5)), "os-getSPICEConsole": ("os-remote-consoles", (2, 5)),
     "os-getRDPConsole": ("os-remote-consoles", (2, 5)), "os-getSerialConsole": ("os-remote-consoles", (2, 5)),
-    "addFloatingIp": ("os-floating-ips:add", (2, 43)), "removeFloatingIp": ("os-floating-ips:remove", (2, 43)),
     "addFixedIp": ("os-multinic:add", (2, 43)), "removeFixedIp": ("os-multinic:remove", (2, 43)),
-    "addSecurityGroup": ("os-security-groups:add", None),
-    "removeSecurityGroup": ("os-security-groups:remove", None),
     "injectNetworkInfo": ("os-admin-actions:inject_network_info", None),
 }
 
@@ -87,13 +86,22 @@ class ActionRoutes:
         reason = None
         if known("server.lock.locked_reason", request.version):
             reason = (request.body["lock"] or {}).get("locked_reason")
-        await self._servers.update(server.id, lambda now: {"locked": True, "locked_reason": reason})
+        by = "owner" if server.project_id == request.context.project_id else "admin"
+        await self._servers.update(server.id, lambda now: {
+            "locked": True, "locked_reason": reason, "locked_by": by})
         return Reply(status=202)
 
     async def unlock(self, request: Request) -> Any:
-        """Action unlock."""
-        server = await self._find(request, "os-lock-server:unlock")
-        await self._servers.update(server.id, lambda now: {"locked": False, "locked_reason": None})
+        """Action unlock. What the other side locked, the owner or somebody of another project, needs a rule more."""
+        server, context = await self._find(request, "os-lock-server:unlock"), request.context
+        mine = "owner" if server.project_id == context.project_id else "admin"
+
+        def unlocked(now: Server) -> dict[str, Any]:
+            if now.locked and now.locked_by not in (None, mine):
+                self._policy.check(context, rule("os-lock-server:unlock:unlock_override"), target(now))
+            return {"locked": False, "locked_reason": None, "locked_by": None}
+
+        await self._servers.update(server.id, unlocked)
         return Reply(status=202)
 
     async def force_delete(self, request: Request) -> Any:

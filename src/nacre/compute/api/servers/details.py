@@ -161,7 +161,7 @@ def _has(server: Server, tag: str) -> None:
 
 
 class InterfaceRoutes:
-    """/servers/{id}/ips, /os-interface, /os-security-groups."""
+    """/servers/{id}/ips, /os-interface."""
 
     def __init__(self, servers: Servers, network: Network, policy: Policy):
         self._network, self._find = network, Finder(servers, policy)
@@ -174,7 +174,6 @@ class InterfaceRoutes:
             Route("GET", ports, self.interfaces), Route("GET", ports + "/{port_id}", self.interface),
             Route("POST", ports, self.attach, body=Schema({"type": "object"})),
             Route("DELETE", ports + "/{port_id}", self.detach),
-            Route("GET", _ONE + "/os-security-groups", self.groups),
         ]
 
     async def addresses(self, request: Request) -> Any:
@@ -212,14 +211,6 @@ class InterfaceRoutes:
         """DELETE .../os-interface/{port}."""
         await self._find.unlocked(request, "os-attach-interfaces:delete")
         raise NotBuilt("Nacre does not detach interfaces from running servers yet.")
-
-    async def groups(self, request: Request) -> Any:
-        """GET .../os-security-groups: the groups of its ports. Their rules are the network service's to show."""
-        server = await self._find(request, "os-security-groups:list")
-        ids = tuple(dict.fromkeys(group for port in await self._ports(server) for group in port.security_groups))
-        names = await self._network.group_names(ids) if ids else {}
-        return {"security_groups": [{"id": ident, "name": names.get(ident, ident), "description": "",
-                                     "tenant_id": server.project_id, "rules": []} for ident in ids]}
 
     async def _ports(self, server: Server) -> tuple[PortFacts, ...]:
         return (await self._network.ports_of((server.id,))).get(server.id, ())

@@ -1,6 +1,6 @@
 """/servers: create, list, show, change, delete."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -13,10 +13,11 @@ from nacre.compute.api.microversions import known
 from nacre.compute.api.paging import next_link
 from nacre.compute.api.servers import schemas
 from nacre.compute.api.servers.finding import Finder
+from nacre.compute.api.servers.limits import Limits
 from nacre.compute.api.servers.lists import parse
 from nacre.compute.api.servers.parse import ADMIN_HINTS, HINT_NAMES, hints_of, ipv6, spec_of
 from nacre.compute.api.servers.views import Lens, brief, detail, server_links
-from nacre.compute.catalog.aggregates import Aggregates
+from nacre.compute.catalog.aggregates import DEFAULT_ZONE, Aggregates
 from nacre.compute.contract import Server, ServerQuery, ServerSpec
 from nacre.compute.policies import rule
 from nacre.compute.servers import Servers
@@ -29,17 +30,12 @@ _CHANGES = {"name": "name", "description": "description", "hostname": "hostname"
             "pinned_availability_zone": "pinned_zone"}
 
 
-def _create_body(request: Request, body: Any) -> Any:
-    """One server, or a batch of different ones (`{"servers": [...]}`)."""
-    batch = isinstance(body, dict) and "servers" in body
-    return (schemas.CREATE_BATCH if batch else schemas.CREATE)(request, body)
-
-
 class ServerRoutes:
     """The part of the API about servers themselves."""
 
-    def __init__(self, servers: Servers, network: Network, hosts: "HostFacts", policy: Policy):
+    def __init__(self, servers: Servers, network: Network, hosts: "HostFacts", policy: Policy, limits: Limits):
         self._servers, self._network, self._hosts, self._policy = servers, network, hosts, policy
+        self._limits = limits
         self._find = Finder(servers, policy)
 
     def routes(self) -> list[Route]:
@@ -48,7 +44,7 @@ class ServerRoutes:
         return [
             Route("GET", "/v2.1/servers", self.index, rule("servers:index"), query=schemas.LIST),
             Route("GET", "/v2.1/servers/detail", self.detail, rule("servers:detail"), query=schemas.LIST),
-            Route("POST", "/v2.1/servers", self.create, rule("servers:create"), body=_create_body),
+            Route("POST", "/v2.1/servers", self.create, rule("servers:create"), body=self._create_body),
             Route("GET", one, self.show),
             Route("PUT", one, self.update, body=schemas.UPDATE),
             Route("DELETE", one, self.delete),
@@ -76,7 +72,7 @@ class ServerRoutes:
         batch = body.get("servers")
         specs = self._specs(request, batch if batch is not None else [body["server"]])
         for spec in specs:
-            await self._hosts.check(spec.hints)
+            await self._hosts.check(spec)
         made = await self._servers.create(request.context, specs)
         if batch is not None:
             return Reply({"servers": _batch(request, specs, made), "reservation_id": made[0].reservation_id}, 202)
@@ -142,6 +138,12 @@ class ServerRoutes:
             return found[:query.limit], query.limit
         return await self._servers.search(query), query.limit
 
+    def _create_body(self, request: Request, body: Any) -> Any:
+        """One server, or a batch of different ones (`{"servers": [...]}`)."""
+        self._limits.check_body(body)
+        batch = isinstance(body, dict) and "servers" in body
+        return (schemas.CREATE_BATCH if batch else schemas.CREATE)(request, body)
+
     def _specs(self, request: Request, given: Sequence[dict[str, Any]]) -> tuple[ServerSpec, ...]:
         """Raises BadRequest, and Forbidden for what only administrators may ask."""
         context, shared = request.context, hints_of(request.body)
@@ -171,10 +173,15 @@ class HostFacts:
     def __init__(self, scheduler: Scheduler, hosts: Hosts, aggregates: Aggregates):
         self._scheduler, self._hosts, self._aggregates = scheduler, hosts, aggregates
 
-    async def check(self, hints: Mapping[str, object]) -> None:
-        """Raises BadRequest: a hint that the scheduler could not read."""
-        if isinstance(query := hints.get("query"), str):
+    async def check(self, spec: ServerSpec) -> None:
+        """Raises BadRequest: a hint that the scheduler could not read, a zone without a host that takes servers."""
+        if isinstance(query := spec.hints.get("query"), str):
             await self._scheduler.check(query)
+        if spec.availability_zone and not spec.host:
+            zones, hosts = await self.zones(), await self._hosts.all()
+            open_ = {zones.get(host.report.host, DEFAULT_ZONE) for host in hosts if not host.disabled}
+            if spec.availability_zone not in (open_ if hosts else {DEFAULT_ZONE}):
+                raise BadRequest("The requested availability zone is not available", field="availability_zone")
 
     async def zones(self) -> dict[str, str]:
         """Host -> zone, but for the default zone."""
@@ -182,7 +189,7 @@ class HostFacts:
 
     async def zone_of(self, server: Server) -> str:
         """The zone a server runs in."""
-        return (await self.zones()).get(server.host, "nova")
+        return (await self.zones()).get(server.host, DEFAULT_ZONE)
 
     async def statuses(self) -> dict[str, str]:
         """Host -> UP, DOWN, MAINTENANCE or UNKNOWN."""
