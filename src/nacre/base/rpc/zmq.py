@@ -8,6 +8,7 @@ again when the other process came back before it answered; a message that comes 
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Collection, Coroutine
 from typing import Any, cast
 

@@ -10,6 +10,7 @@ import msgspec
 
 from nacre.base.errors import BadRequest
 from nacre.network.attributes import checks as c
+from nacre.network.attributes import shapes
 from nacre.network.contract import AddressPair, FixedIp, NetworkFacts, Plugged, SubnetFacts
 from nacre.network.ml2 import types
 
@@ -32,7 +33,7 @@ def _id(value: str) -> str:
 
 
 _NETWORK: dict[str, c.Check] = {
-    "id": _id, "name": c.name, "project_id": c.text(64, lines=False), "mtu": c.number(0, 65535),
+    "id": _id, "name": c.text(255), "project_id": c.text(64, lines=False), "mtu": c.number(0, 65535),
     "network_type": c.one_of("flat", "vlan", "vxlan", "local"), "physical_network": c.maybe(c.text(64, lines=False)),
     "segmentation_id": c.maybe(c.number(1, types.MAX_VNI)), "dhcp_mac": c.maybe(c.mac), "dns_domain": c.dns_domain}
 _SUBNET: dict[str, c.Check] = {
@@ -42,13 +43,13 @@ _SUBNET: dict[str, c.Check] = {
     "host_routes": lambda given: tuple((route["destination"], route["nexthop"]) for route in c.host_routes(
         [{"destination": to, "nexthop": via} for to, via in given]))}
 _PORT: dict[str, c.Check] = {
-    "id": _id, "name": c.name, "network_id": _id, "mac_address": c.mac, "position": c.number(0, MOST),
+    "id": _id, "name": c.text(255), "network_id": _id, "mac_address": c.mac, "position": c.number(0, MOST),
     "vnic_type": c.text(64, lines=False), "tag": c.maybe(c.text(60, lines=False)),
     "security_groups": lambda given: tuple(c.groups(list(given))),
-    "fixed_ips": lambda given: tuple(FixedIp(**ip) for ip in c.fixed_ips(_plain(given))),
-    "allowed_pairs": lambda given: tuple(AddressPair(**pair) for pair in c.address_pairs(
+    "fixed_ips": lambda given: tuple(FixedIp(**ip) for ip in shapes.fixed_ips(_plain(given))),
+    "allowed_pairs": lambda given: tuple(AddressPair(**pair) for pair in shapes.address_pairs(
         [{name: value for name, value in pair.items() if value is not None} for pair in _plain(given)])),
-    "dhcp_options": lambda given: tuple((o["opt_name"], o["opt_value"], o["ip_version"]) for o in c.dhcp_options(
+    "dhcp_options": lambda given: tuple((o["opt_name"], o["opt_value"], o["ip_version"]) for o in shapes.dhcp_options(
         [{"opt_name": name, "opt_value": value, "ip_version": version} for name, value, version in given]))}
 
 
