@@ -16,7 +16,7 @@ from nacre.base.rpc.server import Peer
 from nacre.compute.allocations import FOLLOWED, LEAP
 from nacre.compute.tables import allocations, servers
 from nacre.conductor.contract import Beat, NodeHello
-from nacre.network.contract import AddressPair, AgentReport, NetworkFacts, PortFacts, SubnetFacts
+from nacre.network.contract import AddressPair, AgentReport, FixedIp, NetworkFacts, PortFacts, SubnetFacts
 from nacre.node.contract import TARGET, BuildOrder, GuestFacts, Orphan
 from nacre.scheduler.contract import Held, HostReport
 
@@ -218,3 +218,75 @@ async def test_no_number_of_hellos_uses_up_the_epochs_of_a_server(cloud: WholeCl
     (epoch,) = await cloud.control.db.read(lambda c: c.execute(sa.select(servers.c.epoch).where(
         servers.c.id == victim["id"])).scalars().all())
     assert FOLLOWED - LEAP < epoch <= FOLLOWED == (1 << 30) // 2
+
+
+NETWORK, SUBNET = str(uuid4()), str(uuid4())
+
+
+def lost(owner: str, *, subnet: dict[str, Any] | None = None, port: dict[str, Any] | None = None,
+         **network: Any) -> Orphan:
+    """A guest on a network that is gone, as its host remembers it."""
+    there = SubnetFacts(**{"id": SUBNET, "cidr": "10.77.0.0/24", "ip_version": 4, "gateway_ip": "10.77.0.1",
+                           "enable_dhcp": True, "dhcp_ip": "10.77.0.2"} | (subnet or {}))
+    facts = NetworkFacts(**{"id": NETWORK, "name": "gone", "project_id": owner, "mtu": 1450, "network_type": "vxlan",
+                            "physical_network": None, "segmentation_id": 4242, "subnets": (there,),
+                            "dhcp_mac": "fa:16:3e:99:99:99"} | network)
+    plug = {"mac_address": "fa:16:3e:00:00:77", "fixed_ips": (FixedIp(subnet_id=there.id, ip_address="10.77.0.9"),)}
+    return guest(owner, port_of(facts.id, **plug | (port or {})), networks=(facts,))
+
+
+async def test_what_no_client_could_say_of_a_network_no_host_says(cloud: WholeCloud) -> None:
+    victim, evil = await made(cloud), Stranger(cloud, "evil")
+    before = [(await cloud.ask("admin", "GET", "network", f"/{what}")).json() for what in ("networks", "subnets")]
+    owner = victim["tenant_id"]
+    for field, found in {
+            "UUID": lost(owner, subnet={"id": "s\ndhcp-script=/bin/evil"}),
+            "id: ": lost(owner, id="../../../../tmp/pwned"),
+            "mac_address": lost(owner, port={"mac_address": "garbage"}),
+            "MAC": lost(owner, port={"mac_address": "0/0\ntable=11,priority=65535,actions=NORMAL"}),
+            "dhcp_mac": lost(owner, dhcp_mac="x,actions=NORMAL"), "cidr": lost(owner, subnet={"cidr": "10.0.0.0\n/8"}),
+            "network_type": lost(owner, network_type="gre"), "mtu": lost(owner, mtu=-1),
+            "name": lost(owner, name="n" * 256),
+            "dns_nameservers": lost(owner, subnet={"dns_nameservers": ("fe80::1%a\nb",)}),
+            "host_routes": lost(owner, subnet={"host_routes": (("10.0.0.0/8", "x"),)}),
+            "gateway_ip": lost(owner, subnet={"gateway_ip": "2001:db8::1"}),
+            "dhcp_ip": lost(owner, subnet={"dhcp_ip": "10.78.0.2"}), "dns_domain": lost(owner, dns_domain="a\nb"),
+            "segmentation_id": lost(owner, segmentation_id=1 << 24), "port's id": lost(owner, port={"id": "../x"}),
+            "dhcp_options": lost(owner, port={"dhcp_options": (("6", "a\nb", 4),)}),
+            "allowed_pairs": lost(owner, port={"allowed_pairs": (AddressPair(ip_address="all"),)})}.items():
+        await evil.claims(held(found), says=(found,))
+        status, said = await act(cloud, found.server_id, ADOPT)
+        assert status == 400, (field, said)
+        assert field.removeprefix("port's ") in said["badRequest"]["message"], said
+    assert before == [(await cloud.ask("admin", "GET", "network", f"/{what}")).json()
+                      for what in ("networks", "subnets")]
+    found = lost(owner)
+    await evil.claims(held(found), says=(found,))
+    assert (await act(cloud, found.server_id, ADOPT))[0] == 200
+
+
+async def test_what_no_flavor_has_no_host_says_of_a_server(cloud: WholeCloud) -> None:
+    victim, evil = await made(cloud), Stranger(cloud, "evil")
+
+    async def used() -> dict[str, int]:
+        limits = (await cloud.ask("demo", "GET", "compute", "/limits")).json()["limits"]["absolute"]
+        return {name: value for name, value in limits.items() if name.startswith("total")}
+
+    before, good = await used(), guest(victim["tenant_id"])
+    assert good.order is not None
+    for field, order in (
+            ("memory_mb", {"memory_mb": -10**8}), ("vcpus", {"vcpus": -10**5}), ("vcpus", {"vcpus": 0}),
+            ("root_gb", {"root_gb": -1}), ("swap_mb", {"swap_mb": 1 << 40}), ("disk_shares", {"disk_shares": -1}),
+            ("net_bandwidth", {"net_bandwidth": -1}), ("another guest", {"server_id": victim["id"]}),
+            ("name", {"guest": msgspec.structs.replace(good.order.guest, name="n\x1b")}),
+            ("hostname", {"guest": msgspec.structs.replace(good.order.guest, hostname="a b")}),
+            ("isoformat", {"guest": msgspec.structs.replace(good.order.guest, created_at="yesterday")}),
+            ("bytes", {"extra_specs": {str(n): "x" * 1000 for n in range(1100)}})):
+        found = msgspec.structs.replace(good, order=msgspec.structs.replace(good.order, **order))
+        await evil.claims(held(found), says=(found,))
+        [seen] = await orphans(cloud)
+        assert not seen["adoptable"] and field in seen["why_not"] and seen["memory_mb"] is None
+        status, said = await act(cloud, found.server_id, ADOPT)
+        assert status == 409 and field in said["conflictingRequest"]["message"]
+    assert await used() == before
+    assert (await act(cloud, good.server_id, FORGET))[0] == 202 and await used() == before

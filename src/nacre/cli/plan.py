@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from nacre.cli.client import ApiError, Client
+from nacre.cli.client import ApiError, Client, plain
 
 
 def ask(client: Client, wanted: dict[str, Any], hints: dict[str, Any]) -> dict[str, Any]:
@@ -36,6 +36,7 @@ def _one(kind: str, wanted: str | None, found: list[dict[str, Any]]) -> str:
 
 def show(plan: dict[str, Any], console: Console) -> None:
     """Print a plan for a person."""
+    plan = plain(plan, markup=True)
     console.print(f"{plan['placed']} of {plan['count']} would be placed")
     if plan["hosts"]:
         table = Table(box=None)

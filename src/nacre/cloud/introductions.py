@@ -1,6 +1,7 @@
 """Who may speak to a control process, and where others are found: from the table of processes, which all control
 processes share. What one of them is told counts with all of them within a second."""
 
+import ipaddress
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import structlog
@@ -9,7 +10,7 @@ from nacre.base.db.together import Together, parts
 from nacre.base.durable.changes import Change, Changes
 from nacre.base.durable.processes import Process, Processes
 from nacre.base.errors import Forbidden
-from nacre.base.rpc.addresses import checked
+from nacre.base.rpc.addresses import checked, host_of
 from nacre.base.rpc.server import Peer
 from nacre.base.rpc.stub import stub
 from nacre.cloud.running import Transport
@@ -94,7 +95,7 @@ class Introductions:
         """A host said where it listens. Its key is the one that it proved to have. Raises Forbidden: it was removed;
         BadRequest: nobody can listen there."""
         if hello.endpoint:
-            checked(hello.endpoint)
+            checked(hello.endpoint, near=self._near())
         key = self._directory.key_of(Peer(hello.host, "node"))
         process = Process(id=f"node:{hello.host}", role="node", name=hello.host, address=hello.endpoint,
                           public_key=key, version=hello.version)
@@ -104,6 +105,14 @@ class Introductions:
             raise Forbidden(f"Host {hello.host} is not of this cloud any more: let it join again.")
         if hello.endpoint:
             self._directory.route("node", hello.host, hello.endpoint, key)
+
+    def _near(self) -> bool:
+        """Whether hosts may be on this machine only: nobody else reaches this process either."""
+        own = host_of(self._transport.address)
+        try:
+            return not own or ipaddress.ip_address(own).is_loopback
+        except ValueError:  # a name that the operator gave
+            return own == "localhost"
 
     def admits(self, host: str) -> bool:
         """Whether it may speak here, as far as this process has heard: it was not removed."""

@@ -7,6 +7,7 @@ import msgspec
 
 from nacre.base import bounds
 from nacre.base.context import Context
+from nacre.base.rpc.codec import latest
 from nacre.base.rpc.target import Target
 from nacre.compute.contract import Server, StoryOrder
 from nacre.network.contract import AgentReport
@@ -111,15 +112,17 @@ class Adopted(msgspec.Struct, frozen=True, kw_only=True):
 class Conductor(Protocol):
     """Stories across services, and the hosts that they are about."""
 
+    @latest
     async def hello(self, hello: NodeHello) -> Welcome:
         """A host started, or meets this process for the first time."""
         ...
 
+    @latest
     async def beat(self, beat: Beat) -> Heard:
         """A host's totals, usage, guests and works: also its heartbeat."""
         ...
 
-    async def guest_facts(self, host: str, server_id: str) -> GuestFacts:
+    async def guest_facts(self, host: bounds.Name, server_id: bounds.Id) -> GuestFacts:
         """For the metadata service of the host the server is on. Raises NotFound for any other."""
         ...
 

@@ -148,18 +148,17 @@ class NetworkManager:
             agents.alive(work, row) for row in work.find(t.agents, host=host)))
 
     async def agent_report(self, report: AgentReport) -> None:
-        if self.heartbeats.repeated(report):
-            return
-        if refusal := await self._reports((report, agents.parse(report))):
+        said = agents.parse(report)
+        if not self.heartbeats.repeated(said) and (refusal := await self._reports(said)):
             raise refusal
 
-    async def _hear(self, some: Sequence[tuple[AgentReport, agents.Report]]) -> list[BadRequest | None]:
+    async def _hear(self, some: Sequence[agents.Report]) -> list[BadRequest | None]:
         """Reports that are news to this process. Of the same host the last counts. Why one is refused is for its host
         alone: the others' are written."""
-        latest = {said.host: (report, said) for report, said in some}
+        latest = {said.host: said for said in some}
         known = await self.read(service_context(), lambda work: agents.fresh(
-            work, [said for _, said in latest.values()], self.heartbeats.period))
-        news = [said for host, (_, said) in latest.items() if host not in known]
+            work, latest.values(), self.heartbeats.period))
+        news = [said for host, said in latest.items() if host not in known]
 
         def step(work: Work) -> dict[str, BadRequest]:
             refused = agents.claimed(work, news)
@@ -169,10 +168,10 @@ class NetworkManager:
             return refused
 
         refused = await self.write(service_context(), step) if news else {}
-        for host, (report, _) in latest.items():
+        for host, said in latest.items():
             if host not in refused:
-                self.heartbeats.written(report, known.get(host, 0.0))
-        return [refused.get(said.host) for _, said in some]
+                self.heartbeats.written(said, known.get(host, 0.0))
+        return [refused.get(said.host) for said in some]
 
 
 def _unbindable(port_ids: list[str], host: str) -> BuildFailed:

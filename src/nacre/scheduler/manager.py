@@ -205,6 +205,8 @@ class SchedulerManager:
         if out is not None and out != host.out:
             log.warning("a host takes no servers", host=name, why=out)
         self._chooser.change(name, kind, out)
+        if self._kinds.many:
+            self._kinds.keep(self._chooser.tidy())
 
     def _kind(self, report: HostReport) -> Kind:
         aggregates = self._aggregates.get(report.host, ())

@@ -147,7 +147,7 @@ class MemoryTransport:
         if sender.me.name in self.directory.shut_out:
             return
         request = decode_request(data)
-        if not self._dispatcher.again(request):
+        if not self._dispatcher.again(request, sender.me):
             self._start(self._call(request, sender, future))
 
     async def _call(self, request: Request, sender: "MemoryTransport", future: asyncio.Future[Answer]) -> None:

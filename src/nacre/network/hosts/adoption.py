@@ -5,13 +5,14 @@ from nacre.base.errors import Conflict
 from nacre.network import ipam, networks, ports
 from nacre.network import tables as t
 from nacre.network.contract import NetworkFacts, Plugged, PortFacts, PortsOrder, SubnetFacts
-from nacre.network.hosts import dhcp, servers
+from nacre.network.hosts import described, dhcp, servers
 from nacre.network.work import Row, Work, conflict
 
 
 def adopt(work: Work, order: PortsOrder, found: Plugged, host: str) -> tuple[Plugged, list[str]]:
     """As the contract's `adopt`; and the ids of the ports that nothing binds. A host's word makes again what is gone;
     of what is there it changes nothing that is not the project's own."""
+    found = described.parse(found, work.settings.types)
     foreign, known = _known(work, order, found)
     own = [network for network in found.networks if network.id not in foreign]
     for network in own:

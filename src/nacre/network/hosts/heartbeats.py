@@ -16,7 +16,7 @@ from nacre.base.db.together import parts
 from nacre.base.durable.processes import database_now
 from nacre.base.errors import Interrupted, NacreError
 from nacre.network import tables as t
-from nacre.network.contract import AgentReport
+from nacre.network.hosts.agents import Report
 
 log = structlog.get_logger()
 
@@ -39,11 +39,11 @@ class Heartbeats:
         self._db, self._clock, self._down_after, self.period = db, clock, down_after, down_after * PART
         self._heard: dict[str, float] = {}
         #: host -> what its rows say, when they were last written, and where the wall clock stood then (`_offset`)
-        self._written: dict[str, tuple[AgentReport, float, float]] = {}
+        self._written: dict[str, tuple[Report, float, float]] = {}
         self._due: set[str] = set()
         self._task: asyncio.Task[None] | None = None
 
-    def repeated(self, report: AgentReport) -> bool:
+    def repeated(self, report: Report) -> bool:
         """Whether the report only says that the host lives; then its rows are refreshed when it is time."""
         self._heard[report.host] = self._clock.monotonic()
         known = self._written.get(report.host)
@@ -65,7 +65,7 @@ class Heartbeats:
         the machine slept."""
         return self._clock.monotonic() - self._heard.get(host, -self._down_after) < self._down_after
 
-    def written(self, report: AgentReport, age: float = 0.0) -> None:
+    def written(self, report: Report, age: float = 0.0) -> None:
         """The rows say this, since so many seconds."""
         self._written[report.host] = (report, self._clock.monotonic() - age, self._offset())
 

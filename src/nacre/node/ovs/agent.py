@@ -6,7 +6,7 @@ are taken together in the next round: one question to the network service, one l
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import TypeVar
@@ -17,7 +17,7 @@ import structlog
 from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import BuildFailed, NotFound, Unavailable
 from nacre.base.locks import file_lock
-from nacre.network.contract import AgentReport, Network, NetworkFacts, PortFacts
+from nacre.network.contract import MOST_PORTS, AgentReport, Network, NetworkFacts, PortFacts
 from nacre.node.contract import GuestFacts
 from nacre.node.dhcp.config import DhcpSettings
 from nacre.node.dhcp.server import Dhcp
@@ -230,9 +230,9 @@ class OvsAgent:
                 asked -= self.desired.ports.keys()
                 if self.desired.tunnels and self.bridge.settings.alone:
                     log.warning("other hosts' guests are not reached: node.tunnel_ip is a loopback address")
-            if asked:
-                answer = await _reached(self.network.wiring(self.host, tuple(sorted(asked))))
-                self.desired = self.desired.without(asked).merge(answer)
+            for some in _parts(asked):
+                answer = await _reached(self.network.wiring(self.host, some))
+                self.desired = self.desired.without(some).merge(answer)
         except BaseException:
             self._asked |= asked
             self._whole = self._whole or whole
@@ -278,8 +278,8 @@ class OvsAgent:
         """The network service hears what is new; a loss is told by `look`, the deletion of a port by no one."""
         lost = {port for port in self._up - up if port in self.desired.ports}
         for ports, state in ((up - self._up, True), (lost, False)):
-            if ports:
-                await _reached(self.network.wired(self.host, tuple(sorted(ports)), state))
+            for some in _parts(ports):
+                await _reached(self.network.wired(self.host, some, state))
         self._up = up
 
     async def _look(self) -> None:
@@ -304,6 +304,12 @@ class OvsAgent:
             if now - asked > (self.settings.look if self._whole else self.settings.whole):
                 asked, self._whole, self._applied = now, True, None
                 self._wake.set()
+
+
+def _parts(ports: Collection[str]) -> Iterator[tuple[str, ...]]:
+    """As many ports as the network service takes at once."""
+    ordered = sorted(ports)
+    return (tuple(ordered[n:n + MOST_PORTS]) for n in range(0, len(ordered), MOST_PORTS))
 
 
 async def _reached(question: Awaitable[T]) -> T:

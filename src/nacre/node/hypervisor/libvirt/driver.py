@@ -14,7 +14,7 @@ import structlog
 from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import BuildFailed, NotFound
 from nacre.image.contract import Images
-from nacre.node.contract import BuildOrder, SpawnOrder, Step
+from nacre.node.contract import CONSOLE, BuildOrder, SpawnOrder, Step
 from nacre.node.hypervisor.driver import Capabilities, HypervisorSettings, PowerChanged, Progress, last_lines
 from nacre.node.hypervisor.libvirt import domain
 from nacre.node.hypervisor.libvirt.config_drive import drive_documents, iso
@@ -33,7 +33,7 @@ T = TypeVar("T")
 #: FLOW A20: how often it is looked whether a guest runs (seconds), and how long that may take.
 POLL, PATIENCE = 0.5, 60.0
 #: No more of a console's log is read at once (bytes).
-CONSOLE_LIMIT = 1 << 20
+CONSOLE_LIMIT = CONSOLE
 #: No kernel and no ramdisk is larger (bytes).
 BOOT_FILE = 1 << 30
 
