@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from nacre.network.contract import FixedIp, GroupFacts, PortFacts, RuleFacts
 from nacre.node.ovs.antispoof import identities, link_local
-from nacre.node.ovs.firewall import security_flows
-from nacre.node.ovs.rules import PoisonedRule, port_masks, rule_matches
+from nacre.node.ovs.groups.firewall import security_flows
+from nacre.node.ovs.groups.rules import PoisonedRule, port_masks, rule_matches
 
 PORT = PortFacts(id="p", name="", project_id="x", network_id="n", network_name="n", device_id="d",
                  mac_address="fa:16:3e:00:00:01", fixed_ips=(FixedIp(subnet_id="s", ip_address="10.0.0.5"),),

@@ -7,7 +7,6 @@ import structlog
 
 from nacre.network.contract import GroupFacts, HostWiring, NetworkFacts, PortFacts, RemotePort
 from nacre.node.ovs.antispoof import antispoof_base, antispoof_flows, identities
-from nacre.node.ovs.firewall import firewall_base, open_flows, security_flows
 from nacre.node.ovs.flows import (
     ANTISPOOF,
     CLASSIFY,
@@ -27,6 +26,7 @@ from nacre.node.ovs.flows import (
     to_port,
     unique,
 )
+from nacre.node.ovs.groups.firewall import firewall_base, open_flows, security_flows
 from nacre.node.servers.limits import Rate
 
 log = structlog.get_logger()

@@ -11,7 +11,7 @@ import structlog
 
 from nacre.network.contract import GroupFacts, PortFacts, RuleFacts
 from nacre.node.ovs.flows import DELIVER, EGRESS, EGRESS_TRACKED, INGRESS, INGRESS_TRACKED, OUT, TO, Flow
-from nacre.node.ovs.rules import PoisonedRule, rule_matches
+from nacre.node.ovs.groups.rules import PoisonedRule, rule_matches
 
 log = structlog.get_logger()
 
