@@ -10,10 +10,20 @@ from nacre.base.context import Context
 from nacre.base.rpc.target import Target
 from nacre.compute.contract import Server, StoryOrder
 from nacre.network.contract import AgentReport
-from nacre.node.contract import GuestFacts, Orphan, WorkState
+from nacre.node.contract import GuestFacts, Orphan
 from nacre.scheduler.contract import Allocation, HostReport, Placement
 
 TARGET = Target(topic="control", namespace="conductor", version="2.0")
+
+
+class WorkState(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of work in a host's beat."""
+
+    server_id: bounds.Id
+    verb: bounds.Short
+    step: bounds.Short
+    moved: bounds.Count
+    total: bounds.Count
 
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,11 +10,11 @@ from nacre.base.errors import BadRequest, Unavailable
 from nacre.compute.contract import Server, StoryOrder
 from nacre.conductor import orders
 from nacre.conductor.build import group_of
-from nacre.conductor.contract import Beat, ControlAddress, Heard, NodeHello, Welcome
+from nacre.conductor.contract import Beat, ControlAddress, Heard, NodeHello, Welcome, WorkState
 from nacre.conductor.endings import Endings
 from nacre.conductor.parts import Parts
 from nacre.network.contract import AgentReport
-from nacre.node.contract import GuestFacts, WorkState
+from nacre.node.contract import GuestFacts
 from nacre.scheduler.contract import Held, Placement
 
 log = structlog.get_logger()

@@ -143,16 +143,6 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     guest: Guest | None = None
 
 
-class WorkState(msgspec.Struct, frozen=True, kw_only=True):
-    """A piece of work in a host's beat."""
-
-    server_id: bounds.Id
-    verb: bounds.Short
-    step: bounds.Short
-    moved: bounds.Count
-    total: bounds.Count
-
-
 class Orphan(msgspec.Struct, frozen=True, kw_only=True):
     """Something that a host has, as it remembers it. order None: its journal has lost it. stage: as in the journal."""
 
