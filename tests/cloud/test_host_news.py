@@ -43,7 +43,8 @@ class Talk:
         self.node, self.away = lab.nodes["host0"], False
         self._service = NodeService(self.node, None)  # type: ignore[arg-type]
         self.conductor = ConductorManager(lab.control.parts, lab.control.endings, Surroundings(
-            introduce=nothing, controls=nothing, judge=judge, seen=Position, wiring=lambda host: 0))
+            introduce=nothing, controls=nothing, judge=judge, seen=Position, wiring=lambda host: 0,
+            members=lambda versions: {}))
 
     async def hello(self, *held: Held) -> None:
         beat = await self.said()

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-import sqlalchemy as sa
 import structlog
 
 from nacre import __version__
 from nacre.base.clock import Clock, RealClock
 from nacre.base.db import Database
-from nacre.base.durable import changes as outbox
 from nacre.base.durable.changes import Changes
 from nacre.base.durable.eras import Position, is_older, position
 from nacre.base.durable.files import write_whole
@@ -80,6 +78,7 @@ from nacre.image.service import Settings as ImageLimits
 from nacre.network.api.service import service as network_service
 from nacre.network.contract import TARGET as NETWORK
 from nacre.network.contract import Network
+from nacre.network.hosts.member_news import MemberNews, MemberNotice
 from nacre.network.hosts.notices import Notice
 from nacre.network.manager import Around, NetworkManager
 from nacre.network.ml2.types import SegmentTypes
@@ -95,7 +94,7 @@ log = structlog.get_logger()
 
 #: Which roles may ask for which verb of the control process.
 CONDUCTOR_ALLOW = dict.fromkeys(("hello", "beat", "guest_facts"), ("node",))
-NETWORK_ALLOW = dict.fromkeys(("wiring", "wired"), ("node",))
+NETWORK_ALLOW = dict.fromkeys(("wiring", "members", "wired"), ("node",))
 IMAGE_ALLOW = {"find": ("control",), "read": ("control", "node")}
 JOIN_ALLOW = {"join": ("join",)}
 #: Seconds until an order is given anew: a host answers sooner, done or not.
@@ -173,7 +172,7 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
     network = _network(base)
     compute = _compute(base, seams, Suppliers(
         flavors=Flavors(db, clock), keypairs=KeyPairs(db, clock), quotas=Quotas(db, _quotas(settings)),
-        images=images, network=network), identity.project_exists, network.forget_host)
+        images=images, network=network), identity.project_exists, network)
     compute_api = compute_service(ComputeParts(
         policy=policy, identity=identity, clock=clock, network=network, images=images, desk=compute.desk,
         scheduler=compute.scheduler, hosts=compute.registry,
@@ -183,7 +182,7 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
         aggregates=compute.aggregates, groups=ServerGroups(db, clock), flavors=compute.ask.flavors,
         keypairs=compute.ask.keypairs, quotas=compute.ask.quotas))
     joins = JoinService(db, clock, Signer(Ring(keys, "join")), compute.around, settings.network.vxlan_port)
-    _start(base, compute, joins)
+    _start(base, compute, joins, network)
     health = Health(lambda: db.read(lambda conn: conn.exec_driver_sql("SELECT 1")), clock)
     services = [identity_api, image_api, network_service(network), compute_api, health.service()]
     return Control(
@@ -224,8 +223,9 @@ def _network(base: Base) -> NetworkManager:
         node = stub(Node, nodes.prepare(server=notice.host, timeout=NOTICE_TIMEOUT))
         await node.rewire(tuple(sorted(notice.ports)), notice.n, notice.before)
 
-    def record(connection: sa.Connection, hosts: Collection[str]) -> tuple[int, Mapping[str, int]]:
-        return outbox.chain(connection, base.clock.now().replace(tzinfo=None), "wiring", hosts)
+    async def tell(notice: MemberNotice) -> None:
+        node = stub(Node, nodes.prepare(server=notice.host, timeout=NOTICE_TIMEOUT))
+        await node.regroup(tuple(notice.groups.values()))
 
     network = NetworkManager(base.db, base.policy, base.clock, NetworkSettings(
         types=SegmentTypes(tenant_types=own.tenant_types, vlan_ranges=dict.fromkeys(
@@ -233,7 +233,9 @@ def _network(base: Base) -> NetworkManager:
         drivers=own.mechanisms, dns_domain=own.dns_domain,
         quotas={**DEFAULT_QUOTAS, "network": quotas.networks, "port": quotas.ports,
                 "security_group": quotas.security_groups}),
-        Around(notify=notify, record=record, position=outbox.position))
+        Around(notify=notify, tell=tell))
+    base.changes.subscribe(("members",), network.member_news.changed, network.member_news.reload)
+    base.running.tasks.append(network.member_news.run)
     base.transport.serve(NETWORK, network, Network, NETWORK_ALLOW)
     return network
 
@@ -263,7 +265,7 @@ class _Compute:
 
 
 def _compute(base: Base, seams: Seams, ask: Suppliers,
-             project_exists: Callable[[str], Awaitable[bool]], forget: Callable[[str], Awaitable[None]]) -> _Compute:
+             project_exists: Callable[[str], Awaitable[bool]], network: NetworkManager) -> _Compute:
     db, clock, ledger = base.db, base.clock, base.ledger
     own = base.settings.scheduler
 
@@ -295,13 +297,14 @@ def _compute(base: Base, seams: Seams, ask: Suppliers,
     endings, stories = Endings(parts), Stories(db, clock, base.processes)
     runner = StoryRunner(stories, {"build": Builder(parts, endings), "delete": Deleter(parts, endings),
                                    "power": Switch(parts)}, clock, hindrance(registry, around.nodes))
-    conductor = _conductor(base, parts, endings, around)
+    conductor = _conductor(base, parts, endings, around, network.member_news)
     servers = Servers(db, clock, ask, stories, runner.run)
     return _Compute(ask, aggregates, scheduler, registry, stories, runner, endings, around, conductor, servers,
                     ServerDesk(db, servers, History(db), node), Plans(servers, conductor),
                     Orphans(parts, endings, OrphanNeeds(
                         LedgerAdmin(db, clock), node, project_exists, conductor.meet_again)),
-                    Membership(base.processes, registry, conductor, around, (aggregates.forget_host, forget)))
+                    Membership(base.processes, registry, conductor, around,
+                               (aggregates.forget_host, network.forget_host)))
 
 
 def hindrance(registry: HostRegistry, nodes: Callable[[], Collection[str]]) -> Hindrance:
@@ -316,18 +319,19 @@ def hindrance(registry: HostRegistry, nodes: Callable[[], Collection[str]]) -> H
     return find
 
 
-def _conductor(base: Base, parts: Parts, endings: Endings, around: Introductions) -> ConductorManager:
+def _conductor(base: Base, parts: Parts, endings: Endings, around: Introductions,
+               members: MemberNews) -> ConductorManager:
     async def judge(seen: Position) -> tuple[Position, bool]:
         return await base.db.read(lambda connection: (position(connection), is_older(connection, seen)))
 
     conductor = ConductorManager(parts, endings, Surroundings(
-        introduce=around.of_node, controls=around.controls, wiring=around.wiring,
-        judge=judge, seen=lambda: base.changes.seen))
+        introduce=around.of_node, controls=around.controls, wiring=around.wiring, members=members.behind, judge=judge,
+        seen=lambda: base.changes.seen))
     around.changed = conductor.meet_again
     return conductor
 
 
-def _start(base: Base, compute: _Compute, joins: Joins) -> None:
+def _start(base: Base, compute: _Compute, joins: Joins, network: NetworkManager) -> None:
     """In this order: who we are, what is known, and only then the door opens to hosts."""
     async def enter() -> None:
         me, transport = base.transport.me, base.transport
@@ -341,7 +345,8 @@ def _start(base: Base, compute: _Compute, joins: Joins) -> None:
 
     compute.membership.watch(base.changes)
     compute.scheduler.subscribe(base.changes)
-    base.running.start += [enter, base.changes.start, compute.around.start, compute.scheduler.start, open_door]
+    base.running.start += [enter, base.changes.start, compute.around.start, network.member_news.reload,
+                           compute.scheduler.start, open_door]
     base.running.tasks += [base.processes.run, base.changes.run, compute.scheduler.run, compute.runner.sweep,
                            compute.endings.sweep]
     base.running.stop += [base.processes.stop, compute.endings.stop, compute.runner.stop]

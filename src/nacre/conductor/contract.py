@@ -28,11 +28,12 @@ class WorkState(msgspec.Struct, frozen=True, kw_only=True):
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True):
     """A host's regular word to every control process: the truth about it, so that what was lost before is mended. It is
-    numbered by its report."""
+    numbered by its report. members: up to which change it knows those of security groups."""
 
     report: HostReport
     agent: AgentReport
     works: Annotated[tuple[WorkState, ...], msgspec.Meta(max_length=10_000)] = ()
+    members: Annotated[dict[bounds.Id, bounds.Count], msgspec.Meta(max_length=10_000)] = {}
 
     @property
     def host(self) -> str:
@@ -41,10 +42,12 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
 
 class Heard(msgspec.Struct, frozen=True, kw_only=True):
     """again: say hello, as this process does not know the host. wiring: the number of the last change to its wiring;
-    position, era: how far the database is; refused: why the network agent's report does not count."""
+    members: of security groups that changed later than the host knows, the number of the last change; position, era:
+    how far the database is; refused: why the network agent's report does not count."""
 
     again: bool = False
     wiring: int = 0
+    members: dict[str, int] = {}
     position: int = 0
     era: str = ""
     refused: str = ""

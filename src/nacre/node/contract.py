@@ -12,7 +12,7 @@ import msgspec
 from nacre.base import bounds
 from nacre.base.rpc.target import Target
 from nacre.image.contract import ImageFacts
-from nacre.network.contract import NetworkFacts, PortFacts
+from nacre.network.contract import GroupMembers, NetworkFacts, PortFacts
 
 #: The step of work that has not begun: others of the host come first.
 WAITING = "waits for its turn"
@@ -187,4 +187,8 @@ class Node(Protocol):
 
     async def rewire(self, port_ids: tuple[str, ...], n: int = 0, before: int = 0) -> None:
         """These ports (empty: any) changed: fetch and apply. n, before: this host's change and the one before it."""
+        ...
+
+    async def regroup(self, news: tuple[GroupMembers, ...]) -> None:
+        """Members of security groups changed: differences, to be taken where nothing is missed between."""
         ...

@@ -38,11 +38,16 @@ def position(connection: sa.Connection) -> Position:
     return Position(n, era)
 
 
+def shared(connection: sa.Connection, era: str) -> int:
+    """Up to which change this database's history is that of whoever saw the era; -1: it does not know the era."""
+    start = connection.execute(_BEGIN, {"era": era}).scalar() if era else 0
+    if start is None:
+        return -1
+    end = connection.execute(_END, {"begin": start}).scalar()
+    return int(position(connection).n if end is None else end - 1)
+
+
 def is_older(connection: sa.Connection, seen: Position) -> bool:
     """Whether this database lacks something of the history that was seen: it was restored from before that, however
     far it has come since."""
-    start = connection.execute(_BEGIN, {"era": seen.era}).scalar() if seen.era else 0
-    if start is None:
-        return True
-    end = connection.execute(_END, {"begin": start}).scalar()
-    return bool(seen.n > position(connection).n if end is None else seen.n >= end)
+    return seen.n > shared(connection, seen.era)

@@ -1,0 +1,110 @@
+"""What is fetched because of what a beat's answer says: nothing that may still be under way, all that never came."""
+
+from typing import Any
+
+import pytest
+
+from nacre.base.clock import VirtualClock
+from nacre.base.errors import Unavailable
+from nacre.network.contract import GroupFacts, GroupMembers, HostWiring, PortFacts, RuleFacts, Versions
+from nacre.node.ovs.contract import Standing
+from nacre.node.ovs.wanted import PATIENCE, Wanted
+
+PORT = PortFacts(id="p", name="", project_id="p", network_id="n", network_name="n", device_id="d",
+                 mac_address="fa:16:3e:00:00:01", fixed_ips=(), security_groups=("g",))
+GROUP = GroupFacts(id="g", stateful=True, rules=(RuleFacts(direction="ingress", ethertype="IPv4", remote_group="g"),))
+
+
+class Network:
+    """Answers, and counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.wirings, self.asked, self.n, self.away = list[tuple[str, ...]](), list[tuple[str, ...]](), 5, False
+        self.have: list[Versions] = []
+
+    def _news(self, have: Versions) -> GroupMembers:
+        self.have.append(have)
+        known = have.get("e", {}).get("g")
+        return GroupMembers(id="g", n=self.n, era="e", since=known, ports={f"p{self.n}": (f"10.0.0.{self.n}/32",)})
+
+    async def wiring(self, host: str, port_ids: tuple[str, ...] = (), have: Versions | None = None) -> HostWiring:
+        self.wirings.append(port_ids)
+        return HostWiring(whole=not port_ids, n=self.n, ports=(PORT,), groups=(GROUP,),
+                          members=(self._news(have or {}),))
+
+    async def members(self, host: str, groups: tuple[str, ...], have: Versions) -> tuple[GroupMembers, ...]:
+        self.asked.append(groups)
+        if self.away:
+            raise Unavailable("away")
+        return (self._news(have),)
+
+
+def standing(**more: Any) -> Standing:
+    return Standing(**{"trusted": True, "era": "e"} | more)
+
+
+@pytest.fixture
+async def made() -> tuple[Wanted, Network, VirtualClock]:
+    network, clock = Network(), VirtualClock()
+    wanted = Wanted("h", network, clock)  # type: ignore[arg-type]
+    assert wanted.follow(standing())
+    await wanted.ask()
+    assert network.wirings == [()] and wanted.members.numbers() == {"g": 5}
+    return wanted, network, clock
+
+
+async def test_a_change_that_is_under_way_is_waited_for(made: tuple[Wanted, Network, VirtualClock]) -> None:
+    wanted, network, clock = made
+    assert not wanted.follow(standing(n=7)) and not wanted.overdue()
+    wanted.changed(("p",), 7, 5)
+    await clock.advance(2 * PATIENCE)
+    assert not wanted.overdue()
+    await wanted.ask()
+    assert network.wirings == [(), ("p",)]
+
+
+async def test_a_change_that_never_comes_is_fetched_with_everything(
+        made: tuple[Wanted, Network, VirtualClock]) -> None:
+    wanted, network, clock = made
+    for n in (7, 8):
+        assert not wanted.follow(standing(n=n))
+        await clock.advance(0.6 * PATIENCE)
+    assert wanted.overdue() and not wanted.overdue()
+    await wanted.ask()
+    assert network.wirings == [(), ()]
+
+
+async def test_members_that_were_spoken_of_are_asked_for_once(made: tuple[Wanted, Network, VirtualClock]) -> None:
+    wanted, network, _ = made
+    wanted.follow(standing(members={"g": 9, "not named": 50}))
+    assert wanted.lacking() == {"g"}
+    network.away = True
+    with pytest.raises(Unavailable):
+        await wanted.ask_members()
+    assert wanted.lacking() == {"g"}
+    network.n, network.away = 9, False
+    await wanted.ask_members()
+    await wanted.ask_members()
+    assert network.asked == [("g",), ("g",)] and network.have[-1] == {"e": {"g": 5}}
+    assert wanted.members.of("g") == {"10.0.0.5/32", "10.0.0.9/32"}
+    # Another history of the database: what is here is held against it.
+    wanted.follow(standing(era="f"))
+    assert wanted.lacking() == {"g"}
+
+
+async def test_nothing_is_taken_from_those_who_are_not_trusted(made: tuple[Wanted, Network, VirtualClock]) -> None:
+    wanted, _, _ = made
+    wanted.follow(Standing(trusted=False))
+    news = GroupMembers(id="g", n=6, era="e", since=5, ports={"p5": ()})
+    wanted.regroup([news])
+    assert wanted.members.of("g") == {"10.0.0.5/32"} and not wanted.lacking()
+    wanted.follow(standing())
+    wanted.regroup([news])
+    assert wanted.members.of("g") == set()
+
+
+async def test_members_of_a_group_that_no_rule_names_any_more_go(made: tuple[Wanted, Network, VirtualClock]) -> None:
+    wanted, _, _ = made
+    wanted.forget(["p"])
+    await wanted.ask_members()
+    assert wanted.members.numbers() == {} and wanted.members.changed == {"10.0.0.5/32"}
