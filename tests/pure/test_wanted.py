@@ -108,3 +108,18 @@ async def test_members_of_a_group_that_no_rule_names_any_more_go(made: tuple[Wan
     wanted.forget(["p"])
     await wanted.ask_members()
     assert wanted.members.numbers() == {} and wanted.members.changed == {"10.0.0.5/32"}
+
+
+@pytest.mark.parametrize(("n", "since", "era", "taken", "asked"), [
+    (6, 5, "e", True, False), (9, 2, "e", True, False), (8, 7, "e", False, True), (4, 3, "e", False, False),
+    (5, 4, "e", False, False), (9, 5, "f", False, True), (9, None, "e", False, True)],
+    ids=["next", "overlapping", "gap", "older", "again", "other history", "no difference"])
+async def test_news_count_only_where_they_join_on(
+        made: tuple[Wanted, Network, VirtualClock], n: int, since: int | None, era: str, taken: bool,
+        asked: bool) -> None:
+    wanted, _, _ = made
+    for _ in range(2):  # twice is as once
+        wanted.regroup([GroupMembers(id="g", n=n, era=era, since=since, ports={"p5": ()})])
+        assert wanted.members.of("g") == (set() if taken else {"10.0.0.5/32"})
+        assert wanted.members.numbers() == {"g": n if taken else 5}
+        assert wanted.lacking() == ({"g"} if asked else set())
