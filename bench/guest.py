@@ -45,6 +45,7 @@ from nacre import guest
 from nacre.cli import demo
 from nacre.cli.client import Client
 from nacre.cli.trace import timeline
+from nacre.cli.up import network
 
 #: Seconds: between looks at the console, at the processes; the longest wait for anything.
 POLL, LOOK, LIMIT = 0.005, 0.05, 180.0
@@ -120,7 +121,7 @@ class Cloud:
         if image is None:
             images = self.client.get("image", "/images", params={"name": "tiny"})["images"]
             image = str(images[0]["id"]) if images else sys.exit("the cloud has no image called tiny: run demo in it")
-        self.image, self.network = image, demo.network(self.client)
+        self.image, self.network = image, network(self.client)
         flavors = self.client.get("compute", "/flavors/detail")["flavors"]
         self.flavor = min((f for f in flavors if f["ram"] >= 96), key=lambda f: (f["ram"], f["disk"]))["id"]
 

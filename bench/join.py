@@ -1,7 +1,8 @@
 """How fast machines become hosts.
 
     python bench/join.py first [--hypervisor fake|libvirt] [--runs 3]   one `nacre join`, to the first ACTIVE server
-    python bench/join.py many [--machines 1000] [--at-once 16]          joins a minute at one control process
+    python bench/join.py many [--machines 1000] [--at-once 16] [--database postgresql://...]
+                                                                        joins a minute at one control process
 
 What is real: the control process, the tokens, the keys and the calls; in `first` the whole `nacre join` command with
 its host, packages present. What is not: in `many` the machines are coroutines of one process that ask and go, and that
@@ -45,9 +46,13 @@ def nacre(*args: str) -> str:
 
 
 @contextmanager
-def control(folder: Path) -> Iterator[None]:
-    """A cloud of one control process and no host, over SQLite."""
+def control(folder: Path, database: str) -> Iterator[None]:
+    """A cloud of one control process and no host, over SQLite or an empty PostgreSQL."""
     port = free_port()
+    if database:
+        (folder / "cloud").mkdir()
+        (folder / "cloud" / "nacre.toml").write_text(f"database_url = '{database}'\n")
+        nacre("db", "prepare", "--data", str(folder / "cloud"))
     with (folder / "control.log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "-m", "nacre.cli.main", "control", "--port", str(port), "--data",
                                     str(folder / "cloud")], stdout=log, stderr=log)
@@ -134,6 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("what", choices=["first", "many"])
     parser.add_argument("--hypervisor", choices=["fake", "libvirt"], default="fake")
+    parser.add_argument("--database", default="", help="an empty PostgreSQL's URL; SQLite without")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--machines", type=int, default=1000)
     parser.add_argument("--at-once", type=int, default=16)
@@ -142,7 +148,7 @@ def main() -> None:
         del os.environ[name]
     with tempfile.TemporaryDirectory(prefix="nacre-join-") as made:
         folder = Path(made)
-        with control(folder):
+        with control(folder, args.database):
             if args.what == "first":
                 found: Any = [first(folder, args.hypervisor, n) for n in range(args.runs)]
             else:

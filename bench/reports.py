@@ -7,26 +7,26 @@ What is real: the control processes are the product's own (`nacre control`, all 
 folder, or several over an empty PostgreSQL). Every host has a CURVE key of its own that control knows by its name
 (`rpc.node_keys`), and a ZeroMQ connection of its own to each control by the product's own socket settings: 10,000 hosts
 are 10,000 connections to each, as a node may speak only for itself. Messages are made by the product's contracts and
-codec. Each host does what `node/service.py` does: a hello to each control, then every period a beat to each. What is
-not: hosts have no guests and take no orders, and they share worker processes on the same machine, whose CPU time is not
-control's but is taken from the same cores.
+codec. Each host does what `node/service.py` does: a hello to each control, again if it is not known there any more,
+then every period a beat to each. One host more is a real one, with the simulated hypervisor. What is not: the others
+have no guests and take no orders, and they share worker processes on the same machine, whose CPU time is not control's
+but is taken from the same cores.
 
 Measured, after all hosts were greeted by all: each control's CPU (user and system, all threads) and memory (PSS), the
-time from a beat's sending to its answer, and the time of a call that control answers from its database.
+database's transactions, the time from a beat's sending to its answer, of a call that control answers from its database,
+of a server's show in the API, of a create to its 202, and to ACTIVE on the real host.
 """
 
 import argparse
-import asyncio
 import json
 import multiprocessing
 import os
 import platform
-import random
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -34,181 +34,16 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import zmq
+import psycopg
 
-from nacre.base.errors import NacreError, NotFound, Unavailable
-from nacre.base.rpc.codec import Answer, Request, decode_answer, encode
+from bench.client import Cloud
+from bench.hosts import Figures, Orders, work
+from bench.join import nacre, picture
 from nacre.base.rpc.keys import KeyPair, load_keys, new_keys
-from nacre.base.rpc.link import DEFAULTS, dealer
-from nacre.base.rpc.pump import Pump
-from nacre.base.rpc.stub import Client, stub
-from nacre.base.rpc.target import Target
 from nacre.cli.supervisor import free_port
-from nacre.conductor.contract import TARGET as CONDUCTOR
-from nacre.conductor.contract import Beat, Conductor, NodeHello
-from nacre.network.contract import AgentReport
-from nacre.scheduler.contract import HostReport
 
-#: Seconds after the last host should have joined until the run is given up.
-GIVE_UP = 30.0
-
-
-class Orders(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker process is to do. Times in seconds."""
-
-    controls: list[tuple[str, str]]  # address and public key
-    hosts: dict[str, KeyPair]
-    period: float
-    join: float
-    changes: float
-
-
-class Figures(msgspec.Struct, kw_only=True):
-    """What a worker saw. Latencies in seconds."""
-
-    hello: list[float] = []
-    report: list[float] = []
-    call: list[float] = []
-    failed: int = 0
-
-
-class Host:
-    """One simulated host's session with one control: a key, a socket, its reports. A sender for the contract's stub."""
-
-    def __init__(self, name: str, keys: KeyPair, context: "zmq.Context[Any]", control: tuple[str, str]):
-        self.name, self._waiting = name, dict[bytes, asyncio.Future[Answer]]()
-        self.latency = 0.0
-        self._open = lambda: Pump(dealer(context, keys, control, DEFAULTS), self._receive)
-        self._pump: Pump | None = None
-        self._heard = False
-        self.conductor = stub(Conductor, Client(self, CONDUCTOR))
-        self.agent = AgentReport(host=name, tunnel_ip=None, bridge_mappings={}, tunnel_types=())
-        self.now = HostReport(host=name, hypervisor_type="fake", hypervisor_version=1, vcpus=64, memory_mb=262144,
-                              disk_gb=4096, vcpus_used=0, memory_mb_used=0, disk_gb_used=0.0)
-
-    def close(self) -> None:
-        if self._pump is not None:
-            self._pump.close()
-            self._pump = None
-
-    async def ask(self, target: Target, request: Request, timeout: float) -> Answer:
-        begin, future = time.perf_counter(), asyncio.get_running_loop().create_future()
-        self._waiting[request.id] = future
-        try:
-            self._pump = self._pump or self._open()
-            if not self._pump.send([encode(request)]):
-                raise Unavailable("the queue is full")
-            async with asyncio.timeout(timeout):
-                answer: Answer = await future
-        except TimeoutError:
-            if not self._heard:  # as the product: a way that never worked is made anew
-                self.close()
-            raise Unavailable("no answer in time") from None
-        finally:
-            del self._waiting[request.id]
-        self.latency = time.perf_counter() - begin
-        return answer
-
-    def _receive(self, frames: list[bytes], _: str) -> None:
-        self._heard = True
-        answer = decode_answer(frames[-1])
-        if (future := self._waiting.get(answer.id)) is not None and not future.done():
-            future.set_result(answer)
-
-    async def join(self) -> None:
-        """A node's first word."""
-        welcome = await self.conductor.hello(NodeHello(
-            endpoint="tcp://127.0.0.1:1", public_key="", journal=self.name, cloud="", position=0, beat=self._next()))
-        if welcome.refused:
-            raise SystemExit(welcome.refused)
-
-    async def beat(self) -> None:
-        """A node's regular word."""
-        await self.conductor.beat(self._next())
-
-    def _next(self) -> Beat:
-        self.now = msgspec.structs.replace(self.now, n=self.now.n + 1)
-        return Beat(report=self.now, agent=self.agent)
-
-
-class Worker:
-    """Many hosts in one process."""
-
-    def __init__(self, orders: Orders, measure: Any, joined: Any):
-        self._orders, self._measure, self._joined = orders, measure, joined
-        self._dice, self.figures = random.Random(1), Figures()
-
-    async def run(self, stop: Any) -> Figures:
-        """Until `stop` is set."""
-        context: zmq.Context[Any] = zmq.Context()
-        context.set(zmq.MAX_SOCKETS, len(self._orders.hosts) * len(self._orders.controls) + 100)
-        hosts = [Host(name, keys, context, control) for name, keys in self._orders.hosts.items()
-                 for control in self._orders.controls]
-        tasks = [asyncio.create_task(self._live(host, self._orders.join * n / len(hosts)))
-                 for n, host in enumerate(hosts)]
-        tasks.append(asyncio.create_task(self._probe(hosts)))
-        await asyncio.get_running_loop().run_in_executor(None, stop.wait)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for host in hosts:
-            host.close()
-        context.destroy(linger=0)
-        return self.figures
-
-    async def _live(self, host: Host, after: float) -> None:
-        await asyncio.sleep(after)
-        while True:
-            try:
-                await host.join()
-                break
-            except NacreError:
-                self.figures.failed += 1
-                await asyncio.sleep(0.5)
-        self.figures.hello.append(host.latency)
-        with self._joined.get_lock():
-            self._joined.value += 1
-        due = time.monotonic()
-        while True:
-            due += self._orders.period
-            await asyncio.sleep(due - time.monotonic())
-            if self._dice.random() < self._orders.changes:
-                used = self._dice.randrange(64)
-                host.now = msgspec.structs.replace(host.now, vcpus_used=used, memory_mb_used=2048 * used)
-            try:
-                await host.beat()
-            except NacreError:
-                self.figures.failed += 1
-                continue
-            if self._measure.is_set():
-                self.figures.report.append(host.latency)
-
-    async def _probe(self, hosts: list[Host]) -> None:
-        """A call that control answers from its database, ten times a second."""
-        while True:
-            await asyncio.sleep(0.1)
-            host = self._dice.choice(hosts)
-            if not self._measure.is_set():
-                continue
-            begin = time.perf_counter()
-            try:
-                await host.conductor.guest_facts(host.name, "no-such-server")
-            except NotFound:
-                self.figures.call.append(time.perf_counter() - begin)
-            except NacreError:
-                self.figures.failed += 1
-
-
-def work(orders: bytes, events: tuple[Any, Any, Any, Any]) -> None:
-    """A worker process."""
-    measure, stop, joined, results = events
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    worker = Worker(msgspec.msgpack.decode(orders, type=Orders), measure, joined)
-    import uvloop
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        results.put(msgspec.msgpack.encode(runner.run(worker.run(stop))))
+#: Seconds between two reads of the API, and between two creates.
+READS, CREATES = 0.2, 2.0
 
 
 class ControlProcess:
@@ -286,6 +121,69 @@ class ControlProcess:
         self.process.wait(30)
 
 
+class Beside:
+    """What users do meanwhile, at the first control: a host of their own is there when this is made."""
+
+    def __init__(self, folder: Path, control: ControlProcess):
+        self._data = str(folder / "real")
+        nacre("join", nacre("token", "create", "--data", str(control.folder)).strip(), "--name", "real",
+              "--hypervisor", "fake", "--data", self._data)
+        self._file = str(control.folder / "clouds.yaml")
+        self._image = picture(Cloud("nacre", self._file))
+        self._stop = threading.Event()
+        self.show, self.create, self.active = list[float](), list[float](), list[float]()
+        self._threads = [threading.Thread(target=each, daemon=True) for each in (self._read, self._make)]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            if thread.ident:
+                thread.join(60)
+        nacre("down", "--data", self._data)
+
+    def _server(self, cloud: Cloud) -> str:
+        begin = time.perf_counter()
+        server: str = cloud.call("POST", "compute", "/servers", {"server": {
+            "name": "beside", "imageRef": self._image, "flavorRef": "42", "networks": "none",
+            "availability_zone": "nova:real"}})["server"]["id"]
+        accepted = time.perf_counter()
+        while (seen := cloud.call("GET", "compute", f"/servers/{server}")["server"])["status"] != "ACTIVE":
+            if seen["status"] == "ERROR":
+                raise SystemExit(seen["fault"]["message"])
+            time.sleep(0.02)
+        self.create.append(accepted - begin)
+        self.active.append(time.perf_counter() - begin)
+        return server
+
+    def _read(self) -> None:
+        cloud = Cloud("nacre", self._file)
+        server = self._server(cloud)
+        while not self._stop.wait(READS):
+            begin = time.perf_counter()
+            cloud.call("GET", "compute", f"/servers/{server}")
+            self.show.append(time.perf_counter() - begin)
+
+    def _make(self) -> None:
+        cloud = Cloud("nacre", self._file)
+        while not self._stop.wait(CREATES):
+            cloud.call("DELETE", "compute", f"/servers/{self._server(cloud)}")
+
+
+def transactions(url: str) -> int:
+    """How many the database has committed or taken back so far; reads are taken back."""
+    if not url:
+        return 0
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT xact_commit + xact_rollback FROM pg_stat_database "
+                                 "WHERE datname = current_database()").fetchone()
+        assert row is not None
+        return int(row[0])
+
+
 def spread(seconds: list[float]) -> dict[str, float]:
     """Median, p99 and the greatest, in ms."""
     ordered = sorted(seconds) or [0.0]
@@ -293,7 +191,8 @@ def spread(seconds: list[float]) -> dict[str, float]:
             for name, share in (("median", 0.5), ("p99", 0.99), ("max", 1.0))}
 
 
-def measure(args: argparse.Namespace, controls: list[ControlProcess], nodes: dict[str, KeyPair]) -> dict[str, Any]:
+def measure(args: argparse.Namespace, controls: list[ControlProcess], nodes: dict[str, KeyPair],
+            beside: Beside) -> dict[str, Any]:
     """The whole run over control processes that wait."""
     spawn = multiprocessing.get_context("spawn")
     begin, stop, joined, results = spawn.Event(), spawn.Event(), spawn.Value("i", 0), spawn.Queue()
@@ -304,22 +203,25 @@ def measure(args: argparse.Namespace, controls: list[ControlProcess], nodes: dic
     workers = [spawn.Process(target=work, daemon=True,
                              args=(msgspec.msgpack.encode(p), (begin, stop, joined, results)))
                for p in parts]
-    started = time.monotonic()
+    started, first = time.monotonic(), transactions(args.database)
     for worker in workers:
         worker.start()
     while joined.value < args.hosts * len(controls):
-        if time.monotonic() - started > args.join + GIVE_UP:
+        if time.monotonic() - started > args.join + args.patience:
             stop.set()
             said = "".join((control.folder / "logs" / "control.log").read_text()[-2000:] for control in controls)
             raise SystemExit(f"{said}\nonly {joined.value} sessions began; {[c.figures() for c in controls]}")
         time.sleep(0.1)
-    greeted = time.monotonic() - started
+    greeted, greeting = time.monotonic() - started, transactions(args.database) - first
     time.sleep(args.period)
-    before = [control.figures() for control in controls]
+    beside.start()
+    before, first = [control.figures() for control in controls], transactions(args.database)
     begin.set()
     at = time.monotonic()
     time.sleep(args.seconds)
     took, after = time.monotonic() - at, [control.figures() for control in controls]
+    steady = transactions(args.database) - first
+    beside.stop()
     stop.set()
     seen = [msgspec.msgpack.decode(results.get(timeout=60), type=Figures) for _ in workers]
     for worker in workers:
@@ -327,7 +229,10 @@ def measure(args: argparse.Namespace, controls: list[ControlProcess], nodes: dic
     reports = [r for s in seen for r in s.report]
     return {
         "hosts": args.hosts, "period_s": args.period, "changed_share": args.changes,
-        "greeted_after_s": round(greeted, 1), "hello_ms": spread([r for s in seen for r in s.hello]),
+        "greeted_after_s": round(greeted, 1), "greeted_transactions": greeting,
+        "hello_ms": spread([r for s in seen for r in s.hello]), "hellos_again": sum(s.again for s in seen),
+        "transactions_per_s": round(steady / took, 1), "show_ms": spread(beside.show),
+        "create_ms": spread(beside.create), "active_ms": spread(beside.active), "creates": len(beside.create),
         "reports_per_s": round(len(reports) / took, 1), "report_ms": spread(reports),
         "call_ms": spread([r for s in seen for r in s.call]), "failed": sum(s.failed for s in seen),
         "controls": [{
@@ -347,6 +252,7 @@ def main() -> None:
     parser.add_argument("--join", type=float, default=30.0, help="seconds over which the hosts come")
     parser.add_argument("--changes", type=float, default=0.05, help="the share of reports that differ from the last")
     parser.add_argument("--workers", type=int, default=2, help="processes that the hosts share")
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds after --join until it is given up")
     parser.add_argument("--json", default=None, help="also write the result here")
     args = parser.parse_args()
     nodes = {f"host-{n:05}": new_keys() for n in range(args.hosts)}
@@ -356,8 +262,9 @@ def main() -> None:
             for n in range(args.controls):
                 beside = controls[0] if n else None
                 controls.append(ControlProcess(Path(folder) / f"c{n}", nodes, args.database, beside))
+            beside = Beside(Path(folder), controls[0])
             result = {"machine": f"{platform.machine()} {platform.release()}", "date": time.strftime("%Y-%m-%d"),
-                      **measure(args, controls, nodes)}
+                      **measure(args, controls, nodes, beside)}
         finally:
             for control in controls:
                 control.stop()

@@ -182,7 +182,8 @@ class Controller:
         self.endings = Endings(self.parts)
         self.runner = StoryRunner(self.stories, {
             "build": Builder(self.parts, self.endings), "delete": Deleter(self.parts, self.endings),
-            "power": Switch(self.parts)}, lab.clock, hindrance(lab.registry, lambda: lab.registry.states))
+            "power": Switch(self.parts)}, lab.clock, hindrance(
+                lab.registry, lab.progress.load, lambda: lab.registry.states))
 
     async def start(self) -> None:
         await self.processes.start(Process(id=self.name, role="control", name=self.name))
@@ -244,6 +245,7 @@ class Lab:
     async def start(self) -> None:
         await self.changes.start()
         await self.scheduler.start()
+        await self.control.processes.introduce(*(Process(id=f"node:{n}", role="node", name=n) for n in self.nodes))
         for name, node in self.nodes.items():
             await node.start()
             node.here.met = True

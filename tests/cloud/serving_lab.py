@@ -7,6 +7,7 @@
 import asyncio
 import contextlib
 import http.client
+import json
 import os
 import signal
 import socket
@@ -22,6 +23,7 @@ import uvloop
 from nacre.base.clock import RealClock
 from nacre.base.context import Context
 from nacre.base.errors import NacreError
+from nacre.base.serving.connections import Patience
 from nacre.base.serving.health import Health
 from nacre.base.serving.server import Listen, serve
 from nacre.base.serving.tls import ServerTls, operators
@@ -68,19 +70,22 @@ async def main(host: str, port: int, drain: float, name: str) -> None:
     health = Health(look, RealClock())
     pem = Path("server.pem")
     tls = ServerTls(operators(pem, None)).context if await asyncio.to_thread(pem.exists) else None
-    await serve(application(name, health), Listen(host, port, tls, drain=drain), health)
+    patience = json.loads(os.environ.get("PATIENCE", "{}"))
+    await serve(application(name, health), Listen(host, port, tls, drain=drain, patience=Patience(**patience)), health)
     print("ended in order")
 
 
 class Server:
     """One such process."""
 
-    def __init__(self, folder: Path, drain: float = 0.0, name: str = "one", host: str = "127.0.0.1", port: int = 0):
+    def __init__(self, folder: Path, drain: float = 0.0, name: str = "one", host: str = "127.0.0.1", port: int = 0,
+                 **patience: float):
+        self.patience = patience
         self.folder, self.drain, self.name, self.host, self.port = folder, drain, name, host, port or free_port()
         self.start()
 
     def start(self) -> None:
-        environ = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}
+        environ = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}", "PATIENCE": json.dumps(self.patience)}
         self.log = (self.folder / f"{self.name}.log").open("ab")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.cloud.serving_lab", self.host, str(self.port), str(self.drain), self.name],

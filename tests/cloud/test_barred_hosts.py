@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from nacre.base.durable import stories as durable
 from nacre.base.durable.tables import stories
 from nacre.base.errors import Barred, Unavailable
+from nacre.conductor import hosts
 from nacre.scheduler.contract import Held, HostReport
 from tests.cloud.conductor_lab import Lab
 
@@ -48,11 +49,15 @@ async def test_a_build_on_a_host_that_takes_no_orders_waits_and_gives_nothing_up
     for node in lab.nodes.values():
         node.here.barred = "it has seen a later state"
     (server,) = await lab.accept()
+    await asyncio.sleep(0.3)
+    for host in lab.nodes:
+        await lab.registry.bar(host, "it has seen a later state")
     await resting(lab)
     row, [allocation] = await lab.row(server), await lab.ledger.of_server(server)
     assert (row["vm_state"], row["fault"], allocation.state) == ("building", None, "wanted")
-    for node in lab.nodes.values():
+    for host, node in lab.nodes.items():
         node.here.barred = ""
+        await lab.registry.bar(host, "")
     await asyncio.sleep(0.2)
     await lab.control.runner.look()
     assert (await lab.until(server, "active"))["host"] == allocation.host
@@ -87,8 +92,9 @@ async def test_a_build_of_another_life_waits_until_every_host_had_the_chance_to_
     await resting(lab)
     assert await lab.ledger.of_server(server) == []
     fresh = await lab.accept()  # of this life: nobody can have it
-    await asyncio.sleep(0.2)
-    assert await lab.ledger.of_server(fresh[0]) != []
+    async with asyncio.timeout(5):
+        while not await lab.ledger.of_server(fresh[0]):
+            await asyncio.sleep(0.01)
     await lab.registry.bar("host0", "")
     await asyncio.sleep(0.2)
     await lab.control.runner.look()
@@ -108,3 +114,49 @@ async def test_a_barred_host_gets_no_order(lab: Lab) -> None:
         lab.registry.check("new")
     await lab.registry.bar("new", "")
     lab.registry.check("new")
+
+
+async def test_a_host_that_says_of_itself_that_it_takes_no_orders_holds_up_nobody(
+        lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hostile one, of which no control process thinks so: builds go elsewhere, and a delete ends for its user."""
+    monkeypatch.setattr(hosts, "DOUBT", 0.3)
+    lab.nodes["host0"].here.barred = "no"
+    servers = await lab.accept(4)
+    for server in servers:
+        assert (await lab.until(server, "active"))["host"] == "host1"
+    for server in servers:
+        await lab.delete(server)
+    async with asyncio.timeout(10):
+        while any([not (await lab.row(server))["deleted"] for server in servers]):
+            await asyncio.sleep(0.05)
+
+
+async def test_a_barred_host_claims_no_server_that_is_where_the_database_says(lab: Lab) -> None:
+    (server,) = await lab.accept()
+    home = (await lab.until(server, "active"))["host"]
+    (other,) = set(lab.nodes) - {home}
+    held = (await lab.registry.get(home)).report.held  # type: ignore[union-attr]
+    assert held == ()
+    await holds(lab, other, server)
+    await lab.registry.bar(other, "it has seen a later state")
+    await lab.delete(server)
+    await asyncio.sleep(0.3)
+    assert not (await lab.row(server))["deleted"]  # its own host has not said yet that it has it
+    await holds(lab, home, server)
+    await lab.control.runner.look()
+    async with asyncio.timeout(5):
+        while not (await lab.row(server))["deleted"]:
+            await asyncio.sleep(0.05)
+            await lab.control.runner.look()
+
+
+async def test_nothing_is_built_on_a_host_that_left(lab: Lab) -> None:
+    """It was chosen before, and its removal found nothing there."""
+    (server,) = await lab.accept(run=False)
+    await lab.control.processes.remove("node", "host0")
+    await lab.control.processes.remove("node", "host1")
+    await lab.orphan_stories()
+    await lab.control.runner.look()
+    row = await lab.until(server, "error")
+    assert "has left the cloud" in row["fault"]["message"]
+    assert await lab.ledger.of_server(server) == []

@@ -9,11 +9,16 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
-from nacre.base.errors import BadRequest
-from nacre.base.rpc.codec import verbs
-from nacre.conductor.contract import Beat, Conductor, NodeHello
-from nacre.network.contract import AgentReport
+from nacre.base.errors import BadRequest, NoValidHost, Unavailable
+from nacre.base.rpc.codec import MOST_SAID, Answer, Failure, decode_answer, encode, error_from, verbs
+from nacre.base.rpc.link import DEFAULTS
+from nacre.conductor.contract import Beat, Conductor, NodeHello, WorkState
+from nacre.image.contract import Images
+from nacre.network.contract import MOST_ERAS, MOST_GROUPS, AgentReport, GroupMembers, Network
+from nacre.network.hosts.member_news import MOST_IN_ONE, MemberNotice
+from nacre.node.contract import CONSOLE, Guest, Node, Orphan, Step, Work
 from nacre.scheduler.contract import DiskReport, Held, HostReport, TooEarly
+from nacre.scheduler.hosts import SPARE
 from nacre.scheduler.tables import compute_hosts
 from tests.cloud.test_host_reports import Lab
 from tests.pure.scheduler_lab import ask, report
@@ -118,3 +123,127 @@ async def test_kinds_and_queues_that_no_host_has_any_more_are_forgotten() -> Non
     assert len(lab.manager._kinds._known) == 2 and len(lab.chooser._queues) == 2
     assert sum(len(queue.seen) for queue in lab.chooser._queues.values()) == 2
     assert max(kind.number for kind in lab.manager._kinds._known.values()) <= 51
+
+
+async def test_a_host_that_is_another_kind_in_each_report_fills_no_memory() -> None:
+    lab = Lab()
+    await lab.start()
+    await lab.manager.report(report("good", 4096))
+    for n in range(1, 500):
+        await lab.manager.report(msgspec.structs.replace(
+            report("evil", 4096), n=n, cpu_info=f'{{"model": "m{n}"}}', queue_name=f"q{n}"))
+        assert len(lab.manager._kinds._known) <= 2 * 2 + SPARE + 1 and len(lab.chooser._queues) <= 2
+        assert sum(len(queue.seen) for queue in lab.chooser._queues.values()) <= 2 * 2 + SPARE + 1
+    assert (await lab.manager.select(ask()))[0].host == "good"
+    assert (await lab.manager.select(ask(queue_name="q499")))[0].host == "evil"
+    with pytest.raises(NoValidHost):
+        await lab.manager.select(ask(queue_name="q498"))
+    assert all(len(str(key)) < 300 for key in lab.manager._kinds._known)
+
+
+LONG = "x" * 256
+MANY_ERAS = {f"e{n}": {"g": 1} for n in range(MOST_ERAS + 1)}
+MANY_GROUPS = {"e": {f"g{n}": 1 for n in range(MOST_GROUPS + 1)}}
+FEW: tuple[tuple[type, str, dict[str, Any]], ...] = (
+    (Network, "wired", {"host": "evil", "port_ids": ["p"] * 1001, "up": True}),
+    (Network, "wired", {"host": "evil", "port_ids": ["p" * 37], "up": True}),
+    (Network, "wiring", {"host": "evil", "port_ids": ["p"] * 1001}), (Network, "wiring", {"host": LONG}),
+    (Network, "wiring", {"host": "evil", "have": MANY_ERAS}),
+    (Network, "wiring", {"host": "evil", "have": MANY_GROUPS}),
+    (Network, "members", {"host": "evil", "groups": ["g"] * (MOST_GROUPS + 1), "have": {}}),
+    (Network, "members", {"host": "evil", "groups": ["g" * 37], "have": {}}),
+    (Network, "members", {"host": LONG, "groups": [], "have": {}}),
+    (Network, "members", {"host": "evil", "groups": [], "have": MANY_ERAS}),
+    (Network, "members", {"host": "evil", "groups": [], "have": MANY_GROUPS}),
+    (Network, "members", {"host": "evil", "groups": [], "have": {"e" * 65: {}}}),
+    (Network, "members", {"host": "evil", "groups": [], "have": {"e": {"g" * 37: 1}}}),
+    (Network, "members", {"host": "evil", "groups": [], "have": {"e": {"g": -1}}}),
+    (Conductor, "guest_facts", {"host": LONG, "server_id": "s"}),
+    (Conductor, "guest_facts", {"host": "evil", "server_id": "s" * 37}),
+    (Images, "read", {"image_id": "i" * 37, "offset": 0, "length": 1}),
+    (Images, "read", {"image_id": "i", "offset": -1, "length": 1}))
+
+
+@pytest.mark.parametrize(("contract", "name", "args"), FEW)
+def test_every_list_and_text_that_a_host_sends_is_bounded(contract: type, name: str, args: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest, match=f"{name}: Expected"):
+        verbs(contract)[name].unpack(msgspec.Raw(msgspec.msgpack.encode(args)))
+
+
+@pytest.mark.parametrize("more", [
+    {"tunnel_types": ["vxlan"] * 33}, {"agents": ["DHCP agent"] * 33}, {"tunnel_types": [LONG]}, {"tunnel_ip": LONG},
+    {"bridge_mappings": {str(n): "b" for n in range(1001)}}, {"bridge_mappings": {LONG: "b"}}, {"bridge": LONG},
+    {"bridge_mappings": {"p": LONG}}, {"datapath_type": LONG}, {"host": LONG}])
+def test_what_an_agent_says_is_bounded_where_it_is_read(more: dict[str, Any]) -> None:
+    agent = msgspec.to_builtins(AGENT) | more
+    data = msgspec.Raw(msgspec.msgpack.encode({"beat": {"report": report("evil"), "agent": agent}}))
+    with pytest.raises(BadRequest, match=rf"agent\.{next(iter(more))}"):
+        verbs(Conductor)["beat"].unpack(data)
+
+
+@pytest.mark.parametrize("more", [MANY_GROUPS["e"], {"g" * 37: 1}, {"g": -1}, {"g": 1 << 54}])
+def test_the_numbers_of_members_in_a_beat_are_bounded(more: dict[str, int]) -> None:
+    data = msgspec.Raw(msgspec.msgpack.encode({"beat": {"report": report("evil"), "agent": AGENT, "members": more}}))
+    with pytest.raises(BadRequest, match="members"):
+        verbs(Conductor)["beat"].unpack(data)
+
+
+def test_news_of_members_are_no_longer_than_a_host_takes() -> None:
+    """Of what is too much only the number goes: the host asks."""
+    large = GroupMembers(id="large", n=9, era="e", since=3, ports={
+        f"{n:036d}": ("2001:db8:1111:2222:3333:4444:5555:6666/128",) for n in range(MOST_IN_ONE)})
+    small = msgspec.structs.replace(large, id="small", ports={"p": ("10.0.0.1/32",)})
+    assert MemberNotice("h", {"large": large, "small": small}).message() == (
+        small, msgspec.structs.replace(large, since=9, ports={}))
+    most = msgspec.structs.replace(large, ports=dict(list(large.ports.items())[:MOST_IN_ONE // 2]))
+    many = {f"{n:036d}": msgspec.structs.replace(most if n == 0 else small, id=f"{n:036d}", ports=(
+        most.ports if n == 0 else {})) for n in range(2 * MOST_GROUPS)}
+    said = verbs(Node)["regroup"].pack(MemberNotice("h", many).message())
+    assert len(verbs(Node)["regroup"].unpack(msgspec.Raw(said))["news"]) == MOST_GROUPS
+    assert len(verbs(Node)["regroup"].pack((most,))) + len(said) < DEFAULTS.request / 2
+
+
+STEP = Step(name="s", started=1.0, finished=2.0)
+GUEST = Guest(server_id="s", power="running", steps=(STEP,))
+
+
+@pytest.mark.parametrize(("name", "answer"), [
+    ("spawn", Work(done=True, guest=msgspec.structs.replace(GUEST, steps=(STEP,) * 101))),
+    ("spawn", Work(done=True, guest=msgspec.structs.replace(GUEST, power="p" * 17))),
+    ("spawn", Work(done=True, guest=msgspec.structs.replace(GUEST, steps=(msgspec.structs.replace(
+        STEP, name="s" * 65),)))), ("spawn", Work(done=True, guest=msgspec.structs.replace(GUEST, steps=(
+            msgspec.structs.replace(STEP, started=math.inf),)))),
+    ("prepare", Work(done=False, step="s" * 65)), ("end", Work(done=False, moved=-1)),
+    ("console", "x" * (CONSOLE + 1)), ("describe", (Orphan(
+        allocation="a", server_id="s", power="running", order=None),) * 10_001)])
+def test_what_a_host_answers_is_bounded(name: str, answer: Any) -> None:
+    good = msgspec.msgpack.encode(Work(done=True, guest=GUEST))
+    assert verbs(Node)["spawn"].result(msgspec.Raw(good)).guest == GUEST
+    with pytest.raises(Unavailable) as refused:
+        verbs(Node)[name].result(msgspec.Raw(msgspec.msgpack.encode(answer)))
+    assert "breaks the contract" in refused.value.details
+
+
+def test_what_a_host_says_of_a_failure_is_cut() -> None:
+    said = encode(Answer(b"x" * 16, Failure(("BuildFailed", "NacreError"), "y" * 1_000_000, "BuildFailed",
+                                            details="z" * 1_000_000)))
+    answer = decode_answer(said)
+    assert answer.error is not None
+    error = error_from(answer.error)
+    assert len(error.message) == len(error.details) == MOST_SAID
+
+
+def test_the_largest_word_of_a_host_is_well_below_what_is_taken() -> None:
+    """With as much of everything as a report may have: some 3.7 MiB, of which the guests are two thirds."""
+    full = msgspec.structs.replace(report("h" * 64), cpu_info='{"model": "' + "m" * 65_000 + '"}', held=tuple(
+        Held(allocation="a" * 36, server_id="s" * 36, epoch=1 << 30, power="running", since=1 << 53)
+        for _ in range(10_000)), disks=tuple(
+            DiskReport(path="/d" * 50, total_mb=1 << 40, used_mb=1 << 40) for _ in range(100)))
+    works = tuple(WorkState(server_id="s" * 36, verb="prepare", step="s" * 60, moved=1 << 40, total=1 << 40)
+                  for _ in range(10_000))
+    beat = Beat(report=full, agent=AGENT, works=works, members={f"{n:036d}": 1 << 53 for n in range(MOST_GROUPS)})
+    hello = NodeHello(endpoint="", public_key="", journal="j", cloud="", position=0, beat=beat)
+    for name, said in (("beat", beat), ("hello", hello)):
+        args = verbs(Conductor)[name].pack(said)
+        assert verbs(Conductor)[name].unpack(msgspec.Raw(args))[name] == said
+        assert len(args) < DEFAULTS.request * 0.9, len(args)

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ import sqlalchemy as sa
 
 from nacre.base.db import DatabaseUnavailable
 from nacre.base.durable.eras import Position
+from nacre.base.errors import Unavailable
 from nacre.compute.tables import allocations, servers
-from nacre.conductor.contract import Beat, NodeHello
+from nacre.conductor.contract import Beat, NodeHello, Welcome
 from nacre.conductor.manager import ConductorManager, Surroundings
 from nacre.node.service import NodeService
 from nacre.scheduler.contract import Held
@@ -38,20 +38,29 @@ class Talk:
         async def judge(seen: Position) -> tuple[Position, bool]:
             if self.away:
                 raise DatabaseUnavailable("away")
-            return Position(), False
+            return Position(), seen.n > 50
+
+        async def introduce(hello: NodeHello) -> None:
+            self.introduced.append(hello.endpoint)
 
         self.node, self.away = lab.nodes["host0"], False
+        self.introduced: list[str] = []
         self._service = NodeService(self.node, None)  # type: ignore[arg-type]
         self.conductor = ConductorManager(lab.control.parts, lab.control.endings, Surroundings(
-            introduce=nothing, controls=nothing, judge=judge, seen=Position, wiring=lambda host: 0,
-            members=lambda versions: {}))
+            introduce=introduce, admits=lambda host: True, controls=nothing, judge=judge,
+            seen=Position, wiring=lambda host: 0, members=lambda versions: {}))
 
-    async def hello(self, *held: Held) -> None:
+    async def hello(self, *held: Held, position: int = 0) -> Welcome:
         beat = await self.said()
         if held:
             beat = msgspec.structs.replace(beat, report=msgspec.structs.replace(beat.report, held=held))
-        await self.conductor.hello(NodeHello(
-            endpoint="", public_key="", journal="j", cloud="cloud", position=0, beat=beat))
+        return await self.conductor.hello(msgspec.structs.replace(self.greeting(beat), position=position))
+
+    def greeting(self, beat: Beat) -> NodeHello:
+        return NodeHello(endpoint="", public_key="", journal="j", cloud="cloud", position=0, beat=beat)
+
+    async def number(self) -> tuple[int, int]:
+        return (await self.said()).report.number
 
     async def said(self) -> Beat:
         return Beat(report=await self._service.report(), agent=self.node.here.wiring.report())
@@ -121,18 +130,88 @@ async def test_a_host_is_judged_before_anything_can_be_placed_on_it(lab: Lab) ->
     assert await lab.registry.get("host0") is not None
 
 
-async def test_a_server_that_its_host_does_not_have_is_in_error_and_says_so(lab: Lab) -> None:
+async def test_an_operators_word_is_used_once(lab: Lab) -> None:
+    """It is for the database that the host was barred from, not for the next older one."""
+    talk = Talk(lab)
+    (server,) = await lab.accept()
+    await lab.until(server, "active")
+    await lab.quiet()
+    assert not (await talk.hello(position=100)).accepted
+    await lab.registry.accept("host0")
+    (held,) = (await talk.said()).report.held
+    later = msgspec.structs.replace(held, epoch=held.epoch + 5)
+    assert (await talk.hello(later, position=100)).accepted
+    assert (await lab.row(server))["epoch"] == held.epoch + 5
+    assert await lab.registry.word("host0") is None
+    much_later = msgspec.structs.replace(held, epoch=held.epoch + 9)
+    assert (await talk.hello(much_later, position=100)).accepted  # the answer was lost: it hears it again
+    assert (await lab.row(server))["epoch"] == held.epoch + 5
+    assert not (await talk.hello(position=99)).accepted
+    await lab.registry.accept("host0")
+    assert not (await talk.hello(position=0)).older  # the right database was put back: the word was not needed
+    assert await lab.registry.word("host0") is None
+    assert not (await talk.hello(position=100)).accepted
+
+
+async def test_a_hello_that_was_overtaken_does_not_say_where_its_host_listens(lab: Lab) -> None:
+    """All control processes would lose the way to it."""
+    talk = Talk(lab)
+    late = NodeHello(endpoint="tcp://192.0.2.1:1", public_key="", journal="j", cloud="cloud", position=0,
+                     beat=await talk.said())
+    await talk.hello()
+    with pytest.raises(Unavailable, match="A later word"):
+        await talk.conductor.hello(late)
+    assert talk.introduced == [""]
+
+
+async def test_a_server_that_its_host_does_not_have_is_in_error_until_it_has(lab: Lab) -> None:
     """As after a restored backup in which a deleted server lives. Its row may be deleted then, as any."""
     talk = Talk(lab)
-    young, old = await lab.accept(), await lab.accept()
-    for server in (*young, *old):
+    before = await talk.said()
+    (young,), (old,) = await lab.accept(), await lab.accept()
+    for server in (young, old):
         await lab.until(server, "active")
-    aged = sa.update(allocations).where(allocations.c.server_id == old[0]).values(created_at=datetime(2020, 1, 1))
-    await lab.db.run(lambda connection: connection.execute(aged))
-    (other,) = [h for h in (await talk.said()).report.held if h.server_id == young[0]]
-    assert await lab.progress.missed("host0", (await talk.said()).report.held) == ()
-    await talk.hello(other)
-    row = await lab.row(old[0])
+    held = (await talk.said()).report.held
+    assert await lab.progress.missed("host0", await talk.number(), held, settled=False) == ()
+    await talk.hello(*(h for h in held if h.server_id == young))
+    row = await lab.row(old)
     assert row["vm_state"] == "error" and "does not have it" in row["fault"]["message"]
-    await talk.hello(msgspec.structs.replace(other, allocation="another"))
-    assert (await lab.row(young[0]))["vm_state"] == "active"  # perhaps the host had not said it yet
+    assert (await lab.row(young))["vm_state"] == "active"
+    await talk.hello()
+    row = await lab.row(old)
+    assert (row["vm_state"], row["power_state"], row["fault"]) == ("active", "running", None)
+
+    # As a control process reads it that was frozen when the servers were built: it is older than they are.
+    assert await lab.progress.missed("host0", before.report.number, before.report.held, settled=True) == ()
+    assert {(await lab.row(server))["vm_state"] for server in (young, old)} == {"active"}
+
+
+async def test_a_host_that_lost_its_journal_has_lost_its_servers(lab: Lab) -> None:
+    """It counts its starts anew: not one report below what was seen says so, but one that it goes on from."""
+    (server,) = await lab.accept()
+    await lab.until(server, "active")
+    later = sa.update(servers).where(servers.c.id == server).values(power_incarnation=7)
+    await lab.db.run(lambda connection: connection.execute(later))
+    assert await lab.progress.missed("host0", (1, 5), (), settled=False) == ()
+    assert await lab.progress.missed("host0", (1, 5), (), settled=True) == [server]
+
+
+async def test_a_build_whose_attempt_the_database_lost_makes_no_server(
+        lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a standby that took over: a server without an allocation would free its address while its guest runs."""
+    built, lost = lab.progress.built, list[str]()
+
+    async def after_a_loss(lease: Any, allocation: Any, *args: Any, **named: Any) -> bool:
+        if not lost:
+            lost.append(allocation.id)
+            await lab.db.run(lambda c: c.execute(sa.delete(allocations).where(allocations.c.id == allocation.id)))
+        return await built(lease, allocation, *args, **named)
+
+    monkeypatch.setattr(lab.progress, "built", after_a_loss)
+    (server,) = await lab.accept()
+    while not lost:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.2)
+    row = await lab.row(server)
+    kept = [a.id for a in await lab.ledger.of_server(server)]
+    assert row["vm_state"] == "building" or row["allocation_id"] in kept

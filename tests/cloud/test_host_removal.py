@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
 
@@ -29,6 +30,7 @@ from nacre.conductor.contract import TARGET as CONDUCTOR
 from nacre.conductor.contract import Beat, Conductor, NodeHello
 from nacre.config import load
 from nacre.network.contract import AgentReport
+from nacre.network.tables import agents
 from tests import schema
 from tests.stories.whole_cloud import WholeCloud
 
@@ -184,21 +186,49 @@ async def test_a_host_that_has_servers_stays(lab: TwoControls) -> None:
         assert (await lab.cloud.ask("admin", "DELETE", "compute", f"/os-services/{found[0]['id']}")).status_code == 409
 
 
+async def ending(db: Database) -> None:
+    """Something of the host that only it can confirm as gone."""
+    await db.run(lambda c: c.execute(sa.insert(allocations).values(
+        id=str(uuid4()), server_id=str(uuid4()), host=HOST, epoch=1, purpose="build", state="ending", memory_mb=1,
+        vcpus=1, disk_mb=1, created_at=sa.func.current_timestamp())))
+
+
 async def test_a_dead_host_goes_with_what_it_cannot_confirm_any_more(lab: TwoControls) -> None:
     async with lab.node(new_keys(), 1):
         await until(lambda: lab.met() == [True, True], 30)
     db, one = lab.controls[0].db, lab.controls[0]
-    await db.run(lambda c: c.execute(sa.insert(allocations).values(
-        id=str(uuid4()), server_id=str(uuid4()), host=HOST, epoch=1, purpose="build", state="ending", memory_mb=1,
-        vcpus=1, disk_mb=1, created_at=sa.func.current_timestamp())))
+    await ending(db)
     status, said = await lab.remove("?dead=true")
     assert status == 409 and "counts as alive" in said
     assert (await lab.remove("?dead=perhaps"))[0] == 400
     await one.registry.set_service(HOST, forced_down=True)
     status, said = await lab.remove()
     assert status == 409 and f"nacre host remove {HOST} --dead" in said
+    assert (await lab.remove("?dead=true"))[0] == 409  # what an operator calls it kills no host
+    await db.run(lambda c: c.execute(sa.update(agents).values(heartbeat_at=datetime(2020, 1, 1))))
     assert (await lab.remove("?dead=true"))[0] == 204
     assert await one.base.ledger.of(None) == [] and not await one.base.processes.all("node")
+
+
+async def test_a_host_that_another_control_hears_is_not_dead(
+        lab: TwoControls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way to this one is cut."""
+    async def cut(*_: object) -> None:
+        raise Unavailable("cut")
+
+    one, two = lab.controls
+    async with lab.node(new_keys(), 1):
+        await until(lambda: lab.met() == [True, True], 30)
+        for verb in ("hello", "beat"):
+            monkeypatch.setattr(one.conductor, verb, cut)
+        monkeypatch.setattr(two.endings, "begin", lambda *_: None)
+        monkeypatch.setattr(one.registry, "_down", 0.0)
+        await ending(one.db)
+        state = await one.registry.get(HOST)
+        assert state is not None and not state.up
+        status, said = await lab.remove("?dead=true")
+        assert status == 409 and "heard it lately" in said
+        assert [a.state for a in await one.base.ledger.of(None)] == ["ending"]
 
 
 async def test_a_host_whose_control_was_started_with_its_key_stays_out_once_it_was_removed(lab: TwoControls) -> None:

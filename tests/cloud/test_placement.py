@@ -64,7 +64,7 @@ def test_a_plan_changes_nothing_and_says_where(lab: PlacementLab) -> None:
     assert plan == json.loads(lab.nacre("plan", "--flavor", "m1.tiny", "--count", "3", "--json"))
     assert lab.call("GET", "compute", "/servers")["servers"] == []
     words = lab.nacre("plan", "--flavor", "m1.tiny", "--hint", "disk_shares=7")
-    assert "0 of 1 would be placed" in words and "1 lack 7 shares of a disk" in words
+    assert "0 of 1 would be placed" in words and "1 lacks 7 shares of a disk" in words
     assert f"nearest: {host_of(lab)} lacks 7 shares of a disk" in words.replace("\n", " ")
 
 
@@ -86,7 +86,7 @@ def test_why_no_host_fits_without_naming_hosts_to_users(lab: PlacementLab) -> No
     assert status == 202
     (server,) = lab.until_error("toomuch")
     host = host_of(lab)
-    assert server["fault"]["message"] == ("No valid host was found. 0 of 1 hosts fit: 1 lack 5 shares of a disk; the "
+    assert server["fault"]["message"] == ("No valid host was found. 0 of 1 hosts fit: 1 lacks 5 shares of a disk; the "
                                           "nearest lacks 5 shares of a disk")
     assert host not in json.dumps(server)
     trace = lab.trace(server["id"])  # an administrator's view
@@ -117,7 +117,7 @@ def test_an_anti_affinity_group_has_one_server_a_host_and_min_count_takes_what_t
     lab.create("apart", {"group": group}, min_count=1, max_count=3)
     failed = lab.until_error("apart", 2)
     assert {s["fault"]["message"] for s in failed} == {
-        "No valid host was found. 0 of 1 hosts fit: 1 have a server of the group"}
+        "No valid host was found. 0 of 1 hosts fit: 1 has a server of the group"}
     (built,) = {s["id"] for s in lab.call("GET", "compute", "/servers?name=^apart")["servers"]} - {
         s["id"] for s in failed}
     lab.wait(built, "ACTIVE")
@@ -137,7 +137,7 @@ def test_an_aggregate_counts_at_once(lab: PlacementLab) -> None:
     admin.call("POST", "compute", f"/os-aggregates/{ident}/action", {"set_metadata": {"metadata": {
         "filter_tenant_id": "nobody"}}})
     lab.create("others")
-    assert "1 are kept for other projects" in lab.until_error("others")[0]["fault"]["message"]
+    assert "1 is kept for other projects" in lab.until_error("others")[0]["fault"]["message"]
     for server in lab.call("GET", "compute", "/servers?name=east")["servers"]:  # type: ignore[attr-defined]
         lab.cloud.raw("DELETE", f"{lab.cloud.roots['compute']}/servers/{server['id']}")
         lab.wait(server["id"], "gone")

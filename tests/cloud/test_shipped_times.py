@@ -105,7 +105,7 @@ def test_a_host_that_does_not_come_back_is_said_to_be_down(tmp_path: Path) -> No
         begin = cloud.clock.monotonic()
         (server,) = await cloud.create()
         row = await cloud.until(server, "active", "error", seconds=300)
-        assert row.fault is not None and "1 are down" in row.fault.message
+        assert row.fault is not None and "1 is down" in row.fault.message
         assert 55 < cloud.clock.monotonic() - begin < 90
 
     virtually(tmp_path, story)

@@ -1,10 +1,12 @@
 """The real `openstack` command does the main job, unchanged."""
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 
-from tests.compat.conftest import RunningCloud
+from tests.compat.conftest import ROOT, RunningCloud
 
 pytestmark = [pytest.mark.compat, pytest.mark.timeout(600)]
 
@@ -52,6 +54,36 @@ def test_a_server_from_nothing_to_gone(cloud: RunningCloud, image: str) -> None:
     os_("network", "delete", "blue")
     os_("security", "group", "delete", "web")
     os_("keypair", "delete", "one")
+
+
+def test_the_commands_of_the_readme_work_as_printed(cloud: RunningCloud) -> None:
+    """In a cloud that was only started: what they name is there."""
+    block = re.search(r"## Every day\n\n```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert block is not None
+    commands = [shlex.split(line, comments=True) for line in block[1].splitlines()]
+    (create,) = [words for words in commands if words[0] == "openstack"]
+    assert create[:2] == ["openstack", "--os-cloud"]
+    assert re.search(r"status\s*\|\s*ACTIVE", cloud.openstack(*create[3:], cloud=create[2]))
+    ran = {words[1]: cloud.nacre(*words[1:]).stdout for words in commands
+           if words[0] == "./nacre" and words[1] in ("trace", "plan", "status", "host", "token", "keys")}
+    assert set(ran) == {"trace", "plan", "status", "host", "token", "keys"}
+    assert "host.boot" in ran["trace"] and "would be placed" in ran["plan"]
+
+
+def test_the_words_of_our_own_commands(cloud: RunningCloud) -> None:
+    for name in ("nosuch", "a(b", "a/b"):
+        said = cloud.nacre("trace", name, check=False)
+        assert said.returncode and said.stderr.strip() == (
+            f"nacre: There is no server {name}. Those there are: openstack server list --all-projects")
+    said = cloud.nacre("plan", "--flavor", "m1.tiny", "--image", "nosuch", check=False)
+    assert "There is no image nosuch; there are: " in said.stderr
+
+
+def test_services_are_found_by_their_common_names(cloud: RunningCloud) -> None:
+    found = {s["Type"]: s["Name"] for s in cloud.openstack("service", "list", "-f", "json", cloud="nacre")}
+    assert found == {"identity": "keystone", "image": "glance", "compute": "nova", "network": "neutron"}
+    times = [s["Updated At"] for s in cloud.openstack("compute", "service", "list", "-f", "json", cloud="nacre")]
+    assert times and all(times), "a service without a time would be shown as None"
 
 
 def test_the_administrator_sees_the_cloud(cloud: RunningCloud) -> None:

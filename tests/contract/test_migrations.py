@@ -2,6 +2,7 @@
 
 import datetime as dt
 import importlib
+import json
 
 import pytest
 import sqlalchemy as sa
@@ -13,6 +14,7 @@ from nacre import migrations
 from nacre.base.db import make_engine, metadata
 from nacre.base.durable import eras
 from nacre.base.errors import NacreError
+from nacre.identity.tables import access_rules, services
 from nacre.migrations.tables import MODULES
 
 
@@ -95,9 +97,99 @@ def test_what_hosts_have_seen_before_there_were_eras_is_judged_by_its_number(dat
     migrations.upgrade(database_url)
     with engine.begin() as connection:
         assert eras.position(connection) == eras.Position(10, "")
-        assert not eras.is_older(connection, eras.Position(10)) and eras.is_older(connection, eras.Position(11))
+        assert eras.later(connection, [eras.Position(10), eras.Position(11)]) == {eras.Position(11)}
         connection.execute(change, {"n": 11, "now": now})
         eras.begin(connection)
         assert eras.position(connection).n == 11 and eras.position(connection).era
-        assert not eras.is_older(connection, eras.Position(10)) and eras.is_older(connection, eras.Position(11))
+        assert eras.later(connection, [eras.Position(10), eras.Position(11)]) == {eras.Position(11)}
+    engine.dispose()
+
+
+def test_services_get_the_names_that_clients_look_for_and_access_rules_keep_their_order(database_url: str) -> None:
+    """0013: our own names become the common ones, an operator's stay."""
+    command.upgrade(migrations._config(database_url), "0009")
+    engine = make_engine(database_url)
+    service = sa.text("insert into identity_services (id, type, enabled, extra) values (:id, :type, :yes, :extra)")
+    rule = sa.text("insert into identity_access_rules (id, user_id, service, path, method)"
+                   " values (:id, 'u', 'compute', :id, 'GET')")
+    with engine.begin() as connection:
+        connection.execute(service, [{"id": f"{type}-{name}", "type": type, "yes": True, "extra": json.dumps(
+            {"name": name, "description": "kept"})} for type, name in (
+                ("identity", "nacre-identity"), ("image", "nacre-image"), ("compute", "nacre-compute"),
+                ("network", "nacre-network"), ("compute", "mine"), ("dns", "nacre-compute"))])
+        connection.execute(rule, [{"id": id} for id in ("a", "b", "c", "d")])
+        connection.execute(sa.text(
+            "insert into identity_application_credentials (id, user_id, project_id, name, secret_hash, role_ids,"
+            " access_rule_ids, unrestricted) values ('x', 'u', 'p', 'x', '', '[]', :rules, :no)"),
+            {"no": False, "rules": '["d", "b"]'})
+        connection.execute(sa.text("insert into identity_revision (id, value) values (1, 7)"))
+    migrations.upgrade(database_url)
+    with engine.begin() as connection:
+        named = {row.id: row.extra for row in connection.execute(sa.select(services))}
+        ordered = connection.scalars(sa.select(access_rules.c.id).order_by(access_rules.c.number)).all()
+        assert connection.scalar(sa.text("select value from identity_revision")) == 8
+    engine.dispose()
+    assert {id: extra["name"] for id, extra in named.items()} == {
+        "identity-nacre-identity": "keystone", "image-nacre-image": "glance", "compute-nacre-compute": "nova",
+        "network-nacre-network": "neutron", "compute-mine": "mine", "dns-nacre-compute": "nacre-compute"}
+    assert all(extra["description"] == "kept" for extra in named.values())
+    assert ordered == ["d", "b", "a", "c"]
+
+
+def test_who_locked_a_server_was_not_written_down(database_url: str) -> None:
+    """0015: the owner may unlock what is locked, as until then."""
+    command.upgrade(migrations._config(database_url), "0014")
+    engine = make_engine(database_url)
+    with engine.begin() as connection:
+        table = sa.Table("servers", sa.MetaData(), autoload_with=connection)
+        plain = {str: "x", int: 0, bool: False, object: {}, dt.datetime: dt.datetime(2026, 11, 20)}
+        row = {c.name: plain[c.type.python_type] for c in table.columns if not c.nullable and not c.primary_key}
+        connection.execute(sa.insert(table), [row | {"id": "a", "locked": True}, row | {"id": "b", "locked": False}])
+    migrations.upgrade(database_url)
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql("select id, locked_by from servers order by id").all()
+    engine.dispose()
+    assert [tuple(each) for each in found] == [("a", "owner"), ("b", None)]
+
+
+def test_networks_and_hosts_of_before(database_url: str) -> None:
+    """0014: what a policy opens as an external network is one; an address that nobody reaches is no tunnel's."""
+    command.upgrade(migrations._config(database_url), "0009")
+    engine, now = make_engine(database_url), dt.datetime(2026, 11, 20)
+    with engine.begin() as connection:
+        connection.execute(sa.text(
+            "insert into networks (id, project_id, description, created_at, updated_at, revision_number, tags, name,"
+            " admin_state_up, mtu, port_security_enabled, external, is_default, dns_domain, availability_zone_hints)"
+            " values (:id, 'p', '', :now, :now, 1, '[]', '', :yes, 1450, :yes, :no, :no, '', '[]')"),
+            [{"id": name, "now": now, "yes": True, "no": False} for name in ("opened", "shared", "own")])
+        connection.execute(sa.text(
+            "insert into network_rbac_policies (id, project_id, object_type, object_id, action, target_project)"
+            " values (:id, 'p', 'network', :id, :action, '*')"), [
+                {"id": "opened", "action": "access_as_external"}, {"id": "shared", "action": "access_as_shared"}])
+        connection.execute(sa.text(
+            "insert into network_agents (id, host, agent_type, admin_state_up, configurations, tunnel_ip, created_at,"
+            " started_at, heartbeat_at) values (:id, :id, 'Open vSwitch agent', :yes, '{}', :at, :now, :now, :now)"), [
+                {"id": host, "at": at, "now": now, "yes": True} for host, at in (
+                    ("h1", "127.0.0.1"), ("h2", "192.0.2.1"), ("h3", None))])
+    migrations.upgrade(database_url)
+    with engine.begin() as connection:
+        assert set(connection.execute(sa.text("select id from networks where external")).scalars()) == {"opened"}
+        assert dict(connection.execute(sa.text("select host, tunnel_ip from network_agents")).all()) == {
+            "h1": None, "h2": "192.0.2.1", "h3": None}
+
+
+def test_hosts_that_were_known_are_written_by_their_next_report(database_url: str) -> None:
+    """0012: their rows are of no number yet."""
+    command.upgrade(migrations._config(database_url), "0009")
+    engine, now = make_engine(database_url), dt.datetime(2026, 11, 21)
+    said = sa.bindparam("said", type_=sa.JSON)
+    with engine.begin() as connection:
+        connection.execute(sa.text(
+            "insert into compute_hosts (uuid, host, report, disabled, forced_down, accepted, created_at, updated_at) "
+            "values ('u', 'h', :said, :no, :no, :no, :now, :now)").bindparams(said), {
+                "said": {"host": "h"}, "no": False, "now": now})
+    migrations.upgrade(database_url)
+    with engine.begin() as connection:
+        row = connection.execute(sa.text("select host, incarnation, n from compute_hosts")).one()
+        assert tuple(row) == ("h", 0, 0)
     engine.dispose()

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from nacre.base.errors import BadRequest, Conflict, Forbidden, NacreError, NotFound, Unavailable
-from nacre.base.rpc.codec import Request, verbs
+from nacre.base.rpc.codec import Request, latest, verbs
 from nacre.base.rpc.keys import load_keys, new_keys
 from nacre.base.rpc.link import Limits, UnknownKey
 from nacre.base.rpc.memory import Faults, MemoryHub, MemoryTransport
@@ -31,6 +31,7 @@ class Shelf(Protocol):
     async def fail(self, how: str) -> None: ...
     async def who(self) -> tuple[str, str]: ...
     async def slow(self, seconds: float) -> int: ...
+    @latest
     async def report(self, report: Report) -> None: ...
     async def poke(self, number: int) -> None: ...
 
@@ -318,20 +319,106 @@ async def test_a_busy_process_says_so_at_once() -> None:
         await server.close()
 
 
-async def test_one_host_does_not_keep_a_process_busy_for_the_others() -> None:
+async def of_two_hosts(limits: Limits, shelf: RealShelf) -> tuple[ZmqTransport, list[ZmqTransport], list[Shelf]]:
+    """A control process, two hosts' transports, and their ways to it."""
     keys, owns = new_keys(), (new_keys(), new_keys())
-    server = ZmqTransport(Peer("control", "control"), keys, "tcp://127.0.0.1:0", Limits(of_one=3))
-    server.serve(TARGET, RealShelf(), Shelf)
+    server = ZmqTransport(Peer("control", "control"), keys, "tcp://127.0.0.1:0", limits)
+    server.serve(TARGET, shelf, Shelf)
     clients = [ZmqTransport(Peer(f"host-{n}", "node"), own) for n, own in enumerate(owns)]
     await server.start()
     for client in clients:
         server.directory.register(client.public_key, client.me)
-        client.directory.route("control", "control", server.address, keys.public)
-    one, other = (stub(Shelf, client.client(TARGET)) for client in clients)
+        client.directory.route("control", "control", server.address, server.public_key)
+    return server, clients, [stub(Shelf, client.client(TARGET)) for client in clients]
+
+
+class Counting(RealShelf):
+    """Knows how many are at work."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self.heard: list[float] = []
+
+    async def slow(self, seconds: float) -> int:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await asyncio.sleep(seconds)
+        self.now -= 1
+        return 1
+
+    async def report(self, report: Report) -> None:
+        await self.slow(0.1)
+        self.heard.append(report.load)
+
+
+async def test_one_host_does_not_keep_a_process_busy_for_the_others() -> None:
+    shelf = Counting()
+    server, clients, (one, other) = await of_two_hosts(Limits(of_one=3, waiting=4), shelf)
     try:
-        burst = await asyncio.gather(*(one.slow(0.4) for _ in range(10)), other.slow(0.1), return_exceptions=True)
-        assert sum(isinstance(answer, Unavailable) for answer in burst) == 7 and burst[-1] == 1
-        assert isinstance(await one.slow(0.0), int) and not server._busy
+        burst = await asyncio.gather(*(one.slow(0.3) for _ in range(10)), other.slow(0.1), return_exceptions=True)
+        refused = [answer for answer in burst if isinstance(answer, Unavailable)]
+        assert len(refused) == 3 and "requests of host-0" in refused[0].message and burst[-1] == 1
+        assert shelf.most == 4, "those that wait are run as others are done"
+        assert await one.slow(0.0) == 1 and not len(server._turns)
+    finally:
+        for transport in (*clients, server):
+            await transport.close()
+
+
+async def test_what_waits_for_one_host_is_small() -> None:
+    server, clients, (one, _) = await of_two_hosts(Limits(of_one=1, held=100_000), RealShelf())
+    try:
+        slow = asyncio.create_task(one.slow(0.3))
+        await asyncio.sleep(0.1)
+        big = await asyncio.gather(*(one.put("x" * 30_000) for _ in range(5)), return_exceptions=True)
+        assert sum(isinstance(answer, Unavailable) for answer in big) == 2 and await slow == 1
+    finally:
+        for transport in (*clients, server):
+            await transport.close()
+
+
+async def test_of_what_a_host_says_of_itself_only_the_last_waits() -> None:
+    shelf = Counting()
+    server, clients, (one, other) = await of_two_hosts(Limits(of_one=1), shelf)
+    try:
+        busy = asyncio.create_task(one.slow(2.0))  # what else it does holds its reports up in nothing
+        said = await asyncio.gather(*(one.report(Report("host-0", float(n))) for n in range(6)),
+                                    other.report(Report("host-1", 9.0)), return_exceptions=True)
+        assert sorted(shelf.heard[:2]) == [0.0, 9.0] and shelf.heard[2:] == [5.0] and not busy.done()
+        assert sum(isinstance(answer, Unavailable) and "took its place" in answer.message for answer in said) == 4
+        await one.report(Report("host-0", 7.0))
+        assert shelf.heard[-1] == 7.0 and await busy == 1 and not len(server._turns)
+    finally:
+        for transport in (*clients, server):
+            await transport.close()
+
+
+async def test_what_waits_for_a_host_that_is_shut_out_is_not_run() -> None:
+    shelf = RealShelf()
+    server, clients, (one, _) = await of_two_hosts(Limits(of_one=1), shelf)
+    try:
+        slow = asyncio.create_task(one.slow(0.4))
+        await asyncio.sleep(0.1)
+        waiting = asyncio.create_task(one.put("a"))
+        await asyncio.sleep(0.1)
+        server.directory.revoke(clients[0].public_key)
+        assert await slow == 1
+        with pytest.raises(Forbidden):
+            await waiting
+        assert shelf.calls == 0 and not len(server._turns)
+    finally:
+        for transport in (*clients, server):
+            await transport.close()
+
+
+async def test_what_a_control_process_is_sent_is_small() -> None:
+    server, clients, (one, other) = await of_two_hosts(Limits(request=100_000), RealShelf())
+    try:
+        assert await one.put("x" * 90_000)
+        with pytest.raises(Unavailable):
+            await stub(Shelf, clients[0].client(TARGET).prepare(timeout=0.5)).put("x" * 110_000)
+        assert await other.put("a") == {"a": 0}
     finally:
         for transport in (*clients, server):
             await transport.close()

@@ -48,3 +48,10 @@ def test_a_daemon_that_keeps_its_output_is_not_waited_for(on_loop: Callable[...,
         on_loop(start(["sh", "-c", "echo no luck; exit 4"]))
     with pytest.raises(CommandFailed, match="did not end within"):
         on_loop(start(["sleep", "9"], seconds=0.2))
+
+
+async def test_a_file_grows_no_further_than_it_may(tmp_path: Path) -> None:
+    with pytest.raises(CommandFailed):
+        await run(["dd", "if=/dev/zero", f"of={tmp_path}/big", "bs=1M", "count=3"], limits=Limits(file=2 << 20))
+    assert (tmp_path / "big").stat().st_size <= 2 << 20
+    await run(["dd", "if=/dev/zero", f"of={tmp_path}/fits", "bs=1M", "count=2"], limits=Limits(file=2 << 20))

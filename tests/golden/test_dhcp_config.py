@@ -3,12 +3,15 @@
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nacre.base.errors import NacreError
 from nacre.network.contract import FixedIp, NetworkFacts, PortFacts, SubnetFacts
-from nacre.node.dhcp.config import DhcpSettings, dnsmasq_conf, host_files, port_options
+from nacre.node.dhcp.config import DhcpSettings, Unsafe, dnsmasq_conf, host_files, port_options
+from nacre.node.dhcp.server import Dhcp
 
 HERE = Path(__file__).parent / "dhcp"
 SETTINGS = DhcpSettings(directory=Path("/run/nacre/dhcp"))
@@ -68,3 +71,23 @@ def test_no_string_of_a_user_makes_a_second_line(name, value):
     assert lines.count("\n") <= 1 and all(" " <= c <= "~" for c in lines.rstrip("\n"))
     conf = dnsmasq_conf(network(FOUR, dns_domain=value), SETTINGS)
     assert conf.count("\n") == dnsmasq_conf(network(FOUR), SETTINGS).count("\n")
+
+
+@pytest.mark.parametrize("bad", [
+    network(msgspec.structs.replace(FOUR, id="s\ndhcp-script=/bin/evil")), network(FOUR, mtu="1\nconf-file=/etc/x"),
+    network(FOUR, id="n\nlog-facility=/etc/x")])
+def test_no_line_of_the_main_file_is_anothers(bad):
+    with pytest.raises(Unsafe):
+        dnsmasq_conf(bad, SETTINGS)
+
+
+def test_no_file_is_written_elsewhere_for_a_port():
+    assert set(host_files(network(FOUR), [port(("s4", "10.0.0.5"), id="../../../etc/x")], SETTINGS)) == {"opts/network"}
+
+
+@pytest.mark.parametrize("id", ["../../etc", "/etc", "", ".hidden", "a/b"])
+async def test_no_folder_is_made_elsewhere_for_a_network(id, tmp_path):
+    server = Dhcp(DhcpSettings(directory=tmp_path / "dhcp"))
+    with pytest.raises(NacreError, match="no network's id"):
+        await server.serve(network(FOUR, id=id), [port(("s4", "10.0.0.5"), network_id=id)], "namespace")
+    assert list(tmp_path.iterdir()) == []

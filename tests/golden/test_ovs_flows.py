@@ -159,3 +159,11 @@ def test_a_host_without_a_tunnel_switches_vxlan_networks_among_its_own_guests():
     alone = msgspec.structs.replace(local, vxlan=None)
     assert not any("tun_" in flow.text for flow in flow_table(wiring, alone))
     assert any("dl_dst=fa:16:3e:00:00:05" in flow.text for flow in flow_table(wiring, alone))
+
+
+@pytest.mark.parametrize("mac", ["garbage", "0/0\ntable=11,priority=65535,actions=NORMAL", "", "fa:16:3e:00:00:07,x=1"])
+def test_a_port_elsewhere_whose_mac_is_none_is_left_out_and_the_rest_stands(mac):
+    wiring, local = CASES["vxlan"]
+    bad = msgspec.structs.replace(wiring.remotes[0], mac_address=mac)
+    assert flow_table(msgspec.structs.replace(wiring, remotes=(bad, *wiring.remotes)), local) == flow_table(
+        wiring, local)

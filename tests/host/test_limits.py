@@ -107,7 +107,9 @@ def test_novas_quotas_are_felt(lab: CloudLab) -> None:
         lab.flavor = flavor(lab, specs)
         bad = lab.boot("bad", net)
         lab.wait(lambda server=bad: lab.show(server)["status"] == "ERROR", "an error", 30)
-        assert words in lab.show(bad)["fault"]["message"], lab.show(bad)["fault"]
+        assert "extra specs" in lab.show(bad)["fault"]["message"], lab.show(bad)["fault"]
+        fault = Client(lab.data, "nacre").get("compute", f"/servers/{bad}")["server"]["fault"]
+        assert words in fault["details"], fault
 
 
 def flavor(lab: CloudLab, specs: dict[str, str]) -> str:

@@ -16,6 +16,7 @@ import pytest
 
 from nacre.cli import demo as steps
 from nacre.cli.client import Client
+from nacre.cli.up import CIDR
 from tests.host.cloud_lab import ROOT, CloudLab, names_of, run
 from tests.host.test_demo import Demo, demo, eventually
 
@@ -81,7 +82,7 @@ def test_two_clouds_with_guests_side_by_side(demo: Demo, second: CloudLab) -> No
         assert before["domains"] == [server["id"]] and len(before["dnsmasq"]) == 1 and before["connections"]
         assert before["dnsmasq"][0].split()[1] == "nobody" and before["namespaces"] == [here.namespace(network)]
 
-        net = second.network("demo", steps.CIDR)
+        net = second.network("demo", CIDR)
         other = second.boot("other", net, networks=[{"uuid": net, "fixed_ip": address}])
         second.ready(other)
         assert second.address(other) == address and second.names.short != here.short

@@ -7,7 +7,8 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from nacre.cli import hosts, status, trace
+from nacre.base.errors import NacreError
+from nacre.cli import hosts, main, plan, status, trace
 from nacre.cli.client import plain
 
 NASTY = "[red]x[/] [/nothing] \x1b[2J\x1b]0;owned\x07 \u202e \\[bold]"
@@ -59,3 +60,23 @@ def test_a_trace_and_the_status_show_words_as_they_are(capsys: pytest.CaptureFix
     status._show(plain({"running": True, "data": "d", "processes": [], "services": [], "agents": [], "error": NASTY,
                         "members": [member]}, markup=True))
     assert "\x1b" not in capsys.readouterr().out
+
+
+def test_a_plan_shows_words_as_they_are() -> None:
+    console = Console(file=io.StringIO(), width=500)
+    plan.show({"placed": 1, "count": 2, "hosts": [{"host": NASTY, "count": 1, "selected_dir": NASTY}],
+               "reason": NASTY, "nearest": NASTY}, console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "\x1b" not in shown and shown.count("[/nothing]") == 4
+
+
+def test_a_fault_is_one_line_of_words(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails(prog_name: str) -> None:
+        raise NacreError(f"the host says: {NASTY}\nand more")
+
+    monkeypatch.setattr(main, "group", fails)
+    with pytest.raises(SystemExit):
+        main.main()
+    said = capsys.readouterr().err
+    assert "[red]x[/]" in said and not any(c in said for c in "\x1b\x07\u202e")
+    assert said.splitlines()[1] == "and more"

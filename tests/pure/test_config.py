@@ -55,7 +55,7 @@ def test_a_wrong_variable_is_named_with_its_cure(tmp_path: Path) -> None:
 def test_there_are_not_too_many() -> None:
     # By who starts a process:
     told = {f"NACRE_RPC_{name}" for name in ("CONTROL", "CONTROL_NAME", "CONTROL_KEY", "NODE_KEYS", "CLOUD")}
-    assert told < options().keys() and len(options().keys() - told) <= 75
+    assert told < options().keys() and len(options().keys() - told) <= 90
 
 
 def test_physical_networks_have_a_bridge_or_one_of_them_the_clouds_own(tmp_path: Path) -> None:
@@ -152,3 +152,9 @@ def test_where_images_are(tmp_path: Path) -> None:
                        ("s3 = {bucket = 'b', endpoint = 'x:1'}", "URL")):
         with pytest.raises(SettingsError, match=why):
             settings(tmp_path, f"[images]\n{wrong}")
+
+
+def test_images_of_a_project_are_bounded_by_default() -> None:
+    """What becomes of it: `tests/stories/image/test_image_lifecycle.py:TestQuotas`."""
+    own = Settings().images
+    assert 0 < own.max_project_bytes <= 100 << 30 and 0 < own.max_project_images <= 1000

@@ -176,3 +176,48 @@ def test_the_cut_of_the_stream_changes_nothing(images: dict[str, bytes], really:
         except UnsupportedMedia as error:
             outcomes.append(error.message)
     assert outcomes[0] == outcomes[1]
+
+
+def dynamic_vhd(blocks: int, tmp_path: Path) -> tuple[Path, int]:
+    """An honest one with so many blocks of 2 MB, all full, and where its table lies."""
+    (tmp_path / "raw").write_bytes(random.Random(3).randbytes(blocks * 2 * MB))
+    made = tmp_path / "vhd"
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "vpc", tmp_path / "raw", made], check=True)
+    data = made.read_bytes()
+    return made, int.from_bytes(data[512 + 16:512 + 24])
+
+
+def test_a_vhd_does_not_name_a_block_twice(tmp_path: Path) -> None:
+    vhd, table = dynamic_vhd(3, tmp_path)
+    assert inspect_file(str(vhd), "vhd").virtual_size
+    data = bytearray(vhd.read_bytes())
+    data[table + 4:table + 8] = data[table:table + 4]
+    vhd.write_bytes(data)
+    with pytest.raises(UnsupportedMedia, match="twice"):
+        inspect_file(str(vhd), "vhd")
+
+
+def test_a_small_vhd_does_not_become_a_full_disk(tmp_path: Path) -> None:
+    """A file of little more than its table, whose 1,500 blocks all lie in the same place: 3 GB, if written out."""
+    vhd, table = dynamic_vhd(1, tmp_path)
+    data = bytearray(vhd.read_bytes()[:1 << 20])
+    data[512 + 28:512 + 32] = (1500).to_bytes(4)
+    data[table:table + 6000] = (table // 512).to_bytes(4) * 1500
+    vhd.write_bytes(data)
+    with pytest.raises(UnsupportedMedia, match="twice"):
+        inspect_file(str(vhd), "vhd")
+    for at in range(1500):
+        data[table + 4 * at:table + 4 * at + 4] = (at + 1).to_bytes(4)
+    vhd.write_bytes(data)
+    with pytest.raises(UnsupportedMedia, match="more blocks than there are"):
+        inspect_file(str(vhd), "vhd")
+
+
+@pytest.mark.parametrize(("at", "value"), [(512 + 28, 1 << 31), (512 + 28, 1 << 20), (512 + 32, 0), (512, 0)])
+def test_a_vhd_whose_header_lies(tmp_path: Path, at: int, value: int) -> None:
+    vhd, _ = dynamic_vhd(1, tmp_path)
+    data = bytearray(vhd.read_bytes()[:1 << 20])
+    data[at:at + 4] = value.to_bytes(4)
+    vhd.write_bytes(data)
+    with pytest.raises(UnsupportedMedia, match="cannot be read"):
+        inspect_file(str(vhd), "vhd")

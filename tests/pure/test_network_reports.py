@@ -19,7 +19,7 @@ def said(**change: Any) -> AgentReport:
 
 
 @pytest.mark.parametrize("fine", [
-    {}, {"tunnel_ip": "127.0.0.1"}, {"tunnel_ip": None, "tunnel_types": ()}, {"bridge_mappings": {}},
+    {}, {"tunnel_ip": "10.0.0.1"}, {"tunnel_ip": None, "tunnel_types": ()}, {"bridge_mappings": {}},
     {"datapath_type": "system"}, {"agents": ("Open vSwitch agent", "L3 agent")},
 ])
 def test_honest_reports_are_taken(fine: dict[str, Any]) -> None:
@@ -35,6 +35,8 @@ def test_honest_reports_are_taken(fine: dict[str, Any]) -> None:
     ({"tunnel_ip": "192.0.2.1/24"}, "tunnel_ip", "not an IP address"),
     ({"tunnel_ip": "192.0.2.1,output:1"}, "tunnel_ip", "not an IP address"),
     ({"tunnel_ip": "0.0.0.0"}, "tunnel_ip", "no host can have"),
+    ({"tunnel_ip": "127.0.0.1"}, "tunnel_ip", "no other host reaches a loopback"),
+    ({"tunnel_ip": "::1"}, "tunnel_ip", "over IPv6"),
     ({"tunnel_ip": "224.0.0.1"}, "tunnel_ip", "no host can have"),
     ({"tunnel_ip": "255.255.255.255"}, "tunnel_ip", "no host can have"),
     ({"bridge": "br int"}, "bridge", "1 to 15"),
@@ -63,5 +65,5 @@ def test_whatever_is_said_it_is_a_usable_report_or_a_bad_request(report: AgentRe
         found = parse(report)
     except BadRequest:
         return
-    assert found.tunnel_ip is None or found.tunnel_ip.version == 4
+    assert found.tunnel_ip is None or (found.tunnel_ip.version == 4 and not found.tunnel_ip.is_loopback)
     assert all(name.isascii() and name.isprintable() for pair in found.bridge_mappings.items() for name in pair)

@@ -54,10 +54,19 @@ def test_what_a_host_says_of_its_place_is_kept(place: str) -> None:
 @pytest.mark.parametrize("place", [
     "nonsense", "", "ipc:///run/x", "tcp://host.example.org:8776", "tcp://192.0.2.7", "tcp://192.0.2.7:0",
     "tcp://192.0.2.7:65536", "tcp://192.0.2.7:1\n", "tcp://0.0.0.0:1", "tcp://224.0.0.1:1", "tcp://[::]:1",
-    "tcp://999.0.0.1:1", "tcp://[192.0.2.7]:1", "tcp://2001:db8::7:1", "tcp://eth0;192.0.2.7:1", "tcp://*:1"])
+    "tcp://999.0.0.1:1", "tcp://[192.0.2.7]:1", "tcp://2001:db8::7:1", "tcp://eth0;192.0.2.7:1", "tcp://*:1",
+    "tcp://169.254.169.254:80", "tcp://240.0.0.1:1", "tcp://255.255.255.255:1", "tcp://0.0.0.1:1",
+    "tcp://[::ffff:0.0.0.0]:1", "tcp://[::ffff:169.254.169.254]:1", "tcp://[fe80::1]:1", "tcp://[ff02::1]:1"])
 def test_what_is_no_place_is_refused(place: str) -> None:
     with pytest.raises(BadRequest, match="no place where a process answers"):
         checked(place)
+
+
+@pytest.mark.parametrize("place", ["tcp://127.0.0.1:22", "tcp://[::1]:22", "tcp://[::ffff:127.0.0.1]:22"])
+def test_in_a_cloud_of_several_machines_no_host_is_at_the_loopback(place: str) -> None:
+    assert checked(place) == place
+    with pytest.raises(BadRequest, match="of another machine"):
+        checked(place, near=False)
 
 
 async def test_a_way_that_leads_nowhere_is_an_answer_and_no_breakdown() -> None:

@@ -1,7 +1,7 @@
 """Contracts on the wire."""
 
 import contextlib
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import pytest
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from nacre.base.errors import BadRequest, NacreError, NotFound, Refused
 from nacre.base.rpc import codec
+from nacre.base.rpc.recent import Recent
 
 
 class Disk(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,3 +70,27 @@ def test_the_version_rule() -> None:
     assert codec.compatible("1.0", "1.2") and codec.compatible("1.2", "1.2")
     assert not codec.compatible("1.3", "1.2") and not codec.compatible("2.0", "1.2")
     assert not codec.compatible("1", "1.2") and not codec.compatible("x.y", "1.2")
+
+
+@pytest.mark.parametrize("wrong", [
+    {"id": b""}, {"id": b"x" * 15}, {"id": b"x" * (1 << 20)}, {"namespace": "n" * 65}, {"verb": "v" * 65},
+    {"version": "1" * 33}])
+def test_what_names_a_request_is_bounded(wrong: dict[str, Any]) -> None:
+    good = codec.Request(b"0123456789abcdef", "n", "1.0", "v", msgspec.Raw(b"\xc0"))
+    assert codec.decode_request(codec.encode(good)).verb == "v"
+    with pytest.raises(BadRequest):
+        codec.decode_request(codec.encode(msgspec.structs.replace(good, **wrong)))
+
+
+def test_of_what_came_no_peer_pushes_out_what_is_known_of_others() -> None:
+    recent = Recent[int](each=10, total=35)
+    recent.add("honest", b"first", 1)
+    for n in range(1000):
+        recent.add("evil", str(n).encode(), n)
+    assert recent.get("honest", b"first") == 1 and len(recent) == 11
+    assert ("evil", b"999") in recent and ("evil", b"989") not in recent
+    for peer in "abc":
+        for n in range(10):
+            recent.add(peer, str(n).encode(), n)
+    assert len(recent) == 35 and ("honest", b"first") not in recent and recent.get("c", b"9") == 9
+    assert sum(map(len, recent._of.values())) == 35 and "honest" not in recent._of

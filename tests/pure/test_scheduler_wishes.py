@@ -71,7 +71,7 @@ def test_a_forced_host_in_any_queue_and_a_queue() -> None:
     made.add(report("b", queue_name="gpu"))
     assert hosts(made, "1", host="b") == ["b"]
     assert hosts(made, "2", queue_name="gpu") == ["b"]
-    assert "0 of 1 hosts fit: 1 lack 99999 MB of memory" in refused(made, host="b", memory=99999).message
+    assert "0 of 1 hosts fit: 1 lacks 99999 MB of memory" in refused(made, host="b", memory=99999).message
     assert "There are no hosts" in refused(made, queue_name="none").message
     assert "There is no host nowhere" in refused(made, host="nowhere").message
 
@@ -92,7 +92,7 @@ def test_a_pattern_that_was_asked_before_counts_every_host_once() -> None:
     first = refused(made, host_match="rack17", memory=2048).message
     assert "0 of 399 hosts fit: 359 lack 2048 MB of memory, 40 are down" in first
     again = refused(made, host_match="rack17", memory=2048).message  # its rows are known now
-    assert "0 of 399 hosts fit: 389 do not match scheduler_host_match, 9 lack 2048 MB of memory, 1 are down" in again
+    assert "0 of 399 hosts fit: 389 do not match scheduler_host_match, 9 lack 2048 MB of memory, 1 is down" in again
 
 
 @given(st.lists(st.text("ab-1.", min_size=1, max_size=8), min_size=1, max_size=20, unique=True),
@@ -115,8 +115,8 @@ def test_staying_away_and_going_together() -> None:
     assert hosts(made, "y", same_host=("old",)) == ["a"]
     made.change("b", out="are disabled")
     assert hosts(made, "z", different_host=("old",), try_different_host=True) == ["a"]
-    assert "1 run a server to stay away from" in refused(made, different_host=("old",)).message
-    assert "1 do not run the server to be with" in refused(made, same_host=("old",), memory=99999).message
+    assert "1 runs a server to stay away from" in refused(made, different_host=("old",)).message
+    assert "1 does not run the server to be with" in refused(made, same_host=("old",), memory=99999).message
 
 
 def test_spread_puts_each_on_a_host_of_its_own() -> None:
@@ -172,7 +172,7 @@ def test_soft_affinity_goes_elsewhere_when_full_and_affinity_does_not() -> None:
     other = "b" if host == "a" else "a"
     assert hosts(made, "2", group=GroupRule(id="g", policy="soft-affinity", members=("1",))) == [other]
     error = refused(made, group=GroupRule(id="g", policy="affinity", members=("1",)))
-    assert "1 do not run the group's servers" in error.message and "1 lack 512 MB" in error.message
+    assert "1 does not run the group's servers" in error.message and "1 lacks 512 MB" in error.message
 
 
 def test_anti_affinity_with_two_a_host() -> None:
@@ -226,7 +226,7 @@ def test_forbidden_traits_and_other_projects_aggregates() -> None:
     assert hosts(made, extra_specs={"trait:HW_CPU_X86_AVX2": "forbidden"}) == ["plain"]
     kept = Fleet()
     kept.add(report("kept"), aggregates=(AggregateFacts(name="k", metadata={"filter_tenant_id": "other,q"}),))
-    assert "1 are kept for other projects" in refused(kept).message
+    assert "1 is kept for other projects" in refused(kept).message
     kept.add(report("mine"), aggregates=(AggregateFacts(name="m", metadata={"filter_tenant_id_1": "p"}),))
     assert hosts(kept) == ["mine"]
 
@@ -287,8 +287,8 @@ def test_bandwidth_is_counted_where_a_host_counts_it() -> None:
     made.add(report("a", net_bandwidth=1000, disk_bandwidth=200, net_bandwidth_used=900))
     assert hosts(made, "1", net=100, io=150) == ["a"]
     error = refused(made, net=100, io=10)
-    assert "1 lack 100 Mbit/s of network bandwidth" in error.message
-    assert "1 lack 60 MB/s of disk bandwidth" in refused(made, io=60).message
+    assert "1 lacks 100 Mbit/s of network bandwidth" in error.message
+    assert "1 lacks 60 MB/s of disk bandwidth" in refused(made, io=60).message
     made.add(report("free"))
     assert hosts(made, "2", net=10**6) == ["free"]  # it does not count: it limits the guest, nothing else
 
@@ -305,10 +305,10 @@ def test_one_directory_must_hold_all_of_a_server() -> None:
     assert (placed.host, placed.selected_dir) == ("a", "/y") and placed.limits is not None
     assert placed.limits.disk_mb == 10240 and placed.limits.disk_shares == 100
     assert made.place(ask("2", disk=1000, shares=60))[0].selected_dir == "/x"
-    assert "1 lack one directory with 3500 MB of disk and 50 shares" in roomy_elsewhere()
-    assert "1 lack 4000 MB of disk" in refused(made, disk=4000).message
+    assert "1 lacks one directory with 3500 MB of disk and 50 shares" in roomy_elsewhere()
+    assert "1 lacks 4000 MB of disk" in refused(made, disk=4000).message
     assert made.place(ask("3", disk=500, directory="/y"))[0].selected_dir == "/y"
-    assert "1 lack room in the directory asked for" in refused(made, disk=600, directory="/y").message
+    assert "1 lacks room in the directory asked for" in refused(made, disk=600, directory="/y").message
     made.release_all("1", "2", "3")
     assert [d.free_mb for d in made.host("a").directories.values()] == [3000, 5000]
 
@@ -330,5 +330,5 @@ def test_packing_takes_the_fullest_directory_and_spreading_the_emptiest() -> Non
 
 def test_a_directory_is_asked_of_hosts_that_have_several() -> None:
     made = fleet("plain")
-    assert "1 do not have the directory asked for" in refused(made, directory="/x").message
-    assert "1 lack 5 shares of a disk" in refused(made, shares=5).message
+    assert "1 does not have the directory asked for" in refused(made, directory="/x").message
+    assert "1 lacks 5 shares of a disk" in refused(made, shares=5).message

@@ -2,13 +2,24 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from nacre.base.clock import VirtualClock
-from nacre.base.errors import Unavailable
-from nacre.network.contract import GroupFacts, GroupMembers, HostWiring, PortFacts, RuleFacts, Versions
+from nacre.base.errors import NotFound, Unavailable
+from nacre.network.contract import (
+    MOST_ERAS,
+    MOST_GROUPS,
+    MOST_PORTS,
+    GroupFacts,
+    GroupMembers,
+    HostWiring,
+    PortFacts,
+    RuleFacts,
+    Versions,
+)
 from nacre.node.ovs.contract import Standing
-from nacre.node.ovs.wanted import PATIENCE, Wanted
+from nacre.node.ovs.wanted import PATIENCE, ControlAway, Wanted
 
 PORT = PortFacts(id="p", name="", project_id="p", network_id="n", network_name="n", device_id="d",
                  mac_address="fa:16:3e:00:00:01", fixed_ips=(), security_groups=("g",))
@@ -21,22 +32,26 @@ class Network:
     def __init__(self) -> None:
         self.wirings, self.asked, self.n, self.away = list[tuple[str, ...]](), list[tuple[str, ...]](), 5, False
         self.have: list[Versions] = []
+        self.groups: tuple[GroupFacts, ...] = (GROUP,)
 
     def _news(self, have: Versions) -> GroupMembers:
-        self.have.append(have)
         known = have.get("e", {}).get("g")
         return GroupMembers(id="g", n=self.n, era="e", since=known, ports={f"p{self.n}": (f"10.0.0.{self.n}/32",)})
 
     async def wiring(self, host: str, port_ids: tuple[str, ...] = (), have: Versions | None = None) -> HostWiring:
         self.wirings.append(port_ids)
-        return HostWiring(whole=not port_ids, n=self.n, ports=(PORT,), groups=(GROUP,),
+        if self.away:
+            raise Unavailable("away")
+        self.have.append(have or {})
+        return HostWiring(whole=not port_ids, n=self.n, ports=(PORT,), groups=self.groups,
                           members=(self._news(have or {}),))
 
     async def members(self, host: str, groups: tuple[str, ...], have: Versions) -> tuple[GroupMembers, ...]:
         self.asked.append(groups)
         if self.away:
             raise Unavailable("away")
-        return (self._news(have),)
+        self.have.append(have)
+        return tuple(msgspec.structs.replace(self._news(have), id=group) for group in groups)
 
 
 def standing(**more: Any) -> Standing:
@@ -79,7 +94,7 @@ async def test_members_that_were_spoken_of_are_asked_for_once(made: tuple[Wanted
     wanted.follow(standing(members={"g": 9, "not named": 50}))
     assert wanted.lacking() == {"g"}
     network.away = True
-    with pytest.raises(Unavailable):
+    with pytest.raises(ControlAway):
         await wanted.ask_members()
     assert wanted.lacking() == {"g"}
     network.n, network.away = 9, False
@@ -123,3 +138,48 @@ async def test_news_count_only_where_they_join_on(
         assert wanted.members.of("g") == (set() if taken else {"10.0.0.5/32"})
         assert wanted.members.numbers() == {"g": n if taken else 5}
         assert wanted.lacking() == ({"g"} if asked else set())
+
+
+async def test_what_nobody_answers_is_still_to_be_asked_for_and_what_is_here_counts_on(
+        made: tuple[Wanted, Network, VirtualClock]) -> None:
+    wanted, network, _ = made
+    for ask in ({"p", "q"}, set[str]()):
+        wanted.asked |= ask
+        wanted.whole, network.away = not ask, True
+        with pytest.raises(ControlAway):
+            await wanted.ask()
+        assert wanted.asked == {"p", "q"} and wanted.whole is not bool(ask)
+        assert wanted.desired.ports == {"p": PORT} and wanted.members.of("g") == {"10.0.0.5/32"}
+    network.away = False
+    assert await wanted.ask()
+    assert network.wirings[-2:] == [(), ("q",)] and not wanted.asked and not wanted.whole
+
+
+async def test_an_answer_that_is_a_refusal_is_an_answer(made: tuple[Wanted, Network, VirtualClock]) -> None:
+    wanted, network, _ = made
+
+    async def wiring(*_: Any) -> HostWiring:
+        raise NotFound
+
+    network.wiring = wiring  # type: ignore[method-assign]
+    wanted.asked.add("q")
+    with pytest.raises(NotFound):
+        await wanted.ask()
+
+
+async def test_more_than_may_be_asked_for_at_once_is_asked_for_in_parts(
+        made: tuple[Wanted, Network, VirtualClock]) -> None:
+    wanted, network, _ = made
+    names = [f"{n:05d}" for n in range(2 * MOST_GROUPS + 1)]
+    network.groups = (msgspec.structs.replace(GROUP, rules=tuple(
+        RuleFacts(direction="ingress", ethertype="IPv4", remote_group=name) for name in names)),)
+    wanted.asked |= {f"q{n}" for n in range(MOST_PORTS + 1)}
+    await wanted.ask()
+    assert [len(ports) for ports in network.wirings[1:]] == [MOST_PORTS, 1]
+    assert [len(groups) for groups in network.asked] == [MOST_GROUPS, MOST_GROUPS, 1]
+    assert not wanted.lacking() and wanted.members.of(names[-1])
+    beats = [wanted.members.numbers() for _ in range(3)]  # each names others, until all were named
+    assert [len(beat) for beat in beats] == [MOST_GROUPS] * 3 and set().union(*beats) == set(names)
+    assert [len(known) for known in wanted.members.versions().values()] == [MOST_GROUPS]
+    wanted.members.take(GroupMembers(id=name, n=9, era=name) for name in names[:2 * MOST_ERAS])
+    assert len(wanted.members.versions()) == MOST_ERAS

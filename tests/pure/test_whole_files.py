@@ -33,6 +33,30 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkeypatc
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
+def test_two_writers_of_one_file_do_not_take_each_others_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, sync = tmp_path / "file", os.fsync
+
+    def another_comes(handle: int) -> None:
+        monkeypatch.setattr(os, "fsync", sync)
+        write_whole(file, "other")
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", another_comes)
+    write_whole(file, "mine")
+    assert file.read_text() == "mine"
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_a_killed_writer_left_is_removed_when_it_is_old(tmp_path: Path) -> None:
+    old, young, others = tmp_path / ".file.part", tmp_path / ".file.1.part", tmp_path / ".fil.part"
+    for each in (old, young, others):
+        each.write_text("half")
+    for each in (old, others):
+        os.utime(each, (0, 0))
+    write_whole(tmp_path / "file", "whole")
+    assert {each.name for each in tmp_path.iterdir()} == {"file", young.name, others.name}
+
+
 @pytest.mark.parametrize("broken", ["", "\0" * 36])
 def test_a_lost_process_id_is_made_anew(tmp_path: Path, broken: str) -> None:
     (tmp_path / "process-id").write_text(broken)

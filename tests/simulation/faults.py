@@ -1,7 +1,6 @@
 """What goes wrong, as the seed says: kills, freezes, cuts, outages, full disks, and orders of another cloud."""
 
 import asyncio
-import itertools
 import random
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
@@ -153,14 +152,13 @@ class Weather:
         self._busy.discard(victim)
 
     async def _accept(self, dice: random.Random, host: Host) -> None:
-        """An operator says so until it was taken in."""
-        for _ in itertools.count():
+        """An operator says so until the host works for this database."""
+        while not (here := host.manager.here).met or here.barred:
             control = dice.choice(self.world.controls)
             if control.process is not None and control.ready:
                 work = await control.process.ask(control.control.registry.accept(host.name), 10)
                 if work is not None and work.exception() is None:
                     self.world.history.add("operator", "accepts", host.name)
-                    return
             await asyncio.sleep(2)
 
     def _used(self) -> list[Host]:

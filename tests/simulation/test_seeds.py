@@ -5,12 +5,23 @@ one."""
 import pytest
 
 from tests.simulation import batch
+from tests.simulation.settled import caused
 
 
 def check(count: int) -> None:
     for result in batch.everywhere(count):
         if result["wrong"]:
             pytest.fail(batch.told(result), pytrace=False)
+
+
+def test_a_build_that_ran_out_of_hosts_is_judged_by_each_of_its_reasons() -> None:
+    tried, fault = "No valid host was found. 2 tried: ", "define of s: a fault was asked for"
+    no_room = "No valid host was found. 0 of 20 hosts fit: 20 lack 512 MB of memory"
+    for why in (no_room, f"{tried}{fault}; {no_room}", "Host h stopped answering while it started the server; so"):
+        assert caused(why)
+    for why in (f"{tried}{fault}; unexpected on host3: KeyError: 's'", f"{tried}server s already runs on this host",
+                "No valid host was found. There are no hosts in the queue asked for", ""):
+        assert not caused(why)
 
 
 @pytest.mark.timeout(900)

@@ -1,6 +1,7 @@
 """A network service alone, behind HTTP, with two projects and an administrator."""
 
 import asyncio
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -22,10 +23,26 @@ from nacre.network.policies import POLICIES
 from nacre.network.tables import agents
 from nacre.network.work import NetworkSettings
 
-ROLES = {"admin": ("admin", "manager", "member", "reader"), "member": ("member", "reader"), "reader": ("reader",)}
+ROLES = {"admin": ("admin", "manager", "member", "reader"), "manager": ("manager", "member", "reader"),
+         "member": ("member", "reader"), "reader": ("reader",)}
+#: The project of "three": such an id as the identity service gives.
+THREE = "33333333333343338333333333333333"
 CALLERS = {name: Context(request_id="req-test", user_id=f"u-{name}", project_id=project, roles=ROLES[role])
            for name, project, role in (("admin", "p-admin", "admin"), ("one", "p-one", "member"),
-                                       ("two", "p-two", "member"), ("watcher", "p-one", "reader"))}
+                                       ("two", "p-two", "member"), ("watcher", "p-one", "reader"),
+                                       ("manager", "p-one", "manager"), ("three", THREE, "member"))}
+
+
+class Asked(PolicyEngine):
+    """Remembers which rules it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__([POLICIES])
+        self.rules: set[str] = set()
+
+    def allows(self, context: Context, rule: str, target: Mapping[str, Any] | None = None) -> bool:
+        self.rules.add(rule)
+        return super().allows(context, rule, target)
 
 
 class Cloud:
@@ -37,9 +54,10 @@ class Cloud:
         self.notified: list[tuple[set[str], tuple[str, ...]]] = []
         self.notices: list[Notice] = []
         self.told: list[MemberNotice] = []
-        self.network = NetworkManager(self.db, PolicyEngine([POLICIES]), self.clock, settings,
+        self.policy = Asked()
+        self.network = NetworkManager(self.db, self.policy, self.clock, settings,
                                       Around(notify=self._notify, tell=self._tell))
-        app = App([service(self.network)], self._authenticate, lambda *_: None)
+        app = App([service(self.network)], self._authenticate, self.policy.check)
         self._transport = httpx.ASGITransport(app=app)
 
     async def _notify(self, notice: Notice) -> None:

@@ -71,7 +71,7 @@ async def plugged(cloud: Cloud, network: NetworkManager, server: str, net: str) 
 
 
 async def test_a_wall_clock_that_is_set_costs_no_host_its_agent(story_db: Database) -> None:
-    """One beat later, at the latest: a machine that slept, a step of its clock."""
+    """A machine that slept, a step of its clock: neither before its next beat nor after it."""
     cloud = Cloud(story_db)
     clock = cloud.clock = Ahead()  # type: ignore[assignment]
     cloud.network = NetworkManager(story_db, cloud.network.policy, clock, cloud.network.settings)
@@ -80,6 +80,7 @@ async def test_a_wall_clock_that_is_set_costs_no_host_its_agent(story_db: Databa
     assert await plugged(cloud, cloud.network, "s1", net) == "ovs"
     for n, seconds in enumerate((120.0, -120.0)):
         clock.seconds += seconds
+        assert await plugged(cloud, cloud.network, f"u{n}", net) == "ovs"
         await report(cloud, "h1", "192.0.2.1")
         assert await plugged(cloud, cloud.network, f"t{n}", net) == "ovs"
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tests import schema
-from tests.stories.network_cloud import CALLERS, Cloud
+from tests.stories.network_cloud import CALLERS, THREE, Cloud
 
 from nacre.base.db import Database
 from nacre.base.errors import NacreError
@@ -86,7 +86,7 @@ class Life:
             kind, where = dice.choice([("network", "networks"), ("security_group", "security-groups"),
                                        ("address_group", "address-groups")])
             return {"object_type": kind, "object_id": await self.some(where), "action": "access_as_shared",
-                    "target_tenant": dice.choice(["p-two", "*"])}
+                    "target_tenant": dice.choice([THREE, "*"])}
         return {"name": "a", "addresses": ["10.0.0.0/8"]}
 
     async def make(self, plural: str) -> None:

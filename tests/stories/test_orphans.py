@@ -211,7 +211,7 @@ async def test_a_drained_host_takes_no_new_servers_and_the_scheduler_says_so(clo
     assert (await cloud.ask("admin", "PUT", "compute", f"/os-services/{service['id']}", drained)).status_code == 200
     plan = {"plan": {"flavorRef": "42", "imageRef": before["image"]["id"]}}
     said = (await cloud.ask("admin", "POST", "compute", "/os-nacre-plans", plan)).json()["plan"]
-    assert (said["placed"], "1 are disabled" in said["reason"]) == (0, True)
+    assert (said["placed"], "1 is disabled" in said["reason"]) == (0, True)
     [host] = (await cloud.ask("admin", "GET", "compute", "/os-nacre-hosts")).json()["hosts"]
     assert (host["status"], host["disabled_reason"], host["guests"]) == ("disabled", "a new disk", 1)
     assert (await cloud.ask("admin", "PUT", "compute", f"/os-services/{service['id']}", {

@@ -13,9 +13,10 @@ from tests.stories.whole_cloud import WholeCloud, whole_cloud
 
 from nacre.base.rpc.memory import MemoryTransport
 from nacre.base.rpc.server import Peer
+from nacre.compute.allocations import FOLLOWED, LEAP
 from nacre.compute.tables import allocations, servers
 from nacre.conductor.contract import Beat, NodeHello
-from nacre.network.contract import AddressPair, AgentReport, NetworkFacts, PortFacts, SubnetFacts
+from nacre.network.contract import AddressPair, AgentReport, FixedIp, NetworkFacts, PortFacts, SubnetFacts
 from nacre.node.contract import TARGET, BuildOrder, GuestFacts, Orphan
 from nacre.scheduler.contract import Held, HostReport
 
@@ -37,9 +38,16 @@ class Stranger:
         report = HostReport(host=self.name, incarnation=1, n=self._n, hypervisor_type="QEMU", hypervisor_version=8,
                             vcpus=16, memory_mb=65536, disk_gb=1000, vcpus_used=0, memory_mb_used=0, disk_gb_used=0.0,
                             held=held)
-        agent = AgentReport(host=self.name, tunnel_ip="10.0.0.9", bridge_mappings={}, tunnel_types=("vxlan",))
+        agent = AgentReport(host=self.name, tunnel_ip=f"192.0.2.{ord(self.name[-1])}", bridge_mappings={},
+                            tunnel_types=("vxlan",))
         await self.cloud.control.conductor.hello(NodeHello(
             endpoint="", public_key="", journal="j", cloud="", position=0, beat=Beat(report=report, agent=agent)))
+
+
+class AlwaysStands:
+    """A word that is never used up."""
+
+    def hold(self, connection: sa.Connection) -> None: ...
 
 
 class _Describes:
@@ -180,11 +188,105 @@ async def test_an_accepted_host_catches_up_with_its_own_servers_only_and_by_no_l
     await evil.claims(*says(before + 50), says=())
     state = await cloud.control.registry.get("evil")
     assert state is not None and not state.barred  # what it says of a server on another host proves nothing
-    await ledger.catch_up("evil", says(before + 50))
+    async def catch_up(host: str, held: tuple[Held, ...]) -> None:
+        await ledger.catch_up(host, held, AlwaysStands())
+
+    await catch_up("evil", says(before + 50))
     assert await epoch() == before
-    await ledger.catch_up("vm", says(1 << 30))
+    await catch_up("vm", says(1 << 30))
     assert await epoch() == before
-    await ledger.catch_up("vm", says(before + 50))
+    await catch_up("vm", says(before + 50))
     assert await epoch() == before + 50
-    await ledger.catch_up("vm", says(before + 1))
+    await catch_up("vm", says(before + 1))
     assert await epoch() == before + 50
+    await cloud.control.db.run(lambda c: c.execute(sa.insert(allocations).values(
+        id=str(uuid4()), server_id=victim["id"], host="evil", epoch=1, purpose="build", state="ending", memory_mb=1,
+        vcpus=1, disk_mb=1, created_at=sa.func.current_timestamp())))  # a failed attempt that it does not confirm
+    await catch_up("evil", says(before + 60))
+    assert await epoch() == before + 50
+    assert (await ledger.audit("evil", says(before + 60))).later == ()
+    assert (await ledger.audit("vm", says(before + 60))).later != ()
+
+
+async def test_no_number_of_hellos_uses_up_the_epochs_of_a_server(cloud: WholeCloud) -> None:
+    """Beyond their bound nothing that its host says would be heard."""
+    victim, ledger, seen = await made(cloud), cloud.control.base.ledger, 1
+    for _ in range(2 * (FOLLOWED // LEAP)):
+        seen += LEAP
+        await ledger.catch_up("vm", (Held(
+            allocation=str(uuid4()), server_id=victim["id"], epoch=min(seen, 1 << 30)),), AlwaysStands())
+    (epoch,) = await cloud.control.db.read(lambda c: c.execute(sa.select(servers.c.epoch).where(
+        servers.c.id == victim["id"])).scalars().all())
+    assert FOLLOWED - LEAP < epoch <= FOLLOWED == (1 << 30) // 2
+
+
+NETWORK, SUBNET = str(uuid4()), str(uuid4())
+
+
+def lost(owner: str, *, subnet: dict[str, Any] | None = None, port: dict[str, Any] | None = None,
+         **network: Any) -> Orphan:
+    """A guest on a network that is gone, as its host remembers it."""
+    there = SubnetFacts(**{"id": SUBNET, "cidr": "10.77.0.0/24", "ip_version": 4, "gateway_ip": "10.77.0.1",
+                           "enable_dhcp": True, "dhcp_ip": "10.77.0.2"} | (subnet or {}))
+    facts = NetworkFacts(**{"id": NETWORK, "name": "gone", "project_id": owner, "mtu": 1450, "network_type": "vxlan",
+                            "physical_network": None, "segmentation_id": 4242, "subnets": (there,),
+                            "dhcp_mac": "fa:16:3e:99:99:99"} | network)
+    plug = {"mac_address": "fa:16:3e:00:00:77", "fixed_ips": (FixedIp(subnet_id=there.id, ip_address="10.77.0.9"),)}
+    return guest(owner, port_of(facts.id, **plug | (port or {})), networks=(facts,))
+
+
+async def test_what_no_client_could_say_of_a_network_no_host_says(cloud: WholeCloud) -> None:
+    victim, evil = await made(cloud), Stranger(cloud, "evil")
+    before = [(await cloud.ask("admin", "GET", "network", f"/{what}")).json() for what in ("networks", "subnets")]
+    owner = victim["tenant_id"]
+    for field, found in {
+            "UUID": lost(owner, subnet={"id": "s\ndhcp-script=/bin/evil"}),
+            "id: ": lost(owner, id="../../../../tmp/pwned"),
+            "mac_address": lost(owner, port={"mac_address": "garbage"}),
+            "MAC": lost(owner, port={"mac_address": "0/0\ntable=11,priority=65535,actions=NORMAL"}),
+            "dhcp_mac": lost(owner, dhcp_mac="x,actions=NORMAL"), "cidr": lost(owner, subnet={"cidr": "10.0.0.0\n/8"}),
+            "network_type": lost(owner, network_type="gre"), "mtu": lost(owner, mtu=-1),
+            "name": lost(owner, name="n" * 256),
+            "dns_nameservers": lost(owner, subnet={"dns_nameservers": ("fe80::1%a\nb",)}),
+            "host_routes": lost(owner, subnet={"host_routes": (("10.0.0.0/8", "x"),)}),
+            "gateway_ip": lost(owner, subnet={"gateway_ip": "2001:db8::1"}),
+            "dhcp_ip": lost(owner, subnet={"dhcp_ip": "10.78.0.2"}), "dns_domain": lost(owner, dns_domain="a\nb"),
+            "segmentation_id": lost(owner, segmentation_id=1 << 24), "port's id": lost(owner, port={"id": "../x"}),
+            "dhcp_options": lost(owner, port={"dhcp_options": (("6", "a\nb", 4),)}),
+            "allowed_pairs": lost(owner, port={"allowed_pairs": (AddressPair(ip_address="all"),)})}.items():
+        await evil.claims(held(found), says=(found,))
+        status, said = await act(cloud, found.server_id, ADOPT)
+        assert status == 400, (field, said)
+        assert field.removeprefix("port's ") in said["badRequest"]["message"], said
+    assert before == [(await cloud.ask("admin", "GET", "network", f"/{what}")).json()
+                      for what in ("networks", "subnets")]
+    found = lost(owner)
+    await evil.claims(held(found), says=(found,))
+    assert (await act(cloud, found.server_id, ADOPT))[0] == 200
+
+
+async def test_what_no_flavor_has_no_host_says_of_a_server(cloud: WholeCloud) -> None:
+    victim, evil = await made(cloud), Stranger(cloud, "evil")
+
+    async def used() -> dict[str, int]:
+        limits = (await cloud.ask("demo", "GET", "compute", "/limits")).json()["limits"]["absolute"]
+        return {name: value for name, value in limits.items() if name.startswith("total")}
+
+    before, good = await used(), guest(victim["tenant_id"])
+    assert good.order is not None
+    for field, order in (
+            ("memory_mb", {"memory_mb": -10**8}), ("vcpus", {"vcpus": -10**5}), ("vcpus", {"vcpus": 0}),
+            ("root_gb", {"root_gb": -1}), ("swap_mb", {"swap_mb": 1 << 40}), ("disk_shares", {"disk_shares": -1}),
+            ("net_bandwidth", {"net_bandwidth": -1}), ("another guest", {"server_id": victim["id"]}),
+            ("name", {"guest": msgspec.structs.replace(good.order.guest, name="n\x1b")}),
+            ("hostname", {"guest": msgspec.structs.replace(good.order.guest, hostname="a b")}),
+            ("isoformat", {"guest": msgspec.structs.replace(good.order.guest, created_at="yesterday")}),
+            ("bytes", {"extra_specs": {str(n): "x" * 1000 for n in range(1100)}})):
+        found = msgspec.structs.replace(good, order=msgspec.structs.replace(good.order, **order))
+        await evil.claims(held(found), says=(found,))
+        [seen] = await orphans(cloud)
+        assert not seen["adoptable"] and field in seen["why_not"] and seen["memory_mb"] is None
+        status, said = await act(cloud, found.server_id, ADOPT)
+        assert status == 409 and field in said["conflictingRequest"]["message"]
+    assert await used() == before
+    assert (await act(cloud, good.server_id, FORGET))[0] == 202 and await used() == before

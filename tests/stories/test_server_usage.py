@@ -58,7 +58,7 @@ class Life:
         self.progress, self.ledger = Progress(db, clock), Ledger(db, clock)
         self.servers = Servers(db, clock, Suppliers(
             flavors=self.flavors, keypairs=KeyPairs(db, clock), quotas=Quotas(db, LIMITS), images=around,  # type: ignore[arg-type]
-            network=around), self.stories, self.accepted)  # type: ignore[arg-type]
+            network=around, policy=around), self.stories, self.accepted)  # type: ignore[arg-type]
         self.open: list[Story] = []
         self.requests = 0
 

@@ -1,7 +1,7 @@
 """The whole control plane and one simulated host in this process, over the in-memory transport, spoken to by HTTP."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from nacre.cloud.control import Control, build_control
 from nacre.cloud.node import build_node
 from nacre.config import load
 
-ROOTS = {"identity": "/identity/v3", "image": "/image/v2", "network": "/network/v2.0", "compute": "/compute/v2.1"}
+ROOTS = {"identity": "/identity/v3", "image": "/image/v2", "network": "/network/v2.0", "compute": "/compute/v2.1",
+         "placement": "/placement"}
 
 
 class WholeCloud:
@@ -54,8 +55,8 @@ class WholeCloud:
 
 
 @asynccontextmanager
-async def whole_cloud(folder: Path, url: str = "") -> AsyncIterator[WholeCloud]:
-    """A cloud over the database at `url` (all tables, no rows): a SQLite file unless given."""
+async def whole_cloud(folder: Path, url: str = "", *, host: bool = True) -> AsyncIterator[WholeCloud]:
+    """A cloud over the database at `url` (all tables, no rows): a SQLite file unless given. host: it has one."""
     settings = load(folder, environ={"NACRE_IDENTITY_ARGON2": "1,64",
                                      "NACRE_HYPERVISOR": "fake", "NACRE_RPC_CONTROL_NAME": CONTROL.name})
     for name in ("control", "node"):
@@ -65,8 +66,10 @@ async def whole_cloud(folder: Path, url: str = "") -> AsyncIterator[WholeCloud]:
     control = build_control(settings, MemoryTransport(hub), db)
     await first_rows(control)
     async with control.running():
-        node = build_node(settings, MemoryTransport(hub, me=Peer(settings.host_name, "node")))
-        async with node():
-            known = msgspec.json.decode((folder / "control" / "passwords.json").read_bytes())
+        known = msgspec.json.decode((folder / "control" / "passwords.json").read_bytes())
+        async with AsyncExitStack() as stack:
+            if host:
+                node = build_node(settings, MemoryTransport(hub, me=Peer(settings.host_name, "node")))
+                await stack.enter_async_context(node())
             yield WholeCloud(control, known)
     await db.close()

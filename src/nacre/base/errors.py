@@ -1,20 +1,25 @@
 """Every error a caller can see. The class says what kind it is; only `base/web.py` knows the HTTP status of a kind.
 
-A message is for the person who asked: it names the field and the limit, or what to do next. `type` is the
-OpenStack name of the error where an API shows one (Neutron's `PortNotFound`); it defaults to the class's name.
+A message is for the person who asked, a member of any project: it names the field and the limit, or what to do next,
+and never a host, a path, an exception or an address. What only operators may read goes into `details`; as text
+(`str`) an error is both. `type` is the OpenStack name of the error where an API shows one (Neutron's `PortNotFound`);
+it defaults to the class's name.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 
 class Interrupted(Exception):
     """Nothing was decided, and nobody is to blame: whoever works stops where it is and takes nothing back, whoever
     takes the work up again finds what was done. Not a NacreError, so that no handler of refusals takes it for one."""
 
-    def __init__(self, message: str):
-        self.message = message
+    def __init__(self, message: str, *, details: str = ""):
+        self.message, self.details = message, details
         super().__init__(message)
+
+    def __str__(self) -> str:
+        return _both(self.message, self.details)
 
 
 class Waiting(Interrupted):
@@ -22,15 +27,19 @@ class Waiting(Interrupted):
 
 
 class NacreError(Exception):
-    """Base of all that is decided. `field` names the offending input where there is one."""
+    """Base of all that is decided. `field` names the offending input where there is one; details: for operators."""
 
     default: ClassVar[str] = "The request failed."
 
-    def __init__(self, message: str | None = None, *, field: str | None = None, type: str | None = None):
+    def __init__(self, message: str | None = None, *, field: str | None = None, type: str | None = None,
+                 details: str = ""):
         self.message = message or self.default
-        self.field = field
+        self.field, self.details = field, details
         self.type = type or self.__class__.__name__
         super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return _both(self.message, self.details)
 
 
 class BadRequest(NacreError):
@@ -103,6 +112,12 @@ class TooLarge(NacreError):
     default = "The request is too large."
 
 
+class TooMany(NacreError):
+    """More requests at once than one project, or one address, may send."""
+
+    default = "Too many requests at once. Try again."
+
+
 class UnsupportedMedia(NacreError):
     """A content type or format that is not taken here."""
 
@@ -146,5 +161,48 @@ class NoValidHost(NacreError):
     default = "No valid host was found."
 
     def __init__(self, message: str | None = None, *, details: str = "", reasons: Mapping[str, int] | None = None):
-        super().__init__(message)
-        self.details, self.reasons = details, reasons or {}
+        super().__init__(message, details=details)
+        self.reasons = reasons or {}
+
+
+class Words(NamedTuple):
+    """Why something failed: for the member who asked, and for operators."""
+
+    message: str
+    details: str = ""
+
+
+#: What a host's error may say to members, by its type: else it says what its class says. A host's own words are for
+#: operators, as they name paths and its software, and its root may be an enemy.
+REASONS: Mapping[str, str] = {
+    "ImageTooLarge": "The image's virtual size is larger than the flavor's disk.",
+    "ImageRefused": "The image's data is not what it was declared to be, or not safe to use.",
+    "ImageAway": "The image could not be fetched.",
+    "BadExtraSpecs": "The flavor's extra specs ask for what the hosts cannot give.",
+    "NoRoom": "The host has no room for it any more.",
+}
+
+
+#: Characters of a host's words that are kept.
+MOST_TOLD = 2000
+
+
+def words_of(error: BaseException) -> Words:
+    """What an error says to whom. One that nobody decided says nothing to members."""
+    if isinstance(error, NacreError | Interrupted):
+        return Words(error.message, error.details)
+    return Words("Something failed unexpectedly.", f"{type(error).__name__}: {error}")
+
+
+def told_by(host: str, error: NacreError) -> NacreError:
+    """The error that a host answered with, as it may be passed on: the host's words become details. One that no host
+    has to raise is a failure of the host, and not of what was asked."""
+    kind = type(error) if isinstance(error, Refused | BuildFailed | Unavailable | NotFound) else BuildFailed
+    kept = error.type if error.type in REASONS else kind.__name__
+    found = kind.__new__(kind)
+    NacreError.__init__(found, REASONS.get(kept), type=kept, details=f"{host}: {str(error)[:MOST_TOLD]}")
+    return found
+
+
+def _both(message: str, details: str) -> str:
+    return f"{message} ({details})" if details else message

@@ -3,7 +3,8 @@ host before it uses the image. Nothing here opens a path that the data names, an
 """
 
 import os
-from typing import Any
+import struct
+from typing import Any, BinaryIO
 
 import msgspec
 from oslo_utils.imageutils import format_inspector as oslo
@@ -22,6 +23,9 @@ OVERLAYS = frozenset({"gpt"})
 SLICE = 64 * 1024
 #: No disk is larger (bytes); also keeps the number inside a database's integer.
 MAX_VIRTUAL_SIZE = 1 << 60
+
+#: A VHD of this type has no table of blocks; no table has more (2 TB in blocks of half a megabyte).
+FIXED_VHD, MOST_BLOCKS = 2, 1 << 22
 
 #: What the formats that refer to other files begin with. A file too short or too broken for the library's parser may
 #: still be opened as one of these by qemu, so the signature alone is enough to refuse it as plain data.
@@ -131,13 +135,36 @@ class Inspector:
 
 def inspect_file(path: str, declared: str) -> Inspected:
     """The verdict on a file (the path is ours, never a user's). Reads what it needs. Raises UnsupportedMedia."""
-    inspector = Inspector(declared)
     with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        while (data := file.read(1 << 20)) and not inspector.settled:
-            inspector.feed(data)
+        return inspect(file, declared)
+
+
+def inspect(file: BinaryIO, declared: str) -> Inspected:
+    """As `inspect_file`, of an open file."""
+    inspector, size = Inspector(declared), os.fstat(file.fileno()).st_size
+    if declared == "vhd":
+        _check_vhd(file, size)
+    while (data := file.read(1 << 20)) and not inspector.settled:
+        inspector.feed(data)
     inspector.size = size
     return inspector.finish()
+
+
+def _check_vhd(file: BinaryIO, size: int) -> None:
+    """A dynamic disk's blocks lie each in a place of its own inside the file: else a small file becomes a large disk
+    that is full. Leaves the file at its start. Raises UnsupportedMedia."""
+    footer = file.read(512)
+    if footer[:8] == b"conectix" and int.from_bytes(footer[60:64]) != FIXED_VHD:
+        file.seek(min(int.from_bytes(footer[16:24]), size))
+        header = file.read(1024)
+        table, count, block = (int.from_bytes(header[at:at + long]) for at, long in ((16, 8), (28, 4), (32, 4)))
+        if header[:8] != b"cxsparse" or not block or count > MOST_BLOCKS or table + 4 * count > size:
+            raise _refuse("the vhd's header cannot be read")
+        file.seek(table)
+        used = [each for each in struct.unpack(f">{count}I", file.read(4 * count)) if each != 0xFFFFFFFF]
+        if len(set(used)) != len(used) or len(used) * block > size:
+            raise _refuse("the vhd's table names a block twice, or more blocks than there are")
+    file.seek(0)
 
 
 def _matches(inspector: Any) -> bool:

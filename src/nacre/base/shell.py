@@ -6,6 +6,7 @@ import pwd
 import resource
 import tempfile
 from collections.abc import Sequence
+from typing import BinaryIO
 
 import msgspec
 
@@ -19,18 +20,21 @@ class CommandFailed(NacreError):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a program may use. Seconds of wall time, bytes of address space (None: unlimited) and of output."""
+    """What a program may use. Seconds of wall time, bytes of address space (None: unlimited), of output, and of a file
+    that it writes (None: unlimited)."""
 
     seconds: float = 30.0
     memory: int | None = None
     output: int = 16 * MB
+    file: int | None = None
 
 
-async def run(args: Sequence[str], *, limits: Limits = Limits(), stdin: bytes | None = None,
+async def run(args: Sequence[str], *, limits: Limits = Limits(), stdin: bytes | BinaryIO | None = None,
               user: str | None = None, ok: tuple[int, ...] = (0,)) -> bytes:
     """The program's standard output.
 
-    args: the program and its arguments; user: run as this account (needs root); ok: exit codes that are no error.
+    args: the program and its arguments; stdin: what it reads, or an open file; user: run as this account (needs root);
+    ok: exit codes that are no error.
     Raises CommandFailed.
     """
 
@@ -39,18 +43,20 @@ async def run(args: Sequence[str], *, limits: Limits = Limits(), stdin: bytes | 
     def confine() -> None:
         if limits.memory is not None:
             resource.setrlimit(resource.RLIMIT_AS, (limits.memory, limits.memory))
+        if limits.file is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limits.file, limits.file))
         if account is not None:  # here, and not by the loop: uvloop cannot
             os.setgroups([])
             os.setgid(account.pw_gid)
             os.setuid(account.pw_uid)
 
     process = await asyncio.create_subprocess_exec(
-        *args, stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
+        *args, stdin=asyncio.subprocess.PIPE if isinstance(stdin, bytes) else stdin or asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        preexec_fn=confine if limits.memory is not None or account is not None else None)
+        preexec_fn=confine if account is not None or (limits.memory, limits.file) != (None, None) else None)
     try:
         async with asyncio.timeout(limits.seconds):
-            out, err = await process.communicate(stdin)
+            out, err = await process.communicate(stdin if isinstance(stdin, bytes) else None)
     except TimeoutError:
         raise CommandFailed(f"{args[0]} did not end within {limits.seconds:g} s") from None
     finally:

@@ -4,10 +4,12 @@ A service is a list of `Route`s under a prefix. A request goes: route -> token -
 handler -> reply. Identity comes from the token alone; identity headers a client sends are never read.
 """
 
+import asyncio
 import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote
 
@@ -16,17 +18,23 @@ import structlog
 
 from nacre.base import errors as e
 from nacre.base.context import Context
+from nacre.base.serving.slots import source
+from nacre.base.serving.turns import Turns
 
 log = structlog.get_logger()
 
 #: The largest JSON body taken, in bytes. Uploads stream and have limits of their own.
 MAX_BODY = 1 << 20
+#: How many lists and objects of a body may lie in each other, unless an option says otherwise.
+NESTING = 64
+#: Seconds in which it must have come.
+BODY_SECONDS = 30
 
 STATUS: dict[type[e.NacreError], int] = {
     e.BadRequest: 400, e.Unauthenticated: 401, e.Forbidden: 403, e.QuotaExceeded: 403, e.NotFound: 404,
     e.NoSuchRoute: 404, e.NotAllowed: 405, e.NotAcceptable: 406, e.Conflict: 409, e.Gone: 410,
-    e.PreconditionFailed: 412, e.TooLarge: 413, e.UnsupportedMedia: 415, e.NotBuilt: 501, e.Unavailable: 503,
-    e.Refused: 409, e.BuildFailed: 500, e.NoValidHost: 400,
+    e.PreconditionFailed: 412, e.TooLarge: 413, e.UnsupportedMedia: 415, e.TooMany: 429, e.NotBuilt: 501,
+    e.Unavailable: 503, e.Refused: 409, e.BuildFailed: 500, e.NoValidHost: 400,
 }
 
 Version = tuple[int, int]
@@ -66,6 +74,7 @@ class Request:
     version: Version = (0, 0)
     token: str | None = None
     body: Any = None  # the parsed JSON, where the route takes one
+    nesting: int = NESTING  # how deep that may be
     slash: bool = False  # the URL ended in one, which `path` leaves out
     service: "Service | None" = None
     route: "Route | None" = None
@@ -91,16 +100,24 @@ class Request:
                 return
 
     async def read(self, limit: int = MAX_BODY) -> bytes:
-        """The whole body. Raises TooLarge past `limit` bytes, before reading on."""
+        """The whole body. Raises TooLarge past `limit` bytes, before reading on; BadRequest when it does not come."""
         if int(self.headers.get("content-length") or 0) > limit:
             raise e.TooLarge(f"The request body is larger than {limit} bytes.")
         parts, size = [], 0
-        async for chunk in self.stream():
-            size += len(chunk)
-            if size > limit:
-                raise e.TooLarge(f"The request body is larger than {limit} bytes.")
-            parts.append(chunk)
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                async for chunk in self.stream():
+                    size += len(chunk)
+                    if size > limit:
+                        raise e.TooLarge(f"The request body is larger than {limit} bytes.")
+                    parts.append(chunk)
+        except TimeoutError:
+            raise e.BadRequest(f"The request body did not arrive within {BODY_SECONDS} s.") from None
         return b"".join(parts)
+
+    async def json(self) -> Any:
+        """The whole body, parsed; None for an empty one. Raises BadRequest."""
+        return parse_json(await self.read(), self.nesting)
 
 
 Handler = Callable[[Request], Awaitable[Any]]
@@ -187,9 +204,11 @@ Authorize = Callable[[Context, str, Mapping[str, Any]], None]
 class App:
     """The ASGI application: services by prefix. `authenticate` raises Unauthenticated, `authorize` Forbidden."""
 
-    def __init__(self, services: Iterable[Service], authenticate: Authenticate, authorize: Authorize):
+    def __init__(self, services: Iterable[Service], authenticate: Authenticate, authorize: Authorize, *,
+                 nesting: int = NESTING, turns: Turns | None = None):
         self._services = {s.prefix: s for s in services}
-        self._authenticate, self._authorize = authenticate, authorize
+        self._authenticate, self._authorize, self._nesting = authenticate, authorize, nesting
+        self._turns = turns or Turns()
         self.services = list(self._services.values())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -198,12 +217,14 @@ class App:
         if scope["type"] != "http":
             return
         request = _request(scope, receive)
+        request.nesting = self._nesting
+        source.set((scope.get("client") or ("",))[0])
         try:
             reply = await self._answer(request)
         except e.NacreError as error:
             reply = self._fault(request, error)
         except e.Interrupted as error:
-            reply = self._fault(request, e.Unavailable(error.message))
+            reply = self._fault(request, e.Unavailable(error.message, details=error.details))
         except Exception:
             log.exception("request failed", method=request.method, path=request.path, request_id=request.request_id)
             reply = self._fault(request, e.NacreError(
@@ -233,36 +254,46 @@ class App:
                 await self._authenticate(request.token), request_id=request.request_id)
         if not routes:
             raise e.NotAllowed if matches else e.NoSuchRoute
-        return await self._run(request, routes)
-
-    async def _run(self, request: Request, routes: list[tuple[Route, dict[str, str]]]) -> Reply:
-        raw = await request.read() if any(r.body or r.action for r, _ in routes) else b""
-        request.body = _json(raw)
-        route, request.params = _choose(request, routes)
-        request.route = route
-        _refuse_nul(request)
-        if route.policy:
-            context = request.context
-            self._authorize(context, route.policy, {
-                "project_id": context.project_id, "user_id": context.user_id, "domain_id": context.domain_id})
-        if route.query:
-            route.query(request, request.query)
-        if route.body:
-            request.body = route.body(request, request.body)
-            if b"\\u0000" in raw and (where := _nul_in(request.body)) is not None:
-                raise e.BadRequest(f"{where or 'The body'} holds a NUL character, which no text may.", field=where)
-        answer = await route.handler(request)
-        return answer if isinstance(answer, Reply) else Reply(answer)
+        if public or routes[0][0].raw:  # a body that is long on its way holds up nobody
+            return await answer(request, routes, self._authorize)
+        context = request.context
+        async with self._turns.turn(context.project_id or context.user_id or ""):
+            return await answer(request, routes, self._authorize)
 
     def _fault(self, request: Request, error: e.NacreError) -> Reply:
+        if error.details:
+            log.warning("request failed", why=str(error), request_id=request.request_id)
+            if request.context.is_admin:
+                error.message = str(error)
         service = request.service
         status = service.statuses.get(type(error), status_of(error)) if service else status_of(error)
         if service is None:
             return Reply({"error": {"code": status, "message": error.message}}, status)
         reply = service.fault(error, status, request)
-        if status == 503:  # whatever is away, it is looked for all the time
+        if status == 503 or isinstance(error, e.TooMany):  # whatever is away, it is looked for all the time
             reply.headers.setdefault("retry-after", "1")
         return reply
+
+
+async def answer(request: Request, routes: list[tuple[Route, dict[str, str]]], authorize: Authorize) -> Reply:
+    """What one of these routes answers to the request of a caller that is known."""
+    raw = await request.read() if any(r.body or r.action for r, _ in routes) else b""
+    request.body = parse_json(raw, request.nesting)
+    route, request.params = _choose(request, routes)
+    request.route = route
+    _refuse_nul(request)
+    if route.policy:
+        context = request.context
+        authorize(context, route.policy, {
+            "project_id": context.project_id, "user_id": context.user_id, "domain_id": context.domain_id})
+    if route.query:
+        route.query(request, request.query)
+    if route.body:
+        request.body = route.body(request, request.body)
+        if b"\\u0000" in raw and (where := _nul_in(request.body)) is not None:
+            raise e.BadRequest(f"{where or 'The body'} holds a NUL character, which no text may.", field=where)
+    found = await route.handler(request)
+    return found if isinstance(found, Reply) else Reply(found)
 
 
 def _choose(request: Request, routes: list[tuple[Route, dict[str, str]]]) -> tuple[Route, dict[str, str]]:
@@ -281,7 +312,18 @@ def _choose(request: Request, routes: list[tuple[Route, dict[str, str]]]) -> tup
     return fitting[0]
 
 
-def _json(raw: bytes) -> Any:
+_TEXT, _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL), re.compile(rb"[\[\]{}]")
+_STEP = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
+
+
+def parse_json(raw: bytes, nesting: int) -> Any:
+    """A body's JSON; None for an empty one. Raises BadRequest for none, and for one that is nested deeper: what looks
+    at it calls itself for each level."""
+    if raw.count(b"[") + raw.count(b"{") > nesting:  # else it cannot be
+        steps = map(_STEP.__getitem__, _BRACKETS.findall(_TEXT.sub(b"", raw)))
+        if max(accumulate(steps), default=0) > nesting:
+            raise e.BadRequest(f"The request body has lists or objects nested deeper than {nesting} levels, the limit.",
+                               field="body")
     try:
         return msgspec.json.decode(raw) if raw else None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

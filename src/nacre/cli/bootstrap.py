@@ -1,6 +1,7 @@
 """The first rows of a cloud, and the files that let its users in. Every step looks for what it would make."""
 
 import asyncio
+import contextlib
 import secrets
 import socket
 from datetime import UTC, datetime
@@ -13,13 +14,14 @@ import sqlalchemy as sa
 import yaml
 
 from nacre.base.clock import RealClock
-from nacre.base.context import service_context
+from nacre.base.context import Context, service_context
 from nacre.base.db import statements
 from nacre.base.durable.files import write_whole
 from nacre.base.durable.processes import find, mark_complete
 from nacre.base.durable.tables import cloud
 from nacre.base.errors import Conflict
 from nacre.base.rpc.addresses import machine_addresses
+from nacre.base.serving.connections import Patience
 from nacre.base.serving.server import Listen
 from nacre.base.serving.tls import ServerTls, operators, own
 from nacre.cli.database import MARK, PASSWORDS, engine_name
@@ -28,6 +30,8 @@ from nacre.compute.catalog.flavors import Flavor
 from nacre.config import EVERYWHERE, Settings
 from nacre.identity.catalog import First, bootstrap
 from nacre.identity.tables import projects, users
+from nacre.image.metadefs.builtin import NAMESPACES
+from nacre.image.metadefs.service import Metadefs
 from nacre.network.attributes.table import Row
 from nacre.network.networks import Networks
 from nacre.network.subnets import Subnets
@@ -55,8 +59,10 @@ async def listening(control: Control) -> Listen:
     live = await _tls(control) if settings.tls_on else None
     if live is not None:
         control.running.tasks.append(lambda: live.keep(RealClock()))
+    own = settings.http
     return Listen(settings.host, settings.port, live.context if live else None,
-                  settings.url.startswith("https:"), DRAIN if settings.drain is None else settings.drain)
+                  settings.url.startswith("https:"), DRAIN if settings.drain is None else settings.drain,
+                  Patience(own.idle, own.head, own.head_seconds, *own.open), own.proxies)
 
 
 async def _tls(control: Control) -> ServerTls:
@@ -149,6 +155,7 @@ async def first_rows(control: Control) -> None:
             except Conflict:
                 continue
         await _public_network(control)
+        await _vocabularies(control)
         await db.run(lambda connection: mark_complete(connection, control.base.clock))
     write_whole(settings.data / MARK, engine_name(settings.database))
     if known := {name: text for name, text in kept(settings).items() if name in CLOUDS.values()}:
@@ -165,11 +172,23 @@ def _state(connection: sa.Connection, base: Base) -> tuple[bool, bool, bool]:
             there is not None and there["first_rows_at"] is not None, not others)
 
 
-async def _public_network(control: Control) -> None:
-    settings, networks, subnets = control.settings, Networks(), Subnets()
+async def _context(control: Control) -> Context:
+    """The cloud itself, in the first administrator's project."""
     project = await control.db.read(lambda c: c.execute(sa.select(projects.c.id).where(
         projects.c.domain_id == "default", projects.c.name == "admin")).scalar_one())
-    context = msgspec.structs.replace(service_context(), project_id=project)
+    return msgspec.structs.replace(service_context(), project_id=project)
+
+
+async def _vocabularies(control: Control) -> None:
+    vocabularies, context = Metadefs(control.images), await _context(control)
+    for document in NAMESPACES:
+        with contextlib.suppress(Conflict):  # it was made before a crash
+            await vocabularies.add_namespace(context, document)
+
+
+async def _public_network(control: Control) -> None:
+    settings, networks, subnets = control.settings, Networks(), Subnets()
+    context = await _context(control)
 
     def step(work: Work) -> None:
         if any(n["name"] == "public" for n in networks.list(work, {})):

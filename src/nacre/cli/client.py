@@ -43,6 +43,10 @@ class ApiError(NacreError):
     """The cloud answered with an error, or not at all."""
 
 
+class Missing(ApiError):
+    """It answered that there is no such thing."""
+
+
 class Answer(NamedTuple):
     """headers: by their names in lower case."""
 
@@ -52,6 +56,17 @@ class Answer(NamedTuple):
 
     def json(self) -> Any:
         return json.loads(self.content)
+
+
+def _message(answer: Answer) -> str:
+    """What an error says, without the wrapping that each service has of its own."""
+    try:
+        found = answer.json()
+        parts = [part for part in (found, *found.values()) if isinstance(part, dict)]
+        said = next(part["message"] for part in parts if "message" in part)
+    except (ValueError, AttributeError, StopIteration):
+        said = answer.content.decode(errors="replace")
+    return str(said)[:500]
 
 
 class Session:
@@ -146,7 +161,8 @@ class Client(Session):
             raise ApiError(f"{self.auth['auth_url']} does not answer ({error}). Is the cloud up? "
                            "See `nacre status`.") from None
         if answer.status >= 400:
-            raise ApiError(f"{method} {url}: {answer.status} {answer.content[:500].decode(errors='replace')}")
+            kind = Missing if answer.status == 404 else ApiError
+            raise kind(f"{method} {url}: {answer.status} {_message(answer)}")
         return answer
 
     def get(self, service: str, path: str, **rest: Any) -> Any:

@@ -19,10 +19,10 @@ from nacre.base import shell
 from nacre.base.durable.files import write_whole
 from nacre.cli.client import ApiError, Client
 from nacre.cli.trace import show, timeline
+from nacre.cli.up import DEMO as NAME
+from nacre.cli.up import ensure_up, network, upload
 from nacre.config import data_folder, load
 
-NAME = "demo"
-CIDR = "10.20.0.0/24"
 BOOT_SECONDS = 300.0
 
 
@@ -65,29 +65,15 @@ def key_pair(client: Client, data: Path) -> Path:
 def image(client: Client, disk: Path) -> str:
     """The tiny guest's image id; uploaded once."""
     for found in client.get("image", "/images", params={"name": "tiny"})["images"]:
-        if found["status"] == "active":
+        if found["status"] == "active" and found["disk_format"] == "qcow2":  # the other kind boots nothing
             return str(found["id"])
-    made = client.post("image", "/images", {
-        "name": "tiny", "disk_format": "qcow2", "container_format": "bare", "min_ram": 96})
-    client.request("PUT", "image", f"/images/{made['id']}/file", content=_chunks(disk),
-                   headers={"Content-Type": "application/octet-stream"})
-    return str(made["id"])
+    return upload(client, {"disk_format": "qcow2", "min_ram": 96}, _chunks(disk))
 
 
 def _chunks(file: Path) -> Iterator[bytes]:
     with file.open("rb") as source:
         while chunk := source.read(1 << 20):
             yield chunk
-
-
-def network(client: Client) -> str:
-    """The demo network's id, with its one subnet."""
-    nets = client.get("network", "/networks", params={"name": NAME, "project_id": client.project_id})["networks"]
-    net = nets[0] if nets else client.post("network", "/networks", {"network": {"name": NAME}})["network"]
-    if not net.get("subnets"):
-        client.post("network", "/subnets", {"subnet": {
-            "name": NAME, "network_id": net["id"], "ip_version": 4, "cidr": CIDR}})
-    return str(net["id"])
 
 
 def security_group(client: Client) -> None:
@@ -175,8 +161,6 @@ def ssh(space: str, key: Path, host: str, command: str) -> str:
 def run(data: Path, console: Console) -> dict[str, Any]:
     """Everything above, in order. Answers the facts that `--json` prints."""
     from nacre import guest
-    from nacre.cli.up import ensure_up
-
     progress = Progress(console)
     with progress.step("starting the cloud"):
         ensure_up(data)

@@ -57,7 +57,10 @@ def main() -> None:
     try:
         group(prog_name="nacre")
     except (NacreError, Interrupted) as error:
-        click.echo(f"nacre: {error.message}", err=True)
+        from nacre.cli.client import plain
+
+        lines = error.message.split("\n")  # ours; whatever else a terminal obeys may be another's
+        click.echo("nacre: " + "\n".join(plain(line) for line in lines), err=True)
         sys.exit(1)
 
 

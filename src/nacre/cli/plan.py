@@ -8,13 +8,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from nacre.cli.client import ApiError, Client
+from nacre.cli.client import ApiError, Client, plain
 
 
 def ask(client: Client, wanted: dict[str, Any], hints: dict[str, Any]) -> dict[str, Any]:
     """The plan. wanted: flavor and image (names or ids), count, availability_zone. Raises ApiError."""
     flavors = client.get("compute", "/flavors")["flavors"]
-    images = client.get("image", "/images")["images"]
+    images = client.get("image", "/images", params={"status": "active"})["images"]
     body: dict[str, Any] = {"flavorRef": _one("flavor", wanted["flavor"], flavors), "count": wanted["count"],
                             "imageRef": _one("image", wanted["image"], images)}
     if wanted["zone"]:
@@ -25,15 +25,18 @@ def ask(client: Client, wanted: dict[str, Any], hints: dict[str, Any]) -> dict[s
 
 def _one(kind: str, wanted: str | None, found: list[dict[str, Any]]) -> str:
     """The id of what has this name or id; without one, of the first there is."""
+    if not found:
+        how = f": make one with `nacre demo`, or `openstack {kind} create`" if kind == "image" else ""
+        raise ApiError(f"There is no {kind} in this cloud yet{how}.")
     ids = [str(x["id"]) for x in found if wanted in (None, x["id"], x["name"])]
     if not ids:
-        names = ", ".join(sorted(str(x["name"]) for x in found)) or "none"
-        raise ApiError(f"There is no {kind} {wanted or ''}; there are: {names}.")
+        raise ApiError(f"There is no {kind} {wanted}; there are: {', '.join(sorted(str(x['name']) for x in found))}.")
     return ids[0]
 
 
 def show(plan: dict[str, Any], console: Console) -> None:
     """Print a plan for a person."""
+    plan = plain(plan, markup=True)
     console.print(f"{plan['placed']} of {plan['count']} would be placed")
     if plan["hosts"]:
         table = Table(box=None)

@@ -2,15 +2,17 @@
 
 import contextlib
 import json
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from nacre.cli.client import ApiError, Client, plain
+from nacre.cli.client import ApiError, Client, Missing, plain
 
 
 def timeline(client: Client, server: str) -> dict[str, Any]:
@@ -33,7 +35,7 @@ def timeline(client: Client, server: str) -> dict[str, Any]:
 
 
 def _find(client: Client, server: str) -> str:
-    wanted = {"name": f"^{server}$"}
+    wanted = {"name": f"^{re.escape(server)}$"}
     found = client.get("compute", "/servers", params=wanted)["servers"]
     if not found:
         with contextlib.suppress(ApiError):  # for administrators only
@@ -42,7 +44,10 @@ def _find(client: Client, server: str) -> str:
         return str(found[0]["id"])
     if len(found) > 1:
         raise ApiError(f"{len(found)} servers are called {server}; give the id.")
-    return str(client.get("compute", f"/servers/{server}")["server"]["id"])
+    try:
+        return str(client.get("compute", f"/servers/{quote(server, safe='')}")["server"]["id"])
+    except Missing:
+        raise ApiError(f"There is no server {server}. Those there are: openstack server list --all-projects") from None
 
 
 def _when(text: str) -> datetime:

@@ -1,5 +1,6 @@
 """`nacre up` and `nacre down`: the whole cloud on this machine, started and stopped."""
 
+import contextlib
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,14 @@ import click
 import yaml
 
 from nacre.base.errors import NacreError
+from nacre.cli.client import ApiError, Client
 from nacre.cli.supervisor import ROLES
 from nacre.config import Settings, load
 
 #: How long the cloud may take to answer, in seconds.
 PATIENCE = 60.0
+#: The project that may be tried at once, and its network.
+DEMO, CIDR = "demo", "10.20.0.0/24"
 
 
 class NotStarted(NacreError):
@@ -286,7 +291,10 @@ def up(detach: bool, data: Path | None, port: int | None, hypervisor: str | None
     else:
         console.print(f"Nacre {'is up' if started else 'was up already'} at {settings.url}\n"
                       f"  export OS_CLIENT_CONFIG_FILE={settings.data}/clouds.yaml\n"
-                      f"  openstack --os-cloud demo server list")
+                      f"  openstack --os-cloud demo server list", soft_wrap=True)
+        if started:
+            with contextlib.suppress(ApiError, KeyError):  # another control made the first users, or they changed
+                console.print(_first_steps(settings.data, settings.hypervisor), soft_wrap=True)
     if detach:
         return
     console.print("Ctrl-C stops it (`nacre up -d` leaves it running); servers keep running.")
@@ -296,6 +304,43 @@ def up(detach: bool, data: Path | None, port: int | None, hypervisor: str | None
     except KeyboardInterrupt:
         stop(settings.data)
         console.print("stopped")
+
+
+def network(client: Client) -> str:
+    """The demo network's id, with its one subnet."""
+    nets = client.get("network", "/networks", params={"name": DEMO, "project_id": client.project_id})["networks"]
+    net = nets[0] if nets else client.post("network", "/networks", {"network": {"name": DEMO}})["network"]
+    if not net.get("subnets"):
+        client.post("network", "/subnets", {"subnet": {
+            "name": DEMO, "network_id": net["id"], "ip_version": 4, "cidr": CIDR}})
+    return str(net["id"])
+
+
+def upload(client: Client, format: dict[str, Any], data: bytes | Iterator[bytes]) -> str:
+    """The id of a new image `tiny`. format: its attributes besides."""
+    made = client.post("image", "/images", {"name": "tiny", "container_format": "bare", **format})
+    client.request("PUT", "image", f"/images/{made['id']}/file", content=data,
+                   headers={"Content-Type": "application/octet-stream"})
+    return str(made["id"])
+
+
+def _first_steps(data: Path, hypervisor: str) -> str:
+    """What to try in a cloud that just came up. A cloud whose demo project has no network and sees no image gets what
+    costs nothing: the demo network, and for simulated guests an image. The rest it is told how to make."""
+    client = Client(data, DEMO)
+    images = client.get("image", "/images", params={"status": "active"})["images"]
+    networks = client.get("network", "/networks", params={"project_id": client.project_id})["networks"]
+    names = {str(i["name"]) for i in images}
+    if not names and not networks:
+        if hypervisor == "fake":
+            upload(client, {"disk_format": "raw"}, bytes(1 << 20))
+            names.add("tiny")
+        network(client)
+    command = "  openstack --os-cloud demo server create --image {} --flavor m1.nano --network demo --wait one"
+    if names:
+        return command.format("tiny" if "tiny" in names else sorted(names)[0])
+    return ("  nacre demo     # there is no image yet: builds a small one, `tiny`, and boots it\n"
+            + command.format("tiny"))
 
 
 @click.command()

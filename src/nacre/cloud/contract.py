@@ -1,8 +1,9 @@
 """What a machine that wants to become a host may ask of a control process: one thing."""
 
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
+from msgspec import Meta
 
 from nacre.base import bounds
 from nacre.base.rpc.target import Target
@@ -16,8 +17,8 @@ class JoinRequest(msgspec.Struct, frozen=True, kw_only=True):
     then on."""
 
     token: bounds.Facts
-    name: str
-    public_key: str
+    name: Annotated[str, Meta(max_length=1024)]
+    public_key: Annotated[str, Meta(max_length=1024)]
     version: bounds.Version = ""
 
 

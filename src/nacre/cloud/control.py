@@ -1,7 +1,7 @@
 """The control process: APIs, conductor, scheduler, network, images, identity. Several may serve one database."""
 
 import random
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,16 @@ import structlog
 from nacre import __version__
 from nacre.base.clock import Clock, RealClock
 from nacre.base.db import Database
+from nacre.base.db.together import Together
 from nacre.base.durable.changes import Changes
-from nacre.base.durable.eras import Position, is_older, position
+from nacre.base.durable.eras import Position, later, position
 from nacre.base.durable.files import write_whole
 from nacre.base.durable.processes import Process, Processes
 from nacre.base.durable.stories import Stories, Story
 from nacre.base.rpc.stub import stub
 from nacre.base.serving.health import Health
+from nacre.base.serving.inside import Inside
+from nacre.base.serving.turns import Turns
 from nacre.base.web import App, Service
 from nacre.cloud.contract import TARGET as JOIN
 from nacre.cloud.contract import Joins
@@ -28,7 +31,10 @@ from nacre.cloud.membership import Membership
 from nacre.cloud.running import Running, Transport
 from nacre.compute.allocations import Ledger
 from nacre.compute.api.hosts.plans import Plans
-from nacre.compute.api.servers.desk import ServerDesk
+from nacre.compute.api.placement.service import Parts as PlacementParts
+from nacre.compute.api.placement.service import service as placement_service
+from nacre.compute.api.servers.limits import Limits as ServerLimits
+from nacre.compute.api.service import Asks
 from nacre.compute.api.service import Parts as ComputeParts
 from nacre.compute.api.service import service as compute_service
 from nacre.compute.catalog.aggregates import Aggregates
@@ -36,11 +42,12 @@ from nacre.compute.catalog.flavors import Flavors
 from nacre.compute.catalog.keypairs import KeyPairs
 from nacre.compute.catalog.quotas import Quotas
 from nacre.compute.catalog.server_groups import ServerGroups
-from nacre.compute.contract import StoryOrder
+from nacre.compute.contract import Server, StoryOrder
 from nacre.compute.history import History
 from nacre.compute.ledger_admin import LedgerAdmin
 from nacre.compute.policies import POLICIES as COMPUTE_POLICIES
 from nacre.compute.progress import Progress
+from nacre.compute.records import project_of
 from nacre.compute.servers import Servers, Suppliers
 from nacre.conductor.build import Builder
 from nacre.conductor.contract import TARGET as CONDUCTOR
@@ -54,6 +61,7 @@ from nacre.conductor.parts import Parts
 from nacre.conductor.power import Switch
 from nacre.conductor.stories import Hindrance, StoryRunner
 from nacre.config import Settings
+from nacre.identity.api.service import front
 from nacre.identity.api.service import service as identity_service
 from nacre.identity.keys.ring import Ring, Signer
 from nacre.identity.keys.seal import Seal
@@ -170,23 +178,32 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
     keys, identity, passwords, identity_api = _identity(base)
     images, image_api = _images(base)
     network = _network(base)
+    network_api, limits = network_service(network), settings.limits
     compute = _compute(base, seams, Suppliers(
-        flavors=Flavors(db, clock), keypairs=KeyPairs(db, clock), quotas=Quotas(db, _quotas(settings)),
-        images=images, network=network), identity.project_exists, network)
+        flavors=Flavors(db, clock), keypairs=KeyPairs(db, clock), images=images, network=network, policy=policy,
+        quotas=Quotas(db, _quotas(settings), limits.servers)), identity.project_exists, network)
     compute_api = compute_service(ComputeParts(
-        policy=policy, identity=identity, clock=clock, network=network, images=images, desk=compute.desk,
-        scheduler=compute.scheduler, hosts=compute.registry,
-        controls=lambda: base.processes.all("control"), nodes=lambda: base.processes.all("node"),
+        policy=policy, identity=identity, clock=clock, network=network,
+        asks=Asks(image=Inside(image_api, policy.check), network=Inside(network_api, policy.check)),
+        servers=compute.servers, history=History(db), node=compute.node, scheduler=compute.scheduler,
+        hosts=compute.registry, controls=lambda: base.processes.all("control"),
+        nodes=lambda: base.processes.all("node"),
         orphans=compute.orphans, planner=compute.plans,
         removal=compute.membership.removal(LedgerAdmin(db, clock), compute.endings),
         aggregates=compute.aggregates, groups=ServerGroups(db, clock), flavors=compute.ask.flavors,
-        keypairs=compute.ask.keypairs, quotas=compute.ask.quotas))
+        keypairs=compute.ask.keypairs, quotas=compute.ask.quotas, limits=ServerLimits(
+            hints=limits.hints, hint_bytes=limits.hint_bytes)))
     joins = JoinService(db, clock, Signer(Ring(keys, "join")), compute.around, settings.network.vxlan_port)
     _start(base, compute, joins, network)
     health = Health(lambda: db.read(lambda conn: conn.exec_driver_sql("SELECT 1")), clock)
-    services = [identity_api, image_api, network_service(network), compute_api, health.service()]
+    placement_api = placement_service(PlacementParts(
+        hosts=compute.registry, ledger=base.ledger, servers=compute.servers, aggregates=compute.aggregates,
+        policy=policy, clock=clock))
+    services = [front(), identity_api, image_api, network_api, compute_api, placement_api, health.service()]
+    app = App(services, identity.authenticate, policy.check, nesting=limits.nesting,
+              turns=Turns(limits.requests, limits.waiting))
     return Control(
-        base, App(services, identity.authenticate, policy.check), health, keys, passwords, images, network,
+        base, app, health, keys, passwords, images, network,
         compute.ask.flavors, compute.servers, compute.registry, compute.conductor, compute.stories, compute.endings,
         compute.around)
 
@@ -197,7 +214,7 @@ def _identity(base: Base) -> tuple[Keys, IdentityService, Passwords, Service]:
     keys = Keys(base.db, base.clock, seal, own.token_lifetime)
     base.running.start.append(keys.open)
     base.running.tasks.append(keys.tend)
-    passwords = Passwords(time_cost=own.argon2[0], memory=own.argon2[1])
+    passwords = Passwords(time_cost=own.argon2[0], memory=own.argon2[1], waiting=own.logins)
     identity = IdentityService(Store(base.db, base.clock), Ring(keys, "token"), passwords, own.token_lifetime)
     return keys, identity, passwords, identity_service(identity, base.policy, keys.vault)
 
@@ -207,7 +224,8 @@ def _images(base: Base) -> tuple[ImageService, Service]:
     stores = image_stores(base.settings.data / "control" / "images", own.folder, own.s3)
     data = Locations(base.process, stores, ImagePeers(base.transport, base.processes))
     images = ImageService(base.db, base.policy, data, base.clock, ImageLimits(
-        max_image_bytes=own.max_bytes, max_project_bytes=own.max_project_bytes or None))
+        max_image_bytes=own.max_bytes, max_project_bytes=own.max_project_bytes or None,
+        max_project_images=own.max_project_images or None))
     uploads, cleanup = Uploads(images), Cleanup(images)
     base.running.start.append(cleanup.start)
     base.running.tasks.append(cleanup.run)
@@ -225,7 +243,7 @@ def _network(base: Base) -> NetworkManager:
 
     async def tell(notice: MemberNotice) -> None:
         node = stub(Node, nodes.prepare(server=notice.host, timeout=NOTICE_TIMEOUT))
-        await node.regroup(tuple(notice.groups.values()))
+        await node.regroup(notice.message())
 
     network = NetworkManager(base.db, base.policy, base.clock, NetworkSettings(
         types=SegmentTypes(tenant_types=own.tenant_types, vlan_ranges=dict.fromkeys(
@@ -233,7 +251,7 @@ def _network(base: Base) -> NetworkManager:
         drivers=own.mechanisms, dns_domain=own.dns_domain,
         quotas={**DEFAULT_QUOTAS, "network": quotas.networks, "port": quotas.ports,
                 "security_group": quotas.security_groups}),
-        Around(notify=notify, tell=tell))
+        Around(notify=notify, tell=tell, project_of=project_of))
     base.changes.subscribe(("members",), network.member_news.changed, network.member_news.reload)
     base.running.tasks.append(network.member_news.run)
     base.transport.serve(NETWORK, network, Network, NETWORK_ALLOW)
@@ -258,7 +276,7 @@ class _Compute:
     around: Introductions
     conductor: ConductorManager
     servers: Servers
-    desk: ServerDesk
+    node: Callable[[str], Node]
     plans: Plans
     orphans: Orphans
     membership: Membership
@@ -296,21 +314,30 @@ def _compute(base: Base, seams: Seams, ask: Suppliers,
             stalled=patience.stalled, ceiling=patience.ceiling, silence=patience.silence), registry.check))
     endings, stories = Endings(parts), Stories(db, clock, base.processes)
     runner = StoryRunner(stories, {"build": Builder(parts, endings), "delete": Deleter(parts, endings),
-                                   "power": Switch(parts)}, clock, hindrance(registry, around.nodes))
+                                   "power": Switch(parts)}, clock,
+                         hindrance(registry, parts.progress.load, around.nodes))
     conductor = _conductor(base, parts, endings, around, network.member_news)
     servers = Servers(db, clock, ask, stories, runner.run)
     return _Compute(ask, aggregates, scheduler, registry, stories, runner, endings, around, conductor, servers,
-                    ServerDesk(db, servers, History(db), node), Plans(servers, conductor),
+                    node, Plans(servers, conductor),
                     Orphans(parts, endings, OrphanNeeds(
                         LedgerAdmin(db, clock), node, project_exists, conductor.meet_again)),
-                    Membership(base.processes, registry, conductor, around,
+                    Membership(base.processes, registry, conductor, around, network.heard_lately,
                                (aggregates.forget_host, network.forget_host)))
 
 
-def hindrance(registry: HostRegistry, nodes: Callable[[], Collection[str]]) -> Hindrance:
-    """Nothing is done about a server that a barred host has: which state of the database is right is not known yet."""
+def hindrance(registry: HostRegistry, load: Callable[[Iterable[str]], Awaitable[Sequence[Server]]],
+              nodes: Callable[[], Collection[str]]) -> Hindrance:
+    """Nothing is done about a server that a barred host has, unless it is where the database says: which state of the
+    database is right is not known yet."""
+    def has(host: str, server_id: str) -> bool:
+        state = registry.states.get(host)
+        return state is not None and not state.barred and any(h.server_id == server_id for h in state.report.held)
+
     async def find(story: Story, order: StoryOrder) -> str:
-        host = registry.keeper(order.server_ids)
+        claimed = registry.claimed(order.server_ids)
+        there = {s.id: s.host for s in await load(claimed)} if claimed else {}
+        host = next((by for id, by in claimed.items() if not has(there.get(id, ""), id)), None)
         if host is None and story.kind == "build" and story.lease.epoch > 1:
             # What another life began is built nowhere before every host had the chance to say that it has it.
             host = registry.unmet(nodes())
@@ -321,12 +348,13 @@ def hindrance(registry: HostRegistry, nodes: Callable[[], Collection[str]]) -> H
 
 def _conductor(base: Base, parts: Parts, endings: Endings, around: Introductions,
                members: MemberNews) -> ConductorManager:
-    async def judge(seen: Position) -> tuple[Position, bool]:
-        return await base.db.read(lambda connection: (position(connection), is_older(connection, seen)))
+    async def judge(seen: Sequence[Position]) -> list[tuple[Position, bool]]:
+        here, older = await base.db.read(lambda connection: (position(connection), later(connection, seen)))
+        return [(here, each in older) for each in seen]
 
     conductor = ConductorManager(parts, endings, Surroundings(
-        introduce=around.of_node, controls=around.controls, wiring=around.wiring, members=members.behind, judge=judge,
-        seen=lambda: base.changes.seen))
+        introduce=around.of_node, admits=around.admits, controls=around.controls, wiring=around.wiring,
+        members=members.behind, judge=Together(judge), seen=lambda: base.changes.seen))
     around.changed = conductor.meet_again
     return conductor
 

@@ -1,14 +1,16 @@
 """Who may speak to a control process, and where others are found: from the table of processes, which all control
 processes share. What one of them is told counts with all of them within a second."""
 
+import ipaddress
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import structlog
 
+from nacre.base.db.together import Together, parts
 from nacre.base.durable.changes import Change, Changes
 from nacre.base.durable.processes import Process, Processes
 from nacre.base.errors import Forbidden
-from nacre.base.rpc.addresses import checked
+from nacre.base.rpc.addresses import checked, host_of
 from nacre.base.rpc.server import Peer
 from nacre.base.rpc.stub import stub
 from nacre.cloud.running import Transport
@@ -29,6 +31,8 @@ class Introductions:
         self._known: dict[tuple[str, str], Process] = {}
         self._controls: tuple[ControlAddress, ...] = ()
         self._wiring: dict[str, int] = {}
+        self._renew = Together[Process, bool](lambda some: processes.renew(*some))
+        self._introduce = Together[Process, None](self._introduce_all)
         self.changed: Callable[[], None] = lambda: None
         changes.subscribe(("process",), self._processes_changed, self.reload)
         changes.subscribe(("token",), self._tokens_changed, self._reload_tokens)
@@ -36,14 +40,15 @@ class Introductions:
 
     async def start(self) -> None:
         """Those that are known, and those that this process was started with, unless they were removed since."""
-        removed = await self._processes.removed_keys()
+        removed, given = await self._processes.removed_keys(), list[Process]()
         for host, introduction in self._given.items():
             key, _, address = introduction.partition(" ")
             if key in removed:
                 log.warning("a host that was removed stays out; give it another key to let it in", host=host)
                 continue
-            await self._processes.introduce(Process(
-                id=f"node:{host}", role="node", name=host, address=address, public_key=key))
+            given.append(Process(id=f"node:{host}", role="node", name=host, address=address, public_key=key))
+        for some in parts(given):
+            await self._processes.introduce(*some)
         await self.reload()
         await self._reload_tokens()
         await self._reload_wiring()
@@ -59,9 +64,9 @@ class Introductions:
     def _accept(self, found: Sequence[Process], names: Collection[str] | None) -> None:
         """found: all processes of these names; None: all that there are."""
         now = {(p.role, p.name): p for p in found}
-        for place, process in list(self._known.items()):
-            if (names is None or process.name in names) and place not in now:
-                del self._known[place]
+        asked = list(self._known) if names is None else [(role, name) for name in names for role in ("control", "node")]
+        for place in asked:
+            if place not in now and (process := self._known.pop(place, None)) is not None:
                 self._shut_out(process.public_key)
                 self._directory.unroute(*place)
         for place, process in now.items():
@@ -73,8 +78,8 @@ class Introductions:
                 self._directory.register(process.public_key, Peer(process.name, process.role))
             if process.address and process.name != self._transport.me.name:
                 self._directory.route(process.role, process.name, process.address, process.public_key)
-        controls = tuple(ControlAddress(p.name, p.address, p.public_key)
-                         for (role, _), p in sorted(self._known.items()) if role == "control")
+        controls = tuple(ControlAddress(p.name, p.address, p.public_key) for p in sorted(
+            (p for p in self._known.values() if p.role == "control"), key=lambda p: p.name))
         if controls != self._controls:
             self._controls = controls
             self.changed()
@@ -90,16 +95,32 @@ class Introductions:
         """A host said where it listens. Its key is the one that it proved to have. Raises Forbidden: it was removed;
         BadRequest: nobody can listen there."""
         if hello.endpoint:
-            checked(hello.endpoint)
+            checked(hello.endpoint, near=self._near())
         key = self._directory.key_of(Peer(hello.host, "node"))
         process = Process(id=f"node:{hello.host}", role="node", name=hello.host, address=hello.endpoint,
                           public_key=key, version=hello.version)
-        if not key and hello.host not in self._directory.shut_out:  # in one process, where nobody has keys
-            await self._processes.introduce(process)
-        elif not key or not await self._processes.renew(process):
+        if not key and self.admits(hello.host):  # in one process, where nobody has keys
+            await self._introduce(process)
+        elif not key or not await self._renew(process):
             raise Forbidden(f"Host {hello.host} is not of this cloud any more: let it join again.")
         if hello.endpoint:
             self._directory.route("node", hello.host, hello.endpoint, key)
+
+    def _near(self) -> bool:
+        """Whether hosts may be on this machine only: nobody else reaches this process either."""
+        own = host_of(self._transport.address)
+        try:
+            return not own or ipaddress.ip_address(own).is_loopback
+        except ValueError:  # a name that the operator gave
+            return own == "localhost"
+
+    def admits(self, host: str) -> bool:
+        """Whether it may speak here, as far as this process has heard: it was not removed."""
+        return bool(self._directory.key_of(Peer(host, "node"))) or host not in self._directory.shut_out
+
+    async def _introduce_all(self, some: Sequence[Process]) -> Sequence[None]:
+        await self._processes.introduce(*some)
+        return [None] * len(some)
 
     async def controls(self) -> Sequence[ControlAddress]:
         """All control processes that hosts should report to."""
@@ -125,7 +146,8 @@ class Introductions:
             self._directory.register(key, Peer(token, "join"))
 
     async def _tokens_changed(self, changes: Sequence[Change]) -> None:
-        await self._reload_tokens()
+        for key, token in (await self._processes.token_keys({change.id for change in changes})).items():
+            self._directory.register(key, Peer(token, "join"))
 
     async def _reload_wiring(self) -> None:
         self._wiring |= await self._changes.latest("wiring")

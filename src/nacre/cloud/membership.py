@@ -1,5 +1,5 @@
-"""Which hosts belong to the cloud, as one control process acts on it: who changed says hello anew, and of who was
-removed nothing is kept, whatever was being written of it meanwhile."""
+"""Which hosts belong to the cloud, as one control process acts on it: of who was removed nothing is kept, whatever was
+being written of it meanwhile. Who only moved, or has another release, has nothing to say that it did not say."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -16,12 +16,14 @@ from nacre.scheduler.registry import HostRegistry
 
 @dataclass(frozen=True)
 class Membership:
-    """forget: what else is written of a host, besides the scheduler's row."""
+    """heard: whether any control process heard a host lately; forget: what else is written of a host, besides the
+    scheduler's row."""
 
     processes: Processes
     registry: HostRegistry
     conductor: ConductorManager
     around: Introductions
+    heard: Callable[[str], Awaitable[bool]]
     forget: tuple[Callable[[str], Awaitable[None]], ...]
 
     def watch(self, changes: Changes) -> None:
@@ -30,17 +32,16 @@ class Membership:
 
     def removal(self, admin: LedgerAdmin, endings: Endings) -> Removal:
         """What an operator removes a host with."""
-        return Removal(self.processes, admin, self.registry, endings, (self._shut_out, *self.forget))
+        return Removal(self.processes, admin, self.registry, endings, self.heard, (self._shut_out, *self.forget))
 
     async def _shut_out(self, host: str) -> None:
         await self.around.reload()
         self.conductor.meet_again(host)
 
     async def _changed(self, changes: Sequence[Change]) -> None:
-        for change in changes:
-            self.conductor.meet_again(change.id)
-        if known := {change.id for change in changes} & self.registry.states.keys():
-            for host in known - {process.name for process in await self.processes.all("node")}:
+        if known := {change.id for change in changes} & {*self.registry.states, *self.conductor.sessions()}:
+            for host in known - {p.name for p in await self.processes.named(known) if p.role == "node"}:
+                self.conductor.meet_again(host)
                 for forget in self.forget:
                     await forget(host)
                 if host in self.registry.states:

@@ -16,7 +16,7 @@ from nacre.base.rpc.stub import stub
 from nacre.cloud.running import Running, Transport
 from nacre.conductor.contract import TARGET as CONDUCTOR
 from nacre.conductor.contract import Conductor, ControlAddress
-from nacre.config import Settings, SettingsError
+from nacre.config import Settings, SettingsError, is_loopback
 from nacre.image.contract import TARGET as IMAGE
 from nacre.image.contract import Images
 from nacre.network.contract import TARGET as NETWORK
@@ -43,7 +43,8 @@ class ControlWays:
 
     def __init__(self, transport: Transport, file: Path, first: ControlAddress):
         self._transport, self._file = transport, file
-        kept = _kept(file)
+        #: What the file says; and whether a control has named them since: only that is worth a file.
+        self._kept, self._learned = (kept := _kept(file)), False
         self._known = [first, *(c for c in kept if c.id != first.id)] if first.id else kept
         for control in self._known:
             self._open(control)
@@ -52,9 +53,24 @@ class ControlWays:
         return self._known
 
     def learn(self, controls: Sequence[ControlAddress]) -> None:
-        """Exactly these from now on."""
-        if list(controls) == self._known:
+        """Exactly these from now on, written down at once or, where that fails, when `keep` can."""
+        if list(controls) != self._known:
+            self._replace(controls)
+        self._learned = True
+        self.keep()
+
+    def keep(self) -> None:
+        """Write down what is known, unless it is: one that left would be believed again after a restart."""
+        if not self._learned or self._kept == self._known:
             return
+        try:
+            write_whole(self._file, msgspec.json.encode(self._known))
+            self._kept = self._known
+        except OSError as error:
+            log.warning("the control processes that this host knows are not written down yet", file=str(self._file),
+                        why=str(error))
+
+    def _replace(self, controls: Sequence[ControlAddress]) -> None:
         for gone in {c.id for c in self._known} - {c.id for c in controls}:
             self._transport.directory.unroute("control", gone)
         for key in {c.public_key for c in self._known} - {c.public_key for c in controls} - {""}:
@@ -62,7 +78,6 @@ class ControlWays:
         self._known = list(controls)
         for control in self._known:
             self._open(control)
-        write_whole(self._file, msgspec.json.encode(self._known))
 
     def conductor(self, control: str) -> Conductor:
         return stub(Conductor, self._transport.client(CONDUCTOR).prepare(server=control, timeout=CONTROL_TIMEOUT))
@@ -132,7 +147,8 @@ def _fake_host(settings: Settings, network: Network, clock: Clock, faults: Fault
     hypervisor = FakeHypervisor(
         capabilities, faults=faults or Faults(delay={"define": own.spawn_delay} if own.spawn_delay else {}),
         folder=settings.data / "node" / "fake-guests", clock=clock)
-    report = AgentReport(host=settings.host_name, tunnel_ip=settings.node.tunnel_ip,
+    address = settings.node.tunnel_ip
+    report = AgentReport(host=settings.host_name, tunnel_ip=None if not address or is_loopback(address) else address,
                          tunnel_types=("vxlan",), bridge_mappings={
                              physical: bridge or "br-ex" for physical, bridge in settings.node.bridge_mappings.items()})
     return hypervisor, FakeWiring(settings.host_name, network, clock=clock, report=report)

@@ -66,7 +66,7 @@ async def _keep(task: Callable[[], Awaitable[Any]]) -> None:
         try:
             await task()
         except (Unavailable, Interrupted) as error:
-            log.warning("a background task waits", why=error.message)
+            log.warning("a background task waits", why=str(error))
         except Exception:
             log.exception("a background task failed and is started again")
         await asyncio.sleep(1)

@@ -10,9 +10,11 @@ import sqlalchemy as sa
 
 from nacre.base.clock import Clock
 from nacre.base.db import Database, statements
+from nacre.base.db.together import Together, parts
 from nacre.base.durable import changes, eras
+from nacre.base.durable.processes import Guard, nodes
 from nacre.base.durable.stories import Lease
-from nacre.base.errors import Conflict, NotFound
+from nacre.base.errors import Conflict, NotFound, Refused
 from nacre.compute import groups
 from nacre.compute.contract import Audit, Place
 from nacre.compute.records import find_row, guest_facts, move
@@ -21,8 +23,14 @@ from nacre.node.contract import GuestFacts
 from nacre.scheduler.contract import Allocation, Amounts, Held
 
 _AMOUNTS = Amounts.__struct_fields__
-#: How far behind a restored database may be in a server's epochs.
-LEAP = 1 << 20
+_IDS: sa.BindParameter[Any] = sa.bindparam("ids", expanding=True)
+_LIVING = sa.select(allocations.c.host, servers.c.id, servers.c.epoch).join(
+    servers, servers.c.id == allocations.c.server_id).where(servers.c.id.in_(_IDS), allocations.c.state != "ending")
+#: A host, and what it has by its allocations.
+_Holding = tuple[str, dict[str, Held]]
+#: How far behind a restored database may be in a server's epochs; and up to where it is made to follow a host: the
+#: rest of what `bounds.Epoch` holds is for orders.
+LEAP, FOLLOWED = 1 << 16, 1 << 29
 
 
 class Ledger:
@@ -30,6 +38,7 @@ class Ledger:
 
     def __init__(self, db: Database, clock: Clock):
         self._db, self._clock = db, clock
+        self._audit = Together[_Holding, Audit](self._audit_all)
 
     async def of_server(self, server_id: str) -> list[Allocation]:
         """What hosts may have of the server, the latest first."""
@@ -39,6 +48,25 @@ class Ledger:
         """All, or those of these ids, that are there."""
         named: dict[str, Any] = {} if ids is None else {"id": ids}
         return await self._db.read(lambda c: [_allocation(r) for r in statements.find(c, allocations, **named)])
+
+    async def on_hosts(self, hosts: Collection[str]) -> dict[str, list[Allocation]]:
+        """What each of these hosts may have, whatever becomes of it."""
+        def unit(connection: sa.Connection) -> dict[str, list[Allocation]]:
+            found: dict[str, list[Allocation]] = {}
+            for row in statements.find(connection, allocations, ("created_at", "id"), host=list(hosts)):
+                found.setdefault(row["host"], []).append(_allocation(row))
+            return found
+
+        return await self._db.read(unit) if hosts else {}
+
+    async def of_project(self, project_id: str, user_id: str | None = None) -> tuple[list[Amounts], int]:
+        """What the servers of a project, or of one of its users, take of hosts, and how many servers do."""
+        a, s = allocations.c, servers.c
+        query = sa.select(allocations).join(servers, s.id == a.server_id).where(s.project_id == project_id)
+        if user_id is not None:
+            query = query.where(s.user_id == user_id)
+        rows = await self._db.read(lambda connection: connection.execute(query).mappings().all())
+        return [_allocation(dict(row)).amounts for row in rows], len({row["server_id"] for row in rows})
 
     async def ending(self) -> list[Allocation]:
         """What hosts have yet to confirm as gone."""
@@ -55,21 +83,21 @@ class Ledger:
     async def audit(self, host: str, held: Iterable[Held]) -> Audit:
         """What the database says of what a host has."""
         there = {each.allocation: each for each in held}
+        return await self._audit((host, there)) if there else Audit()
 
-        def unit(connection: sa.Connection) -> Audit:
-            rows = statements.find(connection, allocations, id=list(there), host=host)
-            known = {row["id"] for row in rows}
-            epochs = _epochs(connection, host, {each.server_id for each in there.values()})
-            return Audit(
-                ending=tuple(_allocation(row) for row in rows if row["state"] == "ending"),
-                unknown=tuple(id for id in there if id not in known),
-                later=tuple(id for id, each in there.items() if each.epoch > epochs.get(each.server_id, each.epoch)))
+    async def _audit_all(self, some: Sequence[_Holding]) -> list[Audit]:
+        def unit(connection: sa.Connection) -> list[Audit]:
+            ids, rows = [id for _, there in some for id in there], dict[str, Any]()
+            for part in parts(ids):
+                rows |= {row["id"]: row for row in statements.find(connection, allocations, id=part)}
+            epochs = _epochs(connection, {(host, each.server_id) for host, there in some for each in there.values()})
+            return [_audited(host, there, rows, epochs) for host, there in some]
 
-        return await self._db.read(unit) if there else Audit()
+        return await self._db.read(unit)
 
     async def allocate(self, lease: Lease, server_id: str, place: Place) -> tuple[Allocation, GuestFacts] | None:
         """Commit that a host is tried now; and what the guest is to know. None: the server is not being built any more.
-        Raises LeaseLost; Refused: its group would not have it there."""
+        Raises LeaseLost; Refused: its group would not have it there, or the host was removed."""
         now = self._now()
 
         def unit(connection: sa.Connection) -> tuple[Allocation, GuestFacts] | None:
@@ -77,6 +105,8 @@ class Ledger:
             row = _building(connection, server_id)
             if row is None:
                 return None
+            if not nodes(connection, [place.host]):  # its removal found nothing here to wait for
+                raise Refused("The host has left the cloud.", details=place.host)
             if row["group_id"]:
                 groups.check(connection, row, place.host)
             made = Allocation(id=place.allocation, server_id=server_id, host=place.host, epoch=row["epoch"] + 1,
@@ -144,15 +174,16 @@ class Ledger:
         """Stands while the allocation is ending, and its server has no other at that host."""
         return Alone(allocation)
 
-    async def catch_up(self, host: str, held: Iterable[Held]) -> None:
-        """An operator says that this database is right though it is behind: what a host has seen of its servers is
-        over, so that orders to come count there. Of servers that are not its own a host says nothing, and of its own
-        nothing that would use up their epochs."""
+    async def catch_up(self, host: str, held: Iterable[Held], word: Guard) -> None:
+        """An operator says that this database is right though it is behind: what a host has seen of the servers that
+        live there is over, so that orders to come count. Of others a host says nothing, and of its own nothing that
+        would use up their epochs. word: the operator's, which is used up by this. Raises what it raises."""
         seen = {each.server_id: each.epoch for each in held}
 
         def unit(connection: sa.Connection) -> None:
-            for id, epoch in _epochs(connection, host, seen).items():
-                if epoch < seen[id] <= epoch + LEAP:
+            word.hold(connection)
+            for (_, id), epoch in _epochs(connection, {(host, server) for server in seen}).items():
+                if epoch < seen[id] <= min(epoch + LEAP, FOLLOWED):
                     statements.update(connection, servers, {"epoch": seen[id]}, id=id)
 
         await self._db.run(unit)
@@ -190,11 +221,22 @@ def _is_over(connection: sa.Connection, allocation: Allocation) -> bool:
     return not others and (row is None or (row["vm_state"], row["task_state"]) == ("error", None))
 
 
-def _epochs(connection: sa.Connection, host: str, ids: Collection[str]) -> dict[str, int]:
-    """The epochs of those of these servers that are the host's: they live there, or it may have something of them."""
-    s, a = servers.c, allocations.c
-    its = sa.or_(s.host == host, s.id.in_(sa.select(a.server_id).where(a.host == host)))
-    return {row.id: row.epoch for row in connection.execute(sa.select(s.id, s.epoch).where(s.id.in_(ids), its))}
+def _audited(host: str, there: Mapping[str, Held], rows: Mapping[str, Any], epochs: Mapping[tuple[str, str], int],
+             ) -> Audit:
+    known = {id: row for id in there if (row := rows.get(id)) is not None and row["host"] == host}
+    return Audit(
+        ending=tuple(_allocation(row) for row in known.values() if row["state"] == "ending"),
+        unknown=tuple(id for id in there if id not in known),
+        later=tuple(id for id, each in there.items() if each.epoch > epochs.get((host, each.server_id), each.epoch)))
+
+
+def _epochs(connection: sa.Connection, pairs: Collection[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    """The epochs of those (host, server) where the server lives on the host, or is being built there. What a host has
+    that is only to be ended proves nothing: the server is another's, and its end counts whatever the epoch."""
+    found = dict[tuple[str, str], int]()
+    for part in parts(sorted({server for _, server in pairs})):
+        found |= {(host, id): epoch for host, id, epoch in connection.execute(_LIVING, {"ids": part})}
+    return {pair: found[pair] for pair in pairs if pair in found}
 
 
 def of_server(connection: sa.Connection, server_id: str) -> list[Allocation]:

@@ -32,6 +32,6 @@ def check(connection: sa.Connection, row: Mapping[str, Any], host: str) -> None:
         servers.c.group_id == row["group_id"], servers.c.deleted.is_(False), servers.c.id != row["id"],
         servers.c.host != "", servers.c.vm_state != "error")))
     if group.policy == "anti-affinity" and others.count(host) >= group.max_per_host:
-        raise Refused(f"{host} has {others.count(host)} of the server group {row['group_id']} already")
+        raise Refused("The host has as many of the server group already as may be there.", details=host)
     if group.policy == "affinity" and others and host not in others:
-        raise Refused(f"the server group {row['group_id']} is not on {host}")
+        raise Refused("The server group is not on the host.", details=host)

@@ -9,6 +9,7 @@ MEMBER = "rule:compute:project_member_or_admin"
 READER = "rule:compute:project_reader_or_admin"
 SERVICE = "rule:compute:service_or_admin"
 ANYONE = "@"
+PLACEMENT = "role:admin or role:service"
 SAME_USER = "rule:compute:admin or user_id:%(user_id)s"
 
 _SHARED = {
@@ -25,8 +26,8 @@ _BY_ROLE: dict[str, tuple[str, ...]] = {
         "os-admin-actions:reset_state", "os-admin-actions:inject_network_info",
         "os-aggregates:set_metadata", "os-aggregates:add_host", "os-aggregates:create", "os-aggregates:remove_host",
         "os-aggregates:update", "os-aggregates:index", "os-aggregates:delete", "os-aggregates:show",
-        "os-availability-zone:detail", "os-baremetal-nodes:list", "os-baremetal-nodes:show",
-        "os-console-auth-tokens", "os-evacuate", "os-extended-server-attributes",
+        "os-availability-zone:detail",
+        "os-evacuate", "os-extended-server-attributes",
         "os-flavor-access:add_tenant_access", "os-flavor-access:remove_tenant_access", "os-flavor-access",
         "os-flavor-extra-specs:create", "os-flavor-extra-specs:update", "os-flavor-extra-specs:delete",
         "os-flavor-manage:create", "os-flavor-manage:update", "os-flavor-manage:delete",
@@ -37,19 +38,18 @@ _BY_ROLE: dict[str, tuple[str, ...]] = {
         "os-nacre-orphans:adopt", "os-nacre-orphans:forget", "os-nacre-plans:create",
         "os-instance-actions:events:details", "os-instance-actions:events",
         "os-instance-usage-audit-log:list", "os-instance-usage-audit-log:show", "limits:other_project",
-        "os-lock-server:unlock:unlock_override", "os-migrate-server:migrate:host",
-        "os-migrate-server:migrate_live:host", "os-migrations:index:all_projects", "os-migrations:index:host",
+        "os-lock-server:unlock:unlock_override",
         "os-quota-class-sets:show", "os-quota-class-sets:update", "os-quota-sets:update", "os-quota-sets:delete",
         "os-server-diagnostics", "os-server-groups:index:all_projects",
         "servers:index:get_all_tenants", "servers:detail:get_all_tenants", "servers:allow_all_filters",
-        "servers:show:host_status", "servers:show:host_status:unknown-only", "servers:create:forced_host",
-        "servers:create:zero_disk_flavor", "servers:migrations:show", "servers:migrations:index:host",
+        "servers:show:host_status", "servers:create:forced_host",
+        "servers:create:zero_disk_flavor",
         "os-services:list", "os-services:update", "os-services:delete", "os-shelve:shelve_offload",
-        "os-shelve:unshelve_to_host", "os-simple-tenant-usage:list",
+        "os-simple-tenant-usage:list",
     ),
     MANAGER: (
         "os-migrate-server:migrate", "os-migrate-server:migrate_live", "os-migrations:index",
-        "servers:migrations:force_complete", "servers:migrations:delete", "servers:migrations:index",
+        "servers:migrations:index",
     ),
     MEMBER: (
         "os-admin-password", "os-attach-interfaces:create", "os-attach-interfaces:delete", "os-console-output",
@@ -62,12 +62,12 @@ _BY_ROLE: dict[str, tuple[str, ...]] = {
         "os-server-groups:create", "os-server-groups:delete", "server-metadata:create", "server-metadata:update_all",
         "server-metadata:update", "server-metadata:delete", "os-server-password:clear", "os-server-tags:delete_all",
         "os-server-tags:update_all", "os-server-tags:delete", "os-server-tags:update", "servers:create",
-        "servers:create:attach_volume", "servers:create:attach_network", "servers:create:trusted_certs",
+        "servers:create:attach_network", "servers:create:trusted_certs",
         "servers:delete", "servers:update", "servers:confirm_resize", "servers:revert_resize", "servers:reboot",
-        "servers:resize", "servers:rebuild", "servers:rebuild:trusted_certs", "servers:create_image",
-        "servers:create_image:allow_volume_backed", "servers:start", "servers:stop", "servers:trigger_crash_dump",
+        "servers:resize", "servers:rebuild", "servers:create_image",
+        "servers:start", "servers:stop", "servers:trigger_crash_dump",
         "os-shelve:shelve", "os-shelve:unshelve", "os-suspend-server:resume", "os-suspend-server:suspend",
-        "os-volumes:create", "os-volumes:delete", "os-volumes-attachments:create", "os-volumes-attachments:update",
+        "os-volumes-attachments:create", "os-volumes-attachments:update",
         "os-volumes-attachments:delete",
     ),
     READER: (
@@ -78,12 +78,12 @@ _BY_ROLE: dict[str, tuple[str, ...]] = {
         "os-security-groups:list", "os-server-groups:index", "os-server-groups:show", "server-metadata:index",
         "server-metadata:show", "os-server-password:show", "os-server-tags:index", "os-server-tags:show",
         "servers:index", "servers:detail", "servers:show", "servers:show:flavor-extra-specs",
-        "os-simple-tenant-usage:show", "os-tenant-networks:list", "os-tenant-networks:show", "os-volumes:list",
-        "os-volumes:detail", "os-volumes:show", "os-volumes-attachments:index", "os-volumes-attachments:show",
+        "os-simple-tenant-usage:show", "os-tenant-networks:list", "os-tenant-networks:show",
+        "os-volumes-attachments:index", "os-volumes-attachments:show",
     ),
     SERVICE: (
-        "os-server-external-events:create", "os-assisted-volume-snapshots:create",
-        "os-assisted-volume-snapshots:delete", "os-volumes-attachments:swap",
+        "os-server-external-events:create",
+        "os-volumes-attachments:swap",
     ),
     ANYONE: (
         "os-availability-zone:list", "extensions", "os-floating-ip-pools", "limits", "os-quota-sets:defaults",
@@ -91,14 +91,26 @@ _BY_ROLE: dict[str, tuple[str, ...]] = {
     SAME_USER: ("os-keypairs:index", "os-keypairs:create", "os-keypairs:delete", "os-keypairs:show"),
 }
 
+#: Placement's rules, by placement's names.
+_PLACEMENT = (
+    "resource_providers:list", "resource_providers:show", "resource_providers:create", "resource_providers:update",
+    "resource_providers:delete", "resource_providers:inventories:list", "resource_providers:inventories:show",
+    "resource_providers:inventories:create", "resource_providers:inventories:update",
+    "resource_providers:inventories:delete", "resource_providers:usages", "resource_providers:aggregates:list",
+    "resource_providers:aggregates:update", "resource_providers:traits:list", "resource_providers:traits:update",
+    "resource_providers:traits:delete", "resource_providers:allocations:list", "allocations:list",
+    "allocations:manage", "allocations:update", "allocations:delete", "allocation_candidates:list",
+    "resource_classes:list", "resource_classes:show", "resource_classes:create", "resource_classes:update",
+    "resource_classes:delete", "traits:list", "traits:show", "traits:update", "traits:delete")
+
 POLICIES: dict[str, str] = {
     **_SHARED,
     **{f"os_compute_api:{name}": check for check, names in _BY_ROLE.items() for name in names},
+    **{f"placement:{name}": PLACEMENT for name in _PLACEMENT},
+    "placement:usages": f"{PLACEMENT} or (role:reader and project_id:%(project_id)s)",
+    "placement:reshaper:reshape": "role:service",
     "compute:aggregates:images": ADMIN,
     "compute:servers:create:requested_destination": ADMIN,
-    "compute:server:topology:index": READER,
-    "compute:server:topology:host:index": ADMIN,
-    "network:attach_external_network": ADMIN,
 }
 
 

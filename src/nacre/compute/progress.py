@@ -1,14 +1,15 @@
 """How stories move servers on: the conductor's half of compute. Each verb is one transaction, checks in it that its
 story still holds the lease, and moves the server by the table of states."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from nacre.base.clock import Clock
 from nacre.base.db import Database, statements
+from nacre.base.db.together import Together, parts
 from nacre.base.durable import changes, stories
 from nacre.base.durable.stories import Lease
 from nacre.base.errors import Interrupted, NotFound
@@ -22,10 +23,14 @@ from nacre.scheduler.contract import Allocation, Held
 
 #: A guest's power -> what that means for a server that nobody is at work on.
 _EVENTS = {"running": "running", "shutdown": "stopped", "crashed": "stopped"}
+#: And for one that its host did not have, and has after all.
+_FOUND = {"running": "found running", "shutdown": "found stopped", "crashed": "found stopped"}
 
-
-#: Since an allocation was made: until then its host may not have said that it has it.
-SETTLED = timedelta(minutes=5)
+_S, _A = servers.c, allocations.c
+_LIVING = sa.select(
+    _S.allocation_id, _S.host, _S.vm_state, _S.task_state, _S.power_state, _S.power_incarnation, _S.power_n).where(
+        _S.allocation_id.in_(sa.bindparam("ids", expanding=True)), _S.deleted == sa.false())
+_PLACED = sa.select(_A.id, _A.host, _A.state).where(_A.host.in_(sa.bindparam("hosts", expanding=True)))
 
 
 class Progress:
@@ -33,6 +38,9 @@ class Progress:
 
     def __init__(self, db: Database, clock: Clock):
         self._db, self._clock = db, clock
+        #: The servers of these allocations; the allocations of a host: asked for each host that says what it has.
+        self._living = Together[Collection[str], list[dict[str, Any]]](self._find_living)
+        self._placed = Together[str, list[dict[str, Any]]](self._find_placed)
 
     async def load(self, server_ids: Iterable[str]) -> list[Server]:
         """Those of the servers that are not deleted, in this order."""
@@ -54,11 +62,14 @@ class Progress:
 
     async def built(self, lease: Lease, allocation: Allocation, outcome: Outcome, *, last: bool) -> bool:
         """The attempt made it: ACTIVE, with its steps. last: and with it the story ended. False: it is not being built
-        any more (deleted meanwhile), and its host must give it up. Raises LeaseLost."""
+        any more (deleted meanwhile), and its host must give it up. Raises LeaseLost; Interrupted: the attempt is not
+        written down any more."""
         now = self._now()
 
         def live(connection: sa.Connection) -> None:
-            statements.update(connection, allocations, {"state": "held"}, id=allocation.id)
+            if not statements.update(connection, allocations, {"state": "held"}, id=allocation.id, host=allocation.host,
+                                     epoch=allocation.epoch, state="wanted"):
+                raise Interrupted(f"The database has lost that {allocation.host} was to build {allocation.server_id}.")
             changes.note(connection, now, ("allocation", allocation.id))
             if last:
                 stories.finish(connection, lease)
@@ -82,7 +93,7 @@ class Progress:
         LeaseLost."""
         changed: dict[str, Any] = {}
         if outcome.message:
-            changed["fault"] = fault_of(500, outcome.message, self._now())
+            changed["fault"] = fault_of(500, outcome.message, self._now(), outcome.details)
         return await self._end(lease, event, outcome, changed, lambda c: stories.finish(c, lease))
 
     async def deleted(self, lease: Lease, outcome: Outcome, gone: Sequence[Allocation]) -> bool:
@@ -122,48 +133,67 @@ class Progress:
             # The same word again: of a server whose build or restart ended when its guest had halted by then.
             return known < said or (known == said and power == row["power_state"] and bool(_event(row, power)))
 
-        def news(connection: sa.Connection) -> tuple[list[dict[str, Any]], set[str]]:
-            rows = statements.find(connection, servers, allocation_id=list(there), host=host, deleted=False)
-            return ([row for row in rows if not row["task_state"] and is_news(row)],
-                    there.keys() - {row["allocation_id"] for row in rows if not row["task_state"]})
-
         def unit(connection: sa.Connection) -> None:
-            for row in news(connection)[0]:
+            rows = statements.find(connection, servers, allocation_id=news, host=host, deleted=False, task_state=None)
+            for row in filter(is_news, rows):
                 power = there[row["allocation_id"]].power
                 seen = {"power_state": power, "power_incarnation": number[0], "power_n": since(row)}
                 if event := _event(row, power):
-                    move(connection, row, event, now, **seen)
+                    move(connection, row, event, now, **seen, **({"fault": None} if event in _FOUND.values() else {}))
                     changes.note(connection, now, ("server", row["id"]), project_id=row["project_id"])
                 else:
                     statements.update(connection, servers, seen, id=row["id"])
 
         if not there:
             return set()
-        changed, unjudged = await self._db.read(news)
-        if changed:
+        judged = [row for row in await self._living(there.keys()) if row["host"] == host and not row["task_state"]]
+        if news := [row["allocation_id"] for row in judged if is_news(row)]:
             await self._db.run(unit)
-        return unjudged
+        return there.keys() - {row["allocation_id"] for row in judged}
 
-    async def missed(self, host: str, held: Iterable[Held]) -> Sequence[str]:
-        """Servers that the host, which holds just this, does not have (its disk was lost, or the database is restored
-        from a time when they lived): ERROR with that reason, and returned. Nothing is done to anything."""
+    async def missed(self, host: str, number: tuple[int, int], held: Iterable[Held], *, settled: bool) -> Sequence[str]:
+        """Servers that the host, which by its report of this number holds just this, does not have (its disk was lost,
+        or the database is restored from a time when they lived): ERROR with that reason, and returned. Nothing is done
+        to anything. A report that is older than a server's last word, as a process reads it that was frozen, says
+        nothing of it; settled: but one of a host that counts its starts anew, and has done so for long."""
         there, now = {each.allocation for each in held}, self._now()
 
+        def gone(rows: Iterable[dict[str, Any]]) -> list[str]:
+            return [row["id"] for row in rows if row["id"] not in there and row["state"] == "held"]
+
         def found(connection: sa.Connection) -> list[dict[str, Any]]:
-            gone = [row["id"] for row in statements.find(connection, allocations, host=host) if row["id"] not in there
-                    and row["state"] == "held" and row["created_at"] < now - SETTLED]
-            return [row for row in statements.find(connection, servers, allocation_id=gone, deleted=False)
-                    if not row["task_state"] and row["vm_state"] in ("active", "stopped")] if gone else []
+            rows = statements.rows(connection.execute(_PLACED, {"hosts": [host]}))
+            return [row for row in statements.find(connection, servers, allocation_id=gone(rows), deleted=False)
+                    if not row["task_state"] and row["vm_state"] in ("active", "stopped") and (
+                        (row["power_incarnation"], row["power_n"]) < number or
+                        (settled and row["power_incarnation"] > number[0]))]
 
         def unit(connection: sa.Connection) -> list[str]:
             rows = found(connection)
-            for row in rows:
-                move(connection, row, "lose", now, power_state="", fault=fault_of(
-                    500, f"Its host, {host}, does not have it: the host lost it, or the database is older.", now))
+            for row in rows:  # whatever the host says of it from now on is news
+                move(connection, row, "lose", now, power_state="", power_incarnation=0, power_n=0, fault=fault_of(
+                    500, "Its host does not have it: the host lost it, or the database is older.", now, host))
                 changes.note(connection, now, ("server", row["id"]), project_id=row["project_id"])
             return [row["id"] for row in rows]
 
-        return await self._db.run(unit) if await self._db.read(found) else ()
+        if not gone(await self._placed(host)) or not await self._db.read(found):
+            return ()
+        return await self._db.run(unit)
+
+    async def _find_living(self, some: Sequence[Collection[str]]) -> list[list[dict[str, Any]]]:
+        def unit(connection: sa.Connection) -> dict[str, dict[str, Any]]:
+            ids = parts([id for each in some for id in each if id])
+            rows = [row for part in ids for row in statements.rows(connection.execute(_LIVING, {"ids": part}))]
+            return {row["allocation_id"]: row for row in rows}
+
+        found = await self._db.read(unit)
+        return [[found[id] for id in each if id in found] for each in some]
+
+    async def _find_placed(self, hosts: Sequence[str]) -> list[list[dict[str, Any]]]:
+        found: dict[str, list[dict[str, Any]]] = {host: [] for host in hosts}
+        for row in await self._db.read(lambda c: statements.rows(c.execute(_PLACED, {"hosts": list(hosts)}))):
+            found[row["host"]].append(row)
+        return [found[host] for host in hosts]
 
     async def _end(self, lease: Lease, event: str, outcome: Outcome, values: Mapping[str, Any],
                    also: Callable[[sa.Connection], None] = lambda connection: None) -> bool:
@@ -195,5 +225,5 @@ class Progress:
 
 def _event(row: Mapping[str, Any], power: str) -> str | None:
     """What that power of its guest means for a server that nobody is at work on."""
-    event = _EVENTS.get(power)
+    event = (_FOUND if row["vm_state"] == "error" and not row["power_state"] else _EVENTS).get(power)
     return event if event and (row["vm_state"], None) in TABLE[event] else None

@@ -50,6 +50,12 @@ def get_row(connection: sa.Connection, server_id: str, *, deleted: bool = False)
     return row
 
 
+def project_of(connection: sa.Connection, server_id: str) -> str | None:
+    """The project of a server that is there; None: there is none."""
+    row = find_row(connection, server_id)
+    return str(row["project_id"]) if row else None
+
+
 def fault_of(code: int, message: str, now: datetime, details: str = "") -> dict[str, Any]:
     """A fault as its row holds it."""
     return {"code": code, "message": message[:255], "created_at": now.isoformat(), "details": details}

@@ -2,7 +2,7 @@
 then said to be accepted."""
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,15 +16,17 @@ from nacre.base.context import Context
 from nacre.base.db import Database
 from nacre.base.durable import changes
 from nacre.base.durable.stories import Stories, Story
-from nacre.base.errors import BadRequest, Conflict, NotFound, QuotaExceeded
+from nacre.base.errors import BadRequest, Conflict, Forbidden, NotFound, QuotaExceeded
 from nacre.compute import history, planning, quota_usage, records
-from nacre.compute.catalog.flavors import Flavor, Flavors
+from nacre.compute.catalog.flavors import Flavor, Flavors, find_flavor
 from nacre.compute.catalog.keypairs import KeyPair, KeyPairs
 from nacre.compute.catalog.quotas import Quotas, limits_of
 from nacre.compute.catalog.server_groups import find_group
 from nacre.compute.contract import Server, ServerFlavor, ServerQuery, ServerSpec, StoryOrder
+from nacre.compute.policies import rule
 from nacre.compute.records import get_row, move, server_of
 from nacre.compute.tables import server_tags, servers
+from nacre.identity.contract import Policy
 from nacre.image.contract import ImageFacts, Images
 from nacre.network.contract import Network, PortsOrder
 
@@ -44,6 +46,7 @@ class Suppliers:
     quotas: Quotas
     images: Images
     network: Network
+    policy: Policy
 
 
 class Servers:
@@ -64,6 +67,18 @@ class Servers:
         """What a project's servers take: instances, cores, ram (MB)."""
         return await self._db.read(lambda c: quota_usage.used(c, project_id, user_id))
 
+    async def lived(self, start: datetime, end: datetime, project_id: str | None) -> list[Server]:
+        """Every server, of a project or of all, that was there at some time between `start` and `end`: deleted ones
+        too."""
+        c = servers.c
+        wanted = [c.launched_at.is_not(None), c.launched_at < end,
+                  sa.or_(c.terminated_at.is_(None), c.terminated_at >= start)]
+        if project_id is not None:
+            wanted.append(c.project_id == project_id)
+        rows = await self._db.read(lambda connection: connection.execute(
+            sa.select(servers).where(*wanted).order_by(c.number)).mappings().all())
+        return [server_of(dict(row)) for row in rows]
+
     async def on_hosts(self, hosts: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
         """host -> its servers as (id, domain name)."""
         wanted = list(hosts)
@@ -80,13 +95,14 @@ class Servers:
 
         Raises BadRequest, NotFound, Conflict, QuotaExceeded, each naming the field or limit.
         """
-        plans = [await self._plan(context, spec) for spec in specs]
+        flavors = await self._db.read(lambda c: self._afford(c, context, specs))
+        plans = [await self._plan(context, spec, flavors[spec.flavor_id]) for spec in specs]
         now = self._now()
         reservation = "r-" + secrets.token_hex(4)
 
         def unit(connection: sa.Connection) -> tuple[list[dict[str, Any]], list[Story]]:
+            self._check_quota(connection, context, specs, flavors)
             rows = [row for plan in plans for row in self._rows(context, plan, reservation, now)]
-            self._check_quota(connection, context, rows)
             for row in rows:
                 key = connection.execute(sa.insert(servers), row).inserted_primary_key
                 row["number"] = key[0] if key else 0
@@ -111,15 +127,26 @@ class Servers:
 
     async def sketch(self, context: Context, spec: ServerSpec) -> tuple[Server, ...]:
         """The servers that a create would make, checked but for quotas, and written nowhere. Raises as `create`."""
-        plan, now = await self._plan(context, spec), self._now()
+        flavor = await self._db.read(lambda c: _flavor(c, context, spec))
+        plan, now = await self._plan(context, spec, flavor), self._now()
         return tuple(server_of({**_EMPTY, **row, "number": 0}) for row in self._rows(context, plan, "", now))
 
-    async def _plan(self, context: Context, spec: ServerSpec) -> "Plan":
+    def _afford(self, connection: sa.Connection, context: Context, specs: Sequence[ServerSpec]) -> dict[str, Flavor]:
+        """The flavors by id. Before anything else is looked up: who asks for more than the project may have, or than is
+        made at once, costs hardly anything. Raises BadRequest, Forbidden, QuotaExceeded."""
+        flavors = {spec.flavor_id: _flavor(connection, context, spec)
+                   for spec in {spec.flavor_id: spec for spec in specs}.values()}
+        if not all(flavor.root_gb for flavor in flavors.values()) and not self._ask.policy.allows(
+                context, rule("servers:create:zero_disk_flavor")):
+            raise Forbidden("Only volume-backed servers are allowed for flavors with zero disk.", field="flavorRef")
+        self._check_quota(connection, context, specs, flavors)
+        if (asked := sum(spec.max_count for spec in specs)) > (most := self._ask.quotas.at_once):
+            raise BadRequest(f"max_count: {asked} servers were asked for, but one request makes {most} at most.",
+                             field="max_count")
+        return flavors
+
+    async def _plan(self, context: Context, spec: ServerSpec, flavor: Flavor) -> "Plan":
         """The spec with what it names looked up and checked against each other. Changes nothing."""
-        try:
-            flavor = await self._ask.flavors.get(context, spec.flavor_id)
-        except NotFound:
-            raise BadRequest(f"Flavor {spec.flavor_id} could not be found.", field="flavorRef") from None
         image = await self._image(context, spec.image_id, "imageRef") if spec.image_id else None
         if image is None:
             raise BadRequest("Invalid image provided: a server boots from an image here.", field="imageRef")
@@ -173,21 +200,22 @@ class Servers:
              "updated_at": now})
             for n, name in enumerate(names)]
 
-    def _check_quota(self, connection: sa.Connection, context: Context, rows: list[dict[str, Any]]) -> None:
+    def _check_quota(self, connection: sa.Connection, context: Context, specs: Sequence[ServerSpec],
+                     flavors: Mapping[str, Flavor]) -> None:
         project = context.project_id or ""
         limits = limits_of(connection, project, context.user_id or "", self._ask.quotas.defaults)
         used = quota_usage.used(connection, project)
-        wanted = {"instances": len(rows), "cores": sum(r["vcpus"] for r in rows),
-                  "ram": sum(r["memory_mb"] for r in rows)}
+        wanted = {"instances": sum(s.max_count for s in specs),
+                  "cores": sum(s.max_count * flavors[s.flavor_id].vcpus for s in specs),
+                  "ram": sum(s.max_count * flavors[s.flavor_id].memory_mb for s in specs)}
         over = [name for name in wanted if limits[name] >= 0 and used[name] + wanted[name] > limits[name]]
         if over:
             def said(numbers: Mapping[str, int]) -> str:
                 return ", ".join(str(numbers[n]) for n in over)
             raise QuotaExceeded(f"Quota exceeded for {', '.join(over)}: Requested {said(wanted)}, but already used "
                                 f"{said(used)} of {said(limits)} {', '.join(over)}")
-        for row in rows:
-            if 0 <= limits["metadata_items"] < len(row["metadata"]):
-                raise QuotaExceeded(f"Maximum number of metadata items exceeds {limits['metadata_items']}")
+        if any(0 <= limits["metadata_items"] < len(spec.metadata) for spec in specs):
+            raise QuotaExceeded(f"Maximum number of metadata items exceeds {limits['metadata_items']}")
 
     async def delete(self, context: Context, server: Server) -> None:
         """Accept a delete; the story does it. Harmless where one is under way."""
@@ -239,6 +267,14 @@ class Servers:
 
     def _now(self) -> datetime:
         return self._clock.now().replace(tzinfo=None)
+
+
+def _flavor(connection: sa.Connection, context: Context, spec: ServerSpec) -> Flavor:
+    """Raises BadRequest."""
+    try:
+        return find_flavor(connection, context, spec.flavor_id)
+    except NotFound:
+        raise BadRequest(f"Flavor {spec.flavor_id} could not be found.", field="flavorRef") from None
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

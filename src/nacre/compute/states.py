@@ -16,8 +16,10 @@ TABLE: dict[str, dict[State, State]] = {
     "fail": {("building", "scheduling"): ("error", None), ("building", "networking"): ("error", None)},
     # found on a host that has it, by an operator's word; as it turned out there
     "adopt": {("error", None): ("active", None)},
-    # not found on the host that should have it
+    # not found on the host that should have it; found there after all
     "lose": {("active", None): ("error", None), ("stopped", None): ("error", None)},
+    "found running": {("error", None): ("active", None)},
+    "found stopped": {("error", None): ("stopped", None)},
     # power, asked for
     "stop": {("active", None): ("active", "powering-off"), ("error", None): ("error", "powering-off")},
     "start": {("stopped", None): ("stopped", "powering-on")},

@@ -54,6 +54,7 @@ servers = sa.Table(
     sa.Column("security_groups", sa.JSON, nullable=False),
     sa.Column("locked", sa.Boolean, nullable=False, default=False),
     sa.Column("locked_reason", sa.String(255)),
+    sa.Column("locked_by", sa.String(8)),  # owner, admin: somebody of another project
     sa.Column("trusted_certs", sa.JSON, nullable=False),
     sa.Column("group_id", sa.String(36)),
     sa.Column("hints", sa.JSON, nullable=False),

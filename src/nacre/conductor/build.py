@@ -8,13 +8,22 @@ host answers from what is there. Whoever lost the story's lease changes nothing 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
 
 from nacre.base.durable.stories import Lease
-from nacre.base.errors import BuildFailed, NacreError, NoValidHost, Refused, Unavailable
+from nacre.base.errors import (
+    BuildFailed,
+    NacreError,
+    NoValidHost,
+    Refused,
+    Unavailable,
+    Waiting,
+    Words,
+    words_of,
+)
 from nacre.base.undo import Undo
 from nacre.compute.contract import Group, Outcome, Place, Server, StoryOrder
 from nacre.conductor import orders
@@ -40,13 +49,6 @@ TOO_EARLY = 0.5
 
 class Superseded(Exception):
     """The server is not being built any more (it was deleted): nothing is left to do here."""
-
-
-class Words(NamedTuple):
-    """Why a server was not built: for its user, and for administrators."""
-
-    message: str
-    details: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,7 @@ class Builder:
             images, zones = await asyncio.gather(self._images(order, servers), self._p.zones())
             placements = await self._place(order, servers)
         except NacreError as error:
-            why = Words(error.message, getattr(error, "details", ""))
-            return await self._fail(lease, order, servers, why)
+            return await self._fail(lease, order, servers, words_of(error))
         story = _Story(lease, order, zones, images)
         builds = [_Build(self._p, self._endings, story, server) for server in servers]
         ends = await asyncio.gather(*(
@@ -182,30 +183,31 @@ class _Build:
                     # The delete may have looked for ports before they were made.
                     await self._p.network.deallocate(self.server.id, self._story.lease)
             except NacreError as error:
-                await fail(self._p, self._story.lease, self._outcome(
-                    message=error.message, details=getattr(error, "details", "")))
+                await fail(self._p, self._story.lease, self._outcome(message=error.message, details=error.details))
             return False
 
     async def _until_it_stands(self, first: Placement, *, last: bool) -> None:
         self._timeline.tell("schedule", first.why, first.host)
-        reasons: list[str] = []
+        reasons: list[Words] = []
         placement: Placement | None = first
         while placement is not None:
             try:
                 return await self._attempt(placement, last=last)
             except (Refused, BuildFailed, Unavailable) as error:
-                reasons.append(error.message)
-                log.warning("attempt failed", server=self.server.id, host=placement.host, why=error.message)
+                reasons.append(words_of(error))
+                log.warning("attempt failed", server=self.server.id, host=placement.host, why=str(error))
                 self._tried.append(placement.host)
                 if not self._wanted:
                     raise Superseded from None
                 if self._unsettled:
-                    raise NoValidHost(f"Host {self._unsettled} stopped answering while it started the server, so no "
-                                      f"other host was tried: {error.message}") from None
+                    raise NoValidHost("The host stopped answering while it started the server, so no other host was "
+                                      "tried.", details=f"{self._unsettled}: {error}") from None
                 placement = await self._next(reasons)
-        raise NoValidHost(f"No valid host was found. {len(self._tried)} tried: " + "; ".join(reasons))
+        told = "; ".join(dict.fromkeys(why.message for why in reasons))
+        raise NoValidHost(f"No valid host was found. {len(self._tried)} tried: {told}",
+                          details="; ".join(why.details for why in reasons if why.details))
 
-    async def _next(self, reasons: list[str]) -> Placement | None:
+    async def _next(self, reasons: list[Words]) -> Placement | None:
         """Another host, unless enough were tried (FLOW A13)."""
         if len(self._tried) >= self._p.attempts:
             return None
@@ -214,7 +216,7 @@ class _Build:
                 [self.server], self._story.order, await group_of(self._p, self.server), self._tried)
             found = (await select(self._p, request))[0]
         except NoValidHost as error:
-            reasons.append(error.message)
+            reasons.append(words_of(error))
             return None
         self._timeline.tell("reschedule", found.why, found.host)
         return found
@@ -279,9 +281,11 @@ class _Build:
         self._wanted = await self._p.ledger.give_up(self._story.lease, allocation) and self._wanted
         try:
             await self._endings.end(allocation)
-        except NacreError as error:
+        except (NacreError, Waiting) as error:
+            if self._unsettled and isinstance(error, Waiting):
+                raise  # whether it runs there is known when it is known which state of the database is right
             log.warning("a failed attempt is not confirmed as gone yet", server=self.server.id, host=allocation.host,
-                        why=error.message)
+                        why=str(error))
         else:
             self._unsettled = ""
 

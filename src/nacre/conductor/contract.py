@@ -7,9 +7,10 @@ import msgspec
 
 from nacre.base import bounds
 from nacre.base.context import Context
+from nacre.base.rpc.codec import latest
 from nacre.base.rpc.target import Target
 from nacre.compute.contract import Server, StoryOrder
-from nacre.network.contract import AgentReport
+from nacre.network.contract import AgentReport, Numbers
 from nacre.node.contract import GuestFacts, Orphan
 from nacre.scheduler.contract import Allocation, HostReport, Placement
 
@@ -28,12 +29,13 @@ class WorkState(msgspec.Struct, frozen=True, kw_only=True):
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True):
     """A host's regular word to every control process: the truth about it, so that what was lost before is mended. It is
-    numbered by its report. members: up to which change it knows those of security groups."""
+    numbered by its report. members: up to which change it knows those of security groups, in turns where they are too
+    many."""
 
     report: HostReport
     agent: AgentReport
     works: Annotated[tuple[WorkState, ...], msgspec.Meta(max_length=10_000)] = ()
-    members: Annotated[dict[bounds.Id, bounds.Count], msgspec.Meta(max_length=10_000)] = {}
+    members: Numbers = {}
 
     @property
     def host(self) -> str:
@@ -124,15 +126,17 @@ class Adopted(msgspec.Struct, frozen=True, kw_only=True):
 class Conductor(Protocol):
     """Stories across services, and the hosts that they are about."""
 
+    @latest
     async def hello(self, hello: NodeHello) -> Welcome:
         """A host started, or meets this process for the first time."""
         ...
 
+    @latest
     async def beat(self, beat: Beat) -> Heard:
         """A host's totals, usage, guests and works: also its heartbeat."""
         ...
 
-    async def guest_facts(self, host: str, server_id: str) -> GuestFacts:
+    async def guest_facts(self, host: bounds.Name, server_id: bounds.Id) -> GuestFacts:
         """For the metadata service of the host the server is on. Raises NotFound for any other."""
         ...
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import structlog
 
 from nacre.base.durable.stories import Lease
-from nacre.base.errors import NacreError, NotFound
+from nacre.base.errors import NacreError, NotFound, Waiting
 from nacre.compute.contract import Outcome, StoryOrder
 from nacre.conductor.endings import Endings
 from nacre.conductor.parts import Parts
@@ -64,8 +64,8 @@ class Deleter:
         try:
             with timeline.step("destroy", allocation.host):
                 await self._endings.leave(allocation)
-        except NacreError as error:
+        except (NacreError, Waiting) as error:
             log.warning("host did not confirm a delete", server=allocation.server_id, host=allocation.host,
-                        why=error.message)
+                        why=str(error))
             return None
         return allocation

@@ -61,7 +61,7 @@ class Endings:
             freed = await self._free_ports(allocation)
             await self._p.ledger.ended(allocation, freed=freed)
         except Conflict as error:
-            log.info("an allocation cannot go yet", server=allocation.server_id, why=error.message)
+            log.info("an allocation cannot go yet", server=allocation.server_id, why=str(error))
             return  # the sweep looks again
         await self._p.scheduler.released(allocation.id)
 
@@ -111,7 +111,7 @@ class Endings:
                     await self.end(allocation)
         except (NacreError, Interrupted) as error:
             log.info("an allocation has not ended yet", server=allocation.server_id, host=allocation.host,
-                     why=error.message)
+                     why=str(error))
         finally:
             self._busy.discard(allocation.id)
 

@@ -8,11 +8,13 @@ from typing import Any
 import msgspec
 
 from nacre.base.clock import Clock
-from nacre.base.errors import Barred, BuildFailed, Unavailable, Waiting
+from nacre.base.errors import Barred, BuildFailed, Refused, Unavailable, Waiting
 from nacre.node.contract import WAITING, Guest, Node, Work
 
 #: Seconds between two tries at a host that does not answer.
 RETRY = 0.5
+#: Seconds for which a host may take no orders by its own word alone.
+DOUBT = 30.0
 
 
 class Patience(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,11 +47,17 @@ class Hosts:
         """
         begin = moved = heard = self._clock.monotonic()
         last: tuple[str, int] = ("", -1)
+        doubted = 0.0
         while True:
             try:
+                self._permit(host)
                 work = await self._once(host, give)
-            except Barred as error:
-                raise Waiting(error.message) from None
+            except Barred as error:  # its own word: it has heard another process first, or it lies
+                now = self._clock.monotonic()
+                if now - (doubted := doubted or now) > DOUBT:
+                    raise Refused("The host takes no orders, though nothing is known against it here.",
+                                  details=f"{host}: {error}") from None
+                await self._pause(host)
             except Unavailable:
                 now = self._clock.monotonic()
                 if await self._alive(host):
@@ -64,13 +72,21 @@ class Hosts:
                 if (work.step, work.moved) != last or work.step == WAITING:
                     last, moved = (work.step, work.moved), now
                 if now - moved > self.patience.stalled:
-                    raise BuildFailed(f"The work stands still since {now - moved:.0f} s: {work.step}.")
+                    raise BuildFailed(f"The work on the host stands still since {now - moved:.0f} s.",
+                                      details=f"{host}: {work.step}")
             if now - begin > self.patience.ceiling:
-                raise BuildFailed(f"The work takes longer than {self.patience.ceiling:.0f} s.")
+                raise BuildFailed(f"The work on the host takes longer than {self.patience.ceiling:.0f} s.",
+                                  details=host)
+
+    def _permit(self, host: str) -> None:
+        """Raises Unavailable; Waiting: by our own judgement it may not be given orders."""
+        try:
+            self._check(host)
+        except Barred as error:
+            raise Waiting(error.message, details=error.details) from None
 
     async def _once(self, host: str, give: Callable[[Node], Awaitable[Work]]) -> Work:
-        """One answer; or none, as the host was started anew meanwhile. Raises Unavailable, Barred."""
-        self._check(host)
+        """One answer; or none, as the host was started anew meanwhile. Raises Unavailable; Barred: by its own word."""
         met = self._met.setdefault(host, asyncio.Event())
         work = asyncio.ensure_future(give(self._node(host)))
         wake = asyncio.ensure_future(met.wait())

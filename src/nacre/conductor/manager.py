@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from nacre.base.durable.eras import Position
-from nacre.base.errors import BadRequest, Unavailable
+from nacre.base.errors import BadRequest, Forbidden, Unavailable
 from nacre.compute.contract import Server, StoryOrder
 from nacre.conductor import orders
 from nacre.conductor.build import group_of
@@ -21,6 +21,8 @@ log = structlog.get_logger()
 
 #: So many beats of a host, all its guests are compared with the database, not only those that changed.
 WHOLE = 60
+#: What a host hears whose hello was overtaken.
+LATE = "A later word of this host has come already."
 #: Guests of one look into the database.
 AT_ONCE = 500
 
@@ -39,12 +41,13 @@ class Session:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the endpoint asks of its process. introduce: a host's way is known from now on; controls: the living control
-    processes; judge: how far the database is now, and whether it is older than one that was so far; seen: how far
-    it was a moment ago; wiring: a host's last change; members: those of these security groups whose members changed
-    later, and when."""
+    """What the endpoint asks of its process. introduce: a host's way is known from now on; admits: it was not removed;
+    controls: the living control processes; judge: how far the database is now, and whether it is older than one that
+    was so far; seen: how far it was a moment ago; wiring: a host's last change; members: those of these security groups
+    whose members changed later, and when."""
 
     introduce: Callable[[NodeHello], Awaitable[None]]
+    admits: Callable[[str], bool]
     controls: Callable[[], Awaitable[Sequence[ControlAddress]]]
     judge: Callable[[Position], Awaitable[tuple[Position, bool]]]
     seen: Callable[[], Position]
@@ -58,21 +61,31 @@ class ConductorManager:
     def __init__(self, parts: Parts, endings: Endings, around: Surroundings):
         self._p, self._endings, self._around = parts, endings, around
         self._sessions: dict[str, Session] = {}
+        #: What a host had said when an operator's word about it was used up: it hears it until it says something else.
+        self._accepted: dict[str, tuple[str, str, int, str]] = {}
 
     async def hello(self, hello: NodeHello) -> Welcome:
         host, report = hello.host, hello.beat.report
         known = self._sessions.get(host)
+        anew = known is not None and known.journal != hello.journal
+        before = await self._p.registry.get(host)
+        if before is not None and before.met and report.number <= before.report.number and not anew:
+            raise Unavailable(LATE)  # where it says that it listens is over, too
         await self._around.introduce(hello)
         cloud, (now, older) = self._p.cloud(), await self._around.judge(Position(hello.position, hello.era))
-        audit, accepted = await self._p.ledger.audit(host, report.held), await self._p.registry.is_accepted(host)
+        audit, word = await self._p.ledger.audit(host, report.held), await self._p.registry.word(host)
+        said = (hello.journal, hello.cloud, hello.position, hello.era)
+        accepted = word is not None or self._accepted.get(host) == said
         why = ""
         if report.held and hello.cloud not in ("", cloud):
             why = f"it has servers of another cloud, {hello.cloud}"
         elif report.held and (audit.later or older):
             why = f"it has seen a later state of the database, at {hello.position}, than this one was made from"
-        # Judged before it is heard: nothing is placed on a host that takes no orders.
-        if not await self._p.scheduler.report(report, anew=known is not None and known.journal != hello.journal):
-            raise Unavailable("A later word of this host has come already.")
+        # Judged before it is heard: nothing is placed on a host that takes no orders, or was removed in between.
+        if not self._around.admits(host):
+            raise Forbidden(f"Host {host} is not of this cloud any more: let it join again.")
+        if not await self._p.scheduler.report(report, anew=anew):
+            raise Unavailable(LATE)
         await self._p.registry.bar(host, why)
         refused = await self._agent(host, hello.beat.agent)
         self._p.hosts.greeted(host)
@@ -80,12 +93,14 @@ class ConductorManager:
                           orphans=audit.unknown, controls=tuple(await self._around.controls()), refused=refused)
         if why:
             log.error("a host takes no orders until an operator decides", host=host, why=why, accepted=accepted)
-            if accepted:
-                await self._p.ledger.catch_up(host, report.held)
             self.meet_again(host)  # until it is decided
+            if word is not None:
+                await self._p.ledger.catch_up(host, report.held, word)
+                self._accepted[host] = said
             return welcome
-        if accepted:
-            await self._p.registry.accept(host, False)
+        self._accepted.pop(host, None)
+        if word is not None:  # which was not needed: it shall not let the next older database in
+            await self._p.ledger.catch_up(host, (), word)
         session = self._sessions[host] = Session(hello.journal)
         await self._notice(session, hello.beat)
         self._endings.begin(audit.ending)
@@ -140,6 +155,7 @@ class ConductorManager:
         for start in range(0, len(news), AT_ONCE):
             unjudged |= await self._p.progress.noticed(beat.host, beat.report.number, news[start:start + AT_ONCE])
         if whole:
-            for server in await self._p.progress.missed(beat.host, held):
+            for server in await self._p.progress.missed(
+                    beat.host, beat.report.number, held, settled=session.beats > 1):
                 log.error("a server is not on its host", server=server, host=beat.host)
         session.power = {h.allocation: (h.power, h.since) for h in held if h.allocation not in unjudged}

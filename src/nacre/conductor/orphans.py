@@ -13,6 +13,7 @@ from nacre.base.undo import Undo
 from nacre.compute.contract import Adoption, LedgerAdmin
 from nacre.conductor.contract import Adopted, AdoptWish, OrphanAt
 from nacre.conductor.endings import Endings
+from nacre.conductor.found import checked
 from nacre.conductor.parts import Parts
 from nacre.network.contract import Plugged, PortsOrder
 from nacre.node.contract import BuildOrder, Node, Orphan
@@ -132,7 +133,7 @@ class Orphans:
             found: Sequence[Orphan] = await self._node(host).describe(tuple(each.allocation for each in held))
         except NacreError as error:
             if asked:
-                raise Unavailable(f"Host {host} does not answer: {error.message}") from None
+                raise Unavailable(f"Host {host} does not answer.", details=str(error)) from None
             return [(Orphan(allocation=each.allocation, server_id=each.server_id, power=each.power, order=None,
                             epoch=each.epoch), "its host does not answer") for each in held]
         asked_for = {(each.allocation, each.server_id) for each in held}
@@ -140,7 +141,8 @@ class Orphans:
             log.warning("a host describes what it was not asked for", host=host, server=strange[0].server_id[:64])
             found = [each for each in found if (each.allocation, each.server_id) in asked_for]
         barred = state.barred if state else ""
-        return [(each, f"host {host} takes no orders: {barred}" if barred else why_not(each)) for each in found]
+        return [(each, f"host {host} takes no orders: {barred}" if barred else wrong or why_not(each))
+                for each, wrong in map(checked, found)]
 
 
 def why_not(found: Orphan) -> str:

@@ -2,7 +2,7 @@
 process, it is done once, and not at all once the host has seen a later one."""
 
 from nacre.base.durable.stories import Lease
-from nacre.base.errors import NacreError
+from nacre.base.errors import NacreError, Words, words_of
 from nacre.compute.contract import Outcome, Server, StoryOrder
 from nacre.conductor.parts import Parts
 from nacre.conductor.timeline import Timeline
@@ -29,18 +29,18 @@ class Switch:
         wish = PowerOrder(cloud=self._p.cloud(), allocation=server.allocation_id, server_id=server.id,
                           epoch=server.epoch, action=action)
         guest: Guest | None = None
-        message = None
+        why: Words | None = None
         try:
             with timeline.step(action, server.host):
                 guest = await self._p.hosts.order(server.host, lambda node: node.power(wish))
         except NacreError as error:
-            message = error.message
+            why = words_of(error)
         event = (_STOPPED if action == "stop" else _RUNNING).get(guest.power, "give up") if guest else "give up"
         if guest and event == "give up":
-            message = f"Its guest is {guest.power} after that."
+            why = Words(f"Its guest is {guest.power} after that.")
         await self._end(lease, event, Outcome(
             server_id=server.id, request_id=order.context.request_id, steps=tuple(timeline.steps), guest=guest,
-            message=message, task=_TASKS[action]))
+            message=why and why.message, details=why.details if why else "", task=_TASKS[action]))
 
     async def give_up(self, lease: Lease, order: StoryOrder, why: str) -> None:
         """The server stays as it was, with the reason as its fault."""

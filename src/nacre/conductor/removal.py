@@ -18,21 +18,26 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Removal:
-    """Implements `contract.Removal`. forget: told the host's name once its key is gone, one after the other: this
-    process shuts it out (the others read of it within a second), and what was written of it goes."""
+    """Implements `contract.Removal`. heard: whether any control process heard a host lately; forget: told the host's
+    name once its key is gone, one after the other: this process shuts it out (the others read of it within a second),
+    and what was written of it goes."""
 
     processes: Processes
     ledger: LedgerAdmin
     registry: Hosts
     endings: Endings
+    heard: Callable[[str], Awaitable[bool]]
     forget: tuple[Callable[[str], Awaitable[None]], ...]
 
     async def remove(self, host: str, *, dead: bool = False) -> None:
         state = await self.registry.get(host)
         known = any(p.role == "node" and p.name == host for p in await self.processes.all("node"))
-        if dead and state is not None and state.up:
-            raise Conflict(f"Host {host} counts as alive: it confirms by itself what is ending there. If the machine "
-                           f"is off, wait a minute; else `nacre host remove {host}` without --dead.")
+        # What this process hears is not all: its own way to the host may be cut. Nor does an operator's `forced_down`
+        # silence a host: others would get the addresses that its guests go on using.
+        if dead and ((state is not None and state.up) or await self.heard(host)):
+            raise Conflict(f"Host {host} counts as alive: a control process heard it lately, and it confirms by itself "
+                           "what is ending there. If the machine is off, wait two minutes; else "
+                           f"`nacre host remove {host}` without --dead.")
         if state is None and not known:
             if dead and await self.endings.ending(host):  # asked again, after the process died that was at it
                 return await self._bury(host)

@@ -82,11 +82,11 @@ class StoryRunner:
             await self._attempt(story)
             point("control story told")
         except Waiting as error:
-            log.info("a story rests", story=story.id, kind=story.kind, why=error.message)
+            log.info("a story rests", story=story.id, kind=story.kind, why=str(error))
             with contextlib.suppress(Interrupted):  # the database is away: it is found all the same
                 await self._stories.rest(story)
         except Interrupted as error:
-            log.warning("a story stopped; it will be taken up", story=story.id, kind=story.kind, why=error.message)
+            log.warning("a story stopped; it will be taken up", story=story.id, kind=story.kind, why=str(error))
 
     async def _attempt(self, story: Story) -> None:
         kind = self._kinds.get(story.kind)

@@ -50,6 +50,17 @@ class Identity(Section, frozen=True):
     #: Opens the keys in the database: a key, or a file's absolute path. Empty: control/seal-key in the data folder.
     seal_key: str = ""
     argon2: tuple[Positive, Positive] = (2, 19456)  # passes over the memory, and how much of it
+    logins: tuple[Positive, Positive] = (40, 80)  # of one address, and of all, that wait for their password's check
+
+
+class Http(Section, frozen=True):
+    """What a client's connection may keep a control process waiting with."""
+
+    idle: Positive = 30  # seconds until a connection is closed after its last answer
+    head: Positive = 32768  # bytes of a request's line and headers
+    head_seconds: Seconds = 10.0  # until they have arrived
+    open: tuple[Positive, Positive] = (500, 4000)  # connections without a request, of one address and of all
+    proxies: tuple[str, ...] = ()  # addresses of balancers, which say in X-Forwarded-For whom a request is from
 
 
 class Tls(Section, frozen=True):
@@ -87,16 +98,29 @@ class Quotas(Section, frozen=True):
     security_groups: int = 10
 
 
+class Limits(Section, frozen=True):
+    """What one request, or one project's requests, may take of a control process."""
+
+    requests: Positive = 8  # of a project, worked on at the same time
+    waiting: Annotated[int, msgspec.Meta(ge=0)] = 500  # that wait for those
+    nesting: Annotated[int, msgspec.Meta(ge=16, le=256)] = 64  # lists and objects of a body that lie in each other
+    servers: Positive = 1000  # that one request may make
+    hints: Positive = 100  # scheduler hints of a server, and values of each of them
+    hint_bytes: Positive = 16384  # of all of a server's hints together, as JSON
+
+
 #: What may stand in `images.s3`.
 S3_OPTIONS = frozenset({"bucket", "endpoint", "prefix", "region", "access_key", "secret_key"})
 
 
 class Images(Section, frozen=True):
-    """Where image data lies, and how much of it. Sizes in bytes; 0: no limit. New data goes into the bucket if there is
-    one, else into the shared folder, else into the own folder of the control process that takes it."""
+    """Where image data lies, how much of it (bytes) and how many images a project may have (0: no limit). New data goes
+    into the bucket if there is one, else into the shared folder, else into the own folder of the control process that
+    takes it."""
 
     max_bytes: Positive = 1 << 40
-    max_project_bytes: Annotated[int, msgspec.Meta(ge=0)] = 0
+    max_project_bytes: Annotated[int, msgspec.Meta(ge=0)] = 50 << 30
+    max_project_images: Annotated[int, msgspec.Meta(ge=0)] = 500
     folder: str = ""  # one that all control processes mount
     #: bucket, endpoint, prefix, region, access_key, secret_key: see `image/data/s3.py`.
     s3: dict[str, str] = {}
@@ -217,10 +241,12 @@ class Settings(Section, frozen=True):
     database_url: str = ""  # empty: a SQLite file in the data folder
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_json: bool = False
+    http: Http = Http()
     tls: Tls = Tls()
     rpc: Rpc = Rpc()
     identity: Identity = Identity()
     quotas: Quotas = Quotas()
+    limits: Limits = Limits()
     images: Images = Images()
     network: Network = Network()
     scheduler: Scheduler = Scheduler()

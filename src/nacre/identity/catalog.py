@@ -21,8 +21,10 @@ PROJECT_ENDPOINT, PROJECT_GROUP = "project_endpoint", "project_endpoint_group"
 _VARIABLE = re.compile(r"[%$]\((\w+)\)s")
 IMPLIED = {"admin": "manager", "manager": "member", "member": "reader"}
 ROLES = ("admin", "manager", "member", "reader", "service")
-PATHS = {"identity": ("nacre-identity", "/identity"), "image": ("nacre-image", "/image"),
-         "compute": ("nacre-compute", "/compute/v2.1"), "network": ("nacre-network", "/network")}
+#: Each service's name, by which some clients look for it, and its path.
+PATHS = {"identity": ("keystone", "/identity"), "image": ("glance", "/image"),
+         "compute": ("nova", "/compute/v2.1"), "network": ("neutron", "/network"),
+         "placement": ("placement", "/placement")}
 
 _S, _E, _D = t.services.c, t.endpoints.c, t.documents.c
 _ENABLED = sa.select(_E.id, _E.interface, _E.region_id, _E.enabled, _E.url, _S.id.label("service_id"), _S.type,

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from nacre.base.db import statements
 from nacre.base.errors import Unauthenticated
+from nacre.identity import ended
 from nacre.identity import tables as t
 from nacre.identity.tokens import Payload
 
@@ -44,13 +45,36 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     access: Row | None = None  # the OAuth access token
 
     @property
+    def ends(self) -> float:
+        """When what the token stands for ends (seconds since the epoch), with it the token."""
+        lent = (self.trust, self.credential, self.access)
+        return min((row["expires_at"] for row in lent if row and row["expires_at"] is not None), default=float("inf"))
+
+    @property
     def delegated(self) -> bool:
         """Whether the token stands for less than its user: with it one must not get at more."""
         return self.trust is not None or self.credential is not None or self.access is not None
 
 
 def derive(conn: sa.Connection, payload: Payload, now: float) -> Facts:
-    """What `payload` means. Raises Unauthenticated for what is expired, revoked, disabled or gone."""
+    """What `payload` means. Raises Unauthenticated for what is expired, revoked, disabled or gone, or was so since the
+    token was issued."""
+    facts = _derive(conn, payload, now)
+    if ended.since(conn, payload.revision, _rests_on(payload, facts)):
+        raise Unauthenticated
+    return facts
+
+
+def _rests_on(payload: Payload, facts: Facts) -> list[str]:
+    """What may not have ended since. A trust's token rests on both of its users."""
+    users = {payload.user_id, facts.user["id"], *([facts.trust["trustor_user_id"]] if facts.trust else ())}
+    homes = {row["id"] for row in (facts.user_domain, facts.project, facts.project_domain, facts.domain) if row}
+    target = facts.project or facts.domain or ({"id": "all"} if facts.system else None)
+    grants = [ended.of_grant(user, target["id"]) for user in users] if target else []
+    return [*map(ended.of_user, users), *map(ended.of_project, homes), *grants]
+
+
+def _derive(conn: sa.Connection, payload: Payload, now: float) -> Facts:
     if payload.expires_at <= now or _revoked(conn, payload):
         raise Unauthenticated
     user, user_domain = live_user(conn, payload.user_id)
@@ -179,12 +203,15 @@ def _by_credential(conn: sa.Connection, base: Facts, credential_id: str, now: fl
     if row is None or row["user_id"] != base.user["id"] or (row["expires_at"] or now + 1) <= now:
         raise Unauthenticated
     facts = _on_project(conn, base, row["project_id"])
-    rules = None
-    if row["access_rule_ids"] is not None:
-        query = sa.select(t.access_rules).where(t.access_rules.c.id.in_(row["access_rule_ids"]))
-        rules = tuple(dict(r) for r in conn.execute(query).mappings())
+    rules = None if row["access_rule_ids"] is None else access_rules(conn, row["access_rule_ids"])
     allowed = {r[0] for r in with_implied(conn, row["role_ids"])}
     return _limited(facts, allowed, credential=dict(row), access_rules=rules)
+
+
+def access_rules(conn: sa.Connection, ids: list[str]) -> tuple[Row, ...]:
+    """The rules of those ids, in their order."""
+    found = {row["id"]: row for row in statements.find(conn, t.access_rules, id=set(ids))}
+    return tuple(found[id] for id in ids if id in found)
 
 
 def _by_access(conn: sa.Connection, base: Facts, access_id: str, now: float) -> Facts:

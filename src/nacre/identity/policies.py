@@ -50,7 +50,9 @@ POLICIES: dict[str, str] = {
     **crud("policy", "policies"), **crud("consumer", "consumers"), **crud("endpoint_group", "endpoint_groups"),
     **crud("identity_provider", "identity_providers"), **crud("mapping", "mappings"), **crud("protocol", "protocols"),
     **crud("service_provider", "service_providers"), **crud("domain", "domains"), **crud("role", "roles"),
-    **crud("domain_role", "domain_roles"), **crud("implied_role", "implied_roles"),
+    **crud("domain_role", "domain_roles"),
+    **{f"identity:{verb}_implied_role": ADMIN for verb in ("create", "delete")},
+    **{f"identity:{rule}": READ for rule in ("get_implied_role", "list_implied_roles")},
     **managed("user", "users", "target.domain_id"), **managed("group", "groups", "target.group.domain_id"),
     **managed("project", "projects", "target.domain_id"),
     **{f"identity:{verb}_domain_config": ADMIN for verb in ("create", "update", "delete")},
@@ -97,7 +99,6 @@ POLICIES: dict[str, str] = {
     "identity:check_token": own("target.token.user_id"),
     "identity:validate_token": own("target.token.user_id", others=f"{READ} or role:service"),
     "identity:revoke_token": own("target.token.user_id", others=ADMIN),
-    "identity:list_revoke_events": "role:admin or role:service",
     **{f"identity:{verb}_credential": own("target.credential.user_id", others=ADMIN)
        for verb in ("create", "update", "delete")},
     "identity:get_credential": own("target.credential.user_id"),

@@ -6,11 +6,14 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from nacre.base.errors import NotFound
+from nacre.base.errors import BadRequest, NotFound
+from nacre.identity import ended
 from nacre.identity import tables as t
 
 Document = dict[str, Any]
 MAX_PAGE = 1000
+#: What all attributes of a thing that are only kept may take together, in bytes of JSON.
+MAX_EXTRA = 1 << 17
 
 
 def _same(document: Document) -> Document:
@@ -39,7 +42,8 @@ class Page(msgspec.Struct, frozen=True):
 
 
 def _user(d: Document) -> Document:
-    return {"password_expires_at": None, "options": {}, **{k: v for k, v in d.items() if v is not None}}
+    shown = {k: v for k, v in d.items() if v is not None or k != "default_project_id"}
+    return {"password_expires_at": None, "options": {}, **shown}
 
 
 def _project(d: Document) -> Document:
@@ -64,7 +68,7 @@ GROUP = Kind("group", "groups", t.groups, finish=lambda d: {"description": "", *
 PROJECT = Kind("project", "projects", t.projects, finish=_project)
 DOMAIN = Kind("domain", "domains", t.projects, finish=_domain)
 ROLE = Kind("role", "roles", t.roles, finish=_role)
-REGION = Kind("region", "regions", t.regions, finish=lambda d: {"description": "", **d})
+REGION = Kind("region", "regions", t.regions, finish=lambda d: {**d, "description": d.get("description") or ""})
 SERVICE = Kind("service", "services", t.services)
 ENDPOINT = Kind("endpoint", "endpoints", t.endpoints, finish=_endpoint)
 
@@ -111,17 +115,29 @@ def missing(kind: Kind, id: str) -> NotFound:
     return NotFound(f"Could not find {kind.noun or kind.name}: {id}.")
 
 
+def kept(extra: Document) -> Document:
+    """Attributes that shall be kept, however many requests they came with. Raises BadRequest if they are too large."""
+    if (size := len(msgspec.json.encode(extra))) > MAX_EXTRA:
+        raise BadRequest(f"All attributes together would take {size} bytes, and {MAX_EXTRA} are allowed.", field="body")
+    return extra
+
+
 def insert(conn: sa.Connection, kind: Kind, values: Mapping[str, Any]) -> dict[str, Any]:
     """The new row."""
     row = row_of(kind, values)
+    row["extra"] = kept(row["extra"])
     conn.execute(sa.insert(kind.table).values(row))
     return row
 
 
 def update(conn: sa.Connection, kind: Kind, row: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with `changes`; an attribute of `extra` that is set to null goes."""
+    """The row with `changes`; what is set to null stays so. What is disabled ends the tokens that
+    rest on it, a new password those of its user."""
+    if ("enabled" in changes and not changes["enabled"]) or "password_hash" in changes:
+        whose = {"user": ended.of_user, "project": ended.of_project, "domain": ended.of_project}.get(kind.name)
+        ended.end(conn, [whose(row["id"])] if whose else [])
     change = row_of(kind, changes)
-    extra = {**row["extra"], **change.pop("extra")}
+    extra = kept({**row["extra"], **change.pop("extra")})
     new = {**row, **change, "extra": extra}
     conn.execute(sa.update(kind.table).where(kind.table.c.id == row["id"]).values({**change, "extra": extra}))
     return new
@@ -140,7 +156,7 @@ def listing(conn: sa.Connection, kind: Kind, page: Page, *where: Any) -> list[di
     loose = []
     for name, comparison, value in page.filters:
         column = table.c.get(name)
-        if column is None:
+        if column is None or comparison.startswith("i"):  # engines differ on the case of letters past ASCII
             loose.append((name, comparison, value))
         else:
             query = query.where(_condition(column, comparison, value))
@@ -154,28 +170,28 @@ def listing(conn: sa.Connection, kind: Kind, page: Page, *where: Any) -> list[di
     if page.limit and not loose:
         query = query.limit(page.limit)
     rows = [dict(r) for r in conn.execute(query).mappings()]
-    rows = [r for r in rows if all(_matches(r["extra"].get(n), c, v) for n, c, v in loose)]
+    rows = [r for r in rows if all(matches(r[n] if n in r else r["extra"].get(n), c, v) for n, c, v in loose)]
     return rows[:page.limit] if page.limit else rows
 
 
 def _condition(column: sa.Column[Any], comparison: str, value: str) -> Any:
     if isinstance(column.type, sa.Boolean):
         return column.is_(truth(value))
-    held: Any = column
-    if comparison.startswith("i"):
-        comparison, held, value = comparison[1:], sa.func.lower(column), value.lower()
     size = len(value)
     match comparison:  # not LIKE: engines differ on whether it minds the case
         case "contains":
-            return sa.func.replace(held, value, "") != held if value else sa.true()
+            return sa.func.replace(column, value, "") != column if value else sa.true()
         case "startswith":
-            return sa.func.substr(held, 1, size) == value
+            return sa.func.substr(column, 1, size) == value
         case "endswith":
-            return sa.func.substr(held, sa.func.length(held) - size + 1) == value
-    return held == value
+            return sa.func.substr(column, sa.func.length(column) - size + 1) == value
+    return column == value
 
 
-def _matches(held: Any, comparison: str, value: str) -> bool:
+def matches(held: Any, comparison: str, value: str) -> bool:
+    """Whether a held value fits a filter. `contains` and its like mind the case of letters, `icontains` does not."""
+    if isinstance(held, bool):
+        return held is truth(value)
     text = str(held) if held is not None else ""
     if comparison.startswith("i"):
         comparison, text, value = comparison[1:], text.lower(), value.lower()

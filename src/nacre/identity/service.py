@@ -1,5 +1,6 @@
 """Tokens: made from proof, checked against the rows as they are now, remembered until any of them changes."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -7,9 +8,9 @@ import sqlalchemy as sa
 
 from nacre.base.context import Context
 from nacre.base.errors import Unauthenticated
-from nacre.identity import catalog, render
+from nacre.identity import catalog, ended
 from nacre.identity import tables as t
-from nacre.identity.derive import Facts, derive
+from nacre.identity.derive import Facts, Row, derive
 from nacre.identity.keys.ring import Ring, number_of
 from nacre.identity.passwords import Passwords
 from nacre.identity.store import Store
@@ -71,10 +72,10 @@ class IdentityService:
 
     async def issue(self, payload: Payload) -> tuple[str, Known]:
         """A new token and what it says. Raises Unauthenticated for a scope that the user has no role on."""
-        known = await self._know(payload)
+        known = await self._know(payload, fresh=True)
         if known.facts.trust and known.facts.trust["remaining_uses"] is not None:
             await self.store.write(lambda conn: _use(conn, payload.scope_id))
-        return seal(payload, await self.keys.primary()), known
+        return seal(known.payload, await self.keys.primary()), known
 
     async def revoke(self, token: str) -> None:
         """Makes a valid token void at once. Raises Unauthenticated."""
@@ -93,16 +94,19 @@ class IdentityService:
         query = sa.select(t.projects.c.id).where(t.projects.c.id == project_id)
         return await self.store.read(lambda conn: conn.execute(query).first() is not None)
 
-    async def _know(self, payload: Payload) -> Known:
+    async def _know(self, payload: Payload, *, fresh: bool = False) -> Known:
+        """fresh: the token is being issued."""
         now = self.store.now()
 
-        def unit(conn: sa.Connection) -> tuple[Facts, list[dict[str, Any]], list[dict[str, str]]]:
-            facts = derive(conn, payload, now)
+        def unit(conn: sa.Connection) -> tuple[Payload, Facts, list[dict[str, Any]], list[dict[str, str]]]:
+            known = msgspec.structs.replace(payload, revision=ended.revision(conn)) if fresh else payload
+            facts = derive(conn, known, now)
+            known = msgspec.structs.replace(known, expires_at=min(known.expires_at, facts.ends))
             project_id = facts.project["id"] if facts.project else None
             endpoints = catalog.rows(conn, project_id) if payload.scope != "unscoped" else []
-            return facts, endpoints, catalog.service_providers(conn)
-        facts, endpoints, providers = await self.store.read(unit)
-        document = render.token(payload, facts)
+            return known, facts, endpoints, catalog.service_providers(conn)
+        payload, facts, endpoints, providers = await self.store.read(unit)
+        document = shown(payload, facts)
         if providers:
             document["service_providers"] = providers
         project_id = facts.project["id"] if facts.project else None
@@ -131,3 +135,46 @@ def _use(conn: sa.Connection, trust_id: str) -> None:
         remaining_uses=c.remaining_uses - 1)).rowcount
     if not taken:
         raise Unauthenticated
+
+
+def when(seconds: float | None) -> str | None:
+    """`2026-01-01T00:00:00.000000Z`, as Keystone writes times."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _brief(row: Row) -> dict[str, str]:
+    return {"id": row["id"], "name": row["name"]}
+
+
+def shown(payload: Payload, facts: Facts) -> dict[str, Any]:
+    """The body of a token, without its catalog."""
+    body: dict[str, Any] = {
+        "methods": list(payload.methods),
+        "user": {**_brief(facts.user), "domain": _brief(facts.user_domain), "password_expires_at": None},
+        "audit_ids": list(payload.audit_ids),
+        "expires_at": when(payload.expires_at), "issued_at": when(payload.issued_at)}
+    if facts.system:
+        body["system"] = {"all": True}
+    if facts.domain:
+        body["domain"] = _brief(facts.domain)
+    if facts.project and facts.project_domain:
+        body["project"] = {**_brief(facts.project), "domain": _brief(facts.project_domain)}
+        body["is_domain"] = bool(facts.project["is_domain"])
+    if facts.roles:
+        body["roles"] = [{"id": id, "name": name} for id, name in facts.roles]
+    if facts.trust:
+        body["OS-TRUST:trust"] = {
+            "id": facts.trust["id"], "impersonation": bool(facts.trust["impersonation"]),
+            "trustor_user": {"id": facts.trust["trustor_user_id"]},
+            "trustee_user": {"id": facts.trust["trustee_user_id"]}}
+    if facts.access:
+        body["OS-OAUTH1"] = {"access_token_id": facts.access["id"], "consumer_id": facts.access["consumer_id"]}
+    if facts.credential:
+        credential: dict[str, Any] = {**_brief(facts.credential), "restricted": not facts.credential["unrestricted"]}
+        if facts.access_rules:
+            credential["access_rules"] = [{k: r[k] for k in ("id", "service", "path", "method")}
+                                          for r in facts.access_rules]
+        body["application_credential"] = credential
+    return body

@@ -126,6 +126,7 @@ access_rules = sa.Table(
     "identity_access_rules", metadata,
     sa.Column("id", Id, primary_key=True),
     sa.Column("user_id", Id, nullable=False, index=True),
+    sa.Column("number", sa.Integer, nullable=False),  # rises with each that a user makes: the order of lists
     sa.Column("service", sa.String(64), nullable=False),
     sa.Column("path", sa.String(255), nullable=False),
     sa.Column("method", sa.String(16), nullable=False),
@@ -156,6 +157,12 @@ revocations = sa.Table(
     sa.Column("audit_id", sa.String(32), primary_key=True),
     sa.Column("revoked_at", sa.Float, nullable=False),
     sa.Column("expires_at", sa.Float, nullable=False, index=True),
+)
+
+ended = sa.Table(  # what was disabled, taken away or changed: tokens from before stay void when it is there again
+    "identity_ended", metadata,
+    sa.Column("id", sa.String(160), primary_key=True),  # user:ID, project:ID (a domain's too), grant:USER:TARGET
+    sa.Column("revision", sa.Integer, nullable=False),  # tokens that were issued at an earlier one are void
 )
 
 revision = sa.Table(  # one row; counts writes, so that other processes know when to forget what they remember

@@ -28,6 +28,7 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True):
     issued_at: float
     expires_at: float
     audit_ids: tuple[str, ...]  # its own, then that of the token it came from
+    revision: int = 0  # of identity, when it was issued
 
     @property
     def audit_id(self) -> str:
@@ -44,6 +45,8 @@ class Wire(msgspec.Struct, frozen=True, array_like=True):
     issued: float
     expires: float
     audit: tuple[bytes, ...]
+    revision: int = 0
+    key: int = 0  # the number before the dot; 0: of a release before
 
 
 _encoder, _decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(Wire)
@@ -58,7 +61,7 @@ def seal(payload: Payload, key: Key) -> str:
     """The token's text."""
     wire = Wire(_pack(payload.user_id), sum(1 << METHODS.index(m) for m in payload.methods),
                 SCOPES.index(payload.scope), _pack(payload.scope_id), payload.issued_at, payload.expires_at,
-                tuple(_unbase(a) for a in payload.audit_ids))
+                tuple(_unbase(a) for a in payload.audit_ids), payload.revision, key.number)
     return f"{key.number}.{key.fernet.encrypt(_encoder.encode(wire)).rstrip(b'=').decode()}"
 
 
@@ -69,19 +72,23 @@ def unseal(token: str, keys: Mapping[int, Key]) -> Payload:
     """
     try:
         wire = _decoder.decode(_decrypted(token, keys))
+        if wire.key not in (0, number_of(token)):  # else a token would be one without its number too
+            raise Unauthenticated
         return Payload(
             user_id=_unpack(wire.user), methods=tuple(m for i, m in enumerate(METHODS) if wire.methods & 1 << i),
             scope=SCOPES[wire.scope], scope_id=_unpack(wire.scope_id), issued_at=wire.issued,
-            expires_at=wire.expires, audit_ids=tuple(_base(a) for a in wire.audit))
+            expires_at=wire.expires, audit_ids=tuple(_base(a) for a in wire.audit), revision=wire.revision)
     except (InvalidToken, binascii.Error, ValueError, IndexError, msgspec.DecodeError):
         raise Unauthenticated from None
 
 
 def _decrypted(token: str, keys: Mapping[int, Key]) -> bytes:
     number = number_of(token)
-    padded = (token if number is None else token.partition(".")[2]).encode("ascii")
-    padded += b"=" * (-len(padded) % 4)
-    # base64 decoders skip foreign characters and unused bits: one token must have one spelling
+    text = (token if number is None else token.partition(".")[2]).encode("ascii")
+    padded = text + b"=" * (-len(text) % 4)
+    # base64 decoders skip foreign characters and unused bits: one token must have one spelling, without its padding
+    if b"=" in text:
+        raise Unauthenticated
     if base64.urlsafe_b64encode(base64.b64decode(padded, altchars=b"-_", validate=True)) != padded:
         raise Unauthenticated
     if number is not None:

@@ -4,6 +4,7 @@ from typing import Protocol
 
 import msgspec
 
+from nacre.base import bounds
 from nacre.base.context import Context
 from nacre.base.rpc.target import Target
 
@@ -40,7 +41,7 @@ class Images(Protocol):
         """The image, if `context` may see it. Raises NotFound."""
         ...
 
-    async def read(self, image_id: str, offset: int, length: int) -> bytes:
+    async def read(self, image_id: bounds.Id, offset: bounds.Count, length: bounds.Count) -> bytes:
         """A piece of an active image's data (a node's way to fetch it): up to `length` bytes, at most MOST; none at the
         end. Raises NotFound; Unavailable: what has the data does not answer now."""
         ...

@@ -33,6 +33,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     max_image_bytes: int = 1 << 40
     max_project_bytes: int | None = None
+    max_project_images: int | None = None
     max_properties: int = 128
     max_tags: int = 128
     max_members: int = 128
@@ -77,7 +78,7 @@ class ImageService:
         if not self.policy.allows(context, "add_image", image.target):
             raise e.Forbidden(f"You are not permitted to create images owned by '{image.row['owner']}'", field="owner")
         self._check_visibility(context, image)
-        await self.db.run(lambda conn: records.insert(conn, image))
+        await self.db.run(lambda conn: self._insert(conn, image))
         return image
 
     async def show(self, context: Context, image_id: str) -> Image:
@@ -197,6 +198,16 @@ class ImageService:
             if rule == "get_image" or not self.policy.allows(context, "get_image", image.target):
                 raise records.missing(image.id)
             raise e.Forbidden(f"You are not authorized to complete {rule} action.")
+
+    def _insert(self, conn: sa.Connection, image: Image) -> None:
+        """Raises Conflict, TooLarge."""
+        limit, owner = self.settings.max_project_images, image.row["owner"]
+        if limit is not None and owner is not None:
+            number = conn.execute(sa.select(sa.func.count()).where(images.c.owner == owner)).scalar() or 0
+            if number >= limit:
+                raise e.TooLarge(f"Project {owner} is over a limit of image_count_total: it has {number} images, and "
+                                 f"{limit} are the most.", field="image_count_total")
+        records.insert(conn, image)
 
     def _check_visibility(self, context: Context, image: Image) -> None:
         if rule := VISIBILITY_RULES.get(image.row["visibility"]):

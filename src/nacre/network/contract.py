@@ -1,12 +1,25 @@
 """What others may ask of the network: ports for servers, and for nodes the wiring that makes them real."""
 
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import msgspec
+from msgspec import Meta
 
+from nacre.base import bounds
 from nacre.base.context import Context
 from nacre.base.rpc.target import Target
 
+#: The most ports that a host names at once.
+MOST_PORTS = 1000
+PortIds = Annotated[tuple[bounds.Id, ...], Meta(max_length=MOST_PORTS)]
+#: The most security groups that are named at once, and of how many eras.
+MOST_GROUPS, MOST_ERAS = 2000, 8
+GroupIds = Annotated[tuple[bounds.Id, ...], Meta(max_length=MOST_GROUPS)]
+#: Group -> up to which change its members are known.
+Numbers = Annotated[dict[bounds.Id, bounds.Count], Meta(max_length=MOST_GROUPS)]
+#: What somebody has of groups: era -> those numbers.
+Versions = Annotated[dict[bounds.Short, Numbers], Meta(max_length=MOST_ERAS)]
+Said = Annotated[str, Meta(max_length=255)]
 TARGET = Target(topic="control", namespace="network", version="1.0")
 
 
@@ -147,10 +160,6 @@ class GroupMembers(msgspec.Struct, frozen=True, kw_only=True):
     ports: dict[str, tuple[str, ...]] = {}
 
 
-#: What somebody has of groups: era -> group -> n.
-Versions = dict[str, dict[str, int]]
-
-
 class RemotePort(msgspec.Struct, frozen=True, kw_only=True):
     """A port on another host, for the tunnel's forwarding table and ARP answers."""
 
@@ -174,15 +183,16 @@ class HostWiring(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host's network agent says of itself, at start and periodically."""
+    """What a host's network agent says of itself, at start and periodically. No longer than this; whether it is right,
+    `hosts/agents.py` says."""
 
-    host: str
-    tunnel_ip: str | None
-    bridge_mappings: dict[str, str]
-    tunnel_types: tuple[str, ...]
-    datapath_type: str = "netdev"
-    bridge: str = "br-int"  # the integration bridge
-    agents: tuple[str, ...] = ("Open vSwitch agent", "DHCP agent", "Metadata agent")
+    host: Said
+    tunnel_ip: Said | None
+    bridge_mappings: Annotated[dict[Said, Said], Meta(max_length=1000)]
+    tunnel_types: Annotated[tuple[Said, ...], Meta(max_length=32)]
+    datapath_type: Said = "netdev"
+    bridge: Said = "br-int"  # the integration bridge
+    agents: Annotated[tuple[Said, ...], Meta(max_length=32)] = ("Open vSwitch agent", "DHCP agent", "Metadata agent")
 
 
 class Network(Protocol):
@@ -202,7 +212,8 @@ class Network(Protocol):
     async def adopt(self, order: PortsOrder, found: Plugged, host: str) -> Plugged:
         """The ports of a guest that runs on the host and is not known here, as `plug` answers: made again as the host
         describes them, with networks and subnets that are gone, all under their ids. A security group that is gone is
-        left out. Raises Conflict where an address, a port or a segment is another's now, BuildFailed as `plug`."""
+        left out. Raises BadRequest: no such ports and networks can be; Conflict where an address, a port or a segment
+        is another's now; BuildFailed as `plug`."""
         ...
 
     async def bind(self, server_id: str, host: str, guard: Guard | None = None) -> Plugged:
@@ -232,16 +243,16 @@ class Network(Protocol):
         """The names of these security groups, those that are gone left out."""
         ...
 
-    async def wiring(self, host: str, port_ids: tuple[str, ...] = (), have: Versions | None = None) -> HostWiring:
+    async def wiring(self, host: bounds.Name, port_ids: PortIds = (), have: Versions | None = None) -> HostWiring:
         """For a host's agent: what to wire. No ports named: everything of the host. have: the members it knows, of
         which only what changed since is said."""
         ...
 
-    async def members(self, host: str, groups: tuple[str, ...], have: Versions) -> tuple[GroupMembers, ...]:
+    async def members(self, host: bounds.Name, groups: GroupIds, have: Versions) -> tuple[GroupMembers, ...]:
         """The members of those of these groups that rules on the host name, as in `wiring`."""
         ...
 
-    async def wired(self, host: str, port_ids: tuple[str, ...], up: bool) -> None:
+    async def wired(self, host: bounds.Name, port_ids: PortIds, up: bool) -> None:
         """From a host's agent: these ports work at the host, or do not. An active binding's is the port's status."""
         ...
 

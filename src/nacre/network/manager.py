@@ -1,6 +1,6 @@
 """The network service behind its contract: each verb is one unit of work, then messages to the hosts it concerns."""
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,7 +10,8 @@ from sqlalchemy.exc import IntegrityError
 from nacre.base.clock import Clock
 from nacre.base.context import Context, service_context
 from nacre.base.db import Database
-from nacre.base.errors import BuildFailed, Conflict
+from nacre.base.db.together import Together
+from nacre.base.errors import BadRequest, BuildFailed, Conflict
 from nacre.identity.contract import Policy
 from nacre.network import tables as t
 from nacre.network.contract import (
@@ -25,7 +26,7 @@ from nacre.network.contract import (
 )
 from nacre.network.hosts import adoption, agents, bindings, dhcp, heartbeats, members, notices, reach, servers, wiring
 from nacre.network.hosts.member_news import MemberNews, MemberNotice
-from nacre.network.work import NetworkSettings, Work
+from nacre.network.work import NetworkSettings, ProjectOf, Work
 
 T = TypeVar("T")
 
@@ -33,11 +34,12 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Around:
     """What the process around the service gives it. notify, tell: messages to a host, of its ports and of members of
-    security groups; only speed depends on them. record: as `notices.record`."""
+    security groups; only speed depends on them. record: as `notices.record`. project_of: of a server."""
 
     notify: Callable[[notices.Notice], Awaitable[None]] | None = None
     tell: Callable[[MemberNotice], Awaitable[None]] | None = None
     record: Callable[[Work, Collection[str]], tuple[int, Mapping[str, int]]] = notices.record
+    project_of: ProjectOf = lambda *_: None
 
 
 class NetworkManager:
@@ -49,9 +51,11 @@ class NetworkManager:
         self.settings, self._around = settings or NetworkSettings(), around or Around()
         self._notices, self.member_news = notices.Notices(self._around.notify), MemberNews(db, clock, self._around.tell)
         self.heartbeats = heartbeats.Heartbeats(db, clock, self.settings.agent_down_after)
+        self._reports = Together(self._hear)
 
     def _work(self, conn: sa.Connection, context: Context) -> Work:
-        return Work(conn, context, self.clock, self.settings)
+        return Work(conn, context, self.clock, self.settings, self.policy, self._around.project_of,
+                    heard=self.heartbeats.heard)
 
     async def read(self, context: Context, step: Callable[[Work], T]) -> T:
         """One consistent read."""
@@ -146,20 +150,38 @@ class NetworkManager:
         await self.write(service_context(), step)
         self.heartbeats.forget([host])
 
+    async def heard_lately(self, host: str) -> bool:
+        """Whether any control process heard one of the host's agents, within the time after which it is down."""
+        return await self.read(service_context(), lambda work: any(
+            agents.alive(work, row) for row in work.find(t.agents, host=host)))
+
     async def agent_report(self, report: AgentReport) -> None:
-        if self.heartbeats.repeated(report):
-            return
         said = agents.parse(report)
+        if not self.heartbeats.repeated(said) and (refusal := await self._reports(said)):
+            raise refusal
 
-        def step(work: Work) -> None:
-            if agents.report(work, said):
-                # Hosts that share networks with this one reach it by what it says now. It has none if it is new.
-                work.changes.hosts.update(reach.tunnels(work, said.host))
+    async def _hear(self, some: Sequence[agents.Report]) -> list[BadRequest | None]:
+        """Reports that are news to this process. Of the same host the last counts. Why one is refused is for its host
+        alone: the others' are written."""
+        latest = {said.host: said for said in some}
+        known = await self.read(service_context(), lambda work: agents.fresh(
+            work, latest.values(), self.heartbeats.period))
+        news = [said for host, said in latest.items() if host not in known]
 
-        await self.write(service_context(), step)
-        self.heartbeats.written(report)
+        def step(work: Work) -> dict[str, BadRequest]:
+            refused = agents.claimed(work, news)
+            for host in agents.report(work, [said for said in news if said.host not in refused]):
+                # Hosts that share networks with this one reach it by what it says now.
+                work.changes.hosts.update(reach.tunnels(work, host))
+            return refused
+
+        refused = await self.write(service_context(), step) if news else {}
+        for host, said in latest.items():
+            if host not in refused:
+                self.heartbeats.written(said, known.get(host, 0.0))
+        return [refused.get(said.host) for said in some]
 
 
 def _unbindable(port_ids: list[str], host: str) -> BuildFailed:
-    return BuildFailed(f"Binding failed for port {', '.join(port_ids)} on host {host}: its network agent is not alive, "
-                       "or does not reach the network.", type="PortBindingFailed")
+    return BuildFailed(f"Binding failed for port {', '.join(port_ids)}.", type="PortBindingFailed", details=(
+        f"The network agent of host {host} is not alive, or does not reach the network."))

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from nacre.base.errors import BadRequest
+from nacre.base.errors import BadRequest, Conflict
 from nacre.network import tables as t
 from nacre.network.attributes.definitions import NETWORK
 from nacre.network.hosts import reach
@@ -20,6 +20,10 @@ AUTO_DELETE = ("network:dhcp",)
 SHARED, EXTERNAL = "access_as_shared", "access_as_external"
 _PROVIDER = ("provider:network_type", "provider:physical_network", "provider:segmentation_id")
 
+#: The least MTU that an IP version demands of a link (RFC 791, RFC 8200).
+MIN_MTU = {4: 68, 6: 1280}
+_SCOPES = sa.select(t.subnets.c.network_id, t.subnets.c.ip_version, t.subnetpools.c.address_scope_id).join(
+    t.subnetpools, t.subnetpools.c.id == t.subnets.c.subnetpool_id).where(t.subnetpools.c.address_scope_id.is_not(None))
 
 #: More ids than this are not listed in a statement; what is found is looked through instead.
 MANY = 500
@@ -57,15 +61,18 @@ class Networks:
         if not ids:
             return []
         subnets, segments, shared = defaultdict(list), defaultdict(list), set[str]()
+        scopes: dict[str, Row] = defaultdict(dict)
         for row in work.rows(sa.select(t.subnets.c.id, t.subnets.c.network_id).where(
                 among(t.subnets.c.network_id, ids))):
             subnets[row["network_id"]].append(row["id"])
+        for row in work.rows(_SCOPES.where(among(t.subnets.c.network_id, ids))):
+            scopes[row["network_id"]][f"ipv{row['ip_version']}_address_scope"] = row["address_scope_id"]
         for row in work.rows(sa.select(t.segments).where(among(t.segments.c.network_id, ids),
                                                          t.segments.c.dynamic.is_(False)).order_by(
                                                              t.segments.c.position)):
             segments[row["network_id"]].append(row)
         shared.update(work.conn.execute(granted("network", work.context.project_id, SHARED)).scalars())
-        return [_view(r, subnets[r["id"]], segments[r["id"]], r["id"] in shared) for r in rows]
+        return [_view(r, subnets[r["id"]], segments[r["id"]], r["id"] in shared) | scopes[r["id"]] for r in rows]
 
     def target(self, work: Work, data: Row) -> Row:
         return {}
@@ -91,7 +98,7 @@ class Networks:
         return _view(row, [], segments, data["shared"])
 
     def update(self, work: Work, current: Row, data: Row) -> Row:
-        if changed := [k for k in _PROVIDER if k in data and data[k] != current.get(k)]:
+        if changed := [k for k in (*_PROVIDER, "segments") if k in data and data[k] != current.get(k)]:
             raise BadRequest(f"Invalid input for operation: Plugin does not support updating provider attributes "
                              f"({changed[0]}).", field=changed[0], type="InvalidInput")
         for name, action in (("shared", SHARED), ("router:external", EXTERNAL)):
@@ -109,11 +116,13 @@ class Networks:
         return current | data
 
     def _check_mtu(self, work: Work, current: Row, data: Row) -> None:
-        if not data.get("mtu"):
-            data.pop("mtu", None)
+        if "mtu" not in data:
             return
         limit = work.settings.types.mtu(current["provider:network_type"] or "local")
-        if not 68 <= data["mtu"] <= limit:
+        data["mtu"] = data["mtu"] or limit
+        for version in {s["ip_version"] for s in work.find(t.subnets, network_id=current["id"])}:
+            check_subnet_mtu(current["id"], data["mtu"], version)
+        if not MIN_MTU[4] <= data["mtu"] <= limit:
             raise BadRequest(f"Invalid input for operation: Requested MTU is out of range, 68 to {limit}.",
                              field="mtu", type="InvalidInput")
 
@@ -140,6 +149,13 @@ class Networks:
         work.remove(t.networks, id=network_id)
 
 
+def check_subnet_mtu(network_id: str, mtu: int, version: int) -> None:
+    """Raises Conflict where a subnet of that IP version could not work on a network of that MTU."""
+    if mtu < MIN_MTU[version]:
+        raise conflict("NetworkMTUSubnetConflict", f"MTU of {network_id} is not valid, subnet requires a minimum of "
+                       f"{MIN_MTU[version]}")
+
+
 def get(work: Work, network_id: str) -> Row:
     """A network's row, if the caller may see it. Raises NotFound."""
     found = work.one(t.networks, id=network_id)
@@ -161,31 +177,58 @@ def grant(work: Work, network: Row, action: str) -> None:
 
 
 def _revoke(work: Work, network: Row, action: str) -> None:
-    refuse_withdrawal(work, network["id"], action, "*")
-    work.remove(t.rbac_policies, object_id=network["id"], action=action, target_project="*")
+    """Sharing ends with everybody; a network that is external no more is so for nobody."""
+    if action == SHARED:
+        refuse_withdrawal(work, network["id"], action, "*")
+        work.remove(t.rbac_policies, object_id=network["id"], action=action, target_project="*")
+        return
+    if _external_users(work, network["id"]):
+        raise _in_use(network["id"], action)
+    work.remove(t.rbac_policies, object_id=network["id"], action=action)
+
+
+def settle_external(work: Work, network_id: str) -> None:
+    """A network is external while a policy opens it as such to anybody. Raises Conflict where routers or floating IPs
+    still need it to be."""
+    external = bool(work.find(t.rbac_policies, object_id=network_id, action=EXTERNAL))
+    if not external and _external_users(work, network_id):
+        raise _in_use(network_id, EXTERNAL)
+    work.change(t.networks, network_id, {"external": external})
 
 
 def refuse_withdrawal(work: Work, network_id: str, action: str, target: str) -> None:
-    """Raises InvalidSharedSetting while projects that only this sharing lets in use the network."""
-    r, p = t.rbac_policies.c, t.ports.c
-    owner = sa.select(t.networks.c.project_id).where(t.networks.c.id == network_id).scalar_subquery()
-    others = sa.select(r.target_project).where(r.object_id == network_id, r.action == action,
-                                               r.target_project != target)
-    if action == EXTERNAL:
-        uses: list[sa.ColumnElement[bool]] = [p.device_owner.in_(["network:router_gateway", "network:floatingip"])]
-    else:
-        uses = [p.project_id != owner, ~p.device_owner.like("network:%"), p.project_id.not_in(others)]
-    if target != "*":
-        uses.append(p.project_id == target)
-    wide = work.row(sa.select(r.id).where(r.object_id == network_id, r.action == action, r.target_project == "*"))
-    if target != "*" and wide:
+    """Raises InvalidSharedSetting or ExternalNetworkInUse while a project that only this sharing lets in uses the
+    network."""
+    r = t.rbac_policies.c
+    opened = {row["target_project"] for row in work.rows(sa.select(r.target_project).where(
+        r.object_id == network_id, r.action == action))} - {target}
+    if "*" in opened:
         return
-    if work.row(sa.select(p.id).where(p.network_id == network_id, *uses).limit(1)):
-        kind = "ExternalNetworkInUse" if action == EXTERNAL else "InvalidSharedSetting"
-        raise conflict(kind, f"External network {network_id} cannot be updated to be made non-external, since it has "
-                       "existing gateway ports." if action == EXTERNAL else
-                       f"Unable to reconfigure sharing settings for network {network_id}. Multiple projects are using "
-                       "it.")
+    users = _external_users(work, network_id) if action == EXTERNAL else _users(work, network_id)
+    if users - opened if target == "*" else target in users:
+        raise _in_use(network_id, action)
+
+
+def _users(work: Work, network_id: str) -> set[str]:
+    """The projects with ports on another's network."""
+    p, owner = t.ports.c, sa.select(t.networks.c.project_id).where(t.networks.c.id == network_id).scalar_subquery()
+    return set(work.conn.execute(sa.select(p.project_id).distinct().where(
+        p.network_id == network_id, p.project_id != owner, ~p.device_owner.like("network:%"))).scalars())
+
+
+def _external_users(work: Work, network_id: str) -> set[str]:
+    """The projects with routers or floating IPs on an external network."""
+    r, f = t.routers.c, t.floatingips.c
+    return set(work.conn.execute(sa.select(r.project_id).where(r.gateway_network_id == network_id).union(
+        sa.select(f.project_id).where(f.floating_network_id == network_id))).scalars())
+
+
+def _in_use(network_id: str, action: str) -> Conflict:
+    if action == EXTERNAL:
+        return conflict("ExternalNetworkInUse", f"External network {network_id} cannot be updated to be made "
+                        "non-external, since it has existing gateway ports.")
+    return conflict("InvalidSharedSetting", f"Unable to reconfigure sharing settings for network {network_id}. "
+                    "Multiple projects are using it.")
 
 
 def _wanted(data: Row) -> list[Row]:

@@ -1,8 +1,15 @@
-"""Who may do what: Neutron's rule names with its current defaults.
+"""Who may do what: Neutron's rule names with its current defaults, and how they are asked for a resource's attributes.
 
 What depends on more than the caller and the owner (a shared network is visible, the owner of a network sees its
 ports) is decided where the rows are read; these rules say the rest.
 """
+
+from collections.abc import Mapping
+from typing import Any
+
+from nacre.base.errors import Forbidden
+from nacre.network.attributes.table import UNSET, Resource, Row
+from nacre.network.work import Work
 
 ADMIN = "role:admin"
 ADMIN_OR_SERVICE = "role:admin or role:service"
@@ -17,12 +24,21 @@ NETWORK_MANAGER = "role:admin or role:service or (role:manager and project_id:%(
 EITHER_MEMBER = f"{NETWORK_MEMBER} or (role:member and project_id:%(project_id)s)"
 ANYONE = "role:reader or role:service"
 
+#: "Not with all projects, unless one administers": as `sharing with "*"`.
+NOT_ALL = f"{ADMIN} or not '*':%(target_tenant)s"
+
 _OWNED = ("router", "floatingip", "subnetpool", "address_scope", "rbac_policy", "security_group", "network",
-          "security_group_rule")
+          "address_group")
+_VERBS = ("create", "get", "update", "delete")
 
 POLICIES: dict[str, str] = {
-    f"{verb}_{resource}": READER if verb == "get" else MEMBER
-    for resource in _OWNED for verb in ("create", "get", "update", "delete")
+    f"{verb}_{resource}": READER if verb == "get" else MEMBER for resource in _OWNED for verb in _VERBS
+}
+POLICIES |= {f"{verb}_security_group_rule": READER if verb == "get" else MEMBER for verb in ("create", "get", "delete")}
+#: What the tags of a resource ask; who may see the resource by other means (it is shared) sees its tags.
+POLICIES |= {
+    f"{verb}_{resource}:tags": READER if verb == "get" else MEMBER for verb in _VERBS
+    for resource in ("network", "security_group", "router", "floatingip", "subnetpool")
 }
 
 POLICIES |= {
@@ -31,17 +47,20 @@ POLICIES |= {
     "update_subnet": EITHER_MEMBER, "delete_subnet": EITHER_MEMBER,
     "create_port": SERVICE_OR_MEMBER, "get_port": SERVICE_OR_READER,
     "update_port": SERVICE_OR_MEMBER, "delete_port": EITHER_MEMBER,
-    "create_address_group": MEMBER, "get_address_group": READER, "update_address_group": MEMBER,
-    "delete_address_group": MEMBER,
+    **{f"{verb}_subnet:tags": SERVICE_OR_READER if verb == "get" else EITHER_MEMBER for verb in _VERBS},
+    "create_port:tags": SERVICE_OR_MEMBER, "get_port:tags": SERVICE_OR_READER, "update_port:tags": SERVICE_OR_MEMBER,
+    "delete_port:tags": EITHER_MEMBER,
+    "add_addresses": MEMBER, "remove_addresses": MEMBER,
     "get_agent": ADMIN, "create_agent": ADMIN, "update_agent": ADMIN, "delete_agent": ADMIN,
+    "get_dhcp-agents": ADMIN, "get_dhcp-networks": ADMIN, "create_dhcp-network": ADMIN, "delete_dhcp-network": ADMIN,
+    "get_l3-agents": ADMIN, "get_l3-routers": ADMIN, "create_l3-router": ADMIN, "delete_l3-router": ADMIN,
     **{f"{verb}_port_binding": ADMIN_OR_SERVICE for verb in ("get", "create", "update", "delete")},
     "activate": ADMIN_OR_SERVICE,  # of a port's binding
     "get_quota": MANAGER, "update_quota": ADMIN, "delete_quota": ADMIN,
-    "get_availability_zone": ANYONE, "get_network_ip_availability": ADMIN_OR_SERVICE,
+    "get_availability_zone": ANYONE, "get_service_provider": ANYONE, "get_network_ip_availability": ADMIN_OR_SERVICE,
     "add_router_interface": MEMBER, "remove_router_interface": MEMBER,
     "add_extraroutes": MEMBER, "remove_extraroutes": MEMBER,
     "add_prefixes": MEMBER, "remove_prefixes": MEMBER, "onboard_network_subnets": MEMBER,
-    "get_default_security_group_rule": ANYONE,
 }
 
 #: Attributes that only some may set or see.
@@ -63,18 +82,51 @@ for _verb in ("create", "update"):
         f"{_verb}_port:binding:host_id": ADMIN_OR_SERVICE,
         f"{_verb}_port:binding:profile": ADMIN_OR_SERVICE,
         f"{_verb}_subnet:service_types": ADMIN,
+        f"{_verb}_network:port_security_enabled": MEMBER,
         f"{_verb}_router:external_gateway_info": MEMBER,
+        f"{_verb}_router:external_gateway_info:network_id": MEMBER,
         f"{_verb}_router:external_gateway_info:enable_snat": ADMIN,
         f"{_verb}_router:external_gateway_info:external_fixed_ips": ADMIN,
         f"{_verb}_router:distributed": ADMIN, f"{_verb}_router:ha": ADMIN,
-        f"{_verb}_subnetpool:is_default": ADMIN, f"{_verb}_subnetpool:shared": ADMIN,
+        f"{_verb}_subnetpool:is_default": ADMIN,
         f"{_verb}_address_scope:shared": ADMIN,
-        f"{_verb}_rbac_policy:target_tenant": ADMIN,  # asked for the target "*"
+        f"{_verb}_rbac_policy:target_tenant": NOT_ALL,
     }
 POLICIES |= {
+    "create_subnetpool:shared": ADMIN,
     "create_port:mac_address": NETWORK_MEMBER, "update_port:mac_address": NETWORK_MANAGER,
     "get_port:binding:host_id": ADMIN_OR_SERVICE, "get_port:binding:profile": ADMIN_OR_SERVICE,
     "get_port:binding:vif_type": ADMIN_OR_SERVICE, "get_port:binding:vif_details": ADMIN_OR_SERVICE,
     "get_port:resource_request": ADMIN, "get_router:distributed": ADMIN, "get_router:ha": ADMIN,
     "create_floatingip:floating_ip_address": MANAGER,
+    "network:attach_external_network": ADMIN,  # Nova's name: a server on an external network that is not shared
 }
+
+
+def check(work: Work, rule: str, target: Row) -> None:
+    """Raises Forbidden unless the caller may do `rule` to the target."""
+    if not work.policy.allows(work.context, rule, target):
+        raise Forbidden(f"(rule:{rule}) is disallowed by policy", type="PolicyNotAuthorized")
+
+
+def check_set(work: Work, rule: str, resource: Resource, raw: Mapping[str, Any], target: Row) -> None:
+    """Whether the caller may make or change (rule: `create_port`) such a thing and set those of its attributes that the
+    request names, `raw`; target: all of the thing's values, and what rules need to know besides. Raises Forbidden."""
+    check(work, rule, target)
+    for name in resource.guarded(raw):
+        attribute = resource.attributes[name]
+        if rule.startswith("create") and attribute.default is not UNSET and target[name] == attribute.default:
+            continue
+        if sensitive(name, target[name]):
+            check(work, f"{rule}:{name}", target)
+            for part in target[name] if name == "external_gateway_info" and target[name] else ():
+                check(work, f"{rule}:{name}:{part}", target)
+
+
+def sensitive(name: str, value: Any) -> bool:
+    """Whether setting a guarded attribute to this value needs its rule: not every value is a privilege."""
+    if name == "device_owner":
+        return str(value).startswith("network:")
+    if name == "fixed_ips":
+        return any("ip_address" in item for item in value)
+    return True

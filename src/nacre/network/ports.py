@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
+from oslo_utils.uuidutils import is_uuid_like
 
 from nacre.base.db import statements
 from nacre.network import ipam, networks, security_groups
@@ -13,7 +14,7 @@ from nacre.network import tables as t
 from nacre.network.attributes.definitions import PORT
 from nacre.network.extensions import addresses
 from nacre.network.extensions.addresses import Wish
-from nacre.network.hosts import bindings
+from nacre.network.hosts import agents, bindings
 from nacre.network.networks import MANY
 from nacre.network.work import Row, Work, conflict, missing, standard_view
 
@@ -40,11 +41,12 @@ class Ports:
             "own": work.context.project_id or "", **{f"is_{name}": wanted[name] for name in names}})))
 
     def target(self, work: Work, data: Row) -> Row:
-        return {"network:project_id": networks.get(work, data["network_id"])["project_id"]}
+        return policy_target(networks.get(work, data["network_id"]))
 
     def create(self, work: Work, data: Row) -> Row:
         network = networks.get(work, data["network_id"])
         work.room("port", data["project_id"])
+        _check_device(work, data["device_id"], data["project_id"])
         row, chosen = build(work, network, data)
         bindings.bind(work, [row], data.get("binding:host_id") or "", fresh=True)
         return _view(row, chosen, data["security_groups"], work)
@@ -53,6 +55,8 @@ class Ports:
         old = work.one(t.placed, id=current["id"], active=True)
         if old is None:
             raise missing("port", current["id"])
+        if data.get("device_id", old["device_id"]) != old["device_id"]:
+            _check_device(work, data["device_id"], old["project_id"])
         values = {k: data[k] for k in _SAME if k in data}
         if data.get("mac_address") != old["mac_address"] and "mac_address" in values:
             values["mac_address"] = self._new_mac(work, old, data["mac_address"])
@@ -63,12 +67,14 @@ class Ports:
             statements.delete(work.conn, t.port_groups, port_id=old["id"])
             _set_groups(work, old["id"], groups)
             bindings.regroup(work, old["id"])
+        if values.get("admin_state_up", old["admin_state_up"]) != old["admin_state_up"]:
+            values["status"] = _switched(work, old | values)
         if "fixed_ips" in data or "mac_address" in values:
             self._readdress(work, old | values, current, data.get("fixed_ips"))
         work.change(t.ports, old["id"], values)
         wanted = {name: data[f"binding:{key}"] or empty for name, key, empty in _BINDING if f"binding:{key}" in data}
         if any(old[name] != value for name, value in wanted.items()):
-            bindings.bind(work, [old | wanted | {"host": old["host"]}], str(wanted.get("host", old["host"])))
+            bindings.bind(work, [old | values | wanted | {"host": old["host"]}], str(wanted.get("host", old["host"])))
         work.changes.ports.add(old["id"])
         if groups is not None or values.keys() & {"allowed_address_pairs"} or "fixed_ips" in data:
             work.changes.moved(old["id"], {*current["security_groups"], *(groups or ())})
@@ -100,6 +106,12 @@ class Ports:
         drop(work, [current["id"]])
 
 
+def _switched(work: Work, port: Row) -> str:
+    """The status of a port that its owner switched on or off. The cloud's own ports are on no one host."""
+    serving = port["vif_type"] == "distributed" or (port["device_owner"] in SERVICE_OWNERS and agents.routing(work))
+    return bindings.status(port | {"wired": port["wired"] or serving})
+
+
 def visible(work: Work, table: sa.FromClause) -> sa.ColumnElement[bool]:
     """A project's own ports and those on its networks; administrators and services see all. table: ports, or placed."""
     return sa.true() if _sees_all(work) else _own(table, work.context.project_id or "")
@@ -122,6 +134,20 @@ def _listing(every: bool, names: tuple[str, ...]) -> sa.Select[Any]:
     found = sa.select(t.placed).where(p.active, *(
         p[name].in_(sa.bindparam(f"is_{name}", expanding=True)) for name in names)).order_by(p.created_at)
     return found if every else found.where(_own(t.placed, sa.bindparam("own", type_=sa.String)))
+
+
+def policy_target(network: Row) -> Row:
+    """What the rules of a port need to know of its network."""
+    return {"network:project_id": network["project_id"]}
+
+
+def _check_device(work: Work, device_id: str, project_id: str) -> None:
+    """A port's owner may say that it belongs to a server of the port's project. One of another project, and one that
+    is not there, get the same answer. Words that are no id may be anything. Raises Conflict."""
+    if _sees_all(work) or not is_uuid_like(device_id) or work.project_of(work.conn, device_id) == project_id:
+        return
+    raise conflict("DeviceIDNotOwnedByTenant", f"The following device_id {device_id} is not owned by your tenant or "
+                   "matches another tenants router.")
 
 
 def insert(work: Work, network: Row, data: Row) -> tuple[Row, list[tuple[str, str]]]:
@@ -148,7 +174,7 @@ def build(work: Work, network: Row, data: Row) -> tuple[Row, list[tuple[str, str
         **{k: data[k] for k in _SAME if k not in ("description", "mac_address")},
         "network_id": network["id"], "mac_address": mac, "port_security_enabled": secured, "status": "DOWN",
         "preserve": data.get("preserve", False), "device_tag": data.get("device_tag"),
-        "position": data.get("position", 0)})
+        "position": data.get("position", 0), "server_id": data.get("server_id")})
     _set_addresses(work, row["id"], chosen)
     _set_groups(work, row["id"], data["security_groups"])
     work.changes.moved(row["id"], data["security_groups"])

@@ -6,40 +6,20 @@ from collections import defaultdict
 from typing import Any
 
 import sqlalchemy as sa
+from oslo_utils.uuidutils import is_uuid_like
 
 from nacre.base.db import statements
-from nacre.base.errors import BadRequest
 from nacre.network import tables as t
 from nacre.network.attributes.definitions import SECURITY_GROUP, SECURITY_GROUP_RULE
+from nacre.network.attributes.rules import PROTOCOLS, bad, port, prefix, protocol
 from nacre.network.networks import SHARED, among, granted
 from nacre.network.work import Row, Work, conflict, missing, standard_view, where
 
-PROTOCOLS = {
-    "ah": 51, "dccp": 33, "egp": 8, "esp": 50, "gre": 47, "hopopt": 0, "icmp": 1, "igmp": 2, "ip": 0, "ipip": 4,
-    "ipv6-encap": 41, "ipv6-frag": 44, "ipv6-icmp": 58, "icmpv6": 58, "ipv6-nonxt": 59, "ipv6-opts": 60,
-    "ipv6-route": 43, "ospf": 89, "pgm": 113, "rsvp": 46, "sctp": 132, "tcp": 6, "udp": 17, "udplite": 136,
-    "vrrp": 112,
-}
 _WITH_PORTS = (6, 17, 33, 132, 136)
 _ONLY_V6 = ("ipv6-encap", "ipv6-frag", "ipv6-icmp", "icmpv6", "ipv6-nonxt", "ipv6-opts", "ipv6-route")
 _V6_NUMBERS = {str(PROTOCOLS[name]) for name in _ONLY_V6}
 _RULE = ("security_group_id", "direction", "ethertype", "protocol", "port_range_min", "port_range_max",
          "remote_ip_prefix", "remote_group_id", "remote_address_group_id")
-
-
-def _bad(kind: str, message: str, field: str) -> BadRequest:
-    return BadRequest(message, field=field, type=kind)
-
-
-def protocol(value: Any) -> str | None:
-    """A protocol's name in lower case, or its number as a string; None for any. Raises BadRequest."""
-    if value in (None, "", "any"):
-        return None
-    word = str(value).lower()
-    if not isinstance(value, bool) and (word in PROTOCOLS or (word.isascii() and word.isdigit() and int(word) <= 255)):
-        return word if word in PROTOCOLS else str(int(word))
-    raise _bad("SecurityGroupRuleInvalidProtocol", f"Security group rule protocol {value} not supported. Only protocol "
-               f"values {[None, 'any', *PROTOCOLS]} and integer representations [0 to 255] are supported.", "protocol")
 
 
 def protocol_number(value: str | None) -> int | None:
@@ -49,44 +29,27 @@ def protocol_number(value: str | None) -> int | None:
     return PROTOCOLS[value] if value in PROTOCOLS else int(value)
 
 
-def _port(value: Any, field: str) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool | float) or not str(value).lstrip("-").isdigit() or not 0 <= int(value) <= 65535:
-        raise _bad("SecurityGroupInvalidPortValue", f"Invalid value for port {value}", field)
-    return int(value)
-
-
 def normalise(data: Row) -> Row:
     """A rule as it is kept: canonical protocol, ports as integers, prefix as given but checked. Raises BadRequest."""
     rule = dict(data)
     rule["protocol"] = protocol(data["protocol"])
-    rule["port_range_min"] = _port(data["port_range_min"], "port_range_min")
-    rule["port_range_max"] = _port(data["port_range_max"], "port_range_max")
+    rule["port_range_min"], rule["port_range_max"] = port(data["port_range_min"]), port(data["port_range_max"])
     if sum(1 for k in ("remote_ip_prefix", "remote_group_id", "remote_address_group_id") if data.get(k)) > 1:
-        raise _bad("SecurityGroupMultipleRemoteEntites", "Only one of remote_ip_prefix or remote_group_id or "
+        raise bad("SecurityGroupMultipleRemoteEntites", "Only one of remote_ip_prefix or remote_group_id or "
                    "remote_address_group_id may be provided.", "remote_ip_prefix")
-    rule["remote_ip_prefix"] = _prefix(data["remote_ip_prefix"], data["ethertype"])
+    rule["remote_ip_prefix"] = prefix(data["remote_ip_prefix"])
+    _check_family(rule["remote_ip_prefix"], data["ethertype"])
     if (rule["protocol"] in _ONLY_V6 or rule["protocol"] in _V6_NUMBERS) and rule["ethertype"] != "IPv6":
-        raise _bad("SecurityGroupEthertypeConflictWithProtocol",
+        raise bad("SecurityGroupEthertypeConflictWithProtocol",
                    f"Invalid ethertype {rule['ethertype']} for protocol {rule['protocol']}.", "ethertype")
     _check_ports(rule)
     return rule
 
 
-def _prefix(value: str | None, ethertype: str) -> str | None:
-    if not value:
-        return None
-    try:
-        if "%" in value:
-            raise ValueError
-        interface = ipaddress.ip_interface(value)
-    except ValueError:
-        raise _bad("InvalidCIDR", f"Invalid CIDR {value} given as IP prefix.", "remote_ip_prefix") from None
-    if interface.version != (4 if ethertype == "IPv4" else 6):
-        raise _bad("SecurityGroupRuleParameterConflict",
-                   f"Conflicting value ethertype {ethertype} for CIDR {value}", "remote_ip_prefix")
-    return f"{interface.ip}/{interface.network.prefixlen}"
+def _check_family(prefix: str | None, ethertype: str) -> None:
+    if prefix and ipaddress.ip_interface(prefix).version != (4 if ethertype == "IPv4" else 6):
+        raise bad("SecurityGroupRuleParameterConflict", f"Conflicting value ethertype {ethertype} for CIDR {prefix}",
+                  "remote_ip_prefix")
 
 
 def _check_ports(rule: Row) -> None:
@@ -94,22 +57,22 @@ def _check_ports(rule: Row) -> None:
     if low is None and high is None:
         return
     if rule["protocol"] is None:
-        raise _bad("SecurityGroupProtocolRequiredWithPorts", "Must also specify protocol if port range is given.",
+        raise bad("SecurityGroupProtocolRequiredWithPorts", "Must also specify protocol if port range is given.",
                    "protocol")
     if number in (1, 58):
         for value, name, words in ((low, "port_range_min", "type"), (high, "port_range_max", "code")):
             if value is not None and not 0 <= value <= 255:
-                raise _bad("SecurityGroupInvalidIcmpValue", f"Invalid value for ICMP {words} ({name}) {value}. "
+                raise bad("SecurityGroupInvalidIcmpValue", f"Invalid value for ICMP {words} ({name}) {value}. "
                            "It must be 0 to 255.", name)
         if low is None:
-            raise _bad("SecurityGroupMissingIcmpType", f"ICMP code (port-range-max) {high} is provided but ICMP type "
+            raise bad("SecurityGroupMissingIcmpType", f"ICMP code (port-range-max) {high} is provided but ICMP type "
                        "(port-range-min) is missing.", "port_range_min")
         return
     if number not in _WITH_PORTS:
-        raise _bad("SecurityGroupInvalidProtocolForPort", f"Ports cannot be specified for protocol {rule['protocol']}. "
+        raise bad("SecurityGroupInvalidProtocolForPort", f"Ports cannot be specified for protocol {rule['protocol']}. "
                    "Ports are only supported for dccp, sctp, tcp, udp and udplite.", "port_range_min")
     if low is None or high is None or low > high or (number in (6, 17) and low == 0 and high == 0):
-        raise _bad("SecurityGroupInvalidPortRange", "For TCP/UDP protocols, port_range_min must be <= port_range_max",
+        raise bad("SecurityGroupInvalidPortRange", "For TCP/UDP protocols, port_range_min must be <= port_range_max",
                    "port_range_min")
 
 
@@ -152,13 +115,6 @@ class SecurityGroups:
     def target(self, work: Work, data: Row) -> Row:
         return {}
 
-    def lacking(self, work: Work) -> bool:
-        """Whether the caller's project has no default group yet."""
-        return bool(work.context.project_id) and default_of(work, work.context.project_id or "") is None
-
-    def prepare(self, work: Work) -> None:
-        ensure_default(work, work.context.project_id or "")
-
     def create(self, work: Work, data: Row) -> Row:
         if data["name"].lower() == "default":
             raise conflict("SecurityGroupDefaultAlreadyExists", "Default security group already exists.")
@@ -168,11 +124,10 @@ class SecurityGroups:
         return _create(work, data, default=False)
 
     def update(self, work: Work, current: Row, data: Row) -> Row:
-        if "name" in data and data["name"] != current["name"]:
-            if current["name"] == "default":
-                raise conflict("SecurityGroupCannotUpdateDefault", "Updating default security group not allowed.")
-            if data["name"].lower() == "default":
-                raise conflict("SecurityGroupDefaultAlreadyExists", "Default security group already exists.")
+        if data.get("name", "").lower() == "default":
+            raise conflict("SecurityGroupDefaultAlreadyExists", "Default security group already exists.")
+        if "name" in data and current["name"] == "default":
+            raise conflict("SecurityGroupCannotUpdateDefault", "Updating default security group not allowed.")
         if "stateful" in data and data["stateful"] != current["stateful"]:
             self._refuse_used(work, current["id"])
         work.change(t.security_groups, current["id"], data)
@@ -255,6 +210,25 @@ class SecurityGroupRules:
         work.remove(t.security_group_rules, id=current["id"])
         work.touch(t.security_groups, current["security_group_id"])
         work.changes.groups.add(current["security_group_id"])
+
+
+class DefaultGroups:
+    """A project has its default group when its groups, or their rules, are asked for: one's own project, or another's
+    that an administrator names."""
+
+    def __init__(self, filters: Row):
+        self._named = filters.get("project_id") or []
+
+    def _project(self, work: Work) -> str:
+        named = self._named[0] if self._named and work.context.is_admin else None
+        return named if named and len(named) <= 36 and is_uuid_like(named) else work.context.project_id or ""
+
+    def lacking(self, work: Work) -> bool:
+        project = self._project(work)
+        return bool(project) and default_of(work, project) is None
+
+    def prepare(self, work: Work) -> None:
+        ensure_default(work, self._project(work))
 
 
 def default_of(work: Work, project_id: str) -> str | None:

@@ -56,7 +56,10 @@ class Subnets:
             raise BadRequest("Bad subnets request: a subnetpool must be specified in the absence of a cidr.",
                              field="cidr", type="BadRequest")
         _check_version(cidr, data)
+        networks.check_subnet_mtu(network["id"], network["mtu"], data["ip_version"])
         _check_modes(data, cidr)
+        if data["enable_dhcp"]:
+            _check_dhcp(cidr)
         self._check_overlap(work, network["id"], cidr)
         gateway = data["gateway_ip"] if "gateway_ip" in data else ipam.default_gateway(cidr)
         if gateway:
@@ -77,6 +80,7 @@ class Subnets:
             "ip_version": data["ip_version"], "ipv6_ra_mode": data["ipv6_ra_mode"],
             "ipv6_address_mode": data["ipv6_address_mode"], "subnetpool_id": data["subnetpool_id"],
             **{k: data[k] for k in _PLAIN if k != "description"}})
+        work.touch(t.networks, row["network_id"])
         self._add_auto_addresses(work, row)
         dhcp.ensure(work, row["network_id"])
         work.changes.networks.add(row["network_id"])
@@ -117,7 +121,10 @@ class Subnets:
         if "enable_dhcp" in data and not data["enable_dhcp"] and (current["ipv6_ra_mode"]
                                                                  or current["ipv6_address_mode"]):
             raise _bad("Subnet has ipv6_address_mode or ipv6_ra_mode set; enable_dhcp cannot be False", "enable_dhcp")
+        if data.get("enable_dhcp") and not current["enable_dhcp"]:
+            _check_dhcp(cidr)
         work.change(t.subnets, current["id"], {k: data[k] for k in _PLAIN if k in data})
+        work.touch(t.networks, current["network_id"])
         work.changes.networks.add(current["network_id"])
         work.changes.subnets.add(current["network_id"])
         return new
@@ -157,6 +164,7 @@ class Subnets:
         if gone := [i for i in own if i not in left]:
             work.remove(t.ports, id=gone)
         work.remove(t.subnets, id=current["id"])
+        work.touch(t.networks, current["network_id"])
         if auto:
             _every_port(work, current["network_id"])
         work.changes.networks.add(current["network_id"])
@@ -187,8 +195,19 @@ def _check_version(cidr: str, data: Row) -> None:
                    f"ip_version '{data['ip_version']}'", "cidr")
     if net.prefixlen == 0:
         raise _bad("0 is not allowed as CIDR prefix length", "cidr")
+    if net.version == 6 and int(net.network_address) == 0:
+        raise _bad("IPv6 subnet '::' is not supported", "cidr")
     if net.is_multicast or net.is_loopback:
         raise _bad(f"multicast and loopback networks cannot be subnets: {cidr}", "cidr")
+
+
+def _check_dhcp(cidr: str) -> None:
+    """DHCP needs an address of its own beside a guest's and the gateway's."""
+    net = ipaddress.ip_network(cidr)
+    if net.prefixlen > net.max_prefixlen - 2:
+        raise _bad("Subnet has a prefix length that is incompatible with DHCP service enabled", "cidr")
+    if int(net.network_address) == 0:
+        raise _bad("First IP '0.0.0.0' of network is not supported if enable_dhcp is True", "cidr")
 
 
 def _check_modes(data: Row, cidr: str) -> None:

@@ -89,6 +89,8 @@ ports = sa.Table(
     sa.Column("allowed_address_pairs", sa.JSON, nullable=False),
     sa.Column("extra_dhcp_opts", sa.JSON, nullable=False),
     sa.Column("dns_name", sa.String(255), nullable=False, default=""),
+    #: The server whose interface it is, by the cloud's word alone: device_id is what its owner says.
+    sa.Column("server_id", ID, index=True),
     #: How a server uses it: the user's own (kept when the server goes), its tag, its place among the interfaces.
     sa.Column("preserve", sa.Boolean, nullable=False, default=False),
     sa.Column("device_tag", sa.String(255)), sa.Column("position", sa.Integer, nullable=False, default=0),
@@ -181,7 +183,7 @@ agents = sa.Table(
     #: Where frames for the host go: a plain IPv4 address, whatever the configurations say.
     sa.Column("tunnel_ip", sa.String(15)), sa.Column("created_at", sa.DateTime, nullable=False),
     sa.Column("started_at", sa.DateTime, nullable=False), sa.Column("heartbeat_at", sa.DateTime, nullable=False),
-    sa.UniqueConstraint("host", "agent_type"),
+    sa.UniqueConstraint("host", "agent_type"), sa.Index("agents_by_tunnel", "tunnel_ip"),
 )
 
 quotas = sa.Table(

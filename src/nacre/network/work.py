@@ -7,7 +7,7 @@ A unit may be run again by the database, so a `Work` is made anew for each run a
 import random
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -21,6 +21,7 @@ from nacre.base.context import Context
 from nacre.base.db import statements
 from nacre.base.durable.processes import database_now
 from nacre.base.errors import Conflict, NotFound, QuotaExceeded
+from nacre.identity.contract import Policy
 from nacre.network import tables as t
 from nacre.network.ml2.types import SegmentTypes
 
@@ -47,6 +48,9 @@ _ROOM = sa.select(
     sa.select(_U.used).where(_U.project_id == _PROJECT, _U.resource == _WHAT).scalar_subquery())
 _MORE = sa.update(t.usage).where(_U.project_id == _PROJECT, _U.resource == _WHAT).values(
     used=_U.used + sa.bindparam("more"))
+
+
+ProjectOf = Callable[[sa.Connection, str], str | None]
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,10 +95,15 @@ class Work:
     context: Context
     clock: Clock
     settings: NetworkSettings
+    policy: Policy
+    #: The project of a server, or None where there is none of that id.
+    project_of: ProjectOf
     changes: Changes = field(default_factory=Changes)
     #: (project, resource) -> how many more than the table of usage says; written when the unit is done
     usage: Counter[tuple[str, str]] = field(default_factory=Counter)
     rng: random.Random = field(default_factory=random.Random)
+    #: Whether a host reported to this very process lately.
+    heard: Callable[[str], bool] = lambda host: False
 
     @cached_property
     def now(self) -> datetime:
@@ -214,4 +223,5 @@ def standard_view(row: Row) -> Row:
 def where(table: sa.Table, filters: Row) -> list[sa.ColumnElement[bool]]:
     """Conditions for those filters that are columns of the table (values: lists; the rest is compared later)."""
     return [table.c[name].in_(values) for name, values in filters.items()
-            if name in table.c and isinstance(table.c[name].type, sa.String) and 0 < len(values) <= 500]
+            if name in table.c and isinstance(table.c[name].type, sa.String) and 0 < len(values) <= 500
+            and all(isinstance(value, str) for value in values)]

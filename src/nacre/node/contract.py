@@ -1,22 +1,23 @@
 """What the control side may ask of a host.
 
-Every order names the cloud that it is of, and the epoch: a host takes orders of the cloud that it joined, and none of a
-lower epoch than it has seen for a server. Long work is answered soon, done or not: whoever waits asks again (a repeated
-order joins the work that runs, or is answered from what is there) and sees it move.
+Every order names its cloud and epoch: a host takes orders of its own cloud, and none of a lower epoch than it has seen
+for a server. Long work is answered soon, done or not: who waits asks again (a repeated order joins the work) and sees.
 """
 
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
+from msgspec import Meta
 
 from nacre.base import bounds
 from nacre.base.rpc.target import Target
 from nacre.image.contract import ImageFacts
-from nacre.network.contract import GroupMembers, NetworkFacts, PortFacts
+from nacre.network.contract import MOST_GROUPS, GroupMembers, NetworkFacts, PortFacts
 
 #: The step of work that has not begun: others of the host come first.
 WAITING = "waits for its turn"
-TARGET = Target(topic="node", namespace="node", version="2.0")
+CONSOLE = 1 << 20  # the most of a console's log that is shown, in characters
+TARGET = Target(topic="node", namespace="node", version="2.0", foreign=True)
 
 
 class GuestFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,9 +43,8 @@ class GuestFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BuildOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """One server for one host: made once in the conductor. Sizes: memory MB, disks GB, swap MB. limit_disk_mb: of
-    selected_dir, where the host has several. guest: without what only the guest is to know. position, era: of the
-    database, when this was decided."""
+    """One server for one host. Sizes: memory MB, disks GB, swap MB. limit_disk_mb: of selected_dir, where the host has
+    several. guest: without what only the guest is to know. position, era: of the database, when this was decided."""
 
     cloud: str
     allocation: str
@@ -119,32 +119,32 @@ class PowerOrder(msgspec.Struct, frozen=True, kw_only=True):
 class Step(msgspec.Struct, frozen=True, kw_only=True):
     """One timed piece of work on the host, for the server's timeline. Times: seconds since the epoch."""
 
-    name: str
-    started: float
-    finished: float
+    name: bounds.Short
+    started: bounds.Size
+    finished: bounds.Size
 
 
 class Guest(msgspec.Struct, frozen=True, kw_only=True):
     """A server as its host sees it. number: later than every report that does not know of this yet."""
 
-    server_id: str
-    power: str
-    number: tuple[int, int] = (0, 0)
-    steps: tuple[Step, ...] = ()
+    server_id: bounds.Id
+    power: bounds.Word
+    number: tuple[bounds.Count, bounds.Count] = (0, 0)
+    steps: Annotated[tuple[Step, ...], Meta(max_length=100)] = ()
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
     """How far an order is. guest: once done. step, moved, total (bytes): while they change, the work moves."""
 
     done: bool
-    step: str = ""
-    moved: int = 0
-    total: int = 0
+    step: bounds.Short = ""
+    moved: bounds.Count = 0
+    total: bounds.Count = 0
     guest: Guest | None = None
 
 
 class Orphan(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that a host has, as it remembers it. order None: its journal has lost it. stage: as in the journal."""
+    """Something that a host has, as it remembers it: unchecked. order None: its journal lost it. stage: as there."""
 
     allocation: bounds.Id
     server_id: bounds.Id
@@ -152,8 +152,8 @@ class Orphan(msgspec.Struct, frozen=True, kw_only=True):
     order: BuildOrder | None
     epoch: bounds.Epoch = 0
     stage: bounds.Word = ""
-    ports: tuple[PortFacts, ...] = ()
-    networks: tuple[NetworkFacts, ...] = ()
+    ports: Annotated[tuple[PortFacts, ...], Meta(max_length=1000)] = ()
+    networks: Annotated[tuple[NetworkFacts, ...], Meta(max_length=1000)] = ()
 
 
 class Node(Protocol):
@@ -177,11 +177,11 @@ class Node(Protocol):
         """Done once: repeated, it is answered with what there is. Raises Refused: a later order was seen."""
         ...
 
-    async def console(self, server_id: str, lines: int | None) -> str:
+    async def console(self, server_id: str, lines: int | None) -> Annotated[str, Meta(max_length=CONSOLE)]:
         """The end of the serial console's log; whole if `lines` is None."""
         ...
 
-    async def describe(self, allocations: tuple[str, ...]) -> tuple[Orphan, ...]:
+    async def describe(self, allocations: tuple[str, ...]) -> Annotated[tuple[Orphan, ...], Meta(max_length=10_000)]:
         """What is known here of these allocations."""
         ...
 
@@ -189,6 +189,6 @@ class Node(Protocol):
         """These ports (empty: any) changed: fetch and apply. n, before: this host's change and the one before it."""
         ...
 
-    async def regroup(self, news: tuple[GroupMembers, ...]) -> None:
+    async def regroup(self, news: Annotated[tuple[GroupMembers, ...], Meta(max_length=MOST_GROUPS)]) -> None:
         """Members of security groups changed: differences, to be taken where nothing is missed between."""
         ...

@@ -219,7 +219,8 @@ class ImageCache:
                 return
             await _in_thread(part.unlink)
             if not kept:
-                raise BuildFailed(f"image {image.id}: what arrived ({at} bytes) does not have the image's digest")
+                raise BuildFailed(f"image {image.id}: what arrived ({at} bytes) does not have the image's digest",
+                                  type="ImageRefused")
             log.warning("what was kept of an image is damaged; it is fetched anew", image=image.id, kept=kept)
 
     async def _pieces(self, fetch: Fetch, image: ImageFacts, at: int) -> AsyncGenerator[bytes]:
@@ -256,7 +257,7 @@ class ImageCache:
                 fetch.pace.failed()
                 raise
             except NacreError as error:
-                raise BuildFailed(f"image {image_id} cannot be read: {error.message}") from error
+                raise BuildFailed(f"image {image_id} cannot be read: {error.message}", type="ImageAway") from error
             if not data:
                 raise BuildFailed(f"image {image_id} ends after {offset + len(got)} bytes")
             fetch.moved = self._clock.monotonic()
@@ -267,7 +268,7 @@ class ImageCache:
     def _give_up_if_silent(self, fetch: Fetch, image: ImageFacts, error: Unavailable) -> None:
         if self._clock.monotonic() - fetch.moved > self.settings.patience:
             raise BuildFailed(f"image {image.id}: nothing has come of it for {self.settings.patience:g} s: "
-                              f"{error.message}") from error
+                              f"{error.message}", type="ImageAway") from error
 
     async def _convert_watched(self, fetch: Fetch, image: ImageFacts, part: Path, made: Path) -> None:
         """While it works, what has been written is reported every second."""

@@ -140,7 +140,7 @@ class NodeManager:
             try:
                 await self.here.wiring.limit(rates(entry.order, [port.id for port in entry.spawn.ports]))
             except BuildFailed as error:
-                log.error("a server runs without limits", server=entry.server_id, why=error.message)
+                log.error("a server runs without limits", server=entry.server_id, why=str(error))
 
     async def _guest_changed(self, server_id: str, power: str) -> None:
         """An event of the hypervisor: only a reason to report."""

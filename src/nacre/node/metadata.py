@@ -105,7 +105,9 @@ class Metadata:
             facts = await self._guest(port.device_id)
         except NotFound:
             return 404, b"Not Found", "text/plain"
-        mine = self._of_server.get(port.device_id, [port])
+        if facts.project_id != port.project_id:  # a port of another project is no interface of the server
+            return 404, b"Not Found", "text/plain"
+        mine = [p for p in self._of_server.get(port.device_id, [port]) if p.project_id == facts.project_id]
         networks = [self._networks[p.network_id] for p in mine if p.network_id in self._networks]
         return lookup(metadata_documents(facts, mine, networks), target)
 

@@ -4,6 +4,7 @@ database that is older than what the host has seen (law 14)."""
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
@@ -23,7 +24,7 @@ log = structlog.get_logger()
 GATHER, GATHER_EACH = 0.05, 0.0005
 #: Seconds between two times that the database's position is kept.
 KEEP_POSITION = 60.0
-#: Between attempts to reach a control process (seconds), ever longer.
+#: Between attempts to reach a control process (seconds), ever longer, and each by up to half shorter or longer.
 RETRY, SELDOM = 0.5, 10.0
 
 
@@ -32,6 +33,7 @@ class Controls(Protocol):
 
     def known(self) -> Sequence[ControlAddress]: ...
     def learn(self, controls: Sequence[ControlAddress]) -> None: ...
+    def keep(self) -> None: ...
     def conductor(self, control: str) -> Conductor: ...
 
 
@@ -47,6 +49,8 @@ class NodeService:
         self._kept, self._orphans, self._refused = 0.0, frozenset[str](), ""
         self._news: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        #: Hosts that start, or lose a control process, at the same moment shall not all speak at the same moment.
+        self._chance = random.Random(self.settings.host)  # noqa: S311 - spreads load, keeps no secret
 
     async def start(self) -> None:
         """Hypervisor and wiring are ready when this returns; the control processes are met in the background, as they
@@ -91,7 +95,7 @@ class NodeService:
 
     async def _look(self) -> None:
         """For ever: a report at each heartbeat and at each change, to be sent to every control process."""
-        regular = self._clock.monotonic()
+        regular = self._clock.monotonic() - self._chance.random() * self.settings.heartbeat
         while True:
             with contextlib.suppress(TimeoutError):
                 await self._until(self.here.changed.wait(), regular + self.settings.heartbeat - self._clock.monotonic())
@@ -99,6 +103,7 @@ class NodeService:
                 if self._clock.monotonic() >= regular + self.settings.heartbeat:
                     regular = self._clock.monotonic()
                     self.manager.mend()
+                    self._controls.keep()
                 else:
                     await self._clock.sleep(GATHER + GATHER_EACH * len(self.here.journal.all()))
                 self.here.changed.clear()
@@ -160,7 +165,7 @@ class NodeService:
                 log.warning("a control process cannot be reached", control=control, why=str(error),
                             exc_info=not isinstance(error, NacreError))
                 met = False
-                await self._clock.sleep(pause)
+                await self._clock.sleep(pause * self._chance.uniform(0.5, 1.5))
                 pause = min(2 * pause, SELDOM)
 
     async def _hello(self, conductor: Conductor) -> None:

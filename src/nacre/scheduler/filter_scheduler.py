@@ -53,6 +53,8 @@ class FilterScheduler:
         before, queue = host.servers, self._queues[host.queue_name]
         if report.queue_name != host.queue_name:
             queue.discard(host)
+            if not len(queue):  # a host may name another one in each report
+                del self._queues[host.queue_name]
             host.hear(report, now)
             self._queue(host.queue_name).add(host)
         else:

@@ -4,6 +4,7 @@ free = what its last report says + what was given back since - what was placed s
 that it counts, so each placement and each release is counted exactly once, in whatever order the news come.
 """
 
+import hashlib
 from collections.abc import Collection, Iterable
 from functools import cached_property
 from typing import Any, Protocol
@@ -20,6 +21,8 @@ MEMORY, VCPUS, DISK, NET, DISK_BANDWIDTH, SHARES = range(len(RESOURCES))
 #: A placement that no report has shown by then is forgotten (seconds): whoever made it is gone. The claim is final.
 PENDING_SECONDS = 300.0
 INFINITE = float("inf")
+#: So many kinds more than hosts are of may be known for a while.
+SPARE = 32
 _PLAIN = str.maketrans("", "", ".-_")
 
 
@@ -63,24 +66,33 @@ class Kind:
 
 
 class Kinds:
-    """Every kind there is, once, numbered; numbers that are free again are given anew."""
+    """Every kind there is, once, numbered; numbers that are free again are given anew. A kind is known by a digest of
+    its texts."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[Any, ...], Kind] = {}
         self._free: list[int] = []
+        self._kept = 0
 
     def of(self, report: HostReport, zone: str, aggregates: tuple[Aggregate, ...]) -> Kind:
-        key = (zone, report.architecture, report.hypervisor_type, report.hypervisor_version, report.cpu_info,
+        cpu = hashlib.blake2b(report.cpu_info.encode(), digest_size=16).digest()
+        key = (zone, report.architecture, report.hypervisor_type, report.hypervisor_version, cpu,
                tuple((a.name, tuple(sorted(a.metadata.items()))) for a in aggregates))
         if key not in self._known:
             number = self._free.pop() if self._free else len(self._known)
             self._known[key] = Kind(number, report, zone, aggregates)
         return self._known[key]
 
+    @property
+    def many(self) -> bool:
+        """Whether most of them may be of no host any more."""
+        return len(self._known) > 2 * self._kept + SPARE
+
     def keep(self, used: Collection[Kind]) -> None:
         """All others are forgotten: hosts may say that they are another kind as often as they like."""
         for key in [key for key, kind in self._known.items() if kind not in used]:
             self._free.append(self._known.pop(key).number)
+        self._kept = len(self._known)
 
 
 class Directory(msgspec.Struct):

@@ -18,6 +18,7 @@ from nacre.scheduler.filter_scheduler import FilterScheduler
 from nacre.scheduler.hosts import Aggregate, Kind, Kinds
 from nacre.scheduler.metrics import HOSTS, PLACED, REFUSED, SECONDS, refused
 from nacre.scheduler.query import compile_query
+from nacre.scheduler.records import same
 from nacre.scheduler.registry import UNHEARD, HostRegistry
 
 log = structlog.get_logger()
@@ -91,7 +92,7 @@ class SchedulerManager:
                     rebuilt = now
                     await self.build_queue()
             except Interrupted as error:
-                log.warning("the queues stay as they are", why=error.message)
+                log.warning("the queues stay as they are", why=str(error))
             except Exception:
                 log.exception("queue rebuild failed; the old queues stay")
 
@@ -133,7 +134,7 @@ class SchedulerManager:
             if error.reasons.get(UNHEARD) or self.registry.awaits(self._facts.expected()):
                 raise TooEarly(error.message, details=error.details, reasons=error.reasons) from None
             refused(len(request.server_ids), error.reasons)
-            log.info("no host fits", servers=len(request.server_ids), why=error.message, nearest=error.details)
+            log.info("no host fits", servers=len(request.server_ids), why=str(error), nearest=error.details)
             raise
         finally:
             SECONDS.observe(time.perf_counter() - begin)
@@ -165,7 +166,7 @@ class SchedulerManager:
         before = self.registry.hear(report, anew=anew)
         if before is None:
             return False
-        if before is report or not _same(report, before):
+        if before is report or not same(report, before):
             self._look_at(report.host)
             self._chooser.hear(report, self._clock.monotonic())
         else:
@@ -204,13 +205,10 @@ class SchedulerManager:
         if out is not None and out != host.out:
             log.warning("a host takes no servers", host=name, why=out)
         self._chooser.change(name, kind, out)
+        if self._kinds.many:
+            self._kinds.keep(self._chooser.tidy())
 
     def _kind(self, report: HostReport) -> Kind:
         aggregates = self._aggregates.get(report.host, ())
         zones = (a.metadata["availability_zone"] for a in aggregates if a.metadata.get("availability_zone"))
         return self._kinds.of(report, next(zones, self._options.default_zone), aggregates)
-
-
-def _same(one: HostReport, other: HostReport) -> bool:
-    """Whether two reports say the same, but for their numbers."""
-    return msgspec.structs.replace(one, incarnation=0, n=0) == msgspec.structs.replace(other, incarnation=0, n=0)

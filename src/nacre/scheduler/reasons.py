@@ -18,16 +18,16 @@ def amount(resource: int, value: float) -> str:
 
 
 def explain(reasons: Counter[str], fit: int = 0) -> str:
-    """"0 of 40 hosts fit: 31 lack 2048 MB of memory, 9 are disabled"."""
+    """"0 of 40 hosts fit: 31 lack 2048 MB of memory, 1 is disabled"."""
     others = [(n, why) for why, n in reasons.most_common() if n]
     total = fit + sum(n for n, _ in others)
     if not total:
         return "There are no hosts in the queue asked for"
     words = f"{fit} of {total} hosts looked at fit" if fit else f"0 of {total} hosts fit"
-    return words + (": " + ", ".join(f"{n} {why}" for n, why in others) if others else "")
+    return words + (": " + ", ".join(f"{n} {of_one(why) if n == 1 else why}" for n, why in others) if others else "")
 
 
-_SINGULAR = {"are": "is", "have": "has"}
+_SINGULAR = {"are": "is", "have": "has", "do": "does"}
 
 
 def of_one(reason: str) -> str:

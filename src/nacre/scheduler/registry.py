@@ -10,9 +10,10 @@ import structlog
 
 from nacre.base.clock import Clock
 from nacre.base.db import Database
+from nacre.base.durable.processes import Guard
 from nacre.base.errors import Barred, NotFound, Unavailable
 from nacre.scheduler.contract import HostReport, HostState
-from nacre.scheduler.records import HostRecords
+from nacre.scheduler.records import HostRecords, Word
 
 log = structlog.get_logger()
 
@@ -29,7 +30,8 @@ class HostRegistry:
         self.records, self._clock, self._down = HostRecords(db), clock, down_seconds
         self.look_at: Callable[[str], None] = lambda name: None
         self.states: dict[str, HostState] = {}
-        self._barred = set[str]()
+        #: Each that takes no orders of ours: the servers that it says it has.
+        self._barred: dict[str, frozenset[str]] = {}
         #: When each was heard here, and since when we listen without a gap: nobody is down before that was long.
         self._heard: dict[str, float] = {}
         self._listening = clock.monotonic()
@@ -81,7 +83,7 @@ class HostRegistry:
             return None
         else:
             self.states[name] = msgspec.structs.replace(known, report=report, updated_at=now)
-            self.records.note(known, report, now)
+            self.records.note(known, report, now, anew=anew)
         self._heard[name] = self._clock.monotonic()
         return report if known is None else known.report
 
@@ -129,28 +131,32 @@ class HostRegistry:
         await self.records.delete(host, self._now())
         self.states.pop(host, None)
         self._heard.pop(host, None)
+        self._barred.pop(host, None)
         self.look_at(host)
 
     async def bar(self, host: str, why: str) -> None:
         """A host said hello. why: it takes no orders of ours, though it reports ("": it does)."""
-        if (state := self.states.get(host)) is not None and (state.barred != why or not state.met):
+        if (state := self.states.get(host)) is None:
+            return
+        self._barred.pop(host, None)
+        if why:
+            self._barred[host] = frozenset(held.server_id for held in state.report.held)
+        if state.barred != why or not state.met:
             self.states[host] = msgspec.structs.replace(state, barred=why, met=True)
-            (self._barred.add if why else self._barred.discard)(host)
             self.look_at(host)
 
-    async def accept(self, host: str, accepted: bool = True) -> None:
-        """An operator says that this database is right for a host that holds on to another; False: it has heard of it.
-        Raises NotFound."""
-        await self.records.accept(self._known(host), accepted, self._now())
+    async def accept(self, host: str) -> None:
+        """An operator says that this database is right for a host that holds on to another. Raises NotFound."""
+        await self.records.accept(self._known(host), self._now())
 
-    async def is_accepted(self, host: str) -> bool:
-        """Whether an operator said so, and the host has not heard of it yet."""
-        return await self.records.is_accepted(host)
+    async def word(self, host: str) -> Guard | None:
+        """An operator's, that was said so and has not been heard: a guard that uses it up. None: there is none."""
+        return Word(host) if await self.records.is_accepted(host) else None
 
-    def keeper(self, server_ids: Collection[str]) -> str | None:
-        """A host that takes no orders of ours and has one of these servers."""
-        return next((name for name in self._barred & self.states.keys() if any(
-            held.server_id in server_ids for held in self.states[name].report.held)), None)
+    def claimed(self, server_ids: Collection[str]) -> dict[str, str]:
+        """Those of these servers that a host says it has which takes no orders of ours: id -> that host."""
+        return {id: host for host, its in self._barred.items() if host in self.states for id in its.intersection(
+            server_ids)}
 
     def unmet(self, names: Collection[str]) -> str | None:
         """One of these hosts that has not said hello to this process, and still has the chance to: also one whose row
@@ -165,9 +171,9 @@ class HostRegistry:
         """Whether it may be given orders. Raises Barred; Unavailable: it has not said yet what it has."""
         state = self.states.get(host)
         if state is None or not state.met:
-            raise Unavailable(f"Host {host} has not said hello to this process yet.")
+            raise Unavailable(details=f"Host {host} has not said hello to this process yet.")
         if state.barred:
-            raise Barred(f"Host {host} takes no orders of this cloud: {state.barred}.")
+            raise Barred(details=f"Host {host} takes no orders of this cloud: {state.barred}.")
 
     def _known(self, host: str) -> HostState:
         try:

@@ -11,6 +11,9 @@ compute_hosts = sa.Table(
     sa.Column("host", sa.String(255), nullable=False, unique=True),
     #: The last HostReport that differed from the one before, as JSON.
     sa.Column("report", sa.JSON, nullable=False),
+    #: Its number: one that another process heard before, and writes later, changes nothing.
+    sa.Column("incarnation", sa.BigInteger, nullable=False, server_default="0", default=0),
+    sa.Column("n", sa.BigInteger, nullable=False, server_default="0", default=0),
     sa.Column("disabled", sa.Boolean, nullable=False, default=False),
     sa.Column("disabled_reason", sa.String(255)),
     sa.Column("forced_down", sa.Boolean, nullable=False, default=False),

@@ -1,6 +1,7 @@
 """The compute API in-process: real routes, real database, real policy rules; identity is one dict of tokens."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -16,8 +17,7 @@ from nacre.base.durable.processes import Process, Processes
 from nacre.base.durable.stories import Stories, Story
 from nacre.base.errors import Conflict, Forbidden, NotFound, Unauthenticated
 from nacre.base.web import App
-from nacre.compute.api.servers.desk import ServerDesk
-from nacre.compute.api.service import Parts, service
+from nacre.compute.api.service import Asks, Parts, service
 from nacre.compute.catalog.aggregates import Aggregates
 from nacre.compute.catalog.flavors import Flavors
 from nacre.compute.catalog.keypairs import KeyPairs
@@ -38,6 +38,8 @@ def who(name: str, project: str, *roles: str) -> Context:
                    roles=roles)
 
 
+#: When hosts were heard of last.
+HEARD = datetime(2026, 1, 1)
 PEOPLE = {
     "admin": who("root", "operators", "admin", "manager", "member", "reader"),
     "alice": who("alice", "red", "member", "reader"),
@@ -152,7 +154,8 @@ class FakeHosts:
     """The scheduler's side of hosts."""
 
     def __init__(self, *names: str):
-        self._hosts = {name: HostState(id=n, uuid=f"00000000-0000-4000-9000-{n:012d}", up=True, report=HostReport(
+        self._hosts = {name: HostState(id=n, uuid=f"00000000-0000-4000-9000-{n:012d}", up=True, updated_at=HEARD,
+                                        report=HostReport(
             host=name, hypervisor_type="QEMU", hypervisor_version=8000000, vcpus=8, memory_mb=16384, disk_gb=100,
             vcpus_used=2, memory_mb_used=1024, disk_gb_used=10.5, running=1)) for n, name in enumerate(names, 1)}
 
@@ -216,6 +219,20 @@ def nobody_runs(story: Story) -> None:
 IMAGE = "11111111-2222-4333-8444-555555555555"
 
 
+class Nothing:
+    """A service that is asked by the proxies, and has nothing: `stories/test_proxies.py` asks the real ones."""
+
+    async def ask(self, context: Context, line: str, body: Any = None, query: Any = ()) -> Any:
+        method, _, path = line.partition(" ")
+        if method == "POST":
+            raise Forbidden
+        if path.startswith("/v2.0/security-groups") and path.count("/") == 2:
+            return {"security_groups": []}
+        if path.count("/") == 2:
+            return {path.rpartition("/")[2]: []}
+        raise NotFound
+
+
 @pytest.fixture
 def clock() -> VirtualClock:
     return VirtualClock()
@@ -240,18 +257,20 @@ async def client(db, clock, policy):
     processes = Processes(db, clock)
     await processes.start(Process(id="control", role="control", name="control"))
     servers = Servers(db, clock, Suppliers(flavors=flavors, keypairs=keypairs, quotas=quotas, images=images,
-                                           network=network), Stories(db, clock, processes), nobody_runs)
+                                           network=network, policy=policy), Stories(db, clock, processes), nobody_runs)
 
     async def planner(context: Context, spec: ServerSpec) -> tuple[Placement, ...]:
         return tuple(Placement(server_id=str(n), host="host-1" if n < 2 else "", why="0 of 2 hosts fit", details="h")
                      for n, _ in enumerate(await servers.sketch(context, spec)))
 
     made = service(Parts(
-        planner=planner, policy=policy, identity=people, clock=clock, desk=ServerDesk(db, servers, History(db), nodes),
-        network=network, scheduler=scheduler, hosts=scheduler, controls=lambda: processes.all("control"),
+        planner=planner, policy=policy, identity=people, clock=clock, servers=servers,
+        history=History(db), node=nodes, network=network, scheduler=scheduler, hosts=scheduler,
+        controls=lambda: processes.all("control"),
         nodes=lambda: processes.all("node"), orphans=FakeOrphans(), removal=scheduler,
         flavors=flavors, keypairs=keypairs, quotas=quotas,
-        aggregates=Aggregates(db, clock, scheduler.refresh), groups=ServerGroups(db, clock), images=images))
+        aggregates=Aggregates(db, clock, scheduler.refresh), groups=ServerGroups(db, clock),
+        asks=Asks(image=Nothing(), network=Nothing())))
     client = Client(App([made], people.authenticate, policy.check))
     client.db, client.network, client.scheduler, client.clock = db, network, scheduler, clock
     yield client

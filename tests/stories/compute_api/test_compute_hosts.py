@@ -18,6 +18,18 @@ async def test_all_of_it_is_for_administrators(client):
         {"zoneName": "nova", "zoneState": {"available": True}, "hosts": None}]}
 
 
+async def test_every_service_says_when_it_was_heard_and_by_its_name(client):
+    """Clients print what is null as None."""
+    services = (await admin(client, "GET", "/os-services"))[1]["services"]
+    assert services and all(s["updated_at"] for s in services)
+    zones = (await admin(client, "GET", "/os-availability-zone/detail"))[1]["availabilityZoneInfo"]
+    shown = {(host, binary): state for z in zones for host, on in z["hosts"].items() for binary, state in on.items()}
+    assert set(shown) == {(s["host"], s["binary"]) for s in services}
+    assert all(state["updated_at"] for state in shown.values())
+    hosts = (await admin(client, "GET", "/os-hosts"))[1]["hosts"]
+    assert {(h["host_name"], "nova-" + h["service"]) for h in hosts} == set(shown)
+
+
 async def test_services_by_action(client):
     _, body = await admin(client, "GET", "/os-services?binary=nova-compute")
     assert [(s["host"], s["status"], s["state"], s["zone"]) for s in body["services"]] == [

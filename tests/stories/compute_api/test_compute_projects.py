@@ -110,12 +110,5 @@ async def test_what_services_tell_and_small_things(client):
     assert (await client.get("/os-instance_usage_audit_log"))[0] == 403
 
 
-async def test_proxies_of_old(client):
-    image = (await client.get(f"/images/{IMAGE}"))[1]["image"]
-    assert (image["status"], image["metadata"]) == ("ACTIVE", {"hw_disk_bus": "virtio"})
-    assert (await client.get(f"/images/{IMAGE}", version="2.36"))[0] == 404
-    assert (await client.get(f"/images/{IMAGE}/metadata"))[1] == {"metadata": {"hw_disk_bus": "virtio"}}
-    assert (await client.get(f"/images/{IMAGE}/metadata/nope"))[0] == 404
-    for method, more in (("GET", ""), ("PUT", "/metadata"), ("POST", "/metadata"), ("DELETE", "/metadata/k")):
-        assert (await client.call(method, "/images/nope" + more))[0] == 404
-    assert (await client.get("/os-networks"))[0] == 501 and (await client.get("/os-networks", version="2.36"))[0] == 404
+async def test_usage_of_an_id_that_is_none(client):
+    assert (await client.get("/os-simple-tenant-usage/red%2Fblue", who="admin"))[0] == 404

@@ -312,10 +312,48 @@ async def test_addresses_and_interfaces(client):
     assert one["net_id"] == "id-net" and one["port_state"] == "ACTIVE" and "tag" not in one
     assert (await client.get(path + "/os-interface/port-net", version="2.70"))[1]["interfaceAttachment"]["tag"] is None
     assert (await client.get(path + "/os-interface/nope"))[0] == 404
-    assert (await client.get(path + "/os-security-groups"))[1]["security_groups"][0]["name"] == "name-of-g1"
 
 
 async def test_what_the_network_refuses_reaches_the_user(client):
     client.network.refuses = Conflict("Multiple possible networks found, use a Network ID to be more specific.")
     status, body = await create(client)
     assert (status, "Multiple possible networks" in body["conflictingRequest"]["message"]) == (409, True)
+
+
+async def test_a_zone_that_is_not_there_is_refused_at_once(client):
+    refused = await create(client, availability_zone="nowhere")
+    assert refused == (400, {"badRequest": {"code": 400,
+                                            "message": "The requested availability zone is not available"}})
+    assert (await create(client, availability_zone="nova"))[0] == 202
+    status, body = await client.post("/os-aggregates", {"aggregate": {"name": "a", "availability_zone": "north"}},
+                                     who="admin")
+    assert status == 200 and (await create(client, availability_zone="north"))[0] == 400  # no host is there
+    path = f"/os-aggregates/{body['aggregate']['id']}/action"
+    assert (await client.post(path, {"add_host": {"host": "host-1"}}, who="admin"))[0] == 200
+    assert (await create(client, availability_zone="north"))[0] == 202
+    await client.scheduler.set_service("host-1", disabled=True)
+    assert (await create(client, availability_zone="north"))[0] == 400
+    assert (await create(client, availability_zone="north:host-1", who="admin"))[0] == 202  # an administrator's word
+
+
+async def test_a_member_does_not_unlock_what_an_administrator_locked(client):
+    ident = await made(client)
+    path, show = f"/servers/{ident}/action", lambda: client.get(f"/servers/{ident}", version="2.73")
+    assert (await client.post(path, {"lock": None}, who="admin"))[0] == 202
+    assert (await client.post(path, {"unlock": None}))[0] == 403 and (await show())[1]["server"]["locked"]
+    assert (await client.delete(f"/servers/{ident}"))[0] == 409
+    assert (await client.post(path, {"unlock": None}, who="admin"))[0] == 202
+    assert (await client.post(path, {"lock": None}))[0] == 202
+    assert (await client.post(path, {"unlock": None}))[0] == 202
+    assert (await client.post(path, {"lock": None}))[0] == 202
+    assert (await client.post(path, {"unlock": None}, who="admin"))[0] == 202
+    assert not (await show())[1]["server"]["locked"]
+
+
+async def test_a_flavor_without_a_disk_is_for_administrators(client):
+    flavor = {"id": "0", "name": "none", "ram": 512, "vcpus": 1, "disk": 0}
+    assert (await client.post("/flavors", {"flavor": flavor}, who="admin"))[0] == 200
+    status, body = await create(client, flavorRef="0")
+    assert (status, body["forbidden"]["message"]) == (
+        403, "Only volume-backed servers are allowed for flavors with zero disk.")
+    assert (await create(client, flavorRef="0", who="admin"))[0] == 202

@@ -96,7 +96,7 @@ async def test_credentials_are_their_owners(lab: Lab, demo: httpx.AsyncClient, a
     theirs = await made(admin, "/credentials", "credential", type="cert", blob="secret", user_id=other)
     assert [c["id"] for c in (await demo.get("/credentials")).json()["credentials"]] == [own["id"]]
     assert (await demo.get(f"/credentials/{theirs['id']}")).status_code == 403
-    assert (await demo.patch(f"/credentials/{own['id']}", json={"credential": {"user_id": other}})).status_code == 403
+    assert (await demo.patch(f"/credentials/{own['id']}", json={"credential": {"user_id": other}})).status_code == 400
     changed = await demo.patch(f"/credentials/{own['id']}", json={"credential": {"blob": "new"}})
     assert changed.json()["credential"]["blob"] == "new"
     ec2 = await demo.post(f"/users/{user}/credentials/OS-EC2", json={"tenant_id": work})

@@ -54,6 +54,18 @@ async def test_scopes(cloud: WholeCloud) -> None:
     assert "roles" not in unscoped.json()["token"] or unscoped.json()["token"].get("project")
 
 
+@pytest.mark.parametrize(("path", "status"), [
+    ("/", 300), ("/identity", 300), ("/identity/", 300), ("/image/", 300), ("/compute/", 200), ("/network/", 200)])
+async def test_every_service_says_its_versions_to_anybody(cloud: WholeCloud, path: str, status: int) -> None:
+    answer = await cloud.http.get(path)
+    assert answer.status_code == status
+    versions = answer.json()["versions"]
+    for version in versions["values"] if isinstance(versions, dict) else versions:
+        self = next(link["href"] for link in version["links"] if link["rel"] == "self")
+        assert self.startswith(str(cloud.http.base_url)), "where the client asked"
+        assert version["status"] in ("stable", "CURRENT", "SUPPORTED", "DEPRECATED")
+
+
 async def test_a_token_for_a_token_never_lives_longer(cloud: WholeCloud) -> None:
     first = await cloud.login("demo")
     again = await cloud.http.post("/identity/v3/auth/tokens", json={"auth": {

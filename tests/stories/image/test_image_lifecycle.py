@@ -5,6 +5,7 @@ import copy
 import hashlib
 import os
 import uuid
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -156,7 +157,8 @@ class TestSmall:
         assert (await a.get(f"/v2/images/{image['id']}")).json()["status"] == "queued" and cloud.files() == []
         assert (await send(a, image["id"], b"x" * 100)).status_code == 204
         other = await register(a)
-        assert (await send(a, other["id"], b"x" * 100)).status_code == 204
+        assert (await send(a, other["id"], b"x" * 51)).status_code == 413
+        assert (await send(a, other["id"], b"x" * 50)).status_code == 204
         third = await register(a)
         assert (await send(a, third["id"], b"x")).status_code == 413
 
@@ -276,3 +278,51 @@ async def test_a_snapshot_whose_last_write_meets_an_outage_leaves_nothing(cloud:
     assert len(cloud.files()) == 1
     await snapshots.finish(image, 5)
     assert (await cloud.images.show(member, image)).status == "active" and not cloud.data.writing
+
+
+class TestQuotas:
+    @pytest.fixture
+    def settings(self) -> Settings:
+        return Settings(max_project_bytes=100, max_project_images=3)
+
+    async def test_records(self, a: httpx.AsyncClient, b: httpx.AsyncClient, admin: httpx.AsyncClient) -> None:
+        first, *_ = [await register(a) for _ in range(3)]
+        refused = await a.post("/v2/images", json={"name": "one more"})
+        assert refused.status_code == 413 and "3 are the most" in refused.text
+        usage = (await a.get("/v2/info/usage")).json()["usage"]
+        assert usage["image_count_total"] == {"usage": 3, "limit": 3}
+        assert usage["image_size_total"] == {"usage": 0, "limit": 100}
+        assert (await b.post("/v2/images", json={})).status_code == 201
+        assert (await a.delete(f"/v2/images/{first['id']}")).status_code == 204
+        assert (await a.post("/v2/images", json={})).status_code == 201
+
+    async def test_bytes_are_counted_as_they_come(self, a: httpx.AsyncClient, cloud: Cloud) -> None:
+        one, two = [(await register(a))["id"] for _ in range(2)]
+        assert (await send(a, one, b"x" * 60)).status_code == 204
+        refused = await send(a, two, b"x" * 41)
+        assert refused.status_code == 413 and "100 bytes" in refused.text and len(cloud.files()) == 1
+        assert (await send(a, two, b"x" * 41, to="stage")).status_code == 413  # what is staged lies there too
+        assert (await send(a, two, b"x" * 40)).status_code == 204
+
+    async def test_two_uploads_at_once_do_not_both_take_the_last_room(self, a: httpx.AsyncClient, cloud: Cloud) -> None:
+        ids, half = [(await register(a))["id"] for _ in range(2)], asyncio.Barrier(2)
+
+        async def data() -> AsyncIterator[bytes]:
+            yield b"x" * 30
+            await half.wait()
+            yield b"x" * 30
+
+        async def upload(ident: str) -> int:
+            return (await a.put(f"/v2/images/{ident}/file", content=data(), headers={
+                "Content-Type": "application/octet-stream"})).status_code
+
+        assert sorted(await asyncio.gather(*map(upload, ids))) == [204, 413]
+        assert len(cloud.files()) == 1
+
+    async def test_an_import_needs_no_room_twice(self, a: httpx.AsyncClient, cloud: Cloud) -> None:
+        ident = (await register(a))["id"]
+        assert (await send(a, ident, b"x" * 90, to="stage")).status_code == 204
+        assert (await a.post(f"/v2/images/{ident}/import", json={"method": {"name": "glance-direct"}})
+                ).status_code == 202
+        await cloud.uploads.close()
+        assert (await a.get(f"/v2/images/{ident}")).json()["status"] == "active"

@@ -119,5 +119,8 @@ class Controls:
     def learn(self, controls: Any) -> None:
         self.listed = [control.id for control in controls]
 
+    def keep(self) -> None:
+        """Nothing is written down."""
+
     def conductor(self, control: str) -> Any:
         return self.sides[control]

@@ -176,6 +176,36 @@ async def test_long_work_is_answered_before_it_is_done_and_its_failure_is_kept(
         await host.node.prepare(order)
 
 
+async def test_who_asks_while_a_start_fails_hears_why(host: Host) -> None:
+    order = build_order()
+    spawn = host.control.show(spawn_order(order, 1))
+    await host.node.prepare(order)
+    host.faults.delay["define"], host.faults.fail["define"] = 0.2, 1
+    dead = asyncio.create_task(host.node.spawn(spawn))
+    await asyncio.sleep(0.05)
+    dead.cancel()
+    with pytest.raises(BuildFailed, match="a fault was asked for"):
+        await host.node.prepare(order)
+
+
+async def test_who_takes_an_attempt_up_again_hears_why_its_start_failed(host: Host) -> None:
+    """A control process that died before it heard of it is followed by one that asks from the beginning."""
+    order = build_order()
+    spawn = host.control.show(spawn_order(order, 1))
+    await host.node.prepare(order)
+    host.faults.delay["define"], host.faults.fail["define"] = 0.1, 1
+    dead = asyncio.create_task(host.node.spawn(spawn))
+    await asyncio.sleep(0.05)
+    dead.cancel()
+    async with asyncio.timeout(5):
+        while host.node.here.works.busy(order.server_id):
+            await asyncio.sleep(0.02)
+    with pytest.raises(BuildFailed, match="a fault was asked for"):
+        await host.node.prepare(order)
+    with pytest.raises(Refused, match="taken back"):
+        await host.node.prepare(order)
+
+
 @pytest.mark.parametrize("verb", ["prepare", "define", "resume"])
 async def test_a_failed_build_takes_everything_back(host: Host, verb: str) -> None:
     host.faults.fail[verb] = 1

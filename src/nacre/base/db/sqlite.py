@@ -18,6 +18,7 @@ from nacre.base.db.group import GroupWriter, Job
 
 T = TypeVar("T")
 
+AWAY = "The database cannot be used now. Try again."
 #: How long another program (a migration, a backup) may hold the file, in ms.
 BUSY_MS = 30_000
 
@@ -128,9 +129,9 @@ def _translated(error: BaseException) -> BaseException:
     """What SQLite cannot do now, or with this file, is no verdict on what was asked. A statement that is wrong (no such
     table) stays an error of its own."""
     if isinstance(error, _RolledBack):
-        return DatabaseUnavailable(f"The database gave up a transaction: {error}")
+        return DatabaseUnavailable(AWAY, details=f"It gave up a transaction: {error}")
     if not isinstance(error, sa.exc.DatabaseError) or _code(error) == sqlite3.SQLITE_ERROR:
         return error
     if isinstance(error, sa.exc.OperationalError) or type(error) is sa.exc.DatabaseError:
-        return DatabaseUnavailable(f"The database cannot be used now: {error.orig}")
+        return DatabaseUnavailable(AWAY, details=str(error.orig))
     return error

@@ -4,7 +4,6 @@ was. A message only says "look", so a lost one costs time and nothing else.
 Writes of a cloud are one after the other on both engines (ADR 0009), so the numbers commit in their order.
 """
 
-import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime
@@ -26,6 +25,8 @@ log = structlog.get_logger()
 POLL, KEEP = 0.25, 900.0
 #: Rows of one look.
 MOST = 2000
+#: Rows that are remembered, to know from where on a restored database is another one.
+LATELY = 2000
 
 _C = changes.c
 _POSITION = sa.select(sa.func.coalesce(sa.func.max(_C.n), 0))
@@ -35,6 +36,9 @@ _LATEST_OF = _LATEST.where(_L.id.in_(sa.bindparam("ids", expanding=True)))
 _MOVE = sa.update(last_changes).where(
     _L.kind == sa.bindparam("is"), _L.id.in_(sa.bindparam("ids", expanding=True))).values(n=sa.bindparam("to"))
 _FROM = sa.select(_C.n, _C.kind, _C.id, _C.at).where(_C.n >= sa.bindparam("seen")).order_by(_C.n).limit(MOST)
+_FIRST = sa.select(sa.func.coalesce(sa.func.min(_C.n), 0))
+_BETWEEN = sa.select(_C.n, _C.kind, _C.id, _C.at).where(
+    _C.n >= sa.bindparam("first"), _C.n <= sa.bindparam("last"))
 _LAST = sa.select(_C.n, _C.kind, _C.id, _C.at).order_by(_C.n.desc()).limit(1)
 
 
@@ -107,6 +111,7 @@ class Changes:
         self._db, self._clock = db, clock
         self._subscriptions: list[_Subscription] = []
         self._seen = Position()
+        self._lately = deque[Change](maxlen=LATELY)
         self._marks = deque[tuple[float, int]]()
         self.restored: Callable[[], None] = lambda: None
 
@@ -126,28 +131,53 @@ class Changes:
     async def start(self) -> None:
         """What was before now is not told: readers load it when they start, after this."""
         self._seen, found = await self._db.read(lambda c: (eras.position(c), c.execute(_LAST).first()))
+        self._lately.extend([Change(*found)] if found else ())
         for each in self._subscriptions:
             each.last, each.at = Change(*found) if found else _NONE, self._clock.monotonic()
 
     async def run(self) -> None:
-        """For ever."""
+        """For ever. A database that was away may have come back as another that lacks what nobody here has read yet:
+        from then on it is another era."""
+        away = False
         while True:
             await self._clock.sleep(POLL)
-            with contextlib.suppress(Interrupted):
+            try:
                 await self.look()
+                if away:
+                    await self._db.run(self._begin)
+                away = False
                 await self._trim()
+            except Interrupted:
+                away = True
+
+    def _cut(self, connection: sa.Connection) -> None:
+        """Another era after the last change that this database has in common with what was read of the lost one. (Where
+        the numbers go on is no sign: PostgreSQL leaps over some when it comes back.)"""
+        known = self._lately
+        here = {Change(*row) for row in connection.execute(_BETWEEN, {"first": known[0].n, "last": known[-1].n})}
+        common = [change.n for change in known if change in here]
+        eras.cut(connection, max(common) + 1 if common else known[0].n)
+
+    def _begin(self, connection: sa.Connection) -> None:
+        note(connection, self._clock.now().replace(tzinfo=None), ("era", ""))
+        eras.begin(connection)
 
     async def look(self) -> None:
         """Tell what came since the last look. Raises Interrupted."""
         restored = False
         for last in dict.fromkeys([each.last for each in self._subscriptions]):
-            self._seen, rows = await self._db.read(lambda c, last=last: _read(c, last))  # type: ignore[misc]
+            self._seen, first, rows = await self._db.read(lambda c, last=last: _read(c, last))  # type: ignore[misc]
             whole = last == _NONE or rows[:1] == [last]
-            restored |= not whole and (self._seen.n < last.n or [row.n for row in rows[:1]] == [last.n])
+            if not restored and not whole and (
+                    self._seen.n < last.n or [row.n for row in rows[:1]] == [last.n] or first < last.n):
+                log.error("the database is an older one than before", position=self._seen.n)
+                await self._db.run(self._cut)
+                restored = True
+                self._lately.clear()
+            self._lately.extend(row for row in rows if not self._lately or row.n > self._lately[-1].n)
             for each in [s for s in self._subscriptions if s.last == last]:
                 await self._tell(each, rows, whole=whole)
         if restored:
-            log.error("the database is an older one than before", position=self._seen.n)
             self.restored()
 
     async def _tell(self, to: _Subscription, rows: Sequence[Change], *, whole: bool) -> None:
@@ -177,6 +207,8 @@ class Changes:
             await self._db.run(lambda c: c.execute(sa.delete(changes).where(_C.n < before)))
 
 
-def _read(connection: sa.Connection, last: Change) -> tuple[Position, list[Change]]:
-    """The rows from that one on, if it is still there, and how far the database is."""
-    return eras.position(connection), [Change(*row) for row in connection.execute(_FROM, {"seen": last.n})]
+def _read(connection: sa.Connection, last: Change) -> tuple[Position, int, list[Change]]:
+    """How far the database is, the number of its first row, and the rows from that one on, if it is still there. Only
+    first rows are ever trimmed: where there is one before it, and it is not there, it never was."""
+    first = int(connection.execute(_FIRST).scalar_one())
+    return eras.position(connection), first, [Change(*row) for row in connection.execute(_FROM, {"seen": last.n})]

@@ -2,6 +2,7 @@
 number by and by. So each start of a control process begins an era, with a name that no other history has; whoever
 keeps how far a database was keeps the era with it."""
 
+from collections.abc import Collection
 from uuid import uuid4
 
 import msgspec
@@ -23,7 +24,7 @@ _E = eras.c
 _POSITION = sa.select(
     sa.func.coalesce(sa.select(sa.func.max(changes.c.n)).scalar_subquery(), 0),
     sa.func.coalesce(sa.select(_E.id).order_by(_E.n.desc()).limit(1).scalar_subquery(), ""))
-_BEGIN = sa.select(_E.n).where(_E.id == sa.bindparam("era"))
+_BEGINS = sa.select(_E.id, _E.n).where(_E.id.in_(sa.bindparam("eras", expanding=True)))
 _END = sa.select(sa.func.min(_E.n)).where(_E.n > sa.bindparam("begin"))
 
 
@@ -32,22 +33,28 @@ def begin(connection: sa.Connection) -> None:
     statements.insert(connection, eras, {"n": position(connection).n, "id": str(uuid4())})
 
 
+def cut(connection: sa.Connection, n: int) -> None:
+    """From change n on this database has another history than that which went by the era of before."""
+    if not connection.execute(sa.select(_E.n).where(_E.n == n)).first():
+        statements.insert(connection, eras, {"n": n, "id": str(uuid4())})
+
+
 def position(connection: sa.Connection) -> Position:
     """How far this database is."""
     n, era = connection.execute(_POSITION).one()
     return Position(n, era)
 
 
-def shared(connection: sa.Connection, era: str) -> int:
-    """Up to which change this database's history is that of whoever saw the era; -1: it does not know the era."""
-    start = connection.execute(_BEGIN, {"era": era}).scalar() if era else 0
-    if start is None:
-        return -1
-    end = connection.execute(_END, {"begin": start}).scalar()
-    return int(position(connection).n if end is None else end - 1)
+def shared(connection: sa.Connection, seen: Collection[str]) -> dict[str, int]:
+    """Of each of these eras that this database knows: up to which change its history is that of whoever saw the era."""
+    begins = {"": 0} | {row.id: row.n for row in connection.execute(_BEGINS, {"eras": list(seen)})}
+    known, here = begins.keys() & set(seen), position(connection).n
+    ends = {era: connection.execute(_END, {"begin": begins[era]}).scalar() for era in known}
+    return {era: here if end is None else end - 1 for era, end in ends.items()}
 
 
-def is_older(connection: sa.Connection, seen: Position) -> bool:
-    """Whether this database lacks something of the history that was seen: it was restored from before that, however
-    far it has come since."""
-    return seen.n > shared(connection, seen.era)
+def later(connection: sa.Connection, seen: Collection[Position]) -> set[Position]:
+    """Those of what was seen that this database lacks something of: it was restored from before that, however far it
+    has come since."""
+    until = shared(connection, {each.era for each in seen})
+    return {each for each in seen if each.n > until.get(each.era, -1)}

@@ -3,7 +3,7 @@
 Leases run on the database's clock, which all of them share; the machines' own may differ.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import uuid4
@@ -28,6 +28,12 @@ REMOVED = "removed"
 FORGET_DAYS = 7
 
 _C = processes.c
+#: What a process says of itself, and may say otherwise later.
+_FACTS = ("address", "public_key", "version")
+_RENEW = sa.update(processes).where(_C.id == sa.bindparam("of")).values(
+    {**{name: sa.bindparam(f"new_{name}") for name in _FACTS}, "seen_at": sa.bindparam("now"),
+     "generation": _C.generation + 1})
+Known = dict[tuple[str, str], dict[str, Any]]
 _NOW = sa.select(sa.func.timezone("utc", sa.func.clock_timestamp()))
 
 
@@ -78,6 +84,10 @@ class Guard(Protocol):
         ...
 
 
+def _at(process: Process) -> str:
+    return f" at {process.address}" if process.address else ""
+
+
 def find(connection: sa.Connection, clock: Clock, **conditions: Any) -> list[Process]:
     """The processes for which the conditions hold (as `statements.find`'s), by role and name."""
     now = database_now(connection, clock)
@@ -86,19 +96,39 @@ def find(connection: sa.Connection, clock: Clock, **conditions: Any) -> list[Pro
             for r in rows]
 
 
-def introduce(connection: sa.Connection, now: datetime, other: Process) -> None:
+def nodes(connection: sa.Connection, names: Collection[str]) -> set[str]:
+    """Those of these names that are hosts of the cloud, in the caller's transaction."""
+    return {row["name"] for row in statements.find(connection, processes, role="node", name=list(names))}
+
+
+def introduce(connection: sa.Connection, now: datetime, *others: Process) -> None:
     """As the method of this name, in the caller's transaction."""
-    known = statements.one(connection, processes, role=other.role, name=other.name)
-    facts = {"address": other.address, "public_key": other.public_key, "version": other.version}
-    if known is None:
-        statements.insert(connection, processes, {
-            "id": other.id, "role": other.role, "name": other.name, **facts, "generation": 1,
-            "started_at": now, "seen_at": now, "lease_until": now})
-    elif any(known[name] != value for name, value in facts.items()):
-        statements.update(connection, processes, {**facts, "seen_at": now}, "generation", id=known["id"])
-    else:
-        return
-    changes.note(connection, now, ("process", other.name))
+    known = _known(connection, others)
+    if fresh := [p for p in others if (p.role, p.name) not in known]:
+        statements.insert(connection, processes, [{
+            "id": p.id, "role": p.role, "name": p.name, **{name: getattr(p, name) for name in _FACTS}, "generation": 1,
+            "started_at": now, "seen_at": now, "lease_until": now} for p in fresh])
+        changes.note(connection, now, *(("process", p.name) for p in fresh))
+    _renew(connection, now, others, known)
+
+
+def _known(connection: sa.Connection, some: Collection[Process]) -> Known:
+    """The rows of these, by role and name."""
+    rows = statements.find(connection, processes, role={p.role for p in some}, name={p.name for p in some})
+    return {(row["role"], row["name"]): row for row in rows}
+
+
+def _changed(some: Iterable[Process], known: Known) -> list[Process]:
+    """Those of the known ones whose rows say something else."""
+    return [p for p in some if (row := known.get((p.role, p.name))) is not None
+            and any(row[name] != getattr(p, name) for name in _FACTS)]
+
+
+def _renew(connection: sa.Connection, now: datetime, some: Iterable[Process], known: Known) -> None:
+    if changed := _changed(some, known):
+        connection.execute(_RENEW, [{"of": known[p.role, p.name]["id"], "now": now, **{
+            f"new_{name}": getattr(p, name) for name in _FACTS}} for p in changed])
+        changes.note(connection, now, *(("process", p.name) for p in changed))
 
 
 def mark_complete(connection: sa.Connection, clock: Clock) -> None:
@@ -118,8 +148,9 @@ class Processes:
         self.runner = Runner("", 0)
 
     async def start(self, me: Process) -> None:
-        """Enter this life: what an earlier one of the same id held is free from now on. Raises Conflict: another that
-        lives has the name, and not only until the lease of one that died runs out."""
+        """Enter this life: what an earlier one of the same id held is free from now on, whatever it was called. Raises
+        Conflict: another that lives has the name, or this id under another name or at another address (its data folder
+        was copied), and not only until the lease of one that died runs out."""
         end = self._clock.monotonic() + LEASE + BEAT
         while True:
             try:
@@ -154,32 +185,40 @@ class Processes:
         """Those of these names."""
         return await self._db.read(lambda connection: find(connection, self._clock, name=names))
 
-    async def token_keys(self) -> dict[str, str]:
-        """Public key -> id, of the join tokens that are remembered: those that do not count any more too."""
+    async def token_keys(self, ids: Collection[str] | None = None) -> dict[str, str]:
+        """Public key -> id, of all join tokens that are remembered, or of these: also of such as count no more."""
+        named: dict[str, Any] = {} if ids is None else {"id": list(ids)}
         return await self._db.read(lambda connection: {
-            row["public_key"]: row["id"] for row in statements.find(connection, join_tokens)})
+            row["public_key"]: row["id"] for row in statements.find(connection, join_tokens, **named)})
 
     async def removed_keys(self) -> Collection[str]:
         """The keys of those that were removed, ever."""
         return set(await self._db.read(lambda connection: changes.latest(connection, REMOVED)))
 
-    async def introduce(self, other: Process) -> None:
-        """A process that joins, or came back with another key or address. Its own beats are not rows here."""
-        await self._db.run(lambda connection: introduce(
-            connection, database_now(connection, self._clock), other))
+    async def introduce(self, *others: Process) -> None:
+        """Processes that join, or came back with another key or address. Their own beats are not rows here. Of the same
+        name the last counts."""
+        some = {(p.role, p.name): p for p in others}
+        known = await self._db.read(lambda connection: _known(connection, some.values()))
+        if news := [*(p for place, p in some.items() if place not in known), *_changed(some.values(), known)]:
+            await self._db.run(lambda connection: introduce(
+                connection, database_now(connection, self._clock), *news))
 
-    async def renew(self, other: Process) -> bool:
-        """As `introduce`, of one that is known. False: it is not, or not any more."""
-        def unit(connection: sa.Connection) -> bool:
-            now = database_now(connection, self._clock)
-            known = statements.one(connection, processes, role=other.role, name=other.name)
-            facts = {"address": other.address, "public_key": other.public_key, "version": other.version}
-            if known is not None and any(known[name] != value for name, value in facts.items()):
-                statements.update(connection, processes, {**facts, "seen_at": now}, "generation", id=known["id"])
-                changes.note(connection, now, ("process", other.name))
-            return known is not None
+    async def renew(self, *others: Process) -> list[bool]:
+        """As `introduce`, of such as are known. False: that one is not, or not any more."""
+        some = {(p.role, p.name): p for p in others}
+        known = await self._db.read(lambda connection: _known(connection, some.values()))
+        changed = _changed(some.values(), known)
 
-        return await self._db.run(unit)
+        def unit(connection: sa.Connection) -> Known:
+            there = _known(connection, changed)
+            _renew(connection, database_now(connection, self._clock), changed, there)
+            return there
+
+        if changed:
+            there = await self._db.run(unit)
+            known = {place: row for place, row in known.items() if some[place] not in changed} | there
+        return [(p.role, p.name) in known for p in others]
 
     async def remove(self, role: str, name: str, guard: Guard | None = None) -> bool:
         """A process that shall never speak to us again. False: there was none. Raises what the guard raises."""
@@ -203,18 +242,27 @@ class Processes:
             _C.role == me.role, _C.id != me.id, _C.lease_until < now - timedelta(days=FORGET_DAYS)))
         row = {"role": me.role, "name": me.name, "address": me.address, "public_key": me.public_key,
                "version": me.version, "started_at": now, "seen_at": now, "lease_until": now + timedelta(seconds=LEASE)}
-        for other in find(connection, self._clock, role=me.role, name=me.name):
-            if other.alive and other.id != me.id:  # each would end the other, for ever
-                raise Conflict(f"Another {me.role} process of this cloud is called {me.name}, and lives"
-                               f"{f' at {other.address}' if other.address else ''}: give this one a name of its own, "
-                               "rpc.name or NACRE_RPC_NAME.", field="rpc.name")
-        before = statements.one(connection, processes, id=me.id)
-        generation = before["generation"] + 1 if before else 1
+        before = self._free(connection, me)
+        generation = before.generation + 1 if before else 1
+        statements.delete(connection, processes, id=me.id)
         statements.delete(connection, processes, role=me.role, name=me.name)
         statements.insert(connection, processes, {"id": me.id, **row, "generation": generation})
-        changes.note(connection, now, ("process", me.name))
+        names = {me.name, before.name if before else me.name}
+        changes.note(connection, now, *(("process", name) for name in sorted(names)))
         eras.begin(connection)
         return identity, generation
+
+    def _free(self, connection: sa.Connection, me: Process) -> Process | None:
+        """The earlier life of the same id. Raises Conflict: another lives; each would end the other, for ever."""
+        for other in find(connection, self._clock, role=me.role, name=me.name):
+            if other.alive and other.id != me.id:
+                raise Conflict(f"Another {me.role} process of this cloud is called {me.name}, and lives{_at(other)}: "
+                               "give this one a name of its own, rpc.name or NACRE_RPC_NAME.", field="rpc.name")
+        before = next(iter(find(connection, self._clock, id=me.id)), None)
+        if before and before.alive and (before.name, before.address) != (me.name, me.address):
+            raise Conflict(f"This {me.role} process lives already, as {before.name}{_at(before)}: end that one, or, if "
+                           "this data folder is a copy of that one's, remove control/process-id in this one.")
+        return before
 
     def _beat(self, connection: sa.Connection) -> bool:
         now = database_now(connection, self._clock)

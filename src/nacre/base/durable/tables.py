@@ -21,7 +21,7 @@ processes = sa.Table(
     sa.Column("role", sa.String(16), nullable=False),
     sa.Column("name", sa.String(255), nullable=False),
     sa.Column("address", sa.String(255), nullable=False, default=""),
-    sa.Column("public_key", sa.String(64), nullable=False, default=""),
+    sa.Column("public_key", sa.String(64), nullable=False, default="", index=True),
     sa.Column("version", sa.String(32), nullable=False, default=""),
     sa.Column("generation", sa.Integer, nullable=False),
     sa.Column("started_at", sa.DateTime, nullable=False),

@@ -1,5 +1,6 @@
 """Where a process answers RPC, and how others find it there."""
 
+import contextlib
 import ipaddress
 import re
 import socket
@@ -11,6 +12,9 @@ from nacre.base.errors import BadRequest, NacreError
 _AFAR = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
 
 _ENDPOINT = re.compile(r"tcp://(\[[0-9A-Fa-f:.]{2,45}\]|[0-9.]{7,15}):([1-9][0-9]{0,4})\Z", re.ASCII)
+
+#: "This network": none has an address of it, and some systems take it for their own.
+_NOWHERE = ipaddress.ip_network("0.0.0.0/8")
 
 
 class NoAddress(NacreError):
@@ -30,18 +34,27 @@ def endpoint(host: str, port: int) -> str:
     return f"tcp://[{address}]:{port}" if address.version == 6 else f"tcp://{address}:{port}"
 
 
-def checked(place: str) -> str:
-    """An endpoint that another process named: an address that one can be at, and a port. Raises BadRequest."""
+def checked(place: str, *, near: bool = True) -> str:
+    """An endpoint that another process named: an address that one can be at, and a port. near: it may be on this very
+    machine. Raises BadRequest."""
     if (found := _ENDPOINT.match(place)) and int(found[2]) < 1 << 16:
-        try:
+        with contextlib.suppress(ValueError):
             address = ipaddress.ip_address(found[1].strip("[]"))
-        except ValueError:
-            pass
-        else:
-            if (address.version == 6) == ("[" in found[1]) and not (address.is_unspecified or address.is_multicast):
+            if (address.version == 6) == ("[" in found[1]) and _is_place(address, near):
                 return place
-    raise BadRequest(f"{place[:80]!r} is no place where a process answers: it looks like tcp://192.0.2.7:8776.",
-                     field="endpoint")
+    raise BadRequest(f"{place[:80]!r} is no place where a process {'' if near else 'of another machine '}answers: "
+                     "it looks like tcp://192.0.2.7:8776.", field="endpoint")
+
+
+def _is_place(address: ipaddress.IPv4Address | ipaddress.IPv6Address, near: bool) -> bool:
+    """Whether a process can be reached there, from any machine or (near) from its own."""
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    if address.is_loopback:
+        return near
+    # What counts on one link only says nothing without the link; there lie the metadata of other people's clouds.
+    return not (address.is_unspecified or address.is_multicast or address.is_link_local or address.is_reserved
+                or address in _NOWHERE)
 
 
 def host_of(place: str) -> str:

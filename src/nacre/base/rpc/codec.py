@@ -7,36 +7,43 @@ is what lets a host be one release behind.
 import inspect
 import typing
 from functools import cache
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from nacre.base.errors import BadRequest, NacreError
+from nacre.base import bounds
+from nacre.base.errors import BadRequest, NacreError, Unavailable
+
+M = TypeVar("M")
+#: A failure says no more than this (characters): it is shown to people.
+MOST_SAID = 4096
+Id = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 
 
 class Request(msgspec.Struct, frozen=True, array_like=True):
     """What a caller sends. id: 16 random bytes, unique to the message."""
 
-    id: bytes
-    namespace: str
-    version: str
-    verb: str
+    id: Id
+    namespace: bounds.Short
+    version: bounds.Version
+    verb: bounds.Short
     args: msgspec.Raw
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True):
     """An error: the names of its class and its bases, nearest first, and what it says."""
 
-    kinds: tuple[str, ...]
+    kinds: Annotated[tuple[bounds.Name, ...], msgspec.Meta(max_length=50)]
     message: str
-    type: str
-    field: str | None = None
+    type: bounds.Name
+    field: Annotated[str, msgspec.Meta(max_length=1024)] | None = None
+    details: str = ""
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
     """What comes back."""
 
-    id: bytes
+    id: Id
     error: Failure | None = None
     result: msgspec.Raw = msgspec.Raw(b"\xc0")
 
@@ -67,15 +74,21 @@ def decode_answer(data: bytes) -> Answer:
         raise BadRequest(f"Not an RPC answer: {error}") from None
 
 
+def latest(method: M) -> M:
+    """A verb by which a host says how things are: of those that came while one is at work only the last counts."""
+    method.latest = True  # type: ignore[attr-defined]
+    return method
+
+
 class Verb:
-    """One method of a contract: its arguments as a struct, and how to read its result."""
+    """One method of a contract: its arguments as a struct, and how to read its result. latest: as `latest` says."""
 
     def __init__(self, name: str, method: Any):
-        hints = typing.get_type_hints(method)
+        hints = typing.get_type_hints(method, include_extras=True)
         parameters = list(inspect.signature(method).parameters.values())[1:]
         fields: list[Any] = [(p.name, hints[p.name]) if p.default is p.empty else (p.name, hints[p.name], p.default)
                              for p in parameters]
-        self.name = name
+        self.name, self.latest = name, bool(getattr(method, "latest", False))
         self.fields = tuple(p.name for p in parameters)
         self.args = msgspec.defstruct(f"{name}_args", fields, frozen=True)
         self._read_args = msgspec.msgpack.Decoder(self.args)
@@ -94,11 +107,11 @@ class Verb:
         return {name: getattr(got, name) for name in self.fields}
 
     def result(self, data: msgspec.Raw) -> Any:
-        """The verb's result. Raises BadRequest if the other side broke the contract."""
+        """The verb's result. Raises Unavailable if the other side broke the contract."""
         try:
             return self._read_result.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise BadRequest(f"The answer to {self.name} breaks the contract: {error}") from None
+            raise Unavailable(details=f"The answer to {self.name} breaks the contract: {error}") from None
 
 
 @cache
@@ -111,7 +124,7 @@ def verbs(contract: type) -> dict[str, Verb]:
 def failure(error: NacreError) -> Failure:
     """The error as it travels."""
     kinds = tuple(c.__name__ for c in type(error).__mro__ if issubclass(c, NacreError))
-    return Failure(kinds, error.message, error.type, error.field)
+    return Failure(kinds, error.message, error.type, error.field, error.details)
 
 
 def error_from(got: Failure) -> NacreError:
@@ -119,7 +132,8 @@ def error_from(got: Failure) -> NacreError:
     known = _kinds(NacreError)
     kind = next((known[name] for name in got.kinds if name in known), NacreError)
     error = kind.__new__(kind)
-    NacreError.__init__(error, got.message, field=got.field, type=got.type)
+    NacreError.__init__(error, got.message[:MOST_SAID], field=got.field, type=got.type,
+                        details=got.details[:MOST_SAID])
     return error
 
 

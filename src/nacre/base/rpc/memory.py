@@ -106,12 +106,12 @@ class MemoryTransport:
 
     async def ask(self, target: Target, request: Request, timeout: float) -> Answer:
         if self.hub.find(target) is None:
-            raise Unavailable(f"Nobody serves {target.namespace} at {target.server or target.topic}.")
+            raise Unavailable(details=f"Nobody serves {target.namespace} at {target.server or target.topic}.")
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._start(self._deliver(target, request, future))
         if not await self._within(future, timeout):
-            raise Unavailable(f"{target.server or target.topic} did not answer {request.namespace}.{request.verb} "
-                              f"within {timeout:g} s.")
+            raise Unavailable(details=f"{target.server or target.topic} did not answer "
+                                      f"{request.namespace}.{request.verb} within {timeout:g} s.")
         return future.result()
 
     async def _within(self, future: asyncio.Future[Answer], seconds: float) -> bool:
@@ -147,7 +147,7 @@ class MemoryTransport:
         if sender.me.name in self.directory.shut_out:
             return
         request = decode_request(data)
-        if not self._dispatcher.again(request):
+        if not self._dispatcher.again(request, sender.me):
             self._start(self._call(request, sender, future))
 
     async def _call(self, request: Request, sender: "MemoryTransport", future: asyncio.Future[Answer]) -> None:

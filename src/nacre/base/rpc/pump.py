@@ -1,7 +1,7 @@
 """A ZeroMQ socket in an asyncio loop, without a future a message: half the time of the library's own."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 import zmq
@@ -20,13 +20,15 @@ class Pump:
         self._loop = asyncio.get_running_loop()
         self._fd = int(socket.get(zmq.FD))
         self._again = False
+        #: The first frame of the message that is being handled: it knows where it came from.
+        self.frame: zmq.Frame = zmq.Frame()
         self._loop.add_reader(self._fd, self._ready)
         self._later()
 
-    def send(self, frames: list[bytes]) -> bool:
+    def send(self, frames: "Sequence[bytes | zmq.Frame]") -> bool:
         """Queue a message. False: the queue is full, or its receiver is gone."""
         try:
-            self._socket.send_multipart(frames, zmq.NOBLOCK)
+            self._socket.send_multipart(frames, zmq.NOBLOCK, copy=not isinstance(frames[-1], zmq.Frame))
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
                 raise
@@ -59,6 +61,7 @@ class Pump:
                     frames += self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
+            self.frame = first
             try:
                 self._receive(frames, _user(first))
             except Exception:

@@ -1,6 +1,5 @@
 """The answering side: finds the endpoint of a message, checks who may ask, runs it, turns errors into answers."""
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -10,12 +9,13 @@ import structlog
 
 from nacre.base.errors import Forbidden, Interrupted, NacreError, NotFound, Unavailable
 from nacre.base.rpc.codec import Answer, Request, Verb, compatible, encode, failure, verbs
+from nacre.base.rpc.recent import Recent
 from nacre.base.rpc.target import Target
 
 log = structlog.get_logger()
 
-#: How many message ids are remembered, to drop what comes twice.
-REMEMBERED = 1 << 16
+#: How many message ids are remembered, to drop what comes twice: of one peer, and of all.
+REMEMBERED, REMEMBERED_IN_ALL = 1 << 10, 1 << 16
 
 Allow = Sequence[str] | Mapping[str, Sequence[str]] | None
 
@@ -65,7 +65,7 @@ class Dispatcher:
 
     def __init__(self) -> None:
         self.served: dict[str, Served] = {}
-        self._seen: OrderedDict[bytes, None] = OrderedDict()
+        self._seen = Recent[None](REMEMBERED, REMEMBERED_IN_ALL)
 
     def serve(self, target: Target, endpoint: Any, contract: type, allow: Allow) -> None:
         """Answer the contract's verbs with the endpoint's methods of the same names."""
@@ -73,13 +73,17 @@ class Dispatcher:
             raise TypeError(f"{type(endpoint).__name__} does not have {contract.__name__}'s {', '.join(missing)}")
         self.served[target.namespace] = Served(target, endpoint, verbs(contract), allow)
 
-    def again(self, request: Request) -> bool:
-        """Whether this message came before. Remembers it."""
-        if request.id in self._seen:
+    def latest(self, request: Request) -> bool:
+        """Whether only the last of such requests of a host counts."""
+        served = self.served.get(request.namespace)
+        verb = served.verbs.get(request.verb) if served else None
+        return verb is not None and verb.latest
+
+    def again(self, request: Request, sender: Peer) -> bool:
+        """Whether this message of the sender came before. Remembers it."""
+        if (sender.name, request.id) in self._seen:
             return True
-        self._seen[request.id] = None
-        if len(self._seen) > REMEMBERED:
-            self._seen.popitem(last=False)
+        self._seen.add(sender.name, request.id, None)
         return False
 
     async def answer(self, request: Request, sender: Peer) -> Answer:
@@ -90,7 +94,7 @@ class Dispatcher:
         except NacreError as error:
             return Answer(request.id, failure(error))
         except Interrupted as error:
-            return Answer(request.id, failure(Unavailable(error.message)))
+            return Answer(request.id, failure(Unavailable(error.message, details=error.details)))
         except Exception:
             log.exception("rpc verb failed", namespace=request.namespace, verb=request.verb, peer=sender.name)
             return Answer(request.id, failure(NacreError(f"{request.namespace}.{request.verb} failed unexpectedly.")))

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 import msgspec
 
+from nacre.base.errors import told_by
 from nacre.base.rpc.codec import Answer, Request, Verb, error_from, verbs
 from nacre.base.rpc.target import Target
 
@@ -49,7 +50,8 @@ class Client:
         request = Request(os.urandom(16), self.target.namespace, self.target.version, verb.name, msgspec.Raw(args))
         answer = await self.sender.ask(self.target, request, self.timeout)
         if answer.error is not None:
-            raise error_from(answer.error)
+            error = error_from(answer.error)
+            raise told_by(self.target.server or self.target.topic, error) if self.target.foreign else error
         return verb.result(answer.result)
 
 

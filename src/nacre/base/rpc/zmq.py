@@ -10,13 +10,13 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Collection, Coroutine
-from typing import Any
+from typing import Any, cast
 
 import structlog
 import zmq
 from zmq.utils import z85
 
-from nacre.base.errors import BadRequest, Unavailable
+from nacre.base.errors import BadRequest, Forbidden, Unavailable
 from nacre.base.rpc.codec import Answer, Request, decode_answer, decode_request, encode, failure
 from nacre.base.rpc.directory import Directory, Where
 from nacre.base.rpc.keys import KeyPair
@@ -25,6 +25,8 @@ from nacre.base.rpc.pump import Pump
 from nacre.base.rpc.server import Allow, Dispatcher, Peer
 from nacre.base.rpc.stub import Client
 from nacre.base.rpc.target import Target
+from nacre.base.rpc.turns import Turns
+from nacre.base.rpc.unread import Unread, Way, hang_up, way_of
 
 log = structlog.get_logger()
 
@@ -50,8 +52,10 @@ class ZmqTransport:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._turn = 0
         self._answers = Answers()
-        #: How many verbs are at work for each peer.
-        self._busy: Counter[str] = Counter()
+        self._turns = Turns(limits.of_one, limits.waiting)
+        #: Bytes of the requests that are at work for each peer, or wait.
+        self._held: Counter[str] = Counter()
+        self._unread = Unread(self.limits.unread)
 
     @property
     def public_key(self) -> str:
@@ -74,7 +78,10 @@ class ZmqTransport:
         zap.bind("inproc://zeromq.zap.01")
         self._zap = Pump(zap, self._authenticate)
         router = bounded(self._context, zmq.ROUTER, self.limits)
+        router.set(zmq.MAXMSGSIZE, min(self.limits.message, self.limits.request))
+        router.set(zmq.TCP_MAXRT, self.limits.stalled)
         router.set(zmq.BACKLOG, self.limits.backlog)
+        router.set(zmq.RCVHWM, self.limits.incoming)
         router.set(zmq.IPV6, "[" in self._listen)
         router.set(zmq.ROUTER_MANDATORY, 1)
         router.set(zmq.CURVE_SERVER, 1)
@@ -167,8 +174,9 @@ class ZmqTransport:
         """The link to the target's server, or in turn to one of its topic that is not among those. Raises Unavailable
         if none is known."""
         known = self.directory.ways(target)
-        for gone in [where for where in self._links if not self.directory.knows(where)]:
-            self._links.pop(gone).close()
+        for gone in self.directory.left():
+            if gone in self._links:
+                self._links.pop(gone).close()
         known = [way for way in known if self._links.get(way) not in but] or known
         # One that was met before a doubtful one, and both before one that keeps silent, each in turn.
         links = {way: self._links.get(way) for way in known}
@@ -203,36 +211,67 @@ class ZmqTransport:
         sender = self.directory.peers.get(key)
         if sender is None or len(frames) != 2:
             return
+        assert self._router is not None
+        way = Way(frames[0]) if sender.role == "control" else way_of(frames[0], self._router.frame)
         try:
             request = decode_request(frames[1])
         except BadRequest as error:
-            log.warning("rpc request dropped", peer=sender.name, reason=error.message)
-            return
-        full = sender.role != "control" and self._busy[sender.name] >= self.limits.of_one
-        if full or len(self._tasks) >= self.limits.running:
-            many = self._busy[sender.name] if full else len(self._tasks)
-            busy = Unavailable(f"{self.me.name} is busy with {many} requests. Try again later.")
-            self._reply(frames[0], encode(Answer(request.id, failure(busy))))
-            return
-        if not self._dispatcher.again(request):
-            self._busy[sender.name] += 1
-            self._answers.begin(sender.name, request.id, frames[0])
+            log.warning("rpc connection ended: it sends what is no request", peer=sender.name, reason=str(error))
+            return hang_up(way)
+        if busy := self._full(request, sender):
+            self._reply(sender, way, encode(Answer(request.id, failure(busy))))
+        elif not self._dispatcher.again(request, sender):
+            self._held[sender.name] += len(request.args)
+            self._answers.begin(sender.name, request.id, way)
+            self._enter(request, sender)
+        elif given := self._answers.again(sender.name, request.id, way):
+            self._reply(sender, way, given)
+
+    def _full(self, request: Request, sender: Peer) -> Unavailable | None:
+        """Why the request is not taken on now."""
+        held, what = self._held[sender.name], ""
+        if len(self._tasks) >= self.limits.running:
+            what = f"{len(self._tasks)} requests"
+        elif sender.role != "control" and held and held + len(request.args) > self.limits.held:
+            what = f"{held} bytes of requests"
+        elif sender.role != "control" and self._turns.full(
+                sender.name, latest=self._dispatcher.latest(request)):
+            what = f"{self.limits.of_one + self.limits.waiting} requests of {sender.name}"
+        return Unavailable(f"{self.me.name} is busy with {what}. Try again later.") if what else None
+
+    def _enter(self, request: Request, sender: Peer) -> None:
+        """The request runs now, or when those of its host before it are done."""
+        now, replaced = (True, None) if sender.role == "control" else self._turns.come(
+            sender.name, request, latest=self._dispatcher.latest(request))
+        if now:
             self._start(self._run(request, sender))
-        elif given := self._answers.again(sender.name, request.id, frames[0]):
-            self._reply(frames[0], given)
+        if replaced is not None:
+            late = Unavailable(f"A later {replaced.verb} of {sender.name} took its place.")
+            self._answer(replaced, sender, encode(Answer(replaced.id, failure(late))))
 
     async def _run(self, request: Request, sender: Peer) -> None:
         try:
-            answer = encode(await self._dispatcher.answer(request, sender))
+            if self.directory.key_of(sender):
+                answer = await self._dispatcher.answer(request, sender)
+            else:  # it was shut out while its request waited
+                answer = Answer(request.id, failure(Forbidden(f"{sender.name} is not let in any more.")))
+            self._answer(request, sender, encode(answer))
         finally:
-            self._busy[sender.name] -= 1
-            if not self._busy[sender.name]:
-                del self._busy[sender.name]
-        self._reply(self._answers.end(sender.name, request.id, answer), answer)
+            following = None if sender.role == "control" else self._turns.done(
+                sender.name, request, latest=self._dispatcher.latest(request))
+            if following is not None and not cast("asyncio.Task[Any]", asyncio.current_task()).cancelling():
+                self._start(self._run(following, sender))
 
-    def _reply(self, routing: bytes, answer: bytes) -> None:
+    def _answer(self, request: Request, sender: Peer, answer: bytes) -> None:
+        self._held[sender.name] -= len(request.args)
+        if not self._held[sender.name]:
+            del self._held[sender.name]
+        self._reply(sender, self._answers.end(sender.name, request.id, answer), answer)
+
+    def _reply(self, sender: Peer, way: Way, answer: bytes) -> None:
         assert self._router is not None
-        if not self._router.send([routing, answer]):
+        frame = answer if sender.role == "control" else self._unread.frame(sender.name, way, answer)
+        if frame is not None and not self._router.send([way.routing, frame]):
             log.info("rpc answer not delivered: its caller is gone or does not read")
 
     def _start(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
@@ -243,5 +282,5 @@ class ZmqTransport:
 
 
 def _silent(target: Target, request: Request, timeout: float) -> Unavailable:
-    return Unavailable(f"{target.server or target.topic} did not answer {request.namespace}.{request.verb} "
-                       f"within {timeout:g} s.")
+    return Unavailable(details=f"{target.server or target.topic} did not answer {request.namespace}.{request.verb} "
+                               f"within {timeout:g} s.")

@@ -18,6 +18,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from nacre.base.errors import NacreError
+from nacre.base.serving.connections import PATIENCE, Patience, Waiting, kind
 from nacre.base.serving.health import Health
 from nacre.base.serving.signals import on_stop_signal
 
@@ -37,13 +38,16 @@ class CannotListen(NacreError):
 
 @dataclass(frozen=True)
 class Listen:
-    """Where and how. drain: seconds. secure: clients reach it by https, whether TLS ends here or before."""
+    """Where and how. drain: seconds. secure: clients reach it by https, whether TLS ends here or before. proxies: the
+    balancers before it, which say whom a request is from (X-Forwarded-For)."""
 
     host: str
     port: int
     tls: ssl.SSLContext | None = None
     secure: bool = False
     drain: float = 0.0
+    patience: Patience = PATIENCE
+    proxies: tuple[str, ...] = ()
 
 
 async def serve(app: App, listen: Listen, health: Health) -> None:
@@ -55,7 +59,9 @@ async def serve(app: App, listen: Listen, health: Health) -> None:
     server = _Server(uvicorn.Config(
         app, loop="none", http="httptools", ws="none", lifespan="off", access_log=False, log_config=None,
         server_header=False, date_header=False, timeout_graceful_shutdown=FINISH if listen.drain else FINISH_ALL,
-        **tls), _connection(listen, health))
+        timeout_keep_alive=listen.patience.idle, proxy_headers=bool(listen.proxies),
+        forwarded_allow_ips=list(listen.proxies), **tls),
+        kind(listen.secure, health, Waiting(listen.patience, listen.proxies)))
     signals: asyncio.Queue[None] = asyncio.Queue()
     on_stop_signal(lambda: signals.put_nowait(None))
     serving, told = asyncio.ensure_future(server.serve(sockets)), asyncio.ensure_future(signals.get())
@@ -100,35 +106,6 @@ class _Server(uvicorn.Server):
         for connection in self.server_state.connections:
             if isinstance(connection, HttpToolsProtocol) and connection.cycle is not None:
                 connection.cycle.keep_alive = False
-
-
-def _connection(listen: Listen, health: Health) -> type[HttpToolsProtocol]:
-    class Connection(HttpToolsProtocol):
-        """Seen by the scheme that clients use; ends with its next answer while draining, and never in the middle of a
-        request that has begun to arrive."""
-
-        arriving = False
-
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
-            if listen.secure:
-                self.scheme = "https"
-
-        def on_message_begin(self) -> None:
-            self.arriving = True
-            super().on_message_begin()
-
-        def on_headers_complete(self) -> None:
-            self.arriving = False
-            super().on_headers_complete()
-            if health.draining:
-                self.cycle.keep_alive = False
-
-        def shutdown(self) -> None:
-            if not self.arriving:
-                super().shutdown()
-
-    return Connection
 
 
 def _listen(host: str, port: int) -> list[socket.socket]:

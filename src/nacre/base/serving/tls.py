@@ -69,7 +69,7 @@ class ServerTls:
                 if await asyncio.to_thread(self.look):
                     log.info("a new certificate is used")
             except NacreError as error:
-                log.error("the certificate stays as it was", why=error.message)
+                log.error("the certificate stays as it was", why=str(error))
 
 
 def operators(certificate: Path, key: Path | None) -> Source:

@@ -30,7 +30,7 @@ def render(error: e.NacreError, status: int, request: Request) -> Reply:
         status = 404
         if not _route_of_another_version(request):
             return Reply(_HTML.encode(), 404, content_type="text/html; charset=UTF-8")
-    headers = {"retry-after": "0"} if status in (413, 429) else {}
+    headers = {"retry-after": "0"} if status == 413 else {}
     return Reply({NAMES.get(status, "computeFault"): {"code": status, "message": error.message}}, status, headers,
                  "application/json; charset=UTF-8")
 

@@ -1,9 +1,10 @@
 """The compute API as one `Service`: every noun's routes, under /compute."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from nacre.base.clock import Clock
+from nacre.base.serving.inside import Asked
 from nacre.base.web import Route, Service
 from nacre.compute.api import versions
 from nacre.compute.api.faults import render
@@ -19,11 +20,15 @@ from nacre.compute.api.microversions import Microversions
 from nacre.compute.api.projects.groups import GroupRoutes
 from nacre.compute.api.projects.quotas import QuotaRoutes
 from nacre.compute.api.projects.usage import UsageRoutes
-from nacre.compute.api.proxies import ProxyRoutes
+from nacre.compute.api.proxies.floating_ips import FloatingIpActions
+from nacre.compute.api.proxies.images import ImageRoutes
+from nacre.compute.api.proxies.networks import NetworkRoutes
+from nacre.compute.api.proxies.security_groups import GroupRoutes as SecurityGroupRoutes
 from nacre.compute.api.servers.actions import ActionRoutes
-from nacre.compute.api.servers.desk import ServerDesk
 from nacre.compute.api.servers.details import InterfaceRoutes, MetadataRoutes, TagRoutes
+from nacre.compute.api.servers.finding import Finder
 from nacre.compute.api.servers.history import HistoryRoutes
+from nacre.compute.api.servers.limits import DEFAULTS, Limits
 from nacre.compute.api.servers.rest import RestRoutes
 from nacre.compute.api.servers.servers import HostFacts, ServerRoutes
 from nacre.compute.catalog.aggregates import Aggregates
@@ -31,13 +36,23 @@ from nacre.compute.catalog.flavors import Flavors
 from nacre.compute.catalog.keypairs import KeyPairs
 from nacre.compute.catalog.quotas import Quotas
 from nacre.compute.catalog.server_groups import ServerGroups
+from nacre.compute.history import History
+from nacre.compute.servers import Servers
 from nacre.conductor.contract import Orphans, Removal
 from nacre.identity.contract import Identity, Policy
-from nacre.image.contract import Images
 from nacre.network.contract import Network
+from nacre.node.contract import Node
 from nacre.scheduler.contract import Hosts, Scheduler
 
 PREFIX = "/compute"
+
+
+@dataclass(frozen=True)
+class Asks:
+    """The services that the proxies pass on to."""
+
+    image: Asked
+    network: Asked
 
 
 @dataclass(frozen=True)
@@ -47,7 +62,9 @@ class Parts:
     policy: Policy
     identity: Identity
     clock: Clock
-    desk: ServerDesk
+    servers: Servers
+    history: History
+    node: Callable[[str], Node]
     network: Network
     scheduler: Scheduler
     hosts: Hosts
@@ -61,7 +78,8 @@ class Parts:
     aggregates: Aggregates
     groups: ServerGroups
     planner: Planner
-    images: Images | None = None  # without it the old image API is not there
+    asks: Asks
+    limits: Limits = DEFAULTS
 
 
 def service(parts: Parts) -> Service:
@@ -76,29 +94,33 @@ def _catalog(parts: Parts) -> list[Route]:
     p = parts
 
     async def used(project_id: str | None, user_id: str | None) -> Mapping[str, int]:
-        return {**await p.desk.used(project_id, user_id),
+        return {**await p.servers.used(project_id or "", user_id),
                 "server_groups": len(await p.groups.of_project(project_id or ""))}
 
     return [
         *FlavorRoutes(p.flavors, p.policy, p.identity).routes(),
         *KeyPairRoutes(p.keypairs, p.quotas, p.policy).routes(),
         *QuotaRoutes(p.quotas, used, p.policy, p.identity).routes(),
-        *GroupRoutes(p.groups, p.desk.members, p.quotas, p.policy).routes(),
-        *UsageRoutes(p.desk, p.policy, p.clock).routes(),
+        *GroupRoutes(p.groups, p.quotas, p.policy).routes(),
+        *UsageRoutes(p.servers, p.policy, p.clock).routes(),
     ]
 
 
 def _servers(parts: Parts) -> list[Route]:
-    desk, network, policy = parts.desk, parts.network, parts.policy
+    servers, network, policy = parts.servers, parts.network, parts.policy
     return [
-        *ServerRoutes(desk, network, HostFacts(parts.scheduler, parts.hosts, parts.aggregates), policy).routes(),
-        *ActionRoutes(desk, policy).routes(),
-        *MetadataRoutes(desk, parts.quotas, policy).routes(),
-        *TagRoutes(desk, policy).routes(),
-        *InterfaceRoutes(desk, network, policy).routes(),
-        *HistoryRoutes(desk, policy).routes(),
-        *RestRoutes(desk, policy).routes(),
-        *(ProxyRoutes(parts.images).routes() if parts.images else ()),
+        *ServerRoutes(servers, network, HostFacts(parts.scheduler, parts.hosts, parts.aggregates), policy,
+                      parts.limits).routes(),
+        *ActionRoutes(servers, parts.node, policy).routes(),
+        *MetadataRoutes(servers, parts.quotas, policy).routes(),
+        *TagRoutes(servers, policy).routes(),
+        *InterfaceRoutes(servers, network, policy).routes(),
+        *HistoryRoutes(servers, parts.history, policy).routes(),
+        *RestRoutes(servers, policy).routes(),
+        *ImageRoutes(parts.asks.image).routes(),
+        *NetworkRoutes(parts.asks.network).routes(),
+        *SecurityGroupRoutes(parts.asks.network, Finder(servers, policy)).routes(),
+        *FloatingIpActions(parts.asks.network, Finder(servers, policy)).routes(),
     ]
 
 
@@ -112,8 +134,8 @@ def _hosts(parts: Parts) -> list[Route]:
     return [
         *AggregateRoutes(p.aggregates, names).routes(),
         *ServiceRoutes(p.hosts, p.aggregates, p.removal, p.controls).routes(),
-        *HypervisorRoutes(p.hosts, p.desk.on_hosts).routes(),
-        *PlanRoutes(p.planner, p.scheduler).routes(),
-        *NacreHostRoutes(p.hosts, p.desk.on_hosts, p.orphans, p.removal, p.nodes).routes(),
-        *ZoneRoutes(p.hosts, p.aggregates, p.desk.on_hosts).routes(),
+        *HypervisorRoutes(p.hosts, p.servers.on_hosts).routes(),
+        *PlanRoutes(p.planner, p.scheduler, p.limits).routes(),
+        *NacreHostRoutes(p.hosts, p.servers.on_hosts, p.orphans, p.removal, p.nodes).routes(),
+        *ZoneRoutes(p.hosts, p.aggregates, p.servers.on_hosts, p.controls).routes(),
     ]

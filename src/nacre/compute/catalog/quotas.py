@@ -34,10 +34,11 @@ def limits_of(connection: sa.Connection, project_id: str | None, user_id: str = 
 
 
 class Quotas:
-    """Limits in the database. `defaults` replace the built-in ones where the operator configures them."""
+    """Limits in the database. `defaults` replace the built-in ones where the operator configures them. at_once: servers
+    of one request, whatever a project may have in all."""
 
-    def __init__(self, db: Database, defaults: Mapping[str, int] | None = None):
-        self._db = db
+    def __init__(self, db: Database, defaults: Mapping[str, int] | None = None, at_once: int = 1000):
+        self._db, self.at_once = db, at_once
         self.defaults = {**DEFAULTS, **(defaults or {})}
 
     async def limits(self, project_id: str | None, user_id: str = "") -> dict[str, int]:

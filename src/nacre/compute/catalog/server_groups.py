@@ -1,6 +1,7 @@
 """Server groups: servers that shall run together, or apart."""
 
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +12,7 @@ from nacre.base.clock import Clock
 from nacre.base.db import Database
 from nacre.base.errors import NotFound, QuotaExceeded
 from nacre.compute.catalog.tables import server_groups
+from nacre.compute.tables import servers
 
 
 class ServerGroup(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +51,15 @@ class ServerGroups:
     async def get(self, group_id: str) -> ServerGroup:
         """Raises NotFound."""
         return await self._db.read(lambda c: find_group(c, group_id))
+
+    async def members(self, group_ids: Sequence[str]) -> dict[str, list[str]]:
+        """The servers of each group, the oldest first; without those that have none."""
+        rows = await self._db.read(lambda c: c.execute(sa.select(servers.c.group_id, servers.c.id).where(
+            servers.c.group_id.in_(group_ids), servers.c.deleted.is_(False)).order_by(servers.c.number)).all())
+        found: dict[str, list[str]] = {}
+        for group_id, server_id in rows:
+            found.setdefault(group_id, []).append(server_id)
+        return found
 
     async def create(self, group: ServerGroup, limit: int) -> ServerGroup:
         """The group with its id and time. limit: how many the project may have. Raises QuotaExceeded."""

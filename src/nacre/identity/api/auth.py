@@ -65,6 +65,7 @@ class Auth:
 
     async def catalog(self, request: Request) -> Any:
         context = request.context
+        self._desk.check(request, "get_auth_catalog")
         if not (context.project_id or context.domain_id or context.system):
             raise Unauthenticated  # an unscoped token has no catalog
         rows = await self._desk.store.read(lambda conn: catalog.rows(conn, context.project_id))
@@ -72,16 +73,19 @@ class Auth:
         return {"catalog": items, "links": {"next": None, "self": url(request) + "/auth/catalog", "previous": None}}
 
     async def projects(self, request: Request) -> Any:
+        self._desk.check(request, "get_auth_projects")
         user_id = request.context.user_id or ""
         rows = await self._desk.store.read(lambda conn: reachable(conn, user_id, "project"))
         return many(request, PROJECT, rows)
 
     async def domains(self, request: Request) -> Any:
+        self._desk.check(request, "get_auth_domains")
         user_id = request.context.user_id or ""
         rows = await self._desk.store.read(lambda conn: reachable(conn, user_id, "domain"))
         return many(request, DOMAIN, rows)
 
     async def system(self, request: Request) -> Any:
+        self._desk.check(request, "get_auth_system")
         user_id = request.context.user_id or ""
         roles = await self._desk.store.read(lambda conn: derive.roles_on(conn, user_id, "system", None))
         return collection(request, "system", [{"all": True}] if roles else [])

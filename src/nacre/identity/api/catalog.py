@@ -13,7 +13,7 @@ from nacre.identity.api.validation import TEXT, wrapped
 from nacre.identity.catalog import unlink
 from nacre.identity.records import ENDPOINT, REGION, SERVICE, Kind, delete, find, get, given, insert, listing, update
 
-REGION_ID = {"type": ["string", "null"], "maxLength": 255}
+REGION_ID: dict[str, Any] = {"type": ["string", "null"], "maxLength": 255}
 REGION_PROPERTIES = {"id": REGION_ID, "parent_region_id": REGION_ID, "description": TEXT}
 SERVICE_PROPERTIES = {"type": {"type": "string", "minLength": 1, "maxLength": 255}, "enabled": {"type": "boolean"},
                       "name": {"type": ["string", "null"], "maxLength": 255}, "description": TEXT}
@@ -45,6 +45,8 @@ class Catalog:
             if id and id != request.params["id"]:
                 raise BadRequest("The region's id in the URL is not that of the body.", field="id")
             id = request.params["id"]
+            if len(id) > REGION_ID["maxLength"]:
+                raise BadRequest(f"A region's id is at most {REGION_ID['maxLength']} characters long.", field="id")
 
         def unit(conn: sa.Connection) -> Any:
             values = {**_defaults(kind), **body, "id": id or uuid4().hex}

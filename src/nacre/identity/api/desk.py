@@ -72,8 +72,8 @@ def collection(request: Request, plural: str, items: list[Any], page: Page | Non
     return {plural: items, "links": {"next": following, "self": f"{here}?{query}" if query else here, "previous": None}}
 
 
-#: What may follow a filter's name after two underscores.
-COMPARISONS = {"", *(i + c for c in ("contains", "startswith", "endswith") for i in ("", "i"))}
+#: What may follow a filter's name after two underscores; an i in front: without regard to the case of letters.
+COMPARISONS = {"", *(i + c for c in ("equals", "contains", "startswith", "endswith") for i in ("", "i"))}
 
 
 def page_of(request: Request, *names: str) -> Page:

@@ -9,11 +9,9 @@ from nacre.base.errors import Forbidden
 from nacre.base.web import Reply, Request, Route
 from nacre.identity import tables as t
 from nacre.identity.api.desk import Desk, many, one, own_domain, page_of
-from nacre.identity.api.groups import remove_group
-from nacre.identity.api.projects import check_mutable, remove_project
-from nacre.identity.api.users import remove_user
+from nacre.identity.api.projects import check_mutable, remove_domain
 from nacre.identity.api.validation import BOOLEAN, IMMUTABLE, SHORT_NAME, TAGS, TEXT, boolean, wrapped
-from nacre.identity.records import DOMAIN, delete, find, get, given, insert, listing, missing, update
+from nacre.identity.records import DOMAIN, find, get, given, insert, listing, missing, update
 
 PROPERTIES = {"name": SHORT_NAME, "description": TEXT, "enabled": BOOLEAN, "tags": TAGS, "options": IMMUTABLE}
 CREATE = wrapped("domain", {**PROPERTIES, "explicit_domain_id": {
@@ -53,21 +51,17 @@ class Domains:
         check_mutable("domain", row, changes)
         if "enabled" in changes:
             changes["enabled"] = boolean(changes["enabled"])
-            if row["id"] == "default" and not changes["enabled"]:
-                raise Forbidden("The default domain cannot be disabled: it holds the administrator.")
         return one(request, DOMAIN, await self._store.write(
             lambda conn: update(conn, DOMAIN, get(conn, DOMAIN, row["id"]), changes)))
 
     async def delete(self, request: Request) -> Reply:
         row = await self._target(request, "delete_domain")
         check_mutable("domain", row, None)
-        if row["id"] == "default":
-            raise Forbidden("You are not authorized to perform the requested action: delete the default domain.")
 
         def unit(conn: sa.Connection) -> None:
             if get(conn, DOMAIN, row["id"])["enabled"]:
                 raise Forbidden("Cannot delete a domain that is enabled, please disable it first.")
-            empty_domain(conn, row["id"])
+            remove_domain(conn, row["id"])
         await self._store.write(unit)
         return Reply(None, 204)
 
@@ -78,21 +72,6 @@ class Domains:
         if row is None:
             raise missing(DOMAIN, id)
         return row
-
-
-def empty_domain(conn: sa.Connection, id: str) -> None:
-    """A domain with its users, groups, projects and roles."""
-    for table, remove in ((t.users, remove_user), (t.groups, remove_group), (t.projects, remove_project)):
-        for each in conn.scalars(sa.select(table.c.id).where(table.c.domain_id == id)).all():
-            remove(conn, each)
-    for role in conn.scalars(sa.select(t.roles.c.id).where(t.roles.c.domain_id == id)).all():
-        conn.execute(sa.delete(t.assignments).where(t.assignments.c.role_id == role))
-        conn.execute(sa.delete(t.implied_roles).where(
-            (t.implied_roles.c.prior_id == role) | (t.implied_roles.c.implied_id == role)))
-        conn.execute(sa.delete(t.roles).where(t.roles.c.id == role))
-    conn.execute(sa.delete(t.assignments).where(t.assignments.c.target_id == id))
-    conn.execute(sa.delete(t.documents).where(t.documents.c.kind == "domain_config", t.documents.c.id == id))
-    delete(conn, DOMAIN, id)
 
 
 def routes(desk: Desk) -> list[Route]:

@@ -9,6 +9,7 @@ from nacre.base.errors import Forbidden, NotFound
 from nacre.base.web import Reply, Request, Route
 from nacre.identity import tables as t
 from nacre.identity.api.desk import Desk, many
+from nacre.identity.ended import take_grants
 from nacre.identity.records import DOMAIN, GROUP, PROJECT, ROLE, USER, Page, find, listing, missing
 
 KINDS = {"user": USER, "group": GROUP, "project": PROJECT, "domain": DOMAIN}
@@ -54,7 +55,7 @@ class Grants:
         where, values = await self._where(request, "revoke_grant", "revoke")
 
         def unit(conn: sa.Connection) -> None:
-            if not conn.execute(sa.delete(t.assignments).where(*where)).rowcount:
+            if not take_grants(conn, *where):
                 raise _none(values)
         await self._store.write(unit)
         return Reply(None, 204)

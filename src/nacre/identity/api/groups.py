@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from nacre.base.errors import BadRequest, NotFound
 from nacre.base.web import Reply, Request, Route
+from nacre.identity import ended
 from nacre.identity import tables as t
 from nacre.identity.api.desk import Desk, domain_for_new, many, one, own_domain, page_of
 from nacre.identity.api.validation import ID, NAME, TEXT, wrapped
@@ -94,8 +95,11 @@ class Groups:
 
     async def remove(self, request: Request) -> Reply:
         user_id, group_id = await self._pair(request, "remove_user_from_group")
-        query = sa.delete(t.memberships).where(*_is(user_id, group_id))
-        if not await self._store.write(lambda conn: conn.execute(query).rowcount):
+        def unit(conn: sa.Connection) -> int:
+            gone = conn.execute(sa.delete(t.memberships).where(*_is(user_id, group_id))).rowcount
+            ended.end(conn, [ended.of_user(user_id)] if gone else [])
+            return gone
+        if not await self._store.write(unit):
             raise NotFound(f"User '{user_id}' not found in group '{group_id}'.")
         return Reply(None, 204)
 
@@ -122,9 +126,8 @@ class Groups:
 
 def remove_group(conn: sa.Connection, id: str) -> None:
     """A group, its memberships and its roles."""
+    ended.take_grants(conn, t.assignments.c.actor_type == "group", t.assignments.c.actor_id == id)
     conn.execute(sa.delete(t.memberships).where(t.memberships.c.group_id == id))
-    conn.execute(sa.delete(t.assignments).where(
-        t.assignments.c.actor_type == "group", t.assignments.c.actor_id == id))
     delete(conn, GROUP, id)
 
 

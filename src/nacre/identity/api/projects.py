@@ -9,6 +9,8 @@ from nacre.base.errors import BadRequest, Forbidden, NotFound
 from nacre.base.web import Reply, Request, Route
 from nacre.identity import tables as t
 from nacre.identity.api.desk import Desk, domain_for_new, many, one, own_domain, page_of, url
+from nacre.identity.api.groups import remove_group
+from nacre.identity.api.users import remove_user
 from nacre.identity.api.validation import (
     BOOLEAN,
     ID_OR_NULL,
@@ -23,7 +25,20 @@ from nacre.identity.api.validation import (
 )
 from nacre.identity.catalog import unlink
 from nacre.identity.derive import MAX_DEPTH
-from nacre.identity.records import PROJECT, Page, delete, document, find, get, given, insert, listing, missing, update
+from nacre.identity.records import (
+    DOMAIN,
+    PROJECT,
+    Page,
+    delete,
+    document,
+    find,
+    get,
+    given,
+    insert,
+    listing,
+    missing,
+    update,
+)
 
 PROPERTIES = {
     "name": SHORT_NAME, "description": TEXT, "domain_id": ID_OR_NULL, "parent_id": ID_OR_NULL, "enabled": BOOLEAN,
@@ -114,7 +129,7 @@ class Projects:
             if conn.execute(sa.select(t.projects.c.id).where(t.projects.c.parent_id == row["id"])).first():
                 raise Forbidden(f"You are not authorized to perform the requested action: Cannot delete the project"
                                 f" {row['id']} since it is not a leaf in the hierarchy.")
-            remove_project(conn, row["id"])
+            (remove_domain if fresh["is_domain"] else remove_project)(conn, row["id"])
         await self._store.write(unit)
         return Reply(None, 204)
 
@@ -204,8 +219,29 @@ def remove_project(conn: sa.Connection, id: str) -> None:
     delete(conn, PROJECT, id)
 
 
+def remove_domain(conn: sa.Connection, id: str) -> None:
+    """A domain with its users, groups, projects and roles."""
+    for table, remove in ((t.users, remove_user), (t.groups, remove_group), (t.projects, remove_project)):
+        for each in conn.scalars(sa.select(table.c.id).where(table.c.domain_id == id)).all():
+            remove(conn, each)
+    for role in conn.scalars(sa.select(t.roles.c.id).where(t.roles.c.domain_id == id)).all():
+        conn.execute(sa.delete(t.assignments).where(t.assignments.c.role_id == role))
+        conn.execute(sa.delete(t.implied_roles).where(
+            (t.implied_roles.c.prior_id == role) | (t.implied_roles.c.implied_id == role)))
+        conn.execute(sa.delete(t.roles).where(t.roles.c.id == role))
+    conn.execute(sa.delete(t.assignments).where(t.assignments.c.target_id == id))
+    conn.execute(sa.delete(t.documents).where(t.documents.c.kind == "domain_config", t.documents.c.id == id))
+    delete(conn, DOMAIN, id)
+
+
 def check_mutable(name: str, row: Any, changes: dict[str, Any] | None) -> None:
-    """Raises Forbidden if the thing is marked immutable and this does not lift that. changes None: a delete."""
+    """Raises Forbidden if the thing is marked immutable and this does not lift that, or if it is the default domain,
+    which would lock everybody out. changes None: a delete."""
+    if row["id"] == "default":
+        if changes is None:
+            raise Forbidden("You are not authorized to perform the requested action: delete the default domain.")
+        if not boolean(changes.get("enabled", True)):
+            raise Forbidden("The default domain cannot be disabled: it holds the administrator.")
     if not (row["extra"].get("options") or {}).get("immutable"):
         return
     if changes is None:

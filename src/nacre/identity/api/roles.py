@@ -11,6 +11,7 @@ from nacre.identity import tables as t
 from nacre.identity.api.desk import Desk, many, one, page_of, url
 from nacre.identity.api.projects import check_mutable
 from nacre.identity.api.validation import ID_OR_NULL, IMMUTABLE, NAME, TEXT, wrapped
+from nacre.identity.ended import take_grants
 from nacre.identity.records import DOMAIN, ROLE, delete, find, get, given, insert, listing, missing, update
 
 PROPERTIES = {"name": NAME, "description": TEXT, "domain_id": ID_OR_NULL, "options": IMMUTABLE}
@@ -59,7 +60,7 @@ class Roles:
         check_mutable("role", row, None)
 
         def unit(conn: sa.Connection) -> None:
-            conn.execute(sa.delete(t.assignments).where(t.assignments.c.role_id == row["id"]))
+            take_grants(conn, t.assignments.c.role_id == row["id"])
             conn.execute(sa.delete(t.implied_roles).where(
                 (t.implied_roles.c.prior_id == row["id"]) | (t.implied_roles.c.implied_id == row["id"])))
             delete(conn, ROLE, row["id"])

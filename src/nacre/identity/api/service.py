@@ -1,5 +1,6 @@
 """The identity API as a service: every route, and the documents that clients find it by."""
 
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -17,10 +18,12 @@ from nacre.identity.api.extensions import (
     oauth1,
     trusts,
 )
+from nacre.identity.api.validation import bounded
 from nacre.identity.contract import Policy
 from nacre.identity.keys.vault import Vault
 from nacre.identity.service import IdentityService
 
+PREFIX = "/identity"
 PARTS = (users, groups, projects, domains, roles, grants, assignments, catalog, credentials,
          application_credentials, trusts, domain_config, documents, limits, endpoint_filter, oauth1)
 
@@ -37,21 +40,22 @@ def fault(error: e.NacreError, status: int, request: Request) -> Reply:
     return Reply({"error": {"code": status, "message": message, "title": title}}, status, headers)
 
 
-def _version(request: Request) -> dict[str, Any]:
+def _version(root: str) -> dict[str, Any]:
     return {"id": "v3.14", "status": "stable", "updated": "2020-04-07T00:00:00Z",
-            "links": [{"rel": "self", "href": url(request) + "/"}],
+            "links": [{"rel": "self", "href": root + "/"}],
             "media-types": [{"base": "application/json", "type": "application/vnd.openstack.identity-v3+json"}]}
 
 
 async def versions(request: Request) -> Reply:
-    """GET /identity/."""
-    headers = {"Location": url(request) + "/", "Vary": "X-Auth-Token"}
-    return Reply({"versions": {"values": [_version(request)]}}, 300, headers)
+    """GET /identity/, and of the whole cloud: whoever knows no more than the port asks where to log in."""
+    root = request.base_url + PREFIX + "/v3"
+    headers = {"Location": root + "/", "Vary": "X-Auth-Token"}
+    return Reply({"versions": {"values": [_version(root)]}}, 300, headers)
 
 
 async def version(request: Request) -> Reply:
     """GET /identity/v3."""
-    return Reply({"version": _version(request)}, 200, {"Vary": "X-Auth-Token"})
+    return Reply({"version": _version(url(request))}, 200, {"Vary": "X-Auth-Token"})
 
 
 def service(identity: IdentityService, policy: Policy, vault: Vault) -> Service:
@@ -61,4 +65,10 @@ def service(identity: IdentityService, policy: Policy, vault: Vault) -> Service:
     found += auth.routes(desk, oauth1.Dance(desk).login)
     for part in PARTS:
         found += part.routes(desk)
-    return Service("identity", "/identity", found, fault)
+    found = [replace(route, body=bounded(route.body)) if route.body else route for route in found]
+    return Service("identity", PREFIX, found, fault)
+
+
+def front() -> Service:
+    """What the cloud's port answers where no service is named: the versions of the identity API."""
+    return Service("front", "/", [Route("GET", "/", versions, public=True)], fault)

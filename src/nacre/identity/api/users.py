@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import sqlalchemy as sa
 
-from nacre.base.errors import BadRequest, Forbidden, Unauthenticated
+from nacre.base.errors import BadRequest, Forbidden, NotBuilt, Unauthenticated
 from nacre.base.web import Reply, Request, Route
 from nacre.identity import tables as t
 from nacre.identity.api.auth import reachable
@@ -159,18 +159,22 @@ def remove_user(conn: sa.Connection, id: str) -> None:
 
 
 def _options(changes: dict[str, Any], held: dict[str, Any]) -> dict[str, Any]:
-    """Options as they become: given ones replace, null ones go."""
+    """Options as they become: given ones replace, null ones go. Raises NotBuilt for a second factor that nobody would
+    ask for: rules count unless they are switched off."""
     if "options" not in changes:
         return {}
     merged = {**held.get("options", {}), **changes["options"]}
-    return {"options": {k: v for k, v in merged.items() if v is not None}}
+    kept = {k: v for k, v in merged.items() if v is not None}
+    if kept.get("multi_factor_auth_rules") and kept.get("multi_factor_auth_enabled", True):
+        raise NotBuilt("Logins are not held to multi_factor_auth_rules: they can be kept only with"
+                       " multi_factor_auth_enabled false.")
+    return {"options": kept}
 
 
 def _check_default_project(conn: sa.Connection, values: dict[str, Any]) -> None:
     project = values.get("default_project_id") and find(conn, PROJECT, values["default_project_id"])
     if project and project["is_domain"]:
         raise BadRequest("User's default project ID cannot be a domain ID.", field="default_project_id")
-
 
 
 

@@ -12,8 +12,9 @@ from nacre.base.errors import BadRequest
 from nacre.base.web import Check, Request
 
 SECRETS = frozenset({"password", "original_password", "secret", "blob", "token"})
-#: How long a text of no other limit may be, in characters.
-MAX_TEXT = 65535
+#: What holds of everything in a body that has no narrower limit: characters of a text and of a name, parts of a list or
+#: an object, and how deep they may lie in each other.
+MAX_TEXT, MAX_NAME, MAX_PARTS, MAX_NESTING = 65535, 255, 1000, 16
 
 NAME = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"\S"}
 SHORT_NAME = {**NAME, "maxLength": 64}
@@ -45,13 +46,39 @@ def wrapped(key: str, properties: Mapping[str, Any], required: list[str] | None 
     inner = {"type": "object", "properties": dict(properties), "required": required or [], **more}
     whole = schema({"type": "object", "properties": {key: inner}, "required": [key]})
 
-    def check(request: Request, body: Any) -> Any:
-        found = whole(request, body)[key]
-        for name in found:
-            if len(name) > 255:
-                raise BadRequest(f"Attribute names are at most 255 characters long: {name[:40]}...", field=name[:40])
-        return found
-    return Body(whole.schema, check)
+    return Body(whole.schema, lambda request, body: whole(request, body)[key])
+
+
+def bounded(check: Check) -> Body:
+    """`check`, of a body that was found to be within the limits that hold of every one. Raises BadRequest."""
+    def run(request: Request, body: Any) -> Any:
+        _measure(body)
+        return check(request, body)
+    return Body(getattr(check, "schema", {}), run)
+
+
+def _measure(body: Any) -> None:
+    """Level by level, as a recursion would itself need a limit."""
+    level: list[tuple[str, Any]] = [("body", body)]
+    for _ in range(MAX_NESTING + 1):
+        for field, value in level:
+            size, limit = (len(value), MAX_PARTS) if isinstance(value, dict | list) else (0, 0)
+            if isinstance(value, str):
+                size, limit = len(value), MAX_TEXT
+            if size > limit:
+                what = "characters" if isinstance(value, str) else "parts"
+                raise BadRequest(f"Invalid input for field {field}: it has {size} {what}, and {limit} are allowed.",
+                                 field=field)
+            for name in value if isinstance(value, dict) else ():
+                if len(name) > MAX_NAME:
+                    raise BadRequest(f"Names of attributes are at most {MAX_NAME} characters long: {name[:40]}...",
+                                     field=name[:40])
+        level = [(name, inner) for field, value in level if isinstance(value, dict | list)
+                 for name, inner in (value.items() if isinstance(value, dict) else ((field, x) for x in value))]
+        if not level:
+            return
+    raise BadRequest(f"Invalid input for field {level[0][0]}: it lies deeper in the body than {MAX_NESTING} levels.",
+                     field=level[0][0])
 
 
 def schema(rules: Mapping[str, Any]) -> Body:

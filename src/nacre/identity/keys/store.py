@@ -73,7 +73,7 @@ class Keys:
             try:
                 known = Key(row["number"], self._seal.open(*name, row["blob"]))
             except SealError as error:
-                log.error("a key cannot be opened", purpose=name[0], number=name[1], why=error.message)
+                log.error("a key cannot be opened", purpose=name[0], number=name[1], why=str(error))
                 if known is None:
                     raise Unavailable("The cloud's keys cannot be opened here. Tell the operator.") from None
             self._opened[name] = row["blob"], known

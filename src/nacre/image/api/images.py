@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-import msgspec
-
 from nacre.base import errors as e
 from nacre.base.web import Reply, Request
 from nacre.image import patches, queries
@@ -51,7 +49,7 @@ class ImagesApi:
         if kind not in patches.DIALECTS:
             raise e.UnsupportedMedia(f"The content type must be one of {', '.join(sorted(patches.DIALECTS))}.",
                                      field="Content-Type")
-        changes = patches.parse(json_body(await request.read()), patches.DIALECTS[kind])
+        changes = patches.parse(await request.json(), patches.DIALECTS[kind])
         image = await self._service.update(request.context, request.params["image_id"], changes)
         return views.image(image)
 
@@ -149,11 +147,3 @@ def import_order(body: Any) -> Mapping[str, Any]:
         if not isinstance(body.get(flag, True), bool):
             raise e.BadRequest(f"'{flag}' must be boolean value only", field=flag)
     return dict(body)
-
-
-def json_body(raw: bytes) -> Any:
-    """A parsed body. Raises BadRequest."""
-    try:
-        return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise e.BadRequest("Malformed request body") from None

@@ -131,9 +131,9 @@ class InfoApi:
         raise e.BadRequest("Tasks cannot be created here. Upload the data, or stage it and ask for its import.")
 
     async def usage(self, request: Request) -> dict[str, Any]:
-        used, limit = await self._images.usage(request.context), self._images.settings.max_project_bytes
-        return {"usage": {name: {"usage": value, "limit": limit if name == "image_size_total" and limit else -1}
-                          for name, value in used.items()}}
+        used, own = await self._images.usage(request.context), self._images.settings
+        limits = {"image_size_total": own.max_project_bytes, "image_count_total": own.max_project_images}
+        return {"usage": {name: {"usage": value, "limit": limits.get(name) or -1} for name, value in used.items()}}
 
     async def delete_from_store(self, request: Request) -> Reply:
         image = await self._images.show(request.context, request.params["image_id"])

@@ -95,7 +95,7 @@ class Cleanup:
                 await self._data.run(partial(self._data.stores[name].open, known=known))
                 self._unopened.discard(name)
             except NacreError as error:
-                log.error("an image store cannot be used", store=name, why=error.message)
+                log.error("an image store cannot be used", store=name, why=str(error))
 
     async def _adopt(self) -> None:
         """Data in this process's own folder is this process's, whatever wrote it was called (a process of before there

@@ -40,7 +40,7 @@ class Ledger:
                 await self.data.delete(location)
                 await self._db.run(partial(_forget, location.key))
         except NacreError as error:
-            log.warning("image data is deleted later", store=location.store, key=location.key, why=error.message)
+            log.warning("image data is deleted later", store=location.store, key=location.key, why=str(error))
             return False
         finally:
             self.data.writing.difference_update(each.key for each in locations)

@@ -16,6 +16,7 @@ from nacre.image.data.store import Store
 
 T = TypeVar("T")
 
+AWAY = "The image's data cannot be reached now. Try again, or ask the operator."
 #: The store whose data only the control process can read that wrote it.
 OWN = FileStore.name
 #: Store verbs at work at once. They have threads of their own: a folder or bucket that hangs must hold up nothing else.
@@ -58,7 +59,7 @@ class Alone:
         return process
 
     async def read(self, process: str, image_id: str, offset: int, length: int) -> bytes:
-        raise Unavailable(f"There is no control process {process}.")
+        raise Unavailable(AWAY, details=f"There is no control process {process}.")
 
 
 class Locations:
@@ -88,19 +89,19 @@ class Locations:
 
     async def read(self, location: Location, image_id: str, offset: int, length: int) -> bytes:
         """Up to `length` bytes from `offset`, from wherever they are; fewer, or none, at the end. Raises NotFound,
-        Unavailable: the message says which control process has it."""
+        Unavailable: its details say which control process has it."""
         if self.reaches(location):
             return await self.run(self.stores[location.store].read, location.key, offset, length)
         if location.store != OWN:
-            raise Unavailable(f"The image's data is in the store '{location.store}', which this control process is not "
-                              "configured with.")
+            raise Unavailable(AWAY, details=f"It is in the store '{location.store}', which this control process is not "
+                                            "configured with.")
         if not location.place:
-            raise Unavailable("The image's data is at a control process that was not started since the upgrade.")
+            raise Unavailable(AWAY, details="It is at a control process that was not started since the upgrade.")
         try:
             return await self.peers.read(location.place, image_id, offset, length)
         except Unavailable as error:
             name = await self.peers.name(location.place)
-            raise Unavailable(f"The image's data is at control {name}, which does not answer.") from error
+            raise Unavailable(AWAY, details=f"It is at control {name}, which does not answer.") from error
 
     async def delete(self, location: Location) -> None:
         """Gone afterwards. Only for what this process reaches."""

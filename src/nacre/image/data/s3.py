@@ -116,11 +116,11 @@ class S3Store:
             self._say(str(error))
             if code in ("QuotaExceeded", "XMinioStorageFull", "InsufficientCapacity"):
                 raise full() from None
-            raise Unavailable(f"The image storage refuses ({code}). Ask the operator.") from error
+            raise Unavailable("The image storage refuses. Ask the operator.", details=code) from error
         except BotoCoreError as error:
             self._say(str(error))
-            raise Unavailable(f"The image storage does not answer ({type(error).__name__}). Try again, or ask the "
-                              "operator.") from error
+            raise Unavailable("The image storage does not answer. Try again, or ask the operator.",
+                              details=type(error).__name__) from error
 
     def _say(self, why: str) -> None:
         log.error("the images' bucket cannot be used", bucket=self.options.bucket,

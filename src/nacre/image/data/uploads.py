@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import threading
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -28,7 +28,7 @@ from nacre.image.data.ledger import orphan, written
 from nacre.image.data.locations import Location
 from nacre.image.data.store import Sink, Store
 from nacre.image.records import Image
-from nacre.image.service import HELD, ImageService
+from nacre.image.service import ImageService
 from nacre.image.tables import image_tasks, images
 
 log = structlog.get_logger()
@@ -94,12 +94,20 @@ class Intake:
         return self._sink
 
 
+class Coming:
+    """Data on its way to a project's image. used: bytes that the project has besides what is on its way."""
+
+    def __init__(self, used: int):
+        self.used, self.size = used, 0
+
+
 class Uploads:
     """Moves data in and out of images."""
 
     def __init__(self, service: ImageService):
         self._service, self._db, self._data, self._ledger = service, service.db, service.data, service.ledger
         self._limits, self._worker = service.settings, service.data.process
+        self._coming: dict[str, set[Coming]] = {}  # project -> its data on the way
         self._imports: set[asyncio.Task[None]] = set()
 
     async def upload(self, context: Context, image_id: str, chunks: AsyncIterator[bytes], size: int | None) -> None:
@@ -215,13 +223,41 @@ class Uploads:
             raise
 
     def _check_quota(self, conn: sa.Connection, image: Image) -> None:
-        limit, owner = self._limits.max_project_bytes, image.row["owner"]
-        if limit is None or owner is None:
-            return
-        used = conn.execute(sa.select(sa.func.sum(images.c.size)).where(
-            images.c.owner == owner, images.c.status.in_(HELD))).scalar() or 0
-        if used >= limit:
+        limit, used = self._limits.max_project_bytes, self._used(conn, image)
+        if limit is not None and used >= limit:
             raise e.TooLarge(f"The project's images use {used} of the {limit} bytes they may use.", field="size")
+
+    def _used(self, conn: sa.Connection, image: Image) -> int:
+        """Bytes of the project's other images, staged ones included."""
+        if (owner := image.row["owner"]) is None:
+            return 0
+        return int(conn.execute(sa.select(sa.func.sum(images.c.size)).where(
+            images.c.owner == owner, images.c.id != image.id)).scalar() or 0)
+
+    @asynccontextmanager
+    async def _counted(self, image: Image) -> AsyncIterator[Callable[[int], None]]:
+        """Counts the bytes of an upload beside what its project has, and beside its other uploads of now: call with
+        the bytes that came. Raises TooLarge there."""
+        limit, owner = self._limits.max_project_bytes, image.row["owner"] or ""
+        mine = Coming(await self._db.read(lambda conn: self._used(conn, image)))
+        others = self._coming.setdefault(owner, set())
+        others.add(mine)
+
+        def count(length: int) -> None:
+            mine.size += length
+            total = mine.used + sum(each.size for each in others)
+            if owner and limit is not None and total > limit:
+                raise e.TooLarge(f"The project's images would use {total} of the {limit} bytes they may use.",
+                                 field="size")
+
+        try:
+            yield count
+            for each in others - {mine}:  # it is the project's from now on
+                each.used += mine.size
+        finally:
+            others.discard(mine)
+            if not others:
+                self._coming.pop(owner, None)
 
     async def _take(self, image: Image, to: Location, chunks: AsyncIterator[bytes], *, inspect: bool,
                     announced: int | None) -> Received:
@@ -231,10 +267,11 @@ class Uploads:
             raise e.TooLarge(f"The image is larger than the limit of {limit} bytes.", field="size")
         inspector = Inspector(row["disk_format"], row["container_format"]) if inspect else None
         intake = Intake(self._data.stores[to.store], to.key, inspector, limit)
-        async with Undo() as undo:
+        async with Undo() as undo, self._counted(image) as count:
             undo.add(self._data.run, intake.discard)
             buffer, total = bytearray(), 0
             async for chunk in chunks:
+                count(len(chunk))
                 buffer += chunk
                 total += len(chunk)
                 if len(buffer) >= PIECE:

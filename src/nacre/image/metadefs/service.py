@@ -78,11 +78,15 @@ class Metadefs:
 
     async def create(self, context: Context, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """A namespace with all that its document holds. Raises Conflict if the name is taken."""
-        now = self._now()
         self._policy.check(context, "add_metadef_namespace", _own(context))
         for kind, key in KINDS.items():
             if body.get(key):
                 self._policy.check(context, RULES[kind].add, _own(context))
+        return await self.add_namespace(context, body)
+
+    async def add_namespace(self, context: Context, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """As `create`, of whoever may."""
+        now = self._now()
         row = {"id": str(uuid.uuid4()), "created_at": now, "updated_at": now, **_settable(context, body)}
 
         def unit(conn: sa.Connection) -> None:
@@ -195,7 +199,7 @@ class Metadefs:
         """Removes an item, or with None all of the kind. Raises NotFound, Forbidden."""
         def unit(conn: sa.Connection) -> None:
             if item is None:
-                row = self._load(conn, context, name, "delete_metadef_namespace")
+                row = self._load(conn, context, name, "delete_metadef_tags" if kind == "tags" else RULES[kind].drop)
                 _check_unprotected(row)
                 conn.execute(sa.delete(items).where(*_of(row, kind)))
                 return

@@ -1,9 +1,10 @@
 """PUT actions on single resources that change one list of theirs."""
 
 import ipaddress
+from collections.abc import Callable
 from typing import Any
 
-from nacre.base.errors import BadRequest, Forbidden
+from nacre.base.errors import BadRequest, Forbidden, NotBuilt
 from nacre.base.web import Request, Route
 from nacre.network.api.resource import Controller
 from nacre.network.attributes import checks
@@ -34,6 +35,7 @@ class AddressGroupActions:
     async def _change(self, request: Request, add: bool) -> Row:
         def step(work: Work) -> Row:
             current = self._controller.one(work, request.params["id"])
+            _check(self._manager, work, "add_addresses" if add else "remove_addresses", current)
             self._store.change(work, current, request.body, add=add)
             return self._controller.one(work, request.params["id"])
 
@@ -41,23 +43,44 @@ class AddressGroupActions:
 
 
 class SubnetpoolActions:
-    """add_prefixes and remove_prefixes of subnet pools."""
+    """What adds prefixes to a subnet pool and takes them away."""
 
     def __init__(self, manager: NetworkManager, controller: Controller):
         self._manager, self._controller, self._store = manager, controller, Subnetpools()
 
     def routes(self) -> list[Route]:
-        return [Route("PUT", "/v2.0/subnetpools/{id}/add_prefixes", self.add, body=_prefixes)]
+        one = "/v2.0/subnetpools/{id}"
+        return [Route("PUT", f"{one}/add_prefixes", self.add, body=_prefixes),
+                Route("PUT", f"{one}/remove_prefixes", self.remove, body=_prefixes),
+                Route("PUT", f"{one}/onboard_network_subnets", self.onboard)]
 
     async def add(self, request: Request) -> Row:
+        return await self._change(request, "add_prefixes", lambda work, pool: self._store.update(
+            work, pool, {"prefixes": [*pool["prefixes"], *request.body]}))
+
+    async def remove(self, request: Request) -> Row:
+        return await self._change(request, "remove_prefixes", lambda work, pool: self._store.remove_prefixes(
+            work, pool, request.body))
+
+    async def _change(self, request: Request, rule: str, change: Callable[[Work, Row], Any]) -> Row:
         def step(work: Work) -> Row:
             pool = self._controller.one(work, request.params["id"])
-            if not self._manager.policy.allows(work.context, "add_prefixes", pool):
-                raise Forbidden("(rule:add_prefixes) is disallowed by policy")
-            self._store.update(work, pool, {"prefixes": [*pool["prefixes"], *request.body]})
+            _check(self._manager, work, rule, pool)
+            change(work, pool)
             return {"prefixes": self._controller.one(work, pool["id"])["prefixes"]}
 
         return await self._manager.write(request.context, step)
+
+    async def onboard(self, request: Request) -> Row:
+        def refuse(work: Work, pool: Row) -> None:
+            raise NotBuilt("Subnets are not taken into a pool once they are there: make them from the pool.")
+
+        return await self._change(request, "onboard_network_subnets", refuse)
+
+
+def _check(manager: NetworkManager, work: Work, rule: str, target: Row) -> None:
+    if not manager.policy.allows(work.context, rule, target):
+        raise Forbidden(f"(rule:{rule}) is disallowed by policy", type="PolicyNotAuthorized")
 
 
 def _cidrs(given: Any, field: str) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from nacre.base.errors import BadRequest, NotFound
-from nacre.network.attributes.table import Resource, Row
+from nacre.network.attributes.table import Attribute, Resource, Row
 
 _CONTROL = ("fields", "limit", "marker", "page_reverse", "sort_key", "sort_dir")
 _TAGS = ("tags", "tags-any", "not-tags", "not-tags-any")
@@ -18,7 +18,7 @@ MAX_PAGE = 100_000
 class Listing:
     """A list request, parsed."""
 
-    filters: dict[str, list[str]] = field(default_factory=dict)
+    filters: dict[str, list[Any]] = field(default_factory=dict)
     tags: dict[str, list[str]] = field(default_factory=dict)
     fields: list[str] = field(default_factory=list)
     sort: list[tuple[str, bool]] = field(default_factory=list)  # (attribute, descending)
@@ -52,7 +52,8 @@ def parse(resource: Resource, query: Sequence[tuple[str, str]]) -> Listing:
             attribute = resource.attributes.get(name)
             if attribute is None or not attribute.filter:
                 unknown.append(key)
-            found.filters.setdefault(name, []).append(value)
+                continue
+            found.filters.setdefault(name, []).append(_wanted(attribute, value))
     if unknown:
         raise _bad(f"{unknown} is invalid attribute for filtering", unknown[0])
     values = dict(query)
@@ -60,6 +61,14 @@ def parse(resource: Resource, query: Sequence[tuple[str, str]]) -> Listing:
     found.reverse = values.get("page_reverse", "").lower() in ("true", "1")
     found.sort = _sort(resource, keys, directions)
     return found
+
+
+def _wanted(attribute: Attribute, value: str) -> Any:
+    """What a filter's text means: "4" is 4, "yes" is True, "ipv4" is "IPv4"."""
+    try:
+        return attribute.convert(value) if attribute.convert and value else value
+    except ValueError as error:
+        raise _bad(f"Invalid input for operation: {error}.", attribute.name) from None
 
 
 def _moment(value: str) -> str:
@@ -83,14 +92,16 @@ def _sort(resource: Resource, keys: list[str], directions: list[str]) -> list[tu
         raise _bad("The number of sort_keys and sort_dirs must be same", "sort_dir")
     for key in keys:
         attribute = resource.attributes.get(key)
-        if attribute is None or not attribute.visible:
+        if attribute is None or not attribute.sorts:
             raise _bad(f"['{key}'] is invalid attribute for sort_keys", "sort_key")
     if wrong := [d for d in directions if d not in ("asc", "desc")]:
         raise _bad(f"sort_dir must be asc or desc, not '{wrong[0]}'", "sort_dir")
     return list(zip(keys, [d == "desc" for d in directions] or [False] * len(keys), strict=True))
 
 
-def _equal(value: Any, wanted: str) -> bool:
+def _equal(value: Any, wanted: Any) -> bool:
+    if not isinstance(wanted, str):
+        return value == wanted if wanted is None or isinstance(wanted, bool) else str(value) == str(wanted)
     if isinstance(value, bool):
         return wanted.lower() in (("true", "1") if value else ("false", "0"))
     if value is None:

@@ -11,6 +11,7 @@ from nacre.network import ipam
 from nacre.network import tables as t
 from nacre.network.attributes import checks
 from nacre.network.attributes.table import Row
+from nacre.network.extensions.routers import Routers
 from nacre.network.hosts import agents, dhcp, reach
 from nacre.network.manager import NetworkManager
 from nacre.network.networks import Networks
@@ -18,11 +19,12 @@ from nacre.network.work import Work, missing
 
 _AGENT_FILTERS = ("agent_type", "host", "binary", "alive", "admin_state_up", "id", "availability_zone", "description",
                   "topic")
+_PROVIDER_FILTERS = ("service_type", "name", "default")
 _AVAILABILITY_FILTERS = ("network_id", "network_name", "tenant_id", "project_id", "ip_version")
 
 
 class Operators:
-    """/v2.0/agents, /availability_zones, /network-ip-availabilities."""
+    """/v2.0/agents, /availability_zones, /network-ip-availabilities, /service-providers."""
 
     def __init__(self, manager: NetworkManager):
         self._manager = manager
@@ -32,9 +34,14 @@ class Operators:
         return [Route("GET", "/v2.0/agents", self.agents), Route("GET", agent, self.agent),
                 Route("PUT", agent, self.update_agent, body=_agent_body), Route("DELETE", agent, self.delete_agent),
                 Route("GET", "/v2.0/networks/{id}/dhcp-agents", self.dhcp_agents),
-                Route("GET", "/v2.0/agents/{id}/dhcp-networks", self.dhcp_networks),
-                Route("POST", "/v2.0/agents/{id}/dhcp-networks", _distributed),
-                Route("DELETE", "/v2.0/agents/{id}/dhcp-networks/{network}", _distributed),
+                Route("GET", f"{agent}/dhcp-networks", self.dhcp_networks),
+                Route("POST", f"{agent}/dhcp-networks", _distributed, policy="create_dhcp-network"),
+                Route("DELETE", f"{agent}/dhcp-networks/{{network}}", _distributed, policy="delete_dhcp-network"),
+                Route("GET", f"{agent}/l3-routers", self.l3_routers),
+                Route("POST", f"{agent}/l3-routers", _unscheduled, policy="create_l3-router"),
+                Route("DELETE", f"{agent}/l3-routers/{{router}}", _unscheduled, policy="delete_l3-router"),
+                Route("POST", "/v2.0/agents", _reported, policy="create_agent"),
+                Route("GET", "/v2.0/service-providers", self.providers, policy="get_service_provider"),
                 Route("GET", "/v2.0/availability_zones", self.zones),
                 Route("GET", full, self.availabilities), Route("GET", f"{full}/{{id}}", self.availability)]
 
@@ -77,7 +84,7 @@ class Operators:
 
     async def dhcp_agents(self, request: Request) -> Row:
         """The hosts that serve DHCP for a network: those that have ports of it."""
-        self._check(request, "get_agent")
+        self._check(request, "get_dhcp-agents")
 
         def step(work: Work) -> list[Row]:
             hosts = {host for _, host in reach.of_networks(work, [request.params["id"]])}
@@ -86,7 +93,7 @@ class Operators:
         return {"agents": await self._manager.read(request.context, step)}
 
     async def dhcp_networks(self, request: Request) -> Row:
-        self._check(request, "get_agent")
+        self._check(request, "get_dhcp-networks")
 
         def step(work: Work) -> list[Row]:
             host = agents.get(work, request.params["id"])["host"]
@@ -96,6 +103,21 @@ class Operators:
             return Networks().list(work, {"id": served}) if served else []
 
         return {"networks": await self._manager.read(request.context, step)}
+
+    async def l3_routers(self, request: Request) -> Row:
+        """What an L3 agent forwards for: every router."""
+        self._check(request, "get_l3-routers")
+
+        def step(work: Work) -> list[Row]:
+            l3 = agents.get(work, request.params["id"])["agent_type"] == agents.L3
+            return Routers().list(work, {}) if l3 else []
+
+        return {"routers": await self._manager.read(request.context, step)}
+
+    async def providers(self, request: Request) -> Row:
+        """The drivers that an operator can choose among for a service: there is no choice."""
+        _filter(request, _PROVIDER_FILTERS)
+        return {"service_providers": []}
 
     async def zones(self, request: Request) -> Row:
         self._check(request, "get_availability_zone")
@@ -168,6 +190,14 @@ def _agent_body(request: Request, body: Any) -> Row:
         except ValueError as error:
             raise BadRequest(f"Invalid input for {name}. Reason: {error}.", field=name) from None
     return found
+
+
+async def _reported(request: Request) -> Row:
+    raise BadRequest("Bad agents request: Agent creation using API is not supported.", type="BadRequest")
+
+
+async def _unscheduled(request: Request) -> Row:
+    raise NotBuilt("Routers are not scheduled to agents.")
 
 
 async def _distributed(request: Request) -> Row:

@@ -1,14 +1,15 @@
 """The five verbs of every resource: parse, ask the policy, run the store's step in one transaction, render."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from nacre.base.context import Context
 from nacre.base.errors import BadRequest, Forbidden, PreconditionFailed
 from nacre.base.web import Reply, Request, Route
 from nacre.network.api import listing as lists
-from nacre.network.attributes.table import UNSET, Resource, Row
+from nacre.network.attributes.table import Resource, Row
 from nacre.network.manager import NetworkManager
+from nacre.network.policies import check, check_set
 from nacre.network.work import MISSING, Work, missing
 
 #: The most resources one request may create.
@@ -34,7 +35,7 @@ class Store(Protocol):
 
 
 class Prepared(Protocol):
-    """A store that makes things on demand before it is read (a project's default security group)."""
+    """Makes things on demand before a store is read (a project's default security group)."""
 
     def lacking(self, work: Work) -> bool: ...
     def prepare(self, work: Work) -> None: ...
@@ -43,7 +44,7 @@ class Prepared(Protocol):
 class Controller:
     """The HTTP side of one store."""
 
-    def __init__(self, manager: NetworkManager, store: Store, prepared: Prepared | None = None):
+    def __init__(self, manager: NetworkManager, store: Store, prepared: Callable[[Row], Prepared] | None = None):
         self._manager, self._store, self._prepared = manager, store, prepared
         self._resource = store.resource
 
@@ -56,7 +57,7 @@ class Controller:
     async def index(self, request: Request) -> Row:
         self._may_get(request.context)
         listing = lists.parse(self._resource, request.query)
-        await self._prepare(request.context)
+        await self._prepare(request.context, listing.filters)
         rows = await self._manager.read(request.context, lambda work: self._store.list(work, listing.filters))
         secret = self._secret(request.context)  # hidden before filters look at them
         rows = [_without(row, secret) for row in rows]
@@ -71,7 +72,7 @@ class Controller:
     async def show(self, request: Request) -> Row:
         self._may_get(request.context)
         fields = [v for k, v in request.query if k == "fields" and v]
-        await self._prepare(request.context)
+        await self._prepare(request.context, {})
         row = await self._manager.read(request.context, lambda work: self.one(work, request.params["id"]))
         return {self._resource.name: fields_of([self._shown(request.context, row)], fields)[0]}
 
@@ -84,7 +85,7 @@ class Controller:
             made = []
             for raw, data in zip(raws, parsed, strict=True):
                 fresh = dict(data)
-                self._may_set(work, f"create_{name}", raw, fresh)
+                check_set(work, f"create_{name}", self._resource, raw, fresh | self._store.target(work, fresh))
                 made.append(self._store.create(work, fresh))
             return made
 
@@ -99,7 +100,8 @@ class Controller:
         def step(work: Work) -> Row:
             current = self.one(work, request.params["id"])
             _check_revision(request, current)
-            self._may_set(work, f"update_{name}", raws[0], current | data)
+            changed = current | data
+            check_set(work, f"update_{name}", self._resource, raws[0], changed | self._store.target(work, changed))
             self._store.update(work, current, dict(data))
             return self.one(work, request.params["id"])
 
@@ -109,7 +111,7 @@ class Controller:
         def step(work: Work) -> None:
             current = self.one(work, request.params["id"])
             _check_revision(request, current)
-            self._check(work.context, f"delete_{self._resource.name}", current | self._store.target(work, current))
+            check(work, f"delete_{self._resource.name}", current | self._store.target(work, current))
             self._store.delete(work, current)
 
         await self._manager.write(request.context, step)
@@ -122,32 +124,21 @@ class Controller:
             raise missing(self._resource.name if self._resource.name in MISSING else "network", row_id)
         return found[0]
 
-    async def _prepare(self, context: Context) -> None:
-        prepared = self._prepared
-        if prepared is None:
+    def target(self, work: Work, row: Row) -> Row:
+        """As the store's."""
+        return self._store.target(work, row)
+
+    async def _prepare(self, context: Context, filters: Row) -> None:
+        if self._prepared is None:
             return
+        prepared = self._prepared(filters)
         lacking: bool = await self._manager.read(context, prepared.lacking)
         if lacking:
             await self._manager.write(context, prepared.prepare)
 
     def _may_get(self, context: Context) -> None:
-        self._check(context, f"get_{self._resource.name}", {"project_id": context.project_id})
-
-    def _may_set(self, work: Work, rule: str, raw: Mapping[str, Any], data: Row) -> None:
-        target = data | self._store.target(work, data)
-        self._check(work.context, rule, target)
-        for name in self._resource.guarded(raw):
-            attribute = self._resource.attributes[name]
-            if rule.startswith("create") and attribute.default is not UNSET and data[name] == attribute.default:
-                continue
-            if sensitive(name, data[name]):
-                self._check(work.context, f"{rule}:{name}", target)
-                for part in data[name] if name == "external_gateway_info" and data[name] else ():
-                    if part != "network_id":
-                        self._check(work.context, f"{rule}:{name}:{part}", target)
-
-    def _check(self, context: Context, rule: str, target: Row) -> None:
-        if not self._manager.policy.allows(context, rule, target):
+        rule = f"get_{self._resource.name}"
+        if not self._manager.policy.allows(context, rule, {"project_id": context.project_id}):
             raise Forbidden(f"(rule:{rule}) is disallowed by policy", type="PolicyNotAuthorized")
 
     def _secret(self, context: Context) -> set[str]:
@@ -161,15 +152,6 @@ class Controller:
 
 def _without(row: Row, names: Collection[str]) -> Row:
     return {k: v for k, v in row.items() if k not in names} if names else row
-
-
-def sensitive(name: str, value: Any) -> bool:
-    """Whether setting a guarded attribute to this value needs its rule: not every value is a privilege."""
-    if name == "device_owner":
-        return str(value).startswith("network:")
-    if name == "fixed_ips":
-        return any("ip_address" in item for item in value)
-    return True
 
 
 def fields_of(rows: Sequence[Row], fields: Sequence[str]) -> list[Row]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from nacre.base.errors import BadRequest, Forbidden, NotBuilt
+from nacre.base.errors import BadRequest, Forbidden
 from nacre.base.web import Request, Route
 from nacre.network import tables as t
 from nacre.network.api.resource import Controller
@@ -28,7 +28,7 @@ class RouterActions:
                 Route("PUT", f"{one}/remove_router_interface", self.remove, body=_interface),
                 Route("PUT", f"{one}/add_extraroutes", self.add_routes, body=_routes),
                 Route("PUT", f"{one}/remove_extraroutes", self.remove_routes, body=_routes),
-                Route("GET", f"{one}/l3-agents", self.agents), Route("POST", f"{one}/l3-agents", _unscheduled)]
+                Route("GET", f"{one}/l3-agents", self.agents)]
 
     def _router(self, work: Work, router_id: str, rule: str) -> Row:
         router = self._controller.one(work, router_id)
@@ -61,15 +61,11 @@ class RouterActions:
         return await self._manager.write(request.context, step)
 
     async def agents(self, request: Request) -> Row:
-        if not self._manager.policy.allows(request.context, "get_agent", {}):
+        if not self._manager.policy.allows(request.context, "get_l3-agents", {}):
             raise Forbidden("(rule:get_l3-agents) is disallowed by policy")
         return {"agents": await self._manager.read(request.context, lambda work: [
             a for a in agents.views(work) if a["agent_type"] == "L3 agent" and work.row(
                 sa.select(t.routers.c.id).where(t.routers.c.id == request.params["id"]))])}
-
-
-async def _unscheduled(request: Request) -> Row:
-    raise NotBuilt("Routers are not scheduled to agents.")
 
 
 def _interface(request: Request, body: Any) -> Row:

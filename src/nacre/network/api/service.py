@@ -15,11 +15,13 @@ from nacre.network.extensions.subnetpools import AddressScopes, Subnetpools
 from nacre.network.manager import NetworkManager
 from nacre.network.networks import Networks
 from nacre.network.ports import Ports
-from nacre.network.security_groups import SecurityGroupRules, SecurityGroups
+from nacre.network.security_groups import DefaultGroups, SecurityGroupRules, SecurityGroups
 from nacre.network.subnets import Subnets
 
 PREFIX = "/network"
 
+#: Resources that every project has some of.
+DEFAULTED = ("security_group", "security_group_rule")
 #: Resources with actions beside the five verbs.
 ACTIONS: dict[str, type[RouterActions] | type[AddressGroupActions] | type[SubnetpoolActions]] = {
     "router": RouterActions, "address_group": AddressGroupActions, "subnetpool": SubnetpoolActions,
@@ -28,13 +30,12 @@ ACTIONS: dict[str, type[RouterActions] | type[AddressGroupActions] | type[Subnet
 
 def service(manager: NetworkManager) -> Service:
     """Neutron's API v2.0 over the network service."""
-    groups = SecurityGroups()
-    stores: list[Store] = [Networks(), Subnets(), Ports(), groups, SecurityGroupRules(), Routers(), FloatingIps(),
-                           Subnetpools(), AddressScopes(), AddressGroups(), RbacPolicies()]
+    stores: list[Store] = [Networks(), Subnets(), Ports(), SecurityGroups(), SecurityGroupRules(), Routers(),
+                           FloatingIps(), Subnetpools(), AddressScopes(), AddressGroups(), RbacPolicies()]
     routes: list[Route] = []
     for store in stores:
         resource = store.resource
-        controller = Controller(manager, store, groups if store is groups else None)
+        controller = Controller(manager, store, DefaultGroups if resource.name in DEFAULTED else None)
         routes += controller.routes(update=resource.name not in ("security_group_rule",))
         if actions := ACTIONS.get(resource.name):
             routes += actions(manager, controller).routes()

@@ -35,6 +35,9 @@ class Tags:
                 Route("DELETE", one, self.remove)]
 
     async def index(self, request: Request) -> Row:
+        rule = f"get_{self._name}:tags"
+        if not self._manager.policy.allows(request.context, rule, {"project_id": request.context.project_id}):
+            raise Forbidden(f"(rule:{rule}) is disallowed by policy", type="PolicyNotAuthorized")
         row = await self._manager.read(request.context, lambda w: self._controller.one(w, request.params["id"]))
         return {"tags": row["tags"]}
 
@@ -53,7 +56,7 @@ class Tags:
         return Reply(status=201)
 
     async def extend(self, request: Request) -> Row:
-        return {"tags": await self._write(request, "update", lambda tags: [*tags, *request.body])}
+        return {"tags": await self._write(request, "create", lambda tags: [*tags, *request.body])}
 
     async def replace(self, request: Request) -> Row:
         return {"tags": await self._write(request, "update", lambda tags: request.body)}
@@ -76,11 +79,10 @@ class Tags:
     async def _write(self, request: Request, verb: str, change: Callable[[list[str]], list[str]]) -> list[str]:
         def step(work: Work) -> list[str]:
             row = self._controller.one(work, request.params["id"])
-            # Whoever may update the resource may tag it; seeing a shared one is not enough.
-            rule = f"update_{self._name}"
-            target = row | {"network:project_id": row["project_id"]}
-            if not self._manager.policy.allows(work.context, rule, target):
-                raise Forbidden(f"(rule:{verb}_{self._name}:tags) is disallowed by policy")
+            # Seeing a shared resource is not enough.
+            rule = f"{verb}_{self._name}:tags"
+            if not self._manager.policy.allows(work.context, rule, row | self._controller.target(work, row)):
+                raise Forbidden(f"(rule:{rule}) is disallowed by policy", type="PolicyNotAuthorized")
             tags = sorted(set(change(row["tags"])))
             if len(tags) > MAX_TAGS:
                 raise BadRequest(f"A resource has at most {MAX_TAGS} tags.", field="tags")

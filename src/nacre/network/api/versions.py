@@ -1,4 +1,5 @@
-"""Version documents and the list of extensions. An extension is named only where it works."""
+"""Version documents and the list of extensions. An extension is named only where it works: each has its test in
+tests/stories/test_network_extensions.py."""
 
 from nacre.base.errors import NotFound
 from nacre.base.web import Request, Route
@@ -10,13 +11,12 @@ UPDATED = "2026-01-01T00:00:00-00:00"
 EXTENSIONS = {
     "address-group": "Address group", "address-scope": "Address scope",
     "default-subnetpools": "Default Subnetpools", "agent": "agent", "allowed-address-pairs": "Allowed Address Pairs",
-    "availability-zone": "Availability Zone", "binding": "Port Binding", "binding-extended": "Port Bindings Extended",
+    "availability_zone": "Availability Zone", "binding": "Port Binding", "binding-extended": "Port Bindings Extended",
     "dns-integration": "DNS Integration",
     "empty-string-filtering": "Empty String Filtering Extension",
     "external-net": "Neutron external network", "extra_dhcp_opt": "Neutron Extra DHCP options",
-    "ext-gw-mode": "Neutron L3 Configurable external gateway mode", "extraroute": "Neutron Extra Route",
-    "fip-port-details": "Add port_details attribute to Floating IP",
     "filter-validation": "Filter parameters validation", "ip_allocation": "IP Allocation",
+    "ip-substring-filtering": "IP address substring filtering",
     "multi-provider": "Multi Provider Network", "net-mtu": "Network MTU", "net-mtu-writable": "Network MTU (writable)",
     "network-ip-availability": "Network IP Availability", "network_availability_zone": "Network Availability Zone",
     "pagination": "Pagination support", "port-mac-address-regenerate": "Neutron Port MAC address regenerate",
@@ -28,14 +28,17 @@ EXTENSIONS = {
     "revision-if-match": "If-Match constraints based on revision_number", "security-group": "security-group",
     "security-groups-normalized-cidr": "Normalized CIDR field for security group rules",
     "security-groups-remote-address-group": "Remote address group id field for security group rules",
+    "security-groups-rules-belongs-to-default-sg": "Default group of security group rules",
     "security-groups-shared-filtering": "Security group filtering on the shared field",
+    "service-type": "Neutron Service Type Management", "sort-key-validation": "Sort Key Validation",
     "sorting": "Sorting support", "standard-attr-description": "standard-attr-description",
     "standard-attr-revisions": "Resource revision numbers", "standard-attr-tag": "Tag support for resources",
     "standard-attr-timestamp": "Resource timestamps", "stateful-security-group": "Stateful security group",
     "subnet_allocation": "Subnet Allocation", "rbac-address-group": "Add address_group type to RBAC",
     "rbac-address-scope": "Add address_scope type to RBAC", "rbac-subnetpool": "Add subnetpool type to RBAC",
     "subnet-external-network": "Subnet belongs to an external network",
-    "subnet-service-types": "Subnet service types",
+    "subnet-service-types": "Subnet service types", "subnetpool-prefix-ops": "Subnet Pool Prefix Operations",
+    "tag-creation": "Tag creation", "tag-ports-during-bulk-creation": "Tag Ports During Bulk Creation",
 }
 
 

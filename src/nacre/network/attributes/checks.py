@@ -5,17 +5,18 @@ A bad value raises ValueError with the reason; the caller says which attribute i
 
 import ipaddress
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import netaddr
+from oslo_utils.strutils import bool_from_string
 from oslo_utils.uuidutils import is_uuid_like
 
 Check = Callable[[Any], Any]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_OPTION_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 #: The most entries a client may put in one list (routes, pools, pairs, options ...).
 MAX_ITEMS = 100
 
@@ -33,39 +34,50 @@ def text(limit: int, *, lines: bool = True) -> Check:
     return check
 
 
-name = text(255)
+def name(value: Any) -> str:
+    """A name that can be read: no control characters, no white space at its ends."""
+    found: str = text(255)(value)
+    if found != found.strip() or not all(c.isprintable() or unicodedata.category(c) == "Zs" for c in found):
+        raise ValueError(f"'{found}' is not a valid string")
+    return found
 
 
 def not_empty(value: Any) -> str:
-    if not name(value).strip():
+    if not name(value):
         raise ValueError("a blank name is not permitted")
     return str(value)
 
 
 def boolean(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    word = str(value).lower()
-    if word in ("true", "1"):
-        return True
-    if word in ("false", "0"):
-        return False
-    raise ValueError(f"'{value}' cannot be converted to boolean")
+    """A truth value, or one of the words and digits for it."""
+    try:
+        return bool(bool_from_string(value, strict=True))
+    except ValueError:
+        raise ValueError(f"'{str(value)[:64]}' cannot be converted to boolean") from None
+
+
+def integer(value: Any) -> int:
+    """An integer, or what Python's int() makes one of: digits in a string, a truth value, a fraction without its rest.
+    So does Neutron, and its clients send all of them."""
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"'{str(value)[:64]}' is not an integer") from None
 
 
 def number(low: int, high: int = 2**31 - 1) -> Check:
-    """An integer (or its digits) between low and high."""
+    """As `integer`, between low and high."""
     def check(value: Any) -> int:
-        try:
-            if isinstance(value, bool | float):
-                raise ValueError
-            found = int(value)
-        except (TypeError, ValueError):
-            raise ValueError(f"'{value}' is not an integer") from None
+        found = integer(value)
         if not low <= found <= high:
-            raise ValueError(f"'{value}' is not between {low} and {high}")
+            raise ValueError(f"'{found}' is not between {low} and {high}")
         return found
     return check
+
+
+def ip_version(value: Any) -> int:
+    found: int = one_of(4, 6)(integer(value))
+    return found
 
 
 def one_of(*values: Any) -> Check:
@@ -118,16 +130,39 @@ def cidr(value: Any) -> str:
 
 
 def subnet_cidr(value: Any) -> str:
-    """As `cidr`, for a subnet of a network."""
-    return cidr(value)
+    """As `cidr`, and as its author may have written it: with a netmask, or one address alone."""
+    try:
+        if not isinstance(value, str) or "%" in value:
+            raise ValueError
+        return str(ipaddress.ip_network(value, strict=False))
+    except ValueError:
+        raise ValueError(f"{str(value)[:64]} is not in a CIDR format") from None
+
+
+def route_cidr(value: Any) -> str:
+    """Where a route leads: a network without host bits, not the loopback."""
+    network = ipaddress.ip_network(cidr(value))
+    if ipaddress.ip_interface(value).ip != network.network_address:
+        raise ValueError(f"'{value}' is not a valid CIDR")
+    if network.is_loopback:
+        raise ValueError(f"'{value}' is not a routable CIDR")
+    return str(network)
+
+
+def canonical_ip(value: Any) -> Any:
+    """An address in its canonical form, for a comparison; what is none, as it is."""
+    try:
+        return ip(value)
+    except ValueError:
+        return value
 
 
 def mac(value: Any) -> str:
-    """A MAC address, in lower case with colons. As in Neutron a multicast one passes; no hypervisor boots with it."""
-    found = str(value).lower().replace("-", ":")
-    if not isinstance(value, str) or not _MAC.fullmatch(found) or found == "00:00:00:00:00:00":
-        raise ValueError(f"'{value}' is not a valid MAC address")
-    return found
+    """A MAC address in any of its usual spellings, in lower case with colons. As in Neutron a multicast one passes; no
+    hypervisor boots with it."""
+    if not isinstance(value, str) or not netaddr.valid_mac(value) or not int(netaddr.EUI(value)):
+        raise ValueError(f"'{str(value)[:64]}' is not a valid MAC address")
+    return str(netaddr.EUI(value, dialect=netaddr.mac_unix_expanded))
 
 
 def listing(item: Check, *, limit: int = MAX_ITEMS, unique: bool = False) -> Check:
@@ -140,13 +175,13 @@ def listing(item: Check, *, limit: int = MAX_ITEMS, unique: bool = False) -> Che
         if len(value) > limit:
             raise ValueError(f"it has {len(value)} entries, more than {limit}")
         found = [item(v) for v in value]
-        if unique and (twice := _duplicate(found)) is not None:
+        if unique and (twice := duplicate(found)) is not None:
             raise ValueError(f"Duplicate items in the list: '{twice}'")
         return found
     return check
 
 
-def _duplicate(values: Iterable[Any]) -> Any:
+def duplicate(values: Iterable[Any]) -> Any:
     seen: list[Any] = []
     for value in values:
         if value in seen:
@@ -181,7 +216,7 @@ def pool(value: Any) -> dict[str, str]:
 
 pools = listing(pool)
 nameservers = listing(ip, limit=20, unique=True)
-route = mapping({"destination": cidr, "nexthop": ip}, ("destination", "nexthop"))
+route = mapping({"destination": route_cidr, "nexthop": ip}, ("destination", "nexthop"))
 host_routes = listing(route, limit=40, unique=True)
 cidrs = listing(cidr, limit=1000, unique=True)
 uuids = listing(uuid_, limit=200)
@@ -193,64 +228,31 @@ def groups(value: Any) -> list[str]:
     return found
 
 
-def fixed_ips(value: Any) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = listing(mapping({"subnet_id": uuid_, "ip_address": ip}), limit=50)(value)
-    given = [f["ip_address"] for f in found if "ip_address" in f]
-    if (twice := _duplicate(given)) is not None:
-        raise ValueError(f"Duplicate IP address '{twice}'")
-    return found
-
-
-def _pair_address(value: Any) -> str:
-    found = cidr(value) if isinstance(value, str) and "/" in value else ip(value)
-    return found
-
-
-def address_pairs(value: Any) -> list[dict[str, str]]:
-    """Allowed address pairs: ip_address (an address or a network), mac_address."""
-    found: list[dict[str, str]] = listing(
-        mapping({"ip_address": _pair_address, "mac_address": mac}, ("ip_address",)), limit=50)(value)
-    if (twice := _duplicate(found)) is not None:
-        raise ValueError(f"Duplicate address pair {twice}")
-    return found
-
-
-def _option_name(value: Any) -> str:
-    if not isinstance(value, str) or not _OPTION_NAME.fullmatch(value):
-        raise ValueError(f"'{value}' is not a DHCP option's name or number")
-    return value
-
-
-def _option_version(value: Any) -> int:
-    found: int = one_of(4, 6)(int(value) if isinstance(value, str) and value.isdigit() else value)
-    return found
-
-
-def dhcp_options(value: Any) -> list[dict[str, Any]]:
-    """Extra DHCP options. They end up in a configuration file of the host: control characters are refused."""
-    found: list[dict[str, Any]] = listing(mapping({
-        "opt_name": _option_name, "opt_value": maybe(text(255, lines=False)), "ip_version": _option_version,
-    }, ("opt_name", "opt_value")))(value)
-    for option in found:
-        if option["opt_value"] == "":
-            raise ValueError("opt_value: a blank value is not permitted")
-        option.setdefault("ip_version", 4)
-    return found
-
-
 def dns_host(value: Any) -> str:
     """A host name or FQDN, in lower case."""
-    return _dns(text(255, lines=False)(value).lower(), closing_dot=True)
+    return _dns(text(255, lines=False)(value).lower())
+
+
+def dns_relative(value: Any) -> str:
+    """A host name within a domain that is named beside it."""
+    found = dns_host(value)
+    if found.endswith("."):
+        raise ValueError(f"'{found}' is a FQDN. It should be a relative domain name")
+    return found
 
 
 def dns_domain(value: Any) -> str:
-    return _dns(text(255, lines=False)(value).lower(), closing_dot=True)
+    """A domain with its closing dot, in lower case; empty: none."""
+    found = _dns(text(253, lines=False)(value).lower())
+    if found and not found.endswith("."):
+        raise ValueError(f"'{found}' is not a FQDN")
+    return found
 
 
-def _dns(value: str, closing_dot: bool) -> str:
-    bare = value[:-1] if closing_dot and value.endswith(".") else value
-    if bare and not all(_LABEL.fullmatch(label) for label in bare.split(".")):
-        raise ValueError(f"'{value}' is not a valid DNS name")
+def _dns(value: str) -> str:
+    labels = value.removesuffix(".").split(".") if value else []
+    if not all(_LABEL.fullmatch(label) for label in labels) or (len(labels) > 1 and labels[-1].isdigit()):
+        raise ValueError(f"'{value}' not a valid PQDN or FQDN")
     return value
 
 
@@ -258,18 +260,8 @@ def anything(value: Any) -> Any:
     return value
 
 
-def profile(value: Any) -> dict[str, Any]:
-    """A small JSON object."""
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise ValueError(f"'{value}' is not a dictionary")
-    if len(str(value)) > 4095:
-        raise ValueError("it is longer than 4095 characters")
-    return value
-
-
 def tag(value: Any) -> str:
+    """A tag in a URL's path."""
     found: str = text(255)(value)
     if not found or "/" in found:
         raise ValueError(f"'{found}' is not a valid tag: it must not be empty nor contain '/'")
@@ -277,4 +269,6 @@ def tag(value: Any) -> str:
 
 
 def tags(value: Any) -> list[str]:
-    return sorted(set(listing(tag, limit=50)(value)))
+    if not isinstance(value, list):
+        raise ValueError(f"'{str(value)[:64]}' is not a list")
+    return sorted(listing(text(255), limit=50, unique=True)(value))

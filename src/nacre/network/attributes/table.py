@@ -23,7 +23,8 @@ UNSET: Final = _Unset()
 @dataclass(frozen=True)
 class Attribute:
     """One line of a table. post, put: may be given on create, on update. guard: setting it asks the rule
-    `create_<resource>:<name>`. secret: seeing it asks `get_<resource>:<name>`."""
+    `create_<resource>:<name>`. secret: seeing it asks `get_<resource>:<name>`. filter, sort: a list may be asked for by
+    it (sort None: as filter); convert: what the text of a filter becomes before it is compared."""
 
     name: str
     check: checks.Check = checks.anything
@@ -35,6 +36,12 @@ class Attribute:
     secret: bool = False
     visible: bool = True
     filter: bool = True
+    sort: bool | None = None
+    convert: checks.Check | None = None
+
+    @property
+    def sorts(self) -> bool:
+        return self.filter if self.sort is None else self.sort
 
 
 @dataclass(frozen=True)
@@ -116,9 +123,10 @@ def standard(*, named: bool = True) -> list[Attribute]:
         Attribute("name", checks.name, post=True, put=True, default=""),
         Attribute("project_id", checks.text(64), post=True),
         Attribute("tenant_id"),
-        Attribute("description", checks.text(255), post=True, put=True, default=""),
-        Attribute("created_at"), Attribute("updated_at"), Attribute("revision_number"),
-        Attribute("tags", checks.tags, post=True, default=[]),
+        Attribute("description", checks.text(255), post=True, put=True, default="", sort=False),
+        Attribute("created_at", filter=False), Attribute("updated_at", filter=False),
+        Attribute("revision_number", convert=checks.integer, sort=False),
+        Attribute("tags", filter=False),
     ]
     return [a for a in attributes if named or a.name != "name"]
 

@@ -33,7 +33,8 @@ def service_port(work: Work, network: Row, device: tuple[str, str], fixed_ips: S
 def settle(work: Work, port_id: str) -> None:
     """A port of the cloud's own is ACTIVE where somebody forwards for it: a living L3 agent. Else it stays DOWN."""
     if agents.routing(work):
-        work.conn.execute(sa.update(t.ports).where(t.ports.c.id == port_id).values(status="ACTIVE"))
+        work.conn.execute(sa.update(t.ports).where(t.ports.c.id == port_id, t.ports.c.admin_state_up).values(
+            status="ACTIVE"))
 
 
 def refuse_floating(work: Work, router_id: str, kind: str, message: str) -> None:

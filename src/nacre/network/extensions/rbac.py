@@ -4,7 +4,7 @@ import uuid
 
 import sqlalchemy as sa
 
-from nacre.base.errors import BadRequest, Forbidden
+from nacre.base.errors import BadRequest, Conflict, Forbidden
 from nacre.network import networks
 from nacre.network import tables as t
 from nacre.network.attributes.definitions import RBAC
@@ -73,7 +73,6 @@ class RbacPolicies:
         if shared["project_id"] != work.context.project_id and not work.context.is_admin:
             raise BadRequest("Invalid input for operation: Only admins can manipulate policies on objects they do not "
                              "own.", field="object_id", type="InvalidInput")
-        self._check_wide(work, data["target_tenant"])
         if data["action"] == EXTERNAL and not work.context.is_admin:
             raise Forbidden("Only administrators can open networks as external ones.",
                             type="PolicyNotAuthorized")
@@ -82,27 +81,32 @@ class RbacPolicies:
         if work.row(sa.select(r.id).where(r.object_id == data["object_id"], r.action == data["action"],
                                           r.target_project == data["target_tenant"])):
             raise conflict("DuplicatePolicyError", "An RBAC policy already exists with those values.")
-        work.touch(table, data["object_id"])
-        return _view(work.insert(t.rbac_policies, {
+        row = work.insert(t.rbac_policies, {
             "id": str(uuid.uuid4()), "project_id": data["project_id"], "object_type": data["object_type"],
-            "object_id": data["object_id"], "action": data["action"], "target_project": data["target_tenant"]}))
+            "object_id": data["object_id"], "action": data["action"], "target_project": data["target_tenant"]})
+        self._settle(work, data)
+        return _view(row)
 
-    def _check_wide(self, work: Work, target: str) -> None:
-        if target == "*" and not work.context.is_admin:
-            raise Forbidden("Only administrators can share with all projects.", type="PolicyNotAuthorized")
+    def _settle(self, work: Work, policy: Row) -> None:
+        """Of the objects only networks are revised by who sees them, as in Neutron."""
+        if policy["action"] == EXTERNAL:
+            networks.settle_external(work, policy["object_id"])
+        elif policy["object_type"] == "network":
+            work.touch(t.networks, policy["object_id"])
 
     def update(self, work: Work, current: Row, data: Row) -> Row:
         target: str = (current | data)["target_tenant"]
-        self._check_wide(work, target)
         if target != current["target_tenant"]:
             self._refuse_used(work, current)
             work.conn.execute(sa.update(t.rbac_policies).where(t.rbac_policies.c.id == current["id"]).values(
                 target_project=target))
+            self._settle(work, current)
         return current | data
 
     def delete(self, work: Work, current: Row) -> None:
         self._refuse_used(work, current)
         work.remove(t.rbac_policies, id=current["id"])
+        self._settle(work, current)
 
     def _refuse_used(self, work: Work, policy: Row) -> None:
         """Raises Conflict while the target project uses what it would lose."""
@@ -110,7 +114,7 @@ class RbacPolicies:
         if policy["object_type"] == "network":
             try:
                 networks.refuse_withdrawal(work, object_id, policy["action"], target)
-            except Exception as error:
+            except Conflict as error:
                 raise conflict("RbacPolicyInUse", f"RBAC policy on object {object_id} cannot be removed because other "
                                "objects depend on it.") from error
         if policy["object_type"] == "security_group":

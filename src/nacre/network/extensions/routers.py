@@ -111,7 +111,7 @@ class Routers:
                              type="BadRequest")
         if "port_id" in body:
             port = self._own_port(work, body["port_id"])
-            if port["device_id"]:
+            if port["device_id"] or work.one(t.ports, id=port["id"], server_id=None) is None:
                 raise conflict("PortInUse", f"Unable to complete operation on port {port['id']} for network "
                                f"{port['network_id']}. Port already has an attached device {port['device_id']}.")
             if not port["fixed_ips"]:
@@ -119,6 +119,7 @@ class Routers:
             for fixed in port["fixed_ips"]:
                 self._check_new(work, router["id"], subnets.get(work, fixed["subnet_id"]))
             work.change(t.ports, port["id"], {"device_id": router["id"], "device_owner": INTERFACE})
+            work.touch(t.routers, router["id"])
             settle(work, port["id"])
             ids = [f["subnet_id"] for f in port["fixed_ips"]]
             return _joined(router, port["id"], port["network_id"], ids)
@@ -134,6 +135,7 @@ class Routers:
         self._check_new(work, router["id"], subnet)
         port = service_port(work, network, (router["id"], INTERFACE),
                             [{"subnet_id": subnet["id"], "ip_address": subnet["gateway_ip"]}], router["project_id"])
+        work.touch(t.routers, router["id"])
         return _joined(router, port["id"], network["id"], [subnet["id"]])
 
     def _own_port(self, work: Work, port_id: str) -> Row:
@@ -169,6 +171,7 @@ class Routers:
         port_id, ids = fitting[0]["id"], [r["subnet_id"] for r in rows if r["id"] == fitting[0]["id"]]
         self._refuse_used(work, router, ids)
         ports.drop(work, [port_id])
+        work.touch(t.routers, router["id"])
         return _joined(router, port_id, fitting[0]["network_id"], ids)
 
     def _refuse_used(self, work: Work, router: Row, subnet_ids: Sequence[str]) -> None:

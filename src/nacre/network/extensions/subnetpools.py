@@ -3,9 +3,10 @@
 import ipaddress
 from collections.abc import Iterable, Iterator
 
+import netaddr
 import sqlalchemy as sa
 
-from nacre.base.errors import BadRequest, NotFound
+from nacre.base.errors import BadRequest, NotBuilt, NotFound
 from nacre.network import ipam
 from nacre.network import tables as t
 from nacre.network.attributes.definitions import ADDRESS_SCOPE, SUBNETPOOL
@@ -50,6 +51,7 @@ class Subnetpools:
         _check_lengths(lengths, bits)
         self._check_default(work, data, version)
         self._check_scope(work, data, version)
+        _check_unique(work, data.get("address_scope_id"), prefixes)
         row = work.insert(t.subnetpools, {
             **work.new(data), **{k: data.get(k) for k in _PLAIN}, **lengths, "prefixes": prefixes,
             "ip_version": version})
@@ -86,8 +88,22 @@ class Subnetpools:
                        32 if version == 4 else 128)
         self._check_default(work, data, version, current["id"])
         self._check_scope(work, data, version)
+        new_pool = current | values
+        _check_unique(work, new_pool["address_scope_id"], new_pool["prefixes"], current["id"])
         work.change(t.subnetpools, current["id"], values)
         return current | values
+
+    def remove_prefixes(self, work: Work, current: Row, prefixes: Iterable[str]) -> None:
+        """Takes prefixes, or parts of them, from a pool; those that it has not are none. Raises BadRequest where a
+        subnet has some of it."""
+        has, gone = netaddr.IPSet(current["prefixes"]), netaddr.IPSet(prefixes)
+        taken = netaddr.IPSet(row["cidr"] for row in work.find(t.subnets, subnetpool_id=current["id"]))
+        if has.isdisjoint(gone):
+            return
+        if not taken.isdisjoint(gone):
+            raise _bad("IllegalSubnetPoolPrefixUpdate", "Illegal update to prefixes: One or more the prefixes to be "
+                       "removed is in use by a subnet.", "prefixes")
+        work.change(t.subnetpools, current["id"], {"prefixes": [str(n) for n in (has - gone).iter_cidrs()]})
 
     def delete(self, work: Work, current: Row) -> None:
         if work.row(sa.select(t.subnets.c.id).where(t.subnets.c.subnetpool_id == current["id"]).limit(1)):
@@ -144,6 +160,8 @@ def choose(work: Work, data: Row) -> str | None:
             raise NotFound("No default subnetpool found for IPv" + str(data["ip_version"]), type="NoDefaultSubnetPool")
     if not pool_id:
         return None
+    if pool_id == "prefix_delegation":
+        raise NotBuilt("Prefix delegation is not built: name a subnet pool or a cidr.")
     pool = next(iter(Subnetpools().list(work, {"id": [pool_id]})), None)
     if pool is None:
         raise missing("subnetpool", pool_id)
@@ -203,6 +221,15 @@ def _merged(prefixes: list[str]) -> tuple[int, list[str]]:
         raise _bad("PrefixVersionMismatch", "Cannot mix IPv4 and IPv6 prefixes in a subnet pool.", "prefixes")
     merged = ipaddress.collapse_addresses(four) if four else ipaddress.collapse_addresses(six)
     return (4 if four else 6), [str(n) for n in merged]
+
+
+def _check_unique(work: Work, scope_id: str | None, prefixes: Iterable[str], but: str = "") -> None:
+    """Within an address scope an address is one pool's. Raises Conflict."""
+    others = [p for row in work.find(t.subnetpools, address_scope_id=scope_id) if row["id"] != but
+              for p in row["prefixes"]] if scope_id else []
+    if any(ipam.overlap(prefix, others) for prefix in prefixes):
+        raise conflict("AddressScopePrefixConflict", "Failed to associate address scope: subnetpools within an address "
+                       "scope must have unique prefixes.")
 
 
 def _check_lengths(lengths: dict[str, int], bits: int) -> None:

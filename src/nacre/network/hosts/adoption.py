@@ -5,13 +5,14 @@ from nacre.base.errors import Conflict
 from nacre.network import ipam, networks, ports
 from nacre.network import tables as t
 from nacre.network.contract import NetworkFacts, Plugged, PortFacts, PortsOrder, SubnetFacts
-from nacre.network.hosts import dhcp, servers
+from nacre.network.hosts import described, dhcp, servers
 from nacre.network.work import Row, Work, conflict
 
 
 def adopt(work: Work, order: PortsOrder, found: Plugged, host: str) -> tuple[Plugged, list[str]]:
     """As the contract's `adopt`; and the ids of the ports that nothing binds. A host's word makes again what is gone;
     of what is there it changes nothing that is not the project's own."""
+    found = described.parse(found, work.settings.types)
     foreign, known = _known(work, order, found)
     own = [network for network in found.networks if network.id not in foreign]
     for network in own:
@@ -84,17 +85,19 @@ def _dhcp(work: Work, facts: NetworkFacts) -> None:
 
 def _port(work: Work, order: PortsOrder, facts: PortFacts, *, made: bool) -> None:
     """made: its network was made again just now, so that what the host remembers of it is all that there is."""
-    device = {"device_id": order.server_id, "device_owner": f"compute:{order.availability_zone}",
-              "preserve": facts.preserve, "position": facts.position, "device_tag": facts.tag}
+    device = {"device_id": order.server_id, "server_id": order.server_id, "preserve": facts.preserve,
+              "device_owner": f"compute:{order.availability_zone}", "position": facts.position,
+              "device_tag": facts.tag}
     row = work.one(t.ports, id=facts.id)
     if row is None:
         ports.insert(work, networks.get(work, facts.network_id), _new_port(work, order, facts, made) | device)
     elif row["project_id"] != order.context.project_id:
         raise conflict("PortInUse", f"Port {facts.id} belongs to project {row['project_id']}.")
-    elif not row["device_id"]:
+    elif row["server_id"] not in (None, order.server_id) or (
+            row["device_id"] not in ("", order.server_id)):
+        raise conflict("PortInUse", f"Port {facts.id} belongs to {row['server_id'] or row['device_id']} now.")
+    elif not row["server_id"]:
         work.change(t.ports, row["id"], device)
-    elif row["device_id"] != order.server_id:
-        raise conflict("PortInUse", f"Port {facts.id} belongs to {row['device_id']} now.")
 
 
 def _new_port(work: Work, order: PortsOrder, facts: PortFacts, made: bool) -> Row:

@@ -3,13 +3,14 @@
 import ipaddress
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
+from nacre.base.db import statements
 from nacre.base.errors import BadRequest
 from nacre.network import tables as t
 from nacre.network.contract import AgentReport
@@ -19,6 +20,13 @@ from nacre.network.work import Row, Work, missing
 
 OVS, L3 = "Open vSwitch agent", "L3 agent"
 BINARY = {OVS: "nacre-node", "DHCP agent": "nacre-node", "Metadata agent": "nacre-node", L3: "nacre-node"}
+
+_A = t.agents.c
+_OTHER = sa.update(t.agents).where(_A.id == sa.bindparam("of")).values(
+    configurations=sa.bindparam("new_configurations"), tunnel_ip=sa.bindparam("new_tunnel_ip"),
+    heartbeat_at=sa.bindparam("now"))
+_WITH_PORTS = sa.select(_A.host).distinct().where(
+    _A.host.in_(sa.bindparam("hosts", expanding=True)), sa.exists().where(t.bindings.c.host == _A.host))
 
 #: The most bridge mappings of a host; what a physical network and a bridge may be called.
 MAX_MAPPINGS = 100
@@ -66,6 +74,8 @@ def _tunnel_ip(given: str) -> ipaddress.IPv4Address:
         raise _refusal("tunnel_ip", given, "it is not an IP address") from None
     if isinstance(address, ipaddress.IPv6Address):
         raise _refusal("tunnel_ip", given, "tunnels over IPv6 are not carried yet")
+    if address.is_loopback:
+        raise _refusal("tunnel_ip", given, "no other host reaches a loopback address; without tunnels it is left out")
     if address.is_multicast or address.is_unspecified or address.is_reserved:
         raise _refusal("tunnel_ip", given, "no host can have this address")
     return address
@@ -80,31 +90,76 @@ def _refusal(field: str, given: object, reason: str) -> BadRequest:
     return BadRequest(f"The network agent's report is refused: {field} {str(given)[:64]!r}: {reason}.", field=field)
 
 
-def report(work: Work, said: Report) -> bool:
-    """Writes a report down. True if what the host can reach changed (it is new, or mapped otherwise)."""
+def claimed(work: Work, reports: Sequence[Report]) -> dict[str, BadRequest]:
+    """Of these hosts, those whose address is another's, and why that is refused: frames for that one's guests would go
+    to them. A host that is gone gives its address back when it is removed, one that moved when it says so."""
+    known = work.find(t.agents, tunnel_ip=sorted({str(r.tunnel_ip) for r in reports if r.tunnel_ip}))
+    owners, found = {row["tunnel_ip"]: row["host"] for row in known}, dict[str, BadRequest]()
+    for said in reports:
+        owner = owners.setdefault(str(said.tunnel_ip), said.host) if said.tunnel_ip else said.host
+        if owner != said.host:
+            found[said.host] = _refusal("tunnel_ip", said.tunnel_ip,
+                                        f"it is host {owner[:64]}'s (if that is gone, remove it)")
+    return found
+
+
+def report(work: Work, reports: Iterable[Report]) -> set[str]:
+    """Writes down what hosts report. Those of which what they can reach changed (they are new, or mapped otherwise) and
+    that have ports."""
+    values = {(said.host, kind): row for said in reports for kind, row in rows_of(said).items()}
+    known = {(r["host"], r["agent_type"]): r for r in work.find(t.agents, host={host for host, _ in values})}
+    same = [place for place, row in values.items() if place in known and says(known[place], row)]
+    other = [place for place in values if place in known and place not in set(same)]
+    if fresh := [place for place in values if place not in known]:
+        work.insert_all(t.agents, [{
+            "id": str(uuid.uuid4()), "host": host, "agent_type": kind, "admin_state_up": True, "description": None,
+            "created_at": work.now, "started_at": work.now, "heartbeat_at": work.shared_now, **values[host, kind]}
+            for host, kind in fresh])
+    if other:
+        work.conn.execute(_OTHER, [{"of": known[place]["id"], "now": work.shared_now, **{
+            f"new_{name}": value for name, value in values[place].items()}} for place in other])
+    if same:
+        statements.update(work.conn, t.agents, {"heartbeat_at": work.shared_now}, id=[known[p]["id"] for p in same])
+    hosts = {host for host, _ in (*fresh, *other)}
+    return set(work.conn.execute(_WITH_PORTS, {"hosts": list(hosts)}).scalars()) if hosts else set()
+
+
+def fresh(work: Work, reports: Iterable[Report], seconds: float) -> dict[str, float]:
+    """How old the rows of each of these hosts are (seconds), of such as say just what it reports and are not older than
+    that: another control process wrote them."""
+    rows: dict[tuple[str, str], Row] = {}
+    values = {said.host: rows_of(said) for said in reports}
+    for row in work.find(t.agents, host=list(values)):
+        rows[row["host"], row["agent_type"]] = row
+    found: dict[str, float] = {}
+    for host, wanted in values.items():
+        theirs = [rows[host, kind] for kind in wanted if (host, kind) in rows]
+        if len(theirs) == len(wanted) > 0 and all(says(row, wanted[row["agent_type"]]) for row in theirs):
+            ages = [(work.shared_now - row["heartbeat_at"]).total_seconds() for row in theirs]
+            if min(ages) >= 0 and max(ages) < seconds:
+                found[host] = max(ages)
+    return found
+
+
+def rows_of(said: Report) -> dict[str, Row]:
+    """What a host's report means for the rows of its agents, by their types."""
     tunnel_ip = str(said.tunnel_ip) if said.tunnel_ip else None
     config = {"tunnel_ip": tunnel_ip, "bridge_mappings": said.bridge_mappings,
               "tunnel_types": list(said.tunnel_types), "datapath_type": said.datapath_type,
               "integration_bridge": said.bridge}
-    known = {r["agent_type"]: r for r in work.find(t.agents, host=said.host)}
-    changed = False
-    for kind in said.agents:
-        found, own = known.get(kind), kind == OVS
-        values = {"configurations": config if own else {}, "tunnel_ip": tunnel_ip if own else None,
-                  "heartbeat_at": work.shared_now}
-        if found is None:
-            work.insert(t.agents, {
-                "id": str(uuid.uuid4()), "host": said.host, "agent_type": kind, "admin_state_up": True,
-                "description": None, "created_at": work.now, "started_at": work.now, **values})
-        else:
-            work.conn.execute(sa.update(t.agents).where(t.agents.c.id == found["id"]).values(values))
-        changed = changed or found is None or any(found[n] != values[n] for n in ("configurations", "tunnel_ip"))
-    return changed
+    return {kind: {"configurations": config, "tunnel_ip": tunnel_ip} if kind == OVS
+            else {"configurations": {}, "tunnel_ip": None} for kind in said.agents}
+
+
+def says(row: Row, values: Row) -> bool:
+    """Whether an agent's row says this already."""
+    return all(row[name] == value for name, value in values.items())
 
 
 def alive(work: Work, row: Row) -> bool:
-    """Whether the agent reported lately enough."""
-    return bool(work.shared_now - row["heartbeat_at"] <= timedelta(seconds=work.settings.agent_down_after))
+    """Whether the agent reported lately enough, to whichever control process."""
+    return work.heard(row["host"]) or bool(
+        work.shared_now - row["heartbeat_at"] <= timedelta(seconds=work.settings.agent_down_after))
 
 
 def of_hosts(work: Work, hosts: Iterable[str] | None = None) -> dict[str, HostAgent]:

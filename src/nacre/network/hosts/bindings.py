@@ -54,7 +54,8 @@ _UNUSED = sa.delete(t.segments).where(t.segments.c.id.in_(sa.bindparam("segments
 #: The status of those of these ports that are the host's.
 _STATUS = sa.update(t.ports).where(
     t.ports.c.id.in_(sa.select(_B.port_id).where(_B.port_id.in_(_PORTS), _B.host == _HOST, _B.active)),
-    t.ports.c.status != sa.bindparam("said")).values(status=sa.bindparam("said"), updated_at=sa.bindparam("at"))
+    t.ports.c.status != sa.bindparam("said"), t.ports.c.admin_state_up).values(
+        status=sa.bindparam("said"), updated_at=sa.bindparam("at"))
 
 
 @lru_cache
@@ -95,6 +96,11 @@ def bound(port: Row) -> bool:
     return bool(port["host"]) and port["vif_type"] != "binding_failed"
 
 
+def status(port: Row) -> str:
+    """A port's status by its active binding: one that its owner switched off is DOWN, whatever its host says."""
+    return "ACTIVE" if port["admin_state_up"] and port["wired"] else "DOWN"
+
+
 def add(work: Work, ports: Sequence[Row]) -> None:
     """The bindings of new ports, as their rows say."""
     statements.insert(work.conn, t.bindings, [
@@ -112,7 +118,8 @@ def bind(work: Work, ports: Sequence[Row], host: str, *, fresh: bool = False) ->
     failed, levels = _ask(work, ports, host)
     for port in ports:
         wired = port["id"] in works and bound(port)
-        port |= {"active": True, "wired": wired, "status": "ACTIVE" if wired else "DOWN"}
+        port |= {"active": True, "wired": wired}
+        port["status"] = status(port)
         if not fresh:
             work.change(t.ports, port["id"], {"status": port["status"]})
     _write(work, ports, levels)
@@ -148,7 +155,8 @@ def activate(work: Work, ports: Sequence[Row]) -> None:
     statements.delete(work.conn, t.bindings, port_id=ids, host="")
     for port in ports:
         statements.update(work.conn, t.bindings, {"active": True}, port_id=port["id"], host=port["host"])
-        port |= {"active": True, "status": "ACTIVE" if port["wired"] else "DOWN"}
+        port["active"] = True
+        port["status"] = status(port)
         work.change(t.ports, port["id"], {"status": port["status"]})
         work.changes.ports.add(port["id"])
         work.changes.networks.add(port["network_id"])

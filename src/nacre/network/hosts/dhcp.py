@@ -36,7 +36,7 @@ def ensure(work: Work, network_id: str, mac: str | None = None, fixed: Mapping[s
                 "mac_address": mac or ipam.new_mac(work.rng), "admin_state_up": True, "status": "ACTIVE",
                 "device_id": device(network_id), "device_owner": OWNER, "port_security_enabled": False,
                 "allowed_address_pairs": [], "extra_dhcp_opts": [], "dns_name": "", "preserve": False,
-                "device_tag": None, "position": 0})
+                "device_tag": None, "position": 0, "server_id": None})
             bindings.add(work, [port | bindings.UNBOUND | {
                 "vif_type": "distributed", "vnic_type": "normal", "profile": {}}])
         sync(work, network_id, fixed)

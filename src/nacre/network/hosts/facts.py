@@ -31,7 +31,7 @@ def ports(work: Work, rows: Sequence[Row]) -> tuple[PortFacts, ...]:
     nets = {n["id"]: n for n in work.find(t.networks, id=ids)}
     return tuple(PortFacts(
         id=r["id"], name=r["name"], project_id=r["project_id"], network_id=r["network_id"],
-        network_name=nets[r["network_id"]]["name"], device_id=r["device_id"], mac_address=r["mac_address"],
+        network_name=nets[r["network_id"]]["name"], device_id=r["server_id"] or "", mac_address=r["mac_address"],
         fixed_ips=tuple(FixedIp(subnet_id=s, ip_address=a) for s, a in fixed[r["id"]]),
         admin_state_up=r["admin_state_up"] and nets[r["network_id"]]["admin_state_up"],
         port_security=r["port_security_enabled"], security_groups=tuple(groups[r["id"]]),

@@ -17,7 +17,7 @@ from nacre.base.clock import Clock
 from nacre.base.db import Database
 from nacre.base.durable import eras
 from nacre.base.durable.changes import Change
-from nacre.network.contract import GroupMembers
+from nacre.network.contract import MOST_GROUPS, GroupMembers
 from nacre.network.hosts import members
 from nacre.network.hosts.notices import Notices, naming
 
@@ -26,6 +26,8 @@ log = structlog.get_logger()
 #: Changes of members that come together make one message (seconds); and what each message to a host costs the next
 #: ones: a process sends no more than five hundred of them a second.
 GATHER, EACH = 0.05, 0.002
+#: Ports and CIDRs of one message: a host's door takes some four times as much.
+MOST_IN_ONE = 20_000
 #: Seconds between two looks for what is too old to be kept.
 TRIM = 60.0
 
@@ -36,6 +38,14 @@ class MemberNotice:
 
     host: str
     groups: Mapping[str, GroupMembers]
+
+    def message(self) -> tuple[GroupMembers, ...]:
+        """What is sent: no more than a host takes at once. Of what is too much only the number, so that it asks."""
+        found, room = [], MOST_IN_ONE
+        for each in sorted(self.groups.values(), key=lambda each: len(each.ports))[:MOST_GROUPS]:
+            room -= sum(1 + len(cidrs) for cidrs in each.ports.values())
+            found.append(each if room >= 0 else msgspec.structs.replace(each, since=each.n, ports={}))
+        return tuple(found)
 
     def then(self, other: "MemberNotice") -> "MemberNotice":
         """Both in one."""

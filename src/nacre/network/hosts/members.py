@@ -74,11 +74,9 @@ def read(connection: sa.Connection, groups: Collection[str], have: Versions) -> 
     """What somebody who has these versions lacks of these groups."""
     if not groups:
         return ()
-    at, known = eras.position(connection), dict[str, int]()
-    for era, versions in have.items():
-        if mine := {group: n for group, n in versions.items() if group in groups}:
-            shared = eras.shared(connection, era)
-            known |= {group: n for group, n in mine.items() if n <= shared}
+    at, known, wanted = eras.position(connection), dict[str, int](), set(groups)
+    for era, until in eras.shared(connection, have).items():
+        known |= {group: n for group, n in have[era].items() if group in wanted and n <= until}
     ends = _ends(connection, groups)
     whole = {group for group, (_, since) in ends.items() if known.get(group, -1) < since}
     asked = {"groups": list(whole)}

@@ -9,9 +9,15 @@ from nacre.base.errors import BadRequest, Forbidden, NotFound
 from nacre.network import networks, ports, security_groups
 from nacre.network import tables as t
 from nacre.network.attributes import checks
+from nacre.network.attributes.definitions import PORT
 from nacre.network.contract import AUTO, NetworkRequest, Plugged, PortFacts, PortsOrder
+from nacre.network.extensions import addresses
 from nacre.network.hosts import bindings, dhcp, facts
+from nacre.network.policies import check_set
 from nacre.network.work import Row, Work, conflict, missing
+
+#: Of a port that is only asked about: no automatic address can be asked for by number.
+NO_MAC = "00:00:00:00:00:00"
 
 
 @dataclass(frozen=True)
@@ -57,24 +63,34 @@ def _one(work: Work, order: PortsOrder, request: NetworkRequest) -> Interface:
         row = work.row(sa.select(t.ports).where(t.ports.c.id == request.port_id, ports.visible(work, t.ports)))
         if row is None:
             raise missing("port", request.port_id)
-        if row["device_id"] and row["device_id"] != order.server_id:
+        if row["project_id"] != work.context.project_id:
+            raise BadRequest(f"Port {row['id']} not usable for instance {order.server_id}.", type="PortNotUsable")
+        if {row["device_id"], row["server_id"]} - {"", None, order.server_id}:
             raise conflict("PortInUse", f"Port {row['id']} is still in use.")
         fixed = work.row(sa.select(t.addresses.c.ip_address).where(t.addresses.c.port_id == row["id"]).limit(1))
         if fixed is None:
             raise BadRequest(f"Port {row['id']} requires a FixedIP in order to be used.", type="PortRequiresFixedIP")
-        return Interface(request, networks.get(work, row["network_id"]), row)
+        network = networks.get(work, row["network_id"])
+        _check_external(work, network)
+        return Interface(request, network, row)
     network = networks.get(work, request.network_id or "")
-    if network["external"] and not work.context.is_admin and network["project_id"] != work.context.project_id:
-        shared = networks.granted("network", work.context.project_id, networks.SHARED)
-        if network["id"] not in set(work.conn.execute(shared).scalars()):
-            raise Forbidden(f"It is not allowed to create an interface on external network {network['id']}",
-                            type="ExternalNetworkAttachForbidden")
+    _check_external(work, network)
     if not work.find(t.subnets, network_id=network["id"]):
         raise BadRequest(f"Network {network['id']} requires a subnet in order to boot instances on.",
                          type="NetworkRequiresSubnet")
     if request.fixed_ip:
         _check_fixed(work, network["id"], request.fixed_ip)
     return Interface(request, network)
+
+
+def _check_external(work: Work, network: Row) -> None:
+    """A server sits on an external network where that is shared too, or the operator lets its project."""
+    if not network["external"] or work.policy.allows(work.context, "network:attach_external_network", network):
+        return
+    shared = networks.granted("network", work.context.project_id, networks.SHARED)
+    if network["id"] not in set(work.conn.execute(shared).scalars()):
+        raise Forbidden(f"It is not allowed to create an interface on external network {network['id']}",
+                        type="ExternalNetworkAttachForbidden")
 
 
 def _check_fixed(work: Work, network_id: str, address: str) -> None:
@@ -113,12 +129,17 @@ def group_ids(work: Work, order: PortsOrder) -> list[str] | None:
 def check(work: Work, order: PortsOrder, count: int) -> None:
     """As the contract's `check`."""
     interfaces = resolve(work, order)
-    made = sum(1 for i in interfaces if i.port is None)
-    if len(interfaces) != made and count > 1:
+    made = [i for i in interfaces if i.port is None]
+    if len(interfaces) != len(made) and count > 1:
         raise BadRequest("Unable to launch multiple instances with a single configured port ID. Please launch your "
                          "instance one by one with different ports.", type="MultiplePortsNotApplicable")
+    for interface in made:
+        data = _wish(work, order, interface, None)
+        if "fixed_ips" in data:
+            addresses.choose(work, addresses.Wish(interface.network["id"], NO_MAC, data["device_owner"],
+                                                  data["fixed_ips"]))
     if made and work.context.project_id:
-        work.room("port", work.context.project_id, made * count)
+        work.room("port", work.context.project_id, len(made) * count)
 
 
 def plug(work: Work, order: PortsOrder, host: str) -> tuple[Plugged, list[str]]:
@@ -155,29 +176,32 @@ def _make(work: Work, order: PortsOrder) -> list[Row]:
         if interface.port:
             _adopt(work, order, interface, position)
         else:
-            fresh.append(_create(work, order, interface, groups, position))
+            fresh.append(ports.build(work, interface.network, _wish(work, order, interface, groups) | {
+                "server_id": order.server_id, "position": position, "device_tag": interface.request.tag})[0])
     return fresh
 
 
 def _adopt(work: Work, order: PortsOrder, interface: Interface, position: int) -> None:
     assert interface.port is not None
     work.change(t.ports, interface.port["id"], {
-        "device_id": order.server_id, "device_owner": f"compute:{order.availability_zone}", "preserve": True,
-        "position": position, "device_tag": interface.request.tag,
-        "dns_name": interface.port["dns_name"] or _dns(order.hostname)})
+        "device_id": order.server_id, "server_id": order.server_id, "preserve": True,
+        "device_owner": f"compute:{order.availability_zone}", "position": position,
+        "device_tag": interface.request.tag, "dns_name": interface.port["dns_name"] or _dns(order.hostname)})
 
 
-def _create(work: Work, order: PortsOrder, interface: Interface, groups: list[str] | None, position: int) -> Row:
+def _wish(work: Work, order: PortsOrder, interface: Interface, groups: list[str] | None) -> Row:
+    """The new port as its owner could ask for it at POST /ports, and with what is asked of them there. Raises
+    BadRequest, Forbidden."""
     network = interface.network
-    data = ports.defaults() | {
-        "project_id": work.context.project_id or "", "device_id": order.server_id, "position": position,
-        "device_owner": f"compute:{order.availability_zone}", "device_tag": interface.request.tag,
-        "dns_name": _dns(order.hostname)}
+    raw: Row = {"network_id": network["id"], "device_id": order.server_id, "dns_name": _dns(order.hostname),
+                "device_owner": f"compute:{order.availability_zone}"}
     if interface.request.fixed_ip:
-        data["fixed_ips"] = [{"ip_address": checks.ip(interface.request.fixed_ip)}]
+        raw["fixed_ips"] = [{"ip_address": interface.request.fixed_ip}]
     if groups is not None and network["port_security_enabled"]:
-        data["security_groups"] = groups
-    return ports.build(work, network, data)[0]
+        raw["security_groups"] = groups
+    data = PORT.parse_create(raw, work.context)
+    check_set(work, "create_port", PORT, raw, data | ports.policy_target(network))
+    return data
 
 
 def _dns(hostname: str) -> str:
@@ -189,11 +213,11 @@ def _dns(hostname: str) -> str:
 
 def of_server(work: Work, server_id: str) -> list[Row]:
     """The rows of a server's ports with their active bindings, in their order."""
-    return _of(work, device_id=server_id, active=True)
+    return _of(work, server_id=server_id, active=True)
 
 
 def _of(work: Work, **conditions: object) -> list[Row]:
-    return [r for r in work.find(t.placed, ("position",), **conditions) if r["device_owner"].startswith("compute:")]
+    return work.find(t.placed, ("position",), **conditions)
 
 
 def bind(work: Work, server_id: str, host: str) -> tuple[Plugged, list[str]]:
@@ -218,12 +242,12 @@ def activate(work: Work, server_id: str, host: str) -> None:
 
 def _ready(work: Work, server_id: str, host: str) -> dict[str, Row]:
     """The server's ports that are bound at the host, active or not, with that binding."""
-    return {r["id"]: r for r in _of(work, device_id=server_id, host=host) if bindings.bound(r)}
+    return {r["id"]: r for r in _of(work, server_id=server_id, host=host) if bindings.bound(r)}
 
 
 def unbind(work: Work, server_id: str, host: str) -> None:
     """As the contract's `unbind`."""
-    rows = _of(work, device_id=server_id, host=host)
+    rows = _of(work, server_id=server_id, host=host)
     bindings.clear(work, [r for r in rows if r["active"]])
     bindings.drop(work, [r for r in rows if not r["active"]])
 
@@ -236,13 +260,13 @@ def deallocate(work: Work, server_id: str) -> None:
     bindings.clear(work, kept)
     bindings.drop(work, _of(work, id=[r["id"] for r in kept], active=False) if kept else [])
     for row in kept:
-        work.change(t.ports, row["id"], {"device_id": "", "device_owner": "", "preserve": False, "position": 0,
-                                         "device_tag": None})
+        work.change(t.ports, row["id"], {"device_id": "", "device_owner": "", "server_id": None, "preserve": False,
+                                         "position": 0, "device_tag": None})
 
 
 def of_servers(work: Work, server_ids: Sequence[str]) -> dict[str, tuple[PortFacts, ...]]:
     """server id -> its ports in their order, in a few statements for any number of servers."""
     found: dict[str, tuple[PortFacts, ...]] = {}
-    for port in facts.ports(work, _of(work, device_id=server_ids, active=True)):
+    for port in facts.ports(work, _of(work, server_id=server_ids, active=True)):
         found[port.device_id] = (*found.get(port.device_id, ()), port)
     return found

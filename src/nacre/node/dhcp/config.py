@@ -56,7 +56,7 @@ def dnsmasq_conf(network: NetworkFacts, settings: DhcpSettings) -> str:
     if any(subnet.ip_version == 6 and subnet.ipv6_ra_mode for subnet in served):
         # Lifetime 0: addresses and prefixes are announced here, the way out is not.
         lines += ["enable-ra", f"ra-param={settings.interface},mtu:{network.mtu},60,0"]
-    return "\n".join(lines) + "\n"
+    return "".join(f"{safe(line, 'a network')}\n" for line in lines)
 
 
 def network_options(network: NetworkFacts) -> str:
@@ -80,8 +80,8 @@ def host_lines(port: PortFacts, network: NetworkFacts, domain: str) -> str:
         address = ipaddress.ip_address(fixed.ip_address)
         name = "host-" + str(address).replace(".", "-").replace(":", "-").strip("-")
         shown = f"[{address}]" if address.version == 6 else str(address)
-        mac = safe(port.mac_address, "mac_address")
-        lines.append(f"{mac},set:{port_tag(port)},{name}.{domain},{shown}\n")
+        line = f"{port.mac_address},set:{port_tag(port)},{name}.{domain},{shown}"
+        lines.append(f"{safe(line, 'a port')}\n")
     return "".join(lines)
 
 
@@ -111,6 +111,8 @@ def host_files(network: NetworkFacts, ports: Sequence[PortFacts], settings: Dhcp
         if port.network_id != network.id:
             continue
         try:
+            if "/" in safe(port.id, "its id"):
+                raise Unsafe("its id is a path")
             lines = host_lines(port, network, domain)
         except (Unsafe, ValueError) as error:
             log.warning("port without DHCP", port=port.id, why=str(error))

@@ -31,7 +31,7 @@ class Dhcp:
         New hosts are seen live. Anything else means a restart: a HUP can crash dnsmasq 2.90, and what was deleted
         is only forgotten so.
         """
-        home = self.settings.directory / network.id
+        home = self._home(network.id)
         files = host_files(network, ports, self.settings)
         stale = await asyncio.to_thread(_write, home, files, dnsmasq_conf(network, self.settings))
         running = await asyncio.to_thread(pid_of, home)

@@ -33,7 +33,7 @@ from nacre.node.ovs.plan import local_networks, numbered
 from nacre.node.ovs.seal import Seal
 from nacre.node.ovs.service import ensure_services
 from nacre.node.ovs.switching import flow_table
-from nacre.node.ovs.wanted import Wanted
+from nacre.node.ovs.wanted import ControlAway, Wanted, parts, reached
 from nacre.node.servers.limits import Rate
 
 log = structlog.get_logger()
@@ -42,7 +42,8 @@ log = structlog.get_logger()
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     """host: the name the network service knows us by. former: where an earlier release kept DHCP's files. Seconds:
     patience for an interface to appear; between looks for interfaces that came or went (from memory, so often), for
-    lost flows (a program's run, so less often), and between whole answers asked for."""
+    lost flows (a program's run, so less often), between whole answers asked for, and between tries when no control
+    process can be asked."""
 
     host: str
     former: Path | None = None
@@ -50,6 +51,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     glance: float = 0.25
     look: float = 2.0
     whole: float = 600.0
+    away: float = 1.0
 
 
 class OvsAgent:
@@ -154,6 +156,12 @@ class OvsAgent:
             try:
                 async with self._turn:
                     await self._round()
+            except ControlAway as error:  # builds wait: to take them back is not this host's to say
+                log.warning("the network service cannot be asked", why=str(error))
+                self._waiting = [(ids, future) for ids, future in waiting if not future.done()] + self._waiting
+                await self.clock.sleep(self.settings.away)
+                self._wake.set()
+                continue
             except Exception as error:  # the look-out tries the rest again
                 log.warning("wiring failed", why=repr(error))
                 self.wanted.whole, self.table.applied = True, None
@@ -200,9 +208,13 @@ class OvsAgent:
 
     async def _round(self) -> None:
         """Ask, look, plan, apply, tell."""
+        away: ControlAway | None = None
         if self.wanted.standing.trusted:
-            if await self.wanted.ask() and self.wanted.desired.tunnels and self.bridge.settings.alone:
-                log.warning("other hosts' guests are not reached: node.tunnel_ip is a loopback address")
+            try:
+                if await self.wanted.ask() and self.wanted.desired.tunnels and self.bridge.settings.alone:
+                    log.warning("other hosts' guests are not reached: node.tunnel_ip is a loopback address")
+            except ControlAway as error:
+                away = error  # meanwhile what is known here is kept right
         elif not self.wanted.desired.ports:
             return  # what is wired since before this process began stays
         here = await self._served()
@@ -216,6 +228,8 @@ class OvsAgent:
                               uses(wiring.ports, self.wanted.desired.groups, self._groups), self.wanted.members)
         await self.bridge.drop_meters()
         await self._tell({p for p in sealed if p in local.zones and p in self.wanted.desired.ports})
+        if away is not None:
+            raise away
 
     async def _served(self) -> dict[str, int]:
         """Ports that are here, with DHCP and metadata ready for their networks and gone from others."""
@@ -250,8 +264,8 @@ class OvsAgent:
         """The network service hears what is new; a loss is told by `look`, the deletion of a port by no one."""
         lost = {port for port in self._up - up if port in self.wanted.desired.ports}
         for ports, state in ((up - self._up, True), (lost, False)):
-            if ports:
-                await self.network.wired(self.host, tuple(sorted(ports)), state)
+            for some in parts(ports):
+                await reached(self.network.wired(self.host, some, state))
         self._up = up
 
     async def _look(self) -> None:

@@ -40,7 +40,8 @@ class Wiring(Protocol):
 
     async def wire(self, ports: Sequence[PortFacts], networks: Sequence[NetworkFacts]) -> None:
         """Makes these ports work. Their interfaces exist on the integration bridge (external_ids iface-id = port id)
-        and their guest does not run yet: when this returns every flow is in place. Raises BuildFailed."""
+        and their guest does not run yet: when this returns every flow is in place. While no control process can be
+        asked it waits; who ordered it decides for how long. Raises BuildFailed."""
         ...
 
     async def unwire(self, port_ids: Sequence[str]) -> None:

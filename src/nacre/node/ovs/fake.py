@@ -1,6 +1,8 @@
 """A network side without a network: the same verbs, no root, faults as parameters."""
 
 import asyncio
+import ipaddress
+import zlib
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -10,10 +12,13 @@ from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import BuildFailed
 from nacre.network.contract import AgentReport, GroupMembers, Network, NetworkFacts, PortFacts
 from nacre.node.ovs.contract import Standing
-from nacre.node.ovs.wanted import PATIENCE, Wanted
+from nacre.node.ovs.wanted import PATIENCE, ControlAway, Wanted, reached
 from nacre.node.servers.limits import Rate
 
 log = structlog.get_logger()
+
+#: Seconds between tries when no control process can be asked.
+AWAY = 1.0
 
 
 class WiringFaults(msgspec.Struct, kw_only=True):
@@ -22,6 +27,11 @@ class WiringFaults(msgspec.Struct, kw_only=True):
     delay: float = 0.0
     fail: int = 0
     refuse: set[str] = set()
+
+
+def _address(host: str) -> str:
+    """An address of the host's own: no two hosts may claim the same."""
+    return str(ipaddress.ip_address("10.0.0.0") + zlib.crc32(host.encode()) % (1 << 24))
 
 
 class FakeWiring:
@@ -39,7 +49,7 @@ class FakeWiring:
         self._behind = False
         self._soon: asyncio.Task[None] | None = None
         self._round: asyncio.Task[None] | None = None
-        self._report = report or AgentReport(host=host, tunnel_ip="192.0.2.1", bridge_mappings={"public": "br-ex"},
+        self._report = report or AgentReport(host=host, tunnel_ip=_address(host), bridge_mappings={"public": "br-ex"},
                                              tunnel_types=("vxlan",))
 
     async def start(self) -> None:
@@ -77,14 +87,20 @@ class FakeWiring:
         """As the real agent's: who comes while one is under way is served together by the next."""
         while self._waiting or self._behind:
             waiting, self._waiting, self._behind = self._waiting, [], False
-            ids = frozenset[str]().union(*(ports for ports, _ in waiting))
+            ids, fresh = frozenset[str]().union(*(ports for ports, _ in waiting)), tuple[str, ...]()
             try:
                 self.wanted.asked |= ids
                 await self.wanted.ask()
                 there = self.wanted.desired.ports.keys() - self.faults.refuse
                 if fresh := tuple(sorted((there & ids) - self.up)):
                     self.up.update(fresh)
-                    await self.network.wired(self.host, fresh, True)
+                    await reached(self.network.wired(self.host, fresh, True))
+            except ControlAway as error:  # as the real agent's: a build waits
+                self.up -= set(fresh)
+                log.warning("the network service cannot be asked", host=self.host, why=str(error))
+                self._waiting = [(ports, future) for ports, future in waiting if not future.done()] + self._waiting
+                await self.clock.sleep(AWAY)
+                continue
             except Exception as error:
                 there = set()
                 self.wanted.asked.clear()

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+import msgspec
 import structlog
 
 from nacre.network.contract import GroupFacts, HostWiring, NetworkFacts, PortFacts, RemotePort
@@ -43,6 +44,7 @@ def flow_table(wiring: HostWiring, local: Local) -> tuple[Flow, ...]:
     flows += [Flow(table, 0, "", "drop") for table in (CLASSIFY, DELIVER, UNKNOWN, FLOOD, OUT)]
     groups = {group.id: group for group in wiring.groups}
     sound = [port for port in wiring.ports if _sound(port)]
+    wiring = msgspec.structs.replace(wiring, remotes=tuple(remote for remote in wiring.remotes if _sound(remote)))
     for network in wiring.networks:
         if network.id not in local.numbers:
             continue
@@ -54,11 +56,12 @@ def flow_table(wiring: HostWiring, local: Local) -> tuple[Flow, ...]:
     return unique(flows)
 
 
-def _sound(port: PortFacts) -> bool:
-    """A port whose MAC cannot be written as a match gets no flows; the others do."""
+def _sound(port: PortFacts | RemotePort) -> bool:
+    """A port, here or on another host, whose MAC cannot be written as a match gets no flows; the others do."""
     if _MAC.fullmatch(port.mac_address):
         return True
-    log.error("port without a usable MAC", port=port.id, mac=port.mac_address)
+    log.error("port without a usable MAC", port=getattr(port, "id", "remote"), network=port.network_id,
+              mac=port.mac_address[:64])
     return False
 
 

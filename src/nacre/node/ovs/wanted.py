@@ -1,9 +1,11 @@
 """What the network service wants of this host, as far as it was heard, and what has to be asked of it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from nacre.base.clock import Clock, RealClock
-from nacre.network.contract import GroupMembers, Network
+from nacre.base.errors import Unavailable
+from nacre.network.contract import MOST_GROUPS, MOST_PORTS, GroupMembers, Network
 from nacre.node.ovs.contract import Standing
 from nacre.node.ovs.groups.members import Members
 from nacre.node.ovs.plan import Desired
@@ -11,9 +13,30 @@ from nacre.node.ovs.plan import Desired
 #: For so long a change that a beat's answer speaks of may be under way as a message (seconds).
 PATIENCE = 1.0
 
+T = TypeVar("T")
+
+
+class ControlAway(Exception):
+    """The network service gave no answer."""
+
+
+async def reached(question: Awaitable[T]) -> T:
+    """The answer. Raises ControlAway if there was none, which says nothing about what was asked for."""
+    try:
+        return await question
+    except Unavailable as error:
+        raise ControlAway(error.message) from error
+
+
+def parts(ids: Collection[str], most: int = MOST_PORTS) -> Iterator[tuple[str, ...]]:
+    """As many ports as the network service takes at once, or that many of anything."""
+    ordered = sorted(ids)
+    return (tuple(ordered[n:n + most]) for n in range(0, len(ordered), most))
+
 
 class Wanted:
-    """`ask` by one task at a time; the rest at any time, also meanwhile."""
+    """`ask` by one task at a time; the rest at any time, also meanwhile. Whatever asks raises ControlAway if nobody
+    answers: what is here counts on, and what was to be asked for is still to be."""
 
     def __init__(self, host: str, network: Network, clock: Clock | None = None):
         self._host, self._network, self._clock = host, network, clock or RealClock()
@@ -72,15 +95,15 @@ class Wanted:
         asked, self.asked, whole, self.whole, heard = self.asked, set(), self.whole, False, self._heard
         try:
             if whole:
-                answer = await self._network.wiring(self._host, (), self.members.versions())
+                answer = await reached(self._network.wiring(self._host, (), self.members.versions()))
                 self.desired = self.desired.merge(answer).beside(self.standing.ports, self.standing.networks)
                 self.members.take(answer.members)
                 if self._heard == heard:  # also back: a database may have been restored
                     self._heard = answer.n
                 asked -= self.desired.ports.keys()
-            if asked:
-                answer = await self._network.wiring(self._host, tuple(sorted(asked)), self.members.versions())
-                self.desired = self.desired.without(asked).merge(answer)
+            for some in parts(asked):
+                answer = await reached(self._network.wiring(self._host, some, self.members.versions()))
+                self.desired = self.desired.without(some).merge(answer)
                 self.members.take(answer.members)
         except BaseException:
             self.asked |= asked
@@ -93,15 +116,14 @@ class Wanted:
         """Those that are lacking; those that no rule names any more go."""
         named = self.desired.named()
         self.members.keep(named)
-        if not (groups := tuple(sorted(self.members.lacking(named)))):
-            return
-        spoken = self.members.settle(groups)
-        try:
-            answer = await self._network.members(self._host, groups, self.members.versions(groups))
-        except BaseException:
-            self.members.lag(spoken)
-            raise
-        self.members.take(answer, groups)
+        for groups in parts(self.members.lacking(named), MOST_GROUPS):
+            spoken = self.members.settle(groups)
+            try:
+                answer = await reached(self._network.members(self._host, groups, self.members.versions(groups)))
+            except BaseException:
+                self.members.lag(spoken)
+                raise
+            self.members.take(answer, groups)
 
     def forget(self, port_ids: Sequence[str]) -> None:
         """These ports are gone."""

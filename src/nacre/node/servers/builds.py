@@ -145,7 +145,7 @@ class Builds:
         except (Refused, BuildFailed):
             raise
         except NacreError as error:
-            raise BuildFailed(error.message) from error
+            raise BuildFailed(error.message, type=error.type, details=error.details) from error
         except Exception as error:
             log.exception("a build failed unexpectedly", server=entry.server_id)
             raise BuildFailed(f"unexpected on {self._node.settings.host}: {type(error).__name__}: {error}") from error

@@ -89,7 +89,7 @@ def check(order: BuildOrder) -> None:
 def _apart(each: Mapping[str, int], kind: str, other: str) -> None:
     if parts := [f"quota:disk_{name}" for way in ("read", "write") if (name := f"{way}_{kind}_sec") in each]:
         raise BuildFailed(f"{other} cannot stand beside {' and '.join(parts)}: a disk has one limit for both "
-                          "directions, or one for each")
+                          "directions, or one for each", type="BadExtraSpecs")
 
 
 def _number(specs: Mapping[str, str], name: str, bounds: tuple[int, int] = (1, MOST)) -> int:
@@ -98,5 +98,5 @@ def _number(specs: Mapping[str, str], name: str, bounds: tuple[int, int] = (1, M
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 17 else -1
     if number and not bounds[0] <= number <= bounds[1]:
         raise BuildFailed(f"extra spec {name} must be a whole number of {bounds[0]} to {bounds[1]}, or 0 for no limit, "
-                          f"not {text[:40]}")
+                          f"not {text[:40]}", type="BadExtraSpecs")
     return number

@@ -84,7 +84,7 @@ class Power:
         try:
             return await self._note(entry, msgspec.structs.replace(entry.switch, done=True))
         except Refused as error:
-            log.warning("an order was done and is not noted", server=entry.server_id, why=error.message)
+            log.warning("an order was done and is not noted", server=entry.server_id, why=str(error))
             return entry
 
     async def _shut_down(self, server_id: str) -> None:

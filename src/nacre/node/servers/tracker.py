@@ -60,7 +60,7 @@ class Tracker:
         if reasons := [f"{what}: {wanted}{unit} wanted, {math.floor(max(limit - taken, 0))}{unit} free of "
                        f"{math.floor(limit)}" for what, unit, wanted, taken, limit in wishes
                        if wanted > limit - taken and (wanted or what == "disk")]:
-            raise Refused("; ".join(reasons))
+            raise Refused("; ".join(reasons), type="NoRoom")
         self.restore(order)
 
     def restore(self, order: BuildOrder) -> None:

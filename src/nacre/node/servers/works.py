@@ -46,19 +46,21 @@ class Works:
 
     async def run(self, key: Key, work: Callable[[Doing], Awaitable[Guest | None]]) -> Work:
         """Begins `work`, or joins the run of the same key. Raises its error, also one that nobody waited for."""
-        if (failed := self._failed.pop(key, None)) is not None:
+        if (failed := self._failed.pop(_remembered(key), None)) is not None:
             raise failed
         task, doing = self.begin(key, work)
         await asyncio.wait({task}, timeout=ANSWER)
         if not task.done():
             return Work(done=False, step=doing.step, moved=doing.moved, total=doing.total)
-        self._failed.pop(key, None)
+        failed = self._failed.pop(_remembered(key), None)
         try:
             return Work(done=True, guest=task.result())
         except asyncio.CancelledError:
             if self.stopping:
                 raise
             raise Refused(f"{key[0]} of server {key[1]} was taken back") from None
+        except NacreError as error:
+            raise failed or error from None  # why the attempt failed, not that it was over for this part of it
 
     def begin(self, key: Key, work: Callable[[Doing], Awaitable[Guest | None]]) -> Run:
         """As `run`, for whom no answer is wanted."""
@@ -94,6 +96,12 @@ class Works:
     def _ended(self, key: Key, task: "asyncio.Task[Guest | None]") -> None:
         self._running.pop(key, None)
         if not task.cancelled() and isinstance(error := task.exception(), NacreError):
-            self._failed[key] = error
+            self._failed.setdefault(_remembered(key), error)
             if len(self._failed) > REMEMBERED:
                 self._failed.popitem(last=False)
+
+
+def _remembered(key: Key) -> Key:
+    """Prepare and spawn are one attempt: who takes it up again asks for the first, and hears why the second failed."""
+    verb, server, epoch = key
+    return ("attempt" if verb in {"prepare", "spawn"} else verb), server, epoch

@@ -7,6 +7,7 @@ from typing import Any
 from nacre.base.context import Context
 from nacre.base.web import Request, Route
 from nacre.compute.api import types as t
+from nacre.compute.api.servers.limits import Limits
 from nacre.compute.api.servers.parse import hints_of, planned
 from nacre.compute.api.servers.schemas import HINTS
 from nacre.compute.api.validation import Schema
@@ -46,11 +47,15 @@ class Plans:
 class PlanRoutes:
     """POST /os-nacre-plans."""
 
-    def __init__(self, planner: Planner, scheduler: Scheduler):
-        self._planner, self._scheduler = planner, scheduler
+    def __init__(self, planner: Planner, scheduler: Scheduler, limits: Limits):
+        self._planner, self._scheduler, self._limits = planner, scheduler, limits
 
     def routes(self) -> list[Route]:
-        return [Route("POST", "/v2.1/os-nacre-plans", self.create, rule("os-nacre-plans:create"), body=PLAN)]
+        return [Route("POST", "/v2.1/os-nacre-plans", self.create, rule("os-nacre-plans:create"), body=self._body)]
+
+    def _body(self, request: Request, body: Any) -> Any:
+        self._limits.check_body(body)
+        return PLAN(request, body)
 
     async def create(self, request: Request) -> Any:
         """Where the servers would go."""

@@ -137,14 +137,15 @@ def _of_controls(request: Request, controls: Sequence[Process]) -> list[dict[str
         ident: Any = str(uuid5(NAMESPACE_OID, f"{control.id}/{binary}"))
         service = {"id": ident if known("service.by_uuid", request.version) else 1_000_000 + number, "binary": binary,
                    "host": control.name, "zone": INTERNAL_ZONE, "status": "enabled",
-                   "state": "up" if control.alive else "down", "updated_at": _moment(control.seen_at),
+                   "state": "up" if control.alive else "down", "updated_at": moment(control.seen_at),
                    "disabled_reason": None}
         found.append(service | ({"forced_down": False} if known("service.forced_down", request.version) else {}))
     return found
 
 
-def _moment(moment: datetime | None) -> str | None:
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f") if moment else None
+def moment(heard: datetime | None) -> str | None:
+    """A time as these lists write it."""
+    return heard.strftime("%Y-%m-%dT%H:%M:%S.%f") if heard else None
 
 
 def _view(request: Request, host: HostState, zones: Mapping[str, str]) -> dict[str, Any]:
@@ -152,7 +153,7 @@ def _view(request: Request, host: HostState, zones: Mapping[str, str]) -> dict[s
         "id": host.uuid if known("service.by_uuid", request.version) else host.id, "binary": COMPUTE,
         "host": host.report.host, "zone": zones.get(host.report.host, DEFAULT_ZONE),
         "status": "disabled" if host.disabled else "enabled", "state": "up" if host.up else "down",
-        "updated_at": _moment(host.updated_at),
+        "updated_at": moment(host.updated_at),
         "disabled_reason": host.disabled_reason}
     if known("service.forced_down", request.version):
         found["forced_down"] = host.forced_down

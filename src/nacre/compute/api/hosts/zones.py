@@ -1,12 +1,13 @@
 """/os-availability-zone and /os-hosts (up to 2.42): where servers may run."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from nacre.base.errors import NotBuilt, NotFound
 from nacre.base.web import Request, Route
 from nacre.compute.api.hosts.counts import HostCounts
-from nacre.compute.api.hosts.services import COMPUTE, CONTROL
+from nacre.compute.api.hosts.services import COMPUTE, CONTROL, Controls, moment
 from nacre.compute.catalog.aggregates import DEFAULT_ZONE, INTERNAL_ZONE, Aggregates
 from nacre.compute.policies import rule
 from nacre.scheduler.contract import Hosts, HostState
@@ -15,8 +16,8 @@ from nacre.scheduler.contract import Hosts, HostState
 class ZoneRoutes:
     """The part of the API about zones, and the old view of hosts."""
 
-    def __init__(self, hosts: Hosts, aggregates: Aggregates, counts: HostCounts):
-        self._hosts, self._aggregates, self._counts = hosts, aggregates, counts
+    def __init__(self, hosts: Hosts, aggregates: Aggregates, counts: HostCounts, controls: Controls):
+        self._hosts, self._aggregates, self._counts, self._controls = hosts, aggregates, counts, controls
 
     def routes(self) -> list[Route]:
         """Every URL of zones and of /os-hosts."""
@@ -45,17 +46,17 @@ class ZoneRoutes:
         found = [{"zoneName": name, "zoneState": {"available": any(_takes(h) for h in hosts)},
                   "hosts": {host.report.host: {COMPUTE: _state(host)} for host in hosts}}
                  for name, hosts in sorted(zones.items())]
-        control = {binary: {"active": True, "available": True, "updated_at": None} for binary in CONTROL}
+        controls = {c.name: dict.fromkeys(CONTROL, _state_of(True, c.alive, c.seen_at)) for c in await self._controls()}
         return {"availabilityZoneInfo": [
-            *found, {"zoneName": INTERNAL_ZONE, "zoneState": {"available": True}, "hosts": {"control": control}}]}
+            *found, {"zoneName": INTERNAL_ZONE, "zoneState": {"available": True}, "hosts": controls}]}
 
     async def hosts(self, request: Request) -> Any:
         """GET /os-hosts."""
         zones = await self._aggregates.zones()
         names = [host.report.host for host in await self._hosts.all()]
         found = [{"host_name": n, "service": "compute", "zone": zones.get(n, DEFAULT_ZONE)} for n in names]
-        found += [{"host_name": "control", "service": binary.removeprefix("nova-"), "zone": INTERNAL_ZONE}
-                  for binary in CONTROL]
+        found += [{"host_name": control.name, "service": binary.removeprefix("nova-"), "zone": INTERNAL_ZONE}
+                  for control in await self._controls() for binary in CONTROL]
         wanted = request.one("zone")
         return {"hosts": [host for host in found if wanted in (None, "", host["zone"])]}
 
@@ -84,8 +85,11 @@ def _takes(host: HostState) -> bool:
 
 
 def _state(host: HostState) -> dict[str, Any]:
-    return {"active": not host.disabled, "available": host.up,
-            "updated_at": host.updated_at.strftime("%Y-%m-%dT%H:%M:%S.%f") if host.updated_at else None}
+    return _state_of(not host.disabled, host.up, host.updated_at)
+
+
+def _state_of(active: bool, available: bool, heard: datetime | None) -> dict[str, Any]:
+    return {"active": active, "available": available, "updated_at": moment(heard)}
 
 
 def _rows(host: HostState) -> list[dict[str, Any]]:

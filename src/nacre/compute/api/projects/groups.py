@@ -1,6 +1,6 @@
 """/os-server-groups: servers that shall run together, or apart."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,9 +14,6 @@ from nacre.compute.catalog.quotas import Quotas
 from nacre.compute.catalog.server_groups import ServerGroup, ServerGroups
 from nacre.compute.policies import rule
 from nacre.identity.contract import Policy
-
-#: The servers that are in each of these groups.
-Members = Callable[[Sequence[str]], Awaitable[Mapping[str, Sequence[str]]]]
 
 _HARD = ["anti-affinity", "affinity"]
 _ALL = [*_HARD, "soft-anti-affinity", "soft-affinity"]
@@ -36,8 +33,8 @@ LIST = Query("group.query", {"all_projects": t.STRING, "limit": t.COUNT, "offset
 class GroupRoutes:
     """The server group part of the API."""
 
-    def __init__(self, groups: ServerGroups, members: Members, quotas: Quotas, policy: Policy):
-        self._groups, self._members, self._quotas, self._policy = groups, members, quotas, policy
+    def __init__(self, groups: ServerGroups, quotas: Quotas, policy: Policy):
+        self._groups, self._quotas, self._policy = groups, quotas, policy
 
     def routes(self) -> list[Route]:
         """Every URL under /os-server-groups."""
@@ -57,7 +54,7 @@ class GroupRoutes:
         found = await self._groups.of_project(None if everyone else request.context.project_id or "")
         start, limit = int(request.one("offset") or 0), int(request.one("limit") or MAX_LIMIT)
         found = found[start:start + min(limit or MAX_LIMIT, MAX_LIMIT)]
-        members = await self._members([group.id for group in found])
+        members = await self._groups.members([group.id for group in found])
         return {"server_groups": [view(request, group, members.get(group.id, ())) for group in found]}
 
     async def create(self, request: Request) -> Any:
@@ -76,7 +73,7 @@ class GroupRoutes:
     async def show(self, request: Request) -> Any:
         """GET /os-server-groups/{id}."""
         group = await self._find(request, "show")
-        return {"server_group": view(request, group, (await self._members([group.id])).get(group.id, ()))}
+        return {"server_group": view(request, group, (await self._groups.members([group.id])).get(group.id, ()))}
 
     async def delete(self, request: Request) -> Any:
         """DELETE /os-server-groups/{id}."""

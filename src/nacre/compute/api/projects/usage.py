@@ -6,15 +6,15 @@ from typing import Any
 from urllib.parse import urlencode
 
 from nacre.base.clock import Clock
-from nacre.base.errors import BadRequest
+from nacre.base.errors import BadRequest, NoSuchRoute
 from nacre.base.web import Request, Route
 from nacre.compute.api import types as t
 from nacre.compute.api.microversions import known
 from nacre.compute.api.paging import MAX_LIMIT, limit_and_marker
-from nacre.compute.api.servers.desk import ServerDesk
 from nacre.compute.api.validation import Query
 from nacre.compute.contract import Server
 from nacre.compute.policies import rule
+from nacre.compute.servers import Servers
 from nacre.identity.contract import Policy
 
 QUERY = Query("usage.query", {"start": t.STRING, "end": t.STRING, "detailed": t.STRING, **t.PAGING})
@@ -24,8 +24,8 @@ _FORMS = ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f", "%Y-%m-%d %H:%M:%S.%f")
 class UsageRoutes:
     """The usage part of the API."""
 
-    def __init__(self, desk: ServerDesk, policy: Policy, clock: Clock):
-        self._desk, self._policy, self._clock = desk, policy, clock
+    def __init__(self, servers: Servers, policy: Policy, clock: Clock):
+        self._source, self._policy, self._clock = servers, policy, clock
 
     def routes(self) -> list[Route]:
         """Every URL of usage."""
@@ -44,6 +44,8 @@ class UsageRoutes:
     async def show(self, request: Request) -> Any:
         """GET /os-simple-tenant-usage/{project}: with its servers."""
         project = request.params["project_id"]
+        if "/" in project:  # no id looks so; Nova's URL does not take it
+            raise NoSuchRoute
         self._policy.check(request.context, rule("os-simple-tenant-usage:show"), {"project_id": project})
         servers, period, more = await self._servers(request, project)
         found = self._usage(servers, project, period, True) if servers else {}
@@ -56,7 +58,7 @@ class UsageRoutes:
         if start >= end:
             raise BadRequest("Invalid start time. The start time cannot occur after the end time.", field="start")
         end = min(end, now)
-        found = list(await self._desk.lived(start, end, project))
+        found = list(await self._source.lived(start, end, project))
         if not known("usage.paging", request.version):
             return found[:MAX_LIMIT], (start, end), []
         limit, marker = limit_and_marker(request)

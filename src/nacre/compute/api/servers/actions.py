@@ -3,13 +3,16 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from nacre.base.errors import NotBuilt
+from nacre.base.errors import Conflict, NotBuilt, NotFound
 from nacre.base.web import Reply, Request, Route, Version
 from nacre.compute.api.microversions import known
 from nacre.compute.api.servers import schemas
-from nacre.compute.api.servers.desk import ServerDesk
-from nacre.compute.api.servers.finding import Finder
+from nacre.compute.api.servers.finding import Finder, target
+from nacre.compute.contract import Server
+from nacre.compute.policies import rule
+from nacre.compute.servers import Servers
 from nacre.identity.contract import Policy
+from nacre.node.contract import Node
 
 _URL = "/v2.1/servers/{server_id}/action"
 
@@ -28,10 +31,7 @@ NOT_BUILT: dict[str, tuple[str, Version | None]] = {
     "os-resetState": ("os-admin-actions:reset_state", None), "trigger_crash_dump": ("servers:trigger_crash_dump", None),
     "os-getVNCConsole": ("os-remote-consoles", (2, 5)), "os-getSPICEConsole": ("os-remote-consoles", (2, 5)),
     "os-getRDPConsole": ("os-remote-consoles", (2, 5)), "os-getSerialConsole": ("os-remote-consoles", (2, 5)),
-    "addFloatingIp": ("os-floating-ips:add", (2, 43)), "removeFloatingIp": ("os-floating-ips:remove", (2, 43)),
     "addFixedIp": ("os-multinic:add", (2, 43)), "removeFixedIp": ("os-multinic:remove", (2, 43)),
-    "addSecurityGroup": ("os-security-groups:add", None),
-    "removeSecurityGroup": ("os-security-groups:remove", None),
     "injectNetworkInfo": ("os-admin-actions:inject_network_info", None),
 }
 
@@ -39,8 +39,9 @@ NOT_BUILT: dict[str, tuple[str, Version | None]] = {
 class ActionRoutes:
     """The actions."""
 
-    def __init__(self, desk: ServerDesk, policy: Policy):
-        self._desk, self._policy, self._find = desk, policy, Finder(desk, policy)
+    def __init__(self, servers: Servers, node: Callable[[str], Node], policy: Policy):
+        self._servers, self._node = servers, node
+        self._policy, self._find = policy, Finder(servers, policy)
 
     def routes(self) -> list[Route]:
         """One route for each action."""
@@ -64,7 +65,7 @@ class ActionRoutes:
         """Action reboot."""
         server = await self._find.unlocked(request, "servers:reboot")
         kind = request.body["reboot"]["type"].lower()
-        await self._desk.power(request.context, server, f"reboot-{kind}")
+        await self._servers.power(request.context, server, f"reboot-{kind}")
         return Reply(status=202)
 
     async def console(self, request: Request) -> Any:
@@ -72,7 +73,12 @@ class ActionRoutes:
         server = await self._find(request, "os-console-output")
         length = str(request.body["os-getConsoleOutput"].get("length") or "")
         lines = None if length in ("", "-1") else int(length)
-        return {"output": await self._desk.console(server, lines)}
+        try:
+            if server.host:
+                return {"output": await self._node(server.host).console(server.id, lines)}
+        except NotFound:
+            pass
+        raise Conflict(f"Instance {server.id} is not ready")
 
     async def lock(self, request: Request) -> Any:
         """Action lock: keeps all but administrators from changing the server."""
@@ -80,24 +86,33 @@ class ActionRoutes:
         reason = None
         if known("server.lock.locked_reason", request.version):
             reason = (request.body["lock"] or {}).get("locked_reason")
-        await self._desk.change(server.id, lambda now: {"locked": True, "locked_reason": reason})
+        by = "owner" if server.project_id == request.context.project_id else "admin"
+        await self._servers.update(server.id, lambda now: {
+            "locked": True, "locked_reason": reason, "locked_by": by})
         return Reply(status=202)
 
     async def unlock(self, request: Request) -> Any:
-        """Action unlock."""
-        server = await self._find(request, "os-lock-server:unlock")
-        await self._desk.change(server.id, lambda now: {"locked": False, "locked_reason": None})
+        """Action unlock. What the other side locked, the owner or somebody of another project, needs a rule more."""
+        server, context = await self._find(request, "os-lock-server:unlock"), request.context
+        mine = "owner" if server.project_id == context.project_id else "admin"
+
+        def unlocked(now: Server) -> dict[str, Any]:
+            if now.locked and now.locked_by not in (None, mine):
+                self._policy.check(context, rule("os-lock-server:unlock:unlock_override"), target(now))
+            return {"locked": False, "locked_reason": None, "locked_by": None}
+
+        await self._servers.update(server.id, unlocked)
         return Reply(status=202)
 
     async def force_delete(self, request: Request) -> Any:
         """Action forceDelete: every delete is final here."""
-        await self._desk.delete(request.context, await self._find.unlocked(request, "os-deferred-delete:force"))
+        await self._servers.delete(request.context, await self._find.unlocked(request, "os-deferred-delete:force"))
         return Reply(status=202)
 
     def _power(self, name: str, verb: str, action: str) -> Callable[[Request], Awaitable[Any]]:
         async def handler(request: Request) -> Any:
             server = await self._find.unlocked(request, verb)
-            await self._desk.power(request.context, server, action)
+            await self._servers.power(request.context, server, action)
             return Reply(status=202)
 
         handler.__doc__ = f"Action {name}."

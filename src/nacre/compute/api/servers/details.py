@@ -8,12 +8,12 @@ from nacre.base.web import Reply, Request, Route
 from nacre.compute.api import types as t
 from nacre.compute.api.microversions import known
 from nacre.compute.api.servers import schemas
-from nacre.compute.api.servers.desk import ServerDesk
 from nacre.compute.api.servers.finding import Finder
 from nacre.compute.api.servers.views import plain_addresses
 from nacre.compute.api.validation import Schema
 from nacre.compute.catalog.quotas import Quotas
 from nacre.compute.contract import Server
+from nacre.compute.servers import Servers
 from nacre.identity.contract import Policy
 from nacre.network.contract import Network, PortFacts
 
@@ -25,8 +25,8 @@ _TAG = Schema(t.wrap("tag", t.TAG))
 class MetadataRoutes:
     """/servers/{id}/metadata."""
 
-    def __init__(self, desk: ServerDesk, quotas: Quotas, policy: Policy):
-        self._desk, self._quotas, self._find = desk, quotas, Finder(desk, policy)
+    def __init__(self, servers: Servers, quotas: Quotas, policy: Policy):
+        self._servers, self._quotas, self._find = servers, quotas, Finder(servers, policy)
 
     def routes(self) -> list[Route]:
         """Every URL of metadata."""
@@ -88,14 +88,14 @@ class MetadataRoutes:
                 raise QuotaExceeded(f"Maximum number of metadata items exceeds {limit}")
             return {"metadata": metadata}
 
-        return (await self._desk.change(server.id, changed)).metadata
+        return (await self._servers.update(server.id, changed)).metadata
 
 
 class TagRoutes:
     """/servers/{id}/tags, from 2.26 on."""
 
-    def __init__(self, desk: ServerDesk, policy: Policy):
-        self._desk, self._find = desk, Finder(desk, policy)
+    def __init__(self, servers: Servers, policy: Policy):
+        self._servers, self._find = servers, Finder(servers, policy)
 
     def routes(self) -> list[Route]:
         """Every URL of tags."""
@@ -115,12 +115,12 @@ class TagRoutes:
         """PUT .../tags: these and no others."""
         server = await self._find.unlocked(request, "os-server-tags:update_all")
         tags = tuple(dict.fromkeys(request.body["tags"]))
-        return {"tags": list((await self._desk.change(server.id, lambda now: {"tags": tags})).tags)}
+        return {"tags": list((await self._servers.update(server.id, lambda now: {"tags": tags})).tags)}
 
     async def clear(self, request: Request) -> Any:
         """DELETE .../tags."""
         server = await self._find.unlocked(request, "os-server-tags:delete_all")
-        await self._desk.change(server.id, lambda now: {"tags": ()})
+        await self._servers.update(server.id, lambda now: {"tags": ()})
         return Reply(status=204)
 
     async def show(self, request: Request) -> Any:
@@ -140,7 +140,7 @@ class TagRoutes:
                 raise BadRequest(f"The number of tags exceeded the per-server limit {MAX_TAGS}", field="tag")
             return {"tags": tuple(dict.fromkeys((*now.tags, tag)))}
 
-        await self._desk.change(server.id, added)
+        await self._servers.update(server.id, added)
         return Reply(status=201, headers={"location": f"{request.base_url}{request.path}"})
 
     async def delete(self, request: Request) -> Any:
@@ -151,7 +151,7 @@ class TagRoutes:
             _has(now, tag)
             return {"tags": tuple(other for other in now.tags if other != tag)}
 
-        await self._desk.change(server.id, without)
+        await self._servers.update(server.id, without)
         return Reply(status=204)
 
 
@@ -161,10 +161,10 @@ def _has(server: Server, tag: str) -> None:
 
 
 class InterfaceRoutes:
-    """/servers/{id}/ips, /os-interface, /os-security-groups."""
+    """/servers/{id}/ips, /os-interface."""
 
-    def __init__(self, desk: ServerDesk, network: Network, policy: Policy):
-        self._network, self._find = network, Finder(desk, policy)
+    def __init__(self, servers: Servers, network: Network, policy: Policy):
+        self._network, self._find = network, Finder(servers, policy)
 
     def routes(self) -> list[Route]:
         """Every URL about a server's interfaces."""
@@ -174,7 +174,6 @@ class InterfaceRoutes:
             Route("GET", ports, self.interfaces), Route("GET", ports + "/{port_id}", self.interface),
             Route("POST", ports, self.attach, body=Schema({"type": "object"})),
             Route("DELETE", ports + "/{port_id}", self.detach),
-            Route("GET", _ONE + "/os-security-groups", self.groups),
         ]
 
     async def addresses(self, request: Request) -> Any:
@@ -212,14 +211,6 @@ class InterfaceRoutes:
         """DELETE .../os-interface/{port}."""
         await self._find.unlocked(request, "os-attach-interfaces:delete")
         raise NotBuilt("Nacre does not detach interfaces from running servers yet.")
-
-    async def groups(self, request: Request) -> Any:
-        """GET .../os-security-groups: the groups of its ports. Their rules are the network service's to show."""
-        server = await self._find(request, "os-security-groups:list")
-        ids = tuple(dict.fromkeys(group for port in await self._ports(server) for group in port.security_groups))
-        names = await self._network.group_names(ids) if ids else {}
-        return {"security_groups": [{"id": ident, "name": names.get(ident, ident), "description": "",
-                                     "tenant_id": server.project_id, "rules": []} for ident in ids]}
 
     async def _ports(self, server: Server) -> tuple[PortFacts, ...]:
         return (await self._network.ports_of((server.id,))).get(server.id, ())

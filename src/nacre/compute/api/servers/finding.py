@@ -4,17 +4,17 @@ from typing import Any
 
 from nacre.base.errors import Conflict, NotFound
 from nacre.base.web import Request
-from nacre.compute.api.servers.desk import ServerDesk
 from nacre.compute.contract import Server
 from nacre.compute.policies import rule
+from nacre.compute.servers import Servers
 from nacre.identity.contract import Policy
 
 
 class Finder:
     """Looks servers up for one request at a time."""
 
-    def __init__(self, desk: ServerDesk, policy: Policy):
-        self._desk, self._policy = desk, policy
+    def __init__(self, servers: Servers, policy: Policy):
+        self._servers, self._policy = servers, policy
 
     async def __call__(self, request: Request, verb: str, *, deleted: bool = False) -> Server:
         """The server of the URL, if the caller may do `verb` (a policy's name) to it.
@@ -25,7 +25,7 @@ class Finder:
         missing = NotFound(f"Instance {ident} could not be found.")
         if len(ident) > 64:
             raise missing
-        server = await self._desk.find(ident, deleted=deleted)
+        server = await self._servers.get(ident, deleted=deleted)
         context = request.context
         if server.project_id != context.project_id and not context.is_admin:
             raise missing

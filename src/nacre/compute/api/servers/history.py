@@ -8,12 +8,13 @@ from nacre.base.web import Request, Route
 from nacre.compute.api import types as t
 from nacre.compute.api.microversions import known
 from nacre.compute.api.paging import limit_and_marker, next_link
-from nacre.compute.api.servers.desk import ServerDesk
 from nacre.compute.api.servers.finding import Finder, target
 from nacre.compute.api.servers.views import host_id
 from nacre.compute.api.validation import Query, parse_time
 from nacre.compute.contract import Action, Event, Server
+from nacre.compute.history import History
 from nacre.compute.policies import rule
+from nacre.compute.servers import Servers
 from nacre.identity.contract import Policy
 
 LIST = Query("action.query", {**t.PAGING, "changes-since": t.TIME, "changes-before": t.TIME}, strict_from=58)
@@ -22,8 +23,8 @@ LIST = Query("action.query", {**t.PAGING, "changes-since": t.TIME, "changes-befo
 class HistoryRoutes:
     """The actions of a server and their events."""
 
-    def __init__(self, desk: ServerDesk, policy: Policy):
-        self._desk, self._policy, self._find = desk, policy, Finder(desk, policy)
+    def __init__(self, servers: Servers, history: History, policy: Policy):
+        self._history, self._policy, self._find = history, policy, Finder(servers, policy)
 
     def routes(self) -> list[Route]:
         """Every URL of instance actions."""
@@ -33,7 +34,7 @@ class HistoryRoutes:
     async def index(self, request: Request) -> Any:
         """GET .../os-instance-actions: the newest first."""
         server = await self._server(request, "os-instance-actions:list")
-        found = list(await self._desk.actions(server.id))
+        found = list(await self._history.actions(server.id))
         if not known("action.query.limit", request.version):
             return {"instanceActions": [_action(request, server, action) for action in found]}
         since, before = _time(request, "changes-since"), _time(request, "changes-before")
@@ -58,7 +59,7 @@ class HistoryRoutes:
         server = await self._server(request, "os-instance-actions:show")
         ident = request.params["request_id"]
         try:
-            action, steps = await self._desk.action(server.id, ident)
+            action, steps = await self._history.action(server.id, ident)
         except NotFound:
             raise NotFound(f"Action {ident} not found") from None
         found = _action(request, server, action)

@@ -32,9 +32,9 @@ def ipv6(given: str | None) -> str | None:
     return str(IPv6Address(given)) if given else None
 
 
-def hints_of(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The scheduler hints beside the server, under either of their names."""
-    return next((dict(body[name]) for name in HINT_NAMES if name in body), {})
+def hints_of(body: Mapping[str, Any]) -> Any:
+    """The scheduler hints beside the server, under either of their names: an object where the schema has been asked."""
+    return next((body[name] for name in HINT_NAMES if name in body), {})
 
 
 def spec_of(given: Mapping[str, Any], hints: Mapping[str, Any], version: Version) -> ServerSpec:

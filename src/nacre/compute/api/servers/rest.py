@@ -7,10 +7,10 @@ from typing import Any
 from nacre.base.errors import BadRequest, NotBuilt, NotFound
 from nacre.base.web import Reply, Request, Route, Version
 from nacre.compute.api import types as t
-from nacre.compute.api.servers.desk import ServerDesk
 from nacre.compute.api.servers.finding import Finder
 from nacre.compute.api.validation import Schema, Since
 from nacre.compute.policies import rule
+from nacre.compute.servers import Servers
 from nacre.identity.contract import Policy
 
 _ONE = "/v2.1/servers/{server_id}"
@@ -42,8 +42,8 @@ NOT_BUILT: tuple[tuple[str, str, str, Version | None], ...] = (
 class RestRoutes:
     """What has no better place."""
 
-    def __init__(self, desk: ServerDesk, policy: Policy):
-        self._desk, self._find = desk, Finder(desk, policy)
+    def __init__(self, servers: Servers, policy: Policy):
+        self._servers, self._find = servers, Finder(servers, policy)
 
     def routes(self) -> list[Route]:
         """All of it."""
@@ -122,7 +122,7 @@ class RestRoutes:
 
     async def _code(self, event: dict[str, Any]) -> int:
         try:
-            server = await self._desk.find(event["server_uuid"])
+            server = await self._servers.get(event["server_uuid"])
         except NotFound:
             return 404
         if event["name"] == "volume-extended" and event.get("tag") is None:

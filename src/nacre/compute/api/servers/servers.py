@@ -1,8 +1,10 @@
 """/servers: create, list, show, change, delete."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+import re2
 from oslo_utils.strutils import bool_from_string
 
 from nacre.base.errors import BadRequest
@@ -10,14 +12,15 @@ from nacre.base.web import Reply, Request, Route
 from nacre.compute.api.microversions import known
 from nacre.compute.api.paging import next_link
 from nacre.compute.api.servers import schemas
-from nacre.compute.api.servers.desk import ServerDesk
 from nacre.compute.api.servers.finding import Finder
+from nacre.compute.api.servers.limits import Limits
 from nacre.compute.api.servers.lists import parse
 from nacre.compute.api.servers.parse import ADMIN_HINTS, HINT_NAMES, hints_of, ipv6, spec_of
 from nacre.compute.api.servers.views import Lens, brief, detail, server_links
-from nacre.compute.catalog.aggregates import Aggregates
-from nacre.compute.contract import Server, ServerSpec
+from nacre.compute.catalog.aggregates import DEFAULT_ZONE, Aggregates
+from nacre.compute.contract import Server, ServerQuery, ServerSpec
 from nacre.compute.policies import rule
+from nacre.compute.servers import Servers
 from nacre.identity.contract import Policy
 from nacre.network.contract import Network
 from nacre.scheduler.contract import Hosts, HostState, Scheduler
@@ -27,18 +30,13 @@ _CHANGES = {"name": "name", "description": "description", "hostname": "hostname"
             "pinned_availability_zone": "pinned_zone"}
 
 
-def _create_body(request: Request, body: Any) -> Any:
-    """One server, or a batch of different ones (`{"servers": [...]}`)."""
-    batch = isinstance(body, dict) and "servers" in body
-    return (schemas.CREATE_BATCH if batch else schemas.CREATE)(request, body)
-
-
 class ServerRoutes:
     """The part of the API about servers themselves."""
 
-    def __init__(self, desk: ServerDesk, network: Network, hosts: "HostFacts", policy: Policy):
-        self._desk, self._network, self._hosts, self._policy = desk, network, hosts, policy
-        self._find = Finder(desk, policy)
+    def __init__(self, servers: Servers, network: Network, hosts: "HostFacts", policy: Policy, limits: Limits):
+        self._servers, self._network, self._hosts, self._policy = servers, network, hosts, policy
+        self._limits = limits
+        self._find = Finder(servers, policy)
 
     def routes(self) -> list[Route]:
         """Every URL of servers themselves."""
@@ -46,7 +44,7 @@ class ServerRoutes:
         return [
             Route("GET", "/v2.1/servers", self.index, rule("servers:index"), query=schemas.LIST),
             Route("GET", "/v2.1/servers/detail", self.detail, rule("servers:detail"), query=schemas.LIST),
-            Route("POST", "/v2.1/servers", self.create, rule("servers:create"), body=_create_body),
+            Route("POST", "/v2.1/servers", self.create, rule("servers:create"), body=self._create_body),
             Route("GET", one, self.show),
             Route("PUT", one, self.update, body=schemas.UPDATE),
             Route("DELETE", one, self.delete),
@@ -74,8 +72,8 @@ class ServerRoutes:
         batch = body.get("servers")
         specs = self._specs(request, batch if batch is not None else [body["server"]])
         for spec in specs:
-            await self._hosts.check(spec.hints)
-        made = await self._desk.create(request.context, specs)
+            await self._hosts.check(spec)
+        made = await self._servers.create(request.context, specs)
         if batch is not None:
             return Reply({"servers": _batch(request, specs, made), "reservation_id": made[0].reservation_id}, 202)
         if bool_from_string(body["server"].get("return_reservation_id", False)):
@@ -96,13 +94,13 @@ class ServerRoutes:
             changes["access_ip_v6"] = ipv6(changes["access_ip_v6"])
         if (zone := changes.get("pinned_zone")) and zone != await self._hosts.zone_of(server):
             raise BadRequest(f"The server is not in availability zone {zone}.", field="pinned_availability_zone")
-        changed = await self._desk.change(server.id, lambda now: changes) if changes else server
+        changed = await self._servers.update(server.id, lambda now: changes) if changes else server
         shown = (await self.views(request, [changed], groups=True))[0]
         return {"server": shown if known("server.whole_on_update", request.version) else _old_update(request, shown)}
 
     async def delete(self, request: Request) -> Any:
         """DELETE /servers/{id}."""
-        await self._desk.delete(request.context, await self._find.unlocked(request, "servers:delete"))
+        await self._servers.delete(request.context, await self._find.unlocked(request, "servers:delete"))
         return Reply(status=204)
 
     async def views(self, request: Request, servers: Sequence[Server], groups: bool = False) -> list[dict[str, Any]]:
@@ -136,9 +134,15 @@ class ServerRoutes:
         if query is None or query.limit == 0:
             return [], 0
         if query.addresses:
-            found = await self._hosts.with_addresses(self._desk, self._network, query)
+            found = await _with_addresses(self._servers, self._network, query)
             return found[:query.limit], query.limit
-        return await self._desk.search(query), query.limit
+        return await self._servers.search(query), query.limit
+
+    def _create_body(self, request: Request, body: Any) -> Any:
+        """One server, or a batch of different ones (`{"servers": [...]}`)."""
+        self._limits.check_body(body)
+        batch = isinstance(body, dict) and "servers" in body
+        return (schemas.CREATE_BATCH if batch else schemas.CREATE)(request, body)
 
     def _specs(self, request: Request, given: Sequence[dict[str, Any]]) -> tuple[ServerSpec, ...]:
         """Raises BadRequest, and Forbidden for what only administrators may ask."""
@@ -169,10 +173,15 @@ class HostFacts:
     def __init__(self, scheduler: Scheduler, hosts: Hosts, aggregates: Aggregates):
         self._scheduler, self._hosts, self._aggregates = scheduler, hosts, aggregates
 
-    async def check(self, hints: Mapping[str, object]) -> None:
-        """Raises BadRequest: a hint that the scheduler could not read."""
-        if isinstance(query := hints.get("query"), str):
+    async def check(self, spec: ServerSpec) -> None:
+        """Raises BadRequest: a hint that the scheduler could not read, a zone without a host that takes servers."""
+        if isinstance(query := spec.hints.get("query"), str):
             await self._scheduler.check(query)
+        if spec.availability_zone and not spec.host:
+            zones, hosts = await self.zones(), await self._hosts.all()
+            open_ = {zones.get(host.report.host, DEFAULT_ZONE) for host in hosts if not host.disabled}
+            if spec.availability_zone not in (open_ if hosts else {DEFAULT_ZONE}):
+                raise BadRequest("The requested availability zone is not available", field="availability_zone")
 
     async def zones(self) -> dict[str, str]:
         """Host -> zone, but for the default zone."""
@@ -180,24 +189,22 @@ class HostFacts:
 
     async def zone_of(self, server: Server) -> str:
         """The zone a server runs in."""
-        return (await self.zones()).get(server.host, "nova")
+        return (await self.zones()).get(server.host, DEFAULT_ZONE)
 
     async def statuses(self) -> dict[str, str]:
         """Host -> UP, DOWN, MAINTENANCE or UNKNOWN."""
         return {host.report.host: _status(host) for host in await self._hosts.all()}
 
-    async def with_addresses(self, desk: ServerDesk, network: Network, query: Any) -> list[Server]:
-        """Servers of `query` with an address that contains a match of each of its patterns."""
-        import msgspec
-        import re2
-        everything = msgspec.structs.replace(query, limit=1_000_000)
-        servers = await desk.search(everything)
-        ports = await network.ports_of(tuple(server.id for server in servers))
-        patterns = [(version, re2.compile(pattern)) for version, pattern in query.addresses]
-        return [server for server in servers if all(
-            any((6 if ":" in fixed.ip_address else 4) == version and pattern.search(fixed.ip_address)
-                for port in ports.get(server.id, ()) for fixed in port.fixed_ips)
-            for version, pattern in patterns)]
+
+async def _with_addresses(servers: Servers, network: Network, query: ServerQuery) -> list[Server]:
+    """Servers of `query` with an address that contains a match of each of its patterns."""
+    found = await servers.search(msgspec.structs.replace(query, limit=1 << 31))
+    ports = await network.ports_of(tuple(server.id for server in found))
+    patterns = [(version, re2.compile(pattern)) for version, pattern in query.addresses]
+    return [server for server in found if all(
+        any((6 if ":" in fixed.ip_address else 4) == version and pattern.search(fixed.ip_address)
+            for port in ports.get(server.id, ()) for fixed in port.fixed_ips)
+        for version, pattern in patterns)]
 
 
 def _status(host: HostState) -> str:

@@ -11,10 +11,10 @@ from nacre.base.web import Reply, Request, Route
 from nacre.identity import tables as t
 from nacre.identity.api.desk import Desk, collection, page_of, url
 from nacre.identity.api.validation import NAME, TEXT, moment, wrapped
-from nacre.identity.derive import Facts
+from nacre.identity.derive import Facts, access_rules
 from nacre.identity.passwords import MAX_PASSWORD
 from nacre.identity.records import Kind, Page, delete, find, listing, missing
-from nacre.identity.render import when
+from nacre.identity.service import when
 
 APPLICATION_CREDENTIAL = Kind("application_credential", "application_credentials", t.application_credentials,
                               frozenset({"secret_hash"}), noun="Application Credential")
@@ -29,7 +29,7 @@ ROLE_REF = {"type": "object", "properties": {
     "anyOf": [{"required": ["id"]}, {"required": ["name"]}]}
 CREATE = wrapped("application_credential", {
     "name": NAME, "description": TEXT, "secret": {"type": ["string", "null"], "maxLength": MAX_PASSWORD},
-    "expires_at": {"type": ["string", "null"]}, "unrestricted": {"type": ["boolean", "null"]},
+    "expires_at": {"type": ["string", "null"], "maxLength": 64}, "unrestricted": {"type": ["boolean", "null"]},
     "roles": {"type": "array", "items": ROLE_REF, "maxItems": 200},
     "access_rules": {"type": "array", "items": RULE, "maxItems": 200}}, ["name"])
 
@@ -146,9 +146,9 @@ def listing_of(conn: sa.Connection, page: Page, *where: Any) -> list[dict[str, A
 
 
 def _plain(conn: sa.Connection, table: sa.Table, page: Page, *where: Any) -> list[dict[str, Any]]:
-    kind = APPLICATION_CREDENTIAL if table is t.application_credentials else ACCESS_RULE
+    kind, order = (APPLICATION_CREDENTIAL, "") if table is t.application_credentials else (ACCESS_RULE, "number")
     known = [f for f in page.filters if f[0] in table.c]
-    return listing(conn, kind, Page(known, page.sort_key, page.descending, page.limit, page.marker), *where)
+    return listing(conn, kind, Page(known, page.sort_key or order, page.descending, page.limit, page.marker), *where)
 
 
 def _chosen(conn: sa.Connection, wanted: Any, facts: Facts) -> list[str]:
@@ -181,8 +181,8 @@ def _rule(conn: sa.Connection, user_id: str, rule: dict[str, str]) -> str:
         table.c.user_id == user_id, *(table.c[k] == v for k, v in key.items())))
     if there:
         return str(there)
-    id = uuid4().hex
-    conn.execute(sa.insert(table).values(id=id, user_id=user_id, **key))
+    id, last = uuid4().hex, conn.scalar(sa.select(sa.func.max(table.c.number)).where(table.c.user_id == user_id))
+    conn.execute(sa.insert(table).values(id=id, user_id=user_id, number=(last or 0) + 1, **key))
     return id
 
 
@@ -195,9 +195,8 @@ def _shown(conn: sa.Connection, request: Request, row: Any) -> dict[str, Any]:
               "roles": [{"id": r.id, "name": r.name, "domain_id": r.domain_id or None} for r in roles],
               "links": {"self": f"{url(request)}/users/{row['user_id']}/application_credentials/{row['id']}"}}
     if row["access_rule_ids"] is not None:
-        table = t.access_rules
-        found = conn.execute(sa.select(table).where(table.c.id.in_(row["access_rule_ids"]))).mappings()
-        shown["access_rules"] = [{k: r[k] for k in ("id", "service", "path", "method")} for r in found]
+        shown["access_rules"] = [{k: r[k] for k in ("id", "service", "path", "method")}
+                                 for r in access_rules(conn, row["access_rule_ids"])]
     return shown
 
 

@@ -1,8 +1,13 @@
-"""/v3/credentials, and the EC2 style key pairs among them. Blobs are kept encrypted."""
+"""/v3/credentials, and the EC2 style key pairs among them. Blobs are kept encrypted.
+
+What stands for its user wholly must not be had with what stands for it in part: tokens of trusts, application
+credentials and OAuth see none of this. Nobody logs in by an EC2 credential here; if ever, then one's project is its
+user's, or was given by the administrator, and it carries no rights but the user's own.
+"""
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +20,7 @@ from nacre.base.web import Reply, Request, Route
 from nacre.identity import tables as t
 from nacre.identity.api.desk import Desk, collection, page_of, url
 from nacre.identity.api.validation import ANY_ID, MAX_TEXT, wrapped
+from nacre.identity.derive import roles_on
 from nacre.identity.keys.vault import Unreadable
 from nacre.identity.records import PROJECT, USER, Kind, Page, delete, find, get, given, insert, listing, missing, update
 
@@ -26,6 +32,8 @@ PROPERTIES = {
     "project_id": {**ANY_ID, "type": ["string", "null"]}, "type": {"type": "string", "minLength": 1, "maxLength": 255}}
 CREATE = wrapped("credential", PROPERTIES, ["blob", "type", "user_id"])
 UPDATE = wrapped("credential", PROPERTIES, minProperties=1)
+#: What of an EC2 blob says whose rights it carries: set by nobody, changed by nobody.
+DELEGATION = ("trust_id", "app_cred_id", "access_token_id", "access_id")
 
 
 class Credentials:
@@ -38,24 +46,30 @@ class Credentials:
         self._desk.check(request, "list_credentials", {"target.credential.user_id": request.context.user_id})
         page = page_of(request, "user_id", "type")
         rows = await self._store.read(lambda conn: _all_opened(self._desk, conn, listing(conn, CREDENTIAL, page)))
-        only = await delegated_project(self._desk, request)
+        if (await self._desk.identity.inspect(request.token or "")).facts.delegated:
+            rows = []
         seen = [r for r in rows if self._desk.policy.allows(
-            request.context, "identity:get_credential", _target(r)) and only in (None, r["project_id"])]
+            request.context, "identity:get_credential", _target(r))]
         return collection(request, "credentials", [self._shown(request, r) for r in seen], page)
 
     async def create(self, request: Request) -> Reply:
         body = given(CREDENTIAL, request.body)
         self._desk.check(request, "create_credential", _target(body))
-        await self._check_scope(request, body.get("project_id"))
-        id = uuid4().hex
-        if body["type"].lower() == "ec2":
-            id = ec2_id(_access(body["blob"]))
+        await refuse_delegated(self._desk, request)
+        id, ec2 = uuid4().hex, body["type"].lower() == "ec2"
+        if ec2:
+            self._desk.check(request, "ec2_create_credential", _target(body))
+            blob = _ec2_blob(body["blob"])
+            _keep_delegation({}, blob)
+            id = ec2_id(blob["access"])
             if not body.get("project_id"):
                 raise BadRequest("Expecting to find project_id in credential: an ec2 credential is for a project.",
                                  field="project_id")
 
         def unit(conn: sa.Connection) -> Any:
             _require(conn, body)
+            if ec2:
+                check_project(self._desk, request, conn, body)
             row = insert(conn, CREDENTIAL, {"project_id": None, **self._sealed(conn, body), "id": id})
             return _opened(self._desk, conn, row)
         return Reply({"credential": self._shown(request, await self._store.write(unit))}, 201)
@@ -66,18 +80,14 @@ class Credentials:
     async def update(self, request: Request) -> Any:
         row = await self._row(request, "update_credential")
         changes = given(CREDENTIAL, request.body)
-        kind = changes.get("type", row["type"]).lower()
-        if kind == "ec2":
-            if "blob" in changes:
-                _access(changes["blob"])
-            if not changes.get("project_id", row["project_id"]):
-                raise BadRequest("Expecting to find project_id in credential: an ec2 credential is for a project.",
-                                 field="project_id")
-        self._desk.check(request, "update_credential", _target({**row, **changes}))
-        await self._check_scope(request, changes.get("project_id", row["project_id"]))
+        for name in [name for name in changes if name != "blob"]:
+            if changes.pop(name) != row.get(name):
+                raise BadRequest(f"Only the blob of a credential can be changed, not its {name[:40]}: delete it, and"
+                                 " make another.", field=name[:40])
+        if "blob" in changes and row["type"].lower() == "ec2":
+            _keep_delegation(_held(row["blob"]), _ec2_blob(changes["blob"]))
 
         def unit(conn: sa.Connection) -> Any:
-            _require(conn, changes)
             new = update(conn, CREDENTIAL, get(conn, CREDENTIAL, row["id"]), self._sealed(conn, changes))
             return _opened(self._desk, conn, new)
         return {"credential": self._shown(request, await self._store.write(unit))}
@@ -93,14 +103,8 @@ class Credentials:
         self._desk.check(request, rule, _target(row or {}))
         if row is None:
             raise missing(CREDENTIAL, id)
-        await self._check_scope(request, row["project_id"])
+        await refuse_delegated(self._desk, request)
         return row
-
-    async def _check_scope(self, request: Request, project_id: str | None) -> None:
-        only = await delegated_project(self._desk, request)
-        if only is not None and only != project_id:
-            raise Forbidden("You are not authorized to perform the requested action: Credential project does not match"
-                            " the project scope of the delegated token.")
 
     def _sealed(self, conn: sa.Connection, values: dict[str, Any]) -> dict[str, Any]:
         sealed = {k: v for k, v in values.items() if k != "blob"}
@@ -123,22 +127,19 @@ class Ec2:
     async def index(self, request: Request) -> Any:
         user_id = request.params["user_id"]
         self._desk.check(request, "ec2_list_credentials", {"user_id": user_id})
-        only = await delegated_project(self._desk, request)
+        await refuse_delegated(self._desk, request)
         c = t.credentials.c
 
         def unit(conn: sa.Connection) -> Any:
             get(conn, USER, user_id)
             found = listing(conn, CREDENTIAL, Page(), c.user_id == user_id, c.type == "ec2")
             return _all_opened(self._desk, conn, found)
-        rows = [r for r in await self._store.read(unit) if only in (None, r["project_id"])]
-        return collection(request, "credentials", [self._shown(request, r) for r in rows])
+        return collection(request, "credentials", [self._shown(request, r) for r in await self._store.read(unit)])
 
     async def create(self, request: Request) -> Reply:
         user_id, project_id = request.params["user_id"], request.body.get("tenant_id") or ""
         self._desk.check(request, "ec2_create_credential", {"target.credential.user_id": user_id})
-        only = await delegated_project(self._desk, request)
-        if only is not None and only != project_id:
-            raise Forbidden("You are not authorized to perform the requested action: the token is for another project.")
+        await refuse_delegated(self._desk, request)
         access = uuid4().hex
         blob = msgspec.json.encode({"access": access, "secret": secrets.token_hex(16), "trust_id": None}).decode()
         values = {"id": ec2_id(access), "user_id": user_id, "project_id": project_id, "type": "ec2"}
@@ -146,6 +147,7 @@ class Ec2:
         def unit(conn: sa.Connection) -> Any:
             get(conn, USER, user_id)
             get(conn, PROJECT, project_id)
+            check_project(self._desk, request, conn, values)
             sealed = self._desk.vault.unlock(conn).encrypt(blob)
             return _opened(self._desk, conn, insert(conn, CREDENTIAL, {**values, "secret": sealed}))
         return Reply({"credential": self._shown(request, await self._store.write(unit))}, 201)
@@ -164,24 +166,30 @@ class Ec2:
         self._desk.check(request, rule, _target(row or {"user_id": user_id}))
         if row is None or row["user_id"] != user_id:
             raise missing(CREDENTIAL, access)
-        only = await delegated_project(self._desk, request)
-        if only is not None and only != row["project_id"]:
-            raise Forbidden("You are not authorized to perform the requested action: the token is for another project.")
+        await refuse_delegated(self._desk, request)
         return row
 
     def _shown(self, request: Request, row: Any) -> dict[str, Any]:
-        blob = msgspec.json.decode(row["blob"] or "{}")
+        blob = _held(row["blob"])
         here = f"{url(request)}/users/{row['user_id']}/credentials/OS-EC2/{blob.get('access')}"
         return {"user_id": row["user_id"], "tenant_id": row["project_id"], "access": blob.get("access"),
                 "secret": blob.get("secret"), "trust_id": blob.get("trust_id"), "links": {"self": here}}
 
 
-async def delegated_project(desk: Desk, request: Request) -> str | None:
-    """The one project that a token of a trust or an application credential may touch credentials of."""
-    facts = (await desk.identity.inspect(request.token or "")).facts
-    if not facts.delegated:
-        return None
-    return facts.project["id"] if facts.project else ""
+async def refuse_delegated(desk: Desk, request: Request) -> None:
+    """Raises Forbidden for a token that stands for less than its user."""
+    if (await desk.identity.inspect(request.token or "")).facts.delegated:
+        raise Forbidden("You are not authorized to perform the requested action: Delegated tokens cannot access"
+                        " credentials directly.")
+
+
+def check_project(desk: Desk, request: Request, conn: sa.Connection, values: Mapping[str, Any]) -> None:
+    """Raises Forbidden for an EC2 credential of a project that its user has no role on; who may make anybody's, may
+    make that too."""
+    if not desk.policy.allows(request.context, "identity:create_credential", {}) and not roles_on(
+            conn, values["user_id"], "project", get(conn, PROJECT, values["project_id"])):
+        raise Forbidden("You are not authorized to perform the requested action: the user of the credential has no role"
+                        " on its project.")
 
 
 def ec2_id(access: str) -> str:
@@ -189,14 +197,28 @@ def ec2_id(access: str) -> str:
     return hashlib.sha256(access.encode()).hexdigest()
 
 
-def _access(blob: str) -> str:
-    try:
-        access = msgspec.json.decode(blob)["access"]
-    except (msgspec.DecodeError, TypeError, KeyError):
-        access = None
-    if not isinstance(access, str) or not access:
+def _ec2_blob(text: str) -> dict[str, Any]:
+    """A given blob of an EC2 credential. Raises BadRequest."""
+    blob = _held(text)
+    if not isinstance(blob.get("access"), str) or not blob["access"]:
         raise BadRequest("Invalid blob in credential: an ec2 blob is a JSON object with an access key.", field="blob")
-    return access
+    return blob
+
+
+def _held(text: str | None) -> dict[str, Any]:
+    """What a blob holds; nothing, if it cannot be read."""
+    try:
+        found = msgspec.json.decode(text or "{}")
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        found = None
+    return found if isinstance(found, dict) else {}
+
+
+def _keep_delegation(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Raises BadRequest for a blob that claims other rights than before."""
+    for key in DELEGATION:
+        if old.get(key) != new.get(key):
+            raise BadRequest(f"{key} can not be updated for credential", field=key)
 
 
 def _opened(desk: Desk, conn: sa.Connection, row: Any) -> Any:
@@ -212,7 +234,7 @@ def _all_opened(desk: Desk, conn: sa.Connection, rows: Sequence[Any]) -> list[An
         try:
             return vault.decrypt(row["secret"])
         except Unreadable as error:
-            log.error("a credential cannot be read", credential=row["id"], why=error.message)
+            log.error("a credential cannot be read", credential=row["id"], why=str(error))
             return None
     return [{**row, "blob": blob(row)} for row in rows]
 

@@ -17,7 +17,7 @@ from nacre.identity import tables as t
 from nacre.identity.api.desk import Desk, collection, page_of, url
 from nacre.identity.api.validation import BOOLEAN, NAME, TEXT, boolean, wrapped
 from nacre.identity.catalog import unlink
-from nacre.identity.records import DOMAIN, get, insert
+from nacre.identity.records import DOMAIN, get, insert, kept, matches
 
 Document = dict[str, Any]
 URL = {"type": "string", "maxLength": 225, "pattern": "^[a-zA-Z0-9+.-]+:.+"}
@@ -50,9 +50,7 @@ class Documents:
         self._desk.check(request, f"list_{shelf.plural}")
         page = page_of(request, *shelf.filters)
         found = await self._store.read(lambda conn: held(conn, self._kind(request)))
-        for name, _, value in page.filters:
-            found = [d for d in found if d.get(name) == value or (
-                isinstance(d.get(name), bool) and d[name] is boolean(value))]
+        found = [d for d in found if all(matches(d.get(name), how, value) for name, how, value in page.filters)]
         return collection(request, shelf.plural, [self._shown(request, d) for d in found])
 
     async def create(self, request: Request) -> Reply:
@@ -68,7 +66,7 @@ class Documents:
             self._check_parent(conn, request, values)
             if shelf.name == "identity_provider":
                 values["domain_id"] = _home(conn, values)
-            conn.execute(sa.insert(t.documents).values(kind=kind, id=id, extra=values))
+            conn.execute(sa.insert(t.documents).values(kind=kind, id=id, extra=kept(values)))
         try:
             await self._store.write(unit)
         except Conflict:
@@ -87,7 +85,7 @@ class Documents:
 
         def unit(conn: sa.Connection) -> Document:
             old = self._get(conn, request)
-            new = {**old, **_taken(request.body), "id": old["id"]}
+            new = kept({**old, **_taken(request.body), "id": old["id"]})
             self._check_parent(conn, request, new)
             d = t.documents
             conn.execute(sa.update(d).where(d.c.kind == self._kind(request), d.c.id == new["id"]).values(extra=new))

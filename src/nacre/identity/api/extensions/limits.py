@@ -14,7 +14,7 @@ from nacre.identity import tables as t
 from nacre.identity.api.desk import Desk, collection, page_of, url
 from nacre.identity.api.extensions.documents import Document, fetch, held
 from nacre.identity.api.validation import ID_OR_NULL, NAME, TEXT, schema, wrapped
-from nacre.identity.records import DOMAIN, PROJECT, REGION, SERVICE, find, get
+from nacre.identity.records import DOMAIN, PROJECT, REGION, SERVICE, find, get, matches
 
 AMOUNT = {"type": "integer", "minimum": -1, "maximum": 2**31 - 1}
 WHAT = {"service_id": {"type": "string", "maxLength": 64}, "resource_name": NAME,
@@ -48,7 +48,7 @@ class Limits:
         self._desk.check(request, f"list_{self._kind}s")
         page = page_of(request, *FILTERS)
         found = await self._store.read(lambda conn: held(conn, self._kind))
-        found = [d for d in found if all(str(d.get(n)) == v for n, _, v in page.filters)]
+        found = [d for d in found if all(matches(d.get(name), how, value) for name, how, value in page.filters)]
         if self._kind == "limit":
             found = [d for d in found if self._desk.policy.allows(
                 request.context, "identity:get_limit", _target(d))]
@@ -134,13 +134,12 @@ def _target(row: Document) -> dict[str, Any]:
     return {f"target.limit.{k}": row.get(k) for k in ("project_id", "domain_id") if row.get(k)}
 
 
-async def model(request: Request) -> Any:
-    """GET /v3/limits/model."""
-    return {"model": {"name": "flat", "description": "Limit enforcement and validation does not take project hierarchy"
-                                                     " into consideration."}}
-
-
 def routes(desk: Desk) -> list[Route]:
+    async def model(request: Request) -> Any:
+        desk.check(request, "get_limit_model")
+        return {"model": {"name": "flat", "description": "Limit enforcement and validation does not take project"
+                                                         " hierarchy into consideration."}}
+
     found = [Route("GET", "/v3/limits/model", model)]
     for kind, create, update in (("registered_limit", CREATE_REGISTERED, UPDATE_REGISTERED),
                                  ("limit", CREATE_LIMITS, UPDATE_LIMIT)):

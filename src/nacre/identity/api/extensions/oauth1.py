@@ -15,8 +15,8 @@ from nacre.identity.api.desk import Desk, collection, many, one, url
 from nacre.identity.api.extensions.documents import Document, fetch, held
 from nacre.identity.api.extensions.oauth1_signature import is_signed, parameters
 from nacre.identity.api.validation import TEXT, schema, wrapped
-from nacre.identity.records import PROJECT, ROLE, Page, find, get, listing, missing
-from nacre.identity.render import when
+from nacre.identity.records import PROJECT, ROLE, Page, find, get, kept, listing, missing
+from nacre.identity.service import when
 
 REQUEST_SECONDS, ACCESS_SECONDS, SKEW_SECONDS = 8 * 3600, 24 * 3600, 300
 CONSUMER = wrapped("consumer", {"description": TEXT, "secret": {"not": {}}})
@@ -225,7 +225,7 @@ def _unseal(desk: Desk, conn: sa.Connection, row: Document | None) -> str:
 
 def _put(conn: sa.Connection, kind: str, values: Document) -> Document:
     _drop(conn, kind, values["id"])
-    conn.execute(sa.insert(t.documents).values(kind=kind, id=values["id"], extra=values))
+    conn.execute(sa.insert(t.documents).values(kind=kind, id=values["id"], extra=kept(values)))
     return values
 
 

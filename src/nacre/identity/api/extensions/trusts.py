@@ -13,15 +13,16 @@ from nacre.identity.api.desk import Desk, collection, many, one, page_of, url
 from nacre.identity.api.extensions.application_credentials import ROLE_REF
 from nacre.identity.api.validation import ANY_ID, moment, wrapped
 from nacre.identity.records import PROJECT, ROLE, USER, Kind, Page, delete, find, get, listing, missing
-from nacre.identity.render import when
+from nacre.identity.service import when
 
 TRUST = Kind("trust", "OS-TRUST/trusts", t.trusts)
 CREATE = wrapped("trust", {
     "trustor_user_id": ANY_ID, "trustee_user_id": ANY_ID, "impersonation": {"type": "boolean"},
-    "project_id": {"type": ["string", "null"], "maxLength": 64}, "expires_at": {"type": ["string", "null"]},
+    "project_id": {"type": ["string", "null"], "maxLength": 64},
+    "expires_at": {"type": ["string", "null"], "maxLength": 64},
     "remaining_uses": {"type": ["integer", "null"], "minimum": 1, "maximum": 2**31 - 1},
     "roles": {"type": "array", "items": ROLE_REF, "maxItems": 200}, "allow_redelegation": {"type": ["boolean", "null"]},
-    "redelegation_count": {"type": ["integer", "null"], "minimum": 0}},
+    "redelegation_count": {"type": ["integer", "null"], "minimum": 0, "maximum": 1000}},
     ["trustor_user_id", "trustee_user_id", "impersonation"])
 
 

@@ -14,7 +14,7 @@ import structlog
 from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import BuildFailed, NotFound
 from nacre.image.contract import Images
-from nacre.node.contract import BuildOrder, SpawnOrder, Step
+from nacre.node.contract import CONSOLE, BuildOrder, SpawnOrder, Step
 from nacre.node.hypervisor.driver import Capabilities, HypervisorSettings, PowerChanged, Progress, last_lines
 from nacre.node.hypervisor.libvirt import domain
 from nacre.node.hypervisor.libvirt.config_drive import drive_documents, iso
@@ -33,7 +33,9 @@ T = TypeVar("T")
 #: FLOW A20: how often it is looked whether a guest runs (seconds), and how long that may take.
 POLL, PATIENCE = 0.5, 60.0
 #: No more of a console's log is read at once (bytes).
-CONSOLE_LIMIT = 1 << 20
+CONSOLE_LIMIT = CONSOLE
+#: No kernel and no ramdisk is larger (bytes).
+BOOT_FILE = 1 << 30
 
 
 class LibvirtHypervisor:
@@ -89,6 +91,8 @@ class LibvirtHypervisor:
         images = {name: image for name, image in parts.items() if image is not None}
         if order.image is not None:
             check_size(order.image, order.image.virtual_size, largest)
+        for name in images.keys() - {"disk"}:
+            check_size(images[name], max(images[name].size or 0, images[name].virtual_size or 0), BOOT_FILE)
         folder.mkdir(exist_ok=True, mode=0o711)
         # Before they are there: what a build waits for must not be dropped from under it.
         write_file(folder / "bases", "\n".join(map(cache_name, images.values())).encode())
@@ -96,7 +100,7 @@ class LibvirtHypervisor:
         with timeline.step("image"):
             for name, image in images.items():
                 files[name] = await self.cache.fetch(
-                    image, largest if name == "disk" else None, _shifted(progress, before, total))
+                    image, largest if name == "disk" else BOOT_FILE, _shifted(progress, before, total))
                 before += work(image)
             if order.image is not None:
                 check_size(order.image, files["disk"].stat().st_size, largest)

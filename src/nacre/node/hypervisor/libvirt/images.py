@@ -4,7 +4,6 @@ Folders belong to root and qemu-img gets files that are there already, so the ac
 put a link where root writes.
 """
 
-import asyncio
 import errno
 import os
 import shutil
@@ -13,18 +12,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
 import structlog
 
 from nacre.base.errors import BuildFailed, UnsupportedMedia
-from nacre.base.image_formats import PLAIN, inspect_file
+from nacre.base.image_formats import PLAIN
 from nacre.base.shell import CommandFailed, Limits, run
 from nacre.image.contract import ImageFacts
 from nacre.node.hypervisor.libvirt.disk_info import Disk
+from nacre.node.hypervisor.libvirt.inspection import inspect_apart
 from nacre.node.hypervisor.libvirt.service import qemu_account
 
 log = structlog.get_logger()
 
 CONVERT = Limits(seconds=1800, memory=2 << 30)
+#: A disk's last block may be padded (bytes).
+SLACK = 1 << 20
 CREATE = Limits(seconds=30, memory=1 << 30)
 #: qemu-img's names of our formats, where they differ.
 DRIVERS = {"vhd": "vpc", "ami": "raw", "aki": "raw", "ari": "raw", "iso": "raw"}
@@ -34,31 +37,35 @@ def check_size(image: ImageFacts, virtual_size: int | None, largest: int | None)
     """Raises BuildFailed: the image is larger than the disk it is for (bytes; None: as large as the image)."""
     if virtual_size is not None and largest and virtual_size > largest:
         raise BuildFailed(f"image {image.id} has a virtual size of {virtual_size} bytes, but the flavor's disk has "
-                          f"{largest} bytes")
+                          f"{largest} bytes", type="ImageTooLarge")
 
 
 async def convert(download: Path, image: ImageFacts, to: Path, largest: int | None) -> None:
     """A checked download into a raw file that guests may be built on; plain data is left where it is. Raises
     BuildFailed: it is not what it was declared to be, or not safe to open."""
     declared = image.disk_format or "raw"
-    try:
-        inspected = await asyncio.to_thread(inspect_file, str(download), declared)
-    except UnsupportedMedia as error:
-        raise BuildFailed(f"image {image.id}: {error.message}") from error
-    check_size(image, inspected.virtual_size, largest)
     name, uid, gid = qemu_account()
+    try:
+        inspected = await inspect_apart(download, declared, (uid, gid))
+    except (UnsupportedMedia, BuildFailed) as error:
+        raise BuildFailed(f"image {image.id}: {error.message}", type="ImageRefused") from error
+    check_size(image, inspected.virtual_size, largest)
     if image.virtual_size and inspected.virtual_size and inspected.virtual_size != image.virtual_size:
         raise BuildFailed(f"image {image.id}: its virtual size is {inspected.virtual_size} bytes and not "
-                          f"{image.virtual_size}")
+                          f"{image.virtual_size}", type="ImageRefused")
     _readable(download, gid)
     if declared in PLAIN or declared == "iso":
         return
     _own(to, uid, gid)
+    size = inspected.virtual_size or 0
     try:
         await run(["qemu-img", "convert", "-f", DRIVERS.get(declared, declared), "-O", "raw", "-t", "writeback",
-                   str(download), str(to)], limits=CONVERT, user=name)
+                   str(download), str(to)], limits=msgspec.structs.replace(CONVERT, file=size + SLACK), user=name)
     except CommandFailed as error:
-        raise BuildFailed(f"image {image.id} cannot be converted: {error.message}") from error
+        raise BuildFailed(f"image {image.id} cannot be converted: {error.message}", type="ImageRefused") from error
+    made = os.stat(to).st_size
+    if not size <= made <= size + SLACK:
+        raise BuildFailed(f"image {image.id}: {made} bytes became of it, and it said {size}", type="ImageRefused")
     _readable(to, gid)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 import msgspec
 import structlog
 
-from nacre.network.contract import GroupMembers, Versions
+from nacre.network.contract import MOST_ERAS, MOST_GROUPS, GroupMembers, Versions
 
 log = structlog.get_logger()
 
@@ -32,16 +32,22 @@ class Members:
         self._doubted: set[str] = set()
 
     def versions(self, groups: Collection[str] | None = None) -> Versions:
-        """What is here, of all groups or of these."""
+        """What is here, of all groups or of these. Of those that are left out all members are told again."""
         found: Versions = {}
-        for group, known in self._groups.items():
-            if groups is None or group in groups:
-                found.setdefault(known.era, {})[group] = known.n
+        for group in self._groups if groups is None else self._groups.keys() & set(groups):
+            known = self._groups[group]
+            if known.n and (known.era in found or len(found) < MOST_ERAS):
+                numbers = found.setdefault(known.era, {})
+                if len(numbers) < MOST_GROUPS:
+                    numbers[group] = known.n
         return found
 
     def numbers(self) -> dict[str, int]:
-        """group -> up to which change it is known."""
-        return {group: known.n for group, known in self._groups.items()}
+        """group -> up to which change it is known. As many as are named at once; the next time the others are."""
+        some = list(self._groups)[:MOST_GROUPS]
+        if len(some) < len(self._groups):
+            self._groups |= {group: self._groups.pop(group) for group in some}
+        return {group: self._groups[group].n for group in some}
 
     def hear(self, news: Iterable[GroupMembers]) -> None:
         """Differences that somebody sent: late, twice or in another order, it does not matter."""

@@ -1,0 +1,70 @@
+"""Many who ask at once are answered at once, so that what a thousand hosts say in the same second costs a few
+transactions, not thousands."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from nacre.base.errors import Interrupted
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+#: How many are answered together at most: no transaction may be long, as others wait for it.
+AT_ONCE = 200
+#: Values in one statement's list at most.
+VALUES = 1000
+
+
+class Together(Generic[A, R]):
+    """Await it with one question. answer: gives the answers to several, in their order. Who asks while it is at work
+    waits for its next run; who asks alone waits for nobody.
+
+    What `answer` raises for several may be the fault of one: then each is answered alone, unless the reason is that
+    nobody can be answered now (Interrupted).
+    """
+
+    def __init__(self, answer: Callable[[Sequence[A]], Awaitable[Sequence[R]]]):
+        self._answer = answer
+        self._waiting: list[tuple[A, asyncio.Future[R]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def __call__(self, question: A) -> R:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[R] = loop.create_future()
+        self._waiting.append((question, future))
+        if self._task is None or self._task.done():
+            self._task = loop.create_task(self._run())
+        return await future
+
+    async def _run(self) -> None:
+        while self._waiting:
+            some, self._waiting = self._waiting[:AT_ONCE], self._waiting[AT_ONCE:]
+            try:
+                if not await self._try(some):
+                    for each in some:
+                        await self._try([each])
+            finally:  # the process ends, if it has not been answered
+                for _, future in some:
+                    future.cancel()
+
+    async def _try(self, some: Sequence[tuple[A, asyncio.Future[R]]]) -> bool:
+        """Whether these were answered."""
+        try:
+            answers = await self._answer([question for question, _ in some])
+        except Exception as error:
+            if len(some) > 1 and not isinstance(error, Interrupted):
+                return False
+            for _, future in some:
+                if not future.done():
+                    future.set_exception(error)
+            return True
+        for (_, future), answer in zip(some, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)
+        return True
+
+
+def parts(values: Sequence[Any]) -> list[Sequence[Any]]:
+    """The values in pieces that a statement's list may hold."""
+    return [values[start:start + VALUES] for start in range(0, len(values), VALUES)]

@@ -1,0 +1,210 @@
+"""A client's connection: what it may keep a server waiting with. uvicorn closes one that is idle after an answer; the
+head of a request, and connections on which none has come, have limits here, as its httptools protocol has none."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+
+import structlog
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from nacre.base.serving.health import Health
+
+log = structlog.get_logger()
+
+_TOO_LARGE = (b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
+              b"content-length: %d\r\nconnection: close\r\n\r\n%b")
+#: Bytes of a chunked body's framing that each of its own may have with it.
+_FRAMING = 8
+
+
+@dataclass(frozen=True)
+class Patience:
+    """idle: seconds until a connection is closed after its last answer; head: bytes of a request's line and headers;
+    head_seconds: until they are there; of_one: connections of one address on which no request has come, or none since
+    the last answer; waiting: in all. Beyond, the oldest of these are closed. As many may be in the middle of sending a
+    body, and beyond that new ones are closed."""
+
+    idle: int = 30
+    head: int = 32768
+    head_seconds: float = 10.0
+    of_one: int = 500
+    waiting: int = 4000
+
+
+PATIENCE = Patience()
+
+
+@dataclass
+class Waiting:
+    """The connections that wait for a request, by the address that they are from, the oldest first. proxies: those
+    addresses that stand for many."""
+
+    patience: Patience
+    proxies: tuple[str, ...] = ()
+    _each: dict[str, dict["Connection", None]] = field(default_factory=dict)
+    _all: dict["Connection", None] = field(default_factory=dict)
+    _bodies: Counter[str] = field(default_factory=Counter)
+
+    def add(self, one: "Connection") -> None:
+        """It waits from now on. Those that are too many are closed."""
+        mine = self._each.setdefault(one.source, {})
+        mine[one] = self._all[one] = None
+        for those, most in ((mine, self._of_one(one.source)), (self._all, self.patience.waiting)):
+            if len(those) > most:
+                oldest = next(iter(those))
+                log.info("a connection is closed: too many are open", source=oldest.source, open=len(those) - 1)
+                self.remove(oldest)
+                oldest.transport.abort()
+
+    def remove(self, one: "Connection") -> None:
+        """It does not wait any more."""
+        self._all.pop(one, None)
+        mine = self._each.get(one.source, {})
+        mine.pop(one, None)
+        if not mine:
+            self._each.pop(one.source, None)
+
+
+    def begin_body(self, source: str) -> bool:
+        """Whether one more of that address may be in the middle of a body. `end_body` follows."""
+        self._bodies[source] += 1
+        return self._bodies[source] <= self._of_one(source) and self._bodies.total() <= self.patience.waiting
+
+    def end_body(self, source: str) -> None:
+        """It is there, or will not come."""
+        self._bodies[source] -= 1
+        if not self._bodies[source]:
+            del self._bodies[source]
+
+    def _of_one(self, source: str) -> int:
+        return self.patience.waiting if source in self.proxies else self.patience.of_one
+
+
+class Connection(HttpToolsProtocol):
+    """Seen by the scheme that clients use; ends with its next answer while draining, and never in the middle of a
+    request that has begun to arrive."""
+
+    #: Set by `kind`.
+    secure: bool
+    health: Health
+    waiting: Waiting
+
+    arriving = False
+    source = ""
+    #: The head, or what of a chunked body is not its own, that has arrived so far; and of its own.
+    _head = _framing = _body = 0
+    _reading = False  # a request's body is still coming
+    _sending = False  # and is counted, as it did not come with the head
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if self.secure:
+            self.scheme = "https"
+        self.source = self.client[0] if self.client else ""
+        self.waiting.add(self)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._met_head()
+        self._met_body()
+        self.waiting.remove(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._reading:
+            self._framing += len(data)
+        else:
+            self._head += len(data)
+            self._expect_head()
+        super().data_received(data)
+        limit = self.waiting.patience.head
+        if not self.transport.is_closing() and (self._head > limit or self._framing > limit + _FRAMING * self._body):
+            self.refuse_head()
+        if self._reading and not self._sending and not self.transport.is_closing():
+            self._sending = True
+            if not self.waiting.begin_body(self.source):
+                log.info("a connection is closed: too many send bodies", source=self.source)
+                self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        self.arriving, self._size = True, 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._counted(len(self.url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._size += len(name) + len(value)
+        self._counted(self._size)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self.arriving, self._reading = False, True
+        self._head = self._framing = self._body = 0
+        self._met_head()
+        self.waiting.remove(self)
+        super().on_headers_complete()
+        if self.health.draining:
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        self._framing -= len(body)
+        self._body += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._reading, self._head, self._framing = False, 0, 0
+        self._met_body()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.transport.is_closing() and self.cycle.response_complete:
+            self.waiting.add(self)
+
+    def send_400_response(self, msg: str) -> None:
+        if not self.transport.is_closing():
+            super().send_400_response(msg)
+
+    def refuse_head(self) -> None:
+        """More than a head may have. What follows it is not read."""
+        said = f"The request line and headers are larger than {self.waiting.patience.head} bytes.".encode()
+        log.info("a connection is closed: its head is too long", source=self.source)
+        self.transport.write(_TOO_LARGE % (len(said), said))
+        self.transport.close()
+
+    def shutdown(self) -> None:
+        if not self.arriving:
+            super().shutdown()
+
+    def _counted(self, size: int) -> None:
+        if size > self.waiting.patience.head:
+            self.refuse_head()
+            raise ValueError("the head is too long")
+
+    def _expect_head(self) -> None:
+        """From the first byte on, and before it on a new connection, the time of a request's head is running."""
+        if self._late is None:
+            self._late = self.loop.call_later(self.waiting.patience.head_seconds, self._too_late)
+
+    def _met_head(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _met_body(self) -> None:
+        if self._sending:
+            self._sending = False
+            self.waiting.end_body(self.source)
+
+    def _too_late(self) -> None:
+        log.debug("a connection is closed: no request came", source=self.source)
+        self.transport.abort()
+
+
+def kind(secure: bool, health: Health, waiting: Waiting) -> type[Connection]:
+    """The connections of one server."""
+    return type("ServersConnection", (Connection,), {"secure": secure, "health": health, "waiting": waiting})

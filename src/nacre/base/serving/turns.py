@@ -1,0 +1,60 @@
+"""Turns of projects: whatever one sends, another's requests wait for a few of its requests at most."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from nacre.base.errors import TooMany
+
+
+class Turns:
+    """At most `at_once` requests of a project are worked on at the same time, so many more wait in the order in which
+    they came, and the rest is refused. A request waits for its own project's only.
+
+    A turn passes on with the loop's next round: what is answered without waiting for anything (a refusal) would else
+    be followed at once by the project's next, and by all that it sent, before anybody else's."""
+
+    def __init__(self, at_once: int = 8, waiting: int = 500):
+        self._at_once, self._most = at_once, waiting
+        self._working: dict[str, int] = {}
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+
+    @asynccontextmanager
+    async def turn(self, project: str) -> AsyncIterator[None]:
+        """The project's turn. Raises TooMany."""
+        await self._enter(project)
+        try:
+            yield
+        finally:
+            asyncio.get_running_loop().call_soon(self._leave, project)
+
+    async def _enter(self, project: str) -> None:
+        working = self._working.get(project, 0)
+        if working < self._at_once:
+            self._working[project] = working + 1
+            return
+        queue = self._waiting.setdefault(project, deque())
+        if len(queue) >= self._most:
+            raise TooMany(f"Of one project {self._at_once} requests are worked on at once and {self._most} more wait, "
+                          "the limit. Send fewer at once.")
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue.append(mine)
+        try:
+            await mine
+        except asyncio.CancelledError:
+            if mine.done() and not mine.cancelled():  # the turn came with the end
+                self._leave(project)
+            raise
+
+    def _leave(self, project: str) -> None:
+        """The turn goes to the next that still waits, if there is one."""
+        queue = self._waiting.get(project)
+        while queue:
+            if not (following := queue.popleft()).done():
+                following.set_result(None)
+                return
+        self._waiting.pop(project, None)
+        self._working[project] -= 1
+        if not self._working[project]:
+            del self._working[project]

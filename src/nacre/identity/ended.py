@@ -1,0 +1,64 @@
+"""What ended: tokens from before are void for good, also when it is there again (Keystone's revocation events).
+
+A token carries the revision of identity at which it was issued, and an end that which it made: no clocks are compared,
+which may differ between control processes.
+"""
+
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+
+from nacre.base.db import statements
+from nacre.identity import tables as t
+from nacre.identity.store import bump
+
+_IDS: sa.BindParameter[list[str]] = sa.bindparam("ids", expanding=True)
+_LAST = sa.select(sa.func.max(t.ended.c.revision)).where(t.ended.c.id.in_(_IDS))
+
+
+def of_user(id: str) -> str:
+    return f"user:{id}"
+
+
+def of_project(id: str) -> str:
+    """A project or a domain."""
+    return f"project:{id}"
+
+
+def of_grant(user_id: str, target_id: str) -> str:
+    """A user's roles on a project, a domain or "all" of the system."""
+    return f"grant:{user_id}:{target_id}"
+
+
+def revision(conn: sa.Connection) -> int:
+    """The one that a token is issued at. To be read before what the token says."""
+    return conn.scalar(sa.select(t.revision.c.value)) or 0
+
+
+def end(conn: sa.Connection, ids: Iterable[str]) -> None:
+    """These end now."""
+    found = sorted(set(ids))
+    if found:
+        bump(conn)  # first: others that write wait, so that no token is issued at this revision before its commit
+        now = revision(conn)
+        statements.delete(conn, t.ended, id=found)
+        statements.insert(conn, t.ended, [{"id": id, "revision": now} for id in found])
+
+
+def since(conn: sa.Connection, at: int, ids: Iterable[str]) -> bool:
+    """Whether one of these ended after a token of that revision was issued."""
+    return (conn.scalar(_LAST, {"ids": list(ids)}) or 0) > at
+
+
+def take_grants(conn: sa.Connection, *where: sa.ColumnElement[bool]) -> int:
+    """Takes assignments away, and ends what they gave. How many they were."""
+    m = t.memberships.c
+    gone = conn.execute(sa.select(t.assignments).where(*where)).mappings().all()
+    groups = {row["actor_id"] for row in gone if row["actor_type"] == "group"}
+    members: dict[str, list[str]] = {}
+    for row in conn.execute(sa.select(t.memberships).where(m.group_id.in_(groups))).mappings() if groups else ():
+        members.setdefault(row["group_id"], []).append(row["user_id"])
+    conn.execute(sa.delete(t.assignments).where(*where))
+    end(conn, (of_user(user) if row["inherited"] else of_grant(user, row["target_id"]) for row in gone for user in (
+        members.get(row["actor_id"], ()) if row["actor_type"] == "group" else (row["actor_id"],))))
+    return len(gone)

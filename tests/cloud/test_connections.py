@@ -1,0 +1,104 @@
+"""Clients that send without end, or never: what they cost a server is bounded, and another does not notice."""
+
+import contextlib
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.cloud.serving_lab import Server, server
+
+pytestmark = pytest.mark.processes
+MB = 1 << 20
+
+
+@contextlib.contextmanager
+def told(one: Server, first: bytes = b"") -> Iterator[socket.socket]:
+    made = socket.create_connection(("127.0.0.1", one.port), 5)
+    made.settimeout(8)
+    try:
+        made.sendall(first)
+        yield made
+    finally:
+        made.close()
+
+
+def rest(made: socket.socket) -> bytes:
+    """All that comes until the other side ends it."""
+    found = b""
+    with contextlib.suppress(ConnectionResetError):
+        while got := made.recv(65536):
+            found += got
+    return found
+
+
+def rss(one: Server) -> int:
+    return int(psutil.Process(one.process.pid).memory_info().rss)
+
+
+@pytest.mark.parametrize("begin", [
+    b"GET /app/fast HTTP/1.1\r\nhost: x\r\nx-endless: ", b"GET /app/fast?", b"\r\n",
+    b"POST /app/sum HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1;ext=",
+    b"POST /app/sum HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nx-trailer: "],
+    ids=["header", "line", "blank", "chunk", "trailer"])
+def test_a_head_without_end(tmp_path: Path, begin: bytes) -> None:
+    with server(tmp_path) as one:
+        assert one.get("/app/fast")[0] == 200
+        before, sent, slowest = rss(one), 0, 0.0
+        more = b"\r\n" * 2048 if begin == b"\r\n" else b"a" * 4096
+        with told(one, begin) as made, contextlib.suppress(ConnectionError):
+            while sent < 64 * MB:
+                made.sendall(more)
+                sent += len(more)
+                if sent % MB == 0:
+                    at = time.monotonic()
+                    assert one.get("/app/fast")[0] == 200
+                    slowest = max(slowest, time.monotonic() - at)
+        assert sent < 16 * MB, "refused, and not read on"
+        assert rss(one) - before < 20 * MB and slowest < 1
+
+
+def test_many_headers_are_one_head(tmp_path: Path) -> None:
+    with server(tmp_path) as one:
+        head = b"GET /app/fast HTTP/1.1\r\nhost: x\r\n" + b"x-one: 1234567890\r\n" * 3000 + b"\r\n"
+        with told(one, head) as made:
+            assert rest(made).startswith(b"HTTP/1.1 431")
+        head = b"GET /app/fast HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx: " + b"y" * 30000 + b"\r\n\r\n"
+        with told(one, head) as made:
+            assert rest(made).startswith(b"HTTP/1.1 200")
+
+
+def test_a_head_and_an_idle_connection_have_their_time(tmp_path: Path) -> None:
+    with server(tmp_path, head_seconds=1.0, idle=2) as one:
+        begin = time.monotonic()
+        with told(one) as silent, told(one, b"GET /app/fast HTTP/1.1\r\nho") as half, told(
+                one, b"GET /app/fast HTTP/1.1\r\nhost: x\r\n\r\n") as idle:
+            assert rest(silent) == rest(half) == b"" and 0.9 < time.monotonic() - begin < 2
+            assert rest(idle).startswith(b"HTTP/1.1 200") and 1.8 < time.monotonic() - begin < 3.5
+        begin = time.monotonic()
+        with told(one, b"GET /app/slow?seconds=3 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n") as slow:
+            assert rest(slow).startswith(b"HTTP/1.1 200"), "an answer takes the time that it takes"
+        drip = b"GET /app/fast HTTP/1.1\r\nhost: x\r\n"
+        with told(one) as made, contextlib.suppress(ConnectionError):
+            for byte in drip:
+                made.sendall(bytes([byte]))
+                time.sleep(0.2)
+            pytest.fail("a byte now and then is no request")
+
+
+def test_half_open_connections_are_counted(tmp_path: Path) -> None:
+    with server(tmp_path, of_one=50, head_seconds=60.0) as one, contextlib.ExitStack() as stack:
+        halves = [stack.enter_context(told(one, b"GET /app/fast HTTP/1.1\r\n")) for _ in range(200)]
+        assert one.get("/app/fast")[0] == 200, "a new one is served"
+        bodies = [stack.enter_context(told(
+            one, b"POST /app/sum HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nx")) for _ in range(200)]
+        assert one.get("/app/fast")[0] == 200
+        time.sleep(0.3)
+        open_now = [c for c in psutil.Process(one.process.pid).net_connections("tcp") if c.status == "ESTABLISHED"]
+        assert len(open_now) <= 101, len(open_now)
+        bodies[0].sendall(b"12345678")
+        assert bodies[0].recv(4096).startswith(b"HTTP/1.1 200"), "the first ones go on"
+        halves.clear()

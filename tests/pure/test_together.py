@@ -1,0 +1,68 @@
+"""Many who ask at once: they are answered together, and none of them has to suffer for another."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from nacre.base.db.together import AT_ONCE, Together
+from nacre.base.errors import BadRequest, Interrupted
+
+
+class Desk:
+    """Doubles numbers; a negative one cannot be doubled."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[int]] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.ask = Together(self._answer)
+
+    async def _answer(self, numbers: Sequence[int]) -> list[int]:
+        self.asked.append(list(numbers))
+        await self.open.wait()
+        if 0 in numbers:
+            raise Interrupted("closed")
+        if any(n < 0 for n in numbers):
+            raise BadRequest("negative")
+        return [2 * n for n in numbers]
+
+
+async def test_who_asks_while_others_are_answered_is_answered_with_the_next() -> None:
+    desk = Desk()
+    desk.open.clear()
+    first = asyncio.ensure_future(desk.ask(1))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    rest = [asyncio.ensure_future(desk.ask(n)) for n in range(2, AT_ONCE + 12)]
+    await asyncio.sleep(0)
+    desk.open.set()
+    assert await first == 2
+    assert await asyncio.gather(*rest) == [2 * n for n in range(2, AT_ONCE + 12)]
+    assert [len(each) for each in desk.asked] == [1, AT_ONCE, 10]
+    assert await desk.ask(5) == 10  # also when nobody has asked for a while
+
+
+async def test_what_one_asks_wrongly_is_refused_to_that_one() -> None:
+    desk = Desk()
+    found = await asyncio.gather(desk.ask(1), desk.ask(-1), desk.ask(3), return_exceptions=True)
+    assert found[0] == 2 and isinstance(found[1], BadRequest) and found[2] == 6
+
+
+async def test_when_nobody_can_be_answered_all_hear_so_at_once() -> None:
+    desk = Desk()
+    found = await asyncio.gather(*(desk.ask(n) for n in range(3)), return_exceptions=True)
+    assert all(isinstance(each, Interrupted) for each in found) and len(desk.asked) == 1
+
+
+async def test_who_gives_up_harms_nobody() -> None:
+    desk = Desk()
+    desk.open.clear()
+    gone, stays = asyncio.ensure_future(desk.ask(1)), asyncio.ensure_future(desk.ask(2))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    gone.cancel()
+    desk.open.set()
+    assert await stays == 4
+    with pytest.raises(asyncio.CancelledError):
+        await gone

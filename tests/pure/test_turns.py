@@ -1,0 +1,116 @@
+"""Turns of projects: one that sends very much holds up itself alone."""
+
+import asyncio
+from collections import Counter
+
+import httpx
+import pytest
+
+from nacre.base.context import Context
+from nacre.base.errors import NacreError, TooMany
+from nacre.base.serving.turns import Turns
+from nacre.base.web import App, Reply, Request, Route, Service
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+class Cloud:
+    """One route that answers when it is let, over an app with turns."""
+
+    def __init__(self, turns: Turns):
+        self.let, self.working, self.most = asyncio.Event(), Counter[str](), Counter[str]()
+        service = Service("s", "/s", [Route("GET", "/wait", self.wait), Route("GET", "/quick", self.quick),
+                                      Route("PUT", "/data", self.wait, raw=True)], self.fault)
+        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(
+            App([service], self.who, lambda *_: None, turns=turns)), base_url="http://cloud")
+
+    async def who(self, token: str) -> Context:
+        return Context(request_id="r", user_id="u", project_id=token)
+
+    async def wait(self, request: Request) -> None:
+        project = request.context.project_id or ""
+        self.working[project] += 1
+        self.most[project] = max(self.most[project], self.working[project])
+        await self.let.wait()
+        self.working[project] -= 1
+
+    async def quick(self, request: Request) -> None:
+        """At once."""
+
+    def fault(self, error: NacreError, status: int, request: Request) -> Reply:
+        return Reply({"message": error.message}, status)
+
+    def ask(self, project: str, path: str = "wait", method: str = "GET") -> asyncio.Task[httpx.Response]:
+        return asyncio.ensure_future(self.http.request(method, f"/s/{path}", headers={"x-auth-token": project}))
+
+
+async def test_others_are_answered_while_one_waits_and_its_rest_is_refused() -> None:
+    cloud = Cloud(Turns(at_once=3, waiting=5))
+    many = [cloud.ask("red") for _ in range(10)]
+    await until(lambda: sum(task.done() for task in many) == 2)
+    refused = [task.result() for task in many if task.done()]
+    assert {a.status_code for a in refused} == {429} and refused[0].headers["retry-after"] == "1"
+    assert "3 requests" in refused[0].text and "5 more" in refused[0].text
+    assert (await cloud.ask("blue", "quick")).status_code == 200
+    cloud.let.set()
+    assert Counter(a.status_code for a in await asyncio.gather(*many)) == {200: 8, 429: 2}
+    assert cloud.most["red"] == 3
+    assert (await cloud.ask("red", "quick")).status_code == 200
+
+
+async def test_a_long_upload_takes_nobodys_turn() -> None:
+    cloud = Cloud(Turns(at_once=1, waiting=0))
+    upload = cloud.ask("red", "data", "PUT")
+    await until(lambda: cloud.working["red"] == 1)
+    assert (await cloud.ask("red", "quick")).status_code == 200
+    cloud.let.set()
+    assert (await upload).status_code == 200
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_who_goes_away_leaves_its_turn_to_the_next(late: bool) -> None:
+    turns, order = Turns(at_once=1, waiting=9), list[str]()
+
+    async def one(name: str, end: asyncio.Event) -> None:
+        async with turns.turn("red"):
+            order.append(name)
+            await end.wait()
+        if late and name == "a":  # its turn came to the second in this moment
+            second.cancel()
+
+    end = asyncio.Event()
+    first, second, third = (asyncio.ensure_future(one(name, end)) for name in "abc")
+    await until(lambda: order == ["a"])
+    if not late:
+        second.cancel()
+        await asyncio.sleep(0)
+    end.set()
+    await asyncio.gather(first, second, third, return_exceptions=True)
+    assert order == ["a", "c"] and second.cancelled()
+    async with turns.turn("red"):
+        assert turns._working["red"] >= 1
+    await until(lambda: not turns._working and not turns._waiting)
+
+
+async def test_what_is_answered_at_once_leaves_room_between() -> None:
+    """A hundred requests that wait for nothing, and one of another project that came after them."""
+    turns, order = Turns(at_once=2, waiting=200), list[str]()
+
+    async def one(project: str) -> None:
+        async with turns.turn(project):
+            order.append(project)
+
+    await asyncio.gather(*(one("red") for _ in range(100)), one("blue"))
+    assert order.index("blue") <= 2 and len(order) == 101
+
+
+async def test_nobody_may_wait() -> None:
+    turns = Turns(at_once=1, waiting=0)
+    async with turns.turn("red"):
+        with pytest.raises(TooMany):
+            async with turns.turn("red"):
+                pass

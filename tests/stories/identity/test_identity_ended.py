@@ -1,0 +1,132 @@
+"""What was disabled or taken away and is there again revives no token; what a token stands for ends with it."""
+
+import httpx
+import pytest
+from identity_cloud import PASSWORDS, SYSTEM, Lab, by_password, by_token, domain, made, project, role_id
+
+from nacre.identity.service import IdentityService
+
+OFF, ON = {"enabled": False}, {"enabled": True}
+
+
+@pytest.fixture
+async def ids(lab: Lab, admin: httpx.AsyncClient) -> dict[str, str]:
+    """A domain of its own with a user, a group, a project below another; roles for each."""
+    home = (await made(admin, "/domains", "domain", name="home"))["id"]
+    above = (await made(admin, "/projects", "project", name="above", domain_id=home))["id"]
+    work = (await made(admin, "/projects", "project", name="work", domain_id=home, parent_id=above))["id"]
+    user = (await made(admin, "/users", "user", name="u", domain_id=home, password="pw"))["id"]
+    group = (await made(admin, "/groups", "group", name="g", domain_id=home))["id"]
+    member, reader = await role_id(admin, "member"), await role_id(admin, "reader")
+    found = {"home": home, "above": above, "work": work, "user": user, "group": group, "member": member,
+             "reader": reader}
+    for path in (f"/projects/{work}/users/{user}/roles/{member}", f"/projects/{work}/groups/{group}/roles/{reader}",
+                 f"/groups/{group}/users/{user}", f"/domains/{home}/users/{user}/roles/{member}",
+                 f"/OS-INHERIT/domains/{home}/users/{user}/roles/{reader}/inherited_to_projects",
+                 f"/system/users/{user}/roles/{reader}"):
+        assert (await admin.put(path)).status_code == 204
+    return found
+
+
+#: An end and its beginning again; the scopes of the tokens that it ends, and of those that it does not.
+ENDS = [
+    (("PATCH", "/users/{user}", {"user": OFF}), ("PATCH", "/users/{user}", {"user": ON}),
+     "project domain system none", ""),
+    (("PATCH", "/projects/{work}", {"project": OFF}), ("PATCH", "/projects/{work}", {"project": ON}), "project",
+     "domain system none"),
+    (("PATCH", "/domains/{home}", {"domain": OFF}), ("PATCH", "/domains/{home}", {"domain": ON}),
+     "project domain system none", ""),
+    (("PATCH", "/projects/{home}", {"project": OFF}), ("PATCH", "/projects/{home}", {"project": ON}),
+     "project domain system none", ""),
+    (("DELETE", "/projects/{work}/users/{user}/roles/{member}", None),
+     ("PUT", "/projects/{work}/users/{user}/roles/{member}", None), "project", "domain system none"),
+    (("DELETE", "/projects/{work}/groups/{group}/roles/{reader}", None),
+     ("PUT", "/projects/{work}/groups/{group}/roles/{reader}", None), "project", "domain system none"),
+    (("DELETE", "/domains/{home}/users/{user}/roles/{member}", None),
+     ("PUT", "/domains/{home}/users/{user}/roles/{member}", None), "domain", "project system none"),
+    (("DELETE", "/system/users/{user}/roles/{reader}", None), ("PUT", "/system/users/{user}/roles/{reader}", None),
+     "system", "project domain none"),
+    (("DELETE", "/OS-INHERIT/domains/{home}/users/{user}/roles/{reader}/inherited_to_projects", None),
+     ("PUT", "/OS-INHERIT/domains/{home}/users/{user}/roles/{reader}/inherited_to_projects", None), "project", ""),
+    (("DELETE", "/groups/{group}/users/{user}", None), ("PUT", "/groups/{group}/users/{user}", None), "project", ""),
+]
+
+
+@pytest.mark.parametrize(("end", "again", "dead", "living"), ENDS, ids=[f"{e[0][0]} {e[0][1]}" for e in ENDS])
+async def test_what_ended_and_began_again_revives_no_token(
+        lab: Lab, admin: httpx.AsyncClient, ids: dict[str, str], end: tuple, again: tuple, dead: str,
+        living: str) -> None:
+    scopes = {"project": {"project": {"id": ids["work"]}}, "domain": domain(ids["home"]), "system": SYSTEM,
+              "none": None}
+
+    async def tokens() -> dict[str, str]:
+        return {name: await lab.token("u", "pw", scope, ids["home"]) for name, scope in scopes.items()}
+
+    before = await tokens()
+    for method, path, body in (end, again):
+        answer = await admin.request(method, path.format(**ids), json=body)
+        assert answer.status_code in (200, 204), answer.text
+    after = await tokens()
+    # Another control process, which remembers nothing, says the same.
+    for identity in (lab.identity, IdentityService(lab.store, lab.identity.keys, lab.passwords, 3600)):
+        lab.identity = identity
+        for name in scopes:
+            assert await lab.works(after[name]), name
+            if name in dead.split():
+                assert not await lab.works(before[name]), name
+                assert (await lab.post_auth(by_token(before[name]))).status_code == 401
+            if name in living.split():
+                assert await lab.works(before[name]), name
+
+
+async def test_other_changes_end_nothing(lab: Lab, admin: httpx.AsyncClient, ids: dict[str, str]) -> None:
+    token = await lab.token("u", "pw", {"project": {"id": ids["work"]}}, ids["home"])
+    for path, body in ((f"/users/{ids['user']}", {"user": {"description": "x", **ON}}),
+                       (f"/projects/{ids['work']}", {"project": {"description": "x", **ON}})):
+        assert (await admin.patch(path, json=body)).status_code == 200
+    assert (await admin.put(f"/projects/{ids['work']}/users/{ids['user']}/roles/{ids['member']}")).status_code == 204
+    assert await lab.works(token)
+
+
+@pytest.mark.parametrize("path", ["/projects/default", "/domains/default"])
+async def test_nobody_locks_everybody_out(lab: Lab, admin: httpx.AsyncClient, path: str) -> None:
+    kind = path.split("/")[1][:-1]
+    for off in (False, "false", 0):
+        answer = await admin.patch(path, json={kind: {"enabled": off}})
+        assert answer.status_code in (400, 403), answer.text
+    assert (await admin.patch(path, json={kind: {"enabled": False}})).status_code == 403
+    assert (await admin.delete(path)).status_code == 403
+    assert (await admin.patch(path, json={kind: {"description": "ours"}})).status_code == 200
+    assert await lab.works(await lab.token("admin", PASSWORDS["admin"], project("admin")))
+
+
+async def test_a_trusts_token_ends_with_the_trust(lab: Lab, demo: httpx.AsyncClient) -> None:
+    async def me(client: httpx.AsyncClient) -> tuple[str, str]:
+        body = (await client.get("/auth/tokens", headers={"X-Subject-Token": client.headers["X-Auth-Token"]})).json()
+        return body["token"]["user"]["id"], body["token"]["project"]["id"]
+
+    trustor, work = await me(demo)
+    async with lab.client(await lab.token("demo-alt", "alt-pw", project("demo-alt"))) as alt:
+        trustee, _ = await me(alt)
+    trust = await made(demo, "/OS-TRUST/trusts", "trust", trustor_user_id=trustor, trustee_user_id=trustee,
+                       impersonation=True, project_id=work, roles=[{"name": "reader"}],
+                       expires_at="2026-01-01T00:10:00Z")
+    answer = await lab.post_auth(by_password("demo-alt", "alt-pw", {"OS-TRUST:trust": {"id": trust["id"]}}))
+    token = answer.headers["X-Subject-Token"]
+    assert answer.json()["token"]["expires_at"].startswith("2026-01-01T00:10:00")
+    assert await lab.works(token)
+    await lab.clock.advance(599)
+    assert await lab.works(token)
+    await lab.clock.advance(2)
+    assert not await lab.works(token)
+
+
+async def test_a_revoked_token_has_no_second_spelling(lab: Lab) -> None:
+    token = await lab.token("demo", "demo-pw", project("demo"))
+    spelled = [token + "=", token + "==", token.partition(".")[2], token.upper(), token.lower(), "0" + token]
+    for other in spelled:
+        assert not await lab.works(other), other
+    async with lab.client(token) as client:
+        assert (await client.delete("/auth/tokens", headers={"X-Subject-Token": token})).status_code == 204
+    for other in (token, *spelled):
+        assert not await lab.works(other), other
