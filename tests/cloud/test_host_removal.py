@@ -206,6 +206,7 @@ async def test_a_dead_host_goes_with_what_it_cannot_confirm_any_more(lab: TwoCon
     assert status == 409 and f"nacre host remove {HOST} --dead" in said
     assert (await lab.remove("?dead=true"))[0] == 409  # what an operator calls it kills no host
     await db.run(lambda c: c.execute(sa.update(agents).values(heartbeat_at=datetime(2020, 1, 1))))
+    one.network.heartbeats.forget([HOST])
     assert (await lab.remove("?dead=true"))[0] == 204
     assert await one.base.ledger.of(None) == [] and not await one.base.processes.all("node")
 

@@ -265,6 +265,10 @@ class Things:
         return str((await self.cloud.call("admin", "GET", "/agents?host=h1"))["agents"][0]["id"])
 
 
+#: Asked when a server is made, by none of these routes (`test_ports_of_servers.py`).
+ELSEWHERE = {"network:attach_external_network"}
+
+
 @pytest.fixture
 async def cloud() -> AsyncIterator[Cloud]:
     db = schema.in_memory()
@@ -301,7 +305,7 @@ async def test_every_rule_is_asked_and_answered_as_neutron_does(cloud: Cloud) ->
             wrong.append(f"{row.rule} is not asked by {row.method} {row.path} {row.body}")
         cloud.policy.rules |= before
     assert not wrong, "\n".join(wrong)
-    assert set(POLICIES) - cloud.policy.rules == set(), "declared, and asked by nobody"
+    assert set(POLICIES) - cloud.policy.rules == ELSEWHERE, "declared, and asked by nobody"
 
 
 def test_every_route_has_a_row(cloud: Cloud) -> None:
@@ -312,6 +316,6 @@ def test_every_route_has_a_row(cloud: Cloud) -> None:
 
 
 def test_every_rule_has_a_row() -> None:
-    assert {row.rule for row in ROWS} == set(POLICIES)
+    assert {row.rule for row in ROWS} == set(POLICIES) - ELSEWHERE
     assert all(not row.neutron or re.match(r"[-+0]{5}: \w", row.neutron) for row in ROWS)
     assert all(row.neutron[:5] != row.may for row in ROWS)

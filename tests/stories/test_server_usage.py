@@ -64,6 +64,7 @@ class Life:
 
     async def start(self) -> None:
         await self.processes.start(Process(id="control", role="control", name="control"))
+        await self.processes.introduce(Process(id="node:h", role="node", name="h"))
         for name, memory, vcpus in SIZES:
             await self.flavors.create(Flavor(id=name, name=name, memory_mb=memory, vcpus=vcpus, root_gb=1))
 

@@ -9,7 +9,6 @@ import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote
 
@@ -18,6 +17,7 @@ import structlog
 
 from nacre.base import errors as e
 from nacre.base.context import Context
+from nacre.base.serving.bodies import nul_in, parse_json
 from nacre.base.serving.slots import source
 from nacre.base.serving.turns import Turns
 
@@ -290,7 +290,7 @@ async def answer(request: Request, routes: list[tuple[Route, dict[str, str]]], a
         route.query(request, request.query)
     if route.body:
         request.body = route.body(request, request.body)
-        if b"\\u0000" in raw and (where := _nul_in(request.body)) is not None:
+        if b"\\u0000" in raw and (where := nul_in(request.body)) is not None:
             raise e.BadRequest(f"{where or 'The body'} holds a NUL character, which no text may.", field=where)
     found = await route.handler(request)
     return found if isinstance(found, Reply) else Reply(found)
@@ -312,24 +312,6 @@ def _choose(request: Request, routes: list[tuple[Route, dict[str, str]]]) -> tup
     return fitting[0]
 
 
-_TEXT, _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL), re.compile(rb"[\[\]{}]")
-_STEP = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
-
-
-def parse_json(raw: bytes, nesting: int) -> Any:
-    """A body's JSON; None for an empty one. Raises BadRequest for none, and for one that is nested deeper: what looks
-    at it calls itself for each level."""
-    if raw.count(b"[") + raw.count(b"{") > nesting:  # else it cannot be
-        steps = map(_STEP.__getitem__, _BRACKETS.findall(_TEXT.sub(b"", raw)))
-        if max(accumulate(steps), default=0) > nesting:
-            raise e.BadRequest(f"The request body has lists or objects nested deeper than {nesting} levels, the limit.",
-                               field="body")
-    try:
-        return msgspec.json.decode(raw) if raw else None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise e.BadRequest("Malformed request body") from None
-
-
 def _refuse_nul(request: Request) -> None:
     """No id and no name holds a NUL: a database may not even be able to look for it. Raises NotFound, BadRequest."""
     if any("\x00" in value for value in request.params.values()):
@@ -338,25 +320,6 @@ def _refuse_nul(request: Request) -> None:
         if "\x00" in name or "\x00" in value:
             name = name.replace("\x00", "")
             raise e.BadRequest(f"The query parameter {name!r} holds a NUL character.", field=name)
-
-
-def _nul_in(value: Any, where: str = "") -> str | None:
-    """The path of a text with a NUL in a parsed body; None: there is none."""
-    if isinstance(value, str):
-        return where if "\x00" in value else None
-    if isinstance(value, Mapping):
-        parts: Iterable[tuple[Any, Any]] = value.items()
-    elif isinstance(value, Sequence):
-        parts = enumerate(value)
-    else:
-        return None
-    for key, part in parts:
-        inner = f"{where}.{key}" if where else str(key)
-        if "\x00" in str(key):
-            return inner.replace("\x00", "")
-        if (found := _nul_in(part, inner)) is not None:
-            return found
-    return None
 
 
 _REQUEST_ID = re.compile(r"req-[0-9a-f-]{36}")

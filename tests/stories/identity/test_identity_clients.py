@@ -94,7 +94,8 @@ async def test_access_rules_stay_in_their_order(lab: Lab, demo: httpx.AsyncClien
 
 async def test_services_have_the_names_that_clients_look_for(admin: httpx.AsyncClient) -> None:
     named = {s["type"]: s["name"] for s in (await admin.get("/services")).json()["services"]}
-    assert named == {"identity": "keystone", "compute": "nova", "network": "neutron", "image": "glance"}
+    assert named == {"identity": "keystone", "compute": "nova", "network": "neutron", "image": "glance",
+                     "placement": "placement"}
 
 
 @pytest.mark.parametrize("plural", ["domains", "projects"])

@@ -155,13 +155,13 @@ async def test_a_chosen_catalog(lab: Lab, admin: httpx.AsyncClient, demo: httpx.
     async def types() -> list[str]:
         body = (await lab.post_auth(by_password("demo", "demo-pw", project("demo")))).json()["token"]
         return [s["type"] for s in body["catalog"]]
-    assert len(await types()) == 4
+    assert len(await types()) == 5
     link = f"/OS-EP-FILTER/endpoint_groups/{group['id']}/projects/{work}"
     assert (await admin.put(link)).status_code == 204
     assert (await admin.get(link)).status_code == 200
     assert await types() == ["image"]
     assert (await admin.delete(f"/OS-EP-FILTER/endpoint_groups/{group['id']}")).status_code == 204
-    assert len(await types()) == 4, "a choice goes with what was chosen"
+    assert len(await types()) == 5, "a choice goes with what was chosen"
 
 
 def signed(url: str, when: int, consumer: dict[str, Any], token: tuple[str, str] = ("", ""), **more: str) -> str:

@@ -26,7 +26,7 @@ async def test_a_password_gives_a_token_of_a_project(lab: Lab) -> None:
     assert {r["name"] for r in body["roles"]} == {"member", "reader"}, "implied roles are in the token"
     assert len(body["audit_ids"]) == 1
     assert body["expires_at"].endswith("Z")
-    assert {s["type"] for s in body["catalog"]} == {"identity", "image", "compute", "network"}
+    assert {s["type"] for s in body["catalog"]} == {"identity", "image", "compute", "network", "placement"}
     compute = next(s for s in body["catalog"] if s["type"] == "compute")
     assert {e["interface"] for e in compute["endpoints"]} == {"public", "internal", "admin"}
     assert compute["endpoints"][0]["url"] == f"{BASE}/compute/v2.1"
@@ -118,7 +118,7 @@ async def test_what_a_token_reaches(lab: Lab, demo: httpx.AsyncClient) -> None:
     assert (await demo.get("/auth/domains")).json()["domains"] == []
     assert (await demo.get("/auth/system")).json()["system"] == []
     assert {s["name"] for s in (await demo.get("/auth/catalog")).json()["catalog"]} == {
-        "keystone", "nova", "neutron", "glance"}
+        "keystone", "nova", "neutron", "glance", "placement"}
     async with lab.client(await lab.token("demo", "demo-pw", "unscoped")) as bare:
         assert [p["name"] for p in (await bare.get("/auth/projects")).json()["projects"]] == ["demo"]
         assert (await bare.get("/auth/catalog")).status_code == 401

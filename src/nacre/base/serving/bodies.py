@@ -1,0 +1,46 @@
+"""What a request's body holds, before any schema looks at it: JSON that is not nested without end, and no NUL."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+import msgspec
+
+from nacre.base.errors import BadRequest
+
+_TEXT, _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL), re.compile(rb"[\[\]{}]")
+_STEP = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
+
+
+def parse_json(raw: bytes, nesting: int) -> Any:
+    """A body's JSON; None for an empty one. Raises BadRequest for none, and for one that is nested deeper: what looks
+    at it calls itself for each level."""
+    if raw.count(b"[") + raw.count(b"{") > nesting:  # else it cannot be
+        steps = map(_STEP.__getitem__, _BRACKETS.findall(_TEXT.sub(b"", raw)))
+        if max(accumulate(steps), default=0) > nesting:
+            raise BadRequest(f"The request body has lists or objects nested deeper than {nesting} levels, the limit.",
+                               field="body")
+    try:
+        return msgspec.json.decode(raw) if raw else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise BadRequest("Malformed request body") from None
+
+
+def nul_in(value: Any, where: str = "") -> str | None:
+    """The path of a text with a NUL in a parsed body; None: there is none."""
+    if isinstance(value, str):
+        return where if "\x00" in value else None
+    if isinstance(value, Mapping):
+        parts: Iterable[tuple[Any, Any]] = value.items()
+    elif isinstance(value, Sequence):
+        parts = enumerate(value)
+    else:
+        return None
+    for key, part in parts:
+        inner = f"{where}.{key}" if where else str(key)
+        if "\x00" in str(key):
+            return inner.replace("\x00", "")
+        if (found := nul_in(part, inner)) is not None:
+            return found
+    return None
