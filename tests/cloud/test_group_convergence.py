@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nacre.base.clock import VirtualClock, settle
@@ -16,6 +16,7 @@ from nacre.base.context import service_context
 from nacre.base.durable import changes, eras
 from nacre.base.durable.tables import changes as rows_of_changes
 from nacre.base.errors import Unavailable
+from nacre.identity.policy import PolicyEngine
 from nacre.network import tables as t
 from nacre.network.contract import GroupFacts, GroupMembers, HostWiring, PortFacts, RuleFacts, Versions
 from nacre.network.hosts import members
@@ -76,6 +77,7 @@ class Control:
         self.backup = self._copy(sqlite3.connect(":memory:"), out=True)
         self.due: dict[str, int] = {}
         self.waiting: list[asyncio.Future[None]] = []
+        self.lost = 0  # the first number of a history that went, unnoticed so far
 
     def _copy(self, other: sqlite3.Connection, *, out: bool) -> sqlite3.Connection:
         with self.engine.connect() as connection:
@@ -90,7 +92,8 @@ class Control:
     def move(self, port: str, groups: Collection[str], address: int) -> None:
         """The port is in these groups now, with this address (negative: none)."""
         def unit(connection: sa.Connection) -> dict[str, tuple[int, int]]:
-            work = Work(connection, service_context(), VirtualClock(), NetworkSettings())
+            work = Work(connection, service_context(), VirtualClock(), NetworkSettings(), PolicyEngine([]),
+                        lambda *_: None)
             before = connection.execute(sa.select(t.port_groups.c.group_id).where(t.port_groups.c.port_id == port))
             work.changes.moved(port, {*before.scalars(), *groups})
             for table in (t.port_groups, t.addresses):
@@ -127,10 +130,26 @@ class Control:
     def restore(self) -> None:
         """The last backup is the database, and a control starts with it. (Not what sqlite counts: as PostgreSQL's.)"""
         self._copy(self.backup, out=False)
-        self.due = {}
+        self.due, self.lost = {}, 0
         self.run(begin)
 
+    def swap(self) -> None:
+        """The last backup is the database, and no control has noticed it yet."""
+        self._copy(self.backup, out=False)
+        self.lost = self.run(changes.position) + 1
+
+    def look(self) -> None:
+        """As `Changes.look`: from what was lost on it is another history."""
+        def unit(connection: sa.Connection) -> None:
+            changes.number(connection, NOW, "era")
+            eras.cut(connection, self.lost)
+
+        if self.lost:
+            self.run(unit)
+        self.lost = 0
+
     def save(self) -> None:
+        self.look()
         self._copy(self.backup, out=True)
 
     async def _answer(self, make: Callable[[sa.Connection], Any]) -> Any:
@@ -229,16 +248,16 @@ class Run:
                 self.start()
             case "control":
                 control.due = {}
+                control.look()  # within POLL seconds: hardly later than another starts
                 control.run(begin)
             case "trim":
                 control.trim(*what)
-            case "save":
-                control.save()
-            case "restore":
-                control.restore()
+            case "save" | "restore" | "swap" | "look":
+                getattr(control, name)()
 
     async def finish(self) -> None:
         """All that is late comes, and then a beat is answered."""
+        self.control.look()
         while self.wire:
             self.deliver(len(self.wire) // 2, False)
         self.beat()
@@ -262,9 +281,17 @@ _NEWS = st.one_of(
 _STEP = st.one_of(
     _NEWS, _NEWS, _NEWS, st.tuples(st.just("lose"), st.integers(0, 9)), st.just(("beat",)), st.just(("ask",)),
     st.tuples(st.just("answer"), st.booleans()), st.just(("answer", True)), st.sampled_from([("host",), ("control",)]),
-    st.tuples(st.just("trim"), st.integers(0, 4)), st.sampled_from([("save",), ("restore",)]))
+    st.tuples(st.just("trim"), st.integers(0, 4)), st.sampled_from([
+        ("save",), ("restore",), ("swap",), ("look",)]))
 
 
+#: The host is answered by a database that lost something, before its control notices.
+_UNNOTICED = [("save",), ("change", "p0", {"g0"}, 1), ("change", "p1", {"g0"}, 2), ("deliver", 0, False),
+              ("deliver", 0, False), ("swap",), ("move", "p2", {"g0"}, 3), ("move", "p2", {"g0"}, 4), ("move", "p2", {
+                  "g0"}, 5), ("beat",), ("deliver", 0, False), ("ask",), ("answer", True), ("answer", True), ("look",)]
+
+
+@example(_UNNOTICED)
 @settings(max_examples=300, deadline=None)
 @given(st.lists(_STEP, min_size=10, max_size=50))
 def test_whatever_becomes_of_messages_the_host_has_the_databases_members_in_the_end(

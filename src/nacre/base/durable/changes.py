@@ -156,6 +156,8 @@ class Changes:
         known = self._lately
         here = {Change(*row) for row in connection.execute(_BETWEEN, {"first": known[0].n, "last": known[-1].n})}
         common = [change.n for change in known if change in here]
+        # A number is of one era only: the next that begins shall find another.
+        note(connection, self._clock.now().replace(tzinfo=None), ("era", ""))
         eras.cut(connection, max(common) + 1 if common else known[0].n)
 
     def _begin(self, connection: sa.Connection) -> None:
