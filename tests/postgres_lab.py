@@ -3,7 +3,6 @@
 import glob
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import uuid
@@ -12,11 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+from nacre.cli.supervisor import free_port
 
 
 class PostgresServer:
@@ -30,7 +25,7 @@ class PostgresServer:
         self._user = "postgres" if os.getuid() == 0 else None
         if self._user:
             shutil.chown(self._folder, self._user)
-        self._data, self._port = str(self._folder / "data"), _free_port()
+        self._data, self._port = str(self._folder / "data"), free_port()
         self._run("initdb", "-D", self._data, "-U", "nacre", "-A", "trust", "-N", "-E", "UTF8", "--locale=C")
 
     @property

@@ -1,6 +1,5 @@
 """A real S3 server for tests: moto's, in a virtual environment of its own (locks/s3-server.txt)."""
 
-import socket
 import subprocess
 import tempfile
 import time
@@ -12,14 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from nacre.cli.supervisor import free_port
+
 PYTHON = Path(__file__).parents[1] / ".venv-s3" / "bin" / "python"
 KEYS = {"access_key": "access", "secret_key": "secret", "region": "us-east-1"}
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cloud.serving_lab import free_port
+from nacre.cli.supervisor import free_port
 
 CONFIGURATION = """
 defaults

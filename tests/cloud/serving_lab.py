@@ -28,14 +28,9 @@ from nacre.base.serving.health import Health
 from nacre.base.serving.server import Listen, serve
 from nacre.base.serving.tls import ServerTls, operators
 from nacre.base.web import App, Reply, Request, Route, Service
+from nacre.cli.supervisor import free_port
 
 ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def application(name: str, health: Health) -> App:

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 import yaml
 
+from nacre.cli.supervisor import free_port
 from tests.cloud.balancer_lab import Clients, get, haproxy, post
 from tests.cloud.fleet_lab import fleet, servers, until
-from tests.cloud.serving_lab import ROOT, Server, free_port, server
+from tests.cloud.serving_lab import ROOT, Server, server
 from tests.cloud.test_processes import Cloud
 from tests.postgres_lab import new_database
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,14 +11,10 @@ from typing import Any
 
 import pytest
 
+from nacre.cli.supervisor import free_port
+
 ROOT = Path(__file__).parents[2]
 OPENSTACK = ROOT / ".venv-compat" / "bin" / "openstack"
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 @dataclass

@@ -81,7 +81,8 @@ def test_the_words_of_our_own_commands(cloud: RunningCloud) -> None:
 
 def test_services_are_found_by_their_common_names(cloud: RunningCloud) -> None:
     found = {s["Type"]: s["Name"] for s in cloud.openstack("service", "list", "-f", "json", cloud="nacre")}
-    assert found == {"identity": "keystone", "image": "glance", "compute": "nova", "network": "neutron"}
+    assert found == {"identity": "keystone", "image": "glance", "compute": "nova", "network": "neutron",
+                     "placement": "placement"}
     times = [s["Updated At"] for s in cloud.openstack("compute", "service", "list", "-f", "json", cloud="nacre")]
     assert times and all(times), "a service without a time would be shown as None"
 

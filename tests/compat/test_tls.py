@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.compat.conftest import RunningCloud, free_port
+from nacre.cli.supervisor import free_port
+from tests.compat.conftest import RunningCloud
 
 pytestmark = [pytest.mark.compat, pytest.mark.timeout(300)]
 

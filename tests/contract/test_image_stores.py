@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.s3_lab import bucket, free_port, s3_server
+from tests.s3_lab import bucket, s3_server
 
 from nacre.base.errors import NotFound, TooLarge, Unavailable
+from nacre.cli.supervisor import free_port
 from nacre.config import S3_OPTIONS
 from nacre.image.data.files import FileStore, SharedStore
 from nacre.image.data.s3 import PARTS, S3Options, S3Store, part_size

@@ -5,9 +5,11 @@ that the other could write. A host that joined a cloud elsewhere has a node only
 free of big imports: it lives as long as the cloud.
 """
 
+import contextlib
 import fcntl
 import os
 import pwd
+import random
 import signal
 import socket
 import subprocess
@@ -35,15 +37,22 @@ SECRETS = ("NACRE_DATABASE_URL", "NACRE_IDENTITY_ADMIN_PASSWORD", "NACRE_IDENTIT
            "NACRE_IDENTITY_SEAL_KEY")
 #: How long a process may take to stop before it is killed.
 PATIENCE = 10.0
+#: Ports that are looked through for a free one.
+PORTS = 10_000
 #: What `nacre up` runs.
 ROLES = ("control", "node")
 
 
 def free_port() -> int:
-    """A port that nobody uses right now."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+    """A port that nobody uses right now, below those that the system gives to outgoing connections: it is not one's
+    when the process that listens there is started anew. Raises OSError."""
+    given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for port in (*random.sample(range(max(1024, given - PORTS), given), 100), 0):
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            s.bind(("", port))
+            return int(s.getsockname()[1])
+    raise OSError("no port is free")
 
 
 class Child:
