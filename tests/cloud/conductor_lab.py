@@ -34,7 +34,18 @@ from nacre.conductor.parts import Parts
 from nacre.conductor.power import Switch
 from nacre.conductor.stories import StoryRunner
 from nacre.image.contract import ImageFacts
-from nacre.network.contract import AgentReport, FixedIp, Guard, HostWiring, NetworkFacts, Plugged, PortFacts, PortsOrder
+from nacre.network.contract import (
+    AgentReport,
+    FixedIp,
+    GroupMembers,
+    Guard,
+    HostWiring,
+    NetworkFacts,
+    Plugged,
+    PortFacts,
+    PortsOrder,
+    Versions,
+)
 from nacre.node.hypervisor.driver import Capabilities
 from nacre.node.hypervisor.fake import FakeHypervisor
 from nacre.node.journal import Journal
@@ -92,9 +103,12 @@ class DictNetwork:
         await self._hold(guard)
         self.ports.pop(server_id, None)
 
-    async def wiring(self, host: str, port_ids: tuple[str, ...] = ()) -> HostWiring:
+    async def wiring(self, host: str, port_ids: tuple[str, ...] = (), have: Versions | None = None) -> HostWiring:
         found = tuple(p for p in self.ports.values() if p.host == host and (not port_ids or p.id in port_ids))
         return HostWiring(whole=not port_ids, ports=found, networks=(NETWORK,))
+
+    async def members(self, host: str, groups: tuple[str, ...], have: Versions) -> tuple[GroupMembers, ...]:
+        return ()
 
     async def wired(self, host: str, port_ids: tuple[str, ...], up: bool) -> None:
         return None

@@ -158,6 +158,23 @@ async def test_an_older_database_under_a_running_process_is_noticed(db: Database
     assert await older(db, seen) and not await older(db, kept)
 
 
+async def test_a_process_starts_again_at_once_on_an_older_database(db: Database) -> None:
+    """Nobody has written to it since: what begins is yet another era than the one that begins with what was lost."""
+    first = await start(db)
+    control = Control(db, Reader())
+    await write(db, "a")
+    await control.changes.start()
+    await write(db, *(f"b{n}" for n in range(10)))
+    await control.turn()
+    seen = Position(control.changes.seen.n, first.era)
+    await back_to(db, seen.n - 5)
+    await control.turn()
+    again = await start(db)
+    assert control.ended == 1 and await older(db, seen) and not await older(db, again)
+    await control.turn()
+    assert control.ended == 1
+
+
 async def test_what_nobody_had_read_yet_is_missed_too_after_an_outage(db: Database, monkeypatch: pytest.MonkeyPatch
                                                                      ) -> None:
     """A host knows a change of the last moment; the standby that takes over does not, and goes on from there."""

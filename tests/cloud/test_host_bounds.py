@@ -12,10 +12,11 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest, NoValidHost, Unavailable
 from nacre.base.rpc.codec import MOST_SAID, Answer, Failure, decode_answer, encode, error_from, verbs
 from nacre.base.rpc.link import DEFAULTS
-from nacre.conductor.contract import Beat, Conductor, NodeHello
+from nacre.conductor.contract import Beat, Conductor, NodeHello, WorkState
 from nacre.image.contract import Images
-from nacre.network.contract import AgentReport, Network
-from nacre.node.contract import CONSOLE, Guest, Node, Orphan, Step, Work, WorkState
+from nacre.network.contract import MOST_ERAS, MOST_GROUPS, AgentReport, GroupMembers, Network
+from nacre.network.hosts.member_news import MOST_IN_ONE, MemberNotice
+from nacre.node.contract import CONSOLE, Guest, Node, Orphan, Step, Work
 from nacre.scheduler.contract import DiskReport, Held, HostReport, TooEarly
 from nacre.scheduler.hosts import SPARE
 from nacre.scheduler.tables import compute_hosts
@@ -141,10 +142,22 @@ async def test_a_host_that_is_another_kind_in_each_report_fills_no_memory() -> N
 
 
 LONG = "x" * 256
+MANY_ERAS = {f"e{n}": {"g": 1} for n in range(MOST_ERAS + 1)}
+MANY_GROUPS = {"e": {f"g{n}": 1 for n in range(MOST_GROUPS + 1)}}
 FEW: tuple[tuple[type, str, dict[str, Any]], ...] = (
     (Network, "wired", {"host": "evil", "port_ids": ["p"] * 1001, "up": True}),
     (Network, "wired", {"host": "evil", "port_ids": ["p" * 37], "up": True}),
     (Network, "wiring", {"host": "evil", "port_ids": ["p"] * 1001}), (Network, "wiring", {"host": LONG}),
+    (Network, "wiring", {"host": "evil", "have": MANY_ERAS}),
+    (Network, "wiring", {"host": "evil", "have": MANY_GROUPS}),
+    (Network, "members", {"host": "evil", "groups": ["g"] * (MOST_GROUPS + 1), "have": {}}),
+    (Network, "members", {"host": "evil", "groups": ["g" * 37], "have": {}}),
+    (Network, "members", {"host": LONG, "groups": [], "have": {}}),
+    (Network, "members", {"host": "evil", "groups": [], "have": MANY_ERAS}),
+    (Network, "members", {"host": "evil", "groups": [], "have": MANY_GROUPS}),
+    (Network, "members", {"host": "evil", "groups": [], "have": {"e" * 65: {}}}),
+    (Network, "members", {"host": "evil", "groups": [], "have": {"e": {"g" * 37: 1}}}),
+    (Network, "members", {"host": "evil", "groups": [], "have": {"e": {"g": -1}}}),
     (Conductor, "guest_facts", {"host": LONG, "server_id": "s"}),
     (Conductor, "guest_facts", {"host": "evil", "server_id": "s" * 37}),
     (Images, "read", {"image_id": "i" * 37, "offset": 0, "length": 1}),
@@ -166,6 +179,28 @@ def test_what_an_agent_says_is_bounded_where_it_is_read(more: dict[str, Any]) ->
     data = msgspec.Raw(msgspec.msgpack.encode({"beat": {"report": report("evil"), "agent": agent}}))
     with pytest.raises(BadRequest, match=rf"agent\.{next(iter(more))}"):
         verbs(Conductor)["beat"].unpack(data)
+
+
+@pytest.mark.parametrize("more", [MANY_GROUPS["e"], {"g" * 37: 1}, {"g": -1}, {"g": 1 << 54}])
+def test_the_numbers_of_members_in_a_beat_are_bounded(more: dict[str, int]) -> None:
+    data = msgspec.Raw(msgspec.msgpack.encode({"beat": {"report": report("evil"), "agent": AGENT, "members": more}}))
+    with pytest.raises(BadRequest, match="members"):
+        verbs(Conductor)["beat"].unpack(data)
+
+
+def test_news_of_members_are_no_longer_than_a_host_takes() -> None:
+    """Of what is too much only the number goes: the host asks."""
+    large = GroupMembers(id="large", n=9, era="e", since=3, ports={
+        f"{n:036d}": ("2001:db8:1111:2222:3333:4444:5555:6666/128",) for n in range(MOST_IN_ONE)})
+    small = msgspec.structs.replace(large, id="small", ports={"p": ("10.0.0.1/32",)})
+    assert MemberNotice("h", {"large": large, "small": small}).message() == (
+        small, msgspec.structs.replace(large, since=9, ports={}))
+    most = msgspec.structs.replace(large, ports=dict(list(large.ports.items())[:MOST_IN_ONE // 2]))
+    many = {f"{n:036d}": msgspec.structs.replace(most if n == 0 else small, id=f"{n:036d}", ports=(
+        most.ports if n == 0 else {})) for n in range(2 * MOST_GROUPS)}
+    said = verbs(Node)["regroup"].pack(MemberNotice("h", many).message())
+    assert len(verbs(Node)["regroup"].unpack(msgspec.Raw(said))["news"]) == MOST_GROUPS
+    assert len(verbs(Node)["regroup"].pack((most,))) + len(said) < DEFAULTS.request / 2
 
 
 STEP = Step(name="s", started=1.0, finished=2.0)
@@ -206,7 +241,7 @@ def test_the_largest_word_of_a_host_is_well_below_what_is_taken() -> None:
             DiskReport(path="/d" * 50, total_mb=1 << 40, used_mb=1 << 40) for _ in range(100)))
     works = tuple(WorkState(server_id="s" * 36, verb="prepare", step="s" * 60, moved=1 << 40, total=1 << 40)
                   for _ in range(10_000))
-    beat = Beat(report=full, agent=AGENT, works=works)
+    beat = Beat(report=full, agent=AGENT, works=works, members={f"{n:036d}": 1 << 53 for n in range(MOST_GROUPS)})
     hello = NodeHello(endpoint="", public_key="", journal="j", cloud="", position=0, beat=beat)
     for name, said in (("beat", beat), ("hello", hello)):
         args = verbs(Conductor)[name].pack(said)

@@ -48,7 +48,7 @@ class Talk:
         self._service = NodeService(self.node, None)  # type: ignore[arg-type]
         self.conductor = ConductorManager(lab.control.parts, lab.control.endings, Surroundings(
             introduce=introduce, admits=lambda host: True, controls=nothing, judge=judge,
-            seen=Position, wiring=lambda host: 0))
+            seen=Position, wiring=lambda host: 0, members=lambda versions: {}))
 
     async def hello(self, *held: Held, position: int = 0) -> Welcome:
         beat = await self.said()

@@ -13,6 +13,7 @@ from nacre.node.ovs.fake import FakeWiring, WiringFaults
 NET = network()
 PORTS = [port(11, NET), port(12, NET)]
 OPEN = group("open", allow())
+FRIENDS = group("open", allow(remote_group="friends"))
 
 
 class Simulated:
@@ -78,13 +79,18 @@ async def test_a_port_that_is_not_ours_fails_alone(side):
 
 
 @pytest.mark.parametrize("side", [simulated, REAL])
-async def test_a_build_waits_while_no_control_process_can_be_asked(side):
+@pytest.mark.parametrize("deaf", ["", "wiring", "members", "wired"])
+async def test_a_build_waits_while_no_control_process_can_be_asked(side, deaf):
     """To take the attempt back would end it for good: whoever goes on with the build asks this very host again."""
-    stub = NetworkStub([NET], PORTS, [OPEN])
+    stub = NetworkStub([NET], PORTS[:1], [OPEN])
     async with side(stub) as subject:
+        stub.deaf = deaf
         for facts in PORTS:
             await subject.plug(facts)
         await subject.wiring.wire(PORTS[:1], [NET])
+        stub.ports = PORTS
+        if deaf == "members":
+            stub.groups = [FRIENDS]  # a rule names a group whose members are not known here
         stub.away = 2
         given_up, waits = (asyncio.create_task(subject.wiring.wire(PORTS[1:], [NET])) for _ in range(2))
         while stub.away:

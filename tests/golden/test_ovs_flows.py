@@ -11,6 +11,7 @@ from nacre.network.contract import (
     AddressPair,
     FixedIp,
     GroupFacts,
+    GroupMembers,
     HostWiring,
     NetworkFacts,
     PortFacts,
@@ -18,7 +19,9 @@ from nacre.network.contract import (
     RuleFacts,
     SubnetFacts,
 )
-from nacre.node.ovs.flows import Local, Meter, meters
+from nacre.node.ovs.flows import Local, Meter, meters, unique
+from nacre.node.ovs.groups.members import Members
+from nacre.node.ovs.groups.peers import PeerFlows, uses
 from nacre.node.ovs.plan import changes
 from nacre.node.ovs.switching import flow_table
 from nacre.node.servers.limits import Rate
@@ -47,6 +50,20 @@ WEB = GroupFacts(id="web", stateful=True, rules=(
     RuleFacts(direction="ingress", ethertype="IPv4", protocol="icmp", remote=("10.0.0.9/32",))))
 PLAIN = GroupFacts(id="plain", stateful=False, rules=(
     RuleFacts(direction="ingress", ethertype="IPv4", protocol="udp", port_min=53, port_max=53),))
+# From two groups the same, from one group more, and the other way; from anywhere a little.
+FRIENDS = GroupFacts(id="friends", stateful=True, rules=(
+    RuleFacts(direction="ingress", ethertype="IPv4", remote_group="friends"),
+    RuleFacts(direction="ingress", ethertype="IPv6", remote_group="friends"),
+    RuleFacts(direction="ingress", ethertype="IPv4", protocol="tcp", port_min=22, port_max=23, remote_group="admins"),
+    RuleFacts(direction="ingress", ethertype="IPv4", protocol="tcp", port_min=22, port_max=23, remote_group="friends"),
+    RuleFacts(direction="ingress", ethertype="IPv4", protocol="tcp", port_min=80, port_max=80),
+    RuleFacts(direction="egress", ethertype="IPv4", remote_group="friends"),
+    RuleFacts(direction="egress", ethertype="IPv4", remote_group="unheard of")))
+MEMBERS = (
+    GroupMembers(id="friends", n=7, era="e", ports={
+        "port5": ("10.0.0.5/32", "2001:db8::5/128"), "port6": ("10.0.0.6/32",),
+        "away": ("10.0.0.9/32", "10.8.0.0/16")}),
+    GroupMembers(id="admins", n=7, era="e", ports={"admin": ("10.0.0.9/32",)}))
 ZONES = {"port5": 32805, "port6": 32806}
 
 CASES = {
@@ -81,12 +98,29 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_flow_table(name):
-    text = "\n".join(flow.text.partition(",")[2] for flow in flow_table(*CASES[name])) + "\n"
+    _golden(name, flow_table(*CASES[name]))
+
+
+def _golden(name, flows):
+    text = "\n".join(flow.text.partition(",")[2] for flow in flows) + "\n"
     path = HERE / f"{name}.txt"
     if os.environ.get("NACRE_GOLDEN") == "write":
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
     assert text == path.read_text()
+
+
+def test_members_beside_the_rules_that_name_their_groups():
+    groups, numbers, peers, members = {"friends": FRIENDS}, {"friends": 1, "admins": 2}, PeerFlows(), Members()
+    ports = [port(n, "f", security_groups=("friends",)) for n in (5, 6)]
+    members.take(MEMBERS)
+    lines = peers.lines(members, uses(ports, groups, numbers))
+    flows = flow_table(
+        HostWiring(whole=True, ports=tuple(ports), groups=(FRIENDS,), networks=(
+            network("f", "flat", physical_network="phys"),)),
+        Local(ofports={"port5": 11, "port6": 12}, zones=ZONES, numbers={"f": 3}, uplinks={"phys": 4}, groups=numbers))
+    _golden("members", unique(f for f in (*flows, *peers.all()) if f.table in (21, 51)))
+    assert len(lines) == len(peers) == 5 + 5  # one a member in each table, however many ports
 
 
 def test_every_meter_of_the_flows_is_made_and_no_other():

@@ -7,6 +7,7 @@ import pytest
 
 from nacre.base.errors import BuildFailed
 from nacre.base.shell import CommandFailed, run
+from nacre.network.contract import GroupMembers
 from tests.host.wiring_lab import NetworkStub, able, allow, eventually, group, lab, network, port
 
 pytestmark = [pytest.mark.host, pytest.mark.skipif(not able(), reason="needs root, Open vSwitch, dnsmasq, udhcpc")]
@@ -161,6 +162,41 @@ async def test_a_rule_taken_away_stops_what_it_had_let_in():
         async def silent():
             return not await one.pings("10.77.1.12")
         assert await eventually(silent)
+
+
+@pytest.mark.parametrize("stateful", [True, False])
+async def test_members_come_and_go_without_a_question(stateful):
+    """A rule names a group: whoever is in it gets in, and who left it does not, nor what it had begun."""
+    net = network()
+    stub = NetworkStub([net], [port(11, net), port(12, net, security_groups=("f",)), port(13, net)], [
+        OPEN, group("f", allow("icmp", remote_group="f"), allow(remote=("10.77.1.13/32",)), stateful=stateful)])
+    news = [GroupMembers(id="f", n=1, era="e", ports={"11": ("10.77.1.11/32",), "14": ("10.77.1.14/32",)})]
+    stub.more["members"] = tuple(news)
+    async with lab(stub) as place:
+        one, two, three = [await place.guest(p) for p in stub.ports]
+        await place.wire(one, two, three)
+        assert await one.pings("10.77.1.12") and await three.pings("10.77.1.12")
+        before = await place.bridge.flow_count()
+        asked = stub.asked
+
+        async def told(since, **ports):
+            await place.agent.regroup([GroupMembers(id="f", n=since + 1, era="e", since=since, ports=ports)])
+
+        async def silent():
+            return not await one.pings("10.77.1.12")
+
+        async def heard():
+            return await one.pings("10.77.1.12")
+        await told(1, **{"11": ()})
+        assert await eventually(silent) and await three.pings("10.77.1.12")
+        assert await place.bridge.flow_count() == before - 1
+        await told(2, **{"11": ("10.77.1.11/32",), "14": ()})
+        assert await eventually(heard) and stub.asked == asked
+        await told(7, **{"11": ()})  # something was missed: it is asked for
+        stub.more["members"] = (GroupMembers(id="f", n=8, era="e", since=3, ports={"11": ()}),)
+        assert await eventually(silent) and stub.asked == asked + 1
+        await asyncio.sleep(0.5)
+        assert await place.agent.table.stands()
 
 
 async def test_stateless_groups_and_open_ports():

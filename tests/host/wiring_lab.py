@@ -62,9 +62,9 @@ def group(name, *rules, stateful=True):
     return GroupFacts(id=name, stateful=stateful, rules=(*outward, *rules))
 
 
-def allow(protocol=None, low=None, high=None, remote=None, ethertype="IPv4"):
-    return RuleFacts(direction="ingress", ethertype=ethertype, protocol=protocol, port_min=low, port_max=high,
-                     remote=remote)
+def allow(protocol=None, low=None, high=None, **more):
+    return RuleFacts(**{"direction": "ingress", "ethertype": "IPv4", "protocol": protocol, "port_min": low,
+                        "port_max": high} | more)
 
 
 async def eventually(check, seconds=8.0):
@@ -80,21 +80,26 @@ class NetworkStub:
 
     def __init__(self, networks, ports, groups=(), **more):
         self.networks, self.ports, self.groups, self.more = list(networks), list(ports), list(groups), more
-        self.said = []
-        self.away = 0  # questions that get no answer
+        self.said, self.asked = [], 0
+        self.away, self.deaf = 0, ""  # so many questions get no answer; of which verb ("": any)
 
-    async def wiring(self, host, port_ids=()):
-        self._reached()
+    async def wiring(self, host, port_ids=(), have=None):
+        self._reached("wiring")
         ports = [p for p in self.ports if not port_ids or p.id in port_ids]
         return HostWiring(whole=not port_ids, ports=tuple(ports), networks=tuple(self.networks),
                           groups=tuple(self.groups), **self.more)
 
+    async def members(self, host, groups, have):
+        self._reached("members")
+        self.asked += 1
+        return tuple(each for each in self.more.get("members", ()) if each.id in groups)
+
     async def wired(self, host, port_ids, up):
-        self._reached()
+        self._reached("wired")
         self.said.append((port_ids, up))
 
-    def _reached(self):
-        if self.away:
+    def _reached(self, verb):
+        if self.away and self.deaf in ("", verb):
             self.away -= 1
             raise Unavailable("no control process answers")
 
@@ -255,7 +260,7 @@ class Lab:
         """The agent runs, is believed, and has brought the bridge to what is wanted."""
         await self.agent.start()
         await self.agent.follow(Standing(trusted=True))
-        assert await eventually(lambda: asyncio.sleep(0, self.agent._applied is not None))
+        assert await eventually(lambda: asyncio.sleep(0, self.agent.table.applied is not None))
 
     async def down(self):
         await self.agent.stop()

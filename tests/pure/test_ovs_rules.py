@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from nacre.network.contract import FixedIp, GroupFacts, PortFacts, RuleFacts
 from nacre.node.ovs.antispoof import identities, link_local
-from nacre.node.ovs.firewall import security_flows
-from nacre.node.ovs.rules import PoisonedRule, port_masks, rule_matches
+from nacre.node.ovs.groups.firewall import security_flows
+from nacre.node.ovs.groups.rules import PoisonedRule, port_masks, rule_matches
 
 PORT = PortFacts(id="p", name="", project_id="x", network_id="n", network_name="n", device_id="d",
                  mac_address="fa:16:3e:00:00:01", fixed_ips=(FixedIp(subnet_id="s", ip_address="10.0.0.5"),),
@@ -58,13 +58,13 @@ def test_poisoned_rules_are_refused(facts):
 def test_a_poisoned_rule_does_not_stop_the_others():
     group = GroupFacts(id="g", stateful=True, rules=(
         rule(protocol="vrrp", port_min=1, port_max=2), rule(protocol="tcp", port_min=22, port_max=22)))
-    texts = [flow.text for flow in security_flows(PORT, 7, 40007, {"g": group})]
+    texts = [flow.text for flow in security_flows(PORT, 7, 40007, {"g": group}, {})]
     assert any("tcp,tp_dst=22,reg5=7" in text for text in texts) and not any("112" in text for text in texts)
 
 
 def test_stateless_groups_track_nothing():
     group = GroupFacts(id="g", stateful=False, rules=(rule(protocol="tcp"), rule(direction="egress")))
-    assert not any("ct(" in flow.actions for flow in security_flows(PORT, 7, 40007, {"g": group}))
+    assert not any("ct(" in flow.actions for flow in security_flows(PORT, 7, 40007, {"g": group}, {}))
 
 
 def test_link_local_addresses_and_identities():

@@ -52,6 +52,10 @@ class Facts:
         self.ports = [dict(r) for r in c.execute(sa.select(net.placed).where(
             net.placed.c.device_owner.like("compute:%"))).mappings()]
         self.used = quota_usage.used(c, "p")
+        self.members: dict[str, set[str]] = {}
+        for group, address in c.execute(sa.select(net.port_groups.c.group_id, net.addresses.c.ip_address).join(
+                net.addresses, net.addresses.c.port_id == net.port_groups.c.port_id)):
+            self.members.setdefault(group, set()).add(f"{address}/32")
 
     @property
     def living(self) -> dict[str, dict[str, Any]]:
@@ -128,6 +132,12 @@ def _hosts(world: "World", facts: Facts) -> Iterator[str]:
         if {i: power for i, power in guests.items() if wanted.get(i, "") is not None} != {
                 i: power for i, power in wanted.items() if power is not None}:
             yield f"{host.name} has guests {guests}, and should have {wanted}"
+        heard = here.wiring.wanted
+        named = {group: heard.members.of(group) for group in heard.desired.named()}
+        if wrong := {group: cidrs for group, cidrs in named.items() if cidrs != facts.members.get(group, set())}:
+            yield f"{host.name} believes {wrong} of the members {facts.members}"
+        elif not named and any(port["host"] == host.name for port in facts.ports):
+            yield f"{host.name} has ports and knows no group"
         if here.barred or here.works.states():
             yield f"{host.name} is barred ({here.barred}) or at work: {here.works.states()}"
     strange = {i: guest.power for i, guest in world.stranger.hypervisor.servers.items()}

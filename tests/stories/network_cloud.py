@@ -1,5 +1,6 @@
 """A network service alone, behind HTTP, with two projects and an administrator."""
 
+import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import httpx
 import sqlalchemy as sa
 
-from nacre.base.clock import VirtualClock
+from nacre.base.clock import VirtualClock, settle
 from nacre.base.context import Context
 from nacre.base.db import Database
 from nacre.base.errors import Unauthenticated
@@ -15,6 +16,7 @@ from nacre.base.web import App
 from nacre.identity.policy import PolicyEngine
 from nacre.network.api.service import service
 from nacre.network.contract import AgentReport
+from nacre.network.hosts.member_news import MemberNotice
 from nacre.network.hosts.notices import Notice
 from nacre.network.manager import Around, NetworkManager
 from nacre.network.policies import POLICIES
@@ -51,15 +53,19 @@ class Cloud:
         self.clock = VirtualClock()
         self.notified: list[tuple[set[str], tuple[str, ...]]] = []
         self.notices: list[Notice] = []
+        self.told: list[MemberNotice] = []
         self.policy = Asked()
         self.network = NetworkManager(self.db, self.policy, self.clock, settings,
-                                      Around(notify=self._notify))
+                                      Around(notify=self._notify, tell=self._tell))
         app = App([service(self.network)], self._authenticate, self.policy.check)
         self._transport = httpx.ASGITransport(app=app)
 
     async def _notify(self, notice: Notice) -> None:
         self.notices.append(notice)
         self.notified.append(({notice.host}, tuple(sorted(notice.ports))))
+
+    async def _tell(self, notice: MemberNotice) -> None:
+        self.told.append(notice)
 
     async def _authenticate(self, token: str) -> Context:
         if token not in CALLERS:
@@ -76,6 +82,16 @@ class Cloud:
             earlier = sa.update(agents).values(heartbeat_at=agents.c.heartbeat_at - timedelta(seconds=seconds))
             await self.db.run(lambda c: c.execute(earlier))
         await self.clock.advance(seconds)
+
+    async def hear(self) -> list[MemberNotice]:
+        """What hosts were told of group members until a moment later."""
+        while (task := self.network.member_news._task) is not None and not task.done():
+            await settle()
+            await self.clock.advance(1)
+            await asyncio.sleep(0.002)  # the database may have threads
+        await settle()
+        told, self.told = self.told, []
+        return told
 
     async def host(self, name: str, tunnel_ip: str) -> None:
         await self.network.agent_report(AgentReport(

@@ -19,10 +19,11 @@ from nacre.base.rpc.server import Peer
 from nacre.base.rpc.stub import stub
 from nacre.network import tables as t
 from nacre.network.contract import TARGET, AgentReport, Guard, Network, NetworkRequest, PortsOrder
+from nacre.network.hosts import notices
 from nacre.network.hosts.notices import Notice
 from nacre.network.manager import Around, NetworkManager
 from nacre.network.ml2.types import SegmentTypes
-from nacre.network.work import NetworkSettings
+from nacre.network.work import NetworkSettings, Work
 
 
 @pytest.fixture
@@ -82,12 +83,12 @@ class Seams:
         self.during: list[bool] = []
         self.breaks = False
 
-    def record(self, connection: sa.Connection, hosts: Collection[str]) -> tuple[int, Mapping[str, int]]:
-        self.during.append(connection.in_transaction())
+    def record(self, work: Work, hosts: Collection[str]) -> tuple[int, Mapping[str, int]]:
+        self.during.append(work.conn.in_transaction())
         self.recorded.append(set(hosts))
         if self.breaks:
             raise Unavailable("cannot be written down")
-        return changes.chain(connection, datetime(2026, 1, 1), "wiring", hosts)
+        return notices.record(work, hosts)
 
 
 class Held:
@@ -109,7 +110,7 @@ GOOD, LOST = Held(True), Held(False)
 async def seams(cloud: Cloud) -> Seams:
     made = Seams()
     cloud.network = NetworkManager(cloud.db, cloud.network.policy, cloud.clock, cloud.network.settings,
-                                   Around(notify=cloud._notify, record=made.record, position=changes.position))
+                                   Around(notify=cloud._notify, record=made.record))
     return made
 
 
@@ -141,7 +142,7 @@ async def test_a_host_sees_what_it_has_missed(cloud: Cloud, seams: Seams) -> Non
     (one,) = [notice for notice in cloud.notices if notice.host == "h2"]
     assert one.before <= start < one.n <= (await cloud.network.wiring("h2")).n
     # Another control process, whose notice is lost.
-    await cloud.db.run(lambda c: seams.record(c, ["h2"]))
+    await cloud.db.run(lambda c: changes.chain(c, datetime(2026, 1, 1), "wiring", ["h2"]))
     missed = (await cloud.network.wiring("h2")).n
     cloud.notices.clear()
     await cloud.network.plug(order("s3", net), "h2")

@@ -14,6 +14,7 @@ from tests.stories.whole_cloud import WholeCloud, whole_cloud
 
 from nacre.base import errors as e
 from nacre.base.rpc.codec import Failure, error_from
+from nacre.network.contract import GroupMembers
 from nacre.node.contract import TARGET, Guest, Node, Work
 
 WORDS = "PermissionError: /var/lib/nacre/x postgresql://nacre:pw@db/nacre on evil-host"
@@ -56,6 +57,9 @@ class Liar(Stranger):
 
     async def rewire(self, port_ids: tuple[str, ...], n: int = 0, before: int = 0) -> None:
         self._done("rewire")
+
+    async def regroup(self, news: tuple[GroupMembers, ...]) -> None:
+        self._done("regroup")
 
 
 @pytest.fixture

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-import sqlalchemy as sa
 import structlog
 
 from nacre import __version__
 from nacre.base.clock import Clock, RealClock
 from nacre.base.db import Database
 from nacre.base.db.together import Together
-from nacre.base.durable import changes as outbox
 from nacre.base.durable.changes import Changes
 from nacre.base.durable.eras import Position, later, position
 from nacre.base.durable.files import write_whole
@@ -88,6 +86,7 @@ from nacre.image.service import Settings as ImageLimits
 from nacre.network.api.service import service as network_service
 from nacre.network.contract import TARGET as NETWORK
 from nacre.network.contract import Network
+from nacre.network.hosts.member_news import MemberNews, MemberNotice
 from nacre.network.hosts.notices import Notice
 from nacre.network.manager import Around, NetworkManager
 from nacre.network.ml2.types import SegmentTypes
@@ -103,7 +102,7 @@ log = structlog.get_logger()
 
 #: Which roles may ask for which verb of the control process.
 CONDUCTOR_ALLOW = dict.fromkeys(("hello", "beat", "guest_facts"), ("node",))
-NETWORK_ALLOW = dict.fromkeys(("wiring", "wired"), ("node",))
+NETWORK_ALLOW = dict.fromkeys(("wiring", "members", "wired"), ("node",))
 IMAGE_ALLOW = {"find": ("control",), "read": ("control", "node")}
 JOIN_ALLOW = {"join": ("join",)}
 #: Seconds until an order is given anew: a host answers sooner, done or not.
@@ -195,7 +194,7 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
         keypairs=compute.ask.keypairs, quotas=compute.ask.quotas, limits=ServerLimits(
             hints=limits.hints, hint_bytes=limits.hint_bytes)))
     joins = JoinService(db, clock, Signer(Ring(keys, "join")), compute.around, settings.network.vxlan_port)
-    _start(base, compute, joins)
+    _start(base, compute, joins, network)
     health = Health(lambda: db.read(lambda conn: conn.exec_driver_sql("SELECT 1")), clock)
     placement_api = placement_service(PlacementParts(
         hosts=compute.registry, ledger=base.ledger, servers=compute.servers, aggregates=compute.aggregates,
@@ -242,8 +241,9 @@ def _network(base: Base) -> NetworkManager:
         node = stub(Node, nodes.prepare(server=notice.host, timeout=NOTICE_TIMEOUT))
         await node.rewire(tuple(sorted(notice.ports)), notice.n, notice.before)
 
-    def record(connection: sa.Connection, hosts: Collection[str]) -> tuple[int, Mapping[str, int]]:
-        return outbox.chain(connection, base.clock.now().replace(tzinfo=None), "wiring", hosts)
+    async def tell(notice: MemberNotice) -> None:
+        node = stub(Node, nodes.prepare(server=notice.host, timeout=NOTICE_TIMEOUT))
+        await node.regroup(notice.message())
 
     network = NetworkManager(base.db, base.policy, base.clock, NetworkSettings(
         types=SegmentTypes(tenant_types=own.tenant_types, vlan_ranges=dict.fromkeys(
@@ -251,7 +251,9 @@ def _network(base: Base) -> NetworkManager:
         drivers=own.mechanisms, dns_domain=own.dns_domain,
         quotas={**DEFAULT_QUOTAS, "network": quotas.networks, "port": quotas.ports,
                 "security_group": quotas.security_groups}),
-        Around(notify=notify, record=record, position=outbox.position, project_of=project_of))
+        Around(notify=notify, tell=tell, project_of=project_of))
+    base.changes.subscribe(("members",), network.member_news.changed, network.member_news.reload)
+    base.running.tasks.append(network.member_news.run)
     base.transport.serve(NETWORK, network, Network, NETWORK_ALLOW)
     return network
 
@@ -314,7 +316,7 @@ def _compute(base: Base, seams: Seams, ask: Suppliers,
     runner = StoryRunner(stories, {"build": Builder(parts, endings), "delete": Deleter(parts, endings),
                                    "power": Switch(parts)}, clock,
                          hindrance(registry, parts.progress.load, around.nodes))
-    conductor = _conductor(base, parts, endings, around)
+    conductor = _conductor(base, parts, endings, around, network.member_news)
     servers = Servers(db, clock, ask, stories, runner.run)
     return _Compute(ask, aggregates, scheduler, registry, stories, runner, endings, around, conductor, servers,
                     node, Plans(servers, conductor),
@@ -344,19 +346,20 @@ def hindrance(registry: HostRegistry, load: Callable[[Iterable[str]], Awaitable[
     return find
 
 
-def _conductor(base: Base, parts: Parts, endings: Endings, around: Introductions) -> ConductorManager:
+def _conductor(base: Base, parts: Parts, endings: Endings, around: Introductions,
+               members: MemberNews) -> ConductorManager:
     async def judge(seen: Sequence[Position]) -> list[tuple[Position, bool]]:
         here, older = await base.db.read(lambda connection: (position(connection), later(connection, seen)))
         return [(here, each in older) for each in seen]
 
     conductor = ConductorManager(parts, endings, Surroundings(
         introduce=around.of_node, admits=around.admits, controls=around.controls, wiring=around.wiring,
-        judge=Together(judge), seen=lambda: base.changes.seen))
+        members=members.behind, judge=Together(judge), seen=lambda: base.changes.seen))
     around.changed = conductor.meet_again
     return conductor
 
 
-def _start(base: Base, compute: _Compute, joins: Joins) -> None:
+def _start(base: Base, compute: _Compute, joins: Joins, network: NetworkManager) -> None:
     """In this order: who we are, what is known, and only then the door opens to hosts."""
     async def enter() -> None:
         me, transport = base.transport.me, base.transport
@@ -370,7 +373,8 @@ def _start(base: Base, compute: _Compute, joins: Joins) -> None:
 
     compute.membership.watch(base.changes)
     compute.scheduler.subscribe(base.changes)
-    base.running.start += [enter, base.changes.start, compute.around.start, compute.scheduler.start, open_door]
+    base.running.start += [enter, base.changes.start, compute.around.start, network.member_news.reload,
+                           compute.scheduler.start, open_door]
     base.running.tasks += [base.processes.run, base.changes.run, compute.scheduler.run, compute.runner.sweep,
                            compute.endings.sweep]
     base.running.stop += [base.processes.stop, compute.endings.stop, compute.runner.stop]

@@ -10,20 +10,32 @@ from nacre.base.context import Context
 from nacre.base.rpc.codec import latest
 from nacre.base.rpc.target import Target
 from nacre.compute.contract import Server, StoryOrder
-from nacre.network.contract import AgentReport
-from nacre.node.contract import GuestFacts, Orphan, WorkState
+from nacre.network.contract import AgentReport, Numbers
+from nacre.node.contract import GuestFacts, Orphan
 from nacre.scheduler.contract import Allocation, HostReport, Placement
 
 TARGET = Target(topic="control", namespace="conductor", version="2.0")
 
 
+class WorkState(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of work in a host's beat."""
+
+    server_id: bounds.Id
+    verb: bounds.Short
+    step: bounds.Short
+    moved: bounds.Count
+    total: bounds.Count
+
+
 class Beat(msgspec.Struct, frozen=True, kw_only=True):
     """A host's regular word to every control process: the truth about it, so that what was lost before is mended. It is
-    numbered by its report."""
+    numbered by its report. members: up to which change it knows those of security groups, in turns where they are too
+    many."""
 
     report: HostReport
     agent: AgentReport
     works: Annotated[tuple[WorkState, ...], msgspec.Meta(max_length=10_000)] = ()
+    members: Numbers = {}
 
     @property
     def host(self) -> str:
@@ -32,10 +44,12 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
 
 class Heard(msgspec.Struct, frozen=True, kw_only=True):
     """again: say hello, as this process does not know the host. wiring: the number of the last change to its wiring;
-    position, era: how far the database is; refused: why the network agent's report does not count."""
+    members: of security groups that changed later than the host knows, the number of the last change; position, era:
+    how far the database is; refused: why the network agent's report does not count."""
 
     again: bool = False
     wiring: int = 0
+    members: dict[str, int] = {}
     position: int = 0
     era: str = ""
     refused: str = ""

@@ -1,6 +1,6 @@
 """The conductor's endpoint: what hosts say of themselves comes in here, at every control process."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -10,11 +10,11 @@ from nacre.base.errors import BadRequest, Forbidden, Unavailable
 from nacre.compute.contract import Server, StoryOrder
 from nacre.conductor import orders
 from nacre.conductor.build import group_of
-from nacre.conductor.contract import Beat, ControlAddress, Heard, NodeHello, Welcome
+from nacre.conductor.contract import Beat, ControlAddress, Heard, NodeHello, Welcome, WorkState
 from nacre.conductor.endings import Endings
 from nacre.conductor.parts import Parts
 from nacre.network.contract import AgentReport
-from nacre.node.contract import GuestFacts, WorkState
+from nacre.node.contract import GuestFacts
 from nacre.scheduler.contract import Held, Placement
 
 log = structlog.get_logger()
@@ -43,7 +43,8 @@ class Session:
 class Surroundings:
     """What the endpoint asks of its process. introduce: a host's way is known from now on; admits: it was not removed;
     controls: the living control processes; judge: how far the database is now, and whether it is older than one that
-    was so far; seen: how far it was a moment ago; wiring: a host's last change."""
+    was so far; seen: how far it was a moment ago; wiring: a host's last change; members: those of these security groups
+    whose members changed later, and when."""
 
     introduce: Callable[[NodeHello], Awaitable[None]]
     admits: Callable[[str], bool]
@@ -51,6 +52,7 @@ class Surroundings:
     judge: Callable[[Position], Awaitable[tuple[Position, bool]]]
     seen: Callable[[], Position]
     wiring: Callable[[str], int]
+    members: Callable[[Mapping[str, int]], dict[str, int]]
 
 
 class ConductorManager:
@@ -112,7 +114,8 @@ class ConductorManager:
         if await self._p.scheduler.report(beat.report):
             refused = await self._agent(beat.host, beat.agent)
             await self._notice(session, beat)
-        return Heard(wiring=self._around.wiring(beat.host), position=seen.n, era=seen.era, refused=refused)
+        return Heard(wiring=self._around.wiring(beat.host), members=self._around.members(beat.members),
+                     position=seen.n, era=seen.era, refused=refused)
 
     async def guest_facts(self, host: str, server_id: str) -> GuestFacts:
         return await self._p.progress.guest_facts(host, server_id)

@@ -12,6 +12,13 @@ from nacre.base.rpc.target import Target
 #: The most ports that a host names at once.
 MOST_PORTS = 1000
 PortIds = Annotated[tuple[bounds.Id, ...], Meta(max_length=MOST_PORTS)]
+#: The most security groups that are named at once, and of how many eras.
+MOST_GROUPS, MOST_ERAS = 2000, 8
+GroupIds = Annotated[tuple[bounds.Id, ...], Meta(max_length=MOST_GROUPS)]
+#: Group -> up to which change its members are known.
+Numbers = Annotated[dict[bounds.Id, bounds.Count], Meta(max_length=MOST_GROUPS)]
+#: What somebody has of groups: era -> those numbers.
+Versions = Annotated[dict[bounds.Short, Numbers], Meta(max_length=MOST_ERAS)]
 Said = Annotated[str, Meta(max_length=255)]
 TARGET = Target(topic="control", namespace="network", version="1.0")
 
@@ -125,20 +132,32 @@ class Plugged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RuleFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """A security group's rule with its remote side already worked out."""
+    """A security group's rule with its remote side already worked out, but for a group: its members come beside it."""
 
     direction: str  # ingress, egress
     ethertype: str  # IPv4, IPv6
     protocol: str | None = None  # a name or a number
     port_min: int | None = None  # for ICMP the type
     port_max: int | None = None  # for ICMP the code
-    remote: tuple[str, ...] | None = None  # CIDRs; None: anywhere; empty: nobody (a group without members)
+    remote: tuple[str, ...] | None = None  # CIDRs; None: anywhere; empty: nobody
+    remote_group: str | None = None  # only its members (and `remote` is empty)
 
 
 class GroupFacts(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     stateful: bool
     rules: tuple[RuleFacts, ...]
+
+
+class GroupMembers(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is in a security group when the database is at (n, era). since None: all ports with an address, and their
+    CIDRs; else those that are not what they were at that n; one without a CIDR is no member any more."""
+
+    id: str
+    n: int
+    era: str
+    since: int | None = None
+    ports: dict[str, tuple[str, ...]] = {}
 
 
 class RemotePort(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,6 +178,7 @@ class HostWiring(msgspec.Struct, frozen=True, kw_only=True):
     networks: tuple[NetworkFacts, ...] = ()
     groups: tuple[GroupFacts, ...] = ()
     remotes: tuple[RemotePort, ...] = ()
+    members: tuple[GroupMembers, ...] = ()  # of the groups that the rules of `groups` name
     tunnels: tuple[str, ...] = ()  # IPv4 tunnel addresses of the hosts that share a network with this one
 
 
@@ -223,8 +243,13 @@ class Network(Protocol):
         """The names of these security groups, those that are gone left out."""
         ...
 
-    async def wiring(self, host: bounds.Name, port_ids: PortIds = ()) -> HostWiring:
-        """For a host's agent: what to wire. No ports named: everything of the host."""
+    async def wiring(self, host: bounds.Name, port_ids: PortIds = (), have: Versions | None = None) -> HostWiring:
+        """For a host's agent: what to wire. No ports named: everything of the host. have: the members it knows, of
+        which only what changed since is said."""
+        ...
+
+    async def members(self, host: bounds.Name, groups: GroupIds, have: Versions) -> tuple[GroupMembers, ...]:
+        """The members of those of these groups that rules on the host name, as in `wiring`."""
         ...
 
     async def wired(self, host: bounds.Name, port_ids: PortIds, up: bool) -> None:

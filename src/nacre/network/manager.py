@@ -1,10 +1,9 @@
 """The network service behind its contract: each verb is one unit of work, then messages to the hosts it concerns."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
@@ -15,8 +14,18 @@ from nacre.base.db.together import Together
 from nacre.base.errors import BadRequest, BuildFailed, Conflict
 from nacre.identity.contract import Policy
 from nacre.network import tables as t
-from nacre.network.contract import AgentReport, Guard, HostWiring, Plugged, PortFacts, PortsOrder
-from nacre.network.hosts import adoption, agents, bindings, dhcp, heartbeats, notices, reach, servers, wiring
+from nacre.network.contract import (
+    AgentReport,
+    GroupMembers,
+    Guard,
+    HostWiring,
+    Plugged,
+    PortFacts,
+    PortsOrder,
+    Versions,
+)
+from nacre.network.hosts import adoption, agents, bindings, dhcp, heartbeats, members, notices, reach, servers, wiring
+from nacre.network.hosts.member_news import MemberNews, MemberNotice
 from nacre.network.work import NetworkSettings, ProjectOf, Work
 
 T = TypeVar("T")
@@ -24,13 +33,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Around:
-    """What the process around the service gives it. notify: a message to a host; only speed depends on it. record:
-    writes down, in the transaction of a change, which hosts it concerns; the change's number, and that of the last one
-    before it for each. position: the number of the last change of all, in a transaction. project_of: of a server."""
+    """What the process around the service gives it. notify, tell: messages to a host, of its ports and of members of
+    security groups; only speed depends on them. record: as `notices.record`. project_of: of a server."""
 
-    notify: notices.Notify | None = None
-    record: Callable[[sa.Connection, Collection[str]], tuple[int, Mapping[str, int]]] = lambda *_: (0, {})
-    position: Callable[[sa.Connection], int] = lambda _: 0
+    notify: Callable[[notices.Notice], Awaitable[None]] | None = None
+    tell: Callable[[MemberNotice], Awaitable[None]] | None = None
+    record: Callable[[Work, Collection[str]], tuple[int, Mapping[str, int]]] = notices.record
     project_of: ProjectOf = lambda *_: None
 
 
@@ -41,7 +49,7 @@ class NetworkManager:
                  around: Around | None = None):
         self.db, self.policy, self.clock = db, policy, clock
         self.settings, self._around = settings or NetworkSettings(), around or Around()
-        self._notices = notices.Notices(self._around.notify)
+        self._notices, self.member_news = notices.Notices(self._around.notify), MemberNews(db, clock, self._around.tell)
         self.heartbeats = heartbeats.Heartbeats(db, clock, self.settings.agent_down_after)
         self._reports = Together(self._hear)
 
@@ -55,7 +63,7 @@ class NetworkManager:
 
     async def write(self, context: Context, step: Callable[[Work], T], guard: Guard | None = None) -> T:
         """One transaction, in which the guard stands; after it, messages to the hosts that it concerns."""
-        def unit(conn: sa.Connection) -> tuple[T, list[notices.Notice]]:
+        def unit(conn: sa.Connection) -> tuple[T, list[notices.Notice], dict[str, tuple[int, int]]]:
             if guard is not None:
                 guard.hold(conn)
             work = self._work(conn, context)
@@ -64,16 +72,17 @@ class NetworkManager:
                 dhcp.sync(work, network_id)
             work.count()
             hosts = notices.affected(work) if work.changes else {}
-            n, before = self._around.record(conn, hosts) if hosts else (0, {})
+            n, before = self._around.record(work, hosts) if hosts else (0, {})
             return result, [notices.Notice(host, frozenset(ports), n, before.get(host, 0))
-                            for host, ports in hosts.items()]
+                            for host, ports in hosts.items()], members.note(work)
 
         try:
-            result, told = await self.db.run(unit)
+            result, told, moved = await self.db.run(unit)
         except IntegrityError as error:
             raise Conflict("The request conflicts with one made at the same time, or with what refers to the resource. "
                            "Try again.", type="Conflict") from error
         self._notices.add(told)
+        self.member_news.add(moved)
         return result
 
     async def check(self, order: PortsOrder, count: int) -> None:
@@ -123,12 +132,11 @@ class NetworkManager:
         rows = await self.db.read(lambda c: c.execute(sa.select(g.id, g.name).where(g.id.in_(group_ids))).all())
         return {row.id: row.name for row in rows}
 
-    async def wiring(self, host: str, port_ids: tuple[str, ...] = ()) -> HostWiring:
-        def step(work: Work) -> HostWiring:
-            found = wiring.read(work, host, port_ids)
-            return msgspec.structs.replace(found, n=self._around.position(work.conn))
+    async def wiring(self, host: str, port_ids: tuple[str, ...] = (), have: Versions | None = None) -> HostWiring:
+        return await self.read(service_context(), lambda work: wiring.read(work, host, port_ids, have or {}))
 
-        return await self.read(service_context(), step)
+    async def members(self, host: str, groups: tuple[str, ...], have: Versions) -> tuple[GroupMembers, ...]:
+        return await self.db.read(lambda conn: members.read(conn, members.named(conn, host, groups), have))
 
     async def wired(self, host: str, port_ids: tuple[str, ...], up: bool) -> None:
         await self.write(service_context(), lambda work: bindings.wired(work, host, port_ids, up))

@@ -77,7 +77,7 @@ class Ports:
             bindings.bind(work, [old | values | wanted | {"host": old["host"]}], str(wanted.get("host", old["host"])))
         work.changes.ports.add(old["id"])
         if groups is not None or values.keys() & {"allowed_address_pairs"} or "fixed_ips" in data:
-            work.changes.members.update(current["security_groups"], groups or ())
+            work.changes.moved(old["id"], {*current["security_groups"], *(groups or ())})
         return current | data
 
     def _new_mac(self, work: Work, old: Row, wanted: str | None) -> str:
@@ -177,7 +177,7 @@ def build(work: Work, network: Row, data: Row) -> tuple[Row, list[tuple[str, str
         "position": data.get("position", 0), "server_id": data.get("server_id")})
     _set_addresses(work, row["id"], chosen)
     _set_groups(work, row["id"], data["security_groups"])
-    work.changes.members.update(data["security_groups"])
+    work.changes.moved(row["id"], data["security_groups"])
     return row | bindings.UNBOUND | {"vnic_type": data["binding:vnic_type"],
                                      "profile": data.get("binding:profile") or {}}, chosen
 
@@ -235,7 +235,9 @@ def drop(work: Work, port_ids: Sequence[str]) -> None:
     if not port_ids:
         return
     dynamic = bindings.end(work, port_ids)
-    work.changes.members.update(statements.take(work.conn, t.port_groups, "group_id", port_id=port_ids))
+    for row in work.find(t.port_groups, port_id=port_ids):
+        work.changes.moved(row["port_id"], [row["group_id"]])
+    statements.delete(work.conn, t.port_groups, port_id=port_ids)
     statements.update(work.conn, t.floatingips, {
         "port_id": None, "fixed_ip_address": None, "router_id": None, "status": "DOWN"}, port_id=port_ids)
     statements.delete(work.conn, t.addresses, port_id=port_ids)

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from oslo_utils.uuidutils import is_uuid_like
 
+from nacre.base.db import statements
 from nacre.network import tables as t
 from nacre.network.attributes.definitions import SECURITY_GROUP, SECURITY_GROUP_RULE
 from nacre.network.attributes.rules import PROTOCOLS, bad, port, prefix, protocol
@@ -149,6 +150,7 @@ class SecurityGroups:
         work.remove(rules, remote_group_id=current["id"])
         work.conn.execute(sa.delete(t.default_groups).where(t.default_groups.c.group_id == current["id"]))
         work.remove(t.rbac_policies, object_id=current["id"])
+        statements.delete(work.conn, t.member_changes, group_id=current["id"])
         work.remove(t.security_groups, id=current["id"])
 
 

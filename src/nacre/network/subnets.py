@@ -174,6 +174,10 @@ class Subnets:
 def _every_port(work: Work, network_id: str) -> None:
     """Guests' addresses came or went: what each of the network's ports may send is not what it was."""
     work.changes.hosts.update(host for _, host in reach.of_networks(work, [network_id]))
+    p, g = t.ports.c, t.port_groups.c
+    for port_id, group_id in work.conn.execute(sa.select(g.port_id, g.group_id).join_from(
+            t.ports, t.port_groups, g.port_id == p.id).where(p.network_id == network_id)):
+        work.changes.moved(port_id, [group_id])
 
 
 def get(work: Work, subnet_id: str) -> Row:

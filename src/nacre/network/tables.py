@@ -164,6 +164,16 @@ binding_groups = sa.Table(
     sqlite_with_rowid=False,
 )
 
+#: Which ports joined a security group, left it or moved in it, in which change. A row without a port: those up to that
+#: change are gone (hosts/members.py).
+member_changes = sa.Table(
+    "security_group_member_changes", metadata,
+    sa.Column("group_id", ID, primary_key=True),
+    sa.Column("n", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False),
+    sa.Column("port_id", ID, primary_key=True), sa.Index("member_changes_by_number", "n"),
+    sqlite_with_rowid=False,
+)
+
 agents = sa.Table(
     "network_agents", metadata,
     sa.Column("id", ID, primary_key=True), sa.Column("host", sa.String(255), nullable=False),

@@ -7,7 +7,7 @@ A unit may be run again by the database, so a `Work` is made anew for each run a
 import random
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -65,20 +65,26 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class Changes:
-    """What a unit changed that hosts have wired. `members`: groups that ports joined, left or moved in."""
+    """What a unit changed that hosts have wired. members: group -> the ports that joined it, left it or moved in it."""
 
     ports: set[str] = field(default_factory=set)  # wherever they have a binding now
     left: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # host -> ports that it has no more
     hosts: set[str] = field(default_factory=set)  # all of theirs
     networks: set[str] = field(default_factory=set)
     subnets: set[str] = field(default_factory=set)  # networks whose subnets changed: their DHCP port follows
-    members: set[str] = field(default_factory=set)
+    members: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     groups: set[str] = field(default_factory=set)
     address_groups: set[str] = field(default_factory=set)
 
     def __bool__(self) -> bool:
-        return bool(self.ports or self.left or self.hosts or self.networks or self.subnets or self.members
-                    or self.groups or self.address_groups)
+        """Whether there is anything to tell of besides members."""
+        return bool(self.ports or self.left or self.hosts or self.networks or self.subnets or self.groups
+                    or self.address_groups)
+
+    def moved(self, port_id: str, groups: Iterable[str]) -> None:
+        """The port is not in these groups what it was."""
+        for group in groups:
+            self.members[group].add(port_id)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from msgspec import Meta
 from nacre.base import bounds
 from nacre.base.rpc.target import Target
 from nacre.image.contract import ImageFacts
-from nacre.network.contract import NetworkFacts, PortFacts
+from nacre.network.contract import MOST_GROUPS, GroupMembers, NetworkFacts, PortFacts
 
 #: The step of work that has not begun: others of the host come first.
 WAITING = "waits for its turn"
@@ -143,16 +143,6 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     guest: Guest | None = None
 
 
-class WorkState(msgspec.Struct, frozen=True, kw_only=True):
-    """A piece of work in a host's beat."""
-
-    server_id: bounds.Id
-    verb: bounds.Short
-    step: bounds.Short
-    moved: bounds.Count
-    total: bounds.Count
-
-
 class Orphan(msgspec.Struct, frozen=True, kw_only=True):
     """Something that a host has, as it remembers it: unchecked. order None: its journal lost it. stage: as there."""
 
@@ -197,4 +187,8 @@ class Node(Protocol):
 
     async def rewire(self, port_ids: tuple[str, ...], n: int = 0, before: int = 0) -> None:
         """These ports (empty: any) changed: fetch and apply. n, before: this host's change and the one before it."""
+        ...
+
+    async def regroup(self, news: Annotated[tuple[GroupMembers, ...], Meta(max_length=MOST_GROUPS)]) -> None:
+        """Members of security groups changed: differences, to be taken where nothing is missed between."""
         ...

@@ -115,7 +115,8 @@ class NodeService:
                 await self._clock.sleep(RETRY)
 
     async def _say(self) -> Beat:
-        return Beat(report=await self.report(), agent=self.here.wiring.report(), works=self.here.works.states())
+        return Beat(report=await self.report(), agent=self.here.wiring.report(), works=self.here.works.states(),
+                    members=self.here.wiring.versions())
 
     async def _until(self, event: Awaitable[object], seconds: float) -> None:
         """Raises TimeoutError when the clock says so first."""
@@ -156,7 +157,7 @@ class NodeService:
                 heard = await conductor.beat(self._beat)
                 met, pause = not heard.again and not self.here.barred, RETRY
                 self._complain(heard.refused)
-                await self._follow(heard.wiring)
+                await self._follow(heard)
                 await self._keep(heard)
             except asyncio.CancelledError:
                 raise
@@ -197,7 +198,7 @@ class NodeService:
                            f"{welcome.cloud}: put that cloud's database back, or let this one have the host with "
                            "`nacre host accept`")
             log.error("not our cloud; everything here stays as it is", ours=facts.cloud, theirs=welcome.cloud)
-            return await self._follow(0)
+            return await self._follow()
         elif welcome.older and holds and not welcome.accepted:
             if facts.era != said.era:
                 raise Unavailable("This host has been told of another state of the database since it said hello.")
@@ -205,7 +206,7 @@ class NodeService:
                            f"{facts.position}, than this one was made from: put the later one back, or say that this "
                            "one is right with `nacre host accept`")
             log.error("an older database; everything here stays as it is", seen=facts.position, now=welcome.position)
-            return await self._follow(0)
+            return await self._follow()
         elif welcome.older or welcome.position > facts.position:
             await here.journal.learn(position=welcome.position, era=welcome.era)
         self._kept = self._clock.monotonic()
@@ -213,14 +214,15 @@ class NodeService:
         self._orphans = frozenset(welcome.orphans)
         for allocation in self._orphans:
             log.warning("the database does not know this; it is kept", allocation=allocation)
-        await self._follow(0)
+        await self._follow()
 
-    async def _follow(self, n: int) -> None:
+    async def _follow(self, heard: Heard = Heard()) -> None:
         """What the wiring is to believe. Guests that the database does not know keep their network."""
         spawned = [entry.spawn for entry in self.here.journal.all()
                    if entry.allocation in self._orphans and entry.stage == "running" and entry.spawn]
         await self.here.wiring.follow(Standing(
-            trusted=not self.here.barred, n=n, ports=tuple(port for spawn in spawned for port in spawn.ports),
+            trusted=not self.here.barred, n=heard.wiring, era=heard.era, members=heard.members,
+            ports=tuple(port for spawn in spawned for port in spawn.ports),
             networks=tuple(network for spawn in spawned for network in spawn.networks)))
 
     async def _keep(self, heard: Heard) -> None:

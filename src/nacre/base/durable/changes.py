@@ -68,13 +68,18 @@ def note(connection: sa.Connection, now: datetime, *what: tuple[str, str], proje
 def chain(connection: sa.Connection, now: datetime, kind: str, ids: Collection[str]) -> tuple[int, dict[str, int]]:
     """One change of all of these, noted without an id. Its number, and for each id that of the change before (absent:
     none): who has taken in that one and hears of this one has missed nothing."""
-    note(connection, now, (kind, ""))
-    n, before = position(connection), latest(connection, kind, ids=ids)
+    n, before = number(connection, now, kind), latest(connection, kind, ids=ids)
     if before:
         connection.execute(_MOVE, {"is": kind, "ids": list(before), "to": n})
     if fresh := sorted(set(ids) - before.keys()):
         statements.insert(connection, last_changes, [{"kind": kind, "id": id, "n": n} for id in fresh])
     return n, before
+
+
+def number(connection: sa.Connection, now: datetime, kind: str) -> int:
+    """One change of a kind, noted without an id. Its number."""
+    note(connection, now, (kind, ""))
+    return position(connection)
 
 
 def latest(connection: sa.Connection, kind: str, after: int = 0, ids: Collection[str] | None = None) -> dict[str, int]:
@@ -151,6 +156,8 @@ class Changes:
         known = self._lately
         here = {Change(*row) for row in connection.execute(_BETWEEN, {"first": known[0].n, "last": known[-1].n})}
         common = [change.n for change in known if change in here]
+        # A number is of one era only: the next that begins shall find another.
+        note(connection, self._clock.now().replace(tzinfo=None), ("era", ""))
         eras.cut(connection, max(common) + 1 if common else known[0].n)
 
     def _begin(self, connection: sa.Connection) -> None:

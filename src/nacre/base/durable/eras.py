@@ -45,11 +45,16 @@ def position(connection: sa.Connection) -> Position:
     return Position(n, era)
 
 
+def shared(connection: sa.Connection, seen: Collection[str]) -> dict[str, int]:
+    """Of each of these eras that this database knows: up to which change its history is that of whoever saw the era."""
+    begins = {"": 0} | {row.id: row.n for row in connection.execute(_BEGINS, {"eras": list(seen)})}
+    known, here = begins.keys() & set(seen), position(connection).n
+    ends = {era: connection.execute(_END, {"begin": begins[era]}).scalar() for era in known}
+    return {era: here if end is None else end - 1 for era, end in ends.items()}
+
+
 def later(connection: sa.Connection, seen: Collection[Position]) -> set[Position]:
     """Those of what was seen that this database lacks something of: it was restored from before that, however far it
     has come since."""
-    named, here = {each.era for each in seen}, position(connection).n
-    begins = {"": 0} | {row.id: row.n for row in connection.execute(_BEGINS, {"eras": list(named)})}
-    ends = {era: connection.execute(_END, {"begin": begins[era]}).scalar() for era in named & begins.keys()}
-    return {each for each in seen if each.era not in begins or (
-        each.n > here if (end := ends[each.era]) is None else each.n >= end)}
+    until = shared(connection, {each.era for each in seen})
+    return {each for each in seen if each.n > until.get(each.era, -1)}

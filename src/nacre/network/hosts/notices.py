@@ -2,12 +2,14 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Generic, Protocol, Self, TypeVar
 
 import sqlalchemy as sa
 import structlog
 
+from nacre.base.durable import changes as outbox
 from nacre.network import tables as t
 from nacre.network.hosts import reach
 from nacre.network.work import Work
@@ -18,6 +20,19 @@ log = structlog.get_logger()
 QUIET = 5.0, 300.0
 
 Affected = dict[str, set[str]]
+
+
+class Message(Protocol):
+    """Something for a host to hear."""
+
+    @property
+    def host(self) -> str: ...
+    def then(self, other: Self) -> Self:
+        """Both in one."""
+        ...
+
+
+M = TypeVar("M", bound=Message)
 
 
 @dataclass(frozen=True)
@@ -38,8 +53,6 @@ class Notice:
                       first.before if last.before <= first.n else last.before)
 
 
-Notify = Callable[[Notice], Awaitable[None]]
-
 _R = t.security_group_rules.c
 #: The groups with rules that name these security groups, or these address groups.
 _NAMING, _NAMING_LISTS = (sa.select(_R.security_group_id).distinct().where(column.in_(sa.bindparam(
@@ -48,7 +61,8 @@ _NAMING, _NAMING_LISTS = (sa.select(_R.security_group_id).distinct().where(colum
 
 def affected(work: Work) -> Affected:
     """host -> ports whose wiring the unit changed; none: all of the host's. For changes to a whole network or group one
-    port a host stands for all: what a host fetches for it holds the network's or group's new facts."""
+    port a host stands for all: what a host fetches for it holds the network's or group's new facts. Of members hosts
+    hear otherwise (member_news.py)."""
     changes = work.changes
     found = defaultdict[str, set[str]](set, changes.left)
     if changes.ports:
@@ -56,29 +70,39 @@ def affected(work: Work) -> Affected:
             found[binding["host"]].add(binding["port_id"])
     pairs = reach.of_networks(work, changes.networks) if changes.networks else []
     groups = set(changes.groups)
-    for statement, named in ((_NAMING, changes.members), (_NAMING_LISTS, changes.address_groups)):
-        if named:
-            groups.update(work.conn.execute(statement, {"ids": list(named)}).scalars())
+    if changes.address_groups:
+        groups.update(work.conn.execute(_NAMING_LISTS, {"ids": list(changes.address_groups)}).scalars())
     if groups:
-        pairs += reach.of_groups(work, groups)
+        pairs += reach.of_groups(work.conn, groups)
     for port_id, host in pairs:
         found[host].add(port_id)
     found.pop("", None)
     return {**found, **{host: set() for host in changes.hosts}}
 
 
-class Notices:
+def record(work: Work, hosts: Collection[str]) -> tuple[int, Mapping[str, int]]:
+    """Writes down which hosts the unit concerns. The number of that change, and that of each host's before it."""
+    return outbox.chain(work.conn, work.now, "wiring", hosts)
+
+
+def naming(connection: sa.Connection, group: str) -> set[str]:
+    """The hosts where rules of ports name the group."""
+    groups = list(connection.execute(_NAMING, {"ids": [group]}).scalars())
+    return {host for _, host in reach.of_groups(connection, groups)} if groups else set()
+
+
+class Notices(Generic[M]):
     """Sends hosts what concerns them: one message to a host at a time, what comes meanwhile is gathered into the next.
     One that did not answer is left alone for a while: it hears the number of the last change with its next beat, so
     that a lost notice costs time only, and however many hosts are silent, the others are not kept waiting."""
 
-    def __init__(self, notify: Notify | None):
+    def __init__(self, notify: Callable[[M], Awaitable[None]] | None):
         self._notify = notify
-        self._pending: dict[str, Notice] = {}
+        self._pending: dict[str, M] = {}
         self._sending: dict[str, asyncio.Task[None]] = {}
         self._silent: dict[str, tuple[float, float]] = {}  # host -> until when, and how long that was
 
-    def add(self, notices: Iterable[Notice]) -> None:
+    def add(self, notices: Iterable[M]) -> None:
         """Send these soon."""
         if self._notify is None:
             return
@@ -91,7 +115,7 @@ class Notices:
             if notice.host not in self._sending:
                 self._sending[notice.host] = loop.create_task(self._send(notice.host, self._notify))
 
-    async def _send(self, host: str, notify: Notify) -> None:
+    async def _send(self, host: str, notify: Callable[[M], Awaitable[None]]) -> None:
         try:
             while host in self._pending:
                 await asyncio.sleep(0)

@@ -45,9 +45,9 @@ def of_networks(work: Work, network_ids: Collection[str]) -> list[tuple[str, str
     return [(port, host) for port, host in work.conn.execute(_OF_NETWORKS, {"ids": list(network_ids)})]
 
 
-def of_groups(work: Work, group_ids: Collection[str]) -> list[tuple[str, str]]:
+def of_groups(connection: sa.Connection, group_ids: Collection[str]) -> list[tuple[str, str]]:
     """(one of its ports, host) for each host of each of the security groups."""
-    return [(port, host) for port, host in work.conn.execute(_OF_GROUPS, {"ids": list(group_ids)})]
+    return [(port, host) for port, host in connection.execute(_OF_GROUPS, {"ids": list(group_ids)})]
 
 
 def tunnels(work: Work, host: str) -> dict[str, str]:

@@ -2,29 +2,31 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import sqlalchemy as sa
 import structlog
 
+from nacre.base.durable import eras
 from nacre.network import tables as t
-from nacre.network.contract import GroupFacts, HostWiring, RemotePort, RuleFacts
-from nacre.network.hosts import facts, reach
+from nacre.network.contract import GroupFacts, HostWiring, RemotePort, RuleFacts, Versions
+from nacre.network.hosts import facts, members, reach
 from nacre.network.work import Row, Work
 
 log = structlog.get_logger()
 
 
-def read(work: Work, host: str, port_ids: Sequence[str]) -> HostWiring:
-    """As the contract's `wiring`."""
-    named: Row = {"id": port_ids} if port_ids else {}
-    rows = work.find(t.placed, host=host, vif_type="ovs", **named)
+def read(work: Work, host: str, port_ids: Sequence[str], have: Versions) -> HostWiring:
+    """As the contract's `wiring`, in one consistent read."""
+    asked: Row = {"id": port_ids} if port_ids else {}
+    rows = work.find(t.placed, host=host, vif_type="ovs", **asked)
     network_ids = {r["network_id"] for r in rows}
     tunnels = reach.tunnels(work, host)
     ports = facts.ports(work, rows)
+    groups = _groups(work, {g for p in ports for g in p.security_groups})
+    named = {rule.remote_group for group in groups for rule in group.rules if rule.remote_group}
     return HostWiring(
-        whole=not port_ids, ports=ports, networks=facts.networks(work, network_ids, host),
-        groups=_groups(work, {g for p in ports for g in p.security_groups}),
+        whole=not port_ids, n=eras.position(work.conn).n, ports=ports, groups=groups,
+        networks=facts.networks(work, network_ids, host), members=members.read(work.conn, named, have),
         remotes=_remotes(work, network_ids, host, tunnels),
         tunnels=tuple(sorted(tunnels.values())))
 
@@ -33,13 +35,12 @@ def _groups(work: Work, ids: set[str]) -> tuple[GroupFacts, ...]:
     if not ids:
         return ()
     rows = work.find(t.security_group_rules, security_group_id=ids)
-    members = _members(work, {r["remote_group_id"] for r in rows if r["remote_group_id"]})
     named = {r["remote_address_group_id"] for r in rows if r["remote_address_group_id"]}
     lists = {r["id"]: r["addresses"] for r in work.find(t.address_groups, id=named)} if named else {}
     found: dict[str, list[RuleFacts]] = defaultdict(list)
     for row in rows:
         try:
-            found[row["security_group_id"]].append(_rule(row, members, lists))
+            found[row["security_group_id"]].append(_rule(row, lists))
         except Exception:
             # A rule that cannot be read must not take the other rules of the host with it: it opens nothing.
             log.exception("security group rule left out", rule=row["id"])
@@ -47,10 +48,10 @@ def _groups(work: Work, ids: set[str]) -> tuple[GroupFacts, ...]:
         t.security_groups, id=ids))
 
 
-def _rule(row: Row, members: dict[str, set[str]], lists: dict[str, list[str]]) -> RuleFacts:
+def _rule(row: Row, lists: dict[str, list[str]]) -> RuleFacts:
     remote: Iterable[str] | None = None
     if row["remote_group_id"]:
-        remote = members.get(row["remote_group_id"], set())
+        remote = ()  # for a host of an earlier release: it lets in nobody
     elif row["remote_address_group_id"]:
         remote = lists[row["remote_address_group_id"]]
     elif row["remote_ip_prefix"]:
@@ -59,32 +60,8 @@ def _rule(row: Row, members: dict[str, set[str]], lists: dict[str, list[str]]) -
         six = row["ethertype"] == "IPv6"
         remote = tuple(sorted(c for c in remote if (":" in c) == six))
     return RuleFacts(direction=row["direction"], ethertype=row["ethertype"], protocol=row["protocol"],
-                     port_min=row["port_range_min"], port_max=row["port_range_max"], remote=remote)
-
-
-def _cidr(address: str) -> str:
-    return address if "/" in address else f"{address}/{128 if ':' in address else 32}"
-
-
-_GROUPS: sa.BindParameter[Any] = sa.bindparam("groups", expanding=True)
-_ON = t.port_groups.c.group_id
-_ADDRESSES = sa.select(_ON, t.addresses.c.ip_address).where(_ON.in_(_GROUPS)).join_from(
-    t.port_groups, t.addresses, t.addresses.c.port_id == t.port_groups.c.port_id)
-_PAIRS = sa.select(_ON, t.ports.c.allowed_address_pairs).where(
-    _ON.in_(_GROUPS), sa.cast(t.ports.c.allowed_address_pairs, sa.String) != "[]").join_from(
-        t.port_groups, t.ports, t.ports.c.id == t.port_groups.c.port_id)
-
-
-def _members(work: Work, ids: set[str]) -> dict[str, set[str]]:
-    """Group -> the CIDRs of its members: their addresses and the pairs allowed to them."""
-    found: dict[str, set[str]] = defaultdict(set)
-    if not ids:
-        return found
-    for group, address in work.conn.execute(_ADDRESSES, {"groups": list(ids)}):
-        found[group].add(_cidr(address))
-    for group, pairs in work.conn.execute(_PAIRS, {"groups": list(ids)}):
-        found[group].update(_cidr(pair["ip_address"]) for pair in pairs)
-    return found
+                     port_min=row["port_range_min"], port_max=row["port_range_max"], remote=remote,
+                     remote_group=row["remote_group_id"])
 
 
 _B, _P = t.bindings.c, t.ports.c

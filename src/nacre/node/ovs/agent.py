@@ -6,38 +6,37 @@ are taken together in the next round: one question to the network service, one l
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import structlog
 
 from nacre.base.clock import Clock, RealClock
-from nacre.base.errors import BuildFailed, NotFound, Unavailable
+from nacre.base.errors import BuildFailed, NotFound
 from nacre.base.locks import file_lock
-from nacre.network.contract import MOST_PORTS, AgentReport, Network, NetworkFacts, PortFacts
+from nacre.network.contract import AgentReport, GroupMembers, Network, NetworkFacts, PortFacts
 from nacre.node.contract import GuestFacts
 from nacre.node.dhcp.config import DhcpSettings
 from nacre.node.dhcp.server import Dhcp
 from nacre.node.metadata import Facts, Metadata
 from nacre.node.names import RUN, Names
 from nacre.node.netns import Namespaces
-from nacre.node.ovs.bridge import Bridge
+from nacre.node.ovs.bridge import Bridge, FlowTable
 from nacre.node.ovs.contract import Standing
-from nacre.node.ovs.flows import Flow, Local, meters
+from nacre.node.ovs.flows import Local, meters
+from nacre.node.ovs.groups.peers import uses
 from nacre.node.ovs.local import LocalNetworks
 from nacre.node.ovs.ovsdb import BridgeSettings
-from nacre.node.ovs.plan import Desired, changes, local_networks, numbered
+from nacre.node.ovs.plan import local_networks, numbered
 from nacre.node.ovs.seal import Seal
 from nacre.node.ovs.service import ensure_services
 from nacre.node.ovs.switching import flow_table
+from nacre.node.ovs.wanted import ControlAway, Wanted, parts, reached
 from nacre.node.servers.limits import Rate
 
 log = structlog.get_logger()
-
-T = TypeVar("T")
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,10 +54,6 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     away: float = 1.0
 
 
-class ControlAway(Exception):
-    """The network service gave no answer."""
-
-
 class OvsAgent:
     """Wires this host's ports. One per integration bridge."""
 
@@ -67,18 +62,16 @@ class OvsAgent:
         self.host, self.network, self.bridge, self.places = settings.host, network, bridge, places
         self.names, self.seal = bridge.names, Seal(bridge.names.table)
         self.settings, self.clock = settings, clock or RealClock()
-        self.desired = Desired()
-        self._applied: Sequence[Flow] | None = None  # None: the bridge's table is not known
-        self._numbers: dict[str, int] = {}
+        self.wanted, self.table = Wanted(settings.host, network, self.clock), FlowTable(bridge)
+        self._numbers: dict[str, int] = {}  # of networks
+        self._groups: dict[str, int] = {}  # of groups that rules name
         self._seen: dict[str, int] = {}
         self._up: set[str] = set()
         self._unsealed: dict[str, str] = {}  # id of a port, or of a network with an unsealed link -> why
         self._rates: dict[str, Rate] = {}
-        self._asked: set[str] = set()
-        self._whole, self._heard = True, 0  # the last change that is applied, or asked for
-        self._standing = Standing(trusted=False)
         self._waiting: list[tuple[frozenset[str], asyncio.Future[None]]] = []
-        self._wake = asyncio.Event()
+        self._wake, self._moved = asyncio.Event(), asyncio.Event()
+        self._turn = asyncio.Lock()  # who asks, and changes flows
         self._tasks: list[asyncio.Task[None]] = []
         self._held = AsyncExitStack()
 
@@ -90,7 +83,7 @@ class OvsAgent:
         await self.bridge.ensure()
         if self.settings.former is not None:
             await self.places.dhcp.retire(self.settings.former)
-        self._tasks = [asyncio.create_task(self._work()), asyncio.create_task(self._look())]
+        self._tasks = [asyncio.create_task(each) for each in (self._work(), self._look(), self._follow_members())]
 
     async def stop(self) -> None:
         """Ends the loop; guests keep their network."""
@@ -111,37 +104,41 @@ class OvsAgent:
         ids = frozenset(port.id for port in ports)
         if not ids:
             return
-        await self._plugged(ids)
+        await _plugged(ids, self.bridge, self.clock, self.settings.plug_timeout)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((ids, future))
-        self._asked |= ids
+        self.wanted.asked |= ids
         self._wake.set()
         await future
 
     async def unwire(self, port_ids: Sequence[str]) -> None:
         """These ports are gone: their interfaces and flows at once, their networks where nobody is left."""
-        self.desired = self.desired.without(port_ids)
+        self.wanted.forget(port_ids)
         self._up -= set(port_ids)
         self._rates = {port: rate for port, rate in self._rates.items() if port not in set(port_ids)}
-        self._asked -= set(port_ids)
         await self.bridge.unplug(port_ids)
         self._wake.set()
 
     async def rewire(self, port_ids: Sequence[str], n: int = 0, before: int = 0) -> None:
         """Fetch and apply soon; everything if none are named, or a change was missed."""
-        if port_ids and before <= self._heard:
-            self._asked |= set(port_ids)
-        else:
-            self._whole = True
-        self._heard = max(self._heard, n)
+        self.wanted.changed(port_ids, n, before)
         self._wake.set()
+
+    async def regroup(self, news: Sequence[GroupMembers]) -> None:
+        """Apply what joins on to what is here, and ask for the rest."""
+        self.wanted.regroup(news)
+        self._moved.set()
+
+    def versions(self) -> dict[str, int]:
+        """For beats."""
+        return self.wanted.members.numbers()
 
     async def follow(self, standing: Standing) -> None:
         """Fetch everything soon if that became right, or something newer than what is here has changed."""
-        before, self._standing = self._standing, standing
-        if standing.trusted and (standing.n > self._heard or msgspec.structs.replace(standing, n=before.n) != before):
-            self._heard, self._whole = max(self._heard, standing.n), True
+        if self.wanted.follow(standing):
             self._wake.set()
+        elif self.wanted.lacking():
+            self._moved.set()
 
     def report(self) -> AgentReport:
         """For binding."""
@@ -151,21 +148,14 @@ class OvsAgent:
             bridge_mappings=settings.providers, tunnel_types=("vxlan",) if settings.tunnel_ip else (),
             datapath_type=self.bridge.datapath, bridge=self.bridge.name)
 
-    async def _plugged(self, ids: frozenset[str]) -> None:
-        end = self.clock.monotonic() + self.settings.plug_timeout
-        while missing := ids - set(await self.bridge.ports()):
-            if self.clock.monotonic() > end:
-                raise BuildFailed(f"no interface for port {min(missing)} appeared on {self.bridge.name} within "
-                                  f"{self.settings.plug_timeout:g} s")
-            await self.clock.sleep(0.02)
-
     async def _work(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
             waiting, self._waiting = self._waiting, []
             try:
-                await self._round()
+                async with self._turn:
+                    await self._round()
             except ControlAway as error:  # builds wait: to take them back is not this host's to say
                 log.warning("the network service cannot be asked", why=str(error))
                 self._waiting = [(ids, future) for ids, future in waiting if not future.done()] + self._waiting
@@ -174,7 +164,7 @@ class OvsAgent:
                 continue
             except Exception as error:  # the look-out tries the rest again
                 log.warning("wiring failed", why=repr(error))
-                self._whole, self._applied = True, None
+                self.wanted.whole, self.table.applied = True, None
                 for _, future in waiting:
                     if not future.done():
                         future.set_exception(BuildFailed(f"wiring on {self.host} failed: {error}"))
@@ -184,7 +174,7 @@ class OvsAgent:
                     self._settle(ids, future)
 
     def _settle(self, ids: frozenset[str], future: asyncio.Future[None]) -> None:
-        named = {key for i in ids if (port := self.desired.ports.get(i)) for key in (port.id, port.network_id)}
+        named = {key for i in ids if (port := self.wanted.desired.ports.get(i)) for key in (port.id, port.network_id)}
         if refused := named & self._unsealed.keys():
             future.set_exception(BuildFailed(f"{min(refused)} could not be kept from the host's own network stack on "
                                              f"{self.host}: {self._unsealed[min(refused)]}"))
@@ -197,62 +187,65 @@ class OvsAgent:
         else:
             future.set_result(None)
 
+    async def _follow_members(self) -> None:
+        """For ever: who joined or left a group costs what it changes, and no round. What does not join on to what is
+        here is asked for, after a moment: what lies between may be under way."""
+        while True:
+            await self._moved.wait()
+            self._moved.clear()
+            try:
+                async with self._turn:
+                    await self.table.move(self.wanted.members)
+                if self.wanted.standing.trusted and self.wanted.lacking():
+                    await self.clock.sleep(self.settings.glance)
+                    async with self._turn:
+                        await self.wanted.ask_members()
+                        await self.table.move(self.wanted.members)
+            except Exception as error:
+                log.warning("members of security groups are not applied", why=repr(error))
+                await self.clock.sleep(self.settings.look)
+                self._moved.set()
+
     async def _round(self) -> None:
         """Ask, look, plan, apply, tell."""
         away: ControlAway | None = None
-        if self._standing.trusted:
+        if self.wanted.standing.trusted:
             try:
-                await self._ask()
+                if await self.wanted.ask() and self.wanted.desired.tunnels and self.bridge.settings.alone:
+                    log.warning("other hosts' guests are not reached: node.tunnel_ip is a loopback address")
             except ControlAway as error:
                 away = error  # meanwhile what is known here is kept right
-        elif not self.desired.ports:
+        elif not self.wanted.desired.ports:
             return  # what is wired since before this process began stays
         here = await self._served()
         sealed = await self._sealed(here)
-        wiring = self.desired.wiring(self._numbers)
+        wiring = self.wanted.desired.wiring(self._numbers)
+        self._groups = numbered(self._groups, sorted(self.wanted.desired.named()))
         local = await self._local(sealed)
         self._seen = here
-        await self.bridge.set_meters(meters(local), known=self._applied is not None)
-        await self._apply(await asyncio.to_thread(flow_table, wiring, local))
+        await self.bridge.set_meters(meters(local), known=self.table.applied is not None)
+        await self.table.make(await asyncio.to_thread(flow_table, wiring, local),
+                              uses(wiring.ports, self.wanted.desired.groups, self._groups), self.wanted.members)
         await self.bridge.drop_meters()
-        await self._tell({p for p in sealed if p in local.zones and p in self.desired.ports})
+        await self._tell({p for p in sealed if p in local.zones and p in self.wanted.desired.ports})
         if away is not None:
             raise away
-
-    async def _ask(self) -> None:
-        asked, self._asked, whole, self._whole, heard = self._asked, set(), self._whole, False, self._heard
-        try:
-            if whole:
-                answer = await _reached(self.network.wiring(self.host))
-                self.desired = self.desired.merge(answer).beside(self._standing.ports, self._standing.networks)
-                if self._heard == heard:  # also back: a database may have been restored
-                    self._heard = answer.n
-                asked -= self.desired.ports.keys()
-                if self.desired.tunnels and self.bridge.settings.alone:
-                    log.warning("other hosts' guests are not reached: node.tunnel_ip is a loopback address")
-            for some in _parts(asked):
-                answer = await _reached(self.network.wiring(self.host, some))
-                self.desired = self.desired.without(some).merge(answer)
-        except BaseException:
-            self._asked |= asked
-            self._whole = self._whole or whole
-            raise
 
     async def _served(self) -> dict[str, int]:
         """Ports that are here, with DHCP and metadata ready for their networks and gone from others."""
         here = await self.bridge.ports()
-        networks = local_networks(self.desired, here)
+        networks = local_networks(self.wanted.desired, here)
         self._numbers = numbered(self._numbers, networks)
-        present = [port for port in self.desired.ports.values() if port.id in here]
-        await self.places.serve([self.desired.networks[n] for n in networks], present, self.bridge)
-        return {port: number for port, number in here.items() if port in self.desired.ports}
+        present = [port for port in self.wanted.desired.ports.values() if port.id in here]
+        await self.places.serve([self.wanted.desired.networks[n] for n in networks], present, self.bridge)
+        return {port: number for port, number in here.items() if port in self.wanted.desired.ports}
 
     async def _sealed(self, here: dict[str, int]) -> dict[str, int]:
         """Those of the ports whose links, and whose networks' links, the host's own stack is kept out of."""
         links = await self.bridge.links()
         failed = await self.seal.close(links, hook=self.bridge.datapath == "netdev")
         self._unsealed = {links[link]: why for link, why in failed.items()}
-        ports = self.desired.ports  # some may be unwired by now
+        ports = self.wanted.desired.ports  # some may be unwired by now
         return {port: number for port, number in here.items()
                 if port in ports and not {port, ports[port].network_id} & self._unsealed.keys()}
 
@@ -264,22 +257,15 @@ class OvsAgent:
             ofports=here, zones=await self.bridge.zones(here), numbers=self._numbers, rates=self._rates,
             vxlan=by_name.get(self.names.tunnel),
             dhcp={network: by_name[name] for network, name in outer.items() if name in by_name},
-            uplinks={physical: by_name[name] for physical, name in uplinks.items() if name in by_name})
-
-    async def _apply(self, flows: Sequence[Flow]) -> None:
-        applied, self._applied = self._applied, None
-        if applied is None:
-            await self.bridge.replace(flows)
-        else:
-            await self.bridge.change(changes(applied, flows))
-        self._applied = flows
+            uplinks={physical: by_name[name] for physical, name in uplinks.items() if name in by_name},
+            groups=self._groups)
 
     async def _tell(self, up: set[str]) -> None:
         """The network service hears what is new; a loss is told by `look`, the deletion of a port by no one."""
-        lost = {port for port in self._up - up if port in self.desired.ports}
+        lost = {port for port in self._up - up if port in self.wanted.desired.ports}
         for ports, state in ((up - self._up, True), (lost, False)):
-            for some in _parts(ports):
-                await _reached(self.network.wired(self.host, some, state))
+            for some in parts(ports):
+                await reached(self.network.wired(self.host, some, state))
         self._up = up
 
     async def _look(self) -> None:
@@ -289,35 +275,28 @@ class OvsAgent:
             await self.clock.sleep(self.settings.glance)
             now = self.clock.monotonic()
             try:
-                here = {p: n for p, n in (await self.bridge.ports()).items() if p in self.desired.ports}
-                if here != self._seen:
+                here = {p: n for p, n in (await self.bridge.ports()).items() if p in self.wanted.desired.ports}
+                if here != self._seen or self.wanted.overdue():
                     self._wake.set()
                 if now - looked > self.settings.look:
                     looked = now
-                    applied = self._applied
-                    if applied and await self.bridge.flow_count() != len(applied) and self._applied is applied:
-                        self._applied = None
-                    if self._applied is None or self._unsealed or not await self.places.sound():
+                    if not await self.table.stands():
+                        self.table.applied = None
+                    if self.table.applied is None or self._unsealed or not await self.places.sound():
                         self._wake.set()
             except Exception as error:  # Open vSwitch is away for now; the look-out stays
                 log.warning("the bridge cannot be looked at", why=repr(error))
-            if now - asked > (self.settings.look if self._whole else self.settings.whole):
-                asked, self._whole, self._applied = now, True, None
+            if now - asked > (self.settings.look if self.wanted.whole else self.settings.whole):
+                asked, self.wanted.whole, self.table.applied = now, True, None
                 self._wake.set()
 
 
-def _parts(ports: Collection[str]) -> Iterator[tuple[str, ...]]:
-    """As many ports as the network service takes at once."""
-    ordered = sorted(ports)
-    return (tuple(ordered[n:n + MOST_PORTS]) for n in range(0, len(ordered), MOST_PORTS))
-
-
-async def _reached(question: Awaitable[T]) -> T:
-    """The answer. Raises ControlAway if there was none, which says nothing about the ports."""
-    try:
-        return await question
-    except Unavailable as error:
-        raise ControlAway(error.message) from error
+async def _plugged(ids: frozenset[str], bridge: Bridge, clock: Clock, patience: float) -> None:
+    end = clock.monotonic() + patience
+    while missing := ids - set(await bridge.ports()):
+        if clock.monotonic() > end:
+            raise BuildFailed(f"no interface for port {min(missing)} appeared on {bridge.name} within {patience:g} s")
+        await clock.sleep(0.02)
 
 
 def alone(names: Names, patience: float) -> AbstractAsyncContextManager[None]:

@@ -12,7 +12,10 @@ import structlog
 
 from nacre.base.shell import CommandFailed, run
 from nacre.node.ovs.flows import Flow, Meter
+from nacre.node.ovs.groups.members import Members
+from nacre.node.ovs.groups.peers import PeerFlows, Uses
 from nacre.node.ovs.ovsdb import BridgeSettings, Ovsdb
+from nacre.node.ovs.plan import changes
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -137,6 +140,38 @@ class Bridge:
 
     async def _off_loop(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+class FlowTable:
+    """A bridge's flows, as they were last made: those of the wiring, and of members of security groups beside them."""
+
+    def __init__(self, bridge: Bridge):
+        self._bridge, self._peers = bridge, PeerFlows()
+        self.applied: Sequence[Flow] | None = None  # None: what the bridge has is not known
+
+    async def make(self, flows: Sequence[Flow], uses: Uses, members: Members) -> None:
+        """Exactly these, and the members' where they are used, in one atomic step."""
+        applied, self.applied = self.applied, None
+        if applied is None:
+            self._peers.forget()
+            self._peers.lines(members, uses)
+            await self._bridge.replace([*flows, *self._peers.all()])
+        else:
+            await self._bridge.change([*changes(applied, flows), *self._peers.lines(members, uses)])
+        self.applied = flows
+
+    async def move(self, members: Members) -> None:
+        """Other members, and nothing else changed: the cost is that of the difference."""
+        applied, self.applied = self.applied, None
+        if applied is not None:
+            await self._bridge.change(self._peers.lines(members))
+        self.applied = applied
+
+    async def stands(self) -> bool:
+        """Whether the bridge has as many, if what it has is known: after a restart of vswitchd it has none."""
+        applied, peers = self.applied, len(self._peers)
+        return not applied or await self._bridge.flow_count() == len(applied) + peers or (
+            self.applied is not applied or len(self._peers) != peers)  # they were changed meanwhile
 
 
 def _link_of(address: str | None) -> str:

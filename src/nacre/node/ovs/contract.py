@@ -5,17 +5,20 @@ from typing import Protocol
 
 import msgspec
 
-from nacre.network.contract import AgentReport, NetworkFacts, PortFacts
+from nacre.network.contract import AgentReport, GroupMembers, NetworkFacts, PortFacts
 from nacre.node.servers.limits import Rate
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """trusted: this host's cloud and its database are of one mind; else nothing that is wired may change for their
-    word. n: of the last change to this host's wiring: what is older here is fetched anew. ports, networks: of guests
-    that the database does not know; they stay wired."""
+    word. n: of the last change to this host's wiring: what is older here is fetched anew. era: of the database: the
+    members of groups are asked for where it is another than before. members: numbers of groups whose members changed.
+    ports, networks: of guests that the database does not know; they stay wired."""
 
     trusted: bool
     n: int = 0
+    era: str = ""
+    members: dict[str, int] = {}
     ports: tuple[PortFacts, ...] = ()
     networks: tuple[NetworkFacts, ...] = ()
 
@@ -48,6 +51,14 @@ class Wiring(Protocol):
     async def rewire(self, port_ids: Sequence[str], n: int = 0, before: int = 0) -> None:
         """Something about these ports (none named: anything) changed: fetched and applied soon; does not wait. n,
         before: as in `node.contract.Node.rewire`."""
+        ...
+
+    async def regroup(self, news: Sequence[GroupMembers]) -> None:
+        """Members of security groups changed: as in `node.contract.Node.regroup`. Applied soon; does not wait."""
+        ...
+
+    def versions(self) -> dict[str, int]:
+        """Security group -> up to which change its members are known here."""
         ...
 
     async def follow(self, standing: Standing) -> None:

@@ -9,9 +9,10 @@ import msgspec
 import structlog
 
 from nacre.base.clock import Clock, RealClock
-from nacre.base.errors import BuildFailed, Unavailable
-from nacre.network.contract import AgentReport, Network, NetworkFacts, PortFacts
+from nacre.base.errors import BuildFailed
+from nacre.network.contract import AgentReport, GroupMembers, Network, NetworkFacts, PortFacts
 from nacre.node.ovs.contract import Standing
+from nacre.node.ovs.wanted import PATIENCE, ControlAway, Wanted, reached
 from nacre.node.servers.limits import Rate
 
 log = structlog.get_logger()
@@ -43,8 +44,10 @@ class FakeWiring:
         self.up: set[str] = set()
         self.rates: dict[str, Rate] = {}
         self.rewired: list[tuple[str, ...]] = []
-        self.standing = Standing(trusted=False)
+        self.wanted = Wanted(host, network, self.clock)
         self._waiting: list[tuple[frozenset[str], asyncio.Future[None]]] = []
+        self._behind = False
+        self._soon: asyncio.Task[None] | None = None
         self._round: asyncio.Task[None] | None = None
         self._report = report or AgentReport(host=host, tunnel_ip=_address(host), bridge_mappings={"public": "br-ex"},
                                              tunnel_types=("vxlan",))
@@ -53,7 +56,9 @@ class FakeWiring:
         """Nothing to start."""
 
     async def stop(self) -> None:
-        """Nothing to stop."""
+        """Nothing is asked any more."""
+        if self._soon is not None:
+            self._soon.cancel()
 
     async def limit(self, rates: Mapping[str, Rate]) -> None:
         """Kept, for whoever wants to see."""
@@ -71,28 +76,34 @@ class FakeWiring:
             raise BuildFailed(f"wiring on {self.host} failed: a fault was asked for")
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((frozenset(ids), future))
+        self._begin()
+        await future
+
+    def _begin(self) -> None:
         if self._round is None or self._round.done():
             self._round = asyncio.create_task(self._rounds())
-        await future
 
     async def _rounds(self) -> None:
         """As the real agent's: who comes while one is under way is served together by the next."""
-        while self._waiting:
-            waiting, self._waiting = self._waiting, []
-            ids = frozenset().union(*(ports for ports, _ in waiting))
+        while self._waiting or self._behind:
+            waiting, self._waiting, self._behind = self._waiting, [], False
+            ids, fresh = frozenset[str]().union(*(ports for ports, _ in waiting)), tuple[str, ...]()
             try:
-                wiring = await self.network.wiring(self.host, tuple(sorted(ids)))
-                there = {port.id for port in wiring.ports} - self.faults.refuse
+                self.wanted.asked |= ids
+                await self.wanted.ask()
+                there = self.wanted.desired.ports.keys() - self.faults.refuse
                 if fresh := tuple(sorted((there & ids) - self.up)):
                     self.up.update(fresh)
-                    await self.network.wired(self.host, fresh, True)
-            except Unavailable as error:  # as the real agent's: a build waits
+                    await reached(self.network.wired(self.host, fresh, True))
+            except ControlAway as error:  # as the real agent's: a build waits
+                self.up -= set(fresh)
                 log.warning("the network service cannot be asked", host=self.host, why=str(error))
                 self._waiting = [(ports, future) for ports, future in waiting if not future.done()] + self._waiting
                 await self.clock.sleep(AWAY)
                 continue
             except Exception as error:
                 there = set()
+                self.wanted.asked.clear()
                 log.warning("wiring failed", host=self.host, why=repr(error))
             for ports, future in waiting:
                 if future.done():
@@ -106,15 +117,48 @@ class FakeWiring:
     async def unwire(self, port_ids: Sequence[str]) -> None:
         """The ports are gone."""
         self.up -= set(port_ids)
+        self.wanted.forget(port_ids)
         self.rates = {port: rate for port, rate in self.rates.items() if port not in set(port_ids)}
 
     async def rewire(self, port_ids: Sequence[str], n: int = 0, before: int = 0) -> None:
-        """Remembered in `rewired`."""
+        """Remembered in `rewired`, and fetched with what is fetched next."""
         self.rewired.append(tuple(port_ids))
+        self.wanted.changed(port_ids, n, before)
+
+    async def regroup(self, news: Sequence[GroupMembers]) -> None:
+        """As the real one: what does not join on is asked for."""
+        self.wanted.regroup(news)
+        self._wait()
+
+    def versions(self) -> dict[str, int]:
+        """For beats."""
+        return self.wanted.members.numbers()
 
     async def follow(self, standing: Standing) -> None:
-        """Remembered."""
-        self.standing = standing
+        """What is lacking is fetched soon."""
+        if self.wanted.follow(standing):
+            self._catch_up()
+        else:
+            self._wait()
+
+    @property
+    def standing(self) -> Standing:
+        """As last heard."""
+        return self.wanted.standing
+
+    def _wait(self) -> None:
+        """What is lacking may be under way."""
+        if self._soon is None or self._soon.done():
+            self._soon = asyncio.create_task(self._later())
+
+    async def _later(self) -> None:
+        await self.clock.sleep(1.01 * PATIENCE)
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        if self.standing.trusted and (self.wanted.overdue() or self.wanted.whole or self.wanted.lacking()):
+            self._behind = True
+            self._begin()
 
     def report(self) -> AgentReport:
         """For binding."""

@@ -20,6 +20,9 @@ DELIVER, UNKNOWN, FLOOD, INGRESS, INGRESS_TRACKED = 30, 41, 40, 50, 51
 SHARED, TO, NET, FROM = "reg4", "reg5", "reg6", "reg7"
 GUEST, OUTSIDE, DHCP = 0, 1, 2
 
+#: Priorities of rules: of those that let in whoever it is, or fixed addresses; and of those that name a group.
+RULES, MEMBERS = 70, 71
+
 #: Kbit; a meter with less lets no whole frame pass.
 LEAST_BURST = 100
 
@@ -55,7 +58,7 @@ class Local(msgspec.Struct, frozen=True, kw_only=True):
     """What only this host knows: OpenFlow port numbers, conntrack zones, and its own numbers of networks.
 
     ofports, zones, rates: by port id; numbers, dhcp (the port of the DHCP namespace): by network id; uplinks: by
-    physical network.
+    physical network; groups: the numbers of security groups that rules name.
     """
 
     ofports: Mapping[str, int] = {}
@@ -65,6 +68,7 @@ class Local(msgspec.Struct, frozen=True, kw_only=True):
     uplinks: Mapping[str, int] = {}
     vxlan: int | None = None
     rates: Mapping[str, Rate] = {}
+    groups: Mapping[str, int] = {}
 
 
 def to_port(ofport: int, *, shared: bool = False) -> str:

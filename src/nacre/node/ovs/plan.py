@@ -39,6 +39,12 @@ class Desired(msgspec.Struct, kw_only=True):
         gone = set(port_ids)
         return msgspec.structs.replace(self, ports={k: v for k, v in self.ports.items() if k not in gone})
 
+    def named(self) -> set[str]:
+        """The groups that rules of these ports name."""
+        mine = {group for port in self.ports.values() for group in port.security_groups}
+        return {rule.remote_group for group in mine & self.groups.keys() for rule in self.groups[group].rules
+                if rule.remote_group}
+
     def wiring(self, networks: Iterable[str]) -> HostWiring:
         """As one whole answer, of the networks that this host takes part in."""
         return HostWiring(whole=True, ports=tuple(self.ports.values()), groups=tuple(self.groups.values()),

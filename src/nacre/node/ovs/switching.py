@@ -8,7 +8,6 @@ import structlog
 
 from nacre.network.contract import GroupFacts, HostWiring, NetworkFacts, PortFacts, RemotePort
 from nacre.node.ovs.antispoof import antispoof_base, antispoof_flows, identities
-from nacre.node.ovs.firewall import firewall_base, open_flows, security_flows
 from nacre.node.ovs.flows import (
     ANTISPOOF,
     CLASSIFY,
@@ -28,6 +27,7 @@ from nacre.node.ovs.flows import (
     to_port,
     unique,
 )
+from nacre.node.ovs.groups.firewall import firewall_base, open_flows, security_flows
 from nacre.node.servers.limits import Rate
 
 log = structlog.get_logger()
@@ -38,7 +38,8 @@ _MULTICAST = "dl_dst=01:00:00:00:00:00/01:00:00:00:00:00"
 
 
 def flow_table(wiring: HostWiring, local: Local) -> tuple[Flow, ...]:
-    """Every flow of the bridge. Ports without an OpenFlow port and a zone here have none."""
+    """Every flow of the bridge, but those of members of groups (groups/peers.py). Ports without an OpenFlow port and a
+    zone here have none."""
     flows: list[Flow] = [*antispoof_base(), *firewall_base()]
     flows += [Flow(table, 0, "", "drop") for table in (CLASSIFY, DELIVER, UNKNOWN, FLOOD, OUT)]
     groups = {group.id: group for group in wiring.groups}
@@ -68,7 +69,8 @@ def _guarded(port: PortFacts, local: Local, groups: Mapping[str, GroupFacts]) ->
     ofport = local.ofports[port.id]
     if not port.port_security:
         return list(open_flows(ofport))
-    return [*antispoof_flows(port, ofport), *security_flows(port, ofport, local.zones[port.id], groups)]
+    return [*antispoof_flows(port, ofport),
+            *security_flows(port, ofport, local.zones[port.id], groups, local.groups)]
 
 
 class _Switch:

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from nacre.base.errors import NacreError, Refused
-from nacre.node.contract import WAITING, Guest, Work, WorkState
+from nacre.conductor.contract import WorkState
+from nacre.node.contract import WAITING, Guest, Work
 
 #: Seconds until an order is answered though its work is not done: well below what a caller waits for an answer.
 ANSWER = 5.0

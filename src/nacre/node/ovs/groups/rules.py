@@ -18,7 +18,8 @@ class PoisonedRule(ValueError):
 
 
 def rule_matches(rule: RuleFacts) -> list[str]:
-    """The OpenFlow matches that together are the rule (none for a group without members). Raises PoisonedRule."""
+    """The OpenFlow matches that together are the rule, but for the members of a group that it names. Raises
+    PoisonedRule."""
     if rule.ethertype not in _ANY:
         raise PoisonedRule(f"ethertype {rule.ethertype!r} is neither IPv4 nor IPv6")
     if rule.direction not in {"ingress", "egress"}:
@@ -42,7 +43,7 @@ def port_masks(low: int, high: int) -> list[tuple[int, int]]:
 
 
 def _peers(rule: RuleFacts) -> list[str]:
-    if rule.remote is None:
+    if rule.remote is None or rule.remote_group is not None:
         return [""]
     side = "src" if rule.direction == "ingress" else "dst"
     field = f"nw_{side}" if rule.ethertype == "IPv4" else f"ipv6_{side}"

@@ -10,8 +10,19 @@ from collections.abc import Iterable, Iterator, Mapping
 import structlog
 
 from nacre.network.contract import GroupFacts, PortFacts, RuleFacts
-from nacre.node.ovs.flows import DELIVER, EGRESS, EGRESS_TRACKED, INGRESS, INGRESS_TRACKED, OUT, TO, Flow
-from nacre.node.ovs.rules import PoisonedRule, rule_matches
+from nacre.node.ovs.flows import (
+    DELIVER,
+    EGRESS,
+    EGRESS_TRACKED,
+    INGRESS,
+    INGRESS_TRACKED,
+    MEMBERS,
+    OUT,
+    RULES,
+    TO,
+    Flow,
+)
+from nacre.node.ovs.groups.rules import PoisonedRule, rule_matches
 
 log = structlog.get_logger()
 
@@ -19,12 +30,14 @@ log = structlog.get_logger()
 _INGRESS_TYPES = (130, 131, 132, 134, 135, 136)
 
 
-def security_flows(port: PortFacts, ofport: int, zone: int, groups: Mapping[str, GroupFacts]) -> Iterator[Flow]:
-    """The tables EGRESS and INGRESS (and their tracked halves) of a port with port security."""
+def security_flows(port: PortFacts, ofport: int, zone: int, groups: Mapping[str, GroupFacts],
+                   numbers: Mapping[str, int]) -> Iterator[Flow]:
+    """The tables EGRESS and INGRESS (and their tracked halves) of a port with port security. numbers: of the groups
+    that rules name; the flows of their members are beside these (peers.py)."""
     mine = [groups[group] for group in port.security_groups if group in groups]
     yield from _always_in(ofport)
     for direction in ("egress", "ingress"):
-        yield from _Side(direction, ofport, zone).flows(mine)
+        yield from _Side(direction, ofport, zone, numbers).flows(mine)
 
 
 def open_flows(ofport: int) -> Iterator[Flow]:
@@ -50,8 +63,10 @@ def _always_in(ofport: int) -> Iterator[Flow]:
 class _Side:
     """One direction of one port: its tables, the match that names it, and where allowed frames go."""
 
-    def __init__(self, direction: str, ofport: int, zone: int):
-        self.direction, self.zone = direction, zone
+    def __init__(self, direction: str, ofport: int, zone: int, numbers: Mapping[str, int]):
+        self.direction, self.zone, self.numbers = direction, zone, numbers
+        #: (is it tracked, family, match) -> the numbers of the groups from which that may come
+        self.shared: dict[tuple[bool, str, str], set[int]] = {}
         if direction == "egress":
             self.table, self.tracked = EGRESS, EGRESS_TRACKED
             self.me, self.onward = f"in_port={ofport}", f"resubmit(,{DELIVER})"
@@ -66,6 +81,7 @@ class _Side:
             for rule in group.rules:
                 if rule.direction == self.direction:
                     yield from self._rule(group, rule)
+        yield from self._members()
         if stateful:
             yield from self._tracking()
 
@@ -77,10 +93,28 @@ class _Side:
             return
         for match in matches:
             if group.stateful:
-                yield Flow(self.tracked, 70, f"ct_state=+trk-rpl-inv,{match},{self.me}",
-                           f"ct(commit,zone={self.zone}),{self.onward}")
-            else:
-                yield Flow(self.table, 70, f"{match},{self.me}", self.onward)
+                match = f"ct_state=+trk-rpl-inv,{match}"
+            if rule.remote_group is None:
+                yield Flow(self._table(group.stateful), RULES, f"{match},{self.me}", self._accepted(group.stateful))
+            elif rule.remote_group in self.numbers:  # else nobody is in it
+                family = "ip" if rule.ethertype == "IPv4" else "ipv6"
+                self.shared.setdefault((group.stateful, family, match), set()).add(self.numbers[rule.remote_group])
+
+    def _members(self) -> Iterator[Flow]:
+        """What may come from groups, and what is done with it."""
+        both = set[tuple[bool, str, int]]()
+        for (stateful, family, match), numbers in self.shared.items():
+            yield Flow(self._table(stateful), MEMBERS, f"{match},{self.me}",
+                       ",".join(f"conjunction({number},2/2)" for number in sorted(numbers)))
+            both |= {(stateful, family, number) for number in numbers}
+        for stateful, family, number in sorted(both):
+            yield Flow(self._table(stateful), MEMBERS, f"conj_id={number},{family},{self.me}", self._accepted(stateful))
+
+    def _table(self, stateful: bool) -> int:
+        return self.tracked if stateful else self.table
+
+    def _accepted(self, stateful: bool) -> str:
+        return f"ct(commit,zone={self.zone}),{self.onward}" if stateful else self.onward
 
     def _tracking(self) -> Iterator[Flow]:
         alone = "load:0->NXM_NX_REG4[]," if self.direction == "ingress" else ""  # tracked in a pass of its own

@@ -1,0 +1,185 @@
+"""What is fetched because of what a beat's answer says: nothing that may still be under way, all that never came."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from nacre.base.clock import VirtualClock
+from nacre.base.errors import NotFound, Unavailable
+from nacre.network.contract import (
+    MOST_ERAS,
+    MOST_GROUPS,
+    MOST_PORTS,
+    GroupFacts,
+    GroupMembers,
+    HostWiring,
+    PortFacts,
+    RuleFacts,
+    Versions,
+)
+from nacre.node.ovs.contract import Standing
+from nacre.node.ovs.wanted import PATIENCE, ControlAway, Wanted
+
+PORT = PortFacts(id="p", name="", project_id="p", network_id="n", network_name="n", device_id="d",
+                 mac_address="fa:16:3e:00:00:01", fixed_ips=(), security_groups=("g",))
+GROUP = GroupFacts(id="g", stateful=True, rules=(RuleFacts(direction="ingress", ethertype="IPv4", remote_group="g"),))
+
+
+class Network:
+    """Answers, and counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.wirings, self.asked, self.n, self.away = list[tuple[str, ...]](), list[tuple[str, ...]](), 5, False
+        self.have: list[Versions] = []
+        self.groups: tuple[GroupFacts, ...] = (GROUP,)
+
+    def _news(self, have: Versions) -> GroupMembers:
+        known = have.get("e", {}).get("g")
+        return GroupMembers(id="g", n=self.n, era="e", since=known, ports={f"p{self.n}": (f"10.0.0.{self.n}/32",)})
+
+    async def wiring(self, host: str, port_ids: tuple[str, ...] = (), have: Versions | None = None) -> HostWiring:
+        self.wirings.append(port_ids)
+        if self.away:
+            raise Unavailable("away")
+        self.have.append(have or {})
+        return HostWiring(whole=not port_ids, n=self.n, ports=(PORT,), groups=self.groups,
+                          members=(self._news(have or {}),))
+
+    async def members(self, host: str, groups: tuple[str, ...], have: Versions) -> tuple[GroupMembers, ...]:
+        self.asked.append(groups)
+        if self.away:
+            raise Unavailable("away")
+        self.have.append(have)
+        return tuple(msgspec.structs.replace(self._news(have), id=group) for group in groups)
+
+
+def standing(**more: Any) -> Standing:
+    return Standing(**{"trusted": True, "era": "e"} | more)
+
+
+@pytest.fixture
+async def made() -> tuple[Wanted, Network, VirtualClock]:
+    network, clock = Network(), VirtualClock()
+    wanted = Wanted("h", network, clock)  # type: ignore[arg-type]
+    assert wanted.follow(standing())
+    await wanted.ask()
+    assert network.wirings == [()] and wanted.members.numbers() == {"g": 5}
+    return wanted, network, clock
+
+
+async def test_a_change_that_is_under_way_is_waited_for(made: tuple[Wanted, Network, VirtualClock]) -> None:
+    wanted, network, clock = made
+    assert not wanted.follow(standing(n=7)) and not wanted.overdue()
+    wanted.changed(("p",), 7, 5)
+    await clock.advance(2 * PATIENCE)
+    assert not wanted.overdue()
+    await wanted.ask()
+    assert network.wirings == [(), ("p",)]
+
+
+async def test_a_change_that_never_comes_is_fetched_with_everything(
+        made: tuple[Wanted, Network, VirtualClock]) -> None:
+    wanted, network, clock = made
+    for n in (7, 8):
+        assert not wanted.follow(standing(n=n))
+        await clock.advance(0.6 * PATIENCE)
+    assert wanted.overdue() and not wanted.overdue()
+    await wanted.ask()
+    assert network.wirings == [(), ()]
+
+
+async def test_members_that_were_spoken_of_are_asked_for_once(made: tuple[Wanted, Network, VirtualClock]) -> None:
+    wanted, network, _ = made
+    wanted.follow(standing(members={"g": 9, "not named": 50}))
+    assert wanted.lacking() == {"g"}
+    network.away = True
+    with pytest.raises(ControlAway):
+        await wanted.ask_members()
+    assert wanted.lacking() == {"g"}
+    network.n, network.away = 9, False
+    await wanted.ask_members()
+    await wanted.ask_members()
+    assert network.asked == [("g",), ("g",)] and network.have[-1] == {"e": {"g": 5}}
+    assert wanted.members.of("g") == {"10.0.0.5/32", "10.0.0.9/32"}
+    # Another history of the database: what is here is held against it.
+    wanted.follow(standing(era="f"))
+    assert wanted.lacking() == {"g"}
+
+
+async def test_nothing_is_taken_from_those_who_are_not_trusted(made: tuple[Wanted, Network, VirtualClock]) -> None:
+    wanted, _, _ = made
+    wanted.follow(Standing(trusted=False))
+    news = GroupMembers(id="g", n=6, era="e", since=5, ports={"p5": ()})
+    wanted.regroup([news])
+    assert wanted.members.of("g") == {"10.0.0.5/32"} and not wanted.lacking()
+    wanted.follow(standing())
+    wanted.regroup([news])
+    assert wanted.members.of("g") == set()
+
+
+async def test_members_of_a_group_that_no_rule_names_any_more_go(made: tuple[Wanted, Network, VirtualClock]) -> None:
+    wanted, _, _ = made
+    wanted.forget(["p"])
+    await wanted.ask_members()
+    assert wanted.members.numbers() == {} and wanted.members.changed == {"10.0.0.5/32"}
+
+
+@pytest.mark.parametrize(("n", "since", "era", "taken", "asked"), [
+    (6, 5, "e", True, False), (9, 2, "e", True, False), (8, 7, "e", False, True), (4, 3, "e", False, False),
+    (5, 4, "e", False, False), (9, 5, "f", False, True), (9, None, "e", False, True)],
+    ids=["next", "overlapping", "gap", "older", "again", "other history", "no difference"])
+async def test_news_count_only_where_they_join_on(
+        made: tuple[Wanted, Network, VirtualClock], n: int, since: int | None, era: str, taken: bool,
+        asked: bool) -> None:
+    wanted, _, _ = made
+    for _ in range(2):  # twice is as once
+        wanted.regroup([GroupMembers(id="g", n=n, era=era, since=since, ports={"p5": ()})])
+        assert wanted.members.of("g") == (set() if taken else {"10.0.0.5/32"})
+        assert wanted.members.numbers() == {"g": n if taken else 5}
+        assert wanted.lacking() == ({"g"} if asked else set())
+
+
+async def test_what_nobody_answers_is_still_to_be_asked_for_and_what_is_here_counts_on(
+        made: tuple[Wanted, Network, VirtualClock]) -> None:
+    wanted, network, _ = made
+    for ask in ({"p", "q"}, set[str]()):
+        wanted.asked |= ask
+        wanted.whole, network.away = not ask, True
+        with pytest.raises(ControlAway):
+            await wanted.ask()
+        assert wanted.asked == {"p", "q"} and wanted.whole is not bool(ask)
+        assert wanted.desired.ports == {"p": PORT} and wanted.members.of("g") == {"10.0.0.5/32"}
+    network.away = False
+    assert await wanted.ask()
+    assert network.wirings[-2:] == [(), ("q",)] and not wanted.asked and not wanted.whole
+
+
+async def test_an_answer_that_is_a_refusal_is_an_answer(made: tuple[Wanted, Network, VirtualClock]) -> None:
+    wanted, network, _ = made
+
+    async def wiring(*_: Any) -> HostWiring:
+        raise NotFound
+
+    network.wiring = wiring  # type: ignore[method-assign]
+    wanted.asked.add("q")
+    with pytest.raises(NotFound):
+        await wanted.ask()
+
+
+async def test_more_than_may_be_asked_for_at_once_is_asked_for_in_parts(
+        made: tuple[Wanted, Network, VirtualClock]) -> None:
+    wanted, network, _ = made
+    names = [f"{n:05d}" for n in range(2 * MOST_GROUPS + 1)]
+    network.groups = (msgspec.structs.replace(GROUP, rules=tuple(
+        RuleFacts(direction="ingress", ethertype="IPv4", remote_group=name) for name in names)),)
+    wanted.asked |= {f"q{n}" for n in range(MOST_PORTS + 1)}
+    await wanted.ask()
+    assert [len(ports) for ports in network.wirings[1:]] == [MOST_PORTS, 1]
+    assert [len(groups) for groups in network.asked] == [MOST_GROUPS, MOST_GROUPS, 1]
+    assert not wanted.lacking() and wanted.members.of(names[-1])
+    beats = [wanted.members.numbers() for _ in range(3)]  # each names others, until all were named
+    assert [len(beat) for beat in beats] == [MOST_GROUPS] * 3 and set().union(*beats) == set(names)
+    assert [len(known) for known in wanted.members.versions().values()] == [MOST_GROUPS]
+    wanted.members.take(GroupMembers(id=name, n=9, era=name) for name in names[:2 * MOST_ERAS])
+    assert len(wanted.members.versions()) == MOST_ERAS
