@@ -82,6 +82,37 @@ async def test_what_a_barred_host_has_is_neither_built_elsewhere_nor_ended(lab: 
     assert lab.hypervisors["host1"].servers == {}
 
 
+async def test_the_others_of_a_build_do_not_wait_for_a_server_that_a_barred_host_has(lab: Lab) -> None:
+    claimed, *others = await lab.accept(3, run=False)
+    await holds(lab, "host0", claimed)
+    await lab.registry.bar("host0", "it has seen a later state")
+    await lab.orphan_stories()
+    await lab.control.runner.look()
+    for server in others:
+        assert (await lab.until(server, "active"))["host"] == "host1"
+    await resting(lab)
+    assert (await lab.row(claimed))["vm_state"] == "building"
+    assert await lab.ledger.of_server(claimed) == []
+    await holds(lab, "host0")
+    await lab.registry.bar("host0", "")
+    await asyncio.sleep(0.2)
+    await lab.control.runner.look()
+    await lab.until(claimed, "active")
+    await lab.quiet()
+    await lab.check()
+
+
+async def test_the_others_of_a_build_are_given_up_without_it(lab: Lab) -> None:
+    claimed, other = await lab.accept(2, run=False)
+    await holds(lab, "host0", claimed)
+    await lab.registry.bar("host0", "it has seen a later state")
+    await lab.db.run(lambda c: c.execute(sa.update(stories).values(owner=None, failures=durable.TRIES)))
+    await lab.control.runner.look()
+    assert "request id" in (await lab.until(other, "error"))["fault"]["message"]
+    await resting(lab)
+    assert (await lab.row(claimed))["vm_state"] == "building"
+
+
 async def test_a_build_of_another_life_waits_until_every_host_had_the_chance_to_say_that_it_has_it(lab: Lab) -> None:
     (server,) = await lab.accept(run=False)
     lab.registry.states["host0"] = msgspec.structs.replace(lab.registry.states["host0"], met=False)
