@@ -46,7 +46,8 @@ class NodeService:
         self.settings, self._clock = self.here.settings, self.here.clock
         self.greeted = asyncio.Event()
         self._beat: Beat | None = None
-        self._kept, self._orphans, self._refused = 0.0, frozenset[str](), ""
+        self._kept, self._orphans = 0.0, frozenset[str]()
+        self._refused, self._wrong = "", dict[str, str]()
         self._news: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         #: Hosts that start, or lose a control process, at the same moment shall not all speak at the same moment.
@@ -156,7 +157,7 @@ class NodeService:
                 assert self._beat is not None
                 heard = await conductor.beat(self._beat)
                 met, pause = not heard.again and not self.here.barred, RETRY
-                self._complain(heard.refused)
+                self._complain(heard)
                 await self._follow(heard)
                 await self._keep(heard)
             except asyncio.CancelledError:
@@ -176,15 +177,17 @@ class NodeService:
         if welcome.controls:
             self._controls.learn(welcome.controls)
             self._meet()
-        self._complain(welcome.refused)
+        self._complain(welcome)
         await self._judge(welcome, facts)
         self.greeted.set()
 
-    def _complain(self, refused: str) -> None:
+    def _complain(self, answer: Heard | Welcome) -> None:
         """Once for each reason."""
-        if refused and refused != self._refused:
-            log.error("no port can be bound here", why=refused)
-        self._refused = refused
+        if answer.refused and answer.refused != self._refused:
+            log.error("no port can be bound here", why=answer.refused)
+        if answer.wrong and answer.wrong != self._wrong:
+            log.error("a part of what this host says of itself is refused", wrong=answer.wrong)
+        self._refused, self._wrong = answer.refused, answer.wrong
 
     async def _judge(self, welcome: Welcome, said: Facts) -> None:
         """Whether orders are taken: of our cloud, and of a database that is not behind what we said that we have seen
