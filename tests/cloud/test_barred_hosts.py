@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from nacre.base.durable import stories as durable
 from nacre.base.durable.tables import stories
-from nacre.base.errors import Barred, Unavailable
+from nacre.base.errors import Barred, BrokenAnswer, BuildFailed, Unavailable
 from nacre.conductor import hosts
 from nacre.scheduler.contract import Held, HostReport
 from tests.cloud.conductor_lab import Lab
@@ -160,6 +160,23 @@ async def test_a_host_that_says_of_itself_that_it_takes_no_orders_holds_up_nobod
     async with asyncio.timeout(10):
         while any([not (await lab.row(server))["deleted"] for server in servers]):
             await asyncio.sleep(0.05)
+
+
+async def test_a_host_whose_answers_cannot_be_read_holds_up_nobody(
+        lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lives, by its beats, and every answer of it breaks the contract."""
+    async def broken(*_: object) -> None:
+        raise BrokenAnswer(details="The answer to prepare breaks the contract.")
+
+    monkeypatch.setattr(hosts, "DOUBT", 0.3)
+    for verb in ("prepare", "spawn", "end"):
+        monkeypatch.setattr(lab.nodes["host0"], verb, broken)
+    servers = await lab.accept(4)
+    for server in servers:
+        assert (await lab.until(server, "active"))["host"] == "host1"
+    with pytest.raises(BuildFailed, match="answers cannot be read") as error:
+        await lab.control.parts.hosts.order("host0", lambda node: node.end(None))  # type: ignore[arg-type]
+    assert error.value.details.startswith("host0: ") and "breaks the contract" in error.value.details
 
 
 async def test_a_barred_host_claims_no_server_that_is_where_the_database_says(lab: Lab) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from nacre.base import bounds
-from nacre.base.errors import BadRequest, NacreError, Unavailable
+from nacre.base.errors import BadRequest, BrokenAnswer, NacreError
 from nacre.base.rpc.salvage import salvage
 
 M = TypeVar("M")
@@ -117,11 +117,11 @@ class Verb:
         raise BadRequest(f"{self.name}: {error}") from None
 
     def result(self, data: msgspec.Raw) -> Any:
-        """The verb's result. Raises Unavailable if the other side broke the contract."""
+        """The verb's result. Raises BrokenAnswer if the other side broke the contract."""
         try:
             return self._read_result.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Unavailable(details=f"The answer to {self.name} breaks the contract: {error}") from None
+            raise BrokenAnswer(details=f"The answer to {self.name} breaks the contract: {error}") from None
 
 
 @cache

@@ -8,7 +8,7 @@ import msgspec
 import structlog
 import zmq
 
-from nacre.base.errors import BadRequest, Unavailable
+from nacre.base.errors import BadRequest, BrokenAnswer, Unavailable
 from nacre.base.rpc.codec import Answer, Request, decode_answer, encode
 from nacre.base.rpc.keys import KeyPair
 from nacre.base.rpc.pump import Pump
@@ -23,9 +23,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     peer; incoming: those of one peer that came and are not read yet; running: verbs at work at once; of_one: of these,
     for one host; waiting: how many more of it may wait; held: bytes of all these; unread: bytes of answers that a host
     has not taken, beyond which its connections end; stalled: milliseconds until a connection ends whose other end takes
-    nothing; cut: milliseconds until one ends over which the other machine does not answer; silence: seconds until a call that any process of a topic may answer is sent to one more. handshake:
-    milliseconds until one must be done; entry: how long who asks for a connection waits for it; backlog: peers that may wait to be let in (no more than the machine's net.core.somaxconn): when a
-    control process starts anew, thousands come at once, and those who are turned away come again."""
+    nothing; cut: milliseconds until one ends over which the other machine does not answer; silence: seconds until a
+    call that any process of a topic may answer is sent to one more. handshake: milliseconds until one must be done;
+    entry: how long who asks for a connection waits for it; backlog: peers that may wait to be let in (no more than the
+    machine's net.core.somaxconn): when a control process starts anew, thousands come at once, and those who are turned
+    away come again."""
 
     message: int = 64 << 20
     #: An honest host's largest is a beat: 1.2 MiB with 10,000 guests, 2.2 with work on each, 3 with all that may.
@@ -62,9 +64,10 @@ class UnknownKey(Unavailable):
 
 
 class Link:
-    """The way to one other process: its socket, which it connects (raises Unavailable: that is no address), and who waits for which answer. What nobody waits for any more when the
-    connection is made at last is not sent. silent: it left a call unanswered for so long that others were asked, and
-    has not said anything since; lost: no connection will be made by this socket any more."""
+    """The way to one other process: its socket, which it connects (raises Unavailable: that is no address), and who
+    waits for which answer. What nobody waits for any more when the connection is made at last is not sent. silent: it
+    left a call unanswered for so long that others were asked, and has not said anything since; lost: no connection will
+    be made by this socket any more."""
 
     silent = lost = False
 
@@ -98,22 +101,25 @@ class Link:
         self.connected = event == zmq.Event.HANDSHAKE_SUCCEEDED
         self.lost = bool(event & _LOST)
         if event == zmq.Event.HANDSHAKE_FAILED_AUTH:
-            for _, future in self.waiting.values():
-                if not future.done():
-                    future.set_exception(UnknownKey(
-                        details=f"{self.address} does not know this process's key."))
-            self.waiting.clear()
+            self._fail(UnknownKey(details=f"{self.address} does not know this process's key."))
         if self.connected:
             for data, _ in self.waiting.values():
                 self.pump.send([data])
+
+    def _fail(self, why: Unavailable) -> None:
+        """Nobody who waits gets an answer: whose this was cannot be told."""
+        for _, future in self.waiting.values():
+            if not future.done():
+                future.set_exception(why)
+        self.waiting.clear()
 
     def _receive(self, frames: list[bytes], _: str) -> None:
         self.silent = False
         try:
             answer = decode_answer(frames[-1])
         except BadRequest as error:
-            log.warning("rpc answer dropped", address=self.address, reason=str(error))
-            return
+            log.warning("rpc answer cannot be read", address=self.address, reason=str(error))
+            return self._fail(BrokenAnswer(details=f"{self.address} answers what cannot be read: {error}"))
         waiting = self.waiting.pop(answer.id, None)
         if waiting is not None and not waiting[1].done():
             waiting[1].set_result(answer)
