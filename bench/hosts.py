@@ -66,7 +66,7 @@ class Session:
     answer, in seconds."""
 
     def __init__(self, name: str, keys: KeyPair, context: "zmq.Context[Any]", control: tuple[str, str]):
-        self.name, self.latency, self.met, self.known = name, 0.0, False, False
+        self.name, self.latency, self.period, self.met, self.known = name, 0.0, 0.0, False, False
         self._open = lambda: Link(dealer(context, keys, control, DEFAULTS), control[0], DEFAULTS.queue)
         self._link: Link | None = None
         self.conductor = stub(Conductor, Client(self, CONDUCTOR))
@@ -101,7 +101,8 @@ class Session:
 
     async def beat(self, beat: Beat) -> None:
         """A node's regular word."""
-        self.met = not (await self.conductor.beat(beat)).again
+        heard = await self.conductor.beat(beat)
+        self.met, self.period = not heard.again, heard.period
 
 
 class Worker:
@@ -141,7 +142,7 @@ class Worker:
                     busy.add(session)
                     said.add(task := asyncio.create_task(self._say(session, beat, host)))
                     task.add_done_callback(lambda task, session=session: (said.discard(task), busy.discard(session)))
-            due += self._orders.period
+            due += max(self._orders.period, *(session.period for session in host.sessions))
             await asyncio.sleep(due - time.monotonic())
 
     async def _say(self, session: Session, beat: Beat, host: Host) -> None:

@@ -14,6 +14,7 @@ from nacre.base.db import DatabaseUnavailable
 from nacre.base.durable.eras import Position
 from nacre.base.errors import Unavailable
 from nacre.compute.tables import allocations, servers
+from nacre.conductor import manager
 from nacre.conductor.contract import Beat, NodeHello, Welcome
 from nacre.conductor.manager import WHOLE, ConductorManager, Surroundings
 from nacre.node.service import NodeService
@@ -250,6 +251,16 @@ async def test_a_host_that_says_of_its_guests_what_cannot_be_takes_no_orders(lab
     await talk.hello()
     state = await lab.registry.get("host0")
     assert state is not None and not state.barred
+
+
+async def test_a_process_with_very_many_hosts_wants_their_beats_more_seldom(
+        lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    talk = Talk(lab)
+    await talk.hello()
+    assert (await talk.conductor.beat(await talk.said())).period < 1
+    for most, period in ((0.1, 10.0), (0.01, 20.0)):
+        monkeypatch.setattr(manager, "MOST_BEATS", most)
+        assert (await talk.conductor.beat(await talk.said())).period == period
 
 
 async def test_an_agents_report_that_breaks_the_contract_is_refused_alone(lab: Lab) -> None:

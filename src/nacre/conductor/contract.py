@@ -46,7 +46,8 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
 class Heard(msgspec.Struct, frozen=True, kw_only=True):
     """again: say hello, as this process does not know the host. wiring: the number of the last change to its wiring;
     members: of security groups that changed later than the host knows, the number of the last change; position, era:
-    how far the database is; refused: why the network agent's report does not count; wrong: as of the beat."""
+    how far the database is; refused: why the network agent's report does not count; wrong: as of the beat;
+    period: regular beats shall be so many seconds apart, at least."""
 
     again: bool = False
     wiring: int = 0
@@ -55,6 +56,7 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
     era: str = ""
     refused: str = ""
     wrong: dict[str, str] = {}
+    period: float = 0.0
 
 
 class NodeHello(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,6 +23,9 @@ log = structlog.get_logger()
 WHOLE = 60
 #: Where a beat says what guests a host has. Of who says something wrong there it is not known what is missing.
 HELD = "report.held"
+#: Regular beats a second that one process wants to hear, beyond which they come more seldom; but no host's more seldom
+#: than this (seconds): it counts as down when three of them are lost.
+MOST_BEATS, SELDOM = 500, 20.0
 #: What a host hears whose hello was overtaken.
 LATE = "A later word of this host has come already."
 #: Guests of one look into the database.
@@ -122,7 +125,8 @@ class ConductorManager:
             refused = await self._agent(beat)
             await self._notice(session, beat)
         return Heard(wiring=self._around.wiring(beat.host), members=self._around.members(beat.members),
-                     position=seen.n, era=seen.era, refused=refused, wrong=beat.wrong)
+                     position=seen.n, era=seen.era, refused=refused, wrong=beat.wrong,
+                     period=min(SELDOM, len(self._sessions) / MOST_BEATS))
 
     async def guest_facts(self, host: str, server_id: str) -> GuestFacts:
         return await self._p.progress.guest_facts(host, server_id)
