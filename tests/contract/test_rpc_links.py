@@ -2,6 +2,7 @@
 seldom, and not by all at the same moment."""
 
 import asyncio
+import itertools
 import os
 import socket
 from typing import Protocol
@@ -103,5 +104,5 @@ async def test_who_is_refused_asks_ever_more_seldom_and_not_with_the_others() ->
     finally:
         context.destroy(linger=0)
     for pauses in seen:
-        assert len(pauses) >= 3 and all(b >= 2 * a for a, b in zip(pauses, pauses[1:], strict=False)), pauses
+        assert len(pauses) >= 3 and all(b >= 2 * a for a, b in itertools.pairwise(pauses)), pauses
     assert len({pauses[1] for pauses in seen}) > 1

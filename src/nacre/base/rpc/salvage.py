@@ -1,5 +1,5 @@
-"""What can be read of a message that breaks its contract somewhere, where losing it whole is worse: a host that says one
-thing that cannot be shall be heard all the same.
+"""What can be read of a message that breaks its contract somewhere, where losing it whole is worse: a host that says
+one thing that cannot be shall be heard all the same.
 
 Only structs with a field `wrong` are read so: it names what was left out, by its place, and why. What is left out has
 the value that counts when nothing is said, or none (0, ""); of rows those that can be read stay.
