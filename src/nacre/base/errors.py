@@ -136,6 +136,13 @@ class Unavailable(NacreError):
     default = "A service that is needed for this is not available. Try again."
 
 
+class BrokenAnswer(Unavailable):
+    """A party answers, and what it says cannot be read: it breaks the contract, or is of a release that is too far
+    away."""
+
+    default = "An answer cannot be read."
+
+
 class Barred(Unavailable):
     """A host takes no orders until it is known which state of its cloud is right: it decided nothing."""
 

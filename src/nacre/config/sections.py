@@ -44,7 +44,7 @@ class Rpc(Section, frozen=True):
 class Identity(Section, frozen=True):
     """Tokens and passwords. Lifetimes in seconds, memory in KiB."""
 
-    token_lifetime: Positive = 3600 * 4
+    token_lifetime: Annotated[int, msgspec.Meta(ge=1, le=31 * 86400)] = 3600 * 4
     admin_password: str = ""  # empty: generated at the first start
     demo_password: str = ""
     #: Opens the keys in the database: a key, or a file's absolute path. Empty: control/seal-key in the data folder.
