@@ -31,6 +31,10 @@ def membership(data: Path) -> Membership | None:
         return msgspec.json.decode((data / _FILE).read_bytes(), type=Membership)
     except FileNotFoundError:
         return None
+    except PermissionError as error:
+        if (data / "control").exists():  # the folder of a cloud under sudo, looked at by its user
+            return None
+        raise NacreError(f"{data / _FILE} cannot be read: {error}.") from None
     except (OSError, msgspec.DecodeError) as error:
         raise NacreError(f"{data / _FILE} cannot be read: {error}.") from None
 
