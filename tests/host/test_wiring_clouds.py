@@ -243,12 +243,40 @@ async def test_a_link_that_cannot_be_sealed_is_not_wired_and_others_are(tmp_path
             assert bad.port.id not in [p for ids, up in place.stub.said for p in ids if up]
             sealed = (await run([nft, "list", "table", "netdev", place.names.table])).decode()
             assert one.outer in sealed and bad.outer not in sealed
+            assert is_up(one.outer) and not is_up(bad.outer)  # the host hears nothing of it
         for _ in range(50):  # mended: the look-out tries again
             if bad.port.id in [p for ids, up in place.stub.said for p in ids if up]:
                 break
             await asyncio.sleep(0.1)
         await bad.x("ip", "neigh", "flush", "dev", "eth0")  # it has asked in vain
         assert await bad.pings(one.ip)
+
+
+async def test_a_seal_that_somebody_takes_away_is_there_again():
+    """A firewall that is loaded anew flushes the tables of all, also while no node runs."""
+    net = network()
+    async with lab(NetworkStub([net], [port(11, net), port(12, net)], [OPEN])) as place:
+        one, two = [await place.guest(facts) for facts in place.stub.ports]
+        await place.wire(one, two)
+        gone = ["nft", "delete", "table", "netdev", place.names.table]
+        await run(gone)
+
+        async def sealed():
+            said = await run(["nft", "list", "table", "netdev", place.names.table], ok=(0, 1))
+            return all(f"on-{guest.outer} ".encode() in said for guest in (one, two))
+
+        assert not await sealed() and await eventually(sealed)
+        await place.agent.stop()
+        await run(gone)
+        place.build()
+        await place.agent.start()  # and no control process has been heard yet
+        assert await sealed()
+        await place.agent.follow(Standing(trusted=True))
+        assert await one.pings(two.ip)
+
+
+def is_up(link):
+    return int((Path("/sys/class/net") / link / "flags").read_text(), 16) & 1 == 1
 
 
 async def test_a_link_of_the_same_name_is_sealed_anew():
