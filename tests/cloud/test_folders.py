@@ -104,6 +104,18 @@ def test_what_the_user_had_in_logs_becomes_roots_and_his_links_in_there_stop_the
         folder.prepare(data, USER)
 
 
+def test_a_home_or_a_folder_of_all_is_not_taken(tmp_path: Path) -> None:
+    for mode, owner in ((0o755, USER.pw_uid), (0o1777, 0)):
+        place = tmp_path / str(owner)
+        place.mkdir()
+        (place / "letter").write_text("")
+        os.chown(place, owner, owner)
+        place.chmod(mode)
+        with pytest.raises(folder.NotPrepared, match="other things"):
+            folder.prepare(place, USER)
+        assert (place.stat().st_mode & 0o7777, place.stat().st_uid, len(list(place.iterdir()))) == (mode, owner, 1)
+
+
 def test_two_databases_are_not_mixed(tmp_path: Path) -> None:
     data = tmp_path / "data"
     folder.prepare(data, None)

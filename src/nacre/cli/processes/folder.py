@@ -24,6 +24,8 @@ from nacre.config import CLOUDS, owner
 SHOWN = ("clouds.yaml", "authority.pem")
 #: What earlier releases kept beside `control/`; the database last: where it is there, all of it is.
 _FORMER = (*SHOWN, "nacre.db-wal", "nacre.db-shm", "nacre.db")
+#: All that a folder which is a cloud's may hold before it has been one's.
+_GIVEN = {"nacre.toml", "policy.yaml", "database-url", "control", "clouds.yaml", "authority.pem"}
 #: An operator's, which root's processes go by.
 _OPTIONS = ("nacre.toml", "policy.yaml")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -154,7 +156,12 @@ def _opened(folder: Path) -> Iterator[int]:
 
 def _take(folder: Path, top: int, user: Account | None) -> None:
     """Root's from now on. A link that somebody left here before is not followed, but named."""
-    before = os.fstat(top)
+    before, names = os.fstat(top), set(os.listdir(top))
+    shared = before.st_mode & (stat.S_ISVTX | 0o002)
+    given = all(name in _GIVEN or name.startswith("nacre.db") for name in names)
+    if (before.st_uid != 0 or shared) and not (given or (names >= {"run", "logs"} and names & {"control", "node"})):
+        raise NotPrepared(f"{folder} holds other things than a cloud's, and would be root's from now on: name a folder "
+                          "that is only for the cloud with --data.")
     os.fchown(top, 0, 0)
     os.fchmod(top, before.st_mode & ~0o022 | (0o755 if user else 0))
     for entry in os.scandir(top):
