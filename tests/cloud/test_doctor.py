@@ -25,6 +25,7 @@ def test_whose_the_folders_are_that_root_opens(tmp_path: Path, monkeypatch: pyte
     os.chown(tmp_path, USER.pw_uid, USER.pw_gid)
     found = check_folders(data)
     assert (found.state, f"{tmp_path} is games's" in found.detail) == ("warning", True)
+    assert f"{tmp_path} is games's" in check_folders(tmp_path / "not" / "yet").detail
     for path, word in ((data, "games's"), (data / "logs", "games's")):
         os.chown(path, USER.pw_uid, USER.pw_gid)
         found = check_folders(data)

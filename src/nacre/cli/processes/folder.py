@@ -116,7 +116,7 @@ def unsafe(folder: Path) -> list[str]:
         return []
     names = [folder / name for name in ("", "node", "logs", "run", "nacre.toml")]
     found = [said for path in names if (said := foreign(path))]
-    for path in dict.fromkeys((*there.parents, *there.resolve().parents)):
+    for path in dict.fromkeys((there, *there.parents, *there.resolve().parents)):
         if path != folder and (said := foreign(path)):
             found.append(said)
     return found
@@ -142,7 +142,8 @@ def foreign(path: Path) -> str:
             name = str(found.st_uid)
         return f"{path} is {name}'s"
     link, sticky = stat.S_ISLNK(found.st_mode), stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
-    return f"others may write {path}" if found.st_mode & 0o022 and not link and not sticky else ""
+    others = found.st_mode & 0o002 or (found.st_mode & 0o020 and found.st_gid != 0)
+    return f"others may write {path}" if others and not link and not sticky else ""
 
 
 @contextlib.contextmanager
@@ -169,7 +170,8 @@ def _take(folder: Path, top: int, user: Account | None) -> None:
             raise NotPrepared(f"{folder / entry.name} is a symbolic link of another account: put the file there.")
     for name in _OPTIONS:
         with contextlib.suppress(FileNotFoundError):
-            if os.stat(name, dir_fd=top, follow_symlinks=False).st_uid != 0:
+            found = os.stat(name, dir_fd=top, follow_symlinks=False)
+            if found.st_uid != 0 and found.st_nlink == 1:
                 os.chown(name, 0, user.pw_gid if user else 0, dir_fd=top, follow_symlinks=False)
                 os.chmod(name, 0o640, dir_fd=top)  # no link: those were looked for
 
@@ -183,21 +185,27 @@ def _own(folder: Path, top: int, name: str, user: Account | None) -> None:
         raise NotPrepared(f"{folder / name} is no folder, or a symbolic link: {error.strerror}.") from None
     try:
         before = os.fstat(handle).st_uid
-        if before == uid:
-            return
-        if uid == 0:
-            os.fchown(handle, 0, 0)  # first: nobody else changes what is in it from here on
-        for inside, folders, files, at in os.fwalk(".", topdown=uid == 0, dir_fd=handle):
-            for each in (*folders, *files):
-                found = os.stat(each, dir_fd=at, follow_symlinks=False)
-                if uid == 0 and stat.S_ISLNK(found.st_mode) and found.st_uid != 0:
-                    raise NotPrepared(f"{folder / name / inside / each} is a symbolic link of another account: "
-                                      "put the file there.")
-                if found.st_uid == before:
-                    os.chown(each, uid, gid, dir_fd=at, follow_symlinks=False)
-        os.fchown(handle, uid, gid)
+        if before != uid:
+            _hand_over(folder / name, handle, uid, gid)
+    except NotPrepared:
+        os.fchown(handle, before, -1)  # the next start looks again
+        raise
     finally:
         os.close(handle)
+
+
+def _hand_over(path: Path, handle: int, uid: int, gid: int) -> None:
+    """An opened folder, and what its owner has in it, to another. The folder is root's as long as this takes."""
+    before = os.fstat(handle).st_uid
+    os.fchown(handle, 0, 0)
+    for inside, folders, files, at in os.fwalk(".", topdown=uid == 0, dir_fd=handle):
+        for each in (*folders, *files):
+            found = os.stat(each, dir_fd=at, follow_symlinks=False)
+            if uid == 0 and stat.S_ISLNK(found.st_mode) and found.st_uid != 0:
+                raise NotPrepared(f"{path / inside / each} is a symbolic link of another account: put the file there.")
+            if found.st_uid == before:
+                os.chown(each, uid, gid, dir_fd=at, follow_symlinks=False)
+    os.fchown(handle, uid, gid)
 
 
 def _move(folder: Path, name: str, top: int, user: Account | None) -> None:
@@ -208,6 +216,8 @@ def _move(folder: Path, name: str, top: int, user: Account | None) -> None:
         return
     if not stat.S_ISREG(found.st_mode):
         return
+    if found.st_nlink != 1:
+        raise NotPrepared(f"{folder / name} has another name elsewhere, whose file it may be: put a copy in its place.")
     control = os.open("control", _FOLDER, dir_fd=top)
     try:
         if name in os.listdir(control):
