@@ -186,6 +186,7 @@ REASONS: Mapping[str, str] = {
     "ImageRefused": "The image's data is not what it was declared to be, or not safe to use.",
     "ImageAway": "The image could not be fetched.",
     "BadExtraSpecs": "The flavor's extra specs ask for what the hosts cannot give.",
+    "HostJournal": "The host cannot write to its disk.",
     "NoRoom": "The host has no room for it any more.",
 }
 

@@ -72,9 +72,9 @@ async def _tls(control: Control) -> ServerTls:
     if given.certificate:
         return ServerTls(operators(Path(given.certificate), Path(given.key) if given.key else None))
     authority = await control.keys.authority(lambda: certificates.new_authority(datetime.now(UTC)))
-    write_whole(settings.data / "authority.pem", certificates.public_part(authority).decode(), 0o644)
+    write_whole(settings.control / "authority.pem", certificates.public_part(authority).decode(), 0o644)
     return await asyncio.to_thread(lambda: ServerTls(own(
-        authority, settings.data / "control" / "server.pem", lambda: server_names(settings))))
+        authority, settings.control / "server.pem", lambda: server_names(settings))))
 
 
 def server_names(settings: Settings) -> set[str]:
@@ -160,7 +160,7 @@ async def first_rows(control: Control) -> None:
         await Metadefs(control.images).give(await _context(control), NAMESPACES)
     write_whole(settings.data / MARK, engine_name(settings.database))
     if known := {name: text for name, text in kept(settings).items() if name in CLOUDS.values()}:
-        text, file = clouds(settings, known), settings.data / "clouds.yaml"
+        text, file = clouds(settings, known), settings.control / "clouds.yaml"
         if not file.exists() or file.read_text() != text:
             write_whole(file, text)
 

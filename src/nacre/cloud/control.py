@@ -173,7 +173,7 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
     clock = clock or RealClock()
     policy = PolicyEngine((IDENTITY_POLICIES, IMAGE_POLICIES, NETWORK_POLICIES, COMPUTE_POLICIES),
                           settings.data / "policy.yaml")
-    base = Base(settings, process_id(settings.data / "control"), db, clock, transport, Running(), policy,
+    base = Base(settings, process_id(settings.control), db, clock, transport, Running(), policy,
                 Processes(db, clock), Changes(db, clock), Ledger(db, clock))
     keys, identity, passwords, identity_api = _identity(base)
     images, image_api = _images(base)
@@ -210,7 +210,7 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
 
 def _identity(base: Base) -> tuple[Keys, IdentityService, Passwords, Service]:
     own = base.settings.identity
-    seal = Seal(base.settings.data / "control" / "seal-key", own.seal_key)
+    seal = Seal(base.settings.control / "seal-key", own.seal_key)
     keys = Keys(base.db, base.clock, seal, own.token_lifetime)
     base.running.start.append(keys.open)
     base.running.tasks.append(keys.tend)
@@ -221,7 +221,7 @@ def _identity(base: Base) -> tuple[Keys, IdentityService, Passwords, Service]:
 
 def _images(base: Base) -> tuple[ImageService, Service]:
     own = base.settings.images
-    stores = image_stores(base.settings.data / "control" / "images", own.folder, own.s3)
+    stores = image_stores(base.settings.control / "images", own.folder, own.s3)
     data = Locations(base.process, stores, ImagePeers(base.transport, base.processes))
     images = ImageService(base.db, base.policy, data, base.clock, ImageLimits(
         max_image_bytes=own.max_bytes, max_project_bytes=own.max_project_bytes or None,

@@ -212,8 +212,10 @@ class _Build:
                 if not self._wanted:
                     raise Superseded from None
                 if self._unsettled:
-                    raise NoValidHost("The host stopped answering while it started the server, so no other host was "
-                                      "tried.", details=f"{self._unsettled}: {error}") from None
+                    why = "The host stopped answering while it started the server" if isinstance(error, Unavailable) \
+                        else f"{error.message.rstrip('.')}; it has not yet taken back what it had begun"
+                    raise NoValidHost(f"{why}, so no other host was tried.",
+                                      details=f"{self._unsettled}: {error}") from None
                 placement = await self._next(reasons)
         told = "; ".join(dict.fromkeys(why.message for why in reasons))
         raise NoValidHost(f"No valid host was found. {len(self._tried)} tried: {told}",
