@@ -183,7 +183,7 @@ async def _vocabularies(control: Control) -> None:
     vocabularies, context = Metadefs(control.images), await _context(control)
     for document in NAMESPACES:
         with contextlib.suppress(Conflict):  # it was made before a crash
-            await vocabularies.add_namespace(context, document)
+            await vocabularies.create(context, document)
 
 
 async def _public_network(control: Control) -> None:
