@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import sqlalchemy as sa
 
-from nacre.base.errors import BadRequest, Forbidden, NotBuilt, Unauthenticated
+from nacre.base.errors import BadRequest, Forbidden, Unauthenticated
 from nacre.base.serving.gate import PUBLIC, Subject
 from nacre.base.web import Reply, Request, Route
 from nacre.identity import tables as t
@@ -158,16 +158,11 @@ def remove_user(conn: sa.Connection, id: str) -> None:
 
 
 def _options(changes: dict[str, Any], held: dict[str, Any]) -> dict[str, Any]:
-    """Options as they become: given ones replace, null ones go. Raises NotBuilt for a second factor that nobody would
-    ask for: rules count unless they are switched off."""
+    """Options as they become: given ones replace, null ones go."""
     if "options" not in changes:
         return {}
     merged = {**held.get("options", {}), **changes["options"]}
-    kept = {k: v for k, v in merged.items() if v is not None}
-    if kept.get("multi_factor_auth_rules") and kept.get("multi_factor_auth_enabled", True):
-        raise NotBuilt("Logins are not held to multi_factor_auth_rules: they can be kept only with"
-                       " multi_factor_auth_enabled false.")
-    return {"options": kept}
+    return {"options": {k: v for k, v in merged.items() if v is not None}}
 
 
 def _check_default_project(conn: sa.Connection, values: dict[str, Any]) -> None:
