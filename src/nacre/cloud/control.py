@@ -30,6 +30,7 @@ from nacre.cloud.introductions import ImagePeers, Introductions
 from nacre.cloud.joining import JoinService
 from nacre.cloud.membership import Membership
 from nacre.cloud.running import Running, Transport
+from nacre.compute import policies as compute_policies
 from nacre.compute.allocations import Ledger
 from nacre.compute.api.hosts.plans import Plans
 from nacre.compute.api.placement.service import Parts as PlacementParts
@@ -45,7 +46,6 @@ from nacre.compute.catalog.quotas import Quotas
 from nacre.compute.catalog.server_groups import ServerGroups
 from nacre.compute.history import History
 from nacre.compute.ledger_admin import LedgerAdmin
-from nacre.compute.policies import POLICIES as COMPUTE_POLICIES
 from nacre.compute.progress import Progress
 from nacre.compute.records import project_of
 from nacre.compute.servers import Servers, Suppliers
@@ -61,16 +61,17 @@ from nacre.conductor.parts import Parts
 from nacre.conductor.power import Switch
 from nacre.conductor.stories import StoryRunner
 from nacre.config import Settings
+from nacre.identity import policies as identity_policies
 from nacre.identity.api.service import front
 from nacre.identity.api.service import service as identity_service
 from nacre.identity.keys.ring import Ring, Signer
 from nacre.identity.keys.seal import Seal
 from nacre.identity.keys.store import Keys
 from nacre.identity.passwords import Passwords
-from nacre.identity.policies import POLICIES as IDENTITY_POLICIES
 from nacre.identity.policy import PolicyEngine
 from nacre.identity.service import IdentityService
 from nacre.identity.store import Store
+from nacre.image import policies as image_policies
 from nacre.image.api.service import service as image_service
 from nacre.image.contract import TARGET as IMAGE
 from nacre.image.contract import Images
@@ -80,9 +81,9 @@ from nacre.image.data.uploads import Uploads
 from nacre.image.endpoint import ImagesEndpoint
 from nacre.image.members import Members
 from nacre.image.metadefs.service import Metadefs
-from nacre.image.policies import POLICIES as IMAGE_POLICIES
 from nacre.image.service import ImageService
 from nacre.image.service import Settings as ImageLimits
+from nacre.network import policies as network_policies
 from nacre.network.api.service import service as network_service
 from nacre.network.contract import TARGET as NETWORK
 from nacre.network.contract import Network
@@ -90,7 +91,6 @@ from nacre.network.hosts.member_news import MemberNews, MemberNotice
 from nacre.network.hosts.notices import Notice
 from nacre.network.manager import Around, NetworkManager
 from nacre.network.ml2.types import SegmentTypes
-from nacre.network.policies import POLICIES as NETWORK_POLICIES
 from nacre.network.work import DEFAULT_QUOTAS, NetworkSettings
 from nacre.node.contract import TARGET as NODE
 from nacre.node.contract import Node
@@ -171,8 +171,8 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
                   seams: Seams = Seams()) -> Control:
     """The control process's objects. Nothing is started, no file but the process's id is touched."""
     clock = clock or RealClock()
-    policy = PolicyEngine((IDENTITY_POLICIES, IMAGE_POLICIES, NETWORK_POLICIES, COMPUTE_POLICIES),
-                          settings.data / "policy.yaml")
+    rules = (identity_policies, image_policies, network_policies, compute_policies)
+    policy = PolicyEngine([r.POLICIES for r in rules], settings.data / "policy.yaml", [r.SCOPES for r in rules])
     base = Base(settings, process_id(settings.control), db, clock, transport, Running(), policy,
                 Processes(db, clock), Changes(db, clock), Ledger(db, clock))
     keys, identity, passwords, identity_api = _identity(base)
@@ -183,8 +183,8 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
         flavors=Flavors(db, clock), keypairs=KeyPairs(db, clock), images=images, network=network, policy=policy,
         quotas=Quotas(db, _quotas(settings), limits.servers)), identity.project_exists, network)
     compute_api = compute_service(ComputeParts(
-        policy=policy, identity=identity, clock=clock, network=network,
-        asks=Asks(image=Inside(image_api, policy.check), network=Inside(network_api, policy.check)),
+        identity=identity, clock=clock, network=network,
+        asks=Asks(image=Inside(image_api, policy.allows), network=Inside(network_api, policy.allows)),
         servers=compute.servers, history=History(db), node=compute.node, scheduler=compute.scheduler,
         hosts=compute.registry, controls=lambda: base.processes.all("control"),
         nodes=lambda: base.processes.all("node"),
@@ -198,9 +198,9 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
     health = Health(lambda: db.read(lambda conn: conn.exec_driver_sql("SELECT 1")), clock)
     placement_api = placement_service(PlacementParts(
         hosts=compute.registry, ledger=base.ledger, servers=compute.servers, aggregates=compute.aggregates,
-        policy=policy, clock=clock))
+        clock=clock))
     services = [front(), identity_api, image_api, network_api, compute_api, placement_api, health.service()]
-    app = App(services, identity.authenticate, policy.check, nesting=limits.nesting,
+    app = App(services, identity.authenticate, policy.allows, nesting=limits.nesting,
               turns=Turns(limits.requests, limits.waiting))
     return Control(
         base, app, health, keys, passwords, images, network,
@@ -216,7 +216,7 @@ def _identity(base: Base) -> tuple[Keys, IdentityService, Passwords, Service]:
     base.running.tasks.append(keys.tend)
     passwords = Passwords(time_cost=own.argon2[0], memory=own.argon2[1], waiting=own.logins)
     identity = IdentityService(Store(base.db, base.clock), Ring(keys, "token"), passwords, own.token_lifetime)
-    return keys, identity, passwords, identity_service(identity, base.policy, keys.vault)
+    return keys, identity, passwords, identity_service(identity, keys.vault)
 
 
 def _images(base: Base) -> tuple[ImageService, Service]:

@@ -117,14 +117,14 @@ class Uploads:
 
         Raises Conflict (not queued), UnsupportedMedia (not what was declared), TooLarge, Gone (deleted meanwhile):
         the image stays queued and nothing is kept."""
-        image, to = await self._begin(context, image_id, "upload_image", "saving")
+        image, to = await self._begin(context, image_id, "saving")
         async with self._filling(image_id, to):
             received = await self._take(image, to, chunks, inspect=True, announced=size)
             await self._end(image, to, received)
 
     async def stage(self, context: Context, image_id: str, chunks: AsyncIterator[bytes], size: int | None) -> None:
         """Puts data aside for a later import; the image is uploading then."""
-        image, to = await self._begin(context, image_id, "modify_image", "uploading")
+        image, to = await self._begin(context, image_id, "uploading")
         async with self._filling(image_id, to):
             received = await self._take(image, to, chunks, inspect=False, announced=size)
             after = {"size": received.size, "worker": None, "updated_at": self._service.now()}
@@ -142,7 +142,6 @@ class Uploads:
 
         def unit(conn: sa.Connection) -> Image:
             image = records.load(conn, context, image_id)
-            self._service.allow(context, "modify_image", image)
             if image.status == "importing":
                 raise e.Conflict(f"New operation on image '{image_id}' is not permitted as prior operation is still "
                                  "in progress")
@@ -165,7 +164,6 @@ class Uploads:
     async def download(self, context: Context, image_id: str) -> Image:
         """The image, if the caller may have its data. Raises Forbidden, NotFound."""
         image = await self._db.read(lambda conn: records.load(conn, context, image_id))
-        self._service.allow(context, "download_image", image)
         if image.status == "deactivated" and not context.is_admin:
             raise e.Forbidden("The requested image has been deactivated. Image data download is forbidden.")
         return image
@@ -197,11 +195,10 @@ class Uploads:
         if self._imports:
             await asyncio.gather(*self._imports, return_exceptions=True)
 
-    async def _begin(self, context: Context, image_id: str, rule: str, status: str) -> tuple[Image, Location]:
+    async def _begin(self, context: Context, image_id: str, status: str) -> tuple[Image, Location]:
         """queued -> status, and where its data goes."""
         def unit(conn: sa.Connection) -> Image:
             image = records.load(conn, context, image_id)
-            self._service.allow(context, rule, image)
             if image.status != "queued":
                 raise e.Conflict(f"Image status transition from {image.status} to {status} is not allowed")
             if status == "saving":
