@@ -14,7 +14,8 @@ async def test_one_create_runs_through_few_modules_and_its_page_names_them(tmp_p
     profiles = await walk(tmp_path)
     each = [{str(m) for m in modules(profile)} for profile in profiles]
     always, ever, named = set.intersection(*each), set.union(*each), stops(PAGE.read_text())
-    assert always <= named <= ever, (always - named, named - ever, "python -m tests.stories.walk > docs/walks/create.md")
+    how = "python -m tests.stories.walk > docs/walks/create.md"
+    assert always <= named <= ever, (always - named, named - ever, how)
 
     ran = min(sum(lines_run(profile, module) for module in modules(profile)) for profile in profiles)
     assert len(named) <= MODULES and ran <= LINES, (len(named), ran)

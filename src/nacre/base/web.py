@@ -5,7 +5,6 @@ handler -> reply. Identity comes from the token alone; identity headers a client
 """
 
 import asyncio
-import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -349,9 +348,6 @@ def _choose(request: Request, routes: list[tuple[Route, dict[str, str]]]) -> tup
     if not fitting:
         raise e.NoSuchRoute
     return fitting[0]
-
-
-_REQUEST_ID = re.compile(r"req-[0-9a-f-]{36}")
 
 
 def _request(scope: Scope, receive: Receive) -> Request:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import msgspec
 from oslo_utils.strutils import bool_from_string
 
+from nacre.base.durable.processes import Guard
 from nacre.compute.contract import Group, Server, ServerSpec, StoryOrder
 from nacre.conductor.demands import SCOPE, amounts
 from nacre.image.contract import ImageFacts
-from nacre.network.contract import Guard, Plugged, PortsOrder
+from nacre.network.contract import Plugged, PortsOrder
 from nacre.node.contract import BuildOrder, GuestFacts, SpawnOrder
 from nacre.scheduler.contract import Allocation, GroupRule, HostLimits, PlacementRequest
 

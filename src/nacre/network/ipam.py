@@ -5,7 +5,6 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Net = ipaddress.IPv4Network | ipaddress.IPv6Network
 Pool = tuple[Address, Address]
 
 #: IPv6 modes in which the guest derives its own address from the prefix and its MAC.

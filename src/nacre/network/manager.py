@@ -11,13 +11,13 @@ from nacre.base.clock import Clock
 from nacre.base.context import Context, service_context
 from nacre.base.db import Database
 from nacre.base.db.together import Together
+from nacre.base.durable.processes import Guard
 from nacre.base.errors import BadRequest, BuildFailed, Conflict
 from nacre.identity.contract import Policy
 from nacre.network import tables as t
 from nacre.network.contract import (
     AgentReport,
     GroupMembers,
-    Guard,
     HostWiring,
     Plugged,
     PortFacts,
