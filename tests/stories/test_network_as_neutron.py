@@ -108,6 +108,33 @@ async def test_prefixes_are_taken_from_a_pool_again(cloud: Cloud) -> None:
     assert await cloud.call("one", "PUT", path, {"prefixes": ["192.0.2.0/24"]}) == {"prefixes": ["10.0.0.0/17"]}
 
 
+@pytest.mark.parametrize(("what", "its", "used_by", "how"), [
+    ("address_group", {"name": "a", "addresses": ["192.0.2.1/32"]}, "security_group_rule", "remote_address_group_id"),
+    ("security_group", {"name": "a"}, "port", "security_groups"),
+    ("address_scope", {"name": "a", "ip_version": 4}, "subnetpool", "address_scope_id"),
+    ("subnetpool", {"name": "a", "prefixes": ["10.0.0.0/16"], "default_prefixlen": 24}, "subnet", "subnetpool_id")])
+async def test_what_another_project_uses_stays_shared(
+        cloud: Cloud, what: str, its: dict[str, Any], used_by: str, how: str) -> None:
+    thing = (await made(cloud, what, its, "admin"))["id"]
+    share = {"object_type": what, "object_id": thing, "action": "access_as_shared"}
+    policy = (await made(cloud, "rbac_policy", share | {"target_tenant": THREE}, "admin"))["id"]
+    net = (await made(cloud, "network", {}, "three"))["id"]
+    group = (await made(cloud, "security_group", {"name": "mine"}, "three"))["id"]
+    user = await made(cloud, used_by, {
+        "security_group_rule": {"security_group_id": group, "direction": "ingress", "ethertype": "IPv4", how: thing},
+        "port": {"network_id": net, how: [thing]}, "subnet": {"network_id": net, "ip_version": 4, how: thing},
+        "subnetpool": {"name": "b", "prefixes": ["10.1.0.0/16"], how: thing}}[used_by], "three")
+    path = f"/rbac-policies/{policy}"
+    assert kind(await cloud.call("admin", "DELETE", path, expect=409)) == "RbacPolicyInUse"
+    narrowed = {"rbac_policy": {"target_tenant": str(uuid4())}}
+    assert kind(await cloud.call("admin", "PUT", path, narrowed, expect=409)) == "RbacPolicyInUse"
+    wide = (await made(cloud, "rbac_policy", share | {"target_tenant": "*"}, "admin"))["id"]
+    await cloud.call("admin", "DELETE", path)
+    assert kind(await cloud.call("admin", "DELETE", f"/rbac-policies/{wide}", expect=409)) == "RbacPolicyInUse"
+    await cloud.call("three", "DELETE", f"/{used_by.replace('_', '-')}s/{user['id']}")
+    await cloud.call("admin", "DELETE", f"/rbac-policies/{wide}")
+
+
 async def test_a_policy_makes_a_network_external_and_back(cloud: Cloud) -> None:
     net, _ = await cloud.network_with_subnet("admin")
     policy = {"object_type": "network", "object_id": net, "action": "access_as_external"}

@@ -1,7 +1,7 @@
 """The control process: APIs, conductor, scheduler, network, images, identity. Several may serve one database."""
 
 import random
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from nacre.base.durable.changes import Changes
 from nacre.base.durable.eras import Position, later, position
 from nacre.base.durable.files import write_whole
 from nacre.base.durable.processes import Process, Processes
-from nacre.base.durable.stories import Stories, Story
+from nacre.base.durable.stories import Stories
 from nacre.base.rpc.stub import stub
 from nacre.base.serving.health import Health
 from nacre.base.serving.inside import Inside
@@ -25,6 +25,7 @@ from nacre.base.serving.turns import Turns
 from nacre.base.web import App, Service
 from nacre.cloud.contract import TARGET as JOIN
 from nacre.cloud.contract import Joins
+from nacre.cloud.hindrance import claims, hindrance
 from nacre.cloud.introductions import ImagePeers, Introductions
 from nacre.cloud.joining import JoinService
 from nacre.cloud.membership import Membership
@@ -43,7 +44,6 @@ from nacre.compute.catalog.flavors import Flavors
 from nacre.compute.catalog.keypairs import KeyPairs
 from nacre.compute.catalog.quotas import Quotas
 from nacre.compute.catalog.server_groups import ServerGroups
-from nacre.compute.contract import Server, StoryOrder
 from nacre.compute.history import History
 from nacre.compute.ledger_admin import LedgerAdmin
 from nacre.compute.progress import Progress
@@ -59,7 +59,7 @@ from nacre.conductor.manager import ConductorManager, Surroundings
 from nacre.conductor.orphans import OrphanNeeds, Orphans
 from nacre.conductor.parts import Parts
 from nacre.conductor.power import Switch
-from nacre.conductor.stories import Hindrance, StoryRunner
+from nacre.conductor.stories import StoryRunner
 from nacre.config import Settings
 from nacre.identity import policies as identity_policies
 from nacre.identity.api.service import front
@@ -173,7 +173,7 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
     clock = clock or RealClock()
     rules = (identity_policies, image_policies, network_policies, compute_policies)
     policy = PolicyEngine([r.POLICIES for r in rules], settings.data / "policy.yaml", [r.SCOPES for r in rules])
-    base = Base(settings, process_id(settings.data / "control"), db, clock, transport, Running(), policy,
+    base = Base(settings, process_id(settings.control), db, clock, transport, Running(), policy,
                 Processes(db, clock), Changes(db, clock), Ledger(db, clock))
     keys, identity, passwords, identity_api = _identity(base)
     images, image_api = _images(base)
@@ -210,7 +210,7 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
 
 def _identity(base: Base) -> tuple[Keys, IdentityService, Passwords, Service]:
     own = base.settings.identity
-    seal = Seal(base.settings.data / "control" / "seal-key", own.seal_key)
+    seal = Seal(base.settings.control / "seal-key", own.seal_key)
     keys = Keys(base.db, base.clock, seal, own.token_lifetime)
     base.running.start.append(keys.open)
     base.running.tasks.append(keys.tend)
@@ -221,7 +221,7 @@ def _identity(base: Base) -> tuple[Keys, IdentityService, Passwords, Service]:
 
 def _images(base: Base) -> tuple[ImageService, Service]:
     own = base.settings.images
-    stores = image_stores(base.settings.data / "control" / "images", own.folder, own.s3)
+    stores = image_stores(base.settings.control / "images", own.folder, own.s3)
     data = Locations(base.process, stores, ImagePeers(base.transport, base.processes))
     images = ImageService(base.db, base.policy, data, base.clock, ImageLimits(
         max_image_bytes=own.max_bytes, max_project_bytes=own.max_project_bytes or None,
@@ -313,9 +313,9 @@ def _compute(base: Base, seams: Seams, ask: Suppliers,
         attempts=own.attempts, hosts=Hosts(node, alive, clock, Patience(
             stalled=patience.stalled, ceiling=patience.ceiling, silence=patience.silence), registry.check))
     endings, stories = Endings(parts), Stories(db, clock, base.processes)
-    runner = StoryRunner(stories, {"build": Builder(parts, endings), "delete": Deleter(parts, endings),
-                                   "power": Switch(parts)}, clock,
-                         hindrance(registry, parts.progress.load, around.nodes))
+    claimed = claims(registry, parts.progress.load)
+    runner = StoryRunner(stories, {"build": Builder(parts, endings, claimed), "delete": Deleter(parts, endings),
+                                   "power": Switch(parts)}, clock, hindrance(registry, claimed, around.nodes))
     conductor = _conductor(base, parts, endings, around, network.member_news)
     servers = Servers(db, clock, ask, stories, runner.run)
     return _Compute(ask, aggregates, scheduler, registry, stories, runner, endings, around, conductor, servers,
@@ -324,26 +324,6 @@ def _compute(base: Base, seams: Seams, ask: Suppliers,
                         LedgerAdmin(db, clock), node, project_exists, conductor.meet_again)),
                     Membership(base.processes, registry, conductor, around, network.heard_lately,
                                (aggregates.forget_host, network.forget_host)))
-
-
-def hindrance(registry: HostRegistry, load: Callable[[Iterable[str]], Awaitable[Sequence[Server]]],
-              nodes: Callable[[], Collection[str]]) -> Hindrance:
-    """Nothing is done about a server that a barred host has, unless it is where the database says: which state of the
-    database is right is not known yet."""
-    def has(host: str, server_id: str) -> bool:
-        state = registry.states.get(host)
-        return state is not None and not state.barred and any(h.server_id == server_id for h in state.report.held)
-
-    async def find(story: Story, order: StoryOrder) -> str:
-        claimed = registry.claimed(order.server_ids)
-        there = {s.id: s.host for s in await load(claimed)} if claimed else {}
-        host = next((by for id, by in claimed.items() if not has(there.get(id, ""), id)), None)
-        if host is None and story.kind == "build" and story.lease.epoch > 1:
-            # What another life began is built nowhere before every host had the chance to say that it has it.
-            host = registry.unmet(nodes())
-        return f"Host {host} may have it, and takes no orders." if host else ""
-
-    return find
 
 
 def _conductor(base: Base, parts: Parts, endings: Endings, around: Introductions,

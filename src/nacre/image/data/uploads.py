@@ -20,10 +20,10 @@ import structlog
 from nacre.base import errors as e
 from nacre.base.context import Context
 from nacre.base.db import Unit
-from nacre.base.image_formats import Inspector
 from nacre.base.undo import Undo
 from nacre.image import records
 from nacre.image.data.cleanup import NO_DATA, WRITING
+from nacre.image.data.inspection import Apart
 from nacre.image.data.ledger import orphan, written
 from nacre.image.data.locations import Location
 from nacre.image.data.store import Sink, Store
@@ -52,7 +52,7 @@ class Intake:
     """One upload. All verbs block, one at a time; the store is not touched before the first. End it with `finish` or
     `discard`, which may come while a write is still at work in its thread."""
 
-    def __init__(self, store: Store, key: str, inspector: Inspector | None, limit: int):
+    def __init__(self, store: Store, key: str, inspector: Apart | None, limit: int):
         self._store, self._key, self._inspector, self._limit, self.size = store, key, inspector, limit, 0
         self._md5, self._sha = hashlib.md5(usedforsecurity=False), hashlib.sha512()
         self._sink: Sink | None = None
@@ -83,6 +83,8 @@ class Intake:
         """Keeps nothing, also of what is still to come. May be repeated."""
         with self._lock:
             self._over = True
+            if self._inspector is not None:
+                self._inspector.close()
             if self._sink is not None:
                 self._sink.discard()
 
@@ -262,7 +264,7 @@ class Uploads:
         limit, row = self._limits.max_image_bytes, image.row
         if announced is not None and announced > limit:
             raise e.TooLarge(f"The image is larger than the limit of {limit} bytes.", field="size")
-        inspector = Inspector(row["disk_format"], row["container_format"]) if inspect else None
+        inspector = Apart(row["disk_format"], row["container_format"]) if inspect else None
         intake = Intake(self._data.stores[to.store], to.key, inspector, limit)
         async with Undo() as undo, self._counted(image) as count:
             undo.add(self._data.run, intake.discard)

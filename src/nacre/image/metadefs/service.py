@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from nacre.base import errors as e
 from nacre.base.context import Context
-from nacre.image.metadefs.tables import items, namespaces
+from nacre.image.metadefs.tables import given, items, namespaces
 from nacre.image.service import ImageService
 
 #: Known before anybody associates one.
@@ -76,20 +76,30 @@ class Metadefs:
 
     async def create(self, context: Context, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """A namespace with all that its document holds. Raises Conflict if the name is taken."""
-        now = self._now()
-        row = {"id": str(uuid.uuid4()), "created_at": now, "updated_at": now, **_settable(context, body)}
+        return await self._db.run(lambda conn: self._insert(conn, context, body))
 
+    async def give(self, context: Context, documents: Sequence[Mapping[str, Any]]) -> None:
+        """Those of these namespaces that the cloud was never given, unless it has one of the name."""
         def unit(conn: sa.Connection) -> None:
-            try:
-                conn.execute(sa.insert(namespaces).values(row))
-                for kind, key in KINDS.items():
-                    if fresh := [self._item(row["id"], kind, name, one) for name, one in _named(body.get(key) or ())]:
-                        conn.execute(sa.insert(items), fresh)
-            except sa.exc.IntegrityError:
-                raise e.Conflict(f"The metadata definition namespace={row['namespace']} already exists, or names "
-                                 "something twice.", field="namespace") from None
+            there = {*conn.scalars(sa.select(given.c.namespace)), *conn.scalars(sa.select(namespaces.c.namespace))}
+            for body in documents:
+                if body["namespace"] not in there:
+                    self._insert(conn, context, body)
+                    conn.execute(sa.insert(given).values(namespace=body["namespace"]))
 
         await self._db.run(unit)
+
+    def _insert(self, conn: sa.Connection, context: Context, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        now = self._now()
+        row = {"id": str(uuid.uuid4()), "created_at": now, "updated_at": now, **_settable(context, body)}
+        try:
+            conn.execute(sa.insert(namespaces).values(row))
+            for kind, key in KINDS.items():
+                if fresh := [self._item(row["id"], kind, name, one) for name, one in _named(body.get(key) or ())]:
+                    conn.execute(sa.insert(items), fresh)
+        except sa.exc.IntegrityError:
+            raise e.Conflict(f"The metadata definition namespace={row['namespace']} already exists, or names "
+                             "something twice.", field="namespace") from None
         return row
 
     async def show(self, context: Context, name: str) -> tuple[Mapping[str, Any], dict[str, Sequence[Any]]]:

@@ -117,14 +117,28 @@ class RbacPolicies:
             except Conflict as error:
                 raise conflict("RbacPolicyInUse", f"RBAC policy on object {object_id} cannot be removed because other "
                                "objects depend on it.") from error
-        if policy["object_type"] == "security_group":
-            owner = sa.select(t.security_groups.c.project_id).where(
-                t.security_groups.c.id == object_id).scalar_subquery()
-            whose = t.ports.c.project_id != owner if target == "*" else t.ports.c.project_id == target
-            if work.row(sa.select(t.ports.c.id).join(t.port_groups, t.port_groups.c.port_id == t.ports.c.id).where(
-                    t.port_groups.c.group_id == object_id, whose).limit(1)):
-                raise conflict("RbacPolicyInUse", f"RBAC policy on object {object_id} cannot be removed because other "
-                               "objects depend on it.")
+            return
+        r, table = t.rbac_policies.c, OBJECTS[policy["object_type"]][0]
+        opened = set(work.conn.execute(sa.select(r.target_project).where(
+            r.object_id == object_id, r.action == policy["action"])).scalars()) - {target}
+        owner = work.conn.execute(sa.select(table.c.project_id).where(table.c.id == object_id)).scalar()
+        if "*" in opened or target == owner:
+            return
+        users = set(work.conn.execute(_users(policy["object_type"], object_id)).scalars())
+        if users - opened - {owner} if target == "*" else target in users:
+            raise conflict("RbacPolicyInUse", f"RBAC policy on object {object_id} cannot be removed because other "
+                           "objects depend on it.")
+
+
+def _users(object_type: str, object_id: str) -> sa.Select[tuple[str]]:
+    """The projects with something that uses an object which is no network."""
+    if object_type == "security_group":
+        p, g = t.ports.c, t.port_groups.c
+        return sa.select(p.project_id).where(p.id.in_(sa.select(g.port_id).where(g.group_id == object_id))).distinct()
+    table, column = {"address_group": (t.security_group_rules, "remote_address_group_id"),
+                     "subnetpool": (t.subnets, "subnetpool_id"),
+                     "address_scope": (t.subnetpools, "address_scope_id")}[object_type]
+    return sa.select(table.c.project_id).where(table.c[column] == object_id).distinct()
 
 
 def _view(row: Row) -> Row:
