@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nacre.base.errors import Forbidden, NacreError
+from nacre.base.serving import gate
 from nacre.base.serving.gate import Gate, Subject, Target, asks
 from nacre.base.web import Request
 from nacre.identity.keys.vault import Vault
@@ -43,9 +44,7 @@ def asking(*rules: str, about: Target | None = None, parts: tuple[str, ...] = ()
 
 def stated(make: Callable[[Request], Row]) -> Target:
     """What the request itself says: names with dots, the absent ones left out."""
-    async def target(request: Request) -> Subject:
-        return Subject(facts(make(request)))
-    return target
+    return gate.stated(lambda request: facts(make(request)))
 
 
 def facts(values: Row) -> dict[str, Any]:
