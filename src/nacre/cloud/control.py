@@ -215,7 +215,9 @@ def _identity(base: Base) -> tuple[Keys, IdentityService, Passwords, Service]:
     base.running.start.append(keys.open)
     base.running.tasks.append(keys.tend)
     passwords = Passwords(time_cost=own.argon2[0], memory=own.argon2[1], waiting=own.logins)
-    identity = IdentityService(Store(base.db, base.clock), Ring(keys, "token"), passwords, own.token_lifetime)
+    store = Store(base.db, base.clock)
+    base.running.start.append(store.open)
+    identity = IdentityService(store, Ring(keys, "token"), passwords, own.token_lifetime)
     return keys, identity, passwords, identity_service(identity, keys.vault)
 
 
