@@ -10,7 +10,6 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,19 +93,31 @@ def check_disk(data: Path) -> Finding:
                    cure="free some space, or use another folder with --data")
 
 
-def check_port(port: int) -> Callable[[Path], Finding]:
-    def check(_: Path) -> Finding:
+def check_port(port: int | None) -> Callable[[Path], Finding]:
+    """port: that of the folder's cloud unless it is given."""
+    def check(data: Path) -> Finding:
+        from nacre.cli.up import running_settings, supervisor_pid
+
+        own = running_settings(data).port
+        return look(data, port or own, supervisor_pid(data) is not None and port in (None, own))
+
+    def look(data: Path, port: int, ours: bool) -> Finding:
         with socket.socket() as s:
             s.settimeout(1)
             taken = s.connect_ex(("127.0.0.1", port)) == 0
+        if ours and taken:
+            return Finding(name=f"port {port}", state="ok", detail="the cloud that runs here answers there")
+        if ours:
+            return Finding(name=f"port {port}", state="warning", detail="the cloud runs, and does not answer there yet",
+                           cure=f"wait, then `nacre status`; its words are in {data}/logs")
         if not taken:
             return Finding(name=f"port {port}", state="ok", detail="free")
-        return Finding(name=f"port {port}", state="warning", detail="something listens there (perhaps this cloud)",
-                       cure="`nacre status` says whether it is ours; else `nacre up --port N`")
+        return Finding(name=f"port {port}", state="warning", detail="another program listens there",
+                       cure="choose another with `nacre up --port N`")
     return check
 
 
-def examine(data: Path, port: int) -> list[Finding]:
+def examine(data: Path, port: int | None) -> list[Finding]:
     """All findings, in the order a person would mend them."""
     checks: list[Callable[[Path], Finding]] = [
         check_root, check_programs, check_virtualisation, check_ovs, check_tun, check_namespaces, check_disk,
@@ -117,8 +128,8 @@ def examine(data: Path, port: int) -> list[Finding]:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="one JSON array")
 @click.option("--data", type=click.Path(path_type=Path), default=None, help="the cloud's data folder")
-@click.option("--port", default=8774, show_default=True)
-def doctor(as_json: bool, data: Path | None, port: int) -> None:
+@click.option("--port", type=click.IntRange(1, 65535), default=None, help="the APIs' port [the cloud's, or 8774]")
+def doctor(as_json: bool, data: Path | None, port: int | None) -> None:
     """Check virtualisation, permissions, Open vSwitch, disk and ports; each failure names its cure."""
     from nacre.config import data_folder
 
@@ -126,7 +137,9 @@ def doctor(as_json: bool, data: Path | None, port: int) -> None:
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(findings)))
     else:
-        console = Console()
+        from nacre.cli.client import screen
+
+        console = screen()
         for f in findings:
             mark = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "failed": "[red]failed[/]"}[f.state]
             console.print(f"{mark:>20}  [bold]{f.name}[/]: {f.detail}")
