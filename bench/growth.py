@@ -192,7 +192,7 @@ def main() -> None:
         with running as bench:
             server = template(bench)
         for size in sorted(int(s) for s in args.sizes.split(",")):
-            copy(Path(folder) / "nacre.db", server, range(made, size))
+            copy(Path(folder) / "control" / "nacre.db", server, range(made, size))
             made = size
             with running as bench:
                 result[str(size)] = measure(bench, running, args.count, args.rounds)

@@ -10,10 +10,9 @@ import msgspec
 import zmq
 
 from nacre.base.errors import NacreError, NotFound, Unavailable
-from nacre.base.rpc.codec import Answer, Request, decode_answer, encode
+from nacre.base.rpc.codec import Answer, Request
 from nacre.base.rpc.keys import KeyPair
-from nacre.base.rpc.link import DEFAULTS, dealer
-from nacre.base.rpc.pump import Pump
+from nacre.base.rpc.link import DEFAULTS, Link, dealer
 from nacre.base.rpc.stub import Client, stub
 from nacre.base.rpc.target import Target
 from nacre.conductor.contract import TARGET as CONDUCTOR
@@ -67,41 +66,30 @@ class Session:
     answer, in seconds."""
 
     def __init__(self, name: str, keys: KeyPair, context: "zmq.Context[Any]", control: tuple[str, str]):
-        self.name, self._waiting = name, dict[bytes, asyncio.Future[Answer]]()
-        self.latency, self.met, self.known = 0.0, False, False
-        self._open = lambda: Pump(dealer(context, keys, control, DEFAULTS), self._receive)
-        self._pump: Pump | None = None
-        self._heard = False
+        self.name, self.latency, self.period, self.met, self.known = name, 0.0, 0.0, False, False
+        self._open = lambda: Link(dealer(context, keys, control, DEFAULTS), control[0], DEFAULTS.queue)
+        self._link: Link | None = None
         self.conductor = stub(Conductor, Client(self, CONDUCTOR))
 
     def close(self) -> None:
-        if self._pump is not None:
-            self._pump.close()
-            self._pump = None
+        if self._link is not None:
+            self._link.close()
+            self._link = None
 
     async def ask(self, target: Target, request: Request, timeout: float) -> Answer:
-        begin, future = time.perf_counter(), asyncio.get_running_loop().create_future()
-        self._waiting[request.id] = future
+        begin, link = time.perf_counter(), self._link or self._open()
+        self._link, future = link, link.send(request)
         try:
-            self._pump = self._pump or self._open()
-            if not self._pump.send([encode(request)]):
-                raise Unavailable("the queue is full")
             async with asyncio.timeout(timeout):
-                answer: Answer = await future
+                answer = await future
         except TimeoutError:
-            if not self._heard:  # as the product: a way that never worked is made anew
-                self.close()
             raise Unavailable("no answer in time") from None
         finally:
-            del self._waiting[request.id]
+            link.waiting.pop(request.id, None)
+            if link.lost and not link.waiting:  # as the product
+                self.close()
         self.latency = time.perf_counter() - begin
         return answer
-
-    def _receive(self, frames: list[bytes], _: str) -> None:
-        self._heard = True
-        answer = decode_answer(frames[-1])
-        if (future := self._waiting.get(answer.id)) is not None and not future.done():
-            future.set_result(answer)
 
     async def hello(self, beat: Beat) -> None:
         """A node's first word."""
@@ -113,7 +101,8 @@ class Session:
 
     async def beat(self, beat: Beat) -> None:
         """A node's regular word."""
-        self.met = not (await self.conductor.beat(beat)).again
+        heard = await self.conductor.beat(beat)
+        self.met, self.period = not heard.again, heard.period
 
 
 class Worker:
@@ -126,7 +115,7 @@ class Worker:
     async def run(self, stop: Any) -> Figures:
         """Until `stop` is set."""
         context: zmq.Context[Any] = zmq.Context()
-        context.set(zmq.MAX_SOCKETS, len(self._orders.hosts) * len(self._orders.controls) + 100)
+        context.set(zmq.MAX_SOCKETS, 3 * len(self._orders.hosts) * len(self._orders.controls) + 100)
         hosts = [Host(name, self._orders, context, self._dice) for name in self._orders.hosts]
         tasks = [asyncio.create_task(self._live(host, self._orders.join * n / len(hosts)))
                  for n, host in enumerate(hosts)]
@@ -153,7 +142,7 @@ class Worker:
                     busy.add(session)
                     said.add(task := asyncio.create_task(self._say(session, beat, host)))
                     task.add_done_callback(lambda task, session=session: (said.discard(task), busy.discard(session)))
-            due += self._orders.period
+            due += max(self._orders.period, *(session.period for session in host.sessions))
             await asyncio.sleep(due - time.monotonic())
 
     async def _say(self, session: Session, beat: Beat, host: Host) -> None:

@@ -73,8 +73,8 @@ class Control(Alone):
 
 def join(one: ZmqTransport, topic: str, other: Control) -> None:
     """Lets `one` ask the other."""
-    other.transport.register(one.keys.public, one.me)
-    one.route(topic, other.transport.me.name, other.transport.address, other.keys.public)
+    other.transport.directory.register(one.keys.public, one.me)
+    one.directory.route(topic, other.transport.me.name, other.transport.address, other.keys.public)
 
 
 async def as_it_is(download: Path, image: ImageFacts, to: Path, largest: int | None) -> None:

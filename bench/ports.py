@@ -6,7 +6,8 @@ The network service alone, in this process, over SQLite in a file, durable as in
 without HTTP, and the verbs that builds and hosts call. Each size is a database of its own in which one project already
 has so many ports of one network, bound over the hosts in turn, all in the project's default security group (whose rules
 name the group itself, so that every port concerns every other one). Milliseconds: median / p95, of `--rounds` calls one
-after the other; `port, 8 at once`: creates a second by eight callers.
+after the other; `port, 8 at once`: creates a second by eight callers. Of a plug: how many hosts are told of it, each of
+which asks for its wiring; of an answer: its bytes.
 """
 
 import argparse
@@ -26,13 +27,15 @@ import sqlalchemy as sa
 from nacre.base.clock import RealClock
 from nacre.base.context import Context
 from nacre.base.db import Database
+from nacre.base.rpc.codec import encode
 from nacre.base.web import Request
 from nacre.identity.policy import PolicyEngine
 from nacre.migrations.tables import create_all
 from nacre.network import tables as t
 from nacre.network.api.resource import Controller
 from nacre.network.contract import AgentReport, NetworkRequest, PortsOrder
-from nacre.network.manager import NetworkManager
+from nacre.network.hosts.notices import Notice
+from nacre.network.manager import Around, NetworkManager
 from nacre.network.networks import Networks
 from nacre.network.policies import POLICIES
 from nacre.network.ports import Ports
@@ -49,9 +52,14 @@ class Lab:
         self.db = Database(f"sqlite:///{folder}/bench.db")
         create_all(self.db.engine)
         self.manager = NetworkManager(self.db, PolicyEngine([POLICIES]), RealClock(),
-                                      NetworkSettings(quotas={"port": -1}, agent_down_after=1e6))
+                                      NetworkSettings(quotas={"port": -1}, agent_down_after=1e6),
+                                      Around(notify=self._tell))
+        self.told = set[str]()
         self.ports, self._number = Controller(self.manager, Ports()), 0
         self.hosts, self.network, self.subnet = [f"h{n}" for n in range(hosts)], "", ""
+
+    async def _tell(self, notice: Notice) -> None:
+        self.told.add(notice.host)
 
     def request(self, method: str, body: Any = None, **params: str) -> Request:
         async def nothing() -> dict[str, Any]:
@@ -161,6 +169,10 @@ async def measure(size: int, hosts: int, rounds: int) -> dict[str, Any]:
         figures["show"] = await timed(rounds, lambda: lab.show(made[0]))
         figures["delete"] = await timed(rounds, lambda: lab.delete(next(following)))
         figures["plug"] = await timed(rounds, lab.plug, plugged)
+        await asyncio.sleep(0.1)
+        lab.told.clear()
+        plugged.append(await lab.plug())
+        await asyncio.sleep(0.5)
         some_plugged = iter(plugged[:60])
         few = 5 if size > 20000 else 60
 
@@ -170,6 +182,7 @@ async def measure(size: int, hosts: int, rounds: int) -> dict[str, Any]:
             _, port_id, host = next(some_plugged)
             await lab.manager.wiring(host, (port_id,), have)
 
+        answer = len(encode(await lab.manager.wiring(plugged[-1][2], (plugged[-1][1],), have)))
         figures["wiring of one port"] = await timed(min(few, rounds), wiring)
         figures["wiring of a host"] = await timed(few // 5, lambda: lab.manager.wiring("h0"))
         servers = tuple(server for server, _, _ in plugged[:100])
@@ -177,7 +190,8 @@ async def measure(size: int, hosts: int, rounds: int) -> dict[str, Any]:
         ends = iter(plugged)
         figures["deallocate"] = await timed(rounds, lambda: lab.manager.deallocate(next(ends)[0]))
         await lab.db.close()
-    return {"port, 8 at once": round(rate), **{name: _summary(times) for name, times in figures.items()}}
+    return {"port, 8 at once": round(rate), "hosts told of a plug": len(lab.told), "bytes of an answer": answer} | {
+        name: _summary(times) for name, times in figures.items()}
 
 
 def _summary(times: list[float]) -> str:

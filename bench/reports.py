@@ -22,6 +22,7 @@ import json
 import multiprocessing
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -44,6 +45,8 @@ from nacre.cli.supervisor import free_port
 
 #: Seconds between two reads of the API, and between two creates.
 READS, CREATES = 0.2, 2.0
+#: Descriptors that a session takes: its connection, its socket's queue, and its monitor's two.
+DESCRIPTORS = 5
 
 
 class ControlProcess:
@@ -221,7 +224,6 @@ def measure(args: argparse.Namespace, controls: list[ControlProcess], nodes: dic
     time.sleep(args.seconds)
     took, after = time.monotonic() - at, [control.figures() for control in controls]
     steady = transactions(args.database) - first
-    beside.stop()
     stop.set()
     seen = [msgspec.msgpack.decode(results.get(timeout=60), type=Figures) for _ in workers]
     for worker in workers:
@@ -251,21 +253,26 @@ def main() -> None:
     parser.add_argument("--period", type=float, default=10.0, help="seconds between two reports of a host")
     parser.add_argument("--join", type=float, default=30.0, help="seconds over which the hosts come")
     parser.add_argument("--changes", type=float, default=0.05, help="the share of reports that differ from the last")
-    parser.add_argument("--workers", type=int, default=2, help="processes that the hosts share")
+    parser.add_argument("--workers", type=int, default=2, help="processes that the hosts share, at least: each "
+                        "has no more connections than it may have descriptors")
     parser.add_argument("--patience", type=float, default=60.0, help="seconds after --join until it is given up")
     parser.add_argument("--json", default=None, help="also write the result here")
     args = parser.parse_args()
     nodes = {f"host-{n:05}": new_keys() for n in range(args.hosts)}
-    controls: list[ControlProcess] = []
+    controls, real = list[ControlProcess](), None
+    args.workers = max(args.workers, args.hosts * args.controls * DESCRIPTORS // resource.getrlimit(
+        resource.RLIMIT_NOFILE)[1] + 1)
     with tempfile.TemporaryDirectory(prefix="nacre-reports-") as folder:
         try:
             for n in range(args.controls):
                 beside = controls[0] if n else None
                 controls.append(ControlProcess(Path(folder) / f"c{n}", nodes, args.database, beside))
-            beside = Beside(Path(folder), controls[0])
+            real = Beside(Path(folder), controls[0])
             result = {"machine": f"{platform.machine()} {platform.release()}", "date": time.strftime("%Y-%m-%d"),
-                      **measure(args, controls, nodes, beside)}
+                      **measure(args, controls, nodes, real)}
         finally:
+            if real is not None:
+                real.stop()
             for control in controls:
                 control.stop()
     print(json.dumps(result, indent=1))

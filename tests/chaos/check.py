@@ -52,8 +52,8 @@ def promises(fleet: Fleet, known: Iterable[Known]) -> list[str]:
             wrong.append(f"{each.name} {each.id} is there, though deleted or refused")
         if row is not None:
             now = row["metadata"] if isinstance(row["metadata"], dict) else msgspec.json.decode(row["metadata"])
-            wrong += [f"{each.name} {each.id}: metadata {key} is {now.get(key)}, not one of {may_be}"
-                      for key, may_be in each.metadata.items() if now.get(key) not in may_be]
+            wrong += [f"{each.name} {each.id}: metadata {key} is {now.get(key)}, was confirmed as {value}"
+                      for key, value in each.metadata.items() if now.get(key) not in {value, *each.late.get(key, ())}]
     return wrong + [f"{row['name']} {row['id']} is in {row['vm_state']} with fault {row['fault']}" for row in found
                     if row["vm_state"] not in POWER]
 

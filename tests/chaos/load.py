@@ -21,13 +21,14 @@ LATER = {503, 504}
 
 @dataclass
 class Known:
-    """A server as its user knows it. there: True, False (deleted), None (nobody can say); metadata: key -> what it may
-    be (None: nothing); settled: seen in a state that lasts."""
+    """A server as its user knows it. there: True, False (deleted), None (nobody can say); metadata: key -> the last
+    value that was confirmed; late: key -> values that nobody answered for, which may be written at any time."""
 
     name: str
     id: str = ""
     there: bool | None = None
-    metadata: dict[str, set[str | None]] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+    late: dict[str, set[str]] = field(default_factory=dict)
 
 
 class Load:
@@ -108,8 +109,10 @@ class Load:
         key, value = f"key{dice.randrange(3)}", f"{dice.random()}"
         status, _ = self._ask(dice, "PUT", f"/servers/{known.id}/metadata/{key}", {"meta": {key: value}},
                               200, frozenset({409}))
-        before = known.metadata.get(key, {None})
-        known.metadata[key] = {value} if status == 200 else before | {value} if status is None else before
+        if status is None:  # a frozen process may read it when it goes on, after answers to later ones
+            known.late.setdefault(key, set()).add(value)
+        elif status == 200:
+            known.metadata[key] = {value}
 
     def _look(self, dice: random.Random, known: Known) -> None:
         self._ask(dice, "GET", f"/servers/{known.id}")

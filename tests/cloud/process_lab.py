@@ -90,7 +90,7 @@ class Lab:
 
     def leaks(self) -> dict[str, list[object]]:
         """What is left though no server is: rows by table, guests and claims at the node."""
-        engine = make_engine(self.database or f"sqlite:///file:{self.data}/nacre.db?mode=ro&uri=true")
+        engine = make_engine(self.database or f"sqlite:///file:{self.data}/control/nacre.db?mode=ro&uri=true")
         with engine.connect() as db:
             left: dict[str, list[object]] = {name: list(db.execute(sa.text(query)).all()) for name, query in {
                 "servers": "select id from servers where not deleted",

@@ -24,6 +24,7 @@ from nacre.base.clock import RealClock
 from nacre.base.context import Context
 from nacre.base.errors import NacreError
 from nacre.base.serving.connections import Patience
+from nacre.base.serving.gate import PUBLIC
 from nacre.base.serving.health import Health
 from nacre.base.serving.server import Listen, serve
 from nacre.base.serving.tls import ServerTls, operators
@@ -50,9 +51,9 @@ def application(name: str, health: Health) -> App:
     def fault(error: NacreError, status: int, request: Request) -> Reply:
         return Reply({"error": error.message}, status)
 
-    routes = [Route("GET", "/fast", fast, public=True), Route("GET", "/slow", slow, public=True),
-              Route("POST", "/sum", total, public=True)]
-    return App([Service("app", "/app", routes, fault), health.service()], nobody, lambda *_: None)
+    routes = [Route("GET", "/fast", fast, PUBLIC), Route("GET", "/slow", slow, PUBLIC),
+              Route("POST", "/sum", total, PUBLIC)]
+    return App([Service("app", "/app", routes, fault), health.service()], nobody, lambda *_: True)
 
 
 async def main(host: str, port: int, drain: float, name: str) -> None:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from nacre.base.durable import stories as durable
 from nacre.base.durable.tables import stories
-from nacre.base.errors import Barred, Unavailable
+from nacre.base.errors import Barred, BrokenAnswer, BuildFailed, Unavailable
 from nacre.conductor import hosts
 from nacre.scheduler.contract import Held, HostReport
 from tests.cloud.conductor_lab import Lab
@@ -82,6 +82,37 @@ async def test_what_a_barred_host_has_is_neither_built_elsewhere_nor_ended(lab: 
     assert lab.hypervisors["host1"].servers == {}
 
 
+async def test_the_others_of_a_build_do_not_wait_for_a_server_that_a_barred_host_has(lab: Lab) -> None:
+    claimed, *others = await lab.accept(3, run=False)
+    await holds(lab, "host0", claimed)
+    await lab.registry.bar("host0", "it has seen a later state")
+    await lab.orphan_stories()
+    await lab.control.runner.look()
+    for server in others:
+        assert (await lab.until(server, "active"))["host"] == "host1"
+    await resting(lab)
+    assert (await lab.row(claimed))["vm_state"] == "building"
+    assert await lab.ledger.of_server(claimed) == []
+    await holds(lab, "host0")
+    await lab.registry.bar("host0", "")
+    await asyncio.sleep(0.2)
+    await lab.control.runner.look()
+    await lab.until(claimed, "active")
+    await lab.quiet()
+    await lab.check()
+
+
+async def test_the_others_of_a_build_are_given_up_without_it(lab: Lab) -> None:
+    claimed, other = await lab.accept(2, run=False)
+    await holds(lab, "host0", claimed)
+    await lab.registry.bar("host0", "it has seen a later state")
+    await lab.db.run(lambda c: c.execute(sa.update(stories).values(owner=None, failures=durable.TRIES)))
+    await lab.control.runner.look()
+    assert "request id" in (await lab.until(other, "error"))["fault"]["message"]
+    await resting(lab)
+    assert (await lab.row(claimed))["vm_state"] == "building"
+
+
 async def test_a_build_of_another_life_waits_until_every_host_had_the_chance_to_say_that_it_has_it(lab: Lab) -> None:
     (server,) = await lab.accept(run=False)
     lab.registry.states["host0"] = msgspec.structs.replace(lab.registry.states["host0"], met=False)
@@ -129,6 +160,23 @@ async def test_a_host_that_says_of_itself_that_it_takes_no_orders_holds_up_nobod
     async with asyncio.timeout(10):
         while any([not (await lab.row(server))["deleted"] for server in servers]):
             await asyncio.sleep(0.05)
+
+
+async def test_a_host_whose_answers_cannot_be_read_holds_up_nobody(
+        lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lives, by its beats, and every answer of it breaks the contract."""
+    async def broken(*_: object) -> None:
+        raise BrokenAnswer(details="The answer to prepare breaks the contract.")
+
+    monkeypatch.setattr(hosts, "DOUBT", 0.3)
+    for verb in ("prepare", "spawn", "end"):
+        monkeypatch.setattr(lab.nodes["host0"], verb, broken)
+    servers = await lab.accept(4)
+    for server in servers:
+        assert (await lab.until(server, "active"))["host"] == "host1"
+    with pytest.raises(BuildFailed, match="answers cannot be read") as error:
+        await lab.control.parts.hosts.order("host0", lambda node: node.end(None))  # type: ignore[arg-type]
+    assert error.value.details.startswith("host0: ") and "breaks the contract" in error.value.details
 
 
 async def test_a_barred_host_claims_no_server_that_is_where_the_database_says(lab: Lab) -> None:

@@ -2,18 +2,21 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nacre.base.context import Context
 from nacre.base.db import DatabaseUnavailable
 from nacre.base.durable.stories import Lease, LeaseLost
-from nacre.base.errors import NotFound
+from nacre.base.errors import NotFound, told_by
 from nacre.compute.contract import Place
 from nacre.image.contract import ImageFacts
 from nacre.node.hypervisor.fake import Faults
+from nacre.node.journal import Unwritable, unwritten
 from tests.cloud.conductor_lab import Lab, OneImage
 
 
@@ -62,6 +65,45 @@ async def test_a_failure_means_the_next_host(lab: Lab, verb: str, kind: str) -> 
     assert (await lab.until(server, "active"))["host"] != host
     await lab.quiet()
     await lab.check()
+
+
+@pytest.mark.parametrize("verb", ["prepare", "define", "resume"])
+async def test_a_full_disk_of_a_host_is_called_by_its_name(lab: Lab, verb: str) -> None:
+    """In the middle of a build, when it can write down neither that it got on nor that it takes it back."""
+    full = set[str]()
+    for name, node in lab.nodes.items():
+        faults(lab, name).before[verb] = _filling(name, full)
+        node.here.journal._apply = _limited(node.here.journal._apply, name, full)  # type: ignore[method-assign]
+    (server,) = await lab.accept()
+    fault = (await lab.until(server, "error"))["fault"]
+    assert "cannot write its journal" in fault["message"] and "Free space" in str(fault)
+    assert not [word for word in ("stopped answering", "unexpected", "OSError") if word in str(fault)]
+    for name in lab.nodes:
+        faults(lab, name).before.clear()
+    full.clear()
+    await lab.delete(server)
+    await lab.until(server, "deleted")
+    await lab.quiet()
+    await lab.check()
+
+
+def _filling(name: str, full: set[str]) -> Callable[[str], Awaitable[None]]:
+    async def fill(_: str) -> None:
+        full.add(name)
+    return fill
+
+
+def _limited(write: Callable[[Any], None], name: str, full: set[str]) -> Callable[[Any], None]:
+    def apply(writes: Any) -> None:
+        if name in full:
+            raise sqlite3.OperationalError("database or disk is full")
+        write(writes)
+    return apply
+
+
+def test_a_member_reads_of_a_full_disk_and_not_where() -> None:
+    error = told_by("h1", unwritten(Unwritable("/var/lib/nacre/journal.db: database or disk is full")))
+    assert error.message == "The host cannot write to its disk." and "/var/lib/nacre" in error.details
 
 
 async def test_a_database_that_comes_and_goes_costs_time_only(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,15 @@ from typing import Any
 import msgspec
 import pytest
 import sqlalchemy as sa
+from structlog.testing import capture_logs
 
 from nacre.base.db import DatabaseUnavailable
 from nacre.base.durable.eras import Position
 from nacre.base.errors import Unavailable
 from nacre.compute.tables import allocations, servers
+from nacre.conductor import manager
 from nacre.conductor.contract import Beat, NodeHello, Welcome
-from nacre.conductor.manager import ConductorManager, Surroundings
+from nacre.conductor.manager import WHOLE, ConductorManager, Surroundings
 from nacre.node.service import NodeService
 from nacre.scheduler.contract import Held
 from tests.cloud.conductor_lab import Lab
@@ -215,3 +217,54 @@ async def test_a_build_whose_attempt_the_database_lost_makes_no_server(
     row = await lab.row(server)
     kept = [a.id for a in await lab.ledger.of_server(server)]
     assert row["vm_state"] == "building" or row["allocation_id"] in kept
+
+
+async def test_a_host_that_says_one_thing_that_cannot_be_is_heard(lab: Lab) -> None:
+    """What it said before counts in its place; it is told, and named once."""
+    talk = Talk(lab)
+    await talk.hello()
+    (server,) = await lab.accept()
+    await lab.until(server, "active")
+    with capture_logs() as logs:
+        for _ in range(2):
+            beat = await talk.said()
+            report = msgspec.structs.replace(beat.report, memory_mb=0, held=())
+            heard = await talk.conductor.beat(msgspec.structs.replace(beat, report=report, wrong={
+                "report.memory_mb": "too much", "report.held": "too many"}))
+            assert not heard.again and set(heard.wrong) == {"report.memory_mb", "report.held"}
+    state = await lab.registry.get("host0")
+    assert state is not None and state.up and state.report.number == report.number and state.report.memory_mb == 4096
+    assert sum(line["event"].startswith("a part of what a host says") for line in logs) == 1
+    for _ in range(WHOLE + 1):  # who has not said all is not believed to have lost the rest
+        await talk.conductor.beat(msgspec.structs.replace(await talk.said(), wrong={"report.held": "too many"}))
+    assert (await lab.row(server))["vm_state"] == "active"
+
+
+async def test_a_host_that_says_of_its_guests_what_cannot_be_takes_no_orders(lab: Lab) -> None:
+    """Whether this database is an older one cannot be told by what is left."""
+    talk = Talk(lab)
+    beat = msgspec.structs.replace(await talk.said(), wrong={"report.held": "what cannot be"})
+    welcome = await talk.conductor.hello(talk.greeting(beat))
+    state = await lab.registry.get("host0")
+    assert state is not None and "what cannot be" in state.barred and welcome.wrong
+    assert await talk.beat()  # it says hello again, until that is right
+    await talk.hello()
+    state = await lab.registry.get("host0")
+    assert state is not None and not state.barred
+
+
+async def test_a_process_with_very_many_hosts_wants_their_beats_more_seldom(
+        lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    talk = Talk(lab)
+    await talk.hello()
+    assert (await talk.conductor.beat(await talk.said())).period < 1
+    for most, period in ((0.1, 10.0), (0.01, 20.0)):
+        monkeypatch.setattr(manager, "MOST_BEATS", most)
+        assert (await talk.conductor.beat(await talk.said())).period == period
+
+
+async def test_an_agents_report_that_breaks_the_contract_is_refused_alone(lab: Lab) -> None:
+    talk = Talk(lab)
+    await talk.hello()
+    heard = await talk.conductor.beat(msgspec.structs.replace(await talk.said(), wrong={"agent.bridge": "too long"}))
+    assert not heard.again and "agent.bridge: too long" in heard.refused

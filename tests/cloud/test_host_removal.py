@@ -31,6 +31,7 @@ from nacre.conductor.contract import Beat, Conductor, NodeHello
 from nacre.config import load
 from nacre.network.contract import AgentReport
 from nacre.network.tables import agents
+from nacre.scheduler.tables import compute_hosts
 from tests import schema
 from tests.stories.whole_cloud import WholeCloud
 
@@ -207,17 +208,25 @@ async def test_a_dead_host_goes_with_what_it_cannot_confirm_any_more(lab: TwoCon
     assert (await lab.remove("?dead=true"))[0] == 409  # what an operator calls it kills no host
     await db.run(lambda c: c.execute(sa.update(agents).values(heartbeat_at=datetime(2020, 1, 1))))
     one.network.heartbeats.forget([HOST])
+    assert (await lab.remove("?dead=true"))[0] == 409  # nor does that its agent is silent
+    await db.run(lambda c: c.execute(sa.update(compute_hosts).values(updated_at=datetime(2020, 1, 1))))
     assert (await lab.remove("?dead=true"))[0] == 204
     assert await one.base.ledger.of(None) == [] and not await one.base.processes.all("node")
 
 
+@pytest.mark.parametrize("refused", [False, True], ids=["whole", "its agent's report is refused"])
 async def test_a_host_that_another_control_hears_is_not_dead(
-        lab: TwoControls, monkeypatch: pytest.MonkeyPatch) -> None:
+        lab: TwoControls, monkeypatch: pytest.MonkeyPatch, refused: bool) -> None:
     """The way to this one is cut."""
     async def cut(*_: object) -> None:
         raise Unavailable("cut")
 
+    async def refuse(*_: object) -> None:
+        raise BadRequest("its address is another's")
+
     one, two = lab.controls
+    for control in lab.controls if refused else ():
+        monkeypatch.setattr(control.network, "agent_report", refuse)
     async with lab.node(new_keys(), 1):
         await until(lambda: lab.met() == [True, True], 30)
         for verb in ("hello", "beat"):
@@ -227,6 +236,7 @@ async def test_a_host_that_another_control_hears_is_not_dead(
         await ending(one.db)
         state = await one.registry.get(HOST)
         assert state is not None and not state.up
+        await two.registry.records.flush(two.registry.states)
         status, said = await lab.remove("?dead=true")
         assert status == 409 and "heard it lately" in said
         assert [a.state for a in await one.base.ledger.of(None)] == ["ending"]

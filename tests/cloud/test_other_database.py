@@ -86,7 +86,7 @@ def address(server: dict[str, Any]) -> str:
 
 
 def database_of(case: Case) -> list[Path]:
-    return sorted(case.data.glob("nacre.db*"))
+    return sorted((case.data / "control").glob("nacre.db*"))
 
 
 def test_a_database_that_is_gone_ends_no_guest_and_its_server_can_be_adopted_by_the_new_one(case: Case) -> None:
@@ -141,13 +141,13 @@ def test_a_database_that_is_gone_ends_no_guest_and_its_server_can_be_adopted_by_
 def test_a_restored_backup_ends_no_guest_that_was_made_after_it(case: Case) -> None:
     old = case.create("old")
     backup = case.data.parent / "backup.db"
-    with sqlite3.connect(case.data / "nacre.db") as source, sqlite3.connect(backup) as target:
+    with sqlite3.connect(case.data / "control" / "nacre.db") as source, sqlite3.connect(backup) as target:
         source.backup(target)
     late, unwanted = case.create("late"), case.create("unwanted")
     case.nacre("down")
     for file in database_of(case):
         file.unlink()
-    shutil.copy(backup, case.data / "nacre.db")
+    shutil.copy(backup, case.data / "control" / "nacre.db")
 
     said = case.refused()
     assert "later state of the database" in said and "nacre host accept" in said
@@ -192,14 +192,14 @@ def test_a_restored_build_ends_no_guest_and_the_bar_stays_until_an_operator_deci
         built = case.call("POST", "compute", "/servers", server)["server"]["id"]
         time.sleep(1.5)
         backup = tmp_path / "backup.db"
-        with sqlite3.connect(case.data / "nacre.db") as source, sqlite3.connect(backup) as target:
+        with sqlite3.connect(case.data / "control" / "nacre.db") as source, sqlite3.connect(backup) as target:
             source.backup(target)
         case.until_active("built", 1)
         late = case.create("late")["id"]
         case.nacre("down")
         for file in database_of(case):
             file.unlink()
-        shutil.copy(backup, case.data / "nacre.db")
+        shutil.copy(backup, case.data / "control" / "nacre.db")
         assert "later state of the database" in case.refused()
         for name in ("a", "b", "c"):
             case.call("POST", "compute", "/servers", {"server": {**case.body["server"], "name": name}})

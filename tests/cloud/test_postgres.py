@@ -54,7 +54,7 @@ def test_a_server_from_create_to_delete_over_a_restart(lab: Lab) -> None:
     lab.nacre("down")
     lab.nacre("up", "-d", "--hypervisor", "fake", "--port", lab.port)  # where it lives is remembered
     assert lab.until_active("one", 1)[0]["addresses"] == server["addresses"]
-    assert not (lab.data / "nacre.db").exists()
+    assert not (lab.data / "control" / "nacre.db").exists()
     delete_all(lab, [server])
 
 

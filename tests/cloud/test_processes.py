@@ -78,7 +78,7 @@ def test_every_user_of_the_clouds_file_gets_a_token(cloud: Cloud) -> None:
 def test_secrets_are_the_owners_only(cloud: Cloud) -> None:
     secret = [cloud.data / "clouds.yaml", cloud.data / "control" / "passwords.json",
               cloud.data / "control" / "rpc-key.json", cloud.data / "node" / "rpc-key.json"]
-    kept = [*secret, cloud.data / "nacre.db"]
+    kept = [*secret, cloud.data / "control" / "nacre.db"]
     assert [oct(p.stat().st_mode & 0o777) for p in kept] == ["0o600"] * 5
     words = [yaml.safe_load(secret[0].read_text())["clouds"]["demo"]["auth"]["password"]]
     words += [json.loads(p.read_text())["secret"] for p in secret[2:]]

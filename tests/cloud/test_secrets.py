@@ -135,7 +135,7 @@ def cloud_keys(cloud: Cloud) -> dict[str, str]:
     cloud.nacre("keys", "reseal", str(cloud.data.parent / "new-seal-key"))
     cloud.nacre("keys", "rotate")
     seal, found = Seal(cloud.data / "control" / "seal-key"), {"seal key, first": first}
-    with sqlite3.connect(f"file:{cloud.data / 'nacre.db'}?mode=ro", uri=True) as db:
+    with sqlite3.connect(f"file:{cloud.data / 'control' / 'nacre.db'}?mode=ro", uri=True) as db:
         for purpose, number, blob in db.execute("select purpose, number, blob from sealed_keys"):
             opened = seal.open(purpose, number, blob)
             found[f"{purpose} key {number}"] = base64.urlsafe_b64encode(opened).decode()
@@ -168,7 +168,7 @@ def test_no_secret_turns_up(cloud: Cloud) -> None:
     assert not wrong, wrong
     assert "/compute/v2.1/servers" in seen["control.log"]  # it does log, and at debug level
 
-    with sqlite3.connect(f"file:{cloud.data / 'nacre.db'}?mode=ro", uri=True) as db:
+    with sqlite3.connect(f"file:{cloud.data / 'control' / 'nacre.db'}?mode=ro", uri=True) as db:
         kept = canaries.found_in("\n".join(db.iterdump()))
     assert {kind.rstrip(" 0123456789") for kind in kept} <= set(AT_REST), kept
     assert (cloud.data / "node" / "journal.db").stat().st_mode & 0o077 == 0

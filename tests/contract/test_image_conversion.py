@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from nacre.base.errors import BuildFailed
+from nacre.base.image_formats import Inspected
 from nacre.base.shell import CommandFailed, Limits, run
 from nacre.image.contract import ImageFacts
-from nacre.node.hypervisor.libvirt import inspection
+from nacre.node.hypervisor.libvirt import images, inspection
 from nacre.node.hypervisor.libvirt.images import convert
 
 MB = 1 << 20
@@ -78,6 +79,48 @@ async def test_the_inspecting_process_writes_nothing_and_starts_nobody(tmp_path:
     assert "done" not in said and (os.geteuid() or "65534" in said), said
     made = tmp_path / "made"
     assert not made.exists() or not made.stat().st_size
+
+
+@pytest.mark.parametrize(("declared", "driver"), [("vhd", "vpc"), ("qcow2", "qcow2")])
+async def test_a_disk_that_repeats_one_block(folder: Path, declared: str, driver: str) -> None:
+    """A table whose entries all name the same place. A VHD is refused; of a qcow2 that is honest, and as large as it
+    says: what does not fit its disk is refused before a byte is written."""
+    part, made = folder / "part", folder / "made"
+    (folder / "raw").write_bytes(b"data" * MB)
+    await run(["qemu-img", "convert", "-f", "raw", "-O", driver, f"{folder}/raw", str(part)])
+    await run(["qemu-img", "resize", "-q", "-f", driver, str(part), "48M"]) if driver == "qcow2" else None
+    data = bytearray(part.read_bytes())
+    if driver == "vpc":
+        table, count = int.from_bytes(data[512 + 16:512 + 24]), int.from_bytes(data[512 + 28:512 + 32])
+        data[table:table + 4 * count] = data[table:table + 4] * count
+    else:
+        first = int.from_bytes(data[40:48])  # the only table of the second level, of 8,192 entries
+        table = int.from_bytes(data[first:first + 8]) & 0x00FFFFFFFFFFFE00
+        data[table:table + 8 * 768] = data[table:table + 8] * 768
+    part.write_bytes(data)
+    if driver == "vpc":
+        with pytest.raises(BuildFailed, match="names a block twice"):
+            await convert(part, facts(declared), made, None)
+    else:
+        with pytest.raises(BuildFailed, match="virtual size of"):
+            await convert(part, facts(declared), made, 40 * MB)
+    assert not made.exists()
+    if driver == "qcow2":
+        await convert(part, facts(declared), made, 48 * MB)
+        assert made.stat().st_size == 48 * MB and made.read_bytes()[-4:] == b"data"
+
+
+async def test_a_conversion_writes_no_more_than_was_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the inspection missed: qemu-img itself may not."""
+    async def deceived(*_: object) -> Inspected:
+        return Inspected(format="qcow2", size=1, virtual_size=MB)
+
+    (folder / "raw").write_bytes(b"data" * 4 * MB)
+    await run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", f"{folder}/raw", f"{folder}/part"])
+    monkeypatch.setattr(images, "inspect_apart", deceived)
+    with pytest.raises(BuildFailed, match="cannot be converted"):
+        await convert(folder / "part", facts("qcow2"), folder / "made", None)
+    assert (folder / "made").stat().st_size <= MB + images.SLACK
 
 
 async def test_a_file_for_standard_input(tmp_path: Path) -> None:

@@ -193,3 +193,16 @@ def test_hosts_that_were_known_are_written_by_their_next_report(database_url: st
         row = connection.execute(sa.text("select host, incarnation, n from compute_hosts")).one()
         assert tuple(row) == ("h", 0, 0)
     engine.dispose()
+
+
+def test_what_ended_before_it_was_written_down_when_is_kept_from_then_on(database_url: str) -> None:
+    """0020."""
+    command.upgrade(migrations._config(database_url), "0016")
+    engine = make_engine(database_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("insert into identity_ended (id, revision) values ('user:u', 7)")
+    migrations.upgrade(database_url)
+    with engine.begin() as connection:
+        [(revision, at)] = connection.execute(sa.text("select revision, ended_at from identity_ended")).all()
+    engine.dispose()
+    assert revision == 7 and abs(at - dt.datetime.now(dt.UTC).timestamp()) < 3600

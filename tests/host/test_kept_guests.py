@@ -61,7 +61,7 @@ def test_a_guest_outlives_its_database_and_is_adopted_as_it_runs(cloud: CloudLab
     before, process = boots(cloud, network, address), qemu(server)
     disk = next(p for root in (cloud.data, Path("/var/lib/nacre")) if root.exists() for p in root.rglob(server))
     cloud.nacre("down")
-    for file in cloud.data.glob("nacre.db*"):
+    for file in (cloud.data / "control").glob("nacre.db*"):
         file.unlink()
 
     with pytest.raises(AssertionError, match="servers of another cloud"):

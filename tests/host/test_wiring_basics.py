@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import pwd
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +50,29 @@ async def test_dhcp_groups_tcp_and_metadata():
         assert status == 200 and json.loads(body)["uuid"] == "server11"
         assert (await two.curl("/latest/meta-data/local-ipv4"))[1] == "10.77.1.12"
         assert (await ghost.curl("/openstack/latest/meta_data.json", "X-Instance-ID: server12"))[0] == 404
+
+
+async def test_what_guests_speak_to_has_no_rights():
+    """DHCP's server, whatever a guest makes of it: nobody, in no group of root's, with nothing of its own to write but
+    leases, log and number; no path of its files leads through a folder that others may not enter."""
+    net = network()
+    async with lab(NetworkStub([net], [port(11, net)], [OPEN])) as place:
+        guest = await place.guest(place.stub.ports[0], address=False)
+        await place.wire(guest)
+        assert (await guest.lease())["ip"] == guest.ip
+        home = place.names.run / "dhcp" / net.id
+        process = Path("/proc") / (home / "pid").read_text().strip()
+        status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+        nobody = pwd.getpwnam("nobody")
+        assert status["Uid"].split() == [str(nobody.pw_uid)] * 4 and status["Gid"].split() == [str(nobody.pw_gid)] * 4
+        assert not status["Groups"].split()
+        allowed = 1 << 10 | 1 << 12 | 1 << 13  # to bind low ports, to write neighbours, raw: in its namespace only
+        assert int(status["CapEff"], 16) & ~allowed == 0 == int(status["CapPrm"], 16) & ~allowed
+        for path in (home, *home.parents):
+            assert path.stat().st_mode & 0o005 == 0o005 and path.stat().st_uid == 0, path
+        owned = {p.name for p in home.rglob("*") if p.stat().st_uid != 0}
+        assert owned <= {"pid", "log", "leases"}
+        assert os.readlink(process / "ns" / "net") != os.readlink("/proc/self/ns/net")
 
 
 async def test_a_new_port_and_a_lost_one():

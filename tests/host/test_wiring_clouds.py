@@ -3,12 +3,14 @@
 import asyncio
 import json
 import socket
+from pathlib import Path
 
 import pytest
 
 from nacre.base.errors import BuildFailed, Conflict, Unavailable
 from nacre.base.shell import run
 from nacre.node.ovs.agent import decommission
+from nacre.node.ovs.contract import Standing
 from nacre.node.servers.limits import Rate
 from tests.host.wiring_lab import (
     Lab,
@@ -16,6 +18,7 @@ from tests.host.wiring_lab import (
     able,
     allow,
     ether,
+    eventually,
     group,
     inside,
     ipv4,
@@ -134,6 +137,39 @@ async def test_connections_outlive_the_node():
         assert await place.bridge.zones([facts.id for facts in ports]) == zones
 
 
+async def test_a_zone_is_flushed_for_its_port_also_by_the_node_that_comes_next_and_no_other():
+    """The node dies between giving a zone and flushing what another port left in it."""
+    net = network()
+    ports = [port(11, net), port(12, net)]
+    async with lab(NetworkStub([net], ports, [OPEN])) as place:
+        one, two = [await place.guest(facts) for facts in ports]
+        await place.wire(one, two)
+        connection = await Connection().open(one, two)
+        assert await connection.carries(b"hello")
+        zones = await place.bridge.zones([facts.id for facts in ports])
+        assert [await tracked(zones[facts.id]) for facts in ports] == [True, True]
+
+        third = await place.guest(port(13, net))
+        given, unused = await asyncio.to_thread(place.bridge._db.zones, frozenset([third.port.id]))
+        assert unused == {third.port.id} and await marked(third) and not await marked(one)
+        await run(["ovs-vsctl", "set", "interface", one.outer, "external_ids:nacre-zone-unused=yes"])
+        await place.restart()
+        place.stub.ports.append(third.port)
+        await place.wire(third)
+        assert [await tracked(zones[facts.id]) for facts in ports] == [False, True]
+        assert not await marked(one) and not await marked(third)
+        assert await place.bridge.zones([third.port.id]) == given
+        connection.close()
+
+
+async def tracked(zone):
+    return b"tcp" in await run(["ovs-appctl", "dpctl/dump-conntrack", f"zone={zone}"])
+
+
+async def marked(guest):
+    return b"nacre-zone-unused" in await run(["ovs-vsctl", "get", "interface", guest.outer, "external_ids"])
+
+
 async def test_nothing_is_left_of_a_cloud_and_its_neighbour_keeps_all():
     net = network()
     other = Lab(NetworkStub([net], [port(11, net)], [OPEN]), mappings={"public": ""})
@@ -207,12 +243,40 @@ async def test_a_link_that_cannot_be_sealed_is_not_wired_and_others_are(tmp_path
             assert bad.port.id not in [p for ids, up in place.stub.said for p in ids if up]
             sealed = (await run([nft, "list", "table", "netdev", place.names.table])).decode()
             assert one.outer in sealed and bad.outer not in sealed
+            assert is_up(one.outer) and not is_up(bad.outer)  # the host hears nothing of it
         for _ in range(50):  # mended: the look-out tries again
             if bad.port.id in [p for ids, up in place.stub.said for p in ids if up]:
                 break
             await asyncio.sleep(0.1)
         await bad.x("ip", "neigh", "flush", "dev", "eth0")  # it has asked in vain
         assert await bad.pings(one.ip)
+
+
+async def test_a_seal_that_somebody_takes_away_is_there_again():
+    """A firewall that is loaded anew flushes the tables of all, also while no node runs."""
+    net = network()
+    async with lab(NetworkStub([net], [port(11, net), port(12, net)], [OPEN])) as place:
+        one, two = [await place.guest(facts) for facts in place.stub.ports]
+        await place.wire(one, two)
+        gone = ["nft", "delete", "table", "netdev", place.names.table]
+        await run(gone)
+
+        async def sealed():
+            said = await run(["nft", "list", "table", "netdev", place.names.table], ok=(0, 1))
+            return all(f"on-{guest.outer} ".encode() in said for guest in (one, two))
+
+        assert not await sealed() and await eventually(sealed)
+        await place.agent.stop()
+        await run(gone)
+        place.build()
+        await place.agent.start()  # and no control process has been heard yet
+        assert await sealed()
+        await place.agent.follow(Standing(trusted=True))
+        assert await one.pings(two.ip)
+
+
+def is_up(link):
+    return int((Path("/sys/class/net") / link / "flags").read_text(), 16) & 1 == 1
 
 
 async def test_a_link_of_the_same_name_is_sealed_anew():

@@ -14,7 +14,7 @@ def settings(folder: Path, toml: str = "", **environ: str) -> Settings:
 
 def test_defaults_suffice(tmp_path: Path) -> None:
     s = load(tmp_path, environ={})
-    assert s.database == f"sqlite:///{tmp_path}/nacre.db" and s.url == "http://127.0.0.1:8774"
+    assert s.database == f"sqlite:///{tmp_path}/control/nacre.db" and s.url == "http://127.0.0.1:8774"
 
 
 def test_the_command_line_wins_over_variables_over_the_file(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from nacre.base.context import Context
 from nacre.base.errors import NacreError, TooMany
+from nacre.base.serving.gate import AUTHENTICATED
 from nacre.base.serving.turns import Turns
 from nacre.base.web import App, Reply, Request, Route, Service
 
@@ -23,10 +24,11 @@ class Cloud:
 
     def __init__(self, turns: Turns):
         self.let, self.working, self.most = asyncio.Event(), Counter[str](), Counter[str]()
-        service = Service("s", "/s", [Route("GET", "/wait", self.wait), Route("GET", "/quick", self.quick),
-                                      Route("PUT", "/data", self.wait, raw=True)], self.fault)
+        service = Service("s", "/s", [
+            Route("GET", "/wait", self.wait, AUTHENTICATED), Route("GET", "/quick", self.quick, AUTHENTICATED),
+            Route("PUT", "/data", self.wait, AUTHENTICATED, raw=True)], self.fault)
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(
-            App([service], self.who, lambda *_: None, turns=turns)), base_url="http://cloud")
+            App([service], self.who, lambda *_: True, turns=turns)), base_url="http://cloud")
 
     async def who(self, token: str) -> Context:
         return Context(request_id="r", user_id="u", project_id=token)

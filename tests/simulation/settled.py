@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 POWER = {"active": "running", "stopped": "shutdown"}
 #: Why a server may be in ERROR: what the seed did to its hosts, or to its guest; no room. (What was not expected is
 #: blamed where it is logged.)
-CAUSES = ("a fault was asked for", " hosts fit: ", "stopped answering", "cannot write its journal")
+CAUSES = ("a fault was asked for", " hosts fit: ", "stopped answering", "not yet taken back",
+          "cannot write its journal", "cannot write to its disk")
 #: What a build that ran out of hosts says before the reasons of each that was tried.
 _TRIED = re.compile(r"No valid host was found\. \d+ tried: ")
 

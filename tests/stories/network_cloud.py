@@ -57,7 +57,7 @@ class Cloud:
         self.policy = Asked()
         self.network = NetworkManager(self.db, self.policy, self.clock, settings,
                                       Around(notify=self._notify, tell=self._tell))
-        app = App([service(self.network)], self._authenticate, self.policy.check)
+        app = App([service(self.network)], self._authenticate, self.policy.allows)
         self._transport = httpx.ASGITransport(app=app)
 
     async def _notify(self, notice: Notice) -> None:

@@ -75,13 +75,19 @@ async def test_every_way_to_change_members_is_heard(cloud: Cloud) -> None:
     async def put(**values: Any) -> None:
         await cloud.call("one", "PUT", f"/ports/{port}", {"port": values})
 
+    async def readdress() -> None:
+        ports = (await cloud.call("one", "GET", f"/ports?network_id={net}"))["ports"]
+        taken = {fixed["ip_address"] for p in ports for fixed in p["fixed_ips"]}
+        free = next(ip for n in range(100, 200) if (ip := f"10.0.0.{n}") not in taken)
+        await put(fixed_ips=[{"subnet_id": sub, "ip_address": free}])
+
     async def add_subnet() -> None:
         six.append((await cloud.call("one", "POST", "/subnets", {"subnet": subnet}))["subnet"]["id"])
 
     ways: dict[str, Callable[[], Awaitable[Any]]] = {
         "create": lambda: plug(cloud, "s3", net, "h2"),
         "api create": lambda: cloud.call("one", "POST", "/ports", {"port": {"network_id": net}}),
-        "readdress": lambda: put(fixed_ips=[{"subnet_id": sub, "ip_address": "10.0.0.200"}]),
+        "readdress": readdress,
         "pairs": lambda: put(allowed_address_pairs=[{"ip_address": "10.9.0.0/16"}]),
         "no pairs": lambda: put(allowed_address_pairs=[]),
         "leave": lambda: put(security_groups=[other["id"]]),

@@ -104,6 +104,23 @@ async def test_a_host_gets_no_port_and_no_network_of_another_project(cloud: Whol
     assert (await cloud.ask("admin", "GET", "network", f"/networks/{elsewhere.id}")).status_code == 404
 
 
+async def test_a_host_makes_no_network_for_a_project_that_the_operator_did_not_name(cloud: WholeCloud) -> None:
+    victim, evil, mallory = await made(cloud), Stranger(cloud, "evil"), await project(cloud)
+    demo = (await cloud.ask("demo", "GET", "compute", f"/servers/{victim['id']}")).json()["server"]["tenant_id"]
+    gone = NetworkFacts(id=str(uuid4()), name="new", project_id=demo, mtu=1450, network_type="vxlan",
+                        physical_network=None, segmentation_id=77)
+    found = guest(mallory, port_of(gone.id), networks=(gone,))
+    await evil.claims(held(found), says=(found,))
+    status, said = await act(cloud, found.server_id, ADOPT)
+    assert status == 409 and f"was project {demo}'s" in said["conflictingRequest"]["message"]
+    assert (await cloud.ask("admin", "GET", "network", f"/networks/{gone.id}")).status_code == 404
+    own = guest(mallory, port_of(gone.id), networks=(msgspec.structs.replace(gone, project_id=mallory),))
+    await evil.claims(held(own), says=(own,))
+    assert (await act(cloud, own.server_id, ADOPT))[0] == 200
+    made_again = (await cloud.ask("admin", "GET", "network", f"/networks/{gone.id}")).json()["network"]
+    assert made_again["project_id"] == mallory
+
+
 async def test_of_a_network_that_is_there_only_its_owner_says_what_counts(cloud: WholeCloud) -> None:
     victim, evil, mallory = await made(cloud), Stranger(cloud, "evil"), await project(cloud)
     server = (await cloud.ask("demo", "GET", "network", f"/ports?device_id={victim['id']}")).json()["ports"][0]

@@ -28,5 +28,5 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 
 def service_context(request_id: str = "req-nacre") -> Context:
     """The context of the cloud itself, for work that no user asked for (sweeps, reports)."""
-    return Context(request_id=request_id, user_id="nacre", user_name="nacre", system=True,
+    return Context(request_id=request_id, user_id="nacre", user_name="nacre",
                    roles=("admin", "manager", "member", "reader", "service"))

@@ -136,6 +136,13 @@ class Unavailable(NacreError):
     default = "A service that is needed for this is not available. Try again."
 
 
+class BrokenAnswer(Unavailable):
+    """A party answers, and what it says cannot be read: it breaks the contract, or is of a release that is too far
+    away."""
+
+    default = "An answer cannot be read."
+
+
 class Barred(Unavailable):
     """A host takes no orders until it is known which state of its cloud is right: it decided nothing."""
 
@@ -179,6 +186,7 @@ REASONS: Mapping[str, str] = {
     "ImageRefused": "The image's data is not what it was declared to be, or not safe to use.",
     "ImageAway": "The image could not be fetched.",
     "BadExtraSpecs": "The flavor's extra specs ask for what the hosts cannot give.",
+    "HostJournal": "The host cannot write to its disk.",
     "NoRoom": "The host has no room for it any more.",
 }
 

@@ -15,6 +15,8 @@ from nacre.base.errors import UnsupportedMedia
 DISK_FORMATS = ("ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso")
 #: Formats whose bytes have no signature of their own.
 PLAIN = frozenset({"raw", "ami", "ari", "aki"})
+#: Formats whose bytes are the disk, as a guest sees it.
+WHOLE = frozenset({"raw", "ami"})
 #: Containers whose content is an archive and not a disk.
 ARCHIVES = frozenset({"ova", "docker", "compressed"})
 #: The library sees these inside honest disks: a partition table in a raw disk, or in an ISO that boots from USB.
@@ -105,8 +107,8 @@ class Inspector:
         really = next(iter(sorted(set(found) - OVERLAYS)), None) or self._signature()
         if really:
             raise _refuse(f"disk_format {self._declared} was declared, but the data is {really}")
-        disk = self._declared in {"raw", "ami"}
-        return Inspected(format=self._declared, size=self.size, virtual_size=self.size if disk else None)
+        return Inspected(format=self._declared, size=self.size,
+                         virtual_size=self.size if self._declared in WHOLE else None)
 
     def _formatted(self, found: dict[str, Any]) -> Inspected:
         inspector = found.pop(self._declared, None)

@@ -20,10 +20,11 @@ class CommandFailed(NacreError):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a program may use. Seconds of wall time, bytes of address space (None: unlimited), of output, and of a file
-    that it writes (None: unlimited)."""
+    """What a program may use. Seconds of wall time and of processor time, bytes of address space, of output, and of a
+    file that it writes. None: unlimited."""
 
     seconds: float = 30.0
+    cpu: int | None = None
     memory: int | None = None
     output: int = 16 * MB
     file: int | None = None
@@ -39,12 +40,12 @@ async def run(args: Sequence[str], *, limits: Limits = Limits(), stdin: bytes | 
     """
 
     account = pwd.getpwnam(user) if user is not None else None
+    bounds = [(limit, most) for limit, most in ((resource.RLIMIT_AS, limits.memory), (resource.RLIMIT_CPU, limits.cpu),
+                                                (resource.RLIMIT_FSIZE, limits.file)) if most is not None]
 
     def confine() -> None:
-        if limits.memory is not None:
-            resource.setrlimit(resource.RLIMIT_AS, (limits.memory, limits.memory))
-        if limits.file is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limits.file, limits.file))
+        for limit, most in bounds:
+            resource.setrlimit(limit, (most, most))
         if account is not None:  # here, and not by the loop: uvloop cannot
             os.setgroups([])
             os.setgid(account.pw_gid)
@@ -53,7 +54,7 @@ async def run(args: Sequence[str], *, limits: Limits = Limits(), stdin: bytes | 
     process = await asyncio.create_subprocess_exec(
         *args, stdin=asyncio.subprocess.PIPE if isinstance(stdin, bytes) else stdin or asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        preexec_fn=confine if account is not None or (limits.memory, limits.file) != (None, None) else None)
+        preexec_fn=confine if account is not None or bounds else None)
     try:
         async with asyncio.timeout(limits.seconds):
             out, err = await process.communicate(stdin if isinstance(stdin, bytes) else None)
@@ -69,6 +70,14 @@ async def run(args: Sequence[str], *, limits: Limits = Limits(), stdin: bytes | 
         said = (err or out)[-2000:].decode(errors="replace").strip()
         raise CommandFailed(f"{' '.join(args[:3])} ... failed with code {process.returncode}: {said}")
     return out
+
+
+def renounce(*, memory: int) -> None:
+    """For a process that looks at a stranger's data: from now on it opens nothing (no file, no connection), starts
+    nothing, writes into no file and has so many bytes of address space. What it has open stays."""
+    for limit, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_NOFILE, 0), (resource.RLIMIT_NPROC, 0),
+                        (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
+        resource.setrlimit(limit, (most, most))
 
 
 async def start(args: Sequence[str], *, seconds: float = 60.0) -> None:

@@ -1,6 +1,6 @@
 """The web edge: one ASGI app over a table of routes. Errors become HTTP here and nowhere else.
 
-A service is a list of `Route`s under a prefix. A request goes: route -> token -> microversion -> policy -> body ->
+A service is a list of `Route`s under a prefix. A request goes: route -> token -> microversion -> gate -> body ->
 handler -> reply. Identity comes from the token alone; identity headers a client sends are never read.
 """
 
@@ -17,7 +17,9 @@ import structlog
 
 from nacre.base import errors as e
 from nacre.base.context import Context
-from nacre.base.serving.bodies import nul_in, parse_json
+from nacre.base.serving import gate
+from nacre.base.serving.bodies import nul_in, parse_json, refuse_nul
+from nacre.base.serving.gate import PUBLIC, Allows, Facts, Gate
 from nacre.base.serving.slots import source
 from nacre.base.serving.turns import Turns
 
@@ -78,6 +80,20 @@ class Request:
     slash: bool = False  # the URL ended in one, which `path` leaves out
     service: "Service | None" = None
     route: "Route | None" = None
+    found: Any = None  # what the route's gate looked for
+    policy: Allows | None = None
+
+    def allows(self, rule: str, facts: Facts | None = None) -> bool:
+        """Whether the caller may do a part of what the route does; `rule` is one that its gate names. facts: about
+        what; None: the caller's own."""
+        if self.route is None or self.policy is None or rule not in self.route.gate.names:
+            raise LookupError(f"{rule} is not among the rules of {self.route and self.route.path}")
+        return self.policy(self.context, rule, gate.own(self.context) if facts is None else facts)
+
+    def require(self, rule: str, facts: Facts | None = None) -> None:
+        """Raises the service's refusal unless `allows`."""
+        if not self.allows(rule, facts) and self.service:
+            raise self.service.refusal(rule)
 
     @property
     def service_url(self) -> str:
@@ -132,14 +148,23 @@ class Route:
     method: str
     path: str  # "/servers/{server_id}"
     handler: Handler
-    policy: str | None = None  # checked before the handler against the caller's own project
+    policy: Gate | str | None = None  # a rule alone: about the caller's own project. Without it, no start
     body: Check | None = None  # given: the route takes a JSON body
     query: Check | None = None
     action: str | None = None  # POST .../action: the body's key that selects this route
     since: Version | None = None
     until: Version | None = None
-    public: bool = False  # no token needed
     raw: bool = False  # the handler reads the body itself
+
+    @property
+    def gate(self) -> Gate:
+        """What it asks."""
+        return self.policy if isinstance(self.policy, Gate) else gate.asks(self.policy or "")
+
+    @property
+    def public(self) -> bool:
+        """No token is needed."""
+        return self.gate is PUBLIC
 
 
 class FaultRenderer(Protocol):
@@ -164,9 +189,14 @@ class _Node:
     routes: list[tuple[tuple[str, ...], Route]] = field(default_factory=list)
 
 
+def refused(rule: str) -> e.NacreError:
+    """How a refusal is worded where a service has no words of its own."""
+    return e.Forbidden(f"Policy doesn't allow {rule} to be performed.")
+
+
 @dataclass
 class Service:
-    """One API under one URL prefix."""
+    """One API under one URL prefix. Raises ValueError for a route that does not say who may use it."""
 
     name: str
     prefix: str  # "/compute"
@@ -176,9 +206,12 @@ class Service:
     statuses: Mapping[type[e.NacreError], int] = field(default_factory=dict)  # where this API differs from STATUS
     request_id_headers: tuple[str, ...] = ("x-openstack-request-id",)
     strict_slash: bool = False  # a URL that ends in a slash is another one, and there is none
+    refusal: gate.Refusal = refused
 
     def __post_init__(self) -> None:
         self._tree = _Node()
+        if nameless := [f"{r.method} {r.path} {r.action or ''}".rstrip() for r in self.routes if r.policy is None]:
+            raise ValueError(f"Routes of {self.name} that name no policy: {', '.join(nameless)}")
         for route in self.routes:
             parts = [p for p in route.path.split("/") if p]
             node = self._tree
@@ -198,16 +231,15 @@ class Service:
 
 
 Authenticate = Callable[[str], Awaitable[Context]]
-Authorize = Callable[[Context, str, Mapping[str, Any]], None]
 
 
 class App:
-    """The ASGI application: services by prefix. `authenticate` raises Unauthenticated, `authorize` Forbidden."""
+    """The ASGI application: services by prefix. `authenticate` raises Unauthenticated; `allows` is the policy."""
 
-    def __init__(self, services: Iterable[Service], authenticate: Authenticate, authorize: Authorize, *,
+    def __init__(self, services: Iterable[Service], authenticate: Authenticate, allows: Allows, *,
                  nesting: int = NESTING, turns: Turns | None = None):
         self._services = {s.prefix: s for s in services}
-        self._authenticate, self._authorize, self._nesting = authenticate, authorize, nesting
+        self._authenticate, self._allows, self._nesting = authenticate, allows, nesting
         self._turns = turns or Turns()
         self.services = list(self._services.values())
 
@@ -255,10 +287,10 @@ class App:
         if not routes:
             raise e.NotAllowed if matches else e.NoSuchRoute
         if public or routes[0][0].raw:  # a body that is long on its way holds up nobody
-            return await answer(request, routes, self._authorize)
+            return await answer(request, routes, self._allows)
         context = request.context
         async with self._turns.turn(context.project_id or context.user_id or ""):
-            return await answer(request, routes, self._authorize)
+            return await answer(request, routes, self._allows)
 
     def _fault(self, request: Request, error: e.NacreError) -> Reply:
         if error.details:
@@ -275,25 +307,32 @@ class App:
         return reply
 
 
-async def answer(request: Request, routes: list[tuple[Route, dict[str, str]]], authorize: Authorize) -> Reply:
+async def answer(request: Request, routes: list[tuple[Route, dict[str, str]]], allows: Allows) -> Reply:
     """What one of these routes answers to the request of a caller that is known."""
     raw = await request.read() if any(r.body or r.action for r, _ in routes) else b""
     request.body = parse_json(raw, request.nesting)
     route, request.params = _choose(request, routes)
-    request.route = route
-    _refuse_nul(request)
-    if route.policy:
-        context = request.context
-        authorize(context, route.policy, {
-            "project_id": context.project_id, "user_id": context.user_id, "domain_id": context.domain_id})
+    request.route, request.policy = route, allows
+    refuse_nul(request.params.values(), request.query)
+    if not route.gate.open and not route.gate.target:
+        await _pass(request, route.gate)
     if route.query:
         route.query(request, request.query)
     if route.body:
         request.body = route.body(request, request.body)
         if b"\\u0000" in raw and (where := nul_in(request.body)) is not None:
             raise e.BadRequest(f"{where or 'The body'} holds a NUL character, which no text may.", field=where)
+    if route.gate.target:
+        await _pass(request, route.gate)
     found = await route.handler(request)
     return found if isinstance(found, Reply) else Reply(found)
+
+
+async def _pass(request: Request, asked: Gate) -> None:
+    """The gate: the only place where a route's rules are asked. Raises what `gate.check` raises."""
+    subject = await asked.target(request) if asked.target else gate.Subject(gate.own(request.context))
+    refusal = request.service.refusal if request.service else refused
+    request.found = gate.check(asked, subject, request.allows, refusal)
 
 
 def _choose(request: Request, routes: list[tuple[Route, dict[str, str]]]) -> tuple[Route, dict[str, str]]:
@@ -310,16 +349,6 @@ def _choose(request: Request, routes: list[tuple[Route, dict[str, str]]]) -> tup
     if not fitting:
         raise e.NoSuchRoute
     return fitting[0]
-
-
-def _refuse_nul(request: Request) -> None:
-    """No id and no name holds a NUL: a database may not even be able to look for it. Raises NotFound, BadRequest."""
-    if any("\x00" in value for value in request.params.values()):
-        raise e.NotFound
-    for name, value in request.query:
-        if "\x00" in name or "\x00" in value:
-            name = name.replace("\x00", "")
-            raise e.BadRequest(f"The query parameter {name!r} holds a NUL character.", field=name)
 
 
 _REQUEST_ID = re.compile(r"req-[0-9a-f-]{36}")

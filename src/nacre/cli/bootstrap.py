@@ -72,9 +72,9 @@ async def _tls(control: Control) -> ServerTls:
     if given.certificate:
         return ServerTls(operators(Path(given.certificate), Path(given.key) if given.key else None))
     authority = await control.keys.authority(lambda: certificates.new_authority(datetime.now(UTC)))
-    write_whole(settings.data / "authority.pem", certificates.public_part(authority).decode(), 0o644)
+    write_whole(settings.control / "authority.pem", certificates.public_part(authority).decode(), 0o644)
     return await asyncio.to_thread(lambda: ServerTls(own(
-        authority, settings.data / "control" / "server.pem", lambda: server_names(settings))))
+        authority, settings.control / "server.pem", lambda: server_names(settings))))
 
 
 def server_names(settings: Settings) -> set[str]:
@@ -139,8 +139,8 @@ def clouds(settings: Settings, known: dict[str, str]) -> str:
 
 
 async def first_rows(control: Control) -> None:
-    """Users, catalog, flavors, the public network, unless they were made before; clouds.yaml last: it says that the
-    rest is there."""
+    """Users, catalog, flavors, the public network, unless they were made before; vocabularies that are new with this
+    release; clouds.yaml last: it says that the rest is there."""
     settings, db = control.settings, control.db
     begun, complete, alone = await db.read(lambda connection: _state(connection, control.base))
     first = First(base_url=settings.url, passwords={} if begun else _drafted(settings), region=settings.region,
@@ -155,11 +155,12 @@ async def first_rows(control: Control) -> None:
             except Conflict:
                 continue
         await _public_network(control)
-        await _vocabularies(control)
         await db.run(lambda connection: mark_complete(connection, control.base.clock))
+    with contextlib.suppress(Conflict):  # another control is giving them
+        await Metadefs(control.images).give(await _context(control), NAMESPACES)
     write_whole(settings.data / MARK, engine_name(settings.database))
     if known := {name: text for name, text in kept(settings).items() if name in CLOUDS.values()}:
-        text, file = clouds(settings, known), settings.data / "clouds.yaml"
+        text, file = clouds(settings, known), settings.control / "clouds.yaml"
         if not file.exists() or file.read_text() != text:
             write_whole(file, text)
 
@@ -173,17 +174,10 @@ def _state(connection: sa.Connection, base: Base) -> tuple[bool, bool, bool]:
 
 
 async def _context(control: Control) -> Context:
-    """The cloud itself, in the first administrator's project."""
+    """The cloud itself, in the first administrator's project, if that is still there."""
     project = await control.db.read(lambda c: c.execute(sa.select(projects.c.id).where(
-        projects.c.domain_id == "default", projects.c.name == "admin")).scalar_one())
+        projects.c.domain_id == "default", projects.c.name == "admin")).scalar_one_or_none())
     return msgspec.structs.replace(service_context(), project_id=project)
-
-
-async def _vocabularies(control: Control) -> None:
-    vocabularies, context = Metadefs(control.images), await _context(control)
-    for document in NAMESPACES:
-        with contextlib.suppress(Conflict):  # it was made before a crash
-            await vocabularies.add_namespace(context, document)
 
 
 async def _public_network(control: Control) -> None:

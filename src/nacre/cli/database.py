@@ -11,7 +11,8 @@ from typing import TypeVar
 import click
 
 from nacre.base.errors import NacreError
-from nacre.cli.supervisor import account
+from nacre.cli.processes.folder import account, acting, whose
+from nacre.cli.processes.folder import prepare as prepare_folder
 from nacre.config import DATABASE_FILE, Settings, load
 
 T = TypeVar("T")
@@ -51,7 +52,7 @@ def check(settings: Settings) -> None:
 
 def refuse_strangers(settings: Settings, sealed: bool) -> None:
     """sealed: whether the database holds a cloud's keys. Raises OtherDatabase if nobody here can open them."""
-    file = settings.data / "control" / "seal-key"
+    file = settings.control / "seal-key"
     if sealed and not file.exists() and not settings.identity.seal_key:
         raise OtherDatabase(
             "The database holds a cloud whose data folder this is not: nobody here knows its keys. For another control "
@@ -120,8 +121,11 @@ def upgrade(data: Path | None) -> None:
     from nacre import migrations
 
     settings = load(data)
-    settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    done = reached(settings.database, migrations.upgrade)
+    if (settings.data / "nacre.db").is_file() and settings.database.startswith("sqlite"):
+        raise NacreError(f"The database is where an earlier release kept it, in {settings.data}: `nacre up` moves it.")
+    prepare_folder(settings.data, account())
+    with acting(whose(settings.data)):
+        done = reached(settings.database, migrations.upgrade)
     click.echo(f"{'upgraded to' if done else 'already at'} {migrations.newest()}")
 
 
@@ -162,7 +166,10 @@ def version(data: Path | None) -> None:
     """Show the schema's revision, and the newest that this release knows."""
     from nacre import migrations
 
-    click.echo(f"{reached(load(data).database, migrations.current) or 'empty'} of {migrations.newest()}")
+    settings = load(data)
+    with acting(whose(settings.data)):
+        found = reached(settings.database, migrations.current)
+    click.echo(f"{found or 'empty'} of {migrations.newest()}")
 
 
 @db.command(hidden=True)

@@ -13,6 +13,7 @@ from nacre.base.clock import RealClock
 from nacre.base.errors import NacreError
 from nacre.cli.client import start_with
 from nacre.cli.database import reached
+from nacre.cli.processes.folder import acting, whose
 from nacre.config import Settings, load
 from nacre.identity.keys import rows, seal
 from nacre.identity.keys.store import Keys
@@ -22,7 +23,7 @@ DATA = click.option("--data", type=click.Path(path_type=Path), default=None, hel
 
 
 def _seal(settings: Settings) -> seal.Seal:
-    return seal.Seal(settings.data / "control" / "seal-key", settings.identity.seal_key)
+    return seal.Seal(settings.control / "seal-key", settings.identity.seal_key)
 
 
 def with_keys(settings: Settings, step: Callable[[Keys], Awaitable[T]]) -> T:
@@ -39,7 +40,8 @@ def with_keys(settings: Settings, step: Callable[[Keys], Awaitable[T]]) -> T:
             return await step(Keys(db, RealClock(), _seal(settings), settings.identity.token_lifetime))
         finally:
             await db.close()
-    return reached(settings.database, lambda url: asyncio.run(run(url)))
+    with acting(whose(settings.data)):
+        return reached(settings.database, lambda url: asyncio.run(run(url)))
 
 
 @click.group()

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from nacre.base.errors import NacreError
+from nacre.cli.processes.folder import acting, whose
 from nacre.cli.processes.membership import controls, membership
 from nacre.cli.up import roles_of, running_settings, supervised
 from nacre.config import Settings
@@ -59,7 +60,8 @@ def members(settings: Settings) -> list[dict[str, Any]]:
             return await db.read(unit)
         finally:
             await db.close()
-    return reached(settings.database, lambda url: asyncio.run(run(url)))
+    with acting(whose(settings.data)):
+        return reached(settings.database, lambda url: asyncio.run(run(url)))
 
 
 def _member(process: Any, now: datetime, seen: datetime | None) -> dict[str, Any]:

@@ -8,7 +8,6 @@ free of big imports: it lives as long as the cloud.
 import contextlib
 import fcntl
 import os
-import pwd
 import random
 import signal
 import socket
@@ -16,17 +15,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection
-from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import IO
 
 import click
 
-from nacre.base.errors import NacreError
 from nacre.base.rpc import addresses
 from nacre.base.rpc.keys import KeyPair, load_keys
-from nacre.config import Settings, is_loopback, load, owner
+from nacre.cli.processes.folder import Account, NotPrepared, account, acting
+from nacre.cli.processes.folder import prepare as prepare_folder
+from nacre.config import Settings, is_loopback, load
 
 #: Seconds between two starts of a process that keeps dying: grows to the second.
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
@@ -58,7 +57,7 @@ def free_port() -> int:
 class Child:
     """One process that shall run."""
 
-    def __init__(self, name: str, folder: Path, environ: dict[str, str], user: "pwd.struct_passwd | None"):
+    def __init__(self, name: str, folder: Path, environ: dict[str, str], user: Account | None):
         self.name, self._folder, self._environ, self._user = name, folder, environ, user
         self._process: subprocess.Popen[bytes] | None = None
         self._pause, self._next, self._started = FIRST_PAUSE, 0.0, 0.0
@@ -112,28 +111,10 @@ class Child:
             log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S')} supervisor: {text}\n".encode())
 
 
-@cache
-def account() -> "pwd.struct_passwd | None":
-    """Who control runs as: the user behind `sudo`, if this Python is one that they may run; None: whoever we are."""
-    user = owner()
-    if user is None:
-        return None
-    try:
-        subprocess.run([sys.executable, "-c", ""], check=True, user=user.pw_uid, group=user.pw_gid, extra_groups=[])
-    except (OSError, subprocess.SubprocessError):
-        click.echo(f"{user.pw_name} may not run {sys.executable}: control runs as root.", err=True)
-        return None
-    return user
-
-
-def keys_for(folder: Path, role: str, user: "pwd.struct_passwd | None") -> KeyPair:
+def keys_for(folder: Path, role: str, user: Account | None) -> KeyPair:
     """A role's keys, readable by its process only."""
-    path = folder / role / "rpc-key.json"
-    keys = load_keys(path)
-    if user is not None:
-        for made in (path.parent, path):
-            os.chown(made, user.pw_uid, user.pw_gid)
-    return keys
+    with acting(user):
+        return load_keys(folder / role / "rpc-key.json")
 
 
 def cloud_id(folder: Path) -> str:
@@ -144,8 +125,6 @@ def cloud_id(folder: Path) -> str:
 def children(settings: Settings, roles: Collection[str] = ROLES) -> list[Child]:
     """Control, and the node of this machine, introduced to each other; or one of them."""
     folder, user = settings.data, account()
-    for name in roles:
-        (folder / name).mkdir(exist_ok=True, mode=0o700)
     common = {**os.environ, "NACRE_PORT": str(settings.port), "NACRE_HYPERVISOR": settings.hypervisor}
     node_only = {k: v for k, v in common.items() if k not in SECRETS}
     if roles == ("node",):
@@ -190,23 +169,12 @@ def _joined(settings: Settings) -> dict[str, str]:
         "NACRE_NETWORK_VXLAN_PORT": str(member.vxlan_port)}
 
 
-class NotPrepared(NacreError):
-    """The database cannot be used; the message says what to do."""
-
-
-def prepare_folder(folder: Path, user: "pwd.struct_passwd | None") -> None:
-    """The data folder, and what is in all of them."""
-    for path in (folder, folder / "run", folder / "logs"):
-        path.mkdir(parents=True, exist_ok=True, mode=0o755 if user else 0o700)
-    if user is not None:
-        os.chown(folder, user.pw_uid, user.pw_gid)
-
-
 def prepare(settings: Settings) -> None:
     """The data folder, and the database at this release's schema. Raises NotPrepared."""
     folder, user = settings.data, account()
     prepare_folder(folder, user)
-    cloud = _ready(settings)
+    with acting(user):
+        cloud = _ready(settings)
     if not cloud:
         identity = {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
         done = subprocess.run([sys.executable, "-m", "nacre.cli.main", "db", "prepare", "--data", str(folder)],

@@ -66,20 +66,22 @@ def start(settings: Settings, roles: tuple[str, ...], given: str | None = None) 
 
     Raises NacreError with what to do."""
     from nacre.cli import database, supervisor
+    from nacre.cli.processes import folder
     from nacre.cli.processes import left as behind
 
     left = behind.find(settings.data)  # first: what a supervisor started counts as its own only if it is seen next
     if supervisor_pid(settings.data) is not None:
         return False
     behind.end(left)
-    (settings.data / "run" / "node.ready").unlink(missing_ok=True)  # of a node that was killed with its supervisor
     if "control" in roles:
         _check_port(settings)
-        database.check(settings)
+        with folder.acting(folder.account()):
+            database.check(settings)
         supervisor.prepare(settings)
         database.keep(settings, given)
     else:
-        supervisor.prepare_folder(settings.data, None)
+        folder.prepare(settings.data, None, control=False)
+    (settings.data / "run" / "node.ready").unlink(missing_ok=True)  # of a node that was killed with its supervisor
     _remembered(settings.data).write_text(json.dumps({"port": settings.port, "hypervisor": settings.hypervisor}))
     environ = {**os.environ, "NACRE_PORT": str(settings.port), "NACRE_HYPERVISOR": settings.hypervisor}
     with (settings.data / "logs" / "supervisor.log").open("ab") as log:
@@ -222,7 +224,7 @@ def wait(settings: Settings, say: Any, roles: tuple[str, ...]) -> None:
     if api.refused:
         say(f"the administrator has another password than {settings.data}/clouds.yaml says: correct it there"
             if (settings.data / "clouds.yaml").exists() else
-            "another control has the first users' passwords: bring its clouds.yaml here", 0.0)
+            f"another control has the first users' passwords: bring its clouds.yaml here, into {settings.control}", 0.0)
     if api.host and api.host["barred"]:
         from nacre.cli.hosts import barred
 

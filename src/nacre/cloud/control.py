@@ -1,7 +1,7 @@
 """The control process: APIs, conductor, scheduler, network, images, identity. Several may serve one database."""
 
 import random
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from nacre.base.durable.changes import Changes
 from nacre.base.durable.eras import Position, later, position
 from nacre.base.durable.files import write_whole
 from nacre.base.durable.processes import Process, Processes
-from nacre.base.durable.stories import Stories, Story
+from nacre.base.durable.stories import Stories
 from nacre.base.rpc.stub import stub
 from nacre.base.serving.health import Health
 from nacre.base.serving.inside import Inside
@@ -25,10 +25,12 @@ from nacre.base.serving.turns import Turns
 from nacre.base.web import App, Service
 from nacre.cloud.contract import TARGET as JOIN
 from nacre.cloud.contract import Joins
+from nacre.cloud.hindrance import claims, hindrance
 from nacre.cloud.introductions import ImagePeers, Introductions
 from nacre.cloud.joining import JoinService
 from nacre.cloud.membership import Membership
 from nacre.cloud.running import Running, Transport
+from nacre.compute import policies as compute_policies
 from nacre.compute.allocations import Ledger
 from nacre.compute.api.hosts.plans import Plans
 from nacre.compute.api.placement.service import Parts as PlacementParts
@@ -42,10 +44,8 @@ from nacre.compute.catalog.flavors import Flavors
 from nacre.compute.catalog.keypairs import KeyPairs
 from nacre.compute.catalog.quotas import Quotas
 from nacre.compute.catalog.server_groups import ServerGroups
-from nacre.compute.contract import Server, StoryOrder
 from nacre.compute.history import History
 from nacre.compute.ledger_admin import LedgerAdmin
-from nacre.compute.policies import POLICIES as COMPUTE_POLICIES
 from nacre.compute.progress import Progress
 from nacre.compute.records import project_of
 from nacre.compute.servers import Servers, Suppliers
@@ -59,18 +59,19 @@ from nacre.conductor.manager import ConductorManager, Surroundings
 from nacre.conductor.orphans import OrphanNeeds, Orphans
 from nacre.conductor.parts import Parts
 from nacre.conductor.power import Switch
-from nacre.conductor.stories import Hindrance, StoryRunner
+from nacre.conductor.stories import StoryRunner
 from nacre.config import Settings
+from nacre.identity import policies as identity_policies
 from nacre.identity.api.service import front
 from nacre.identity.api.service import service as identity_service
 from nacre.identity.keys.ring import Ring, Signer
 from nacre.identity.keys.seal import Seal
 from nacre.identity.keys.store import Keys
 from nacre.identity.passwords import Passwords
-from nacre.identity.policies import POLICIES as IDENTITY_POLICIES
 from nacre.identity.policy import PolicyEngine
 from nacre.identity.service import IdentityService
 from nacre.identity.store import Store
+from nacre.image import policies as image_policies
 from nacre.image.api.service import service as image_service
 from nacre.image.contract import TARGET as IMAGE
 from nacre.image.contract import Images
@@ -80,9 +81,9 @@ from nacre.image.data.uploads import Uploads
 from nacre.image.endpoint import ImagesEndpoint
 from nacre.image.members import Members
 from nacre.image.metadefs.service import Metadefs
-from nacre.image.policies import POLICIES as IMAGE_POLICIES
 from nacre.image.service import ImageService
 from nacre.image.service import Settings as ImageLimits
+from nacre.network import policies as network_policies
 from nacre.network.api.service import service as network_service
 from nacre.network.contract import TARGET as NETWORK
 from nacre.network.contract import Network
@@ -90,7 +91,6 @@ from nacre.network.hosts.member_news import MemberNews, MemberNotice
 from nacre.network.hosts.notices import Notice
 from nacre.network.manager import Around, NetworkManager
 from nacre.network.ml2.types import SegmentTypes
-from nacre.network.policies import POLICIES as NETWORK_POLICIES
 from nacre.network.work import DEFAULT_QUOTAS, NetworkSettings
 from nacre.node.contract import TARGET as NODE
 from nacre.node.contract import Node
@@ -171,9 +171,9 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
                   seams: Seams = Seams()) -> Control:
     """The control process's objects. Nothing is started, no file but the process's id is touched."""
     clock = clock or RealClock()
-    policy = PolicyEngine((IDENTITY_POLICIES, IMAGE_POLICIES, NETWORK_POLICIES, COMPUTE_POLICIES),
-                          settings.data / "policy.yaml")
-    base = Base(settings, process_id(settings.data / "control"), db, clock, transport, Running(), policy,
+    rules = (identity_policies, image_policies, network_policies, compute_policies)
+    policy = PolicyEngine([r.POLICIES for r in rules], settings.data / "policy.yaml", [r.SCOPES for r in rules])
+    base = Base(settings, process_id(settings.control), db, clock, transport, Running(), policy,
                 Processes(db, clock), Changes(db, clock), Ledger(db, clock))
     keys, identity, passwords, identity_api = _identity(base)
     images, image_api = _images(base)
@@ -183,8 +183,8 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
         flavors=Flavors(db, clock), keypairs=KeyPairs(db, clock), images=images, network=network, policy=policy,
         quotas=Quotas(db, _quotas(settings), limits.servers)), identity.project_exists, network)
     compute_api = compute_service(ComputeParts(
-        policy=policy, identity=identity, clock=clock, network=network,
-        asks=Asks(image=Inside(image_api, policy.check), network=Inside(network_api, policy.check)),
+        identity=identity, clock=clock, network=network,
+        asks=Asks(image=Inside(image_api, policy.allows), network=Inside(network_api, policy.allows)),
         servers=compute.servers, history=History(db), node=compute.node, scheduler=compute.scheduler,
         hosts=compute.registry, controls=lambda: base.processes.all("control"),
         nodes=lambda: base.processes.all("node"),
@@ -198,9 +198,9 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
     health = Health(lambda: db.read(lambda conn: conn.exec_driver_sql("SELECT 1")), clock)
     placement_api = placement_service(PlacementParts(
         hosts=compute.registry, ledger=base.ledger, servers=compute.servers, aggregates=compute.aggregates,
-        policy=policy, clock=clock))
+        clock=clock))
     services = [front(), identity_api, image_api, network_api, compute_api, placement_api, health.service()]
-    app = App(services, identity.authenticate, policy.check, nesting=limits.nesting,
+    app = App(services, identity.authenticate, policy.allows, nesting=limits.nesting,
               turns=Turns(limits.requests, limits.waiting))
     return Control(
         base, app, health, keys, passwords, images, network,
@@ -210,18 +210,18 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
 
 def _identity(base: Base) -> tuple[Keys, IdentityService, Passwords, Service]:
     own = base.settings.identity
-    seal = Seal(base.settings.data / "control" / "seal-key", own.seal_key)
+    seal = Seal(base.settings.control / "seal-key", own.seal_key)
     keys = Keys(base.db, base.clock, seal, own.token_lifetime)
     base.running.start.append(keys.open)
     base.running.tasks.append(keys.tend)
     passwords = Passwords(time_cost=own.argon2[0], memory=own.argon2[1], waiting=own.logins)
     identity = IdentityService(Store(base.db, base.clock), Ring(keys, "token"), passwords, own.token_lifetime)
-    return keys, identity, passwords, identity_service(identity, base.policy, keys.vault)
+    return keys, identity, passwords, identity_service(identity, keys.vault)
 
 
 def _images(base: Base) -> tuple[ImageService, Service]:
     own = base.settings.images
-    stores = image_stores(base.settings.data / "control" / "images", own.folder, own.s3)
+    stores = image_stores(base.settings.control / "images", own.folder, own.s3)
     data = Locations(base.process, stores, ImagePeers(base.transport, base.processes))
     images = ImageService(base.db, base.policy, data, base.clock, ImageLimits(
         max_image_bytes=own.max_bytes, max_project_bytes=own.max_project_bytes or None,
@@ -313,9 +313,9 @@ def _compute(base: Base, seams: Seams, ask: Suppliers,
         attempts=own.attempts, hosts=Hosts(node, alive, clock, Patience(
             stalled=patience.stalled, ceiling=patience.ceiling, silence=patience.silence), registry.check))
     endings, stories = Endings(parts), Stories(db, clock, base.processes)
-    runner = StoryRunner(stories, {"build": Builder(parts, endings), "delete": Deleter(parts, endings),
-                                   "power": Switch(parts)}, clock,
-                         hindrance(registry, parts.progress.load, around.nodes))
+    claimed = claims(registry, parts.progress.load)
+    runner = StoryRunner(stories, {"build": Builder(parts, endings, claimed), "delete": Deleter(parts, endings),
+                                   "power": Switch(parts)}, clock, hindrance(registry, claimed, around.nodes))
     conductor = _conductor(base, parts, endings, around, network.member_news)
     servers = Servers(db, clock, ask, stories, runner.run)
     return _Compute(ask, aggregates, scheduler, registry, stories, runner, endings, around, conductor, servers,
@@ -324,26 +324,6 @@ def _compute(base: Base, seams: Seams, ask: Suppliers,
                         LedgerAdmin(db, clock), node, project_exists, conductor.meet_again)),
                     Membership(base.processes, registry, conductor, around, network.heard_lately,
                                (aggregates.forget_host, network.forget_host)))
-
-
-def hindrance(registry: HostRegistry, load: Callable[[Iterable[str]], Awaitable[Sequence[Server]]],
-              nodes: Callable[[], Collection[str]]) -> Hindrance:
-    """Nothing is done about a server that a barred host has, unless it is where the database says: which state of the
-    database is right is not known yet."""
-    def has(host: str, server_id: str) -> bool:
-        state = registry.states.get(host)
-        return state is not None and not state.barred and any(h.server_id == server_id for h in state.report.held)
-
-    async def find(story: Story, order: StoryOrder) -> str:
-        claimed = registry.claimed(order.server_ids)
-        there = {s.id: s.host for s in await load(claimed)} if claimed else {}
-        host = next((by for id, by in claimed.items() if not has(there.get(id, ""), id)), None)
-        if host is None and story.kind == "build" and story.lease.epoch > 1:
-            # What another life began is built nowhere before every host had the chance to say that it has it.
-            host = registry.unmet(nodes())
-        return f"Host {host} may have it, and takes no orders." if host else ""
-
-    return find
 
 
 def _conductor(base: Base, parts: Parts, endings: Endings, around: Introductions,

@@ -16,8 +16,8 @@ from nacre.scheduler.registry import HostRegistry
 
 @dataclass(frozen=True)
 class Membership:
-    """heard: whether any control process heard a host lately; forget: what else is written of a host, besides the
-    scheduler's row."""
+    """heard: whether any control process heard a host's network agent lately; forget: what else is written of a host,
+    besides the scheduler's row."""
 
     processes: Processes
     registry: HostRegistry
@@ -32,7 +32,11 @@ class Membership:
 
     def removal(self, admin: LedgerAdmin, endings: Endings) -> Removal:
         """What an operator removes a host with."""
-        return Removal(self.processes, admin, self.registry, endings, self.heard, (self._shut_out, *self.forget))
+        return Removal(self.processes, admin, self.registry, endings, self._heard, (self._shut_out, *self.forget))
+
+    async def _heard(self, host: str) -> bool:
+        """The network refuses an agent's report for its own reasons: the host that made it lives all the same."""
+        return await self.heard(host) or await self.registry.heard_lately(host)
 
     async def _shut_out(self, host: str) -> None:
         await self.around.reload()

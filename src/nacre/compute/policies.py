@@ -83,7 +83,6 @@ _BY_ROLE: dict[str, tuple[str, ...]] = {
     ),
     SERVICE: (
         "os-server-external-events:create",
-        "os-volumes-attachments:swap",
     ),
     ANYONE: (
         "os-availability-zone:list", "extensions", "os-floating-ip-pools", "limits", "os-quota-sets:defaults",
@@ -112,6 +111,9 @@ POLICIES: dict[str, str] = {
     "compute:aggregates:images": ADMIN,
     "compute:servers:create:requested_destination": ADMIN,
 }
+
+#: A token that is for a project, no domain's and none of the whole system, is what all of these take.
+SCOPES = dict.fromkeys(POLICIES.keys() - _SHARED.keys(), frozenset({"project"}))
 
 
 def rule(name: str) -> str:

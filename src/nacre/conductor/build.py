@@ -6,7 +6,7 @@ host answers from what is there. Whoever lost the story's lease changes nothing 
 """
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -43,6 +43,8 @@ log = structlog.get_logger()
 
 #: An image with its kernel and ramdisk, where it has them.
 ImageSet = tuple[ImageFacts | None, ImageFacts | None, ImageFacts | None]
+#: Those of these servers about which nothing may be done now: id -> the host that may have it.
+Claims = Callable[[Collection[str]], Awaitable[Mapping[str, str]]]
 #: Seconds until the scheduler is asked again that waits for hosts to say that they live.
 TOO_EARLY = 0.5
 
@@ -62,16 +64,18 @@ class _Story:
 
 
 class Builder:
-    """Runs build stories."""
+    """Runs build stories. claims: servers that wait until an operator decides; the others of their story do not."""
 
-    def __init__(self, parts: Parts, endings: Endings):
-        self._p, self._endings = parts, endings
+    def __init__(self, parts: Parts, endings: Endings, claims: Claims):
+        self._p, self._endings, self._claims = parts, endings, claims
         self._room = asyncio.Semaphore(parts.builds)
 
     async def run(self, lease: Lease, order: StoryOrder) -> None:
-        """Build every server of the story that is not built yet."""
-        there = await self._p.progress.load(order.server_ids)
-        for server_id in set(order.server_ids) - {s.id for s in there}:  # deleted while this story was stopped
+        """Build every server of the story that is not built yet. Raises Waiting: some may not be touched now."""
+        claimed = await self._claims(order.server_ids)
+        ours = [id for id in order.server_ids if id not in claimed]
+        there = await self._p.progress.load(ours)
+        for server_id in set(ours) - {s.id for s in there}:  # deleted while this story was stopped
             if not await self._p.ledger.of_server(server_id):  # else the last that a host confirms frees its ports
                 await self._p.network.deallocate(server_id, lease)
         servers = [s for s in there if s.vm_state == "building" and s.task_state != "deleting"]
@@ -79,7 +83,8 @@ class Builder:
             images, zones = await asyncio.gather(self._images(order, servers), self._p.zones())
             placements = await self._place(order, servers)
         except NacreError as error:
-            return await self._fail(lease, order, servers, words_of(error))
+            await self._fail(lease, order, servers, words_of(error))
+            return await self._finish(lease, claimed)
         story = _Story(lease, order, zones, images)
         builds = [_Build(self._p, self._endings, story, server) for server in servers]
         ends = await asyncio.gather(*(
@@ -88,14 +93,22 @@ class Builder:
         for end in ends:
             if isinstance(end, BaseException):
                 raise end
-        if not all(ends) or not ends:
-            await self._p.progress.finish(lease)
+        if claimed or not all(ends) or not ends:
+            await self._finish(lease, claimed)
 
     async def give_up(self, lease: Lease, order: StoryOrder, why: str) -> None:
-        """Those that are not built end in ERROR; what hosts have of them is taken back."""
-        servers = [s for s in await self._p.progress.load(order.server_ids)
+        """Those that are not built end in ERROR; what hosts have of them is taken back. Raises Waiting, as `run`."""
+        claimed = await self._claims(order.server_ids)
+        servers = [s for s in await self._p.progress.load([id for id in order.server_ids if id not in claimed])
                    if s.vm_state == "building" and s.task_state != "deleting"]
         await self._fail(lease, order, servers, Words(why))
+        await self._finish(lease, claimed)
+
+    async def _finish(self, lease: Lease, claimed: Mapping[str, str]) -> None:
+        """The story is over, unless some of its servers wait."""
+        for server_id, host in claimed.items():
+            raise Waiting(f"Host {host} may have server {server_id}, and takes no orders.")
+        await self._p.progress.finish(lease)
 
     async def _place(self, order: StoryOrder, servers: Sequence[Server]) -> dict[str, Placement]:
         """A host for each server. After a crash the host of the last attempt is asked first: it may be nearly done."""
@@ -131,7 +144,6 @@ class Builder:
             await fail(self._p, lease, Outcome(
                 server_id=server.id, request_id=order.context.request_id, steps=tuple(timeline.steps),
                 message=why.message, details=why.details))
-        await self._p.progress.finish(lease)
 
 
 async def fail(parts: Parts, lease: Lease, outcome: Outcome) -> None:
@@ -200,8 +212,10 @@ class _Build:
                 if not self._wanted:
                     raise Superseded from None
                 if self._unsettled:
-                    raise NoValidHost("The host stopped answering while it started the server, so no other host was "
-                                      "tried.", details=f"{self._unsettled}: {error}") from None
+                    why = "The host stopped answering while it started the server" if isinstance(error, Unavailable) \
+                        else f"{error.message.rstrip('.')}; it has not yet taken back what it had begun"
+                    raise NoValidHost(f"{why}, so no other host was tried.",
+                                      details=f"{self._unsettled}: {error}") from None
                 placement = await self._next(reasons)
         told = "; ".join(dict.fromkeys(why.message for why in reasons))
         raise NoValidHost(f"No valid host was found. {len(self._tried)} tried: {told}",

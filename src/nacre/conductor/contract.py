@@ -30,12 +30,13 @@ class WorkState(msgspec.Struct, frozen=True, kw_only=True):
 class Beat(msgspec.Struct, frozen=True, kw_only=True):
     """A host's regular word to every control process: the truth about it, so that what was lost before is mended. It is
     numbered by its report. members: up to which change it knows those of security groups, in turns where they are too
-    many."""
+    many. wrong: of what was left out where it was read, as it breaks this contract: by its place, why."""
 
     report: HostReport
     agent: AgentReport
     works: Annotated[tuple[WorkState, ...], msgspec.Meta(max_length=10_000)] = ()
     members: Numbers = {}
+    wrong: Annotated[dict[bounds.Name, bounds.Name], msgspec.Meta(max_length=100)] = {}
 
     @property
     def host(self) -> str:
@@ -45,7 +46,8 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
 class Heard(msgspec.Struct, frozen=True, kw_only=True):
     """again: say hello, as this process does not know the host. wiring: the number of the last change to its wiring;
     members: of security groups that changed later than the host knows, the number of the last change; position, era:
-    how far the database is; refused: why the network agent's report does not count."""
+    how far the database is; refused: why the network agent's report does not count; wrong: as of the beat;
+    period: regular beats shall be so many seconds apart, at least."""
 
     again: bool = False
     wiring: int = 0
@@ -53,6 +55,8 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
     position: int = 0
     era: str = ""
     refused: str = ""
+    wrong: dict[str, str] = {}
+    period: float = 0.0
 
 
 class NodeHello(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +90,7 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
     """cloud, position, era: whose orders these are, and how far its database is. older: it lacks what the hello says
     that the host has seen, or an epoch of something that the host has: nothing is done until an operator says which
     database is right. accepted: this one is. orphans: what the host has and the database does not know. controls: all
-    that there are to speak to. refused: as in `Heard`."""
+    that there are to speak to. refused, wrong: as in `Heard`."""
 
     cloud: str
     position: int
@@ -96,6 +100,7 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
     orphans: tuple[str, ...] = ()
     controls: tuple[ControlAddress, ...] = ()
     refused: str = ""
+    wrong: dict[str, str] = {}
 
 
 class OrphanAt(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 
 from nacre.base.clock import Clock
-from nacre.base.errors import Barred, BuildFailed, Refused, Unavailable, Waiting
+from nacre.base.errors import Barred, BrokenAnswer, BuildFailed, NacreError, Refused, Unavailable, Waiting
 from nacre.node.contract import WAITING, Guest, Node, Work
 
 #: Seconds between two tries at a host that does not answer.
 RETRY = 0.5
-#: Seconds for which a host may take no orders by its own word alone.
+#: Seconds for which a host may take no orders by its own word alone, or answer what cannot be read.
 DOUBT = 30.0
 
 
@@ -52,11 +52,10 @@ class Hosts:
             try:
                 self._permit(host)
                 work = await self._once(host, give)
-            except Barred as error:  # its own word: it has heard another process first, or it lies
+            except (Barred, BrokenAnswer) as error:
                 now = self._clock.monotonic()
                 if now - (doubted := doubted or now) > DOUBT:
-                    raise Refused("The host takes no orders, though nothing is known against it here.",
-                                  details=f"{host}: {error}") from None
+                    raise _at_fault(host, error) from None
                 await self._pause(host)
             except Unavailable:
                 now = self._clock.monotonic()
@@ -68,7 +67,8 @@ class Hosts:
             else:
                 if work.done:
                     return work.guest
-                now = heard = self._clock.monotonic()
+                now, doubted = self._clock.monotonic(), 0.0
+                heard = now
                 if (work.step, work.moved) != last or work.step == WAITING:
                     last, moved = (work.step, work.moved), now
                 if now - moved > self.patience.stalled:
@@ -105,3 +105,11 @@ class Hosts:
         finally:
             nap.cancel()
             wake.cancel()
+
+
+def _at_fault(host: str, error: NacreError) -> NacreError:
+    """Why no order is given to a host that lives. By its own word it takes none: it has heard another process first, or
+    it lies."""
+    kind, why = (Refused, "The host takes no orders, though nothing is known against it here.") if isinstance(
+        error, Barred) else (BuildFailed, "The host's answers cannot be read.")
+    return kind(why, details=f"{host}: {error}")

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import structlog
 
 from nacre.base.durable.eras import Position
@@ -13,14 +14,18 @@ from nacre.conductor.build import group_of
 from nacre.conductor.contract import Beat, ControlAddress, Heard, NodeHello, Welcome, WorkState
 from nacre.conductor.endings import Endings
 from nacre.conductor.parts import Parts
-from nacre.network.contract import AgentReport
 from nacre.node.contract import GuestFacts
-from nacre.scheduler.contract import Held, Placement
+from nacre.scheduler.contract import Held, HostReport, HostState, Placement
 
 log = structlog.get_logger()
 
 #: So many beats of a host, all its guests are compared with the database, not only those that changed.
 WHOLE = 60
+#: Where a beat says what guests a host has. Of who says something wrong there it is not known what is missing.
+HELD = "report.held"
+#: Regular beats a second that one process wants to hear, beyond which they come more seldom; but no host's more seldom
+#: than this (seconds): it counts as down when three of them are lost.
+MOST_BEATS, SELDOM = 500, 20.0
 #: What a host hears whose hello was overtaken.
 LATE = "A later word of this host has come already."
 #: Guests of one look into the database.
@@ -63,12 +68,14 @@ class ConductorManager:
         self._sessions: dict[str, Session] = {}
         #: What a host had said when an operator's word about it was used up: it hears it until it says something else.
         self._accepted: dict[str, tuple[str, str, int, str]] = {}
+        #: What was said already to be wrong in a host's words.
+        self._told: dict[str, set[str]] = {}
 
     async def hello(self, hello: NodeHello) -> Welcome:
-        host, report = hello.host, hello.beat.report
-        known = self._sessions.get(host)
+        host = hello.host
+        known, before = self._sessions.get(host), await self._p.registry.get(host)
         anew = known is not None and known.journal != hello.journal
-        before = await self._p.registry.get(host)
+        report = self._read(hello.beat, before)
         if before is not None and before.met and report.number <= before.report.number and not anew:
             raise Unavailable(LATE)  # where it says that it listens is over, too
         await self._around.introduce(hello)
@@ -81,16 +88,19 @@ class ConductorManager:
             why = f"it has servers of another cloud, {hello.cloud}"
         elif report.held and (audit.later or older):
             why = f"it has seen a later state of the database, at {hello.position}, than this one was made from"
+        elif HELD in hello.beat.wrong:
+            why = f"it says of its guests what cannot be: {hello.beat.wrong[HELD]}"
         # Judged before it is heard: nothing is placed on a host that takes no orders, or was removed in between.
         if not self._around.admits(host):
             raise Forbidden(f"Host {host} is not of this cloud any more: let it join again.")
         if not await self._p.scheduler.report(report, anew=anew):
             raise Unavailable(LATE)
         await self._p.registry.bar(host, why)
-        refused = await self._agent(host, hello.beat.agent)
+        refused = await self._agent(hello.beat)
         self._p.hosts.greeted(host)
         welcome = Welcome(cloud=cloud, position=now.n, era=now.era, older=older or bool(audit.later), accepted=accepted,
-                          orphans=audit.unknown, controls=tuple(await self._around.controls()), refused=refused)
+                          orphans=audit.unknown, controls=tuple(await self._around.controls()), refused=refused,
+                          wrong=hello.beat.wrong)
         if why:
             log.error("a host takes no orders until an operator decides", host=host, why=why, accepted=accepted)
             self.meet_again(host)  # until it is decided
@@ -111,11 +121,12 @@ class ConductorManager:
         if session is None:
             return Heard(again=True)
         refused, seen = "", self._around.seen()
-        if await self._p.scheduler.report(beat.report):
-            refused = await self._agent(beat.host, beat.agent)
+        if await self._p.scheduler.report(self._read(beat, await self._p.registry.get(beat.host))):
+            refused = await self._agent(beat)
             await self._notice(session, beat)
         return Heard(wiring=self._around.wiring(beat.host), members=self._around.members(beat.members),
-                     position=seen.n, era=seen.era, refused=refused)
+                     position=seen.n, era=seen.era, refused=refused, wrong=beat.wrong,
+                     period=min(SELDOM, len(self._sessions) / MOST_BEATS))
 
     async def guest_facts(self, host: str, server_id: str) -> GuestFacts:
         return await self._p.progress.guest_facts(host, server_id)
@@ -136,19 +147,33 @@ class ConductorManager:
         """The hosts that speak to this process."""
         return self._sessions
 
-    async def _agent(self, host: str, report: AgentReport) -> str:
+    def _read(self, beat: Beat, known: HostState | None) -> HostReport:
+        """The host's report: of what is wrong in it counts what it said before."""
+        if not beat.wrong:
+            return beat.report
+        told = self._told.setdefault(beat.host, set())
+        if news := {place: why for place, why in beat.wrong.items() if place not in told}:
+            told.update(news)
+            log.error("a part of what a host says of itself is refused", host=beat.host, wrong=news)
+        before = {} if known is None else {name: getattr(known.report, name) for name in known.report.__struct_fields__
+                                           if f"report.{name}" in beat.wrong and f"report.{name}" != HELD}
+        return msgspec.structs.replace(beat.report, **before)
+
+    async def _agent(self, beat: Beat) -> str:
         """Why the network does not take the report, if so: the host's guests are not the worse for it."""
-        if report.host != host:
-            return f"The network agent's report is refused: it is of {report.host[:64]}, and this is {host}."
+        if wrong := [f"{place}: {why}" for place, why in beat.wrong.items() if place.startswith("agent.")]:
+            return f"The network agent's report is refused: {wrong[0]}."
+        if beat.agent.host != beat.host:
+            return f"The network agent's report is refused: it is of {beat.agent.host[:64]}, and this is {beat.host}."
         try:
-            await self._p.network.agent_report(report)
+            await self._p.network.agent_report(beat.agent)
         except BadRequest as error:
             return error.message
         return ""
 
     async def _notice(self, session: Session, beat: Beat) -> None:
         """Guests that are not as they were last said to be; now and then all of them."""
-        held, whole = beat.report.held, session.beats % WHOLE == 0
+        held, whole = beat.report.held, session.beats % WHOLE == 0 and HELD not in beat.wrong
         session.works, session.held, session.beats = beat.works, held, session.beats + 1
         news = [h for h in held if whole or session.power.get(h.allocation) != (h.power, h.since)]
         unjudged = set[str]()

@@ -75,7 +75,7 @@ class Orphans:
                 PortsOrder(server_id=found.server_id, requests=(), hostname=order.guest.hostname,
                            context=msgspec.structs.replace(context, project_id=project),
                            availability_zone=adoption.zone, guard=self._admin.unknown(found)),
-                await self._plugged(found, project), at.host)
+                await self._plugged(found, {order.guest.project_id, project}, project), at.host)
             server = await self._admin.adopt(adoption)
         self._meet(at.host)
         log.warning("a guest was adopted", server=server.id, host=at.host, by=context.user_id)
@@ -93,10 +93,11 @@ class Orphans:
         self._endings.begin([ending])
         return ending
 
-    async def _plugged(self, found: Orphan, project: str) -> Plugged:
-        """What the host says of the guest's network; networks of projects that are gone become this one's."""
-        networks = [network if await self._project_exists(network.project_id) else msgspec.structs.replace(
-            network, project_id=project) for network in found.networks]
+    async def _plugged(self, found: Orphan, own: Collection[str], project: str) -> Plugged:
+        """What the host says of the guest's network; its own project's networks, and those of projects that are gone,
+        become this one's."""
+        networks = [msgspec.structs.replace(network, project_id=project) if network.project_id in own or not (
+            await self._project_exists(network.project_id)) else network for network in found.networks]
         return Plugged(ports=found.ports, networks=tuple(networks))
 
     async def _find(self, guest: str, at: str) -> OrphanAt:

@@ -8,8 +8,8 @@ The file is `nacre.toml` in the data folder, or what NACRE_CONFIG names. An opti
 commas, tables are written as `key:value,key:value`.
 """
 
-from nacre.config.reading import DATABASE_FILE, SettingsError, data_folder, load, options, owner
+from nacre.config.reading import CLOUDS, DATABASE_FILE, SettingsError, data_folder, load, options, owner
 from nacre.config.sections import EVERYWHERE, S3_OPTIONS, Settings, is_loopback
 
-__all__ = ["DATABASE_FILE", "EVERYWHERE", "S3_OPTIONS", "Settings", "SettingsError", "data_folder", "is_loopback",
-           "load", "options", "owner"]
+__all__ = ["CLOUDS", "DATABASE_FILE", "EVERYWHERE", "S3_OPTIONS", "Settings", "SettingsError", "data_folder",
+           "is_loopback", "load", "options", "owner"]

@@ -16,6 +16,9 @@ from nacre.config.sections import Section, Settings
 
 #: The file in the data folder that holds the database's URL.
 DATABASE_FILE = "database-url"
+#: Where the folders of clouds lie that are started by `sudo`, by the user's name: only root can put anything else in
+#: their place, which is not so in a home.
+CLOUDS = Path("/var/lib/nacre/clouds")
 
 
 class SettingsError(NacreError):
@@ -32,12 +35,23 @@ def owner() -> "pwd.struct_passwd | None":
 
 
 def data_folder(given: Path | None = None) -> Path:
-    """Where a cloud keeps everything: `given`, else NACRE_DATA_DIR, else ~/.nacre (under sudo: the user's)."""
+    """Where a cloud keeps everything: `given`, else NACRE_DATA_DIR, else ~/.nacre; for a cloud that is new under sudo,
+    and from then on, the user's in CLOUDS."""
     if given is None and (named := os.environ.get("NACRE_DATA_DIR")):
         given = Path(named)
-    user = owner()
-    home = Path(user.pw_dir) if user else Path.home()
-    return (given or home / ".nacre").expanduser().absolute()
+    return (given or _usual(owner())).expanduser().absolute()
+
+
+def _usual(sudo: "pwd.struct_passwd | None") -> Path:
+    own = (Path(sudo.pw_dir) if sudo else Path.home()) / ".nacre"
+    if sudo is None and os.geteuid() == 0:
+        return own
+    try:
+        roots = CLOUDS / (sudo or pwd.getpwuid(os.geteuid())).pw_name
+    except KeyError:
+        return own
+    elsewhere = not os.path.lexists(own) or (own.is_symlink() and Path(os.readlink(own)) == roots)
+    return roots if elsewhere and (sudo or roots.is_dir()) else own
 
 
 def load(data: Path | None = None, *, environ: Mapping[str, str] | None = None, **given: Any) -> Settings:

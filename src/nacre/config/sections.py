@@ -44,7 +44,7 @@ class Rpc(Section, frozen=True):
 class Identity(Section, frozen=True):
     """Tokens and passwords. Lifetimes in seconds, memory in KiB."""
 
-    token_lifetime: Positive = 3600 * 4
+    token_lifetime: Annotated[int, msgspec.Meta(ge=1, le=31 * 86400)] = 3600 * 4
     admin_password: str = ""  # empty: generated at the first start
     demo_password: str = ""
     #: Opens the keys in the database: a key, or a file's absolute path. Empty: control/seal-key in the data folder.
@@ -261,6 +261,11 @@ class Settings(Section, frozen=True):
         return Path(self.data_dir)
 
     @property
+    def control(self) -> Path:
+        """The folder in it that control writes in, and nobody else."""
+        return self.data / "control"
+
+    @property
     def url(self) -> str:
         """How clients reach the APIs, without a closing slash."""
         host = "127.0.0.1" if self.host in EVERYWHERE else f"[{self.host}]" if ":" in self.host else self.host
@@ -281,7 +286,7 @@ class Settings(Section, frozen=True):
     @property
     def database(self) -> str:
         """The database's URL."""
-        return self.database_url or f"sqlite:///{self.data / 'nacre.db'}"
+        return self.database_url or f"sqlite:///{self.control / 'nacre.db'}"
 
     @property
     def rpc_host(self) -> str:

@@ -12,7 +12,13 @@ from nacre.base.db import statements
 from nacre.identity import tables as t
 from nacre.identity.store import bump
 
+#: A token that was issued before lives no longer than so many seconds: `identity.token_lifetime` allows no more than a
+#: day less, for clocks that differ.
+KEEP = 32 * 86400.0
+
+_NOW = sa.select(sa.extract("epoch", sa.func.current_timestamp()))
 _IDS: sa.BindParameter[list[str]] = sa.bindparam("ids", expanding=True)
+_OLD = sa.delete(t.ended).where(t.ended.c.ended_at < sa.bindparam("before"))
 _LAST = sa.select(sa.func.max(t.ended.c.revision)).where(t.ended.c.id.in_(_IDS))
 
 
@@ -36,13 +42,14 @@ def revision(conn: sa.Connection) -> int:
 
 
 def end(conn: sa.Connection, ids: Iterable[str]) -> None:
-    """These end now."""
+    """These end now. What ended so long ago that no token is left of before goes."""
     found = sorted(set(ids))
     if found:
         bump(conn)  # first: others that write wait, so that no token is issued at this revision before its commit
-        now = revision(conn)
+        at, now = revision(conn), float(conn.execute(_NOW).scalar_one())
         statements.delete(conn, t.ended, id=found)
-        statements.insert(conn, t.ended, [{"id": id, "revision": now} for id in found])
+        conn.execute(_OLD, {"before": now - KEEP})
+        statements.insert(conn, t.ended, [{"id": id, "revision": at, "ended_at": now} for id in found])
 
 
 def since(conn: sa.Connection, at: int, ids: Iterable[str]) -> bool:

@@ -29,6 +29,7 @@ async def login(identity: IdentityService, auth: Json, signed: Json | None = Non
     signed: the OAuth access token that the request was found to be signed with.
     """
     proof = await _prove(identity, {**auth["identity"], "oauth1": signed})
+    await _check_factors(identity, proof)
     now = identity.store.now()
     wish = auth.get("scope")
     scope = await _scope(identity, wish, proof)
@@ -97,6 +98,19 @@ async def _oauth(identity: IdentityService, claim: Json) -> Proof:
 
 
 PROVERS = {"password": _password, "token": _token, "application_credential": _credential, "oauth1": _oauth}
+
+
+async def _check_factors(identity: IdentityService, proof: Proof) -> None:
+    """Raises Unauthenticated if the user has rules of which ways of proof must come together, and meets none of them.
+    As in Keystone, ways that are not known here do not count, and rules of such alone ask for nothing: nobody is locked
+    out by a way that the cloud does not offer."""
+    options = (await identity.store.read(lambda conn: conn.scalar(
+        sa.select(t.users.c.extra).where(t.users.c.id == proof.user_id))) or {}).get("options", {})
+    if not options.get("multi_factor_auth_enabled", True):
+        return
+    rules = [known for rule in options.get("multi_factor_auth_rules", ()) if (known := PROVERS.keys() & set(rule))]
+    if rules and not any(known <= set(proof.methods) for known in rules):
+        raise Unauthenticated
 
 
 def _user(conn: sa.Connection, wanted: Json) -> Any:

@@ -1,7 +1,8 @@
 """Who may do what in identity, by Keystone's rule names and defaults. An operator's policy file overrides them."""
 
 ADMIN = "role:admin"
-READ = "role:admin or (role:reader and system_scope:all)"
+SYSTEM_READER = "(role:reader and system_scope:all)"
+READ = f"role:admin or {SYSTEM_READER}"
 ANYONE = "@"
 MANAGED_ROLE = "('manager':%(target.role.name)s or 'member':%(target.role.name)s or 'reader':%(target.role.name)s)"
 ROLE_OF_DOMAIN = "(domain_id:%(target.role.domain_id)s or None:%(target.role.domain_id)s)"
@@ -111,9 +112,9 @@ POLICIES: dict[str, str] = {
     "identity:list_application_credentials": own("user_id"),
     "identity:create_application_credential": "user_id:%(user_id)s",
     "identity:delete_application_credential": own("user_id", others=ADMIN),
-    "identity:get_access_rule": own("target.user.id"),
-    "identity:list_access_rules": own("target.user.id"),
-    "identity:delete_access_rule": own("target.user.id", others=ADMIN),
+    "identity:get_access_rule": own("target.user.id", others=SYSTEM_READER),
+    "identity:list_access_rules": own("target.user.id", others=SYSTEM_READER),
+    "identity:delete_access_rule": own("target.user.id", others="(role:admin and system_scope:all)"),
     "identity:create_trust": "user_id:%(target.trust.trustor_user_id)s",
     "identity:list_trusts": READ,
     "identity:list_trusts_for_trustor": own("target.trust.trustor_user_id"),
@@ -145,3 +146,32 @@ POLICIES: dict[str, str] = {
     "identity:get_limit": f"{READ} or (domain_id:%(target.limit.domain_id)s and not None:%(target.limit.domain_id)s)"
                           " or (project_id:%(target.limit.project_id)s and not None:%(target.limit.project_id)s)",
 }
+
+_ANY, _NO_DOMAIN, _PROJECT = None, frozenset({"system", "project"}), frozenset({"project"})
+#: Rules that tokens of a domain may pass too, by the noun that they are about.
+_OF_DOMAINS = ("_user", "_users", "_group", "_groups", "_project", "_projects", "_project_tag", "_project_tags",
+               "_grant", "_grants")
+_FOR_DOMAINS = frozenset(f"identity:{rule}" for rule in (
+    "add_user_to_group", "check_user_in_group", "remove_user_from_group", "list_users_in_group", "list_groups_for_user",
+    "list_user_projects", "check_token", "validate_token", "revoke_token", "create_credential", "update_credential",
+    "delete_credential", "get_credential", "list_credentials", "get_domain", "list_domains", "get_role", "list_roles",
+    "get_region", "list_regions", "get_limit", "list_limits", "get_limit_model", "get_registered_limit",
+    "list_registered_limits", "get_security_compliance_domain_config", "list_role_assignments",
+    "list_role_assignments_for_tree"))
+_OF_PROJECTS = frozenset(f"identity:{rule}" for rule in (
+    "authorize_request_token", "create_application_credential", "create_trust", "delete_access_token",
+    "get_access_token", "get_access_token_role", "list_access_token_roles", "list_access_tokens"))
+
+
+def _scopes(rule: str) -> frozenset[str] | None:
+    verb, _, noun = rule.removeprefix("identity:").partition("_")
+    if rule in _OF_PROJECTS:
+        return _PROJECT
+    if rule.startswith("identity:get_auth_") or rule in _FOR_DOMAINS or (
+            f"_{noun}" in _OF_DOMAINS and verb in ("create", "get", "list", "update", "delete", "check", "revoke")):
+        return _ANY
+    return _NO_DOMAIN
+
+
+#: What a token must be for to pass a rule at all: "system", "domain", "project". A rule that is not here takes any.
+SCOPES = {rule: wanted for rule in POLICIES if (wanted := _scopes(rule)) is not None}

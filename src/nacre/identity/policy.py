@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from oslo_policy import _checks, policy
+from oslo_policy import policy
 
 from nacre.base.context import Context
 from nacre.base.errors import BadRequest, Forbidden
@@ -23,12 +23,15 @@ _PLAIN = re.compile(r"%\(([^)]+)\)s")
 
 
 class PolicyEngine:
-    """The rules of all services. An operator's file (YAML or JSON, rule: check string) overrides the defaults.
+    """The rules of all services. An operator's file (YAML or JSON, rule: check string) overrides the defaults; what a
+    token must be for to pass a rule at all (`scopes`) it does not.
 
     Raises BadRequest for a file that names unknown syntax, `http:` checks or rules that refer to themselves.
     """
 
-    def __init__(self, defaults: Iterable[Mapping[str, str]], overrides: Path | None = None):
+    def __init__(self, defaults: Iterable[Mapping[str, str]], overrides: Path | None = None,
+                 scopes: Iterable[Mapping[str, frozenset[str]]] = ()):
+        self._scopes = {rule: wanted for each in scopes for rule, wanted in each.items()}
         texts: dict[str, str] = {}
         for each in defaults:
             texts |= each
@@ -50,8 +53,8 @@ class PolicyEngine:
 
     def allows(self, context: Context, rule: str, target: Facts | None = None) -> bool:
         """Whether `context` may do `rule` to `target` (default: its own project's things). Unknown rules: no."""
-        test = self._tests.get(rule)
-        if test is None:
+        test, scopes = self._tests.get(rule), self._scopes.get(rule)
+        if test is None or (scopes is not None and scope_of(context) not in scopes):
             return False
         if target is None:
             target = {"project_id": context.project_id, "user_id": context.user_id, "domain_id": context.domain_id}
@@ -63,6 +66,11 @@ class PolicyEngine:
             if rule.startswith("identity:"):
                 raise Forbidden(f"You are not authorized to perform the requested action: {rule}.")
             raise Forbidden(f"Policy doesn't allow {rule} to be performed.")
+
+
+def scope_of(context: Context) -> str:
+    """What the caller's token is for, as oslo.policy tells it: one that is for nothing counts as a project's."""
+    return "system" if context.system else "domain" if context.domain_id else "project"
 
 
 def facts(context: Context) -> dict[str, Any]:
@@ -87,26 +95,28 @@ def _parsed(text: str) -> Any:
 
 def _compile(check: Any, rules: Mapping[str, Test]) -> Test:
     match check:
-        case _checks.TrueCheck():
-            return lambda who, what: True
-        case _checks.FalseCheck():
-            return lambda who, what: False
-        case _checks.NotCheck():
+        case policy.NotCheck():
             inner = _compile(check.rule, rules)
             return lambda who, what: not inner(who, what)
-        case _checks.AndCheck():
+        case policy.AndCheck():
             every = [_compile(c, rules) for c in check.rules]
             return lambda who, what: all(t(who, what) for t in every)
-        case _checks.OrCheck():
+        case policy.OrCheck():
             some = [_compile(c, rules) for c in check.rules]
             return lambda who, what: any(t(who, what) for t in some)
-        case _checks.RuleCheck():
+        case policy.RuleCheck():
             return _rule(check.match, rules)
-        case _checks.RoleCheck():
-            return _role(check.match)
-        case _checks.GenericCheck():
-            return _generic(check.kind, check.match)
+        case policy.Check() if check.kind not in _ELSEWHERE:
+            return _role(check.match) if check.kind == "role" else _generic(check.kind, check.match)
+    if str(check) in _CONSTANT:
+        always = _CONSTANT[str(check)]
+        return lambda who, what: always
     raise BadRequest(f"Policy check {check} is not supported.", field="policy")
+
+
+#: Kinds of checks that ask a server of the operator's.
+_ELSEWHERE = ("http", "https")
+_CONSTANT = {"@": True, "!": False}
 
 
 def _rule(name: str, rules: Mapping[str, Test]) -> Test:
@@ -163,9 +173,9 @@ def _found(value: Any, path: list[str], wanted: str) -> bool:
 
 
 def _references(check: Any) -> set[str]:
-    if isinstance(check, _checks.RuleCheck):
+    if isinstance(check, policy.RuleCheck):
         return {check.match}
-    parts = getattr(check, "rules", None) or ([check.rule] if isinstance(check, _checks.NotCheck) else [])
+    parts = getattr(check, "rules", None) or ([check.rule] if isinstance(check, policy.NotCheck) else [])
     return set().union(*(_references(p) for p in parts)) if parts else set()
 
 

@@ -21,9 +21,8 @@ class Cache:
     def __init__(self, service: ImageService):
         self._service, self._db = service, service.db
 
-    async def list(self, context: Context) -> tuple[list[Any], list[str]]:
+    async def list(self) -> tuple[list[Any], list[str]]:
         """Rows of the images that are here (id, size, queued_at), and ids of those that still have no data."""
-        self._service.policy.check(context, "cache_list", {})
         rows = await self._db.read(lambda conn: conn.execute(
             sa.select(images.c.id, images.c.size, images.c.status, image_cache.c.queued_at)
             .join(image_cache, image_cache.c.image_id == images.c.id).order_by(image_cache.c.queued_at)).all())
@@ -33,7 +32,6 @@ class Cache:
         """Asks for an image. May be repeated. Raises NotFound."""
         def unit(conn: sa.Connection) -> None:
             image = records.load(conn, context, image_id)
-            self._service.allow(context, "cache_image", image)
             conn.execute(sa.delete(image_cache).where(image_cache.c.image_id == image.id))
             conn.execute(sa.insert(image_cache).values(image_id=image.id, queued_at=self._service.now()))
 
@@ -43,14 +41,12 @@ class Cache:
         """Takes one off the list. Raises NotFound if there is no such image."""
         def unit(conn: sa.Connection) -> None:
             image = records.load(conn, context, image_id)
-            self._service.allow(context, "cache_delete", image)
             conn.execute(sa.delete(image_cache).where(image_cache.c.image_id == image.id))
 
         await self._db.run(unit)
 
-    async def clear(self, context: Context, target: str) -> None:
+    async def clear(self, target: str) -> None:
         """Takes all off the list: those that are here (`cache`), those that are not (`queue`), or both (empty)."""
-        self._service.policy.check(context, "cache_delete", {})
         if target not in TARGETS:
             raise e.BadRequest("If provided 'x-image-cache-clear-target' must be 'cache', 'queue' or empty string.",
                                field="x-image-cache-clear-target")

@@ -27,7 +27,7 @@ class Members:
         row = {"image_id": image_id, "member_id": member_id, "status": "pending", "created_at": now, "updated_at": now}
 
         def unit(conn: sa.Connection) -> Mapping[str, Any]:
-            self._image(conn, context, image_id, "add_member")
+            self._image(conn, context, image_id)
             number = conn.execute(sa.select(sa.func.count()).where(image_members.c.image_id == image_id)).scalar() or 0
             if number >= limit:
                 raise e.TooLarge(f"The limit has been exceeded on the number of allowed image members for this image. "
@@ -43,7 +43,7 @@ class Members:
     async def list(self, context: Context, image_id: str) -> list[Mapping[str, Any]]:
         """All members for the owner; itself alone for a member."""
         def unit(conn: sa.Connection) -> list[Mapping[str, Any]]:
-            image = self._image(conn, context, image_id, "get_members")
+            image = self._image(conn, context, image_id)
             query = sa.select(image_members).where(image_members.c.image_id == image_id)
             if not self._owns(context, image):
                 query = query.where(image_members.c.member_id == context.project_id)
@@ -55,7 +55,7 @@ class Members:
         """One membership. Raises NotFound."""
         def unit(conn: sa.Connection) -> Mapping[str, Any]:
             try:
-                image = self._image(conn, context, image_id, "get_member")
+                image = self._image(conn, context, image_id)
             except e.Forbidden as error:
                 raise e.NotFound(error.message) from None
             return self._member(conn, context, image, member_id)
@@ -69,7 +69,7 @@ class Members:
         now = self._service.now()
 
         def unit(conn: sa.Connection) -> Mapping[str, Any]:
-            image = self._image(conn, context, image_id, "modify_member")
+            image = self._image(conn, context, image_id)
             member = self._member(conn, context, image, member_id)
             conn.execute(sa.update(image_members).where(*_one(image_id, member_id)).values(
                 status=status, updated_at=now))
@@ -80,18 +80,16 @@ class Members:
     async def remove(self, context: Context, image_id: str, member_id: str) -> None:
         """Withdraws the offer. Raises NotFound."""
         def unit(conn: sa.Connection) -> None:
-            image = self._image(conn, context, image_id, "delete_member")
+            image = self._image(conn, context, image_id)
             self._member(conn, context, image, member_id)
             conn.execute(sa.delete(image_members).where(*_one(image_id, member_id)))
 
         await self._db.run(unit)
 
-    def _image(self, conn: sa.Connection, context: Context, image_id: str, rule: str) -> Image:
+    def _image(self, conn: sa.Connection, context: Context, image_id: str) -> Image:
         image = records.load(conn, context, image_id)
-        self._service.allow(context, "get_image", image)
         if image.row["visibility"] != "shared":
             raise e.Forbidden("Only shared images have members.", field="visibility")
-        self._service.allow(context, rule, image)
         return image
 
     def _member(self, conn: sa.Connection, context: Context, image: Image, member_id: str) -> Mapping[str, Any]:

@@ -26,6 +26,8 @@ POLICIES: dict[str, str] = {
     "deactivate": ADMIN_OR_MEMBER,
     "reactivate": ADMIN_OR_MEMBER,
     "delete_image_location": ADMIN,
+    "add_image_location": f"{ADMIN} or {SERVICE} or ({MEMBER})",
+    "fetch_image_location": f"{ADMIN} or {SERVICE}",
     "add_member": ADMIN_OR_MEMBER,
     "delete_member": ADMIN_OR_MEMBER,
     "get_member": MEMBERS,
@@ -47,7 +49,6 @@ POLICIES: dict[str, str] = {
     "modify_metadef_object": ADMIN,
     "delete_metadef_object": ADMIN,
     "list_metadef_resource_types": NAMESPACE,
-    "get_metadef_resource_type": NAMESPACE,
     "add_metadef_resource_type_association": ADMIN,
     "remove_metadef_resource_type_association": ADMIN,
     "get_metadef_property": NAMESPACE,
@@ -63,3 +64,6 @@ POLICIES: dict[str, str] = {
     "delete_metadef_tag": ADMIN,
     "delete_metadef_tags": ADMIN,
 }
+
+#: A token that is for a project, no domain's and none of the whole system, is what all of these take.
+SCOPES = dict.fromkeys(POLICIES, frozenset({"project"}))

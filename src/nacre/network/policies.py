@@ -102,25 +102,54 @@ POLICIES |= {
     "network:attach_external_network": ADMIN,  # Nova's name: a server on an external network that is not shared
 }
 
-
-def check(work: Work, rule: str, target: Row) -> None:
-    """Raises Forbidden unless the caller may do `rule` to the target."""
-    if not work.policy.allows(work.context, rule, target):
-        raise Forbidden(f"(rule:{rule}) is disallowed by policy", type="PolicyNotAuthorized")
+#: A token that is for a project, no domain's and none of the whole system, is what all of these take.
+SCOPES = dict.fromkeys(POLICIES, frozenset({"project"}))
 
 
-def check_set(work: Work, rule: str, resource: Resource, raw: Mapping[str, Any], target: Row) -> None:
-    """Whether the caller may make or change (rule: `create_port`) such a thing and set those of its attributes that the
-    request names, `raw`; target: all of the thing's values, and what rules need to know besides. Raises Forbidden."""
-    check(work, rule, target)
+def refused(rule: str) -> Forbidden:
+    """Neutron's words."""
+    return Forbidden(f"(rule:{rule}) is disallowed by policy", type="PolicyNotAuthorized")
+
+
+def asked(rule: str, resource: Resource, raw: Mapping[str, Any], target: Row) -> list[tuple[str, Row]]:
+    """What is asked of whoever makes or changes (rule: `create_port`) such a thing and sets those of its attributes
+    that the request names, `raw`; target: all of the thing's values, and what rules need to know besides."""
+    found = [(rule, target)]
     for name in resource.guarded(raw):
         attribute = resource.attributes[name]
         if rule.startswith("create") and attribute.default is not UNSET and target[name] == attribute.default:
             continue
         if sensitive(name, target[name]):
-            check(work, f"{rule}:{name}", target)
-            for part in target[name] if name == "external_gateway_info" and target[name] else ():
-                check(work, f"{rule}:{name}:{part}", target)
+            found.append((f"{rule}:{name}", target))
+            inner = target[name] if name == "external_gateway_info" and target[name] else ()
+            found += [(f"{rule}:{name}:{part}", target) for part in inner]
+    return found
+
+
+def attribute_rules(verb: str, resource: Resource) -> tuple[str, ...]:
+    """Every rule that the attributes of a create or update may ask."""
+    found = []
+    for a in resource.attributes.values():
+        if a.guard and (a.post if verb == "create" else a.put):
+            inner = GATEWAY_PARTS if a.name == "external_gateway_info" else ()
+            found += [f"{verb}_{resource.name}:{name}" for name in (a.name, *(f"{a.name}:{part}" for part in inner))]
+    return tuple(found)
+
+
+def seen_rules(resource: Resource) -> tuple[str, ...]:
+    """The rules of the attributes that not everybody sees."""
+    return tuple(f"get_{resource.name}:{name}" for name in resource.secrets())
+
+
+def may_create_port(work: Work, resource: Resource, raw: Mapping[str, Any], target: Row) -> None:
+    """What `POST /ports` asks, for the ports that a server's `networks` name. Raises Forbidden."""
+    for rule, facts in asked("create_port", resource, raw, target):
+        if not work.policy.allows(work.context, rule, facts):
+            raise refused(rule)
+
+
+#: What of a router's gateway is asked for one by one.
+GATEWAY_PARTS = ("network_id", "enable_snat", "external_fixed_ips")
 
 
 def sensitive(name: str, value: Any) -> bool:

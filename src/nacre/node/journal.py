@@ -32,6 +32,15 @@ create table if not exists fences (server_id text primary key, seen integer not 
 """
 
 
+class Unwritable(OSError):
+    """The journal cannot be written. Its words are an operator's: what it is, where, and what to do."""
+
+
+def unwritten(error: OSError) -> Refused:
+    """The answer of a host that has begun nothing, as it could not write it down."""
+    return Refused(f"the host cannot write its journal: {error}", type="HostJournal")
+
+
 class Switch(msgspec.Struct, frozen=True, kw_only=True):
     """The last order about a guest's power. done: it got through."""
 
@@ -84,7 +93,7 @@ class Journal:
     """Entries by allocation. Every write returns when it is on disk. Open it once per host folder."""
 
     def __init__(self, file: Path, clock: Clock | None = None):
-        self._clock = clock or RealClock()
+        self._clock, self._file = clock or RealClock(), file
         self._entries: dict[str, Entry] = {}
         self._fences: dict[str, Fence] = {}
         self._waiting: list[tuple[tuple[_Write, ...], asyncio.Future[None]]] = []
@@ -189,7 +198,8 @@ class Journal:
             try:
                 await asyncio.to_thread(self._apply, [write for writes, _ in group for write in writes])
             except sqlite3.Error as error:
-                failed = OSError(f"the journal cannot be written: {error}")
+                failed = Unwritable(f"{self._file}: {error}. Free space there, or see what the kernel says of "
+                                    "the disk; what was begun is then taken back by itself")
             for _, future in group:
                 if future.done():
                     continue

@@ -46,7 +46,9 @@ class NodeService:
         self.settings, self._clock = self.here.settings, self.here.clock
         self.greeted = asyncio.Event()
         self._beat: Beat | None = None
-        self._kept, self._orphans, self._refused = 0.0, frozenset[str](), ""
+        self._kept, self._orphans = 0.0, frozenset[str]()
+        self._refused, self._wrong = "", dict[str, str]()
+        self._wanted: dict[str, float] = {}  # by control processes: seconds between two beats
         self._news: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         #: Hosts that start, or lose a control process, at the same moment shall not all speak at the same moment.
@@ -98,9 +100,9 @@ class NodeService:
         regular = self._clock.monotonic() - self._chance.random() * self.settings.heartbeat
         while True:
             with contextlib.suppress(TimeoutError):
-                await self._until(self.here.changed.wait(), regular + self.settings.heartbeat - self._clock.monotonic())
+                await self._until(self.here.changed.wait(), regular + self._period() - self._clock.monotonic())
             try:
-                if self._clock.monotonic() >= regular + self.settings.heartbeat:
+                if self._clock.monotonic() >= regular + self._period():
                     regular = self._clock.monotonic()
                     self.manager.mend()
                     self._controls.keep()
@@ -113,6 +115,10 @@ class NodeService:
             except Exception as error:
                 log.warning("a report could not be made", why=str(error), exc_info=not isinstance(error, NacreError))
                 await self._clock.sleep(RETRY)
+
+    def _period(self) -> float:
+        """Seconds between two regular beats: ours, or what the busiest control process wants."""
+        return max(self.settings.heartbeat, *self._wanted.values()) if self._wanted else self.settings.heartbeat
 
     async def _say(self) -> Beat:
         return Beat(report=await self.report(), agent=self.here.wiring.report(), works=self.here.works.states(),
@@ -141,6 +147,7 @@ class NodeService:
         for control in self._tasks.keys() - known - {""}:
             self._tasks.pop(control).cancel()
             self._news.pop(control)
+            self._wanted.pop(control, None)
 
     async def _session(self, control: str) -> None:
         """For ever: hello until welcome, then a beat whenever there is news; anew when the other does not know us."""
@@ -156,7 +163,8 @@ class NodeService:
                 assert self._beat is not None
                 heard = await conductor.beat(self._beat)
                 met, pause = not heard.again and not self.here.barred, RETRY
-                self._complain(heard.refused)
+                self._wanted[control] = heard.period
+                self._complain(heard)
                 await self._follow(heard)
                 await self._keep(heard)
             except asyncio.CancelledError:
@@ -164,7 +172,8 @@ class NodeService:
             except Exception as error:
                 log.warning("a control process cannot be reached", control=control, why=str(error),
                             exc_info=not isinstance(error, NacreError))
-                met = False
+                # No answer in time: who does not know us any more says so itself. A hello costs it many beats.
+                met = met and isinstance(error, Unavailable)
                 await self._clock.sleep(pause * self._chance.uniform(0.5, 1.5))
                 pause = min(2 * pause, SELDOM)
 
@@ -176,15 +185,17 @@ class NodeService:
         if welcome.controls:
             self._controls.learn(welcome.controls)
             self._meet()
-        self._complain(welcome.refused)
+        self._complain(welcome)
         await self._judge(welcome, facts)
         self.greeted.set()
 
-    def _complain(self, refused: str) -> None:
+    def _complain(self, answer: Heard | Welcome) -> None:
         """Once for each reason."""
-        if refused and refused != self._refused:
-            log.error("no port can be bound here", why=refused)
-        self._refused = refused
+        if answer.refused and answer.refused != self._refused:
+            log.error("no port can be bound here", why=answer.refused)
+        if answer.wrong and answer.wrong != self._wrong:
+            log.error("a part of what this host says of itself is refused", wrong=answer.wrong)
+        self._refused, self._wrong = answer.refused, answer.wrong
 
     async def _judge(self, welcome: Welcome, said: Facts) -> None:
         """Whether orders are taken: of our cloud, and of a database that is not behind what we said that we have seen

@@ -9,10 +9,11 @@ import msgspec
 import sqlalchemy as sa
 import structlog
 
+from nacre.base.clock import Clock
 from nacre.base.db import Database, statements
 from nacre.base.db.together import Together
 from nacre.base.durable import changes
-from nacre.base.durable.processes import nodes
+from nacre.base.durable.processes import database_now, nodes
 from nacre.base.errors import Unavailable
 from nacre.scheduler.contract import HostReport, HostState
 from nacre.scheduler.tables import compute_hosts
@@ -47,8 +48,8 @@ class Word(msgspec.Struct, frozen=True):
 class HostRecords:
     """Rows of `compute_hosts`. A report's allocations are not kept: the database knows them better."""
 
-    def __init__(self, db: Database):
-        self._db = db
+    def __init__(self, db: Database, clock: Clock):
+        self._db, self._clock = db, clock
         self._accepted = Together[str, bool](self._are_accepted)
         self._new: set[str] = set()
         self._dirty: set[str] = set()
@@ -91,10 +92,23 @@ class HostRecords:
             updates = [_update(s, anew=s.report.host in self._anew) for s in noted if s.report.host in self._anew
                        or written.get(s.report.host, s.report.number) < s.report.number]
             if updates:
-                await self._db.run(lambda c, rows=updates: c.execute(_UPDATE, rows))  # type: ignore[misc]
+                await self._db.run(lambda c, rows=updates: self._write(c, rows))  # type: ignore[misc]
             self._dirty.difference_update(names)
             self._anew.difference_update(names)
             self._written |= {state.report.host: state.updated_at for state in noted if state.updated_at}
+
+    def _write(self, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
+        now = database_now(connection, self._clock)  # by which all processes tell whether a host was heard lately
+        connection.execute(_UPDATE, [row | {"heard": now} for row in rows])
+
+    async def heard(self, host: str) -> bool:
+        """Whether any control process heard the host lately, whatever else of what it says is refused."""
+        def read(connection: sa.Connection) -> bool:
+            row = statements.one(connection, compute_hosts, host=host)
+            return row is not None and row["updated_at"] is not None and (
+                database_now(connection, self._clock) - row["updated_at"] < 2 * REFRESH)
+
+        return await self._db.read(read)
 
     async def set_service(self, state: HostState, now: datetime) -> None:
         """What an operator says of the host."""
@@ -156,7 +170,7 @@ def _numbers(connection: sa.Connection, hosts: Collection[str]) -> dict[str, tup
 def _update(state: HostState, *, anew: bool) -> dict[str, Any]:
     report = state.report
     return {"of": report.host, "said": _said(report), "said_incarnation": report.incarnation, "said_n": report.n,
-            "anew": anew, "heard": state.updated_at}
+            "anew": anew}
 
 
 def same(one: HostReport, other: HostReport) -> bool:

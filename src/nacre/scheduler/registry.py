@@ -27,7 +27,7 @@ class HostRegistry:
     """Implements `contract.Hosts`. look_at: called with the name of a host that is not as it was, or not any more."""
 
     def __init__(self, db: Database, clock: Clock, down_seconds: float = DOWN_SECONDS):
-        self.records, self._clock, self._down = HostRecords(db), clock, down_seconds
+        self.records, self._clock, self._down = HostRecords(db, clock), clock, down_seconds
         self.look_at: Callable[[str], None] = lambda name: None
         self.states: dict[str, HostState] = {}
         #: Each that takes no orders of ours: the servers that it says it has.
@@ -108,6 +108,10 @@ class HostRegistry:
         """One of them."""
         state = self.states.get(host)
         return None if state is None else msgspec.structs.replace(state, up=self._up(state))
+
+    async def heard_lately(self, host: str) -> bool:
+        """Whether any control process heard of it in the last two minutes, as far as is written down."""
+        return await self.records.heard(host)
 
     async def set_service(self, host: str, *, disabled: bool | None = None, reason: str | None = None,
                           forced_down: bool | None = None) -> HostState:

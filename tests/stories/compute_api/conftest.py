@@ -264,14 +264,14 @@ async def client(db, clock, policy):
                      for n, _ in enumerate(await servers.sketch(context, spec)))
 
     made = service(Parts(
-        planner=planner, policy=policy, identity=people, clock=clock, servers=servers,
+        planner=planner, identity=people, clock=clock, servers=servers,
         history=History(db), node=nodes, network=network, scheduler=scheduler, hosts=scheduler,
         controls=lambda: processes.all("control"),
         nodes=lambda: processes.all("node"), orphans=FakeOrphans(), removal=scheduler,
         flavors=flavors, keypairs=keypairs, quotas=quotas,
         aggregates=Aggregates(db, clock, scheduler.refresh), groups=ServerGroups(db, clock),
         asks=Asks(image=Nothing(), network=Nothing())))
-    client = Client(App([made], people.authenticate, policy.check))
+    client = Client(App([made], people.authenticate, policy.allows))
     client.db, client.network, client.scheduler, client.clock = db, network, scheduler, clock
     yield client
     await client.http.aclose()

@@ -85,6 +85,15 @@ async def test_views_by_version(client):
     assert set(new) - set(listed) == {"server_groups"}
 
 
+async def test_what_a_server_shows_does_not_cost_more_with_more_hosts(client, monkeypatch):
+    """Its own host is asked for, not all of them."""
+    ident = await made(client, networks="none")
+    await set_row(client, ident, vm_state="active", task_state=None, host="host-1", power_state="running")
+    monkeypatch.setattr(client.scheduler, "all", None)
+    shown = (await client.get(f"/servers/{ident}", version="2.104", who="admin"))[1]["server"]
+    assert shown["host_status"] == "UP"
+
+
 @pytest.mark.parametrize(("version", "fields", "words"), [
     ("2.1", {"name": ""}, "field/attribute name"),
     ("2.1", {"name": "a" * 256}, "is too long"),

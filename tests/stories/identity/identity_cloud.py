@@ -48,8 +48,8 @@ class Lab:
         self.keys = Keys(db, self.clock, Seal(folder / "seal-key"), token_lifetime=3600)
         self.identity = IdentityService(self.store, Ring(self.keys, "token"), self.passwords, lifetime=3600)
         self.policy = PolicyEngine([POLICIES])
-        self.service = service(self.identity, self.policy, self.keys.vault)
-        self.app = App([self.service], self.identity.authenticate, self.policy.check)
+        self.service = service(self.identity, self.keys.vault)
+        self.app = App([self.service], self.identity.authenticate, self.policy.allows)
 
     async def start(self) -> None:
         await self.keys.open()

@@ -5,7 +5,7 @@ The expected answers were looked up at a running Keystone 30.0.
 
 import httpx
 import pytest
-from identity_cloud import BASE, Lab, made
+from identity_cloud import BASE, Lab, by_password, made
 
 from nacre.base.web import App
 from nacre.identity.api.service import front
@@ -110,40 +110,34 @@ async def test_a_domain_goes_with_its_people_by_either_name(admin: httpx.AsyncCl
         assert (await admin.get(path)).status_code == 404, path
 
 
-RULES = [["password", "totp"]]
-
-
-@pytest.mark.parametrize(("options", "status"), [
-    ({"multi_factor_auth_rules": RULES, "multi_factor_auth_enabled": True}, 501),
-    ({"multi_factor_auth_rules": RULES}, 501),  # they count unless they are switched off
-    ({"multi_factor_auth_rules": RULES, "multi_factor_auth_enabled": None}, 501),
-    ({"multi_factor_auth_rules": RULES, "multi_factor_auth_enabled": False}, 200),
-    ({"multi_factor_auth_enabled": True}, 200), ({"multi_factor_auth_rules": []}, 200)])
-async def test_a_second_factor_that_nobody_asks_for_is_not_promised(
-        admin: httpx.AsyncClient, options: dict[str, object], status: int) -> None:
-    answer = await admin.post("/users", json={"user": {"name": "a", "options": options}})
-    assert answer.status_code == (201 if status == 200 else status), answer.text
-    user = await made(admin, "/users", "user", name="b")
+@pytest.mark.parametrize(("rules", "enabled", "password", "both"), [
+    ([["password", "token"]], True, 401, 201), ([["password", "token"]], None, 401, 201),
+    ([["password", "token"]], False, 201, 201), ([["token"], ["password"]], True, 201, 201),
+    ([["application_credential"]], True, 401, 401),
+    # totp is not known here: it does not count, and a rule of nothing else asks for nothing
+    ([["password", "totp"]], True, 201, 201), ([["totp"]], True, 201, 201), ([["totp"], ["oauth1"]], True, 401, 401),
+    ([], True, 201, 201)])
+async def test_who_has_rules_of_several_factors_logs_in_by_one_of_them(
+        admin: httpx.AsyncClient, lab: Lab, rules: list[list[str]], enabled: bool | None, password: int, both: int
+        ) -> None:
+    user = await made(admin, "/users", "user", name="a", password="long enough")
+    first = await lab.client().post("/auth/tokens", json={"auth": by_password("a", "long enough")})
+    assert first.status_code == 201
+    options = {"multi_factor_auth_rules": rules, "multi_factor_auth_enabled": enabled}
     answer = await admin.patch(f"/users/{user['id']}", json={"user": {"options": options}})
-    assert answer.status_code == status
-    assert status == 200 or "multi_factor_auth_rules" in answer.json()["error"]["message"]
-    shown = (await admin.get(f"/users/{user['id']}")).json()["user"]["options"]
-    assert shown == ({k: v for k, v in options.items() if v is not None} if status == 200 else {})
-
-
-async def test_a_second_factor_that_is_kept_cannot_be_switched_on(admin: httpx.AsyncClient) -> None:
-    user = await made(admin, "/users", "user", name="b", options={
-        "multi_factor_auth_rules": RULES, "multi_factor_auth_enabled": False})
-    for on in (True, None):
-        answer = await admin.patch(f"/users/{user['id']}", json={"user": {
-            "options": {"multi_factor_auth_enabled": on}}})
-        assert answer.status_code == 501
-    answer = await admin.patch(f"/users/{user['id']}", json={"user": {"options": {"multi_factor_auth_rules": None}}})
     assert answer.status_code == 200
+    assert answer.json()["user"]["options"] == {k: v for k, v in options.items() if v is not None}
+    alone = await lab.client().post("/auth/tokens", json={"auth": by_password("a", "long enough")})
+    assert alone.status_code == password, alone.text
+    body = by_password("a", "long enough")
+    body["identity"]["methods"].append("token")
+    body["identity"]["token"] = {"id": first.headers["x-subject-token"]}
+    together = await lab.client().post("/auth/tokens", json={"auth": body})
+    assert together.status_code == both, together.text
 
 
 async def test_whoever_knows_only_the_port_learns_where_to_log_in(lab: Lab) -> None:
-    app = App([front(), lab.service], lab.identity.authenticate, lab.policy.check)
+    app = App([front(), lab.service], lab.identity.authenticate, lab.policy.allows)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=BASE) as anybody:
         answer = await anybody.get("/")
         assert answer.status_code == 300

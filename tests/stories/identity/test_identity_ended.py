@@ -1,10 +1,16 @@
 """What was disabled or taken away and is there again revives no token; what a token stands for ends with it."""
 
+from typing import get_args, get_type_hints
+
 import httpx
 import pytest
+import sqlalchemy as sa
 from identity_cloud import PASSWORDS, SYSTEM, Lab, by_password, by_token, domain, made, project, role_id
 
+from nacre.config.sections import Identity
+from nacre.identity.ended import KEEP
 from nacre.identity.service import IdentityService
+from nacre.identity.tables import ended
 
 OFF, ON = {"enabled": False}, {"enabled": True}
 
@@ -77,6 +83,25 @@ async def test_what_ended_and_began_again_revives_no_token(
                 assert (await lab.post_auth(by_token(before[name]))).status_code == 401
             if name in living.split():
                 assert await lab.works(before[name]), name
+
+
+async def test_what_ended_is_forgotten_when_no_token_of_before_can_live(
+        lab: Lab, admin: httpx.AsyncClient, ids: dict[str, str]) -> None:
+    users = [(await made(admin, "/users", "user", name=name, domain_id=ids["home"]))["id"] for name in "abc"]
+
+    async def end(user: str) -> set[str]:
+        for change in (OFF, ON):
+            assert (await admin.patch(f"/users/{user}", json={"user": change})).status_code == 200
+        rows = await lab.store.read(lambda conn: conn.execute(sa.select(ended.c.id)).scalars().all())
+        return {user for user in users if f"user:{user}" in rows}
+
+    await end(users[0])
+    assert await end(users[1]) == {*users[:2]}
+    age = sa.update(ended).where(ended.c.id == f"user:{users[0]}").values(ended_at=ended.c.ended_at - KEEP - 1)
+    await lab.store.write(lambda conn: conn.execute(age))
+    assert await end(users[2]) == {*users[1:]}
+    longest = get_args(get_type_hints(Identity, include_extras=True)["token_lifetime"])[1].le
+    assert longest + 86400 <= KEEP
 
 
 async def test_other_changes_end_nothing(lab: Lab, admin: httpx.AsyncClient, ids: dict[str, str]) -> None:

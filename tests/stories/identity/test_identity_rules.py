@@ -29,14 +29,12 @@ class Operator:
         self._file.write_text(yaml.safe_dump({name: "!" for name in POLICIES if name not in self.allowed}))
         self._engine = PolicyEngine([POLICIES], self._file)
 
-    def check(self, context: Context, rule: str, target: Any = None) -> None:
-        self.asked.add(rule)
-        self.refused = rule
-        self._engine.check(context, rule, target)
-        self.refused = ""
-
     def allows(self, context: Context, rule: str, target: Any = None) -> bool:
-        return self._engine.allows(context, rule, target)
+        self.asked.add(rule)
+        passed = self._engine.allows(context, rule, target)
+        if not passed:
+            self.refused = rule
+        return passed
 
 
 class Tour:
@@ -44,7 +42,7 @@ class Tour:
 
     def __init__(self, lab: Lab, operator: Operator, token: str):
         self.operator, self.felt = operator, set[str]()
-        app = App([service(lab.identity, operator, lab.keys.vault)], lab.identity.authenticate, operator.check)
+        app = App([service(lab.identity, lab.keys.vault)], lab.identity.authenticate, operator.allows)
         self._http = httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=BASE + V3,
                                        headers={"X-Auth-Token": token})
 

@@ -70,7 +70,7 @@ class Cloud:
         self.uploads, self.members, self.cleanup = Uploads(self.images), Members(self.images), Cleanup(self.images)
         self.endpoint = ImagesEndpoint(self.images, may_read)
         self.app = App([service(self.images, self.uploads, self.members, Metadefs(self.images))],
-                       authenticate, rules.check)
+                       authenticate, rules.allows)
 
     def again(self) -> "Cloud":
         """The process after it was killed and started again; what it was doing never ends."""

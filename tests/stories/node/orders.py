@@ -72,6 +72,7 @@ class ControlSide:
         self.hellos: list[NodeHello] = []
         self.beats: list[Beat] = []
         self.welcome, self.away, self.again = Welcome(cloud="cloud", position=1), False, False
+        self.period = 0.0
         self.ports: dict[str, PortFacts] = {}
         self.active: set[str] = set()
 
@@ -85,7 +86,7 @@ class ControlSide:
         if self.away:
             raise Unavailable("away")
         self.beats.append(beat)
-        return Heard(again=self.again)
+        return Heard(again=self.again, period=self.period)
 
     @property
     def reports(self) -> list[HostReport]:

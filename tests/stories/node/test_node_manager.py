@@ -502,6 +502,34 @@ async def test_usage_is_reported_on_change_and_as_a_heartbeat(host: Host) -> Non
     assert len(host.control.reports) > before
 
 
+async def test_regular_beats_come_as_seldom_as_the_busiest_control_process_wants(host: Host) -> None:
+    await host.beat()
+    host.control.period = 60.0
+    await host.beat()
+    await asyncio.sleep(0.1)
+    before = len(host.control.beats)
+    await asyncio.sleep(0.6)
+    assert len(host.control.beats) == before
+    await host.build()  # news comes at once
+    async with asyncio.timeout(5):
+        while len(host.control.beats) == before:
+            await asyncio.sleep(0.02)
+
+
+async def test_a_beat_without_an_answer_makes_no_hello(host: Host) -> None:
+    """A control process without time for a beat has less for a hello. Who does not know the host any more says so."""
+    await host.beat()
+    host.control.away = True
+    await asyncio.sleep(0.5)
+    host.control.away = False
+    await host.beat()
+    assert len(host.control.hellos) == 1
+    host.control.again = True
+    async with asyncio.timeout(5):
+        while len(host.control.hellos) < 2:
+            await asyncio.sleep(0.02)
+
+
 async def test_a_console_has_lines_as_nova_counts_them(host: Host) -> None:
     order, _ = await host.build()
     whole = await host.node.console(order.server_id, None)

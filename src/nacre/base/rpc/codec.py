@@ -12,7 +12,8 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from nacre.base import bounds
-from nacre.base.errors import BadRequest, NacreError, Unavailable
+from nacre.base.errors import BadRequest, BrokenAnswer, NacreError
+from nacre.base.rpc.salvage import salvage
 
 M = TypeVar("M")
 #: A failure says no more than this (characters): it is shown to people.
@@ -99,19 +100,28 @@ class Verb:
         return _encoder.encode(self.args(*args, **named))
 
     def unpack(self, data: msgspec.Raw) -> dict[str, Any]:
-        """The arguments by name. Raises BadRequest naming what does not fit."""
+        """The arguments by name; where only the last counts, as far as they can be read. Raises BadRequest naming what
+        does not fit."""
         try:
             got = self._read_args.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise BadRequest(f"{self.name}: {error}") from None
+            got = self._salvage(data, error)
         return {name: getattr(got, name) for name in self.fields}
 
+    def _salvage(self, data: msgspec.Raw, error: Exception) -> Any:
+        try:
+            if self.latest:
+                return salvage(self.args, data)
+        except ValueError as worse:
+            error = worse
+        raise BadRequest(f"{self.name}: {error}") from None
+
     def result(self, data: msgspec.Raw) -> Any:
-        """The verb's result. Raises Unavailable if the other side broke the contract."""
+        """The verb's result. Raises BrokenAnswer if the other side broke the contract."""
         try:
             return self._read_result.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Unavailable(details=f"The answer to {self.name} breaks the contract: {error}") from None
+            raise BrokenAnswer(details=f"The answer to {self.name} breaks the contract: {error}") from None
 
 
 @cache

@@ -1,13 +1,14 @@
 """The way to one other process over ZeroMQ, and what a server remembers of the calls that came over one."""
 
 import asyncio
+import random
 import sys
 
 import msgspec
 import structlog
 import zmq
 
-from nacre.base.errors import BadRequest, Unavailable
+from nacre.base.errors import BadRequest, BrokenAnswer, Unavailable
 from nacre.base.rpc.codec import Answer, Request, decode_answer, encode
 from nacre.base.rpc.keys import KeyPair
 from nacre.base.rpc.pump import Pump
@@ -22,9 +23,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     peer; incoming: those of one peer that came and are not read yet; running: verbs at work at once; of_one: of these,
     for one host; waiting: how many more of it may wait; held: bytes of all these; unread: bytes of answers that a host
     has not taken, beyond which its connections end; stalled: milliseconds until a connection ends whose other end takes
-    nothing; silence: seconds until a call that any process of a topic may answer is sent to one more. handshake:
-    milliseconds; backlog: peers that may wait to be let in: when a control process starts anew, thousands come at once,
-    and those who are turned away come again."""
+    nothing; cut: milliseconds until one ends over which the other machine does not answer; silence: seconds until a
+    call that any process of a topic may answer is sent to one more. handshake: milliseconds until one must be done;
+    entry: how long who asks for a connection waits for it; backlog: peers that may wait to be let in (no more than the
+    machine's net.core.somaxconn): when a control process starts anew, thousands come at once, and those who are turned
+    away come again."""
 
     message: int = 64 << 20
     #: An honest host's largest is a beat: 1.2 MiB with 10,000 guests, 2.2 with work on each, 3 with all that may.
@@ -39,13 +42,21 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     held: int = 32 << 20
     unread: int = 64 << 20
     stalled: int = 60_000
+    cut: int = 20_000
     handshake: int = 30_000
-    backlog: int = 4096
+    entry: int = 120_000
+    backlog: int = 16_384
     silence: float = 2.0
 
 
 DEFAULTS = Limits()
-_EVENTS = zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.DISCONNECTED | zmq.Event.HANDSHAKE_FAILED_AUTH
+#: Milliseconds until a connection is tried again: at first and, twice as long each time, at most.
+AGAIN, SELDOM = (15, 30), (2000, 4000)
+#: Milliseconds for which a connection may be asked for in vain: the kernel's own next question comes ever later.
+CONNECT = 5000
+#: After these the library tries again and says so, or gives the socket's way up: it was refused, or broke the protocol.
+_LOST = zmq.Event.DISCONNECTED | zmq.Event.HANDSHAKE_FAILED_AUTH
+_EVENTS = zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.CONNECT_RETRIED | _LOST
 
 
 class UnknownKey(Unavailable):
@@ -53,22 +64,31 @@ class UnknownKey(Unavailable):
 
 
 class Link:
-    """The way to one other process: its socket, and who waits for which answer. silent: it left a call unanswered for
-    so long that others were asked, and has not said anything since."""
+    """The way to one other process: its socket, which it connects (raises Unavailable: that is no address), and who
+    waits for which answer. What nobody waits for any more when the connection is made at last is not sent. silent: it
+    left a call unanswered for so long that others were asked, and has not said anything since; lost: no connection will
+    be made by this socket any more."""
 
-    silent = False
+    silent = lost = False
 
     def __init__(self, socket: "zmq.Socket[bytes]", address: str, queue: int):
         self.address, self._queue = address, queue
         self.waiting: dict[bytes, tuple[bytes, asyncio.Future[Answer]]] = {}
-        self._socket, self._met, self.connected = socket, False, False
+        self._socket, self.connected = socket, False
         self._monitor = Pump(socket.get_monitor_socket(_EVENTS), self._connected)
+        try:
+            socket.connect(address)  # watched already: who missed that it is connected would wait for ever
+        except zmq.ZMQError as error:
+            self._unwatched()
+            socket.close()
+            raise Unavailable(details=f"Nobody can be asked at {address[:80]!r}: {error.strerror}.") from None
         self.pump = Pump(socket, self._receive)
 
     def send(self, request: Request) -> asyncio.Future[Answer]:
-        """Queue the message. The future gets its answer. Raises Unavailable when the queue is full."""
+        """Send the message, or keep it until there is a connection. The future gets its answer. Raises Unavailable when
+        too many wait."""
         data = encode(request)
-        if len(self.waiting) >= self._queue or not self.pump.send([data]):
+        if len(self.waiting) >= self._queue or (self.connected and not self.pump.send([data])):
             raise Unavailable(details=f"The queue to {self.address} is full ({self._queue} messages).")
         future = asyncio.get_running_loop().create_future()
         self.waiting[request.id] = (data, future)
@@ -79,38 +99,43 @@ class Link:
         is asked again."""
         event = int.from_bytes(frames[0][:2], sys.byteorder)
         self.connected = event == zmq.Event.HANDSHAKE_SUCCEEDED
+        self.lost = bool(event & _LOST)
         if event == zmq.Event.HANDSHAKE_FAILED_AUTH:
-            for _, future in self.waiting.values():
-                if not future.done():
-                    future.set_exception(UnknownKey(
-                        details=f"{self.address} does not know this process's key."))
-            self.waiting.clear()
-        if not self.connected:
-            return
-        if self._met:
+            self._fail(UnknownKey(details=f"{self.address} does not know this process's key."))
+        if self.connected:
             for data, _ in self.waiting.values():
                 self.pump.send([data])
-        self._met = True
+
+    def _fail(self, why: Unavailable) -> None:
+        """Nobody who waits gets an answer: whose this was cannot be told."""
+        for _, future in self.waiting.values():
+            if not future.done():
+                future.set_exception(why)
+        self.waiting.clear()
 
     def _receive(self, frames: list[bytes], _: str) -> None:
         self.silent = False
         try:
             answer = decode_answer(frames[-1])
         except BadRequest as error:
-            log.warning("rpc answer dropped", address=self.address, reason=str(error))
-            return
+            log.warning("rpc answer cannot be read", address=self.address, reason=str(error))
+            return self._fail(BrokenAnswer(details=f"{self.address} answers what cannot be read: {error}"))
         waiting = self.waiting.pop(answer.id, None)
         if waiting is not None and not waiting[1].done():
             waiting[1].set_result(answer)
 
     def close(self) -> None:
-        self._monitor.close()
-        if not self._socket.closed:
-            self._socket.disable_monitor()
+        self._unwatched()
         self.pump.close()
         for _, future in self.waiting.values():
             future.cancel()
         self.waiting.clear()
+
+    def _unwatched(self) -> None:
+        """In this order: the library's thread waits, with a lock, for ever to tell what happens to one who is gone."""
+        if not self._socket.closed:
+            self._socket.disable_monitor()
+        self._monitor.close()
 
 
 class Answers:
@@ -138,29 +163,36 @@ class Answers:
 
 
 def bounded(context: "zmq.Context[zmq.Socket[bytes]]", kind: int, limits: Limits) -> "zmq.Socket[bytes]":
-    """A socket with its queues, messages and silences limited."""
+    """A socket with its queues, messages and silences limited. Whether the other machine is there the kernels find out
+    between them: that costs no process anything, and one that is frozen, or has no time, keeps its connections. To make
+    thousands of them anew is the last thing that a busy process needs."""
     socket = context.socket(kind)
     for option, value in ((zmq.LINGER, 0), (zmq.SNDHWM, limits.queue), (zmq.RCVHWM, limits.queue),
-                          (zmq.MAXMSGSIZE, limits.message), (zmq.HANDSHAKE_IVL, limits.handshake)):
+                          (zmq.MAXMSGSIZE, limits.message), (zmq.HANDSHAKE_IVL, limits.handshake),
+                          (zmq.TCP_KEEPALIVE, 1), (zmq.TCP_KEEPALIVE_IDLE, 10), (zmq.TCP_KEEPALIVE_INTVL, 5),
+                          (zmq.TCP_KEEPALIVE_CNT, 3)):
         socket.set(option, value)
     return socket
 
 
 def dealer(context: "zmq.Context[zmq.Socket[bytes]]", keys: KeyPair, where: tuple[str, str],
            limits: Limits) -> "zmq.Socket[bytes]":
-    """A socket on its way to where: (address, public key). Raises Unavailable: that is no place or no key."""
+    """A socket for the way to where: (address, public key), not connected. Raises Unavailable: that is no key."""
     socket = bounded(context, zmq.DEALER, limits)
-    # One side asks whether the other lives, and says until when it wants to be heard of: a server of 10,000 need not.
-    for option, milliseconds in ((zmq.HEARTBEAT_IVL, 5000), (zmq.HEARTBEAT_TIMEOUT, 15000), (zmq.HEARTBEAT_TTL, 15000)):
+    socket.set(zmq.HANDSHAKE_IVL, limits.entry)
+    # ZeroMQ's own heartbeats find what only looks like a connection, as over a proxy: seldom, from one side.
+    for option, milliseconds in ((zmq.HEARTBEAT_IVL, 60_000), (zmq.HEARTBEAT_TIMEOUT, 120_000),
+                                 (zmq.HEARTBEAT_TTL, 120_000), (zmq.TCP_MAXRT, limits.cut),
+                                 (zmq.CONNECT_TIMEOUT, CONNECT)):
         socket.set(option, milliseconds)
     try:
         socket.set(zmq.IPV6, "[" in where[0])
         socket.set(zmq.CURVE_SERVERKEY, where[1].encode())
         socket.set(zmq.CURVE_SECRETKEY, keys.secret.encode())
         socket.set(zmq.CURVE_PUBLICKEY, keys.public.encode())
-        socket.set(zmq.RECONNECT_IVL, 20)
-        socket.set(zmq.RECONNECT_IVL_MAX, 500)
-        socket.connect(where[0])
+        # Ever longer, and for each another time: the library adds no chance of its own.
+        socket.set(zmq.RECONNECT_IVL, random.randint(*AGAIN))  # noqa: S311 - spreads load, keeps no secret
+        socket.set(zmq.RECONNECT_IVL_MAX, random.randint(*SELDOM))  # noqa: S311
     except zmq.ZMQError as error:
         socket.close()
         raise Unavailable(details=f"Nobody can be asked at {where[0][:80]!r}: {error.strerror}.") from None

@@ -189,9 +189,9 @@ class ZmqTransport:
         return self._links[where]
 
     def _doubt(self, link: Link) -> None:
-        """A link without connection while nobody waits on it may be dead (refused by its server): make it anew. One
-        that has a connection is only waited for: a new handshake is the last thing that a busy server needs."""
-        if not link.waiting and not link.connected:
+        """A link that was refused is made anew. One that is still on its way is only waited for, like one that has a
+        connection: to begin anew is the last thing that a busy server needs."""
+        if link.lost and not link.waiting:
             self._links = {where: other for where, other in self._links.items() if other is not link}
             link.close()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from nacre.base.errors import BadRequest
+from nacre.base.errors import BadRequest, NotFound
 
 _TEXT, _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL), re.compile(rb"[\[\]{}]")
 _STEP = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
@@ -44,3 +44,13 @@ def nul_in(value: Any, where: str = "") -> str | None:
         if (found := nul_in(part, inner)) is not None:
             return found
     return None
+
+
+def refuse_nul(params: Iterable[str], query: Iterable[tuple[str, str]]) -> None:
+    """No id and no name holds a NUL: a database may not even be able to look for it. Raises NotFound, BadRequest."""
+    if any("\x00" in value for value in params):
+        raise NotFound
+    for name, value in query:
+        if "\x00" in name or "\x00" in value:
+            name = name.replace("\x00", "")
+            raise BadRequest(f"The query parameter {name!r} holds a NUL character.", field=name)

@@ -8,6 +8,7 @@ import structlog
 
 from nacre.base.clock import Clock
 from nacre.base.errors import NacreError, Unavailable
+from nacre.base.serving.gate import PUBLIC
 from nacre.base.web import Reply, Request, Route, Service
 
 log = structlog.get_logger()
@@ -51,7 +52,7 @@ class Health:
         async def show(_: Request) -> Reply:
             await self.check()
             return Reply(b"OK\n", content_type="text/plain")
-        return Service("health", "/healthcheck", [Route("GET", "/", show, public=True)], _fault)
+        return Service("health", "/healthcheck", [Route("GET", "/", show, PUBLIC)], _fault)
 
 
 def _fault(error: NacreError, status: int, request: Request) -> Reply:

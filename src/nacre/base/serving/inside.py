@@ -8,7 +8,8 @@ import msgspec
 
 from nacre.base.context import Context
 from nacre.base.errors import NoSuchRoute
-from nacre.base.web import Authorize, Request, Service, answer
+from nacre.base.serving.gate import Allows
+from nacre.base.web import Request, Service, answer
 
 
 class Asked(Protocol):
@@ -22,8 +23,8 @@ class Asked(Protocol):
 class Inside:
     """Implements `Asked`."""
 
-    def __init__(self, service: Service, authorize: Authorize):
-        self._service, self._authorize = service, authorize
+    def __init__(self, service: Service, allows: Allows):
+        self._service, self._allows = service, allows
 
     async def ask(self, context: Context, line: str, body: Any = None, query: Sequence[tuple[str, str]] = ()) -> Any:
         method, _, path = line.partition(" ")
@@ -37,7 +38,7 @@ class Inside:
         routes = [match for match in self._service.find(path) if match[0].method == method]
         if not routes:
             raise NoSuchRoute
-        return (await answer(request, routes, self._authorize)).body
+        return (await answer(request, routes, self._allows)).body
 
 
 JSON = "application/json"

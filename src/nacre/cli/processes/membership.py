@@ -1,5 +1,6 @@
 """What makes a data folder that of a host which joined a cloud elsewhere: kept at the join, for every start after."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,10 @@ def membership(data: Path) -> Membership | None:
         return msgspec.json.decode((data / _FILE).read_bytes(), type=Membership)
     except FileNotFoundError:
         return None
+    except PermissionError as error:
+        if os.path.exists(data / "control"):  # the folder of a cloud under sudo, looked at by its user
+            return None
+        raise NacreError(f"{data / _FILE} cannot be read: {error}.") from None
     except (OSError, msgspec.DecodeError) as error:
         raise NacreError(f"{data / _FILE} cannot be read: {error}.") from None
 

@@ -61,9 +61,10 @@ def control(detach: bool, port: int | None, host: str | None, database: str | No
 def _database_is_ours(settings: Settings, given: str | None) -> None:
     """As `up` sees to it: the folder's cloud, at this release's schema. Raises NacreError."""
     from nacre.cli import database
+    from nacre.cli.processes import folder
 
     database.check(settings)
-    supervisor.prepare_folder(settings.data, None)
+    folder.prepare(settings.data, None)
     if database.reached(settings.database, database.revision) != supervisor.newest_revision():
         from nacre import migrations
 
@@ -89,7 +90,7 @@ async def _control(settings: Settings) -> None:
     from nacre.cloud.control import build_control
 
     transport = ZmqTransport(Peer(settings.control_name, "control"),
-                             load_keys(settings.data / "control" / "rpc-key.json"),
+                             load_keys(settings.control / "rpc-key.json"),
                              addresses.endpoint(settings.rpc_host, settings.rpc_port))
     db = Database(settings.database)
     control = build_control(settings, transport, db)

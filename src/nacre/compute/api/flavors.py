@@ -5,6 +5,7 @@ from typing import Any
 from oslo_utils.strutils import bool_from_string, is_valid_boolstr
 
 from nacre.base.errors import BadRequest, Conflict, NotFound
+from nacre.base.serving.gate import AUTHENTICATED, Gate, asks
 from nacre.base.web import Reply, Request, Route
 from nacre.compute.api import types as t
 from nacre.compute.api.microversions import known
@@ -12,7 +13,7 @@ from nacre.compute.api.paging import limit_and_marker, links, next_link
 from nacre.compute.api.validation import Query, Schema
 from nacre.compute.catalog.flavors import SORT_KEYS, Flavor, FlavorQuery, Flavors, spec_of
 from nacre.compute.policies import rule
-from nacre.identity.contract import Identity, Policy
+from nacre.identity.contract import Identity
 
 _DESCRIPTION = {"type": ["string", "null"], "maxLength": 65535, "format": "printable"}
 _SPECS = {"type": "object", "additionalProperties": False, "patternProperties": {
@@ -41,19 +42,20 @@ _TENANT = t.obj({"tenant": {"type": "string", "minLength": 1, "maxLength": 255, 
 class FlavorRoutes:
     """The flavor part of the API."""
 
-    def __init__(self, flavors: Flavors, policy: Policy, identity: Identity):
-        self._flavors, self._policy, self._identity = flavors, policy, identity
+    def __init__(self, flavors: Flavors, identity: Identity):
+        self._flavors, self._identity = flavors, identity
 
     def routes(self) -> list[Route]:
         """Every URL under /flavors."""
-        manage, specs = rule("os-flavor-manage:create"), "/v2.1/flavors/{flavor_id}/os-extra_specs"
+        seen, specs = (rule("os-flavor-extra-specs:index"),), "/v2.1/flavors/{flavor_id}/os-extra_specs"
         one = "/v2.1/flavors/{flavor_id}"
         return [
-            Route("GET", "/v2.1/flavors", self.index, query=LIST),
-            Route("GET", "/v2.1/flavors/detail", self.detail, query=LIST),
-            Route("POST", "/v2.1/flavors", self.create, manage, body=CREATE),
-            Route("GET", one, self.show),
-            Route("PUT", one, self.update, rule("os-flavor-manage:update"), body=UPDATE, since=(2, 55)),
+            Route("GET", "/v2.1/flavors", self.index, AUTHENTICATED, query=LIST),
+            Route("GET", "/v2.1/flavors/detail", self.detail, Gate(AUTHENTICATED.rules, parts=seen), query=LIST),
+            Route("POST", "/v2.1/flavors", self.create, asks(rule("os-flavor-manage:create"), parts=seen), body=CREATE),
+            Route("GET", one, self.show, Gate(AUTHENTICATED.rules, parts=seen)),
+            Route("PUT", one, self.update, asks(rule("os-flavor-manage:update"), parts=seen), body=UPDATE,
+                  since=(2, 55)),
             Route("DELETE", one, self.delete, rule("os-flavor-manage:delete")),
             Route("GET", one + "/os-flavor-access", self.access, rule("os-flavor-access")),
             Route("POST", one + "/action", self.grant, rule("os-flavor-access:add_tenant_access"),
@@ -161,8 +163,8 @@ class FlavorRoutes:
         return await self._flavors.get(request.context, request.params["flavor_id"])
 
     def _shows_specs(self, request: Request) -> bool:
-        return known("flavor.extra_specs", request.version) and self._policy.allows(
-            request.context, rule("os-flavor-extra-specs:index"))
+        return known("flavor.extra_specs", request.version) and request.allows(
+            rule("os-flavor-extra-specs:index"))
 
     def _one(self, request: Request, flavor: Flavor) -> Any:
         return {"flavor": view(request, flavor, self._shows_specs(request))}

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from nacre.base.serving.gate import Gate, Subject, asks
 from nacre.base.web import Reply, Request, Route
 from nacre.compute.api import types as t
 from nacre.compute.api.microversions import known
@@ -10,7 +11,6 @@ from nacre.compute.api.validation import Query, Schema, Since
 from nacre.compute.catalog.keypairs import KeyPair, KeyPairs
 from nacre.compute.catalog.quotas import Quotas
 from nacre.compute.policies import rule
-from nacre.identity.contract import Policy
 
 
 def _body(name_pattern: str, *required: str) -> t.J:
@@ -30,21 +30,24 @@ ONE = Query("keypair.query", {"user_id": t.STRING})
 class KeyPairRoutes:
     """The key pair part of the API."""
 
-    def __init__(self, keypairs: KeyPairs, quotas: Quotas, policy: Policy):
-        self._keypairs, self._quotas, self._policy = keypairs, quotas, policy
+    def __init__(self, keypairs: KeyPairs, quotas: Quotas):
+        self._keypairs, self._quotas = keypairs, quotas
 
     def routes(self) -> list[Route]:
         """Every URL under /os-keypairs."""
+        def may(verb: str) -> Gate:
+            return asks(rule(f"os-keypairs:{verb}"), about=_whose)
+
         return [
-            Route("GET", "/v2.1/os-keypairs", self.index, query=LIST),
-            Route("POST", "/v2.1/os-keypairs", self.create, body=CREATE),
-            Route("GET", "/v2.1/os-keypairs/{name}", self.show, query=ONE),
-            Route("DELETE", "/v2.1/os-keypairs/{name}", self.delete, query=ONE),
+            Route("GET", "/v2.1/os-keypairs", self.index, may("index"), query=LIST),
+            Route("POST", "/v2.1/os-keypairs", self.create, asks(rule("os-keypairs:create"), about=_new), body=CREATE),
+            Route("GET", "/v2.1/os-keypairs/{name}", self.show, may("show"), query=ONE),
+            Route("DELETE", "/v2.1/os-keypairs/{name}", self.delete, may("delete"), query=ONE),
         ]
 
     async def index(self, request: Request) -> Any:
         """GET /os-keypairs."""
-        user, version = self._user(request, "index"), request.version
+        user, version = str(request.found), request.version
         limit, marker = limit_and_marker(request) if known("keypair.links", version) else (MAX_LIMIT, None)
         found = await self._keypairs.of_user(user, limit, marker)
         answer: dict[str, Any] = {"keypairs": [{"keypair": _brief(request, pair)} for pair in found]}
@@ -55,8 +58,7 @@ class KeyPairRoutes:
     async def create(self, request: Request) -> Any:
         """POST /os-keypairs: import a key, or (below 2.92) make one and show its private half this once."""
         given = request.body["keypair"]
-        user = given.get("user_id") or request.context.user_id or ""
-        self._policy.check(request.context, rule("os-keypairs:create"), {"user_id": user})
+        user: str = request.found
         name, kind = given["name"].strip(), given.get("type", "ssh")
         limit = await self._quotas.limit(request.context.project_id, "key_pairs", user)
         if "public_key" in given:
@@ -70,22 +72,28 @@ class KeyPairRoutes:
 
     async def show(self, request: Request) -> Any:
         """GET /os-keypairs/{name}."""
-        pair = await self._keypairs.get(self._user(request, "show"), request.params["name"])
+        pair = await self._keypairs.get(request.found, request.params["name"])
         return {"keypair": _brief(request, pair) | {
             "user_id": pair.user_id, "id": pair.id, "created_at": pair.created_at.isoformat(), "updated_at": None,
             "deleted": False, "deleted_at": None}}
 
     async def delete(self, request: Request) -> Any:
         """DELETE /os-keypairs/{name}."""
-        await self._keypairs.delete(self._user(request, "delete"), request.params["name"])
+        await self._keypairs.delete(request.found, request.params["name"])
         return Reply(status=204 if request.version >= (2, 2) else 202)
 
-    def _user(self, request: Request, verb: str) -> str:
-        """Whose keys: the caller's own, or another's for administrators. Raises Forbidden."""
-        asked = request.one("user_id") if known("keypair.user_id_query", request.version) else None
-        user = asked or request.context.user_id or ""
-        self._policy.check(request.context, rule(f"os-keypairs:{verb}"), {"user_id": user})
-        return user
+
+async def _whose(request: Request) -> Subject:
+    """Whose keys: the caller's own, or another's."""
+    asked = request.one("user_id") if known("keypair.user_id_query", request.version) else None
+    user = asked or request.context.user_id or ""
+    return Subject({"user_id": user}, user)
+
+
+async def _new(request: Request) -> Subject:
+    """For whom a key is."""
+    user = request.body["keypair"].get("user_id") or request.context.user_id or ""
+    return Subject({"user_id": user}, user)
 
 
 def _brief(request: Request, pair: KeyPair) -> dict[str, Any]:

@@ -39,7 +39,7 @@ from nacre.compute.catalog.server_groups import ServerGroups
 from nacre.compute.history import History
 from nacre.compute.servers import Servers
 from nacre.conductor.contract import Orphans, Removal
-from nacre.identity.contract import Identity, Policy
+from nacre.identity.contract import Identity
 from nacre.network.contract import Network
 from nacre.node.contract import Node
 from nacre.scheduler.contract import Hosts, Scheduler
@@ -59,7 +59,6 @@ class Asks:
 class Parts:
     """What the API speaks for."""
 
-    policy: Policy
     identity: Identity
     clock: Clock
     servers: Servers
@@ -98,29 +97,29 @@ def _catalog(parts: Parts) -> list[Route]:
                 "server_groups": len(await p.groups.of_project(project_id or ""))}
 
     return [
-        *FlavorRoutes(p.flavors, p.policy, p.identity).routes(),
-        *KeyPairRoutes(p.keypairs, p.quotas, p.policy).routes(),
-        *QuotaRoutes(p.quotas, used, p.policy, p.identity).routes(),
-        *GroupRoutes(p.groups, p.quotas, p.policy).routes(),
-        *UsageRoutes(p.servers, p.policy, p.clock).routes(),
+        *FlavorRoutes(p.flavors, p.identity).routes(),
+        *KeyPairRoutes(p.keypairs, p.quotas).routes(),
+        *QuotaRoutes(p.quotas, used, p.identity).routes(),
+        *GroupRoutes(p.groups, p.quotas).routes(),
+        *UsageRoutes(p.servers, p.clock).routes(),
     ]
 
 
 def _servers(parts: Parts) -> list[Route]:
-    servers, network, policy = parts.servers, parts.network, parts.policy
+    servers, network = parts.servers, parts.network
     return [
-        *ServerRoutes(servers, network, HostFacts(parts.scheduler, parts.hosts, parts.aggregates), policy,
+        *ServerRoutes(servers, network, HostFacts(parts.scheduler, parts.hosts, parts.aggregates),
                       parts.limits).routes(),
-        *ActionRoutes(servers, parts.node, policy).routes(),
-        *MetadataRoutes(servers, parts.quotas, policy).routes(),
-        *TagRoutes(servers, policy).routes(),
-        *InterfaceRoutes(servers, network, policy).routes(),
-        *HistoryRoutes(servers, parts.history, policy).routes(),
-        *RestRoutes(servers, policy).routes(),
+        *ActionRoutes(servers, parts.node).routes(),
+        *MetadataRoutes(servers, parts.quotas).routes(),
+        *TagRoutes(servers).routes(),
+        *InterfaceRoutes(servers, network).routes(),
+        *HistoryRoutes(servers, parts.history).routes(),
+        *RestRoutes(servers).routes(),
         *ImageRoutes(parts.asks.image).routes(),
         *NetworkRoutes(parts.asks.network).routes(),
-        *SecurityGroupRoutes(parts.asks.network, Finder(servers, policy)).routes(),
-        *FloatingIpActions(parts.asks.network, Finder(servers, policy)).routes(),
+        *SecurityGroupRoutes(parts.asks.network, Finder(servers)).routes(),
+        *FloatingIpActions(parts.asks.network, Finder(servers)).routes(),
     ]
 
 

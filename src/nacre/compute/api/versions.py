@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from nacre.base.serving.gate import PUBLIC
 from nacre.base.web import Request, Route
 from nacre.compute.api.microversions import MAXIMUM, MINIMUM, text
 
@@ -38,5 +39,5 @@ async def show_v21(request: Request) -> Any:
     return _document(_v21(request))
 
 
-ROUTES = [Route("GET", "/", index, public=True), Route("GET", "/v2", show_v20, public=True),
-          Route("GET", "/v2.1", show_v21, public=True)]
+ROUTES = [Route("GET", "/", index, PUBLIC), Route("GET", "/v2", show_v20, PUBLIC),
+          Route("GET", "/v2.1", show_v21, PUBLIC)]

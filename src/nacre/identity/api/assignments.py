@@ -6,10 +6,12 @@ import msgspec
 import sqlalchemy as sa
 
 from nacre.base.errors import BadRequest
+from nacre.base.serving.gate import Subject
 from nacre.base.web import Request, Route
 from nacre.identity import tables as t
+from nacre.identity.api.answers import collection, own_domain, url
 from nacre.identity.api.auth import below
-from nacre.identity.api.desk import Desk, collection, own_domain, url
+from nacre.identity.api.providers import Providers, asking, facts
 from nacre.identity.records import truth
 
 
@@ -46,15 +48,15 @@ CONFLICTS = (("scope.domain.id", "scope.project.id", "Specify a domain or projec
 class Assignments:
     """The handler."""
 
-    def __init__(self, desk: Desk):
-        self._desk, self._store = desk, desk.store
+    def __init__(self, providers: Providers):
+        self._providers, self._store = providers, providers.store
 
     async def index(self, request: Request) -> Any:
         asked = {k: v for k, v in request.query if v}
         effective = "effective" in dict(request.query) and truth(request.one("effective"))
         subtree = "include_subtree" in dict(request.query) and truth(request.one("include_subtree"))
         names = "include_names" in dict(request.query) and truth(request.one("include_names"))
-        await self._check(request, asked, effective, subtree)
+        _check(asked, effective, subtree)
         only = own_domain(request.context)
 
         def unit(conn: sa.Connection) -> Any:
@@ -71,27 +73,31 @@ class Assignments:
         kept, known = await self._store.read(unit)
         return collection(request, "role_assignments", [_shown(g, url(request), known) for g in kept])
 
-    async def _check(self, request: Request, asked: dict[str, str], effective: bool, subtree: bool) -> None:
-        target: dict[str, Any] = {"target.domain_id": request.context.domain_id}
-        rule = "list_role_assignments"
-        if subtree:
-            rule, project_id = "list_role_assignments_for_tree", asked.get("scope.project.id")
-            if project_id:
-                query = sa.select(t.projects.c.domain_id).where(t.projects.c.id == project_id)
-                target = {"target.domain_id": await self._store.read(lambda conn: conn.scalar(query))}
-        self._desk.check(request, rule, target)
-        if subtree and "scope.project.id" not in asked:
-            raise BadRequest("scope.project.id must be specified if include_subtree is also specified",
-                             field="scope.project.id")
-        for one, other, message in CONFLICTS:
-            if one in asked and other in asked:
-                raise BadRequest(message, field=other)
-        if effective and "group.id" in asked:
-            raise BadRequest("Combining effective and group filter will always result in an empty list.",
-                             field="group.id")
-        if effective and "scope.domain.id" in asked and "scope.OS-INHERIT:inherited_to" in asked:
-            raise BadRequest("Combining effective, domain and inherited filters will always result in an empty list.",
-                             field="scope.OS-INHERIT:inherited_to")
+    async def scope(self, request: Request) -> Subject:
+        """Whose assignments are listed: those of a domain, or below a project."""
+        if not ("include_subtree" in dict(request.query) and truth(request.one("include_subtree"))):
+            return Subject(facts({"target.domain_id": request.context.domain_id}))
+        project_id, domain_id = request.one("scope.project.id"), request.context.domain_id
+        if project_id:
+            query = sa.select(t.projects.c.domain_id).where(t.projects.c.id == project_id)
+            domain_id = await self._store.read(lambda conn: conn.scalar(query))
+        return Subject(facts({"target.domain_id": domain_id}), rule="identity:list_role_assignments_for_tree")
+
+
+def _check(asked: dict[str, str], effective: bool, subtree: bool) -> None:
+    """Raises BadRequest for filters that say nothing together."""
+    if subtree and "scope.project.id" not in asked:
+        raise BadRequest("scope.project.id must be specified if include_subtree is also specified",
+                         field="scope.project.id")
+    for one, other, message in CONFLICTS:
+        if one in asked and other in asked:
+            raise BadRequest(message, field=other)
+    if effective and "group.id" in asked:
+        raise BadRequest("Combining effective and group filter will always result in an empty list.",
+                         field="group.id")
+    if effective and "scope.domain.id" in asked and "scope.OS-INHERIT:inherited_to" in asked:
+        raise BadRequest("Combining effective, domain and inherited filters will always result in an empty list.",
+                         field="scope.OS-INHERIT:inherited_to")
 
 
 def worked_out(grants: list[Grant], world: World) -> list[Grant]:
@@ -198,5 +204,7 @@ def _shown(grant: Grant, base: str, known: dict[str, dict[str, Any]] | None) -> 
     return {"scope": scope, grant.actor_type: ref(grant.actor_id), "role": ref(grant.role_id), "links": links}
 
 
-def routes(desk: Desk) -> list[Route]:
-    return [Route("GET", "/v3/role_assignments", Assignments(desk).index)]
+def routes(providers: Providers) -> list[Route]:
+    api = Assignments(providers)
+    return [Route("GET", "/v3/role_assignments", api.index, asking(
+        "list_role_assignments", "list_role_assignments_for_tree", about=api.scope))]

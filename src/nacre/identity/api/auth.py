@@ -6,10 +6,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from nacre.base.errors import BadRequest, NotFound, Unauthenticated
+from nacre.base.serving.gate import PUBLIC, Subject
 from nacre.base.web import Reply, Request, Route
 from nacre.identity import catalog, derive
 from nacre.identity import tables as t
-from nacre.identity.api.desk import Desk, collection, many, url
+from nacre.identity.api.answers import collection, many, url
+from nacre.identity.api.providers import Providers, asking
 from nacre.identity.api.validation import wrapped
 from nacre.identity.login import login
 from nacre.identity.records import DOMAIN, PROJECT, truth
@@ -42,8 +44,8 @@ Signed = Callable[[Request], Awaitable[dict[str, Any] | None]]
 class Auth:
     """Handlers of /v3/auth."""
 
-    def __init__(self, desk: Desk, signed: Signed | None = None):
-        self._desk, self._identity, self._signed = desk, desk.identity, signed
+    def __init__(self, providers: Providers, signed: Signed | None = None):
+        self._providers, self._identity, self._signed = providers, providers.identity, signed
 
     async def create(self, request: Request) -> Reply:
         signed = await self._signed(request) if self._signed else None
@@ -51,46 +53,43 @@ class Auth:
         return _token_reply(request, token, known, 201)
 
     async def show(self, request: Request) -> Reply:
-        token, known = await self._subject(request, "validate_token")
+        token, known = request.found
         return _token_reply(request, token, known, 200)
 
     async def check(self, request: Request) -> Reply:
-        token, known = await self._subject(request, "check_token")
+        token, known = request.found
         return _token_reply(request, token, known, 200)
 
     async def revoke(self, request: Request) -> Reply:
-        token, _ = await self._subject(request, "revoke_token")
+        token, _ = request.found
         await self._identity.revoke(token)
         return Reply(None, 204)
 
     async def catalog(self, request: Request) -> Any:
         context = request.context
-        self._desk.check(request, "get_auth_catalog")
         if not (context.project_id or context.domain_id or context.system):
             raise Unauthenticated  # an unscoped token has no catalog
-        rows = await self._desk.store.read(lambda conn: catalog.rows(conn, context.project_id))
+        rows = await self._providers.store.read(lambda conn: catalog.rows(conn, context.project_id))
         items = catalog.catalog(rows, context.user_id or "", context.project_id)
         return {"catalog": items, "links": {"next": None, "self": url(request) + "/auth/catalog", "previous": None}}
 
     async def projects(self, request: Request) -> Any:
-        self._desk.check(request, "get_auth_projects")
         user_id = request.context.user_id or ""
-        rows = await self._desk.store.read(lambda conn: reachable(conn, user_id, "project"))
+        rows = await self._providers.store.read(lambda conn: reachable(conn, user_id, "project"))
         return many(request, PROJECT, rows)
 
     async def domains(self, request: Request) -> Any:
-        self._desk.check(request, "get_auth_domains")
         user_id = request.context.user_id or ""
-        rows = await self._desk.store.read(lambda conn: reachable(conn, user_id, "domain"))
+        rows = await self._providers.store.read(lambda conn: reachable(conn, user_id, "domain"))
         return many(request, DOMAIN, rows)
 
     async def system(self, request: Request) -> Any:
-        self._desk.check(request, "get_auth_system")
         user_id = request.context.user_id or ""
-        roles = await self._desk.store.read(lambda conn: derive.roles_on(conn, user_id, "system", None))
+        roles = await self._providers.store.read(lambda conn: derive.roles_on(conn, user_id, "system", None))
         return collection(request, "system", [{"all": True}] if roles else [])
 
-    async def _subject(self, request: Request, rule: str) -> tuple[str, Known]:
+    async def subject(self, request: Request) -> Subject:
+        """The token that the request is about, and what it means. A bad one is not told from none."""
         token = request.headers.get("x-subject-token")
         if not token:
             raise BadRequest("Expecting to find X-Subject-Token in the request's headers.", field="X-Subject-Token")
@@ -98,8 +97,7 @@ class Auth:
             known = await self._identity.inspect(token)
         except Unauthenticated:
             raise NotFound("Could not find token.") from None
-        self._desk.check(request, rule, {"target.token.user_id": known.payload.user_id})
-        return token, known
+        return Subject({"target.token.user_id": known.payload.user_id}, (token, known))
 
 
 def reachable(conn: sa.Connection, user_id: str, kind: str) -> list[dict[str, Any]]:
@@ -132,17 +130,17 @@ def _token_reply(request: Request, token: str, known: Known, status: int) -> Rep
     return Reply(body, status, {"X-Subject-Token": token, "Vary": "X-Auth-Token"})
 
 
-def routes(desk: Desk, signed: Signed | None = None) -> list[Route]:
-    api = Auth(desk, signed)
+def routes(providers: Providers, signed: Signed | None = None) -> list[Route]:
+    api = Auth(providers, signed)
     return [
-        Route("POST", "/v3/auth/tokens", api.create, body=AUTH, public=True),
-        Route("GET", "/v3/auth/tokens", api.show),
-        Route("HEAD", "/v3/auth/tokens", api.check),
-        Route("DELETE", "/v3/auth/tokens", api.revoke),
-        Route("GET", "/v3/auth/catalog", api.catalog),
-        Route("GET", "/v3/auth/projects", api.projects),
-        Route("GET", "/v3/auth/domains", api.domains),
-        Route("GET", "/v3/auth/system", api.system),
-        Route("GET", "/v3/OS-FEDERATION/projects", api.projects),
-        Route("GET", "/v3/OS-FEDERATION/domains", api.domains),
+        Route("POST", "/v3/auth/tokens", api.create, PUBLIC, body=AUTH),
+        Route("GET", "/v3/auth/tokens", api.show, asking("validate_token", about=api.subject)),
+        Route("HEAD", "/v3/auth/tokens", api.check, asking("check_token", about=api.subject)),
+        Route("DELETE", "/v3/auth/tokens", api.revoke, asking("revoke_token", about=api.subject)),
+        Route("GET", "/v3/auth/catalog", api.catalog, asking("get_auth_catalog")),
+        Route("GET", "/v3/auth/projects", api.projects, asking("get_auth_projects")),
+        Route("GET", "/v3/auth/domains", api.domains, asking("get_auth_domains")),
+        Route("GET", "/v3/auth/system", api.system, asking("get_auth_system")),
+        Route("GET", "/v3/OS-FEDERATION/projects", api.projects, asking("get_auth_projects")),
+        Route("GET", "/v3/OS-FEDERATION/domains", api.domains, asking("get_auth_domains")),
     ]

@@ -8,7 +8,8 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest, Conflict, Forbidden
 from nacre.base.web import Check, Reply, Request, Route
 from nacre.identity import tables as t
-from nacre.identity.api.desk import Desk, many, one, page_of
+from nacre.identity.api.answers import many, one, page_of
+from nacre.identity.api.providers import Providers, asking
 from nacre.identity.api.validation import TEXT, wrapped
 from nacre.identity.catalog import unlink
 from nacre.identity.records import ENDPOINT, REGION, SERVICE, Kind, delete, find, get, given, insert, listing, update
@@ -27,18 +28,16 @@ ENDPOINT_PROPERTIES = {
 class Catalog:
     """Handlers for one of the three kinds. What they have in common is all but create and the regions' tree."""
 
-    def __init__(self, desk: Desk, kind: Kind, filters: tuple[str, ...]):
-        self._desk, self._store, self._kind, self._filters = desk, desk.store, kind, filters
+    def __init__(self, providers: Providers, kind: Kind, filters: tuple[str, ...]):
+        self._providers, self._store, self._kind, self._filters = providers, providers.store, kind, filters
 
     async def index(self, request: Request) -> Any:
         kind = self._kind
-        self._desk.check(request, f"list_{kind.plural}")
         page = page_of(request, *self._filters)
         return many(request, kind, await self._store.read(lambda conn: listing(conn, kind, page)), page)
 
     async def create(self, request: Request) -> Reply:
         kind = self._kind
-        self._desk.check(request, f"create_{kind.name}")
         body = given(kind, request.body)
         id = request.body.get("id") if kind is REGION else None
         if request.params.get("id"):
@@ -58,12 +57,10 @@ class Catalog:
 
     async def show(self, request: Request) -> Any:
         kind, id = self._kind, request.params["id"]
-        self._desk.check(request, f"get_{kind.name}")
         return one(request, kind, await self._store.read(lambda conn: get(conn, kind, id)))
 
     async def update(self, request: Request) -> Any:
         kind, id = self._kind, request.params["id"]
-        self._desk.check(request, f"update_{kind.name}")
         changes = given(kind, request.body)
         if request.body.get("id", id) != id:
             raise BadRequest("An id cannot be changed (id).", field="id")
@@ -74,7 +71,6 @@ class Catalog:
 
     async def delete(self, request: Request) -> Reply:
         kind, id = self._kind, request.params["id"]
-        self._desk.check(request, f"delete_{kind.name}")
 
         def unit(conn: sa.Connection) -> None:
             get(conn, kind, id)
@@ -141,7 +137,7 @@ def _remove_regions(conn: sa.Connection, id: str) -> None:
     conn.execute(sa.delete(t.regions).where(t.regions.c.id.in_(ids)))
 
 
-def routes(desk: Desk) -> list[Route]:
+def routes(providers: Providers) -> list[Route]:
     kinds: tuple[tuple[Kind, tuple[str, ...], Check, Check], ...] = (
         (REGION, ("parent_region_id", "name"), wrapped("region", REGION_PROPERTIES),
          wrapped("region", REGION_PROPERTIES, minProperties=1)),
@@ -152,11 +148,13 @@ def routes(desk: Desk) -> list[Route]:
          wrapped("endpoint", ENDPOINT_PROPERTIES, minProperties=1)))
     found = []
     for kind, filters, create, change in kinds:
-        api, path = Catalog(desk, kind, filters), f"/v3/{kind.plural}"
+        api, path = Catalog(providers, kind, filters), f"/v3/{kind.plural}"
         found += [
-            Route("GET", path, api.index), Route("POST", path, api.create, body=create),
-            Route("GET", path + "/{id}", api.show), Route("PATCH", path + "/{id}", api.update, body=change),
-            Route("DELETE", path + "/{id}", api.delete)]
+            Route("GET", path, api.index, asking(f"list_{kind.plural}")),
+            Route("POST", path, api.create, asking(f"create_{kind.name}"), body=create),
+            Route("GET", path + "/{id}", api.show, asking(f"get_{kind.name}")),
+            Route("PATCH", path + "/{id}", api.update, asking(f"update_{kind.name}"), body=change),
+            Route("DELETE", path + "/{id}", api.delete, asking(f"delete_{kind.name}"))]
         if kind is REGION:
-            found.append(Route("PUT", path + "/{id}", api.create, body=create))
+            found.append(Route("PUT", path + "/{id}", api.create, asking("create_region"), body=create))
     return found

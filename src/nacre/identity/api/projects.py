@@ -6,10 +6,12 @@ from uuid import uuid4
 import sqlalchemy as sa
 
 from nacre.base.errors import BadRequest, Forbidden, NotFound
+from nacre.base.serving.gate import Gate, Subject
 from nacre.base.web import Reply, Request, Route
 from nacre.identity import tables as t
-from nacre.identity.api.desk import Desk, domain_for_new, many, one, own_domain, page_of, url
+from nacre.identity.api.answers import domain_for_new, many, one, own_domain, page_of, url
 from nacre.identity.api.groups import remove_group
+from nacre.identity.api.providers import Providers, about, asking, stated
 from nacre.identity.api.users import remove_user
 from nacre.identity.api.validation import (
     BOOLEAN,
@@ -36,7 +38,6 @@ from nacre.identity.records import (
     given,
     insert,
     listing,
-    missing,
     update,
 )
 
@@ -54,12 +55,11 @@ MAX_LEVELS = 5
 class Projects:
     """Handlers of /v3/projects."""
 
-    def __init__(self, desk: Desk):
-        self._desk, self._store = desk, desk.store
+    def __init__(self, providers: Providers):
+        self._providers, self._store = providers, providers.store
 
     async def index(self, request: Request) -> Any:
         domain_id = own_domain(request.context)
-        self._desk.check(request, "list_projects", {"target.domain_id": request.context.domain_id})
         page = page_of(request, "name", "domain_id", "enabled", "parent_id", "is_domain", "description")
         where = [t.projects.c.domain_id == domain_id] if domain_id else []
         if request.one("is_domain") is None:
@@ -73,9 +73,7 @@ class Projects:
 
         def place(conn: sa.Connection) -> Any:
             return placed(conn, body, is_domain, domain_for_new(request.context))
-        where = await self._store.read(place)
-        self._desk.see(request, "create_project", PROJECT, where)
-        values = {**body, **where, "id": uuid4().hex, "name": body["name"].strip(), "is_domain": is_domain,
+        values = {**body, **request.found, "id": uuid4().hex, "name": body["name"].strip(), "is_domain": is_domain,
                   "enabled": boolean(body.get("enabled", True))}
 
         def unit(conn: sa.Connection) -> Any:
@@ -84,7 +82,7 @@ class Projects:
         return Reply(one(request, PROJECT, await self._store.write(unit)), 201)
 
     async def show(self, request: Request) -> Any:
-        row = await self._target(request, "get_project")
+        row = request.found
         asked = {k for k, _ in request.query} & {
             "parents_as_list", "parents_as_ids", "subtree_as_list", "subtree_as_ids"}
         answer = one(request, PROJECT, row)
@@ -99,7 +97,7 @@ class Projects:
         return answer
 
     async def update(self, request: Request) -> Any:
-        row = await self._target(request, "update_project")
+        row = request.found
         changes = given(PROJECT, request.body)
         for fixed in ("domain_id", "parent_id", "is_domain"):
             if fixed in changes and (changes.pop(fixed) or None) != (row[fixed] or None):
@@ -119,7 +117,7 @@ class Projects:
         return one(request, PROJECT, await self._store.write(unit))
 
     async def delete(self, request: Request) -> Reply:
-        row = await self._target(request, "delete_project")
+        row = request.found
         check_mutable("project", row, None)
 
         def unit(conn: sa.Connection) -> None:
@@ -134,26 +132,26 @@ class Projects:
         return Reply(None, 204)
 
     async def tags(self, request: Request) -> Any:
-        row = await self._target(request, "list_project_tags")
+        row = request.found
         return _tags_shown(request, row)
 
     async def set_tags(self, request: Request) -> Any:
-        row = await self._target(request, "update_project_tags")
+        row = request.found
         return _tags_shown(request, await self._change_tags(row["id"], lambda held: request.body["tags"]))
 
     async def clear_tags(self, request: Request) -> Reply:
-        row = await self._target(request, "delete_project_tags")
+        row = request.found
         await self._change_tags(row["id"], lambda held: [])
         return Reply(None, 204)
 
     async def has_tag(self, request: Request) -> Reply:
-        row = await self._target(request, "get_project_tag")
+        row = request.found
         if request.params["tag"] not in (row["extra"].get("tags") or ()):
             raise NotFound(f"Could not find project tag: {request.params['tag']}.")
         return Reply(None, 204)
 
     async def add_tag(self, request: Request) -> Reply:
-        row, tag = await self._target(request, "create_project_tag"), request.params["tag"]
+        row, tag = request.found, request.params["tag"]
         ONE_TAG(request, {"tag": tag})
 
         def added(held: list[str]) -> list[str]:
@@ -164,7 +162,7 @@ class Projects:
         return Reply(None, 201, {"Location": f"{url(request)}/projects/{row['id']}/tags/{tag}"})
 
     async def remove_tag(self, request: Request) -> Reply:
-        row, tag = await self._target(request, "delete_project_tag"), request.params["tag"]
+        row, tag = request.found, request.params["tag"]
 
         def removed(held: list[str]) -> list[str]:
             if tag not in held:
@@ -179,13 +177,12 @@ class Projects:
             return update(conn, PROJECT, row, {"tags": change(list(row["extra"].get("tags") or ()))})
         return await self._store.write(unit)
 
-    async def _target(self, request: Request, rule: str) -> Any:
-        id = request.params["project_id"]
-        row = await self._store.read(lambda conn: find(conn, PROJECT, id))
-        self._desk.see(request, rule, PROJECT, row)
-        if row is None:
-            raise missing(PROJECT, id)
-        return row
+    async def new(self, request: Request) -> Subject:
+        """Where a new project would be."""
+        body = given(PROJECT, request.body)
+        where = await self._store.read(lambda conn: placed(
+            conn, body, boolean(body.get("is_domain", False)), domain_for_new(request.context)))
+        return Subject(about(PROJECT, where), where)
 
 
 def placed(conn: sa.Connection, body: dict[str, Any], is_domain: bool, default: str) -> dict[str, Any]:
@@ -302,18 +299,23 @@ def _tags_shown(request: Request, row: Any) -> dict[str, Any]:
     return {"tags": row["extra"].get("tags") or [], "links": {"next": None, "previous": None, "self": here}}
 
 
-def routes(desk: Desk) -> list[Route]:
-    api, tags = Projects(desk), "/v3/projects/{project_id}/tags"
+def routes(providers: Providers) -> list[Route]:
+    api, tags = Projects(providers), "/v3/projects/{project_id}/tags"
+    own = stated(lambda request: {"target.domain_id": request.context.domain_id})
+
+    def of(rule: str) -> Gate:
+        return asking(rule, about=providers.row(PROJECT, "project_id"))
+
     return [
-        Route("GET", "/v3/projects", api.index),
-        Route("POST", "/v3/projects", api.create, body=CREATE),
-        Route("GET", "/v3/projects/{project_id}", api.show),
-        Route("PATCH", "/v3/projects/{project_id}", api.update, body=UPDATE),
-        Route("DELETE", "/v3/projects/{project_id}", api.delete),
-        Route("GET", tags, api.tags),
-        Route("PUT", tags, api.set_tags, body=SET_TAGS),
-        Route("DELETE", tags, api.clear_tags),
-        Route("GET", tags + "/{tag}", api.has_tag),
-        Route("PUT", tags + "/{tag}", api.add_tag),
-        Route("DELETE", tags + "/{tag}", api.remove_tag),
+        Route("GET", "/v3/projects", api.index, asking("list_projects", about=own)),
+        Route("POST", "/v3/projects", api.create, asking("create_project", about=api.new), body=CREATE),
+        Route("GET", "/v3/projects/{project_id}", api.show, of("get_project")),
+        Route("PATCH", "/v3/projects/{project_id}", api.update, of("update_project"), body=UPDATE),
+        Route("DELETE", "/v3/projects/{project_id}", api.delete, of("delete_project")),
+        Route("GET", tags, api.tags, of("list_project_tags")),
+        Route("PUT", tags, api.set_tags, of("update_project_tags"), body=SET_TAGS),
+        Route("DELETE", tags, api.clear_tags, of("delete_project_tags")),
+        Route("GET", tags + "/{tag}", api.has_tag, of("get_project_tag")),
+        Route("PUT", tags + "/{tag}", api.add_tag, of("create_project_tag")),
+        Route("DELETE", tags + "/{tag}", api.remove_tag, of("delete_project_tag")),
     ]

@@ -6,10 +6,12 @@ from uuid import uuid4
 import sqlalchemy as sa
 
 from nacre.base.errors import BadRequest, Forbidden, NotFound
+from nacre.base.serving.gate import Subject
 from nacre.base.web import Reply, Request, Route
 from nacre.identity import tables as t
-from nacre.identity.api.desk import Desk, many, one, page_of, url
+from nacre.identity.api.answers import many, one, page_of, url
 from nacre.identity.api.projects import check_mutable
+from nacre.identity.api.providers import Providers, about, asking
 from nacre.identity.api.validation import ID_OR_NULL, IMMUTABLE, NAME, TEXT, wrapped
 from nacre.identity.ended import take_grants
 from nacre.identity.records import DOMAIN, ROLE, delete, find, get, given, insert, listing, missing, update
@@ -22,19 +24,17 @@ UPDATE = wrapped("role", PROPERTIES, minProperties=1)
 class Roles:
     """Handlers of /v3/roles and /v3/role_inferences."""
 
-    def __init__(self, desk: Desk):
-        self._desk, self._store = desk, desk.store
+    def __init__(self, providers: Providers):
+        self._providers, self._store = providers, providers.store
 
     async def index(self, request: Request) -> Any:
         domain_id = request.one("domain_id") or ""
-        self._desk.check(request, "list_domain_roles" if domain_id else "list_roles")
         page = page_of(request, "name", "description")
         rows = await self._store.read(lambda conn: listing(conn, ROLE, page, t.roles.c.domain_id == domain_id))
         return many(request, ROLE, rows, page)
 
     async def create(self, request: Request) -> Reply:
         body = given(ROLE, request.body)
-        self._desk.check(request, "create_domain_role" if body.get("domain_id") else "create_role")
         values = {**body, "id": uuid4().hex, "domain_id": body.get("domain_id") or "", "name": body["name"].strip()}
 
         def unit(conn: sa.Connection) -> Any:
@@ -44,10 +44,10 @@ class Roles:
         return Reply(one(request, ROLE, await self._store.write(unit)), 201)
 
     async def show(self, request: Request) -> Any:
-        return one(request, ROLE, await self._target(request, "get"))
+        return one(request, ROLE, request.found)
 
     async def update(self, request: Request) -> Any:
-        row = await self._target(request, "update")
+        row = request.found
         changes = given(ROLE, request.body)
         if (changes.pop("domain_id", row["domain_id"]) or "") != row["domain_id"]:
             raise BadRequest("Cannot change the domain of a role (domain_id).", field="domain_id")
@@ -56,7 +56,7 @@ class Roles:
             lambda conn: update(conn, ROLE, get(conn, ROLE, row["id"]), changes)))
 
     async def delete(self, request: Request) -> Reply:
-        row = await self._target(request, "delete")
+        row = request.found
         check_mutable("role", row, None)
 
         def unit(conn: sa.Connection) -> None:
@@ -68,24 +68,20 @@ class Roles:
         return Reply(None, 204)
 
     async def implied(self, request: Request) -> Any:
-        self._desk.check(request, "list_implied_roles")
         prior = await self._store.read(lambda conn: get(conn, ROLE, request.params["role_id"]))
         rules = await self._rules(request, prior["id"])
         shown = rules[0] if rules else {"prior_role": _brief(request, prior), "implies": []}
         return {"role_inference": shown, "links": {"self": f"{url(request)}/roles/{prior['id']}/implies"}}
 
     async def inferences(self, request: Request) -> Any:
-        self._desk.check(request, "list_role_inference_rules")
         links = {"self": f"{url(request)}/role_inferences", "next": None, "previous": None}
         return {"role_inferences": await self._rules(request, None), "links": links}
 
     async def show_implied(self, request: Request) -> Any:
-        self._desk.check(request, "get_implied_role")
         prior, other = await self._pair(request)
         return self._inference(request, prior, other)
 
     async def imply(self, request: Request) -> Reply:
-        self._desk.check(request, "create_implied_role")
         prior, other = await self._pair(request, must=False)
         if other["name"] == "admin":
             raise Forbidden(f"You are not authorized to perform the requested action: {other['id']} cannot be an"
@@ -103,7 +99,6 @@ class Roles:
         return Reply(self._inference(request, prior, other), 201)
 
     async def unimply(self, request: Request) -> Reply:
-        self._desk.check(request, "delete_implied_role")
         prior, other = await self._pair(request)
         i = t.implied_roles
         await self._store.write(lambda conn: conn.execute(
@@ -111,7 +106,6 @@ class Roles:
         return Reply(None, 204)
 
     async def check_implied(self, request: Request) -> Reply:
-        self._desk.check(request, "check_implied_role")
         await self._pair(request)
         return Reply(None, 204)
 
@@ -144,32 +138,43 @@ class Roles:
                 entry["implies"].append(_brief(request, rows[other]))
         return list(found.values())
 
-    async def _target(self, request: Request, verb: str) -> Any:
+    async def one(self, request: Request) -> Subject:
+        """The role of the URL; of one of a single domain, rules of their own are asked."""
         id = request.params["role_id"]
         row = await self._store.read(lambda conn: find(conn, ROLE, id))
-        rule = f"{verb}_domain_role" if row and row["domain_id"] else f"{verb}_role"
-        self._desk.see(request, rule, ROLE, row)
-        if row is None:
-            raise missing(ROLE, id)
-        return row
+        return Subject(about(ROLE, row), row, _rule(request, bool(row and row["domain_id"])), missing=missing(ROLE, id))
+
+
+def _rule(request: Request, of_domain: bool) -> str:
+    """Of the two rules that a route names, the one for roles of a domain or for those of the whole cloud."""
+    rules = request.route.gate.rules if request.route else ()
+    return rules[int(of_domain)]
 
 
 def _brief(request: Request, row: Any) -> dict[str, Any]:
     return {"id": row["id"], "name": row["name"], "links": {"self": f"{url(request)}/roles/{row['id']}"}}
 
 
-def routes(desk: Desk) -> list[Route]:
-    api, implies = Roles(desk), "/v3/roles/{role_id}/implies"
+def routes(providers: Providers) -> list[Route]:
+    api, implies = Roles(providers), "/v3/roles/{role_id}/implies"
+
+    async def listed(request: Request) -> Subject:
+        return Subject({}, rule=_rule(request, bool(request.one("domain_id"))))
+
+    async def made(request: Request) -> Subject:
+        return Subject({}, rule=_rule(request, bool(request.body.get("domain_id"))))
+
     return [
-        Route("GET", "/v3/roles", api.index),
-        Route("POST", "/v3/roles", api.create, body=CREATE),
-        Route("GET", "/v3/roles/{role_id}", api.show),
-        Route("PATCH", "/v3/roles/{role_id}", api.update, body=UPDATE),
-        Route("DELETE", "/v3/roles/{role_id}", api.delete),
-        Route("GET", implies, api.implied),
-        Route("GET", implies + "/{implied_id}", api.show_implied),
-        Route("PUT", implies + "/{implied_id}", api.imply),
-        Route("HEAD", implies + "/{implied_id}", api.check_implied),
-        Route("DELETE", implies + "/{implied_id}", api.unimply),
-        Route("GET", "/v3/role_inferences", api.inferences),
+        Route("GET", "/v3/roles", api.index, asking("list_roles", "list_domain_roles", about=listed)),
+        Route("POST", "/v3/roles", api.create, asking("create_role", "create_domain_role", about=made), body=CREATE),
+        Route("GET", "/v3/roles/{role_id}", api.show, asking("get_role", "get_domain_role", about=api.one)),
+        Route("PATCH", "/v3/roles/{role_id}", api.update, asking("update_role", "update_domain_role", about=api.one),
+              body=UPDATE),
+        Route("DELETE", "/v3/roles/{role_id}", api.delete, asking("delete_role", "delete_domain_role", about=api.one)),
+        Route("GET", implies, api.implied, asking("list_implied_roles")),
+        Route("GET", implies + "/{implied_id}", api.show_implied, asking("get_implied_role")),
+        Route("PUT", implies + "/{implied_id}", api.imply, asking("create_implied_role")),
+        Route("HEAD", implies + "/{implied_id}", api.check_implied, asking("check_implied_role")),
+        Route("DELETE", implies + "/{implied_id}", api.unimply, asking("delete_implied_role")),
+        Route("GET", "/v3/role_inferences", api.inferences, asking("list_role_inference_rules")),
     ]

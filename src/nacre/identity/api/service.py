@@ -5,9 +5,10 @@ from http import HTTPStatus
 from typing import Any
 
 from nacre.base import errors as e
+from nacre.base.serving.gate import PUBLIC
 from nacre.base.web import Reply, Request, Route, Service
 from nacre.identity.api import assignments, auth, catalog, domains, grants, groups, projects, roles, users
-from nacre.identity.api.desk import Desk, url
+from nacre.identity.api.answers import url
 from nacre.identity.api.extensions import (
     application_credentials,
     credentials,
@@ -18,8 +19,8 @@ from nacre.identity.api.extensions import (
     oauth1,
     trusts,
 )
+from nacre.identity.api.providers import Providers, refused
 from nacre.identity.api.validation import bounded
-from nacre.identity.contract import Policy
 from nacre.identity.keys.vault import Vault
 from nacre.identity.service import IdentityService
 
@@ -58,17 +59,17 @@ async def version(request: Request) -> Reply:
     return Reply({"version": _version(url(request))}, 200, {"Vary": "X-Auth-Token"})
 
 
-def service(identity: IdentityService, policy: Policy, vault: Vault) -> Service:
+def service(identity: IdentityService, vault: Vault) -> Service:
     """The identity API under /identity. vault: encrypts the secrets that it must be able to read again."""
-    desk = Desk(identity, policy, vault)
-    found = [Route("GET", "/", versions, public=True), Route("GET", "/v3", version, public=True)]
-    found += auth.routes(desk, oauth1.Dance(desk).login)
+    providers = Providers(identity, vault)
+    found = [Route("GET", "/", versions, PUBLIC), Route("GET", "/v3", version, PUBLIC)]
+    found += auth.routes(providers, oauth1.Dance(providers).login)
     for part in PARTS:
-        found += part.routes(desk)
+        found += part.routes(providers)
     found = [replace(route, body=bounded(route.body)) if route.body else route for route in found]
-    return Service("identity", PREFIX, found, fault)
+    return Service("identity", PREFIX, found, fault, refusal=refused)
 
 
 def front() -> Service:
     """What the cloud's port answers where no service is named: the versions of the identity API."""
-    return Service("front", "/", [Route("GET", "/", versions, public=True)], fault)
+    return Service("front", "/", [Route("GET", "/", versions, PUBLIC)], fault)

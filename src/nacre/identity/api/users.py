@@ -5,11 +5,13 @@ from uuid import uuid4
 
 import sqlalchemy as sa
 
-from nacre.base.errors import BadRequest, Forbidden, NotBuilt, Unauthenticated
+from nacre.base.errors import BadRequest, Forbidden, Unauthenticated
+from nacre.base.serving.gate import PUBLIC, Subject
 from nacre.base.web import Reply, Request, Route
 from nacre.identity import tables as t
+from nacre.identity.api.answers import domain_for_new, many, one, own_domain, page_of
 from nacre.identity.api.auth import reachable
-from nacre.identity.api.desk import Desk, domain_for_new, many, one, own_domain, page_of
+from nacre.identity.api.providers import Providers, about, asking, stated
 from nacre.identity.api.validation import BOOLEAN, ID, NAME, TEXT, boolean, wrapped
 from nacre.identity.passwords import MAX_PASSWORD
 from nacre.identity.records import (
@@ -47,20 +49,17 @@ PASSWORD = wrapped("user", {"original_password": {"type": "string"}, "password":
 class Users:
     """Handlers of /v3/users."""
 
-    def __init__(self, desk: Desk):
-        self._desk, self._store, self._passwords = desk, desk.store, desk.identity.passwords
+    def __init__(self, providers: Providers):
+        self._providers, self._store, self._passwords = providers, providers.store, providers.identity.passwords
 
     async def index(self, request: Request) -> Any:
         domain_id = own_domain(request.context)
-        self._desk.check(request, "list_users", {"target.domain_id": request.context.domain_id})
         page = page_of(request, "name", "domain_id", "enabled", "default_project_id", "description", "email")
         where = [t.users.c.domain_id == domain_id] if domain_id else []
         return many(request, USER, await self._store.read(lambda conn: listing(conn, USER, page, *where)), page)
 
     async def create(self, request: Request) -> Reply:
-        body = given(USER, request.body)
-        body["domain_id"] = body.get("domain_id") or domain_for_new(request.context)
-        self._desk.see(request, "create_user", USER, body)
+        body = request.found
         values = {"default_project_id": None, **body, **_options(body, {}), "id": uuid4().hex, "tokens_valid_from": 0.0,
                   "enabled": boolean(body.get("enabled", True)), "name": body["name"].strip(),
                   "password_hash": await self._hash(body.pop("password", None))}
@@ -73,10 +72,10 @@ class Users:
         return Reply(one(request, USER, await self._store.write(unit)), 201)
 
     async def show(self, request: Request) -> Any:
-        return one(request, USER, await self._target(request, "get_user"))
+        return one(request, USER, request.found)
 
     async def update(self, request: Request) -> Any:
-        row = await self._target(request, "update_user")
+        row = request.found
         changes = given(USER, request.body)
         if changes.get("domain_id", row["domain_id"]) != row["domain_id"]:
             raise BadRequest("Cannot change the domain of a user (domain_id).", field="domain_id")
@@ -93,7 +92,7 @@ class Users:
         return one(request, USER, await self._store.write(unit))
 
     async def delete(self, request: Request) -> Reply:
-        row = await self._target(request, "delete_user")
+        row = request.found
         await self._store.write(lambda conn: remove_user(conn, row["id"]))
         return Reply(None, 204)
 
@@ -115,17 +114,12 @@ class Users:
 
     async def groups(self, request: Request) -> Any:
         id, page = request.params["user_id"], page_of(request, "name", "domain_id")
-        row = await self._store.read(lambda conn: find(conn, USER, id))
-        self._desk.check(request, "list_groups_for_user", {
-            "user_id": id, "target.user.domain_id": row["domain_id"] if row else None})
-        if row is None:
-            raise missing(USER, id)
         mine = sa.select(t.memberships.c.group_id).where(t.memberships.c.user_id == id)
         rows = await self._store.read(lambda conn: listing(conn, GROUP, page, t.groups.c.id.in_(mine)))
         return many(request, GROUP, rows, page)
 
     async def projects(self, request: Request) -> Any:
-        row = await self._target(request, "list_user_projects")
+        row = request.found
         rows = await self._store.read(lambda conn: reachable(conn, row["id"], "project"))
         name = request.one("name")
         return many(request, PROJECT, [r for r in rows if name in (None, r["name"])])
@@ -138,13 +132,18 @@ class Users:
                             " comply with the request because the password is invalid.")
         return await self._passwords.hash(password)
 
-    async def _target(self, request: Request, rule: str) -> Any:
+    async def new(self, request: Request) -> Subject:
+        """The user that a body describes."""
+        body = given(USER, request.body)
+        body["domain_id"] = body.get("domain_id") or domain_for_new(request.context)
+        return Subject(about(USER, body), body)
+
+    async def one(self, request: Request) -> Subject:
+        """The user of the URL. One that is gone may still be asked about by itself."""
         id = request.params["user_id"]
         row = await self._store.read(lambda conn: find(conn, USER, id))
-        self._desk.see(request, rule, USER, row or ({"id": id} if id == request.context.user_id else None))
-        if row is None:
-            raise missing(USER, id)
-        return row
+        return Subject({"user_id": id, **about(USER, row or ({"id": id} if id == request.context.user_id else None))},
+                       row, missing=missing(USER, id))
 
 
 def remove_user(conn: sa.Connection, id: str) -> None:
@@ -159,16 +158,11 @@ def remove_user(conn: sa.Connection, id: str) -> None:
 
 
 def _options(changes: dict[str, Any], held: dict[str, Any]) -> dict[str, Any]:
-    """Options as they become: given ones replace, null ones go. Raises NotBuilt for a second factor that nobody would
-    ask for: rules count unless they are switched off."""
+    """Options as they become: given ones replace, null ones go."""
     if "options" not in changes:
         return {}
     merged = {**held.get("options", {}), **changes["options"]}
-    kept = {k: v for k, v in merged.items() if v is not None}
-    if kept.get("multi_factor_auth_rules") and kept.get("multi_factor_auth_enabled", True):
-        raise NotBuilt("Logins are not held to multi_factor_auth_rules: they can be kept only with"
-                       " multi_factor_auth_enabled false.")
-    return {"options": kept}
+    return {"options": {k: v for k, v in merged.items() if v is not None}}
 
 
 def _check_default_project(conn: sa.Connection, values: dict[str, Any]) -> None:
@@ -178,15 +172,17 @@ def _check_default_project(conn: sa.Connection, values: dict[str, Any]) -> None:
 
 
 
-def routes(desk: Desk) -> list[Route]:
-    api = Users(desk)
+def routes(providers: Providers) -> list[Route]:
+    api = Users(providers)
+    own = stated(lambda request: {"target.domain_id": request.context.domain_id})
     return [
-        Route("GET", "/v3/users", api.index),
-        Route("POST", "/v3/users", api.create, body=CREATE),
-        Route("GET", "/v3/users/{user_id}", api.show),
-        Route("PATCH", "/v3/users/{user_id}", api.update, body=UPDATE),
-        Route("DELETE", "/v3/users/{user_id}", api.delete),
-        Route("POST", "/v3/users/{user_id}/password", api.change_password, body=PASSWORD, public=True),
-        Route("GET", "/v3/users/{user_id}/groups", api.groups),
-        Route("GET", "/v3/users/{user_id}/projects", api.projects),
+        Route("GET", "/v3/users", api.index, asking("list_users", about=own)),
+        Route("POST", "/v3/users", api.create, asking("create_user", about=api.new), body=CREATE),
+        Route("GET", "/v3/users/{user_id}", api.show, asking("get_user", about=api.one)),
+        Route("PATCH", "/v3/users/{user_id}", api.update, asking("update_user", about=api.one), body=UPDATE),
+        Route("DELETE", "/v3/users/{user_id}", api.delete, asking("delete_user", about=api.one)),
+        # the old password is the proof
+        Route("POST", "/v3/users/{user_id}/password", api.change_password, PUBLIC, body=PASSWORD),
+        Route("GET", "/v3/users/{user_id}/groups", api.groups, asking("list_groups_for_user", about=api.one)),
+        Route("GET", "/v3/users/{user_id}/projects", api.projects, asking("list_user_projects", about=api.one)),
     ]

@@ -5,13 +5,14 @@ from typing import Any
 from urllib.parse import urlencode
 
 from nacre.base import errors as e
+from nacre.base.serving.gate import Gate, Subject, asks
 from nacre.base.web import Reply, Request
-from nacre.image import patches, queries
+from nacre.image import patches, queries, records
 from nacre.image.api import views
 from nacre.image.data.uploads import Uploads
 from nacre.image.members import Members
 from nacre.image.schemas import check_image
-from nacre.image.service import ImageService
+from nacre.image.service import VISIBILITY_RULES, ImageService, draft_of
 
 IMPORT_METHODS = ("glance-direct",)
 #: Import methods that exist elsewhere: known names get a reason, not "unknown".
@@ -23,6 +24,22 @@ class ImagesApi:
 
     def __init__(self, service: ImageService, uploads: Uploads, members: Members):
         self._service, self._uploads, self._members = service, uploads, members
+
+    def may(self, rule: str, *, seen: str = "get_image", parts: tuple[str, ...] = ()) -> Gate:
+        """A gate: may the caller do `rule` to the image of the URL? Who may not see it, by `seen`, is told that there
+        is none."""
+        async def about(request: Request) -> Subject:
+            id = request.params["image_id"]
+            image = await self._service.db.read(lambda conn: records.load(conn, request.context, id))
+            return Subject(image.target, image, missing=records.missing(id), seen=seen)
+
+        return asks(rule, about=about, parts=(*parts, seen))
+
+    async def new(self, request: Request) -> Subject:
+        """The image that a body describes; to show it to all needs a rule more."""
+        image = draft_of(request.context, request.body, self._service.now())
+        rule = VISIBILITY_RULES.get(image.row["visibility"])
+        return Subject(image.target, image, more=((rule, image.target),) if rule else ())
 
     async def create(self, request: Request) -> Reply:
         image = await self._service.create(request.context, request.body)
@@ -42,7 +59,7 @@ class ImagesApi:
         return answer
 
     async def show(self, request: Request) -> dict[str, Any]:
-        return views.image(await self._service.show(request.context, request.params["image_id"]))
+        return views.image(request.found)
 
     async def update(self, request: Request) -> dict[str, Any]:
         kind = (request.headers.get("content-type") or "").partition(";")[0].strip().lower()
@@ -103,7 +120,7 @@ class ImagesApi:
         return Reply(status=202)
 
     async def list_tasks(self, request: Request) -> dict[str, Any]:
-        rows = await self._service.tasks(request.context, request.params["image_id"])
+        rows = await self._service.tasks(request.params["image_id"])
         return {"tasks": [views.task(row) for row in rows]}
 
 

@@ -6,9 +6,10 @@ from urllib.parse import urlencode
 
 from nacre.base import errors as e
 from nacre.base.clock import iso
+from nacre.base.serving.gate import Gate, Subject, asks, stated
 from nacre.base.web import Handler, Reply, Request, Route
 from nacre.image.metadefs.schemas import CHECKS, DOCUMENTS, READ_ONLY
-from nacre.image.metadefs.service import KINDS, SORT_KEYS, Metadefs, Page
+from nacre.image.metadefs.service import KINDS, RULES, SORT_KEYS, Metadefs, Page
 from nacre.image.queries import flag, one_of
 from nacre.image.schemas import check
 
@@ -26,25 +27,37 @@ class MetadefsApi:
         """Its lines of the API."""
         one = ROOT + "/{namespace}"
         lines = [
-            Route("GET", "/v2/metadefs/resource_types", self.resource_types),
-            Route("GET", ROOT, self.list),
-            Route("POST", ROOT, self.create, body=checked("namespace")),
-            Route("GET", one, self.show),
-            Route("PUT", one, self.update, body=checked("namespace")),
-            Route("DELETE", one, self.delete),
-            Route("POST", f"{one}/tags", self.set_tags, body=checked("tag_list")),
-            Route("POST", f"{one}/tags/{{item}}", self.add_tag),
+            Route("GET", "/v2/metadefs/resource_types", self.resource_types, asks(
+                "list_metadef_resource_types", about=stated(_own))),
+            Route("GET", ROOT, self.list, asks(
+                "get_metadef_namespaces", about=_listed, parts=("list_metadef_resource_types",))),
+            Route("POST", ROOT, self.create, asks("add_metadef_namespace", about=_whole, parts=tuple(
+                rules.add for rules in RULES.values())), body=checked("namespace")),
+            Route("GET", one, self.show, self._may("get_metadef_namespace")),
+            Route("PUT", one, self.update, self._may("modify_metadef_namespace"), body=checked("namespace")),
+            Route("DELETE", one, self.delete, self._may("delete_metadef_namespace")),
+            Route("POST", f"{one}/tags", self.set_tags, self._may("add_metadef_tags"), body=checked("tag_list")),
+            Route("POST", f"{one}/tags/{{item}}", self.add_tag, self._may("add_metadef_tag")),
         ]
-        for kind in KINDS:
-            lines += [Route("GET", f"{one}/{kind}", self.lister(kind)),
-                      Route("DELETE", f"{one}/{kind}/{{item}}", self.dropper(kind))]
+        for kind, rules in RULES.items():
+            all_, each, may = f"{one}/{kind}", f"{one}/{kind}/{{item}}", self._may
+            lines += [Route("GET", all_, self.lister(kind), may(rules.list)),
+                      Route("DELETE", each, self.dropper(kind), may(rules.drop))]
             if kind != "tags":
-                lines.append(Route("POST", f"{one}/{kind}", self.adder(kind), body=checked(kind)))
+                lines.append(Route("POST", all_, self.adder(kind), may(rules.add), body=checked(kind)))
             if kind != "resource_types":
-                lines += [Route("DELETE", f"{one}/{kind}", self.dropper(kind)),
-                          Route("GET", f"{one}/{kind}/{{item}}", self.shower(kind)),
-                          Route("PUT", f"{one}/{kind}/{{item}}", self.changer(kind), body=checked(kind))]
+                clear = "delete_metadef_tags" if kind == "tags" else rules.drop
+                lines += [Route("DELETE", all_, self.dropper(kind), may(clear)),
+                          Route("GET", each, self.shower(kind), may(rules.show)),
+                          Route("PUT", each, self.changer(kind), may(rules.change), body=checked(kind))]
         return lines
+
+    def _may(self, rule: str) -> Gate:
+        async def about(request: Request) -> Subject:
+            row = await self._metadefs.about(request.context, request.params["namespace"])
+            return Subject({"project_id": row["owner"], "visibility": row["visibility"]})
+
+        return asks(rule, about=about)
 
     async def list(self, request: Request) -> dict[str, Any]:
         page = parse(request.query)
@@ -76,7 +89,7 @@ class MetadefsApi:
         return Reply(status=204)
 
     async def resource_types(self, request: Request) -> dict[str, Any]:
-        return {"resource_types": [{"name": n} for n in sorted(await self._metadefs.resource_types(request.context))]}
+        return {"resource_types": [{"name": n} for n in sorted(await self._metadefs.resource_types())]}
 
     async def set_tags(self, request: Request) -> Reply:
         keep = flag("X-Openstack-Append", request.headers.get("x-openstack-append") or "false")
@@ -124,6 +137,22 @@ class MetadefsApi:
             await self._metadefs.drop(request.context, request.params["namespace"], kind, request.params.get("item"))
             return Reply(status=204)
         return answer
+
+
+def _own(request: Request) -> dict[str, str]:
+    return {"project_id": request.context.project_id or "", "visibility": "private"}
+
+
+async def _listed(request: Request) -> Subject:
+    """A list shows each namespace's resource types."""
+    own = _own(request)
+    return Subject(own, more=(("list_metadef_resource_types", own),))
+
+
+async def _whole(request: Request) -> Subject:
+    """A namespace may come with its items, each kind of which has a rule."""
+    own = _own(request)
+    return Subject(own, more=tuple((RULES[kind].add, own) for kind, key in KINDS.items() if request.body.get(key)))
 
 
 def documents() -> list[tuple[str, Any]]:

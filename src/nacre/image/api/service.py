@@ -4,6 +4,7 @@ from datetime import UTC
 from typing import Any
 
 from nacre.base import errors as e
+from nacre.base.serving.gate import AUTHENTICATED, PUBLIC, asks
 from nacre.base.web import Reply, Request, Route, Service
 from nacre.image.api import views
 from nacre.image.api.data import BadRange, DataApi
@@ -14,8 +15,9 @@ from nacre.image.cache import Cache
 from nacre.image.data.uploads import Uploads
 from nacre.image.members import Members
 from nacre.image.metadefs.service import Metadefs
+from nacre.image.records import Image
 from nacre.image.schemas import DOCUMENTS
-from nacre.image.service import ImageService
+from nacre.image.service import VISIBILITY_RULES, ImageService
 
 PREFIX = "/image"
 #: The newest first.
@@ -31,40 +33,38 @@ STATUSES: dict[type[e.NacreError], int] = {e.QuotaExceeded: 413, BadRange: 416}
 def service(images: ImageService, uploads: Uploads, members: Members, metadefs: Metadefs) -> Service:
     """The Service to mount under /image."""
     info = InfoApi(images, Cache(images))
-    routes = [*_image_routes(ImagesApi(images, uploads, members)), *_data_routes(DataApi(uploads)), *info.routes(),
+    routes = [*_image_routes(ImagesApi(images, uploads, members), DataApi(uploads)), *info.routes(
+        ImagesApi(images, uploads, members)),
               *MetadefsApi(metadefs).routes()]
-    return Service("image", PREFIX, routes, views.fault, statuses=STATUSES, strict_slash=True)
+    return Service("image", PREFIX, routes, views.fault, statuses=STATUSES, strict_slash=True,
+                   refusal=views.refused)
 
 
-def _image_routes(api: ImagesApi) -> list[Route]:
-    one = "/v2/images/{image_id}"
+def _image_routes(api: ImagesApi, data: DataApi) -> list[Route]:
+    one, may = "/v2/images/{image_id}", api.may
     return [
-        Route("POST", "/v2/images", api.create, body=create_body),
-        Route("GET", "/v2/images", api.list),
-        Route("GET", one, api.show),
-        Route("PATCH", one, api.update, raw=True),
-        Route("DELETE", one, api.delete),
-        Route("POST", one + "/actions/deactivate", api.deactivate),
-        Route("POST", one + "/actions/reactivate", api.reactivate),
-        Route("PUT", one + "/tags/{tag}", api.add_tag),
-        Route("DELETE", one + "/tags/{tag}", api.drop_tag),
-        Route("GET", one + "/members", api.list_members),
-        Route("POST", one + "/members", api.add_member, body=any_body),
-        Route("GET", one + "/members/{member_id}", api.show_member),
-        Route("PUT", one + "/members/{member_id}", api.answer_member, body=any_body),
-        Route("DELETE", one + "/members/{member_id}", api.remove_member),
-        Route("POST", one + "/import", api.import_, body=any_body),
-        Route("GET", one + "/tasks", api.list_tasks),
-        Route("GET", one + "/locations", _locations),
-        Route("POST", one + "/locations", _locations),
-    ]
-
-
-def _data_routes(api: DataApi) -> list[Route]:
-    return [
-        Route("GET", "/v2/images/{image_id}/file", api.download),
-        Route("PUT", "/v2/images/{image_id}/file", api.upload, raw=True),
-        Route("PUT", "/v2/images/{image_id}/stage", api.stage, raw=True),
+        Route("POST", "/v2/images", api.create, asks(
+            "add_image", about=api.new, parts=tuple(VISIBILITY_RULES.values())), body=create_body),
+        Route("GET", "/v2/images", api.list, "get_images"),
+        Route("GET", one, api.show, may("get_image")),
+        Route("PATCH", one, api.update, may("modify_image", parts=tuple(VISIBILITY_RULES.values())), raw=True),
+        Route("DELETE", one, api.delete, may("delete_image")),
+        Route("POST", one + "/actions/deactivate", api.deactivate, may("deactivate")),
+        Route("POST", one + "/actions/reactivate", api.reactivate, may("reactivate")),
+        Route("PUT", one + "/tags/{tag}", api.add_tag, may("modify_image")),
+        Route("DELETE", one + "/tags/{tag}", api.drop_tag, may("modify_image")),
+        Route("GET", one + "/members", api.list_members, may("get_members")),
+        Route("POST", one + "/members", api.add_member, may("add_member"), body=any_body),
+        Route("GET", one + "/members/{member_id}", api.show_member, may("get_member", seen="get_member")),
+        Route("PUT", one + "/members/{member_id}", api.answer_member, may("modify_member"), body=any_body),
+        Route("DELETE", one + "/members/{member_id}", api.remove_member, may("delete_member")),
+        Route("POST", one + "/import", api.import_, may("modify_image"), body=any_body),
+        Route("GET", one + "/tasks", api.list_tasks, may("get_image")),
+        Route("GET", one + "/locations", _locations, may("fetch_image_location")),
+        Route("POST", one + "/locations", _locations, may("add_image_location")),
+        Route("GET", one + "/file", data.download, may("download_image")),
+        Route("PUT", one + "/file", data.upload, may("upload_image"), raw=True),
+        Route("PUT", one + "/stage", data.stage, may("modify_image"), raw=True),
     ]
 
 
@@ -78,26 +78,27 @@ class InfoApi:
     def __init__(self, images: ImageService, cache: Cache):
         self._images, self._cache = images, cache
 
-    def routes(self) -> list[Route]:
+    def routes(self, api: ImagesApi) -> list[Route]:
         """Its lines of the API."""
-        documents = [Route("GET", f"/v2/schemas/{name}", _constant(body))
+        may = api.may
+        documents = [Route("GET", f"/v2/schemas/{name}", _constant(body), AUTHENTICATED)
                      for name, body in (*DOCUMENTS.items(), *metadef_documents())]
         return [
-            Route("GET", "/", self.choices, public=True),
-            Route("GET", "/versions", self.versions, public=True),
+            Route("GET", "/", self.choices, PUBLIC),
+            Route("GET", "/versions", self.versions, PUBLIC),
             *documents,
-            Route("GET", "/v2/info/import", self.import_methods),
-            Route("GET", "/v2/info/stores", self.stores),
-            Route("GET", "/v2/info/stores/detail", self.stores_detail),
-            Route("GET", "/v2/info/usage", self.usage),
-            Route("DELETE", "/v2/stores/{store}/{image_id}", self.delete_from_store),
-            Route("GET", "/v2/cache", self.list_cache),
-            Route("DELETE", "/v2/cache", self.clear_cache),
-            Route("PUT", "/v2/cache/{image_id}", self.queue_image),
-            Route("DELETE", "/v2/cache/{image_id}", self.drop_cached),
-            Route("GET", "/v2/tasks", self.tasks),
-            Route("GET", "/v2/tasks/{task_id}", self.task),
-            Route("POST", "/v2/tasks", self.new_task),
+            Route("GET", "/v2/info/import", self.import_methods, AUTHENTICATED),
+            Route("GET", "/v2/info/stores", self.stores, AUTHENTICATED),
+            Route("GET", "/v2/info/stores/detail", self.stores_detail, "stores_info_detail"),
+            Route("GET", "/v2/info/usage", self.usage, AUTHENTICATED),
+            Route("DELETE", "/v2/stores/{store}/{image_id}", self.delete_from_store, may("delete_image_location")),
+            Route("GET", "/v2/cache", self.list_cache, "cache_list"),
+            Route("DELETE", "/v2/cache", self.clear_cache, "cache_delete"),
+            Route("PUT", "/v2/cache/{image_id}", self.queue_image, may("cache_image")),
+            Route("DELETE", "/v2/cache/{image_id}", self.drop_cached, may("cache_delete")),
+            Route("GET", "/v2/tasks", self.tasks, "tasks_api_access"),
+            Route("GET", "/v2/tasks/{task_id}", self.task, "tasks_api_access"),
+            Route("POST", "/v2/tasks", self.new_task, "tasks_api_access"),
         ]
 
     async def choices(self, request: Request) -> Reply:
@@ -114,20 +115,18 @@ class InfoApi:
         return {"stores": self._stores()}
 
     async def stores_detail(self, request: Request) -> dict[str, Any]:
-        self._images.policy.check(request.context, "stores_info_detail", {})
         return {"stores": [{**store, "type": store["id"], "properties": {}} for store in self._stores()]}
 
     async def tasks(self, request: Request) -> dict[str, Any]:
-        rows = await self._images.all_tasks(request.context)
+        rows = await self._images.all_tasks()
         brief = [{k: v for k, v in views.task(row).items() if k not in ("input", "result", "message")} for row in rows]
         return {"tasks": brief, "first": "/v2/tasks", "schema": "/v2/schemas/tasks"}
 
     async def task(self, request: Request) -> dict[str, Any]:
-        rows = await self._images.all_tasks(request.context, request.params["task_id"])
+        rows = await self._images.all_tasks(request.params["task_id"])
         return views.task(rows[0])
 
     async def new_task(self, request: Request) -> Reply:
-        self._images.policy.check(request.context, "tasks_api_access", {})
         raise e.BadRequest("Tasks cannot be created here. Upload the data, or stage it and ask for its import.")
 
     async def usage(self, request: Request) -> dict[str, Any]:
@@ -136,20 +135,19 @@ class InfoApi:
         return {"usage": {name: {"usage": value, "limit": limits.get(name) or -1} for name, value in used.items()}}
 
     async def delete_from_store(self, request: Request) -> Reply:
-        image = await self._images.show(request.context, request.params["image_id"])
-        self._images.allow(request.context, "delete_image_location", image)
+        image: Image = request.found
         if image.location is None or request.params["store"] != image.location.store:
             raise e.NotFound(f"The image is not in the store {request.params['store'][:64]}.")
         raise e.Forbidden("The image has its data in this store alone. Delete the image to delete the data.")
 
     async def list_cache(self, request: Request) -> dict[str, Any]:
-        here, queued = await self._cache.list(request.context)
+        here, queued = await self._cache.list()
         cached = [{"image_id": row.id, "hits": 0, "last_accessed": row.queued_at.replace(tzinfo=UTC).timestamp(),
                    "last_modified": row.queued_at.replace(tzinfo=UTC).timestamp(), "size": row.size} for row in here]
         return {"cached_images": cached, "queued_images": queued}
 
     async def clear_cache(self, request: Request) -> Reply:
-        await self._cache.clear(request.context, request.headers.get("x-image-cache-clear-target", "").lower())
+        await self._cache.clear(request.headers.get("x-image-cache-clear-target", "").lower())
         return Reply(status=204)
 
     async def queue_image(self, request: Request) -> Reply:

@@ -61,3 +61,8 @@ def fault(error: e.NacreError, status: int, request: Request) -> Reply:
         inner = request.path[len(request.service.prefix):] or "/"
         headers["Allow"] = ", ".join(sorted({route.method for route, _ in request.service.find(inner)}))
     return Reply(page.encode(), status, headers, "text/html; charset=UTF-8")
+
+
+def refused(rule: str) -> e.NacreError:
+    """Glance's words."""
+    return e.Forbidden(f"You are not authorized to complete {rule} action.")

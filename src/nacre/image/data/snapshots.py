@@ -12,11 +12,11 @@ import sqlalchemy as sa
 
 from nacre.base import errors as e
 from nacre.base.context import Context
-from nacre.base.image_formats import Inspector
 from nacre.base.locks import NamedLocks
 from nacre.image import records
 from nacre.image.contract import ImageFacts, SnapshotOrder
 from nacre.image.data.cleanup import HOST
+from nacre.image.data.inspection import Apart
 from nacre.image.data.ledger import orphan, written
 from nacre.image.data.locations import Location
 from nacre.image.data.uploads import Intake, Received
@@ -107,7 +107,7 @@ class Snapshots:
             raise
         if found := self._open.pop(image_id, None):
             await self._drop(*found)
-        self._open[image_id] = to, Intake(data.stores[to.store], to.key, Inspector(
+        self._open[image_id] = to, Intake(data.stores[to.store], to.key, Apart(
             row.disk_format, row.container_format), self._service.settings.max_image_bytes)
 
     async def _drop(self, to: Location, intake: Intake) -> None:

@@ -20,10 +20,10 @@ import structlog
 from nacre.base import errors as e
 from nacre.base.context import Context
 from nacre.base.db import Unit
-from nacre.base.image_formats import Inspector
 from nacre.base.undo import Undo
 from nacre.image import records
 from nacre.image.data.cleanup import NO_DATA, WRITING
+from nacre.image.data.inspection import Apart
 from nacre.image.data.ledger import orphan, written
 from nacre.image.data.locations import Location
 from nacre.image.data.store import Sink, Store
@@ -52,7 +52,7 @@ class Intake:
     """One upload. All verbs block, one at a time; the store is not touched before the first. End it with `finish` or
     `discard`, which may come while a write is still at work in its thread."""
 
-    def __init__(self, store: Store, key: str, inspector: Inspector | None, limit: int):
+    def __init__(self, store: Store, key: str, inspector: Apart | None, limit: int):
         self._store, self._key, self._inspector, self._limit, self.size = store, key, inspector, limit, 0
         self._md5, self._sha = hashlib.md5(usedforsecurity=False), hashlib.sha512()
         self._sink: Sink | None = None
@@ -83,6 +83,8 @@ class Intake:
         """Keeps nothing, also of what is still to come. May be repeated."""
         with self._lock:
             self._over = True
+            if self._inspector is not None:
+                self._inspector.close()
             if self._sink is not None:
                 self._sink.discard()
 
@@ -115,14 +117,14 @@ class Uploads:
 
         Raises Conflict (not queued), UnsupportedMedia (not what was declared), TooLarge, Gone (deleted meanwhile):
         the image stays queued and nothing is kept."""
-        image, to = await self._begin(context, image_id, "upload_image", "saving")
+        image, to = await self._begin(context, image_id, "saving")
         async with self._filling(image_id, to):
             received = await self._take(image, to, chunks, inspect=True, announced=size)
             await self._end(image, to, received)
 
     async def stage(self, context: Context, image_id: str, chunks: AsyncIterator[bytes], size: int | None) -> None:
         """Puts data aside for a later import; the image is uploading then."""
-        image, to = await self._begin(context, image_id, "modify_image", "uploading")
+        image, to = await self._begin(context, image_id, "uploading")
         async with self._filling(image_id, to):
             received = await self._take(image, to, chunks, inspect=False, announced=size)
             after = {"size": received.size, "worker": None, "updated_at": self._service.now()}
@@ -140,7 +142,6 @@ class Uploads:
 
         def unit(conn: sa.Connection) -> Image:
             image = records.load(conn, context, image_id)
-            self._service.allow(context, "modify_image", image)
             if image.status == "importing":
                 raise e.Conflict(f"New operation on image '{image_id}' is not permitted as prior operation is still "
                                  "in progress")
@@ -163,7 +164,6 @@ class Uploads:
     async def download(self, context: Context, image_id: str) -> Image:
         """The image, if the caller may have its data. Raises Forbidden, NotFound."""
         image = await self._db.read(lambda conn: records.load(conn, context, image_id))
-        self._service.allow(context, "download_image", image)
         if image.status == "deactivated" and not context.is_admin:
             raise e.Forbidden("The requested image has been deactivated. Image data download is forbidden.")
         return image
@@ -195,11 +195,10 @@ class Uploads:
         if self._imports:
             await asyncio.gather(*self._imports, return_exceptions=True)
 
-    async def _begin(self, context: Context, image_id: str, rule: str, status: str) -> tuple[Image, Location]:
+    async def _begin(self, context: Context, image_id: str, status: str) -> tuple[Image, Location]:
         """queued -> status, and where its data goes."""
         def unit(conn: sa.Connection) -> Image:
             image = records.load(conn, context, image_id)
-            self._service.allow(context, rule, image)
             if image.status != "queued":
                 raise e.Conflict(f"Image status transition from {image.status} to {status} is not allowed")
             if status == "saving":
@@ -265,7 +264,7 @@ class Uploads:
         limit, row = self._limits.max_image_bytes, image.row
         if announced is not None and announced > limit:
             raise e.TooLarge(f"The image is larger than the limit of {limit} bytes.", field="size")
-        inspector = Inspector(row["disk_format"], row["container_format"]) if inspect else None
+        inspector = Apart(row["disk_format"], row["container_format"]) if inspect else None
         intake = Intake(self._data.stores[to.store], to.key, inspector, limit)
         async with Undo() as undo, self._counted(image) as count:
             undo.add(self._data.run, intake.discard)

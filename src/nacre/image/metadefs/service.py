@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from nacre.base import errors as e
 from nacre.base.context import Context
-from nacre.image.metadefs.tables import items, namespaces
+from nacre.image.metadefs.tables import given, items, namespaces
 from nacre.image.service import ImageService
 
 #: Known before anybody associates one.
@@ -38,7 +38,7 @@ RULES = {
     "properties": Kind("get_metadef_properties", "get_metadef_property", "add_metadef_property",
                        "modify_metadef_property", "remove_metadef_property"),
     "tags": Kind("get_metadef_tags", "get_metadef_tag", "add_metadef_tag", "modify_metadef_tag", "delete_metadef_tag"),
-    "resource_types": Kind("list_metadef_resource_types", "get_metadef_resource_type",
+    "resource_types": Kind("list_metadef_resource_types", "list_metadef_resource_types",
                            "add_metadef_resource_type_association", "add_metadef_resource_type_association",
                            "remove_metadef_resource_type_association"),
 }
@@ -59,12 +59,10 @@ class Metadefs:
     """The vocabularies. A row of an item carries its name, body and times."""
 
     def __init__(self, images: ImageService):
-        self._db, self._policy, self._now = images.db, images.policy, images.now
+        self._db, self._now = images.db, images.now
 
     async def page(self, context: Context, page: Page) -> list[tuple[Mapping[str, Any], Sequence[Any]]]:
         """Namespaces, each with its resource type associations; one more than asked for if there are more."""
-        self._policy.check(context, "get_metadef_namespaces", _own(context))
-        self._policy.check(context, "list_metadef_resource_types", _own(context))
 
         def unit(conn: sa.Connection) -> list[tuple[Mapping[str, Any], Sequence[Any]]]:
             rows = conn.execute(self._select(conn, context, page)).all()
@@ -78,34 +76,36 @@ class Metadefs:
 
     async def create(self, context: Context, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """A namespace with all that its document holds. Raises Conflict if the name is taken."""
-        self._policy.check(context, "add_metadef_namespace", _own(context))
-        for kind, key in KINDS.items():
-            if body.get(key):
-                self._policy.check(context, RULES[kind].add, _own(context))
-        return await self.add_namespace(context, body)
+        return await self._db.run(lambda conn: self._insert(conn, context, body))
 
-    async def add_namespace(self, context: Context, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        """As `create`, of whoever may."""
-        now = self._now()
-        row = {"id": str(uuid.uuid4()), "created_at": now, "updated_at": now, **_settable(context, body)}
-
+    async def give(self, context: Context, documents: Sequence[Mapping[str, Any]]) -> None:
+        """Those of these namespaces that the cloud was never given, unless it has one of the name."""
         def unit(conn: sa.Connection) -> None:
-            try:
-                conn.execute(sa.insert(namespaces).values(row))
-                for kind, key in KINDS.items():
-                    if fresh := [self._item(row["id"], kind, name, one) for name, one in _named(body.get(key) or ())]:
-                        conn.execute(sa.insert(items), fresh)
-            except sa.exc.IntegrityError:
-                raise e.Conflict(f"The metadata definition namespace={row['namespace']} already exists, or names "
-                                 "something twice.", field="namespace") from None
+            there = {*conn.scalars(sa.select(given.c.namespace)), *conn.scalars(sa.select(namespaces.c.namespace))}
+            for body in documents:
+                if body["namespace"] not in there:
+                    self._insert(conn, context, body)
+                    conn.execute(sa.insert(given).values(namespace=body["namespace"]))
 
         await self._db.run(unit)
+
+    def _insert(self, conn: sa.Connection, context: Context, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        now = self._now()
+        row = {"id": str(uuid.uuid4()), "created_at": now, "updated_at": now, **_settable(context, body)}
+        try:
+            conn.execute(sa.insert(namespaces).values(row))
+            for kind, key in KINDS.items():
+                if fresh := [self._item(row["id"], kind, name, one) for name, one in _named(body.get(key) or ())]:
+                    conn.execute(sa.insert(items), fresh)
+        except sa.exc.IntegrityError:
+            raise e.Conflict(f"The metadata definition namespace={row['namespace']} already exists, or names "
+                             "something twice.", field="namespace") from None
         return row
 
     async def show(self, context: Context, name: str) -> tuple[Mapping[str, Any], dict[str, Sequence[Any]]]:
         """A namespace and all that is in it, by kind. Raises NotFound."""
         def unit(conn: sa.Connection) -> tuple[Mapping[str, Any], dict[str, Sequence[Any]]]:
-            row = self._load(conn, context, name, "get_metadef_namespace")
+            row = self._load(conn, context, name)
             inside: dict[str, Any] = {kind: [] for kind in KINDS}
             for item in conn.execute(sa.select(items).where(items.c.namespace_id == row["id"]).order_by(items.c.name)):
                 inside[item.kind].append(item)
@@ -113,10 +113,14 @@ class Metadefs:
 
         return await self._db.read(unit)
 
+    async def about(self, context: Context, name: str) -> Mapping[str, Any]:
+        """The namespace alone, as policy asks about it. Raises NotFound."""
+        return await self._db.read(lambda conn: self._load(conn, context, name))
+
     async def update(self, context: Context, name: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """The namespace as `body` says; what it leaves out falls back to its default."""
         def unit(conn: sa.Connection) -> Mapping[str, Any]:
-            row = self._load(conn, context, name, "modify_metadef_namespace")
+            row = self._load(conn, context, name)
             after = {**_settable(context, body), "updated_at": self._now()}
             try:
                 conn.execute(sa.update(namespaces).where(namespaces.c.id == row["id"]).values(after))
@@ -130,16 +134,15 @@ class Metadefs:
     async def delete(self, context: Context, name: str) -> None:
         """The namespace and all that is in it are gone. Raises Forbidden if it is protected."""
         def unit(conn: sa.Connection) -> None:
-            row = self._load(conn, context, name, "delete_metadef_namespace")
+            row = self._load(conn, context, name)
             _check_unprotected(row)
             conn.execute(sa.delete(items).where(items.c.namespace_id == row["id"]))
             conn.execute(sa.delete(namespaces).where(namespaces.c.id == row["id"]))
 
         await self._db.run(unit)
 
-    async def resource_types(self, context: Context) -> set[str]:
+    async def resource_types(self) -> set[str]:
         """Every resource type known here."""
-        self._policy.check(context, "list_metadef_resource_types", _own(context))
         rows = await self._db.read(lambda conn: conn.execute(
             sa.select(items.c.name).where(items.c.kind == "resource_types").distinct()).all())
         return {*RESOURCE_TYPES, *(row.name for row in rows)}
@@ -147,7 +150,7 @@ class Metadefs:
     async def items(self, context: Context, name: str, kind: str) -> Sequence[Any]:
         """The items of one kind."""
         def unit(conn: sa.Connection) -> Sequence[Any]:
-            row = self._load(conn, context, name, RULES[kind].list)
+            row = self._load(conn, context, name)
             return conn.execute(sa.select(items).where(*_of(row, kind)).order_by(items.c.created_at.desc(),
                                                                                  items.c.name)).all()
 
@@ -156,7 +159,7 @@ class Metadefs:
     async def item(self, context: Context, name: str, kind: str, item: str) -> Any:
         """One item. Raises NotFound."""
         def unit(conn: sa.Connection) -> Any:
-            row = self._load(conn, context, name, RULES[kind].show)
+            row = self._load(conn, context, name)
             return _found(conn.execute(sa.select(items).where(*_of(row, kind), items.c.name == item)).first(), item)
 
         return await self._db.read(unit)
@@ -165,7 +168,7 @@ class Metadefs:
                   replace: bool = False) -> list[Mapping[str, Any]]:
         """New items; `replace` drops those that were there. Raises Conflict."""
         def unit(conn: sa.Connection) -> list[Mapping[str, Any]]:
-            row = self._load(conn, context, name, "add_metadef_tags" if kind == "tags" and replace else RULES[kind].add)
+            row = self._load(conn, context, name)
             if replace:
                 conn.execute(sa.delete(items).where(*_of(row, kind)))
             fresh: list[Mapping[str, Any]] = [self._item(row["id"], kind, body["name"], body) for body in bodies]
@@ -183,7 +186,7 @@ class Metadefs:
         name, kind, item = place
 
         def unit(conn: sa.Connection) -> Mapping[str, Any]:
-            row = self._load(conn, context, name, RULES[kind].change)
+            row = self._load(conn, context, name)
             where = (*_of(row, kind), items.c.name == item)
             old = _found(conn.execute(sa.select(items).where(*where)).first(), item)
             after = {**self._item(row["id"], kind, body["name"], body), "created_at": old.created_at}
@@ -198,12 +201,11 @@ class Metadefs:
     async def drop(self, context: Context, name: str, kind: str, item: str | None) -> None:
         """Removes an item, or with None all of the kind. Raises NotFound, Forbidden."""
         def unit(conn: sa.Connection) -> None:
+            row = self._load(conn, context, name)
             if item is None:
-                row = self._load(conn, context, name, "delete_metadef_tags" if kind == "tags" else RULES[kind].drop)
                 _check_unprotected(row)
                 conn.execute(sa.delete(items).where(*_of(row, kind)))
                 return
-            row = self._load(conn, context, name, RULES[kind].drop)
             gone = conn.execute(sa.delete(items).where(*_of(row, kind), items.c.name == item)).rowcount
             _found(gone or None, item)
 
@@ -218,7 +220,7 @@ class Metadefs:
             query = query.where(sa.exists().where(items.c.namespace_id == namespaces.c.id, items.c.kind ==
                                                   "resource_types", items.c.name.in_(page.resource_types)))
         if page.marker is not None:
-            row = self._load(conn, context, page.marker, "get_metadef_namespace")
+            row = self._load(conn, context, page.marker)
             key, last = sa.tuple_(column, namespaces.c.id), sa.tuple_(sa.literal(row[page.sort_key], column.type),
                                                                       sa.literal(row["id"]))
             query = query.where(key > last if page.sort_dir == "asc" else key < last)
@@ -226,24 +228,19 @@ class Metadefs:
             column.desc(), namespaces.c.id.desc())
         return query.order_by(*order).limit(page.limit + 1)
 
-    def _load(self, conn: sa.Connection, context: Context, name: str, rule: str) -> Mapping[str, Any]:
-        """The namespace, for a caller who may do `rule` to it. Raises NotFound, Forbidden."""
+    def _load(self, conn: sa.Connection, context: Context, name: str) -> Mapping[str, Any]:
+        """The namespace, if the caller may see it. Raises NotFound."""
         row = None
         if "\x00" not in name:
             row = conn.execute(sa.select(namespaces).where(namespaces.c.namespace == name, _visible(context))).first()
         if row is None:
             raise e.NotFound(f"Namespace {name[:80]} not found")
-        self._policy.check(context, rule, {"project_id": row.owner, "visibility": row.visibility})
         return dict(row._mapping)
 
     def _item(self, namespace_id: str, kind: str, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
         now = self._now()
         return {"namespace_id": namespace_id, "kind": kind, "name": name, "created_at": now, "updated_at": now,
                 "body": {k: v for k, v in body.items() if k != "name"}}
-
-
-def _own(context: Context) -> dict[str, str]:
-    return {"project_id": context.project_id or "", "visibility": "private"}
 
 
 def _settable(context: Context, body: Mapping[str, Any]) -> dict[str, Any]:

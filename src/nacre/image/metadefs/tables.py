@@ -27,3 +27,6 @@ items = sa.Table(
     sa.Column("created_at", sa.DateTime, nullable=False),
     sa.Column("updated_at", sa.DateTime, nullable=False),
 )
+
+#: Names of the vocabularies that this cloud was given once: what its operator deletes stays deleted.
+given = sa.Table("metadef_given", metadata, sa.Column("namespace", sa.String(80), primary_key=True))

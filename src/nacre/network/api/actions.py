@@ -4,7 +4,8 @@ import ipaddress
 from collections.abc import Callable
 from typing import Any
 
-from nacre.base.errors import BadRequest, Forbidden, NotBuilt
+from nacre.base.errors import BadRequest, NotBuilt
+from nacre.base.serving.gate import asks
 from nacre.base.web import Request, Route
 from nacre.network.api.resource import Controller
 from nacre.network.attributes import checks
@@ -23,8 +24,10 @@ class AddressGroupActions:
 
     def routes(self) -> list[Route]:
         one = "/v2.0/address-groups/{id}"
-        return [Route("PUT", f"{one}/add_addresses", self.add, body=_addresses),
-                Route("PUT", f"{one}/remove_addresses", self.remove, body=_addresses)]
+        about = self._controller.about
+        return [Route("PUT", f"{one}/add_addresses", self.add, asks("add_addresses", about=about), body=_addresses),
+                Route("PUT", f"{one}/remove_addresses", self.remove, asks("remove_addresses", about=about),
+                      body=_addresses)]
 
     async def add(self, request: Request) -> Row:
         return await self._change(request, True)
@@ -35,7 +38,6 @@ class AddressGroupActions:
     async def _change(self, request: Request, add: bool) -> Row:
         def step(work: Work) -> Row:
             current = self._controller.one(work, request.params["id"])
-            _check(self._manager, work, "add_addresses" if add else "remove_addresses", current)
             self._store.change(work, current, request.body, add=add)
             return self._controller.one(work, request.params["id"])
 
@@ -50,37 +52,31 @@ class SubnetpoolActions:
 
     def routes(self) -> list[Route]:
         one = "/v2.0/subnetpools/{id}"
-        return [Route("PUT", f"{one}/add_prefixes", self.add, body=_prefixes),
-                Route("PUT", f"{one}/remove_prefixes", self.remove, body=_prefixes),
-                Route("PUT", f"{one}/onboard_network_subnets", self.onboard)]
+        about = self._controller.about
+        return [Route("PUT", f"{one}/add_prefixes", self.add, asks("add_prefixes", about=about), body=_prefixes),
+                Route("PUT", f"{one}/remove_prefixes", self.remove, asks("remove_prefixes", about=about),
+                      body=_prefixes),
+                Route("PUT", f"{one}/onboard_network_subnets", _onboard, asks("onboard_network_subnets", about=about))]
 
     async def add(self, request: Request) -> Row:
-        return await self._change(request, "add_prefixes", lambda work, pool: self._store.update(
+        return await self._change(request, lambda work, pool: self._store.update(
             work, pool, {"prefixes": [*pool["prefixes"], *request.body]}))
 
     async def remove(self, request: Request) -> Row:
-        return await self._change(request, "remove_prefixes", lambda work, pool: self._store.remove_prefixes(
+        return await self._change(request, lambda work, pool: self._store.remove_prefixes(
             work, pool, request.body))
 
-    async def _change(self, request: Request, rule: str, change: Callable[[Work, Row], Any]) -> Row:
+    async def _change(self, request: Request, change: Callable[[Work, Row], Any]) -> Row:
         def step(work: Work) -> Row:
             pool = self._controller.one(work, request.params["id"])
-            _check(self._manager, work, rule, pool)
             change(work, pool)
             return {"prefixes": self._controller.one(work, pool["id"])["prefixes"]}
 
         return await self._manager.write(request.context, step)
 
-    async def onboard(self, request: Request) -> Row:
-        def refuse(work: Work, pool: Row) -> None:
-            raise NotBuilt("Subnets are not taken into a pool once they are there: make them from the pool.")
 
-        return await self._change(request, "onboard_network_subnets", refuse)
-
-
-def _check(manager: NetworkManager, work: Work, rule: str, target: Row) -> None:
-    if not manager.policy.allows(work.context, rule, target):
-        raise Forbidden(f"(rule:{rule}) is disallowed by policy", type="PolicyNotAuthorized")
+async def _onboard(request: Request) -> Row:
+    raise NotBuilt("Subnets are not taken into a pool once they are there: make them from the pool.")
 
 
 def _cidrs(given: Any, field: str) -> list[str]:

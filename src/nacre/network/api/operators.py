@@ -5,7 +5,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from nacre.base.errors import BadRequest, Forbidden, NotBuilt
+from nacre.base.errors import BadRequest, NotBuilt
+from nacre.base.serving.gate import AUTHENTICATED, Gate
 from nacre.base.web import Reply, Request, Route
 from nacre.network import ipam
 from nacre.network import tables as t
@@ -31,37 +32,35 @@ class Operators:
 
     def routes(self) -> list[Route]:
         agent, full = "/v2.0/agents/{id}", "/v2.0/network-ip-availabilities"
-        return [Route("GET", "/v2.0/agents", self.agents), Route("GET", agent, self.agent),
-                Route("PUT", agent, self.update_agent, body=_agent_body), Route("DELETE", agent, self.delete_agent),
-                Route("GET", "/v2.0/networks/{id}/dhcp-agents", self.dhcp_agents),
-                Route("GET", f"{agent}/dhcp-networks", self.dhcp_networks),
-                Route("POST", f"{agent}/dhcp-networks", _distributed, policy="create_dhcp-network"),
-                Route("DELETE", f"{agent}/dhcp-networks/{{network}}", _distributed, policy="delete_dhcp-network"),
-                Route("GET", f"{agent}/l3-routers", self.l3_routers),
-                Route("POST", f"{agent}/l3-routers", _unscheduled, policy="create_l3-router"),
-                Route("DELETE", f"{agent}/l3-routers/{{router}}", _unscheduled, policy="delete_l3-router"),
-                Route("POST", "/v2.0/agents", _reported, policy="create_agent"),
-                Route("GET", "/v2.0/service-providers", self.providers, policy="get_service_provider"),
-                Route("GET", "/v2.0/availability_zones", self.zones),
-                Route("GET", full, self.availabilities), Route("GET", f"{full}/{{id}}", self.availability)]
-
-    def _check(self, request: Request, rule: str) -> None:
-        if not self._manager.policy.allows(request.context, rule, {"project_id": request.context.project_id}):
-            raise Forbidden(f"(rule:{rule}) is disallowed by policy")
+        dhcp, l3 = f"{agent}/dhcp-networks", f"{agent}/l3-routers"
+        return [Route("GET", "/v2.0/agents", self.agents, Gate(AUTHENTICATED.rules, parts=("get_agent",))),
+                Route("POST", "/v2.0/agents", _reported, "create_agent"),
+                Route("GET", agent, self.agent, "get_agent"),
+                Route("PUT", agent, self.update_agent, "update_agent", body=_agent_body),
+                Route("DELETE", agent, self.delete_agent, "delete_agent"),
+                Route("GET", "/v2.0/networks/{id}/dhcp-agents", self.dhcp_agents, "get_dhcp-agents"),
+                Route("GET", dhcp, self.dhcp_networks, "get_dhcp-networks"),
+                Route("POST", dhcp, _distributed, "create_dhcp-network"),
+                Route("DELETE", f"{dhcp}/{{network}}", _distributed, "delete_dhcp-network"),
+                Route("GET", l3, self.l3_routers, "get_l3-routers"),
+                Route("POST", l3, _unscheduled, "create_l3-router"),
+                Route("DELETE", f"{l3}/{{router}}", _unscheduled, "delete_l3-router"),
+                Route("GET", "/v2.0/service-providers", self.providers, "get_service_provider"),
+                Route("GET", "/v2.0/availability_zones", self.zones, "get_availability_zone"),
+                Route("GET", full, self.availabilities, "get_network_ip_availability"),
+                Route("GET", f"{full}/{{id}}", self.availability, "get_network_ip_availability")]
 
     async def agents(self, request: Request) -> Row:
         keep = _filter(request, _AGENT_FILTERS)
         # As in Neutron: a list that one may not see is empty, a single agent is refused.
-        if not self._manager.policy.allows(request.context, "get_agent", {}):
+        if not request.allows("get_agent"):
             return {"agents": []}
         return {"agents": [a for a in await self._manager.read(request.context, agents.views) if keep(a)]}
 
     async def agent(self, request: Request) -> Row:
-        self._check(request, "get_agent")
         return {"agent": await self._manager.read(request.context, lambda w: agents.get(w, request.params["id"]))}
 
     async def update_agent(self, request: Request) -> Row:
-        self._check(request, "update_agent")
 
         def step(work: Work) -> Row:
             agents.get(work, request.params["id"])
@@ -72,7 +71,6 @@ class Operators:
         return {"agent": await self._manager.write(request.context, step)}
 
     async def delete_agent(self, request: Request) -> Reply:
-        self._check(request, "delete_agent")
 
         def step(work: Work) -> str:
             host = agents.get(work, request.params["id"])["host"]
@@ -84,7 +82,6 @@ class Operators:
 
     async def dhcp_agents(self, request: Request) -> Row:
         """The hosts that serve DHCP for a network: those that have ports of it."""
-        self._check(request, "get_dhcp-agents")
 
         def step(work: Work) -> list[Row]:
             hosts = {host for _, host in reach.of_networks(work, [request.params["id"]])}
@@ -93,7 +90,6 @@ class Operators:
         return {"agents": await self._manager.read(request.context, step)}
 
     async def dhcp_networks(self, request: Request) -> Row:
-        self._check(request, "get_dhcp-networks")
 
         def step(work: Work) -> list[Row]:
             host = agents.get(work, request.params["id"])["host"]
@@ -106,7 +102,6 @@ class Operators:
 
     async def l3_routers(self, request: Request) -> Row:
         """What an L3 agent forwards for: every router."""
-        self._check(request, "get_l3-routers")
 
         def step(work: Work) -> list[Row]:
             l3 = agents.get(work, request.params["id"])["agent_type"] == agents.L3
@@ -120,7 +115,6 @@ class Operators:
         return {"service_providers": []}
 
     async def zones(self, request: Request) -> Row:
-        self._check(request, "get_availability_zone")
         kinds = await self._manager.read(request.context, lambda work: {
             a["agent_type"] for a in agents.views(work) if a["alive"]})
         found = [{"name": "nova", "resource": "network", "state": "available"}]
@@ -128,7 +122,6 @@ class Operators:
             [{"name": "nova", "resource": "router", "state": "available"}] if "L3 agent" in kinds else [])}
 
     async def availabilities(self, request: Request) -> Row:
-        self._check(request, "get_network_ip_availability")
         keep = _filter(request, _AVAILABILITY_FILTERS)
         rows = await self._manager.read(request.context, lambda work: _availability(work, None))
         if version := request.one("ip_version"):
@@ -140,7 +133,6 @@ class Operators:
         return {"network_ip_availabilities": [r for r in rows if keep(r)]}
 
     async def availability(self, request: Request) -> Row:
-        self._check(request, "get_network_ip_availability")
         rows = await self._manager.read(request.context, lambda work: _availability(work, request.params["id"]))
         if not rows:
             raise missing("network", request.params["id"])

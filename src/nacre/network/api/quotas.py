@@ -5,7 +5,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from nacre.base.context import Context
-from nacre.base.errors import BadRequest, Forbidden
+from nacre.base.errors import BadRequest
+from nacre.base.serving.gate import AUTHENTICATED, EVERYBODY, Gate, Subject, asks, stated
 from nacre.base.web import Reply, Request, Route
 from nacre.network import tables as t
 from nacre.network.attributes import checks
@@ -22,28 +23,26 @@ class Quotas:
 
     def routes(self) -> list[Route]:
         one = "/v2.0/quotas/{id}"
-        return [Route("GET", "/v2.0/quotas", self.index), Route("GET", "/v2.0/quotas/tenant", self.tenant),
-                Route("GET", "/v2.0/quotas/project", self.tenant), Route("GET", one, self.show),
-                Route("GET", f"{one}/details", self.details), Route("GET", f"{one}/details.json", self.details),
-                Route("GET", f"{one}/default", self.default), Route("PUT", one, self.update, body=_limits),
-                Route("DELETE", one, self.delete)]
+        see = asks("get_quota", about=_seen)
+        all_ = asks("get_quota", about=stated(lambda request: {}))  # all projects' at once: nobody's own
 
-    def _check(self, context: Context, verb: str, project_id: str) -> None:
-        # A project may always see its own limits: clients show them to every user.
-        if verb == "get" and project_id == context.project_id:
-            return
-        if not self._manager.policy.allows(context, f"{verb}_quota", {"project_id": project_id}):
-            raise Forbidden(f"(rule:{verb}_quota) is disallowed by policy")
+        def write(verb: str) -> Gate:
+            return asks(f"{verb}_quota", about=stated(lambda request: {"project_id": request.params["id"]}))
+
+        return [Route("GET", "/v2.0/quotas", self.index, all_),
+                Route("GET", "/v2.0/quotas/tenant", self.tenant, AUTHENTICATED),
+                Route("GET", "/v2.0/quotas/project", self.tenant, AUTHENTICATED), Route("GET", one, self.show, see),
+                Route("GET", f"{one}/details", self.details, see),
+                Route("GET", f"{one}/details.json", self.details, see),
+                Route("GET", f"{one}/default", self.default, see),
+                Route("PUT", one, self.update, write("update"), body=_limits),
+                Route("DELETE", one, self.delete, write("delete"))]
 
     def _limits(self, work: Work, project_id: str) -> dict[str, int]:
         rows = work.rows(sa.select(t.quotas).where(t.quotas.c.project_id == project_id))
         return {**DEFAULT_QUOTAS, **work.settings.quotas, **{r["resource"]: r["limit"] for r in rows}}
 
     async def index(self, request: Request) -> Row:
-        # All projects' at once: nobody's own.
-        if not self._manager.policy.allows(request.context, "get_quota", {}):
-            raise Forbidden("(rule:get_quota) is disallowed by policy", type="PolicyNotAuthorized")
-
         def step(work: Work) -> list[Row]:
             projects = sorted(set(work.conn.execute(sa.select(t.quotas.c.project_id)).scalars()))
             return [{"tenant_id": p, "project_id": p, **self._limits(work, p)} for p in projects]
@@ -56,16 +55,13 @@ class Quotas:
 
     async def show(self, request: Request) -> Row:
         project = request.params["id"]
-        self._check(request.context, "get", project)
         return {"quota": await self._manager.read(request.context, lambda work: self._limits(work, project))}
 
     async def default(self, request: Request) -> Row:
-        self._check(request.context, "get", request.params["id"])
         return {"quota": {**DEFAULT_QUOTAS, **self._manager.settings.quotas}}
 
     async def details(self, request: Request) -> Row:
         project = request.params["id"]
-        self._check(request.context, "get", project)
 
         def step(work: Work) -> Row:
             return {name: {"limit": limit, "used": work.used(name, project), "reserved": 0}
@@ -75,7 +71,6 @@ class Quotas:
 
     async def update(self, request: Request) -> Row:
         project, body = request.params["id"], dict(request.body)
-        self._check(request.context, "update", project)
         body.pop("check_limit", None)  # as Neutron by now: what is used is looked at unless one forces it
         if not body.pop("force", False):
             await self._check_used(request.context, project, body)
@@ -99,10 +94,15 @@ class Quotas:
                              type="QuotaLimitTooLow")
 
     async def delete(self, request: Request) -> Reply:
-        self._check(request.context, "delete", request.params["id"])
         await self._manager.write(request.context, lambda work: work.conn.execute(
             sa.delete(t.quotas).where(t.quotas.c.project_id == request.params["id"])).rowcount)
         return Reply(status=204)
+
+
+async def _seen(request: Request) -> Subject:
+    """Whose limits. A project may always see its own: clients show them to every user."""
+    project = request.params["id"]
+    return Subject({"project_id": project}, rule=EVERYBODY if project == request.context.project_id else None)
 
 
 def _limits(request: Request, body: Any) -> Row:

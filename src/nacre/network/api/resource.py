@@ -4,12 +4,13 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from nacre.base.context import Context
-from nacre.base.errors import BadRequest, Forbidden, PreconditionFailed
+from nacre.base.errors import BadRequest, PreconditionFailed
+from nacre.base.serving.gate import Gate, Subject, Target, asks, own
 from nacre.base.web import Reply, Request, Route
 from nacre.network.api import listing as lists
 from nacre.network.attributes.table import Resource, Row
 from nacre.network.manager import NetworkManager
-from nacre.network.policies import check, check_set
+from nacre.network.policies import asked, attribute_rules, seen_rules
 from nacre.network.work import MISSING, Work, missing
 
 #: The most resources one request may create.
@@ -49,17 +50,25 @@ class Controller:
         self._resource = store.resource
 
     def routes(self, *, update: bool = True) -> list[Route]:
-        path, one = f"/v2.0/{self._resource.path}", f"/v2.0/{self._resource.path}/{{id}}"
-        found = [Route("GET", path, self.index), Route("POST", path, self.create, body=any_body),
-                 Route("GET", one, self.show), Route("DELETE", one, self.delete)]
-        return [*found, Route("PUT", one, self.update, body=any_body)] if update else found
+        resource = self._resource
+        path, one, seen = f"/v2.0/{resource.path}", f"/v2.0/{resource.path}/{{id}}", seen_rules(resource)
+        see = asks(f"get_{resource.name}", parts=seen)
+
+        def change(verb: str, about: Target) -> Gate:
+            return asks(f"{verb}_{resource.name}", about=about, parts=(*attribute_rules(verb, resource), *seen))
+
+        found = [Route("GET", path, self.index, see),
+                 Route("POST", path, self.create, change("create", self._wished), body=any_body),
+                 Route("GET", one, self.show, asks(f"get_{resource.name}", about=self.seen, parts=seen)),
+                 Route("DELETE", one, self.delete, asks(f"delete_{resource.name}", about=self.about))]
+        return [*found, Route("PUT", one, self.update, change("update", self._changed), body=any_body)] if (
+            update) else found
 
     async def index(self, request: Request) -> Row:
-        self._may_get(request.context)
         listing = lists.parse(self._resource, request.query)
         await self._prepare(request.context, listing.filters)
         rows = await self._manager.read(request.context, lambda work: self._store.list(work, listing.filters))
-        secret = self._secret(request.context)  # hidden before filters look at them
+        secret = self._secret(request)  # hidden before filters look at them
         rows = [_without(row, secret) for row in rows]
         if listing.filters or listing.tags or listing.changed_since:
             rows = [row for row in rows if lists.matches(row, listing)]
@@ -70,48 +79,34 @@ class Controller:
         return {self._resource.plural: fields_of(rows, listing.fields), **found}
 
     async def show(self, request: Request) -> Row:
-        self._may_get(request.context)
         fields = [v for k, v in request.query if k == "fields" and v]
-        await self._prepare(request.context, {})
-        row = await self._manager.read(request.context, lambda work: self.one(work, request.params["id"]))
-        return {self._resource.name: fields_of([self._shown(request.context, row)], fields)[0]}
+        return {self._resource.name: fields_of([self._shown(request, request.found)], fields)[0]}
 
     async def create(self, request: Request) -> Reply:
         context, name, plural = request.context, self._resource.name, self._resource.plural
-        raws, bulk = bodies(request.body, name, plural)
-        parsed = [self._resource.parse_create(raw, context) for raw in raws]
+        parsed, bulk = request.found
 
         def step(work: Work) -> list[Row]:
-            made = []
-            for raw, data in zip(raws, parsed, strict=True):
-                fresh = dict(data)
-                check_set(work, f"create_{name}", self._resource, raw, fresh | self._store.target(work, fresh))
-                made.append(self._store.create(work, fresh))
-            return made
+            return [self._store.create(work, dict(data)) for data in parsed]
 
-        rows = [self._shown(context, row) for row in await self._manager.write(context, step)]
+        rows = [self._shown(request, row) for row in await self._manager.write(context, step)]
         return Reply({plural: rows} if bulk else {name: rows[0]}, 201)
 
     async def update(self, request: Request) -> Row:
-        context, name = request.context, self._resource.name
-        raws, _ = bodies(request.body, name, None)
-        data = self._resource.parse_update(raws[0], context)
+        data: Row = request.found
 
         def step(work: Work) -> Row:
             current = self.one(work, request.params["id"])
             _check_revision(request, current)
-            changed = current | data
-            check_set(work, f"update_{name}", self._resource, raws[0], changed | self._store.target(work, changed))
             self._store.update(work, current, dict(data))
             return self.one(work, request.params["id"])
 
-        return {name: self._shown(context, await self._manager.write(context, step))}
+        return {self._resource.name: self._shown(request, await self._manager.write(request.context, step))}
 
     async def delete(self, request: Request) -> Reply:
         def step(work: Work) -> None:
             current = self.one(work, request.params["id"])
             _check_revision(request, current)
-            check(work, f"delete_{self._resource.name}", current | self._store.target(work, current))
             self._store.delete(work, current)
 
         await self._manager.write(request.context, step)
@@ -124,9 +119,45 @@ class Controller:
             raise missing(self._resource.name if self._resource.name in MISSING else "network", row_id)
         return found[0]
 
-    def target(self, work: Work, row: Row) -> Row:
-        """As the store's."""
-        return self._store.target(work, row)
+    async def seen(self, request: Request) -> Subject:
+        """The row of the URL, to be looked at: who may see it need not own it. Raises NotFound."""
+        await self._prepare(request.context, {})
+        row = await self._manager.read(request.context, lambda work: self.one(work, request.params["id"]))
+        return Subject(own(request.context), row)
+
+    async def about(self, request: Request) -> Subject:
+        """The row of the URL, to be changed, if the caller may see it. Raises NotFound."""
+        def step(work: Work) -> Row:
+            row = self.one(work, request.params["id"])
+            return row | self._store.target(work, row)
+
+        return Subject(await self._manager.read(request.context, step))
+
+    async def _wished(self, request: Request) -> Subject:
+        """What a body would make, each with its attributes' rules. Raises BadRequest."""
+        name = self._resource.name
+        raws, bulk = bodies(request.body, name, self._resource.plural)
+        parsed = [self._resource.parse_create(raw, request.context) for raw in raws]
+
+        def step(work: Work) -> list[tuple[str, Row]]:
+            return [ask for raw, data in zip(raws, parsed, strict=True) for ask in asked(
+                f"create_{name}", self._resource, raw, data | self._store.target(work, dict(data)))]
+
+        (_, facts), *more = await self._manager.read(request.context, step)
+        return Subject(facts, (parsed, bulk), more=tuple(more))
+
+    async def _changed(self, request: Request) -> Subject:
+        """What a body would change, with its attributes' rules. Raises NotFound, BadRequest."""
+        name = self._resource.name
+        raw = bodies(request.body, name, None)[0][0]
+        data = self._resource.parse_update(raw, request.context)
+
+        def step(work: Work) -> list[tuple[str, Row]]:
+            new = self.one(work, request.params["id"]) | data
+            return asked(f"update_{name}", self._resource, raw, new | self._store.target(work, new))
+
+        (_, facts), *more = await self._manager.read(request.context, step)
+        return Subject(facts, data, more=tuple(more))
 
     async def _prepare(self, context: Context, filters: Row) -> None:
         if self._prepared is None:
@@ -136,18 +167,12 @@ class Controller:
         if lacking:
             await self._manager.write(context, prepared.prepare)
 
-    def _may_get(self, context: Context) -> None:
-        rule = f"get_{self._resource.name}"
-        if not self._manager.policy.allows(context, rule, {"project_id": context.project_id}):
-            raise Forbidden(f"(rule:{rule}) is disallowed by policy", type="PolicyNotAuthorized")
-
-    def _secret(self, context: Context) -> set[str]:
-        own = {"project_id": context.project_id}
+    def _secret(self, request: Request) -> set[str]:
         return {name for name in self._resource.secrets()
-                if not self._manager.policy.allows(context, f"get_{self._resource.name}:{name}", own)}
+                if not request.allows(f"get_{self._resource.name}:{name}")}
 
-    def _shown(self, context: Context, row: Row) -> Row:
-        return _without(row, self._secret(context) | self._resource.unseen())
+    def _shown(self, request: Request, row: Row) -> Row:
+        return _without(row, self._secret(request) | self._resource.unseen())
 
 
 def _without(row: Row, names: Collection[str]) -> Row:

@@ -4,7 +4,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from nacre.base.errors import BadRequest, Forbidden
+from nacre.base.errors import BadRequest
+from nacre.base.serving.gate import Gate, asks
 from nacre.base.web import Request, Route
 from nacre.network import tables as t
 from nacre.network.api.resource import Controller
@@ -24,45 +25,42 @@ class RouterActions:
 
     def routes(self) -> list[Route]:
         one = "/v2.0/routers/{id}"
-        return [Route("PUT", f"{one}/add_router_interface", self.add, body=_interface),
-                Route("PUT", f"{one}/remove_router_interface", self.remove, body=_interface),
-                Route("PUT", f"{one}/add_extraroutes", self.add_routes, body=_routes),
-                Route("PUT", f"{one}/remove_extraroutes", self.remove_routes, body=_routes),
-                Route("GET", f"{one}/l3-agents", self.agents)]
 
-    def _router(self, work: Work, router_id: str, rule: str) -> Row:
-        router = self._controller.one(work, router_id)
-        if not self._manager.policy.allows(work.context, rule, router):
-            raise Forbidden(f"(rule:{rule}) is disallowed by policy")
-        return router
+        def act(rule: str) -> Gate:
+            return asks(rule, about=self._controller.about)
+
+        return [Route("PUT", f"{one}/add_router_interface", self.add, act("add_router_interface"), body=_interface),
+                Route("PUT", f"{one}/remove_router_interface", self.remove, act("remove_router_interface"),
+                      body=_interface),
+                Route("PUT", f"{one}/add_extraroutes", self.add_routes, act("add_extraroutes"), body=_routes),
+                Route("PUT", f"{one}/remove_extraroutes", self.remove_routes, act("remove_extraroutes"), body=_routes),
+                Route("GET", f"{one}/l3-agents", self.agents, "get_l3-agents")]
 
     async def add(self, request: Request) -> Row:
         return await self._manager.write(request.context, lambda w: self._store.add_interface(
-            w, self._router(w, request.params["id"], "add_router_interface"), request.body))
+            w, self._controller.one(w, request.params["id"]), request.body))
 
     async def remove(self, request: Request) -> Row:
         return await self._manager.write(request.context, lambda w: self._store.remove_interface(
-            w, self._router(w, request.params["id"], "remove_router_interface"), request.body))
+            w, self._controller.one(w, request.params["id"]), request.body))
 
     async def add_routes(self, request: Request) -> Row:
-        return await self._routes(request, "add_extraroutes")
+        return await self._routes(request, add=True)
 
     async def remove_routes(self, request: Request) -> Row:
-        return await self._routes(request, "remove_extraroutes")
+        return await self._routes(request, add=False)
 
-    async def _routes(self, request: Request, rule: str) -> Row:
+    async def _routes(self, request: Request, *, add: bool) -> Row:
         def step(work: Work) -> Row:
-            router = self._router(work, request.params["id"], rule)
+            router = self._controller.one(work, request.params["id"])
             kept = [r for r in router["routes"] if r not in request.body]
-            routes = kept + (request.body if rule == "add_extraroutes" else [])
+            routes = kept + (request.body if add else [])
             self._store.update(work, router, {"routes": routes})
             return {"router": self._controller.one(work, router["id"])}
 
         return await self._manager.write(request.context, step)
 
     async def agents(self, request: Request) -> Row:
-        if not self._manager.policy.allows(request.context, "get_l3-agents", {}):
-            raise Forbidden("(rule:get_l3-agents) is disallowed by policy")
         return {"agents": await self._manager.read(request.context, lambda work: [
             a for a in agents.views(work) if a["agent_type"] == "L3 agent" and work.row(
                 sa.select(t.routers.c.id).where(t.routers.c.id == request.params["id"]))])}

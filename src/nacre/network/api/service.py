@@ -14,6 +14,7 @@ from nacre.network.extensions.routers import Routers
 from nacre.network.extensions.subnetpools import AddressScopes, Subnetpools
 from nacre.network.manager import NetworkManager
 from nacre.network.networks import Networks
+from nacre.network.policies import refused
 from nacre.network.ports import Ports
 from nacre.network.security_groups import DefaultGroups, SecurityGroupRules, SecurityGroups
 from nacre.network.subnets import Subnets
@@ -44,4 +45,4 @@ def service(manager: NetworkManager) -> Service:
     routes += Bindings(manager).routes()
     routes += versions.routes([(s.resource.name, s.resource.plural) for s in stores])
     routes += quotas.Quotas(manager).routes() + operators.Operators(manager).routes()
-    return Service("network", PREFIX, routes, faults.fault, statuses=faults.STATUSES)
+    return Service("network", PREFIX, routes, faults.fault, statuses=faults.STATUSES, refusal=refused)

@@ -5,7 +5,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from nacre.base.errors import BadRequest, Forbidden, NotFound
+from nacre.base.errors import BadRequest, NotFound
+from nacre.base.serving.gate import Gate, asks
 from nacre.base.web import Reply, Request, Route
 from nacre.network import tables as t
 from nacre.network.api.resource import Controller
@@ -29,17 +30,19 @@ class Tags:
 
     def routes(self) -> list[Route]:
         all_, one = f"/v2.0/{self._path}/{{id}}/tags", f"/v2.0/{self._path}/{{id}}/tags/{{tag}}"
-        return [Route("GET", all_, self.index), Route("PUT", all_, self.replace, body=_tags_body),
-                Route("DELETE", all_, self.clear), Route("GET", one, self.show), Route("PUT", one, self.add),
-                Route("POST", all_, self.extend, body=_tags_body),
-                Route("DELETE", one, self.remove)]
+
+        def write(verb: str) -> Gate:  # seeing a shared resource is not enough
+            return asks(f"{verb}_{self._name}:tags", about=self._controller.about)
+
+        see = asks(f"get_{self._name}:tags", about=self._controller.seen)
+        return [Route("GET", all_, self.index, see), Route("GET", one, self.show, see),
+                Route("PUT", all_, self.replace, write("update"), body=_tags_body),
+                Route("PUT", one, self.add, write("update")),
+                Route("POST", all_, self.extend, write("create"), body=_tags_body),
+                Route("DELETE", all_, self.clear, write("delete")), Route("DELETE", one, self.remove, write("delete"))]
 
     async def index(self, request: Request) -> Row:
-        rule = f"get_{self._name}:tags"
-        if not self._manager.policy.allows(request.context, rule, {"project_id": request.context.project_id}):
-            raise Forbidden(f"(rule:{rule}) is disallowed by policy", type="PolicyNotAuthorized")
-        row = await self._manager.read(request.context, lambda w: self._controller.one(w, request.params["id"]))
-        return {"tags": row["tags"]}
+        return {"tags": request.found["tags"]}
 
     async def show(self, request: Request) -> Reply:
         tags = (await self.index(request))["tags"]
@@ -52,17 +55,17 @@ class Tags:
             tag = checks.tag(request.params["tag"])
         except ValueError as error:
             raise BadRequest(f"Invalid input for tag. Reason: {error}.", field="tag") from None
-        await self._write(request, "update", lambda tags: [*tags, tag])
+        await self._write(request, lambda tags: [*tags, tag])
         return Reply(status=201)
 
     async def extend(self, request: Request) -> Row:
-        return {"tags": await self._write(request, "create", lambda tags: [*tags, *request.body])}
+        return {"tags": await self._write(request, lambda tags: [*tags, *request.body])}
 
     async def replace(self, request: Request) -> Row:
-        return {"tags": await self._write(request, "update", lambda tags: request.body)}
+        return {"tags": await self._write(request, lambda tags: request.body)}
 
     async def clear(self, request: Request) -> Reply:
-        await self._write(request, "delete", lambda tags: [])
+        await self._write(request, lambda tags: [])
         return Reply(status=204)
 
     async def remove(self, request: Request) -> Reply:
@@ -73,16 +76,12 @@ class Tags:
                 raise _no_tag(tag)
             return [x for x in tags if x != tag]
 
-        await self._write(request, "delete", without)
+        await self._write(request, without)
         return Reply(status=204)
 
-    async def _write(self, request: Request, verb: str, change: Callable[[list[str]], list[str]]) -> list[str]:
+    async def _write(self, request: Request, change: Callable[[list[str]], list[str]]) -> list[str]:
         def step(work: Work) -> list[str]:
             row = self._controller.one(work, request.params["id"])
-            # Seeing a shared resource is not enough.
-            rule = f"{verb}_{self._name}:tags"
-            if not self._manager.policy.allows(work.context, rule, row | self._controller.target(work, row)):
-                raise Forbidden(f"(rule:{rule}) is disallowed by policy", type="PolicyNotAuthorized")
             tags = sorted(set(change(row["tags"])))
             if len(tags) > MAX_TAGS:
                 raise BadRequest(f"A resource has at most {MAX_TAGS} tags.", field="tags")

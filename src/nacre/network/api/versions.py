@@ -2,6 +2,7 @@
 tests/stories/test_network_extensions.py."""
 
 from nacre.base.errors import NotFound
+from nacre.base.serving.gate import AUTHENTICATED, PUBLIC
 from nacre.base.web import Request, Route
 from nacre.network.attributes.table import Row
 
@@ -62,8 +63,9 @@ def routes(collections: list[tuple[str, str]]) -> list[Route]:
             raise NotFound(f"Extension with alias {request.params['alias'][:64]} does not exist")
         return {"extension": _extension(request.params["alias"])}
 
-    return [Route("GET", "/", root, public=True), Route("GET", "/v2.0", resources, public=True),
-            Route("GET", "/v2.0/extensions", index), Route("GET", "/v2.0/extensions/{alias}", show)]
+    return [Route("GET", "/", root, PUBLIC), Route("GET", "/v2.0", resources, PUBLIC),
+            Route("GET", "/v2.0/extensions", index, AUTHENTICATED),
+            Route("GET", "/v2.0/extensions/{alias}", show, AUTHENTICATED)]
 
 
 def _extension(alias: str) -> Row:

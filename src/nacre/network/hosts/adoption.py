@@ -10,8 +10,9 @@ from nacre.network.work import Row, Work, conflict
 
 
 def adopt(work: Work, order: PortsOrder, found: Plugged, host: str) -> tuple[Plugged, list[str]]:
-    """As the contract's `adopt`; and the ids of the ports that nothing binds. A host's word makes again what is gone;
-    of what is there it changes nothing that is not the project's own."""
+    """As the contract's `adopt`; and the ids of the ports that nothing binds. A host's word makes again what is gone,
+    for the project that the operator named and for no other; of what is there it changes nothing that is not that
+    project's own."""
     found = described.parse(found, work.settings.types)
     foreign, known = _known(work, order, found)
     own = [network for network in found.networks if network.id not in foreign]
@@ -25,7 +26,8 @@ def adopt(work: Work, order: PortsOrder, found: Plugged, host: str) -> tuple[Plu
 
 
 def _known(work: Work, order: PortsOrder, found: Plugged) -> tuple[set[str], set[str]]:
-    """Of the networks that are there: those that are shared with the project, and all. Raises Conflict: another's."""
+    """Of the networks that are there: those that are shared with the project, and all. Raises Conflict: another's, or
+    one that is gone and was another's, by the host's word."""
     project = order.context.project_id
     ids = {network.id for network in found.networks} | {port.network_id for port in found.ports}
     owners = {row["id"]: row["project_id"] for row in work.find(t.networks, id=list(ids))}
@@ -33,6 +35,11 @@ def _known(work: Work, order: PortsOrder, found: Plugged) -> tuple[set[str], set
     for id, owner in owners.items():
         if owner != project and id not in shared:
             raise conflict("NetworkInUse", f"Network {id} is of project {owner}, and is not shared with {project}.")
+    for network in found.networks:
+        if network.id not in owners and network.project_id != project:
+            raise conflict("NetworkInUse", (
+                f"Network {network.id} is gone, and was project {network.project_id}'s, as the host says. It is made "
+                f"again with a server of that project only: adopt one first, and share the network with {project}."))
     return {id for id, owner in owners.items() if owner != project}, set(owners)
 
 

@@ -13,7 +13,7 @@ from nacre.network.attributes.definitions import PORT
 from nacre.network.contract import AUTO, NetworkRequest, Plugged, PortFacts, PortsOrder
 from nacre.network.extensions import addresses
 from nacre.network.hosts import bindings, dhcp, facts
-from nacre.network.policies import check_set
+from nacre.network.policies import may_create_port
 from nacre.network.work import Row, Work, conflict, missing
 
 #: Of a port that is only asked about: no automatic address can be asked for by number.
@@ -200,7 +200,7 @@ def _wish(work: Work, order: PortsOrder, interface: Interface, groups: list[str]
     if groups is not None and network["port_security_enabled"]:
         raw["security_groups"] = groups
     data = PORT.parse_create(raw, work.context)
-    check_set(work, "create_port", PORT, raw, data | ports.policy_target(network))
+    may_create_port(work, PORT, raw, data | ports.policy_target(network))
     return data
 
 

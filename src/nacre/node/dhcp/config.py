@@ -20,10 +20,12 @@ _FORGED = re.compile(r"[^\x20-\x7e]")
 
 
 class DhcpSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """directory: where each network's files are kept; all must be able to read there, and only root to write.
-    domain: for networks without one. lease: seconds."""
+    """directory: where each network's files are kept; all must be able to read there, and only root to write. user,
+    group: whose rights the server keeps, as guests speak to it. domain: for networks without one. lease: seconds."""
 
     directory: Path
+    user: str = "nobody"
+    group: str = "nogroup"
     domain: str = "novalocal"
     lease: int = 86400
     interface: str = "dhcp0"
@@ -46,7 +48,7 @@ def dnsmasq_conf(network: NetworkFacts, settings: DhcpSettings) -> str:
     domain = network.dns_domain.rstrip(".")
     lines = [
         "no-hosts", "no-resolv", "no-poll", "bind-dynamic", "except-interface=lo", f"interface={settings.interface}",
-        "user=nobody", "group=", f"pid-file={home}/pid", f"dhcp-leasefile={home}/leases",
+        f"user={settings.user}", f"group={settings.group}", f"pid-file={home}/pid", f"dhcp-leasefile={home}/leases",
         f"dhcp-hostsdir={home}/hosts", f"dhcp-optsdir={home}/opts", "dhcp-authoritative", "dhcp-no-override",
         "dhcp-lease-max=65536", f"domain={domain if _DOMAIN.fullmatch(domain) else settings.domain}",
         f"dhcp-option-force=option:mtu,{network.mtu}", f"log-facility={home}/log", "quiet-dhcp", "quiet-dhcp6",

@@ -5,6 +5,8 @@ are taken together in the next round: one question to the network service, one l
 """
 
 import asyncio
+import grp
+import pwd
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -81,6 +83,8 @@ class OvsAgent:
         await self._held.enter_async_context(alone(self.names, patience=5.0))
         await ensure_services(self.bridge.settings.rundir)
         await self.bridge.ensure()
+        # Whatever happened to it while no node ran, and before anybody is asked.
+        await self.seal.close(await self.bridge.links(), hook=self.bridge.datapath == "netdev")
         if self.settings.former is not None:
             await self.places.dhcp.retire(self.settings.former)
         self._tasks = [asyncio.create_task(each) for each in (self._work(), self._look(), self._follow_members())]
@@ -242,9 +246,7 @@ class OvsAgent:
 
     async def _sealed(self, here: dict[str, int]) -> dict[str, int]:
         """Those of the ports whose links, and whose networks' links, the host's own stack is kept out of."""
-        links = await self.bridge.links()
-        failed = await self.seal.close(links, hook=self.bridge.datapath == "netdev")
-        self._unsealed = {links[link]: why for link, why in failed.items()}
+        self._unsealed = await self.seal.close(await self.bridge.links(), hook=self.bridge.datapath == "netdev")
         ports = self.wanted.desired.ports  # some may be unwired by now
         return {port: number for port, number in here.items()
                 if port in ports and not {port, ports[port].network_id} & self._unsealed.keys()}
@@ -282,7 +284,8 @@ class OvsAgent:
                     looked = now
                     if not await self.table.stands():
                         self.table.applied = None
-                    if self.table.applied is None or self._unsealed or not await self.places.sound():
+                    if self.table.applied is None or self._unsealed or not await self.seal.stands() \
+                            or not await self.places.sound():
                         self._wake.set()
             except Exception as error:  # Open vSwitch is away for now; the look-out stays
                 log.warning("the bridge cannot be looked at", why=repr(error))
@@ -331,7 +334,8 @@ def ovs_wiring(own: OvsHost, network: Network, facts: Facts, clock: Clock | None
 
 
 def _places(names: Names, metadata: Metadata) -> LocalNetworks:
-    return LocalNetworks(Namespaces(names), Dhcp(DhcpSettings(directory=names.run / "dhcp")), metadata)
+    group = grp.getgrgid(pwd.getpwnam("nobody").pw_gid).gr_name  # nogroup, or nobody, by distribution
+    return LocalNetworks(Namespaces(names), Dhcp(DhcpSettings(directory=names.run / "dhcp", group=group)), metadata)
 
 
 async def decommission(names: Names, rundir: Path = Path("/run/openvswitch")) -> None:

@@ -33,7 +33,7 @@ class Bridge:
         self._db = Ovsdb(settings)
         self._meters: dict[int, Meter] = {}
         self._wanted: set[int] = set()
-        self._unflushed: set[int] = set()
+        self._used: set[tuple[str, int]] = set()  # ports with zones that were flushed for them
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"ovsdb-{self.name}")
 
     async def ensure(self) -> None:
@@ -75,11 +75,14 @@ class Bridge:
     async def zones(self, port_ids: Iterable[str]) -> dict[str, int]:
         """The conntrack zones of these ports. A port that has none yet is given one, without a connection in it; what
         was there of a port keeps its zone and its connections. Raises BuildFailed: there is none left."""
-        zones, given = await self._off_loop(lambda: self._db.zones(frozenset(port_ids)))
-        self._unflushed |= given
-        for zone in sorted(self._unflushed):
-            await run(["ovs-ofctl", "-O", "OpenFlow14", "ct-flush-zone", self._management, str(zone)])
-            self._unflushed.discard(zone)
+        zones, unused = await self._off_loop(lambda: self._db.zones(frozenset(port_ids)))
+        self._used &= zones.items()
+        for port in sorted(unused):
+            if (port, zones[port]) not in self._used:
+                await run(["ovs-ofctl", "-O", "OpenFlow14", "ct-flush-zone", self._management, str(zones[port])])
+                self._used.add((port, zones[port]))
+        if unused:
+            await self._off_loop(lambda: self._db.used(unused))
         return zones
 
     async def attach(self, interface: str, ids: Mapping[str, str]) -> None:

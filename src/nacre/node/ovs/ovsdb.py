@@ -2,7 +2,7 @@
 them in a thread of their own."""
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import msgspec
 
 from nacre.base.errors import Conflict, Unavailable
 from nacre.node.names import Names
-from nacre.node.ovs.zones import GiveZones, number
+from nacre.node.ovs.zones import UNUSED_KEY, GiveZones, number
 
 #: On the bridge: the id of the cloud whose it is; an earlier release wrote the cloud's data folder.
 MARK, FORMER_MARK = "nacre-cloud", "nacre-data"
@@ -159,15 +159,26 @@ class Ovsdb:
         return {row.external_ids[GUEST]: row.ofport[0] for row in self.interfaces()
                 if GUEST in row.external_ids and row.ofport and row.ofport[0] > 0}
 
-    def zones(self, port_ids: frozenset[str]) -> tuple[dict[str, int], set[int]]:
-        """The conntrack zones of these of the bridge's ports, and those of them that were given just now."""
+    def zones(self, port_ids: frozenset[str]) -> tuple[dict[str, int], set[str]]:
+        """The conntrack zones of these of the bridge's ports, and those of the ports whose zone may still have another
+        port's connections."""
         mine = {row.external_ids[GUEST]: row for row in self.interfaces() if row.external_ids.get(GUEST) in port_ids}
         zones = {port: zone for port, row in mine.items() if (zone := number(row)) is not None}
+        unused = {port for port in zones if UNUSED_KEY in mine[port].external_ids}
         missing = [row.name for port, row in mine.items() if port not in zones]
         if not missing:
-            return zones, set()
-        given = GiveZones(self.connected(), missing).commit()
-        return zones | {port: given[row.name] for port, row in mine.items() if row.name in given}, set(given.values())
+            return zones, unused
+        made = GiveZones(self.connected(), missing).commit()
+        given = {port: made[row.name] for port, row in mine.items() if row.name in made}
+        return zones | given, unused | given.keys()
+
+    def used(self, port_ids: Collection[str]) -> None:
+        """What is in these ports' zones is theirs, from now on."""
+        api = self.connected()
+        with api.transaction(check_error=True) as txn:
+            for row in self.interfaces():
+                if row.external_ids.get(GUEST) in port_ids:
+                    txn.add(api.db_remove("Interface", row.name, "external_ids", UNUSED_KEY, if_exists=True))
 
     def attach(self, interface: str, ids: dict[str, str]) -> None:
         api = self.connected()

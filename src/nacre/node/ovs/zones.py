@@ -5,6 +5,8 @@ The number is kept with the interface (external_ids), so that it and the connect
 one reads what is taken and writes in one transaction of Open vSwitch's database, together with the last number given,
 which is in the database's one root row: of two processes that give at the same time, one is told to try again.
 Numbers go round, so that one that was given back rests; below FIRST are those of Neutron and OVN, who count from 1.
+A zone is noted as unused in that transaction, until what another port left in it is gone: a node that dies in between
+does that when it comes back, and touches no other zone.
 """
 
 from collections.abc import Sequence
@@ -13,7 +15,7 @@ from typing import Any
 
 from nacre.base.errors import BuildFailed
 
-KEY, LAST_KEY = "nacre-zone", "nacre-zone-last"
+KEY, LAST_KEY, UNUSED_KEY = "nacre-zone", "nacre-zone-last", "nacre-zone-unused"
 FIRST, LAST = 0x8000, 0xFFFF
 
 
@@ -59,6 +61,7 @@ class GiveZones:
         root.verify("external_ids")
         for row, zone in zip(wanting, zones, strict=True):
             row.setkey("external_ids", KEY, str(zone))
+            row.setkey("external_ids", UNUSED_KEY, "yes")
         if zones:
             root.setkey("external_ids", LAST_KEY, str(zones[-1]))
         self.result = {row.name: zone for row, zone in zip(wanting, zones, strict=True)}

@@ -14,7 +14,7 @@ import structlog
 from nacre.base.errors import BuildFailed, NacreError, Refused
 from nacre.base.undo import Undo
 from nacre.node.contract import WAITING, BuildOrder, EndOrder, Guest, SpawnOrder
-from nacre.node.journal import Entry
+from nacre.node.journal import Entry, Unwritable, unwritten
 from nacre.node.servers.limits import check, rates
 from nacre.node.servers.state import NodeState
 from nacre.node.servers.timeline import Timeline
@@ -67,7 +67,7 @@ class Builds:
                     order=order))
             except OSError as error:
                 node.tracker.release(order.allocation)
-                raise Refused("the host cannot write its journal") from error
+                raise unwritten(error) from error
         node.changed.set()
         return entry
 
@@ -116,7 +116,7 @@ class Builds:
                     entry = await node.journal.write(msgspec.structs.replace(
                         entry, epoch=max(order.epoch, entry.epoch), stage="ending"))
             except OSError as error:
-                raise Refused("the host cannot write its journal") from error
+                raise unwritten(error) from error
             if entry is not None:
                 await node.clear(entry)
             elif order.allocation == order.server_id:  # a guest of ours that the journal lost, by an operator's word
@@ -146,6 +146,9 @@ class Builds:
             raise
         except NacreError as error:
             raise BuildFailed(error.message, type=error.type, details=error.details) from error
+        except Unwritable as error:
+            log.error("a build failed as the journal cannot be written", server=entry.server_id, why=str(error))
+            raise BuildFailed(f"the host cannot write its journal: {error}", type="HostJournal") from error
         except Exception as error:
             log.exception("a build failed unexpectedly", server=entry.server_id)
             raise BuildFailed(f"unexpected on {self._node.settings.host}: {type(error).__name__}: {error}") from error

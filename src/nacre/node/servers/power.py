@@ -9,7 +9,7 @@ import structlog
 from nacre.base.errors import NotFound, Refused
 from nacre.base.undo import Undo
 from nacre.node.contract import Guest, PowerOrder
-from nacre.node.journal import Entry, Switch
+from nacre.node.journal import Entry, Switch, unwritten
 from nacre.node.servers.state import NodeState
 from nacre.node.servers.works import Doing
 
@@ -76,7 +76,7 @@ class Power:
         try:
             return await self._node.journal.write(msgspec.structs.replace(entry, switch=switch))
         except OSError as error:
-            raise Refused("the host cannot write its journal") from error
+            raise unwritten(error) from error
 
     async def _done(self, entry: Entry) -> Entry:
         """What is done and could not be noted is done again, if it is ordered again."""

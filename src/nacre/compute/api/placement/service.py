@@ -9,6 +9,7 @@ from oslo_utils.uuidutils import is_uuid_like
 
 from nacre.base.clock import Clock
 from nacre.base.errors import BadRequest, NotBuilt, NotFound
+from nacre.base.serving.gate import PUBLIC, Gate, Subject, asks
 from nacre.base.web import Handler, Reply, Request, Route, Service, Version
 from nacre.compute.allocations import Ledger
 from nacre.compute.api.placement import providers as p
@@ -16,7 +17,6 @@ from nacre.compute.api.placement.providers import CLASSES, Provider
 from nacre.compute.api.placement.wire import MAXIMUM, MINIMUM, Microversions, fault, text
 from nacre.compute.catalog.aggregates import Aggregates
 from nacre.compute.servers import Servers
-from nacre.identity.contract import Policy
 from nacre.scheduler.contract import Hosts
 
 PREFIX = "/placement"
@@ -53,7 +53,6 @@ class Parts:
     ledger: Ledger
     servers: Servers
     aggregates: Aggregates
-    policy: Policy
     clock: Clock
 
 
@@ -70,12 +69,12 @@ class PlacementRoutes:
 
     def routes(self) -> list[Route]:
         """Every URL."""
-        def get(path: str, handler: Handler, policy: str | None, since: int = 0) -> Route:
-            handler = _dated(handler, self._parts.clock)
-            return Route("GET", path, handler, policy and f"placement:{policy}", since=(1, since))
+        def get(path: str, handler: Handler, policy: str | Gate, since: int = 0) -> Route:
+            asked = policy if isinstance(policy, Gate) else asks(f"placement:{policy}")
+            return Route("GET", path, _dated(handler, self._parts.clock), asked, since=(1, since))
 
         return [
-            Route("GET", "/", self.versions, public=True),
+            Route("GET", "/", self.versions, PUBLIC),
             get(_RP, self.providers, "resource_providers:list"), get(_ONE, self.provider, "resource_providers:show"),
             get(_ONE + "/inventories", self.inventories, "resource_providers:inventories:list"),
             get(_ONE + "/inventories/{name}", self.inventory, "resource_providers:inventories:show"),
@@ -84,7 +83,7 @@ class PlacementRoutes:
             get(_ONE + "/traits", self.traits_of, "resource_providers:traits:list", 6),
             get(_ONE + "/allocations", self.allocations_of, "resource_providers:allocations:list"),
             get("/allocations/{uuid}", self.allocations, "allocations:list"),
-            get("/usages", self.total_usages, None, 9),
+            get("/usages", self.total_usages, asks("placement:usages", about=_whose), 9),
             get("/resource_classes", self.classes, "resource_classes:list", 2),
             get("/resource_classes/{name}", self.a_class, "resource_classes:show", 2),
             get("/traits", self.traits, "traits:list", 6), get("/traits/{name}", self.trait, "traits:show", 6),
@@ -165,13 +164,7 @@ class PlacementRoutes:
 
     async def total_usages(self, request: Request) -> Any:
         """GET /usages: a project's, or those of one of its users."""
-        project, user, kind = (request.one(name) for name in ("project_id", "user_id", "consumer_type"))
-        allowed = {"project_id", "user_id", *(("consumer_type",) if request.version >= (1, 38) else ())}
-        if not project or {name for name, _ in request.query} - allowed:
-            raise BadRequest("Invalid query string parameters: project_id is required, user_id"
-                             f"{' and consumer_type' if 'consumer_type' in allowed else ''} may be given",
-                             field="project_id")
-        self._parts.policy.check(request.context, "placement:usages", {"project_id": project})
+        project, user, kind = request.found, request.one("user_id"), request.one("consumer_type")
         found, count = await self._parts.ledger.of_project(project, user)
         sums = {name: amount for name, amount in p.total(found).items() if amount}
         if request.version < (1, 38):
@@ -247,6 +240,17 @@ def _dated(handler: Handler, clock: Clock) -> Handler:
 
     dated.__doc__ = handler.__doc__
     return dated
+
+
+async def _whose(request: Request) -> Subject:
+    """Whose usage. Raises BadRequest."""
+    project = request.one("project_id")
+    allowed = {"project_id", "user_id", *(("consumer_type",) if request.version >= (1, 38) else ())}
+    if not project or {name for name, _ in request.query} - allowed:
+        raise BadRequest("Invalid query string parameters: project_id is required, user_id"
+                         f"{' and consumer_type' if 'consumer_type' in allowed else ''} may be given",
+                         field="project_id")
+    return Subject({"project_id": project}, project)
 
 
 #: rel of a provider's links -> the first version that has it.

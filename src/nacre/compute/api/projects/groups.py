@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from nacre.base.errors import BadRequest, NotFound
+from nacre.base.serving.gate import Subject, asks
 from nacre.base.web import Reply, Request, Route
 from nacre.compute.api import types as t
 from nacre.compute.api.microversions import known
@@ -13,7 +14,6 @@ from nacre.compute.api.validation import Query, Schema, Since
 from nacre.compute.catalog.quotas import Quotas
 from nacre.compute.catalog.server_groups import ServerGroup, ServerGroups
 from nacre.compute.policies import rule
-from nacre.identity.contract import Policy
 
 _HARD = ["anti-affinity", "affinity"]
 _ALL = [*_HARD, "soft-anti-affinity", "soft-affinity"]
@@ -33,24 +33,25 @@ LIST = Query("group.query", {"all_projects": t.STRING, "limit": t.COUNT, "offset
 class GroupRoutes:
     """The server group part of the API."""
 
-    def __init__(self, groups: ServerGroups, quotas: Quotas, policy: Policy):
-        self._groups, self._quotas, self._policy = groups, quotas, policy
+    def __init__(self, groups: ServerGroups, quotas: Quotas):
+        self._groups, self._quotas = groups, quotas
 
     def routes(self) -> list[Route]:
         """Every URL under /os-server-groups."""
         many, one = "/v2.1/os-server-groups", "/v2.1/os-server-groups/{group_id}"
         return [
-            Route("GET", many, self.index, rule("os-server-groups:index"), query=LIST),
+            Route("GET", many, self.index, asks(
+                rule("os-server-groups:index"), parts=(rule("os-server-groups:index:all_projects"),)), query=LIST),
             Route("POST", many, self.create, rule("os-server-groups:create"), body=CREATE),
-            Route("GET", one, self.show),
-            Route("DELETE", one, self.delete),
+            Route("GET", one, self.show, asks(rule("os-server-groups:show"), about=self._find)),
+            Route("DELETE", one, self.delete, asks(rule("os-server-groups:delete"), about=self._find)),
         ]
 
     async def index(self, request: Request) -> Any:
         """GET /os-server-groups."""
         everyone = request.one("all_projects") is not None and request.context.is_admin
         if everyone:
-            self._policy.check(request.context, rule("os-server-groups:index:all_projects"))
+            request.require(rule("os-server-groups:index:all_projects"))
         found = await self._groups.of_project(None if everyone else request.context.project_id or "")
         start, limit = int(request.one("offset") or 0), int(request.one("limit") or MAX_LIMIT)
         found = found[start:start + min(limit or MAX_LIMIT, MAX_LIMIT)]
@@ -72,22 +73,20 @@ class GroupRoutes:
 
     async def show(self, request: Request) -> Any:
         """GET /os-server-groups/{id}."""
-        group = await self._find(request, "show")
+        group: ServerGroup = request.found
         return {"server_group": view(request, group, (await self._groups.members([group.id])).get(group.id, ()))}
 
     async def delete(self, request: Request) -> Any:
         """DELETE /os-server-groups/{id}."""
-        await self._groups.delete((await self._find(request, "delete")).id)
+        await self._groups.delete(request.found.id)
         return Reply(status=204)
 
-    async def _find(self, request: Request, verb: str) -> ServerGroup:
-        """Raises NotFound also for another project's group."""
+    async def _find(self, request: Request) -> Subject:
+        """The group of the URL. Raises NotFound also for another project's."""
         group = await self._groups.get(request.params["group_id"])
-        target = {"project_id": group.project_id}
         if group.project_id != request.context.project_id and not request.context.is_admin:
             raise NotFound(f"Instance group {group.id} could not be found.")
-        self._policy.check(request.context, rule(f"os-server-groups:{verb}"), target)
-        return group
+        return Subject({"project_id": group.project_id}, group)
 
 
 def view(request: Request, group: ServerGroup, members: Sequence[str]) -> dict[str, Any]:

@@ -6,13 +6,14 @@ from typing import Any
 from oslo_utils.strutils import bool_from_string
 
 from nacre.base.errors import BadRequest, NotFound
+from nacre.base.serving.gate import Gate, asks, stated
 from nacre.base.web import Reply, Request, Route
 from nacre.compute.api import types as t
 from nacre.compute.api.microversions import known
 from nacre.compute.api.validation import Query, Schema
 from nacre.compute.catalog.quotas import DEFAULTS, Quotas, check_lowered
 from nacre.compute.policies import rule
-from nacre.identity.contract import Identity, Policy
+from nacre.identity.contract import Identity
 
 #: What a project (or one user of it) has now, by resource.
 Usage = Callable[[str | None, str | None], Awaitable[Mapping[str, int]]]
@@ -38,19 +39,23 @@ _USED = {"totalRAMUsed": "ram", "totalCoresUsed": "cores", "totalInstancesUsed":
 class QuotaRoutes:
     """The quota part of the API."""
 
-    def __init__(self, quotas: Quotas, usage: Usage, policy: Policy, identity: Identity):
-        self._quotas, self._usage, self._policy, self._identity = quotas, usage, policy, identity
+    def __init__(self, quotas: Quotas, usage: Usage, identity: Identity):
+        self._quotas, self._usage, self._identity = quotas, usage, identity
 
     def routes(self) -> list[Route]:
         """Every URL of quotas and limits."""
+        def of(verb: str) -> Gate:
+            return asks(rule(f"os-quota-sets:{verb}"), about=stated(lambda r: {"project_id": r.params["project_id"]}))
+
         one, classes = "/v2.1/os-quota-sets/{project_id}", "/v2.1/os-quota-class-sets/{name}"
         return [
-            Route("GET", "/v2.1/limits", self.limits, rule("limits"), query=LIMITS),
-            Route("GET", one, self.show, query=QUERY),
-            Route("GET", one + "/detail", self.detail, query=QUERY),
-            Route("GET", one + "/defaults", self.defaults, rule("os-quota-sets:defaults")),
-            Route("PUT", one, self.update, rule("os-quota-sets:update"), body=UPDATE, query=QUERY),
-            Route("DELETE", one, self.delete, rule("os-quota-sets:delete"), query=QUERY),
+            Route("GET", "/v2.1/limits", self.limits, asks(
+                rule("limits"), parts=(rule("limits:other_project"),)), query=LIMITS),
+            Route("GET", one, self.show, of("show"), query=QUERY),
+            Route("GET", one + "/detail", self.detail, of("detail"), query=QUERY),
+            Route("GET", one + "/defaults", self.defaults, of("defaults")),
+            Route("PUT", one, self.update, of("update"), body=UPDATE, query=QUERY),
+            Route("DELETE", one, self.delete, of("delete"), query=QUERY),
             Route("GET", classes, self.show_class, rule("os-quota-class-sets:show")),
             Route("PUT", classes, self.update_class, rule("os-quota-class-sets:update"), body=UPDATE_CLASS),
         ]
@@ -59,7 +64,7 @@ class QuotaRoutes:
         """GET /limits: the caller's project's, or another's for administrators."""
         project = request.context.project_id
         if (other := request.one("tenant_id")) is not None and other != project:
-            self._policy.check(request.context, rule("limits:other_project"))
+            request.require(rule("limits:other_project"))
             project = other
         limits, used = await self._quotas.limits(project), await self._usage(project, None)
         absolute = {name: limits[resource] for name, resource in _ABSOLUTE.items()
@@ -71,24 +76,24 @@ class QuotaRoutes:
 
     async def show(self, request: Request) -> Any:
         """GET /os-quota-sets/{project}."""
-        project, user = await self._target(request, "show")
+        project, user = await self._whose(request)
         return self._set(request, await self._quotas.limits(project, user or ""), project)
 
     async def detail(self, request: Request) -> Any:
         """GET .../detail: with what is in use."""
-        project, user = await self._target(request, "detail")
+        project, user = await self._whose(request)
         limits, used = await self._quotas.limits(project, user or ""), await self._usage(project, user)
         return self._set(request, {name: {"limit": limit, "in_use": used.get(name, 0), "reserved": 0}
                                    for name, limit in limits.items()}, project)
 
     async def defaults(self, request: Request) -> Any:
         """GET .../defaults: the limits of a project for which none were set."""
-        project, _ = await self._target(request, "defaults")
+        project, _ = await self._whose(request)
         return self._set(request, await self._quotas.limits(""), project)
 
     async def update(self, request: Request) -> Any:
         """PUT /os-quota-sets/{project}."""
-        project, user = await self._target(request, "update")
+        project, user = await self._whose(request)
         given = dict(request.body["quota_set"])
         if "networks" in given:
             raise BadRequest("The networks quota has been removed", field="networks")
@@ -117,10 +122,9 @@ class QuotaRoutes:
         await self._quotas.set("", wanted)
         return self._class(request, await self._quotas.limits(""), None)
 
-    async def _target(self, request: Request, verb: str) -> tuple[str, str | None]:
-        """Whose quotas. Raises Forbidden, or BadRequest for a project that is not there."""
+    async def _whose(self, request: Request) -> tuple[str, str | None]:
+        """Whose quotas. Raises BadRequest for a project that is not there."""
         project = request.params["project_id"]
-        self._policy.check(request.context, rule(f"os-quota-sets:{verb}"), {"project_id": project})
         if not await self._identity.project_exists(project):
             raise BadRequest(f"Project ID {project} is not a valid project.", field="project_id")
         return project, request.one("user_id") or None

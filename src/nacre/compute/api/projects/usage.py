@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 from nacre.base.clock import Clock
 from nacre.base.errors import BadRequest, NoSuchRoute
+from nacre.base.serving.gate import Subject, asks
 from nacre.base.web import Request, Route
 from nacre.compute.api import types as t
 from nacre.compute.api.microversions import known
@@ -15,7 +16,6 @@ from nacre.compute.api.validation import Query
 from nacre.compute.contract import Server
 from nacre.compute.policies import rule
 from nacre.compute.servers import Servers
-from nacre.identity.contract import Policy
 
 QUERY = Query("usage.query", {"start": t.STRING, "end": t.STRING, "detailed": t.STRING, **t.PAGING})
 _FORMS = ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f", "%Y-%m-%d %H:%M:%S.%f")
@@ -24,14 +24,15 @@ _FORMS = ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S.%f", "%Y-%m-%d %H:%M:%S.%f")
 class UsageRoutes:
     """The usage part of the API."""
 
-    def __init__(self, servers: Servers, policy: Policy, clock: Clock):
-        self._source, self._policy, self._clock = servers, policy, clock
+    def __init__(self, servers: Servers, clock: Clock):
+        self._source, self._clock = servers, clock
 
     def routes(self) -> list[Route]:
         """Every URL of usage."""
         many = "/v2.1/os-simple-tenant-usage"
         return [Route("GET", many, self.index, rule("os-simple-tenant-usage:list"), query=QUERY),
-                Route("GET", many + "/{project_id}", self.show, query=QUERY)]
+                Route("GET", many + "/{project_id}", self.show, asks(
+                    rule("os-simple-tenant-usage:show"), about=_project), query=QUERY)]
 
     async def index(self, request: Request) -> Any:
         """GET /os-simple-tenant-usage: every project."""
@@ -43,10 +44,7 @@ class UsageRoutes:
 
     async def show(self, request: Request) -> Any:
         """GET /os-simple-tenant-usage/{project}: with its servers."""
-        project = request.params["project_id"]
-        if "/" in project:  # no id looks so; Nova's URL does not take it
-            raise NoSuchRoute
-        self._policy.check(request.context, rule("os-simple-tenant-usage:show"), {"project_id": project})
+        project: str = request.found
         servers, period, more = await self._servers(request, project)
         found = self._usage(servers, project, period, True) if servers else {}
         return {"tenant_usage": found, **({"tenant_usage_links": more} if more else {})}
@@ -88,6 +86,13 @@ class UsageRoutes:
         if detailed:
             total["server_usages"] = rows
         return total
+
+
+async def _project(request: Request) -> Subject:
+    project = request.params["project_id"]
+    if "/" in project:  # no id looks so; Nova's URL does not take it
+        raise NoSuchRoute
+    return Subject({"project_id": project}, project)
 
 
 def _time(text: str | None, now: datetime) -> datetime:

@@ -25,12 +25,15 @@ class FloatingIpActions:
     def routes(self) -> list[Route]:
         """Both actions."""
         url = "/v2.1/servers/{server_id}/action"
-        return [Route("POST", url, self.add, body=_ADD, action="addFloatingIp", until=UNTIL),
-                Route("POST", url, self.remove, body=_REMOVE, action="removeFloatingIp", until=UNTIL)]
+        may = self._find.may
+        return [Route("POST", url, self.add, may("os-floating-ips:add"), body=_ADD, action="addFloatingIp",
+                      until=UNTIL),
+                Route("POST", url, self.remove, may("os-floating-ips:remove"), body=_REMOVE,
+                      action="removeFloatingIp", until=UNTIL)]
 
     async def add(self, request: Request) -> Any:
         """Action addFloatingIp: for the address given, or for the server's first of IPv4."""
-        server = await self._find(request, "os-floating-ips:add")
+        server = request.found
         given = request.body["addFloatingIp"]
         fixed = [(port["id"], each["ip_address"]) for port in await self._ports(request, server)
                  for each in port["fixed_ips"]]
@@ -53,7 +56,7 @@ class FloatingIpActions:
 
     async def remove(self, request: Request) -> Any:
         """Action removeFloatingIp."""
-        server = await self._find(request, "os-floating-ips:remove")
+        server = request.found
         address = request.body["removeFloatingIp"]["address"]
         floating = await self._floating_ip(request, address)
         if not floating["port_id"] or floating["port_id"] not in {p["id"] for p in await self._ports(request, server)}:

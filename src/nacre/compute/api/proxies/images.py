@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nacre.base.errors import BadRequest, Forbidden, NotFound
+from nacre.base.serving.gate import AUTHENTICATED
 from nacre.base.serving.inside import Asked
 from nacre.base.web import Reply, Request, Route, Version
 from nacre.compute.api import types as t
@@ -39,13 +40,14 @@ class ImageRoutes:
         """Every URL."""
         many, one, old, until = "/v2.1/images", "/v2.1/images/{image_id}", PROXIES_UNTIL, METADATA_UNTIL
         metadata, key = one + "/metadata", one + "/metadata/{key}"
-        return [
-            Route("GET", many, self.index, until=old), Route("GET", many + "/detail", self.detail, until=old),
-            Route("GET", one, self.show, until=old), Route("DELETE", one, self.delete, until=old),
-            Route("GET", metadata, self.metadata, until=until), Route("GET", key, self.item, until=until),
-            Route("POST", metadata, self.merge, body=_METADATA, until=until),
-            Route("PUT", metadata, self.replace, body=_METADATA, until=until),
-            Route("PUT", key, self.put, body=_META, until=until), Route("DELETE", key, self.drop, until=until)]
+        lines = (("GET", many, self.index, None, old), ("GET", many + "/detail", self.detail, None, old),
+                 ("GET", one, self.show, None, old), ("DELETE", one, self.delete, None, old),
+                 ("GET", metadata, self.metadata, None, until), ("GET", key, self.item, None, until),
+                 ("POST", metadata, self.merge, _METADATA, until), ("PUT", metadata, self.replace, _METADATA, until),
+                 ("PUT", key, self.put, _META, until), ("DELETE", key, self.drop, None, until))
+        # Nova asks nothing of its own: the image service decides.
+        return [Route(method, path, handler, AUTHENTICATED, body=body, until=last)
+                for method, path, handler, body, last in lines]
 
     async def index(self, request: Request) -> Any:
         """GET /images."""

@@ -6,6 +6,7 @@ from typing import Any
 from oslo_utils.uuidutils import is_uuid_like
 
 from nacre.base.errors import BadRequest, Conflict, Gone, NotFound, QuotaExceeded
+from nacre.base.serving.gate import AUTHENTICATED
 from nacre.base.serving.inside import Asked
 from nacre.base.web import Reply, Request, Route
 from nacre.compute.api.microversions import PROXIES_UNTIL
@@ -39,7 +40,8 @@ class NetworkRoutes:
             Route("GET", mine, self.tenant_networks, rule("os-tenant-networks:list"), until=old),
             Route("GET", mine + one, self.tenant_network, rule("os-tenant-networks:show"), until=old),
             # What only the compute service's own networks could do ended with them, at every version.
-            *(Route(method, path, self.gone, body=_ANY if method == "POST" else None) for method, path in (
+            *(Route(method, path, self.gone, AUTHENTICATED, body=_ANY if method == "POST" else None)
+              for method, path in (
                 ("POST", nets), ("DELETE", nets + one), ("POST", nets + "/add"), ("POST", nets + one + "/action"),
                 ("POST", mine), ("DELETE", mine + one))),
             Route("GET", floats, self.floating_ips, rule("os-floating-ips:list"), until=old),

@@ -51,9 +51,10 @@ class GroupRoutes:
             Route("DELETE", one, self.delete, rule(name + "delete"), until=old),
             Route("POST", rules, self.create_rule, rule(name + "rule:create"), body=_RULE, until=old),
             Route("DELETE", rules + "/{id}", self.delete_rule, rule(name + "rule:delete"), until=old),
-            Route("GET", "/v2.1/servers/{server_id}/os-security-groups", self.of_server),
-            *(Route("POST", action, handler, action=verb, body=named(verb)) for verb, handler in (
-                ("addSecurityGroup", self.add), ("removeSecurityGroup", self.remove)))]
+            Route("GET", "/v2.1/servers/{server_id}/os-security-groups", self.of_server, self._find.may(name + "list")),
+            *(Route("POST", action, handler, self._find.may(name + verb), action=key, body=named(key))
+              for key, verb, handler in (("addSecurityGroup", "add", self.add),
+                                         ("removeSecurityGroup", "remove", self.remove)))]
 
     async def index(self, request: Request) -> Any:
         """GET /os-security-groups: the project's own."""
@@ -108,7 +109,7 @@ class GroupRoutes:
 
     async def of_server(self, request: Request) -> Any:
         """GET /servers/{id}/os-security-groups: the groups of its ports."""
-        server = await self._find(request, "os-security-groups:list")
+        server = request.found
         ids = {group for port in await self._ports(request, server) for group in port["security_groups"]}
         query = [("id", ident) for ident in sorted(ids)]
         found = (await self._network.ask(request.context, f"GET {_GROUPS}", query=query))[
@@ -117,7 +118,7 @@ class GroupRoutes:
 
     async def add(self, request: Request) -> Any:
         """Action addSecurityGroup: every port of the server gets it."""
-        server = await self._find(request, "os-security-groups:add")
+        server = request.found
         group = await self._named(request, request.body["addSecurityGroup"]["name"])
         ports = await self._ports(request, server)
         if not ports:
@@ -132,7 +133,7 @@ class GroupRoutes:
 
     async def remove(self, request: Request) -> Any:
         """Action removeSecurityGroup: no port of the server has it any more."""
-        server = await self._find(request, "os-security-groups:remove")
+        server = request.found
         name = request.body["removeSecurityGroup"]["name"]
         group = await self._named(request, name)
         ports = [port for port in await self._ports(request, server) if group in port["security_groups"]]

@@ -1,17 +1,18 @@
 """POST /servers/{id}/action: what may be done to a server."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from nacre.base.errors import Conflict, NotBuilt, NotFound
+from nacre.base.serving.gate import Gate, Subject, asks
 from nacre.base.web import Reply, Request, Route, Version
 from nacre.compute.api.microversions import known
 from nacre.compute.api.servers import schemas
-from nacre.compute.api.servers.finding import Finder, target
+from nacre.compute.api.servers.finding import Finder, unlocked
 from nacre.compute.contract import Server
 from nacre.compute.policies import rule
 from nacre.compute.servers import Servers
-from nacre.identity.contract import Policy
 from nacre.node.contract import Node
 
 _URL = "/v2.1/servers/{server_id}/action"
@@ -39,38 +40,40 @@ NOT_BUILT: dict[str, tuple[str, Version | None]] = {
 class ActionRoutes:
     """The actions."""
 
-    def __init__(self, servers: Servers, node: Callable[[str], Node], policy: Policy):
-        self._servers, self._node = servers, node
-        self._policy, self._find = policy, Finder(servers, policy)
+    def __init__(self, servers: Servers, node: Callable[[str], Node]):
+        self._servers, self._node, self._find = servers, node, Finder(servers)
 
     def routes(self) -> list[Route]:
         """One route for each action."""
-        def route(action: str, handler: Callable[[Request], Awaitable[Any]], body: Any = None,
+        def route(action: str, verb: str | Gate, handler: Callable[[Request], Awaitable[Any]], body: Any = None,
                   until: Version | None = None) -> Route:
-            return Route("POST", _URL, handler, body=body or schemas.action(action), action=action, until=until)
+            return Route("POST", _URL, handler, self._find.may(verb) if isinstance(verb, str) else verb,
+                         body=body or schemas.action(action), action=action, until=until)
 
+        override = asks(rule("os-lock-server:unlock"), about=self._locked,
+                        parts=(rule("os-lock-server:unlock:unlock_override"),))
         return [
-            route("os-start", self._power("os-start", "servers:start", "start")),
-            route("os-stop", self._power("os-stop", "servers:stop", "stop")),
-            route("reboot", self.reboot, schemas.REBOOT),
-            route("os-getConsoleOutput", self.console, schemas.CONSOLE),
-            route("lock", self.lock, schemas.LOCK),
-            route("unlock", self.unlock),
-            route("forceDelete", self.force_delete),
-            *(route(name, self._not_built(name, verb), schemas.action(name, schemas.UNBUILT.get(name)), until)
+            route("os-start", "servers:start", self._power("os-start", "start")),
+            route("os-stop", "servers:stop", self._power("os-stop", "stop")),
+            route("reboot", "servers:reboot", self.reboot, schemas.REBOOT),
+            route("os-getConsoleOutput", "os-console-output", self.console, schemas.CONSOLE),
+            route("lock", "os-lock-server:lock", self.lock, schemas.LOCK),
+            route("unlock", override, self.unlock),
+            route("forceDelete", "os-deferred-delete:force", self.force_delete),
+            *(route(name, verb, _not_built(name), schemas.action(name, schemas.UNBUILT.get(name)), until)
               for name, (verb, until) in NOT_BUILT.items()),
         ]
 
     async def reboot(self, request: Request) -> Any:
         """Action reboot."""
-        server = await self._find.unlocked(request, "servers:reboot")
+        server = unlocked(request)
         kind = request.body["reboot"]["type"].lower()
         await self._servers.power(request.context, server, f"reboot-{kind}")
         return Reply(status=202)
 
     async def console(self, request: Request) -> Any:
         """Action os-getConsoleOutput."""
-        server = await self._find(request, "os-console-output")
+        server = request.found
         length = str(request.body["os-getConsoleOutput"].get("length") or "")
         lines = None if length in ("", "-1") else int(length)
         try:
@@ -82,7 +85,7 @@ class ActionRoutes:
 
     async def lock(self, request: Request) -> Any:
         """Action lock: keeps all but administrators from changing the server."""
-        server = await self._find(request, "os-lock-server:lock")
+        server = request.found
         reason = None
         if known("server.lock.locked_reason", request.version):
             reason = (request.body["lock"] or {}).get("locked_reason")
@@ -92,36 +95,44 @@ class ActionRoutes:
         return Reply(status=202)
 
     async def unlock(self, request: Request) -> Any:
-        """Action unlock. What the other side locked, the owner or somebody of another project, needs a rule more."""
-        server, context = await self._find(request, "os-lock-server:unlock"), request.context
-        mine = "owner" if server.project_id == context.project_id else "admin"
+        """Action unlock."""
+        server: Server = request.found
 
-        def unlocked(now: Server) -> dict[str, Any]:
-            if now.locked and now.locked_by not in (None, mine):
-                self._policy.check(context, rule("os-lock-server:unlock:unlock_override"), target(now))
+        def free(now: Server) -> dict[str, Any]:
+            if now.locked and now.locked_by != server.locked_by:  # it is not the lock that the gate has seen
+                raise Conflict(f"Instance {server.id} was locked again meanwhile")
             return {"locked": False, "locked_reason": None, "locked_by": None}
 
-        await self._servers.update(server.id, unlocked)
+        await self._servers.update(server.id, free)
         return Reply(status=202)
+
+    async def _locked(self, request: Request) -> Subject:
+        """The server to unlock. What the other side locked, the owner or somebody of another project, needs a rule
+        more."""
+        subject = await self._find.about(request)
+        server: Server = subject.found
+        mine = "owner" if server.project_id == request.context.project_id else "admin"
+        if not server.locked or server.locked_by in (None, mine):
+            return subject
+        return replace(subject, more=((rule("os-lock-server:unlock:unlock_override"), subject.facts),))
 
     async def force_delete(self, request: Request) -> Any:
         """Action forceDelete: every delete is final here."""
-        await self._servers.delete(request.context, await self._find.unlocked(request, "os-deferred-delete:force"))
+        await self._servers.delete(request.context, unlocked(request))
         return Reply(status=202)
 
-    def _power(self, name: str, verb: str, action: str) -> Callable[[Request], Awaitable[Any]]:
+    def _power(self, name: str, action: str) -> Callable[[Request], Awaitable[Any]]:
         async def handler(request: Request) -> Any:
-            server = await self._find.unlocked(request, verb)
-            await self._servers.power(request.context, server, action)
+            await self._servers.power(request.context, unlocked(request), action)
             return Reply(status=202)
 
         handler.__doc__ = f"Action {name}."
         return handler
 
-    def _not_built(self, name: str, verb: str) -> Callable[[Request], Awaitable[Any]]:
-        async def handler(request: Request) -> Any:
-            await self._find(request, verb)
-            raise NotBuilt(f"Nacre does not have the action {name} yet.")
 
-        handler.__doc__ = f"Action {name}: not built."
-        return handler
+def _not_built(name: str) -> Callable[[Request], Awaitable[Any]]:
+    async def handler(request: Request) -> Any:
+        raise NotBuilt(f"Nacre does not have the action {name} yet.")
+
+    handler.__doc__ = f"Action {name}: not built."
+    return handler

@@ -15,7 +15,6 @@ from nacre.compute.contract import Action, Event, Server
 from nacre.compute.history import History
 from nacre.compute.policies import rule
 from nacre.compute.servers import Servers
-from nacre.identity.contract import Policy
 
 LIST = Query("action.query", {**t.PAGING, "changes-since": t.TIME, "changes-before": t.TIME}, strict_from=58)
 
@@ -23,17 +22,21 @@ LIST = Query("action.query", {**t.PAGING, "changes-since": t.TIME, "changes-befo
 class HistoryRoutes:
     """The actions of a server and their events."""
 
-    def __init__(self, servers: Servers, history: History, policy: Policy):
-        self._history, self._policy, self._find = history, policy, Finder(servers, policy)
+    def __init__(self, servers: Servers, history: History):
+        self._history, self._find = history, Finder(servers)
 
     def routes(self) -> list[Route]:
         """Every URL of instance actions."""
         many = "/v2.1/servers/{server_id}/os-instance-actions"
-        return [Route("GET", many, self.index, query=LIST), Route("GET", many + "/{request_id}", self.show)]
+        late, events = "action.deleted_servers", ("os-instance-actions:events", "os-instance-actions:events:details")
+        return [
+            Route("GET", many, self.index, self._find.may("os-instance-actions:list", deleted=late), query=LIST),
+            Route("GET", many + "/{request_id}", self.show, self._find.may(
+                "os-instance-actions:show", parts=events, deleted=late))]
 
     async def index(self, request: Request) -> Any:
         """GET .../os-instance-actions: the newest first."""
-        server = await self._server(request, "os-instance-actions:list")
+        server: Server = request.found
         found = list(await self._history.actions(server.id))
         if not known("action.query.limit", request.version):
             return {"instanceActions": [_action(request, server, action) for action in found]}
@@ -56,22 +59,19 @@ class HistoryRoutes:
 
     async def show(self, request: Request) -> Any:
         """GET .../os-instance-actions/{request}: with its events, for those who may see them."""
-        server = await self._server(request, "os-instance-actions:show")
+        server: Server = request.found
         ident = request.params["request_id"]
         try:
             action, steps = await self._history.action(server.id, ident)
         except NotFound:
             raise NotFound(f"Action {ident} not found") from None
         found = _action(request, server, action)
-        whole = self._policy.allows(request.context, rule("os-instance-actions:events"), target(server))
+        whole = request.allows(rule("os-instance-actions:events"), target(server))
         if whole or known("action.events_for_all", request.version):
-            details = known("action.details", request.version) and self._policy.allows(
-                request.context, rule("os-instance-actions:events:details"), target(server))
+            details = known("action.details", request.version) and request.allows(
+                rule("os-instance-actions:events:details"), target(server))
             found["events"] = [_event(request, server, event, whole, details) for event in steps]
         return {"instanceAction": found}
-
-    async def _server(self, request: Request, verb: str) -> Server:
-        return await self._find(request, verb, deleted=known("action.deleted_servers", request.version))
 
 
 def _time(request: Request, name: str) -> datetime | None:

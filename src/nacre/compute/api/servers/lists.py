@@ -14,7 +14,6 @@ from nacre.compute.api.servers.views import POWER, states_of
 from nacre.compute.api.validation import parse_time
 from nacre.compute.contract import ServerQuery
 from nacre.compute.policies import rule
-from nacre.identity.contract import Policy
 
 _TAG_FILTERS = ("tags", "tags-any", "not-tags", "not-tags-any")
 #: The filters anybody may use; the others are ignored for those who may not.
@@ -34,9 +33,9 @@ _MATCHED = {"name": "name", "display_name": "name", "description": "description"
 _TIMES = ("created_at", "launched_at", "terminated_at")
 
 
-def parse(request: Request, policy: Policy, verb: str) -> ServerQuery | None:
+def parse(request: Request, verb: str) -> ServerQuery | None:
     """The query; None where nothing can match. verb: index or detail. Raises BadRequest, Forbidden."""
-    given = _allowed(request, policy)
+    given = _allowed(request)
     for name in given:
         if name in FORBIDDEN or name.startswith("_"):
             raise BadRequest(f"Invalid filter field: {name}.", field=name)
@@ -45,7 +44,7 @@ def parse(request: Request, policy: Policy, verb: str) -> ServerQuery | None:
         return None
     everyone = _everyone(request, given)
     if everyone:
-        policy.check(request.context, rule(f"servers:{verb}:get_all_tenants"))
+        request.require(rule(f"servers:{verb}:get_all_tenants"))
     else:
         given.pop("tenant_id", None)
         given["project_id"] = request.context.project_id or ""
@@ -64,12 +63,12 @@ def parse(request: Request, policy: Policy, verb: str) -> ServerQuery | None:
         sort=_sort(request), limit=limit, marker=marker)
 
 
-def _allowed(request: Request, policy: Policy) -> dict[str, str]:
+def _allowed(request: Request) -> dict[str, str]:
     """The filters the caller may use, the last of each name; paging and sorting are no filters."""
     names = {*PATTERNS, *WORDS, *FORBIDDEN, "changes-since", "changes-before"}
     given = {k: v for k, v in request.query if (k in names or k.startswith("_"))
              and known(f"server.query.{k}", request.version) and k != "sort_dir"}
-    if policy.allows(request.context, rule("servers:allow_all_filters")):
+    if request.allows(rule("servers:allow_all_filters")):
         return given
     version = request.version
     mine = {*_FOR_ALL, *_TAG_FILTERS, "changes-before", "locked", *FORBIDDEN}

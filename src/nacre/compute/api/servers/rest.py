@@ -11,7 +11,6 @@ from nacre.compute.api.servers.finding import Finder
 from nacre.compute.api.validation import Schema, Since
 from nacre.compute.policies import rule
 from nacre.compute.servers import Servers
-from nacre.identity.contract import Policy
 
 _ONE = "/v2.1/servers/{server_id}"
 _EVENTS = ["network-changed", "network-vif-plugged", "network-vif-unplugged", "network-vif-deleted"]
@@ -42,21 +41,21 @@ NOT_BUILT: tuple[tuple[str, str, str, Version | None], ...] = (
 class RestRoutes:
     """What has no better place."""
 
-    def __init__(self, servers: Servers, policy: Policy):
-        self._servers, self._find = servers, Finder(servers, policy)
+    def __init__(self, servers: Servers):
+        self._servers, self._find = servers, Finder(servers)
 
     def routes(self) -> list[Route]:
         """All of it."""
-        audit = "/v2.1/os-instance_usage_audit_log"
+        audit, may = "/v2.1/os-instance_usage_audit_log", self._find.may
+        volumes, secret = _ONE + "/os-volume_attachments", _ONE + "/os-server-password"
         return [
-            Route("GET", _ONE + "/os-volume_attachments", self._empty("os-volumes-attachments:index",
-                                                                      "volumeAttachments")),
-            Route("GET", _ONE + "/os-volume_attachments/{volume_id}", self.no_volume),
-            Route("DELETE", _ONE + "/os-volume_attachments/{volume_id}", self.no_volume),
-            Route("GET", _ONE + "/migrations", self._empty("servers:migrations:index", "migrations"), since=(2, 23)),
-            Route("GET", _ONE + "/os-server-password", self.password),
-            Route("DELETE", _ONE + "/os-server-password", self.forget_password),
-            *(Route(method, _ONE + path, self._not_built(path, verb), since=since,
+            Route("GET", volumes, _empty("volumeAttachments"), may("os-volumes-attachments:index")),
+            Route("GET", volumes + "/{volume_id}", self.no_volume, may("os-volumes-attachments:show")),
+            Route("DELETE", volumes + "/{volume_id}", self.no_volume, may("os-volumes-attachments:delete")),
+            Route("GET", _ONE + "/migrations", _empty("migrations"), may("servers:migrations:index"), since=(2, 23)),
+            Route("GET", secret, self.password, may("os-server-password:show")),
+            Route("DELETE", secret, self.forget_password, may("os-server-password:clear")),
+            *(Route(method, _ONE + path, _not_built(path), may(verb), since=since,
                     body=Schema({"type": "object"}) if method != "GET" else None)
               for method, path, verb, since in NOT_BUILT),
             Route("GET", "/v2.1/os-migrations", self.migrations, rule("os-migrations:index")),
@@ -70,18 +69,14 @@ class RestRoutes:
 
     async def no_volume(self, request: Request) -> Any:
         """There are no volumes, so none is attached."""
-        verb = "show" if request.method == "GET" else "delete"
-        await self._find(request, f"os-volumes-attachments:{verb}")
         raise NotFound(f"Volume {request.params['volume_id']} could not be found.")
 
     async def password(self, request: Request) -> Any:
         """GET .../os-server-password: no guest can leave one here yet, so there is none."""
-        await self._find(request, "os-server-password:show")
         return {"password": ""}
 
     async def forget_password(self, request: Request) -> Any:
         """DELETE .../os-server-password."""
-        await self._find(request, "os-server-password:clear")
         return Reply(status=204)
 
     async def migrations(self, request: Request) -> Any:
@@ -129,19 +124,19 @@ class RestRoutes:
             return 400
         return 200 if server.host else 422
 
-    def _empty(self, verb: str, name: str) -> Callable[[Request], Awaitable[Any]]:
-        async def handler(request: Request) -> Any:
-            await self._find(request, verb)
-            return {name: []}
 
-        return handler
+def _empty(name: str) -> Callable[[Request], Awaitable[Any]]:
+    async def handler(request: Request) -> Any:
+        return {name: []}
 
-    def _not_built(self, path: str, verb: str) -> Callable[[Request], Awaitable[Any]]:
-        async def handler(request: Request) -> Any:
-            await self._find(request, verb)
-            raise NotBuilt(f"Nacre does not have {path.split('/')[1]} of servers yet.")
+    return handler
 
-        return handler
+
+def _not_built(path: str) -> Callable[[Request], Awaitable[Any]]:
+    async def handler(request: Request) -> Any:
+        raise NotBuilt(f"Nacre does not have {path.split('/')[1]} of servers yet.")
+
+    return handler
 
 
 #: The parts of the API that work, by the aliases and names they had as extensions.

@@ -1,6 +1,6 @@
 """/servers: create, list, show, change, delete."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -8,11 +8,12 @@ import re2
 from oslo_utils.strutils import bool_from_string
 
 from nacre.base.errors import BadRequest
+from nacre.base.serving.gate import Gate, Subject, asks
 from nacre.base.web import Reply, Request, Route
 from nacre.compute.api.microversions import known
 from nacre.compute.api.paging import next_link
 from nacre.compute.api.servers import schemas
-from nacre.compute.api.servers.finding import Finder
+from nacre.compute.api.servers.finding import Finder, unlocked
 from nacre.compute.api.servers.limits import Limits
 from nacre.compute.api.servers.lists import parse
 from nacre.compute.api.servers.parse import ADMIN_HINTS, HINT_NAMES, hints_of, ipv6, spec_of
@@ -21,7 +22,6 @@ from nacre.compute.catalog.aggregates import DEFAULT_ZONE, Aggregates
 from nacre.compute.contract import Server, ServerQuery, ServerSpec
 from nacre.compute.policies import rule
 from nacre.compute.servers import Servers
-from nacre.identity.contract import Policy
 from nacre.network.contract import Network
 from nacre.scheduler.contract import Hosts, HostState, Scheduler
 
@@ -33,21 +33,29 @@ _CHANGES = {"name": "name", "description": "description", "hostname": "hostname"
 class ServerRoutes:
     """The part of the API about servers themselves."""
 
-    def __init__(self, servers: Servers, network: Network, hosts: "HostFacts", policy: Policy, limits: Limits):
-        self._servers, self._network, self._hosts, self._policy = servers, network, hosts, policy
-        self._limits = limits
-        self._find = Finder(servers, policy)
+    def __init__(self, servers: Servers, network: Network, hosts: "HostFacts", limits: Limits):
+        self._servers, self._network, self._hosts, self._limits = servers, network, hosts, limits
+        self._find = Finder(servers)
 
     def routes(self) -> list[Route]:
         """Every URL of servers themselves."""
-        one = "/v2.1/servers/{server_id}"
+        one, may = "/v2.1/servers/{server_id}", self._find.may
+        listed, shown = ("servers:allow_all_filters",), (
+            "servers:show:host_status", "os-extended-server-attributes", "servers:show:flavor-extra-specs")
+
+        def lists(verb: str, *parts: str) -> Gate:
+            return asks(rule(f"servers:{verb}"), parts=tuple(map(rule, (
+                f"servers:{verb}:get_all_tenants", *listed, *parts))))
+
         return [
-            Route("GET", "/v2.1/servers", self.index, rule("servers:index"), query=schemas.LIST),
-            Route("GET", "/v2.1/servers/detail", self.detail, rule("servers:detail"), query=schemas.LIST),
-            Route("POST", "/v2.1/servers", self.create, rule("servers:create"), body=self._create_body),
-            Route("GET", one, self.show),
-            Route("PUT", one, self.update, body=schemas.UPDATE),
-            Route("DELETE", one, self.delete),
+            Route("GET", "/v2.1/servers", self.index, lists("index"), query=schemas.LIST),
+            Route("GET", "/v2.1/servers/detail", self.detail, lists("detail", *shown), query=schemas.LIST),
+            Route("POST", "/v2.1/servers", self.create, asks(
+                rule("servers:create"), about=self._wished, parts=(*(wish for wish, _ in WISHES), *LATER)),
+                body=self._create_body),
+            Route("GET", one, self.show, may("servers:show", parts=shown)),
+            Route("PUT", one, self.update, may("servers:update", parts=shown), body=schemas.UPDATE),
+            Route("DELETE", one, self.delete, may("servers:delete")),
         ]
 
     async def index(self, request: Request) -> Any:
@@ -63,14 +71,14 @@ class ServerRoutes:
 
     async def show(self, request: Request) -> Any:
         """GET /servers/{id}."""
-        server = await self._find(request, "servers:show")
+        server: Server = request.found
         return {"server": (await self.views(request, [server], groups=True))[0]}
 
     async def create(self, request: Request) -> Any:
         """POST /servers. A batch answers with all its servers."""
         body = request.body
         batch = body.get("servers")
-        specs = self._specs(request, batch if batch is not None else [body["server"]])
+        specs: tuple[ServerSpec, ...] = request.found
         for spec in specs:
             await self._hosts.check(spec)
         made = await self._servers.create(request.context, specs)
@@ -85,7 +93,7 @@ class ServerRoutes:
 
     async def update(self, request: Request) -> Any:
         """PUT /servers/{id}."""
-        server = await self._find.unlocked(request, "servers:update")
+        server = unlocked(request)
         given = request.body["server"]
         changes = {_CHANGES[name]: value.strip() if name == "name" else value for name, value in given.items()}
         if changes.get("access_ip_v4") == "":
@@ -100,7 +108,7 @@ class ServerRoutes:
 
     async def delete(self, request: Request) -> Any:
         """DELETE /servers/{id}."""
-        await self._servers.delete(request.context, await self._find.unlocked(request, "servers:delete"))
+        await self._servers.delete(request.context, unlocked(request))
         return Reply(status=204)
 
     async def views(self, request: Request, servers: Sequence[Server], groups: bool = False) -> list[dict[str, Any]]:
@@ -108,29 +116,28 @@ class ServerRoutes:
         if not servers:
             return []
         ports = await self._network.ports_of(tuple(server.id for server in servers))
-        lens = await self._lens(request, {group for facts in ports.values() for port in facts
-                                          for group in port.security_groups})
+        lens = await self._lens(request, {server.host for server in servers}, {
+            group for facts in ports.values() for port in facts for group in port.security_groups})
         found = [detail(server, ports.get(server.id, ()), lens) for server in servers]
         if not groups:
             for shown in found:
                 shown.pop("server_groups", None)
         return found
 
-    async def _lens(self, request: Request, group_ids: set[str]) -> Lens:
+    async def _lens(self, request: Request, hosts: set[str], group_ids: set[str]) -> Lens:
         context, version = request.context, request.version
-        status = known("server.host_status", version) and self._policy.allows(
-            context, rule("servers:show:host_status"))
+        status = known("server.host_status", version) and request.allows(rule("servers:show:host_status"))
         return Lens(
             version, request.service_url,
-            admin=self._policy.allows(context, rule("os-extended-server-attributes")),
-            flavor_specs=known("server.embedded_flavor", version) and self._policy.allows(
-                context, rule("servers:show:flavor-extra-specs")),
+            admin=request.allows(rule("os-extended-server-attributes")),
+            flavor_specs=known("server.embedded_flavor", version) and request.allows(
+                rule("servers:show:flavor-extra-specs")),
             host_status=status, faults=context.is_admin, zones=await self._hosts.zones(),
-            hosts=await self._hosts.statuses() if status else {},
+            hosts=await self._hosts.statuses(hosts) if status else {},
             group_names=await self._network.group_names(tuple(sorted(group_ids))) if group_ids else {})
 
     async def _search(self, request: Request, verb: str) -> tuple[Sequence[Server], int]:
-        query = parse(request, self._policy, verb)
+        query = parse(request, verb)
         if query is None or query.limit == 0:
             return [], 0
         if query.addresses:
@@ -144,27 +151,33 @@ class ServerRoutes:
         batch = isinstance(body, dict) and "servers" in body
         return (schemas.CREATE_BATCH if batch else schemas.CREATE)(request, body)
 
-    def _specs(self, request: Request, given: Sequence[dict[str, Any]]) -> tuple[ServerSpec, ...]:
-        """Raises BadRequest, and Forbidden for what only administrators may ask."""
-        context, shared = request.context, hints_of(request.body)
+    async def _wished(self, request: Request) -> Subject:
+        """What a body asks for, and the rules of the parts that not everybody may. Raises BadRequest."""
+        context, shared, body = request.context, hints_of(request.body), request.body
         me = {"project_id": context.project_id, "user_id": context.user_id}
-        specs = []
-        for item in given:
+        specs, more = [], dict[str, None]()
+        for item in body["servers"] if "servers" in body else [body["server"]]:
             hints = {**shared, **hints_of(item)}
             plain = {name: value for name, value in item.items() if name not in HINT_NAMES}
             spec = spec_of(plain, hints, request.version)
-            if spec.host:
-                named = item.get("host") or item.get("hypervisor_hostname")
-                self._policy.check(context, "compute:servers:create:requested_destination" if named
-                                   else rule("servers:create:forced_host"), me)
-            if any(name in hints for name in ADMIN_HINTS):
-                self._policy.check(context, rule("servers:create:forced_host"), me)
-            if spec.networks:
-                self._policy.check(context, rule("servers:create:attach_network"), me)
-            if spec.trusted_certs:
-                self._policy.check(context, rule("servers:create:trusted_certs"), me)
+            more |= {wish: None for wish, is_asked in WISHES if is_asked(spec, item, hints)}
             specs.append(spec)
-        return tuple(specs)
+        return Subject(me, tuple(specs), more=tuple((wish, me) for wish in more))
+
+
+def _names_host(item: Mapping[str, Any]) -> bool:
+    return bool(item.get("host") or item.get("hypervisor_hostname"))
+
+
+#: What a new server may ask for by a rule of its own: (spec, the body's item, hints) -> whether this one does.
+WISHES: tuple[tuple[str, Callable[[ServerSpec, Mapping[str, Any], Mapping[str, Any]], bool]], ...] = (
+    ("compute:servers:create:requested_destination", lambda spec, item, _: bool(spec.host) and _names_host(item)),
+    (rule("servers:create:forced_host"), lambda spec, item, hints: (bool(spec.host) and not _names_host(item))
+     or any(name in hints for name in ADMIN_HINTS)),
+    (rule("servers:create:attach_network"), lambda spec, *_: bool(spec.networks)),
+    (rule("servers:create:trusted_certs"), lambda spec, *_: bool(spec.trusted_certs)))
+#: Asked where a flavor and the networks are looked at.
+LATER = (rule("servers:create:zero_disk_flavor"), "network:attach_external_network")
 
 
 class HostFacts:
@@ -191,9 +204,9 @@ class HostFacts:
         """The zone a server runs in."""
         return (await self.zones()).get(server.host, DEFAULT_ZONE)
 
-    async def statuses(self) -> dict[str, str]:
-        """Host -> UP, DOWN, MAINTENANCE or UNKNOWN."""
-        return {host.report.host: _status(host) for host in await self._hosts.all()}
+    async def statuses(self, names: Collection[str]) -> dict[str, str]:
+        """Of those of these hosts that are known: UP, DOWN, MAINTENANCE or UNKNOWN."""
+        return {name: _status(host) for name in names if (host := await self._hosts.get(name)) is not None}
 
 
 async def _with_addresses(servers: Servers, network: Network, query: ServerQuery) -> list[Server]:

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest, Conflict, Forbidden, NotFound
 from nacre.base.web import Reply, Request, Route
 from nacre.identity import tables as t
-from nacre.identity.api.desk import Desk, collection, page_of, url
+from nacre.identity.api.answers import collection, page_of, url
+from nacre.identity.api.providers import Providers, asking, stated
 from nacre.identity.api.validation import NAME, TEXT, moment, wrapped
 from nacre.identity.derive import Facts, access_rules
 from nacre.identity.passwords import MAX_PASSWORD
@@ -37,12 +38,11 @@ CREATE = wrapped("application_credential", {
 class ApplicationCredentials:
     """Handlers of application credentials."""
 
-    def __init__(self, desk: Desk):
-        self._desk, self._store = desk, desk.store
+    def __init__(self, providers: Providers):
+        self._providers, self._store = providers, providers.store
 
     async def index(self, request: Request) -> Any:
         user_id = request.params["user_id"]
-        self._desk.check(request, "list_application_credentials", {"user_id": user_id})
         await self._unrestricted(request)
         page, table = page_of(request, "name"), t.application_credentials
 
@@ -53,7 +53,6 @@ class ApplicationCredentials:
 
     async def create(self, request: Request) -> Reply:
         user_id, body = request.params["user_id"], request.body
-        self._desk.check(request, "create_application_credential", {"user_id": user_id})
         facts = await self._unrestricted(request)
         if facts.project is None:
             raise BadRequest("Expecting to find a project-scoped token: an application credential is for a project.",
@@ -62,7 +61,7 @@ class ApplicationCredentials:
         expires = moment(body.get("expires_at"), "expires_at")
         if expires is not None and expires <= self._store.now():
             raise BadRequest("The expires_at must not be before now.", field="expires_at")
-        stored = await self._desk.identity.passwords.hash(secret)
+        stored = await self._providers.identity.passwords.hash(secret)
 
         def unit(conn: sa.Connection) -> Any:
             roles = _chosen(conn, body.get("roles"), facts)
@@ -81,27 +80,26 @@ class ApplicationCredentials:
         return Reply({"application_credential": {**shown, "secret": secret}}, 201)
 
     async def show(self, request: Request) -> Any:
-        row = await self._row(request, "get_application_credential")
+        row = await self._row(request)
         return {"application_credential": await self._store.read(lambda conn: _shown(conn, request, row))}
 
     async def delete(self, request: Request) -> Reply:
-        row = await self._row(request, "delete_application_credential")
+        row = await self._row(request)
         await self._store.write(lambda conn: delete(conn, APPLICATION_CREDENTIAL, row["id"]))
         return Reply(None, 204)
 
     async def rules(self, request: Request) -> Any:
         user_id = request.params["user_id"]
-        self._desk.check(request, "list_access_rules", {"target.user.id": user_id})
         page = page_of(request, "service", "path", "method")
         rows = await self._store.read(
             lambda conn: _plain(conn, t.access_rules, page, t.access_rules.c.user_id == user_id))
         return collection(request, "access_rules", [_rule_shown(request, r) for r in rows], page)
 
     async def show_rule(self, request: Request) -> Any:
-        return {"access_rule": _rule_shown(request, await self._rule_row(request, "get_access_rule"))}
+        return {"access_rule": _rule_shown(request, await self._rule_row(request))}
 
     async def delete_rule(self, request: Request) -> Reply:
-        row = await self._rule_row(request, "delete_access_rule")
+        row = await self._rule_row(request)
         await self._unrestricted(request)
 
         def unit(conn: sa.Connection) -> None:
@@ -114,18 +112,16 @@ class ApplicationCredentials:
         await self._store.write(unit)
         return Reply(None, 204)
 
-    async def _row(self, request: Request, rule: str) -> Any:
+    async def _row(self, request: Request) -> Any:
         user_id, id = request.params["user_id"], request.params["id"]
-        self._desk.check(request, rule, {"user_id": user_id})
         await self._unrestricted(request)
         row = await self._store.read(lambda conn: find(conn, APPLICATION_CREDENTIAL, id))
         if row is None or row["user_id"] != user_id:
             raise missing(APPLICATION_CREDENTIAL, id)
         return row
 
-    async def _rule_row(self, request: Request, rule: str) -> Any:
+    async def _rule_row(self, request: Request) -> Any:
         user_id, id = request.params["user_id"], request.params["id"]
-        self._desk.check(request, rule, {"target.user.id": user_id})
         row = await self._store.read(lambda conn: find(conn, ACCESS_RULE, id))
         if row is None or row["user_id"] != user_id:
             raise missing(ACCESS_RULE, id)
@@ -133,7 +129,7 @@ class ApplicationCredentials:
 
     async def _unrestricted(self, request: Request) -> Facts:
         """What the caller's token means. Raises Forbidden for one that may not lead to further credentials."""
-        facts = (await self._desk.identity.inspect(request.token or "")).facts
+        facts = (await self._providers.identity.inspect(request.token or "")).facts
         if facts.delegated and not (facts.credential is not None and facts.credential["unrestricted"]):
             raise Forbidden("You are not authorized to perform the requested action: a delegated token cannot manage"
                             " application credentials.")
@@ -205,15 +201,17 @@ def _rule_shown(request: Request, row: Any) -> dict[str, Any]:
     return {**{k: row[k] for k in ("id", "service", "path", "method")}, "links": {"self": here}}
 
 
-def routes(desk: Desk) -> list[Route]:
-    api = ApplicationCredentials(desk)
+def routes(providers: Providers) -> list[Route]:
+    api = ApplicationCredentials(providers)
     path, rules = "/v3/users/{user_id}/application_credentials", "/v3/users/{user_id}/access_rules"
+    mine = stated(lambda request: {"user_id": request.params["user_id"]})
+    of_user = stated(lambda request: {"target.user.id": request.params["user_id"]})
     return [
-        Route("GET", path, api.index),
-        Route("POST", path, api.create, body=CREATE),
-        Route("GET", path + "/{id}", api.show),
-        Route("DELETE", path + "/{id}", api.delete),
-        Route("GET", rules, api.rules),
-        Route("GET", rules + "/{id}", api.show_rule),
-        Route("DELETE", rules + "/{id}", api.delete_rule),
+        Route("GET", path, api.index, asking("list_application_credentials", about=mine)),
+        Route("POST", path, api.create, asking("create_application_credential", about=mine), body=CREATE),
+        Route("GET", path + "/{id}", api.show, asking("get_application_credential", about=mine)),
+        Route("DELETE", path + "/{id}", api.delete, asking("delete_application_credential", about=mine)),
+        Route("GET", rules, api.rules, asking("list_access_rules", about=of_user)),
+        Route("GET", rules + "/{id}", api.show_rule, asking("get_access_rule", about=of_user)),
+        Route("DELETE", rules + "/{id}", api.delete_rule, asking("delete_access_rule", about=of_user)),
     ]

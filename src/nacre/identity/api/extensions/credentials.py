@@ -16,9 +16,11 @@ import sqlalchemy as sa
 import structlog
 
 from nacre.base.errors import BadRequest, Forbidden
+from nacre.base.serving.gate import Subject
 from nacre.base.web import Reply, Request, Route
 from nacre.identity import tables as t
-from nacre.identity.api.desk import Desk, collection, page_of, url
+from nacre.identity.api.answers import collection, page_of, url
+from nacre.identity.api.providers import Providers, asking, stated
 from nacre.identity.api.validation import ANY_ID, MAX_TEXT, wrapped
 from nacre.identity.derive import roles_on
 from nacre.identity.keys.vault import Unreadable
@@ -39,26 +41,22 @@ DELEGATION = ("trust_id", "app_cred_id", "access_token_id", "access_id")
 class Credentials:
     """Handlers of /v3/credentials."""
 
-    def __init__(self, desk: Desk):
-        self._desk, self._store = desk, desk.store
+    def __init__(self, providers: Providers):
+        self._providers, self._store = providers, providers.store
 
     async def index(self, request: Request) -> Any:
-        self._desk.check(request, "list_credentials", {"target.credential.user_id": request.context.user_id})
         page = page_of(request, "user_id", "type")
-        rows = await self._store.read(lambda conn: _all_opened(self._desk, conn, listing(conn, CREDENTIAL, page)))
-        if (await self._desk.identity.inspect(request.token or "")).facts.delegated:
+        rows = await self._store.read(lambda conn: _all_opened(self._providers, conn, listing(conn, CREDENTIAL, page)))
+        if (await self._providers.identity.inspect(request.token or "")).facts.delegated:
             rows = []
-        seen = [r for r in rows if self._desk.policy.allows(
-            request.context, "identity:get_credential", _target(r))]
+        seen = [r for r in rows if request.allows("identity:get_credential", _target(r))]
         return collection(request, "credentials", [self._shown(request, r) for r in seen], page)
 
     async def create(self, request: Request) -> Reply:
         body = given(CREDENTIAL, request.body)
-        self._desk.check(request, "create_credential", _target(body))
-        await refuse_delegated(self._desk, request)
+        await refuse_delegated(self._providers, request)
         id, ec2 = uuid4().hex, body["type"].lower() == "ec2"
         if ec2:
-            self._desk.check(request, "ec2_create_credential", _target(body))
             blob = _ec2_blob(body["blob"])
             _keep_delegation({}, blob)
             id = ec2_id(blob["access"])
@@ -69,16 +67,16 @@ class Credentials:
         def unit(conn: sa.Connection) -> Any:
             _require(conn, body)
             if ec2:
-                check_project(self._desk, request, conn, body)
+                check_project(request, conn, body)
             row = insert(conn, CREDENTIAL, {"project_id": None, **self._sealed(conn, body), "id": id})
-            return _opened(self._desk, conn, row)
+            return _opened(self._providers, conn, row)
         return Reply({"credential": self._shown(request, await self._store.write(unit))}, 201)
 
     async def show(self, request: Request) -> Any:
-        return {"credential": self._shown(request, await self._row(request, "get_credential"))}
+        return {"credential": self._shown(request, await self._row(request))}
 
     async def update(self, request: Request) -> Any:
-        row = await self._row(request, "update_credential")
+        row = await self._row(request)
         changes = given(CREDENTIAL, request.body)
         for name in [name for name in changes if name != "blob"]:
             if changes.pop(name) != row.get(name):
@@ -89,27 +87,34 @@ class Credentials:
 
         def unit(conn: sa.Connection) -> Any:
             new = update(conn, CREDENTIAL, get(conn, CREDENTIAL, row["id"]), self._sealed(conn, changes))
-            return _opened(self._desk, conn, new)
+            return _opened(self._providers, conn, new)
         return {"credential": self._shown(request, await self._store.write(unit))}
 
     async def delete(self, request: Request) -> Reply:
-        row = await self._row(request, "delete_credential")
+        row = await self._row(request)
         await self._store.write(lambda conn: delete(conn, CREDENTIAL, row["id"]))
         return Reply(None, 204)
 
-    async def _row(self, request: Request, rule: str) -> Any:
+    async def new(self, request: Request) -> Subject:
+        """The credential that a body describes; one of EC2's is asked for by its own rule too."""
+        body = given(CREDENTIAL, request.body)
+        ec2 = (("identity:ec2_create_credential", _target(body)),) if body["type"].lower() == "ec2" else ()
+        return Subject(_target(body), body, more=ec2)
+
+    async def one(self, request: Request) -> Subject:
+        """The credential of the URL."""
         id = request.params["credential_id"]
-        row = await self._store.read(lambda conn: _opened(self._desk, conn, find(conn, CREDENTIAL, id)))
-        self._desk.check(request, rule, _target(row or {}))
-        if row is None:
-            raise missing(CREDENTIAL, id)
-        await refuse_delegated(self._desk, request)
-        return row
+        row = await self._store.read(lambda conn: _opened(self._providers, conn, find(conn, CREDENTIAL, id)))
+        return Subject(_target(row or {}), row, missing=missing(CREDENTIAL, id))
+
+    async def _row(self, request: Request) -> Any:
+        await refuse_delegated(self._providers, request)
+        return request.found
 
     def _sealed(self, conn: sa.Connection, values: dict[str, Any]) -> dict[str, Any]:
         sealed = {k: v for k, v in values.items() if k != "blob"}
         if "blob" in values:
-            sealed["secret"] = self._desk.vault.unlock(conn).encrypt(values["blob"])
+            sealed["secret"] = self._providers.vault.unlock(conn).encrypt(values["blob"])
         return sealed
 
     def _shown(self, request: Request, row: Any) -> dict[str, Any]:
@@ -121,25 +126,23 @@ class Credentials:
 class Ec2:
     """Handlers of /v3/users/{user_id}/credentials/OS-EC2. There is no login by them here: no signature is taken."""
 
-    def __init__(self, desk: Desk):
-        self._desk, self._store = desk, desk.store
+    def __init__(self, providers: Providers):
+        self._providers, self._store = providers, providers.store
 
     async def index(self, request: Request) -> Any:
         user_id = request.params["user_id"]
-        self._desk.check(request, "ec2_list_credentials", {"user_id": user_id})
-        await refuse_delegated(self._desk, request)
+        await refuse_delegated(self._providers, request)
         c = t.credentials.c
 
         def unit(conn: sa.Connection) -> Any:
             get(conn, USER, user_id)
             found = listing(conn, CREDENTIAL, Page(), c.user_id == user_id, c.type == "ec2")
-            return _all_opened(self._desk, conn, found)
+            return _all_opened(self._providers, conn, found)
         return collection(request, "credentials", [self._shown(request, r) for r in await self._store.read(unit)])
 
     async def create(self, request: Request) -> Reply:
         user_id, project_id = request.params["user_id"], request.body.get("tenant_id") or ""
-        self._desk.check(request, "ec2_create_credential", {"target.credential.user_id": user_id})
-        await refuse_delegated(self._desk, request)
+        await refuse_delegated(self._providers, request)
         access = uuid4().hex
         blob = msgspec.json.encode({"access": access, "secret": secrets.token_hex(16), "trust_id": None}).decode()
         values = {"id": ec2_id(access), "user_id": user_id, "project_id": project_id, "type": "ec2"}
@@ -147,27 +150,30 @@ class Ec2:
         def unit(conn: sa.Connection) -> Any:
             get(conn, USER, user_id)
             get(conn, PROJECT, project_id)
-            check_project(self._desk, request, conn, values)
-            sealed = self._desk.vault.unlock(conn).encrypt(blob)
-            return _opened(self._desk, conn, insert(conn, CREDENTIAL, {**values, "secret": sealed}))
+            check_project(request, conn, values)
+            sealed = self._providers.vault.unlock(conn).encrypt(blob)
+            return _opened(self._providers, conn, insert(conn, CREDENTIAL, {**values, "secret": sealed}))
         return Reply({"credential": self._shown(request, await self._store.write(unit))}, 201)
 
     async def show(self, request: Request) -> Any:
-        return {"credential": self._shown(request, await self._row(request, "ec2_get_credential"))}
+        return {"credential": self._shown(request, await self._row(request))}
 
     async def delete(self, request: Request) -> Reply:
-        row = await self._row(request, "ec2_delete_credential")
+        row = await self._row(request)
         await self._store.write(lambda conn: delete(conn, CREDENTIAL, row["id"]))
         return Reply(None, 204)
 
-    async def _row(self, request: Request, rule: str) -> Any:
+    async def one(self, request: Request) -> Subject:
+        """The key pair of the URL."""
         user_id, access = request.params["user_id"], request.params["access"]
-        row = await self._store.read(lambda conn: _opened(self._desk, conn, find(conn, CREDENTIAL, ec2_id(access))))
-        self._desk.check(request, rule, _target(row or {"user_id": user_id}))
-        if row is None or row["user_id"] != user_id:
-            raise missing(CREDENTIAL, access)
-        await refuse_delegated(self._desk, request)
-        return row
+        row = await self._store.read(lambda conn: _opened(
+            self._providers, conn, find(conn, CREDENTIAL, ec2_id(access))))
+        return Subject(_target(row or {"user_id": user_id}), row if row and row["user_id"] == user_id else None,
+                       missing=missing(CREDENTIAL, access))
+
+    async def _row(self, request: Request) -> Any:
+        await refuse_delegated(self._providers, request)
+        return request.found
 
     def _shown(self, request: Request, row: Any) -> dict[str, Any]:
         blob = _held(row["blob"])
@@ -176,17 +182,17 @@ class Ec2:
                 "secret": blob.get("secret"), "trust_id": blob.get("trust_id"), "links": {"self": here}}
 
 
-async def refuse_delegated(desk: Desk, request: Request) -> None:
+async def refuse_delegated(providers: Providers, request: Request) -> None:
     """Raises Forbidden for a token that stands for less than its user."""
-    if (await desk.identity.inspect(request.token or "")).facts.delegated:
+    if (await providers.identity.inspect(request.token or "")).facts.delegated:
         raise Forbidden("You are not authorized to perform the requested action: Delegated tokens cannot access"
                         " credentials directly.")
 
 
-def check_project(desk: Desk, request: Request, conn: sa.Connection, values: Mapping[str, Any]) -> None:
+def check_project(request: Request, conn: sa.Connection, values: Mapping[str, Any]) -> None:
     """Raises Forbidden for an EC2 credential of a project that its user has no role on; who may make anybody's, may
     make that too."""
-    if not desk.policy.allows(request.context, "identity:create_credential", {}) and not roles_on(
+    if not request.allows("identity:create_credential", {}) and not roles_on(
             conn, values["user_id"], "project", get(conn, PROJECT, values["project_id"])):
         raise Forbidden("You are not authorized to perform the requested action: the user of the credential has no role"
                         " on its project.")
@@ -221,14 +227,14 @@ def _keep_delegation(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
             raise BadRequest(f"{key} can not be updated for credential", field=key)
 
 
-def _opened(desk: Desk, conn: sa.Connection, row: Any) -> Any:
+def _opened(providers: Providers, conn: sa.Connection, row: Any) -> Any:
     """The row with its blob; None for None."""
-    return _all_opened(desk, conn, [row])[0] if row else None
+    return _all_opened(providers, conn, [row])[0] if row else None
 
 
-def _all_opened(desk: Desk, conn: sa.Connection, rows: Sequence[Any]) -> list[Any]:
+def _all_opened(providers: Providers, conn: sa.Connection, rows: Sequence[Any]) -> list[Any]:
     """A blob that cannot be read is None: the others of a list can, and it can be replaced or deleted."""
-    vault = desk.vault.unlock(conn)
+    vault = providers.vault.unlock(conn)
 
     def blob(row: Any) -> str | None:
         try:
@@ -257,16 +263,22 @@ def _ec2_body(request: Request, body: Any) -> Any:
     return body
 
 
-def routes(desk: Desk) -> list[Route]:
-    api, ec2, path = Credentials(desk), Ec2(desk), "/v3/users/{user_id}/credentials/OS-EC2"
+def routes(providers: Providers) -> list[Route]:
+    api, ec2, path = Credentials(providers), Ec2(providers), "/v3/users/{user_id}/credentials/OS-EC2"
+    mine = stated(lambda request: {"target.credential.user_id": request.context.user_id})
+    of_user = stated(lambda request: {"user_id": request.params["user_id"]})
+    for_user = stated(lambda request: {"target.credential.user_id": request.params["user_id"]})
     return [
-        Route("GET", "/v3/credentials", api.index),
-        Route("POST", "/v3/credentials", api.create, body=CREATE),
-        Route("GET", "/v3/credentials/{credential_id}", api.show),
-        Route("PATCH", "/v3/credentials/{credential_id}", api.update, body=UPDATE),
-        Route("DELETE", "/v3/credentials/{credential_id}", api.delete),
-        Route("GET", path, ec2.index),
-        Route("POST", path, ec2.create, body=_ec2_body),
-        Route("GET", path + "/{access}", ec2.show),
-        Route("DELETE", path + "/{access}", ec2.delete),
+        Route("GET", "/v3/credentials", api.index, asking("list_credentials", about=mine, parts=("get_credential",))),
+        Route("POST", "/v3/credentials", api.create, asking(
+            "create_credential", about=api.new, parts=("ec2_create_credential",)), body=CREATE),
+        Route("GET", "/v3/credentials/{credential_id}", api.show, asking("get_credential", about=api.one)),
+        Route("PATCH", "/v3/credentials/{credential_id}", api.update, asking("update_credential", about=api.one),
+              body=UPDATE),
+        Route("DELETE", "/v3/credentials/{credential_id}", api.delete, asking("delete_credential", about=api.one)),
+        Route("GET", path, ec2.index, asking("ec2_list_credentials", about=of_user)),
+        Route("POST", path, ec2.create, asking(
+            "ec2_create_credential", about=for_user, parts=("create_credential",)), body=_ec2_body),
+        Route("GET", path + "/{access}", ec2.show, asking("ec2_get_credential", about=ec2.one)),
+        Route("DELETE", path + "/{access}", ec2.delete, asking("ec2_delete_credential", about=ec2.one)),
     ]

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest, Conflict, NotFound
 from nacre.base.web import Check, Reply, Request, Route
 from nacre.identity import tables as t
-from nacre.identity.api.desk import Desk, collection, page_of, url
+from nacre.identity.api.answers import collection, page_of, url
+from nacre.identity.api.providers import Providers, asking
 from nacre.identity.api.validation import BOOLEAN, NAME, TEXT, boolean, wrapped
 from nacre.identity.catalog import unlink
 from nacre.identity.records import DOMAIN, get, insert, kept, matches
@@ -42,12 +43,11 @@ class Shelf(msgspec.Struct, frozen=True, kw_only=True):
 class Documents:
     """Handlers of one shelf."""
 
-    def __init__(self, desk: Desk, shelf: Shelf):
-        self._desk, self._store, self._shelf = desk, desk.store, shelf
+    def __init__(self, providers: Providers, shelf: Shelf):
+        self._providers, self._store, self._shelf = providers, providers.store, shelf
 
     async def index(self, request: Request) -> Any:
         shelf = self._shelf
-        self._desk.check(request, f"list_{shelf.plural}")
         page = page_of(request, *shelf.filters)
         found = await self._store.read(lambda conn: held(conn, self._kind(request)))
         found = [d for d in found if all(matches(d.get(name), how, value) for name, how, value in page.filters)]
@@ -55,7 +55,6 @@ class Documents:
 
     async def create(self, request: Request) -> Reply:
         shelf = self._shelf
-        self._desk.check(request, f"create_{shelf.name}")
         id = request.params["id"] if shelf.by_url else uuid4().hex
         if len(id) > 64:
             raise BadRequest("An id is at most 64 characters long.", field="id")
@@ -75,13 +74,11 @@ class Documents:
         return Reply({shelf.name: self._shown(request, values)}, 201)
 
     async def show(self, request: Request) -> Any:
-        self._desk.check(request, f"get_{self._shelf.name}")
         found = await self._store.read(lambda conn: self._get(conn, request))
         return {self._shelf.name: self._shown(request, found)}
 
     async def update(self, request: Request) -> Any:
         shelf = self._shelf
-        self._desk.check(request, f"update_{shelf.name}")
 
         def unit(conn: sa.Connection) -> Document:
             old = self._get(conn, request)
@@ -93,7 +90,6 @@ class Documents:
         return {shelf.name: self._shown(request, await self._store.write(unit))}
 
     async def delete(self, request: Request) -> Reply:
-        self._desk.check(request, f"delete_{self._shelf.name}")
 
         def unit(conn: sa.Connection) -> None:
             id = self._get(conn, request)["id"]
@@ -206,13 +202,15 @@ SHELVES = (
 )
 
 
-def routes(desk: Desk) -> list[Route]:
+def routes(providers: Providers) -> list[Route]:
     found = []
     for shelf in SHELVES:
-        api, path = Documents(desk, shelf), f"/v3/{shelf.path}"
+        api, path = Documents(providers, shelf), f"/v3/{shelf.path}"
         how, where = ("PUT", path + "/{id}") if shelf.by_url else ("POST", path)
         found += [
-            Route("GET", path, api.index), Route(how, where, api.create, body=shelf.create),
-            Route("GET", path + "/{id}", api.show), Route("PATCH", path + "/{id}", api.update, body=shelf.update),
-            Route("DELETE", path + "/{id}", api.delete)]
+            Route("GET", path, api.index, asking(f"list_{shelf.plural}")),
+            Route(how, where, api.create, asking(f"create_{shelf.name}"), body=shelf.create),
+            Route("GET", path + "/{id}", api.show, asking(f"get_{shelf.name}")),
+            Route("PATCH", path + "/{id}", api.update, asking(f"update_{shelf.name}"), body=shelf.update),
+            Route("DELETE", path + "/{id}", api.delete, asking(f"delete_{shelf.name}"))]
     return found

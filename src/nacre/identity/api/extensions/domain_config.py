@@ -5,9 +5,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from nacre.base.errors import BadRequest, Forbidden, NotFound
+from nacre.base.serving.gate import Subject
 from nacre.base.web import Reply, Request, Route
 from nacre.identity import tables as t
-from nacre.identity.api.desk import Desk
+from nacre.identity.api.providers import Providers, asking
 from nacre.identity.records import DOMAIN, get
 
 Config = dict[str, dict[str, Any]]
@@ -59,22 +60,18 @@ def part(config: Config, request: Request) -> Any:
 class DomainConfig:
     """Handlers; the same ones for all of it, a group, or an option."""
 
-    def __init__(self, desk: Desk):
-        self._desk, self._store = desk, desk.store
+    def __init__(self, providers: Providers):
+        self._providers, self._store = providers, providers.store
 
     async def defaults(self, request: Request) -> Any:
-        self._desk.check(request, "get_domain_config_default")
         known = {k: v for k, v in DEFAULTS.items() if k != "security_compliance"}
         return {"config": part(known, request)}
 
     async def show(self, request: Request) -> Any:
-        self._desk.check(request, "get_security_compliance_domain_config" if (
-            request.params.get("group") == "security_compliance") else "get_domain_config")
         held = await self._store.read(lambda conn: _held(conn, request.params["domain_id"]))
         return {"config": part(held, request)}
 
     async def create(self, request: Request) -> Reply:
-        self._desk.check(request, "create_domain_config")
         config, id = check(request.body["config"]), request.params["domain_id"]
 
         def unit(conn: sa.Connection) -> bool:
@@ -84,7 +81,6 @@ class DomainConfig:
         return Reply({"config": config}, 201 if await self._store.write(unit) else 200)
 
     async def update(self, request: Request) -> Any:
-        self._desk.check(request, "update_domain_config")
         id, group, option = (request.params.get(k) for k in ("domain_id", "group", "option"))
         config = check(request.body["config"], group, option)
 
@@ -98,7 +94,6 @@ class DomainConfig:
         return {"config": await self._store.write(unit)}
 
     async def delete(self, request: Request) -> Reply:
-        self._desk.check(request, "delete_domain_config")
         id, group, option = (request.params.get(k) for k in ("domain_id", "group", "option"))
 
         def unit(conn: sa.Connection) -> None:
@@ -134,10 +129,19 @@ def _body(request: Request, body: Any) -> Any:
     return body
 
 
-def routes(desk: Desk) -> list[Route]:
-    api, found = DomainConfig(desk), []
+def routes(providers: Providers) -> list[Route]:
+    api, found = DomainConfig(providers), []
+
+    async def shown(request: Request) -> Subject:
+        open_ = request.params.get("group") == "security_compliance"
+        return Subject({}, rule="identity:get_security_compliance_domain_config" if open_ else None)
+
     for rest in ("", "/{group}", "/{group}/{option}"):
         path = "/v3/domains/{domain_id}/config" + rest
-        found += [Route("GET", f"/v3/domains/config{rest}/default", api.defaults), Route("GET", path, api.show),
-                  Route("PATCH", path, api.update, body=_body), Route("DELETE", path, api.delete)]
-    return [*found, Route("PUT", "/v3/domains/{domain_id}/config", api.create, body=_body)]
+        see = asking("get_domain_config", *(["get_security_compliance_domain_config"] if rest else []), about=shown)
+        found += [Route("GET", f"/v3/domains/config{rest}/default", api.defaults, asking("get_domain_config_default")),
+                  Route("GET", path, api.show, see),
+                  Route("PATCH", path, api.update, asking("update_domain_config"), body=_body),
+                  Route("DELETE", path, api.delete, asking("delete_domain_config"))]
+    return [*found, Route("PUT", "/v3/domains/{domain_id}/config", api.create, asking("create_domain_config"),
+                          body=_body)]

@@ -8,8 +8,9 @@ from nacre.base.errors import NotFound
 from nacre.base.web import Reply, Request, Route
 from nacre.identity import catalog
 from nacre.identity import tables as t
-from nacre.identity.api.desk import Desk, collection, many, url
+from nacre.identity.api.answers import collection, many, url
 from nacre.identity.api.extensions.documents import Document, fetch, held
+from nacre.identity.api.providers import Providers, asking
 from nacre.identity.records import ENDPOINT, PROJECT, Page, get, listing
 
 GROUP = "endpoint_group"
@@ -18,11 +19,11 @@ GROUP = "endpoint_group"
 class Filter:
     """Handlers. A link of a project is kept as a document `PROJECT/ENDPOINT` or `PROJECT/GROUP`."""
 
-    def __init__(self, desk: Desk):
-        self._desk, self._store = desk, desk.store
+    def __init__(self, providers: Providers):
+        self._providers, self._store = providers, providers.store
 
     async def add(self, request: Request) -> Reply:
-        kind, id = self._named(request, ("add_endpoint_to_project", "add_endpoint_group_to_project"))
+        kind, id = _named(request)
         project_id, other = id.split("/")
 
         def unit(conn: sa.Connection) -> None:
@@ -34,7 +35,7 @@ class Filter:
         return Reply(None, 204)
 
     async def check(self, request: Request) -> Any:
-        kind, id = self._named(request, ("check_endpoint_in_project", "get_endpoint_group_in_project"))
+        kind, id = _named(request)
         if await self._store.read(lambda conn: fetch(conn, kind, id)) is None:
             raise _none(id)
         if kind == catalog.PROJECT_GROUP:
@@ -45,7 +46,7 @@ class Filter:
         return Reply(None, 204)
 
     async def remove(self, request: Request) -> Reply:
-        kind, id = self._named(request, ("remove_endpoint_from_project", "remove_endpoint_group_from_project"))
+        kind, id = _named(request)
 
         def unit(conn: sa.Connection) -> None:
             if not _drop(conn, kind, id):
@@ -58,9 +59,6 @@ class Filter:
         kind, other = catalog.PROJECT_ENDPOINT, request.params.get("endpoint_id")
         if other is None:
             kind, other = catalog.PROJECT_GROUP, request.params["group_id"]
-            self._desk.check(request, "list_projects_associated_with_endpoint_group")
-        else:
-            self._desk.check(request, "list_projects_for_endpoint")
 
         def unit(conn: sa.Connection) -> Any:
             _exist(conn, kind, None, other)
@@ -71,8 +69,6 @@ class Filter:
     async def endpoints(self, request: Request) -> Any:
         """The endpoints of a project or of a group."""
         project_id, group_id = request.params.get("project_id"), request.params.get("group_id")
-        self._desk.check(request, "list_endpoints_for_project" if project_id else (
-            "list_endpoints_associated_with_endpoint_group"))
 
         def unit(conn: sa.Connection) -> Any:
             rows = listing(conn, ENDPOINT, Page())
@@ -86,7 +82,6 @@ class Filter:
 
     async def groups(self, request: Request) -> Any:
         """The groups of a project."""
-        self._desk.check(request, "list_endpoint_groups_for_project")
         project_id = request.params["project_id"]
 
         def unit(conn: sa.Connection) -> list[Document]:
@@ -97,14 +92,13 @@ class Filter:
         shown = [{**g, "links": {"self": f"{base}/{g['id']}"}} for g in await self._store.read(unit)]
         return collection(request, "endpoint_groups", shown)
 
-    def _named(self, request: Request, rules: tuple[str, str]) -> tuple[str, str]:
-        """The kind and id of the link that a URL names; checks the one rule or the other."""
-        params = request.params
-        if "endpoint_id" in params:
-            self._desk.check(request, rules[0])
-            return catalog.PROJECT_ENDPOINT, f"{params['project_id']}/{params['endpoint_id']}"
-        self._desk.check(request, rules[1])
-        return catalog.PROJECT_GROUP, f"{params['project_id']}/{params['group_id']}"
+
+def _named(request: Request) -> tuple[str, str]:
+    """The kind and id of the link that a URL names."""
+    params = request.params
+    if "endpoint_id" in params:
+        return catalog.PROJECT_ENDPOINT, f"{params['project_id']}/{params['endpoint_id']}"
+    return catalog.PROJECT_GROUP, f"{params['project_id']}/{params['group_id']}"
 
 
 def _exist(conn: sa.Connection, kind: str, project_id: str | None, other: str) -> None:
@@ -132,15 +126,19 @@ def _none(id: str) -> NotFound:
     return NotFound(f"Could not find the association {id.replace('/', ' with ')}.")
 
 
-def routes(desk: Desk) -> list[Route]:
-    api, root = Filter(desk), "/v3/OS-EP-FILTER"
-    found = [
-        Route("GET", root + "/endpoints/{endpoint_id}/projects", api.projects),
-        Route("GET", root + "/endpoint_groups/{group_id}/projects", api.projects),
-        Route("GET", root + "/endpoint_groups/{group_id}/endpoints", api.endpoints),
-        Route("GET", root + "/projects/{project_id}/endpoints", api.endpoints),
-        Route("GET", root + "/projects/{project_id}/endpoint_groups", api.groups)]
-    for path in (root + "/projects/{project_id}/endpoints/{endpoint_id}",
-                 root + "/endpoint_groups/{group_id}/projects/{project_id}"):
-        found += [Route("PUT", path, api.add), Route("GET", path, api.check), Route("DELETE", path, api.remove)]
-    return found
+def routes(providers: Providers) -> list[Route]:
+    api, root = Filter(providers), "/v3/OS-EP-FILTER"
+    group, project = root + "/endpoint_groups/{group_id}", root + "/projects/{project_id}"
+    link, group_link = project + "/endpoints/{endpoint_id}", group + "/projects/{project_id}"
+    return [
+        Route("GET", root + "/endpoints/{endpoint_id}/projects", api.projects, asking("list_projects_for_endpoint")),
+        Route("GET", group + "/projects", api.projects, asking("list_projects_associated_with_endpoint_group")),
+        Route("GET", group + "/endpoints", api.endpoints, asking("list_endpoints_associated_with_endpoint_group")),
+        Route("GET", project + "/endpoints", api.endpoints, asking("list_endpoints_for_project")),
+        Route("GET", project + "/endpoint_groups", api.groups, asking("list_endpoint_groups_for_project")),
+        Route("PUT", link, api.add, asking("add_endpoint_to_project")),
+        Route("GET", link, api.check, asking("check_endpoint_in_project")),
+        Route("DELETE", link, api.remove, asking("remove_endpoint_from_project")),
+        Route("PUT", group_link, api.add, asking("add_endpoint_group_to_project")),
+        Route("GET", group_link, api.check, asking("get_endpoint_group_in_project")),
+        Route("DELETE", group_link, api.remove, asking("remove_endpoint_group_from_project"))]

@@ -9,10 +9,12 @@ from uuid import uuid4
 import sqlalchemy as sa
 
 from nacre.base.errors import Conflict, Forbidden, NotFound
+from nacre.base.serving.gate import Subject
 from nacre.base.web import Reply, Request, Route
 from nacre.identity import tables as t
-from nacre.identity.api.desk import Desk, collection, page_of, url
+from nacre.identity.api.answers import collection, page_of, url
 from nacre.identity.api.extensions.documents import Document, fetch, held
+from nacre.identity.api.providers import Providers, asking
 from nacre.identity.api.validation import ID_OR_NULL, NAME, TEXT, schema, wrapped
 from nacre.identity.records import DOMAIN, PROJECT, REGION, SERVICE, find, get, matches
 
@@ -41,22 +43,19 @@ FILTERS = ("service_id", "region_id", "resource_name", "project_id", "domain_id"
 class Limits:
     """Handlers of one of the two kinds: `registered_limit`, `limit`."""
 
-    def __init__(self, desk: Desk, kind: str):
-        self._desk, self._store, self._kind = desk, desk.store, kind
+    def __init__(self, providers: Providers, kind: str):
+        self._providers, self._store, self._kind = providers, providers.store, kind
 
     async def index(self, request: Request) -> Any:
-        self._desk.check(request, f"list_{self._kind}s")
         page = page_of(request, *FILTERS)
         found = await self._store.read(lambda conn: held(conn, self._kind))
         found = [d for d in found if all(matches(d.get(name), how, value) for name, how, value in page.filters)]
         if self._kind == "limit":
-            found = [d for d in found if self._desk.policy.allows(
-                request.context, "identity:get_limit", _target(d))]
+            found = [d for d in found if request.allows("identity:get_limit", _target(d))]
         return collection(request, f"{self._kind}s", [self._shown(request, d) for d in found])
 
     async def create(self, request: Request) -> Reply:
         key = f"{self._kind}s"
-        self._desk.check(request, f"create_{key}")
         extra = {"project_id": None, "domain_id": None} if self._kind == "limit" else {}
         rows = [{"region_id": None, "description": None, **extra, **d, "id": uuid4().hex} for d in request.body[key]]
 
@@ -68,15 +67,12 @@ class Limits:
         return Reply({key: [self._shown(request, r) for r in rows]}, 201)
 
     async def show(self, request: Request) -> Any:
-        row = await self._store.read(lambda conn: fetch(conn, self._kind, request.params["id"]))
-        self._desk.check(request, f"get_{self._kind}", _target(row or {}))
-        return {self._kind: self._shown(request, row or self._missing(request))}
+        return {self._kind: self._shown(request, request.found)}
 
     async def update(self, request: Request) -> Any:
-        self._desk.check(request, f"update_{self._kind}")
 
         def unit(conn: sa.Connection) -> Document:
-            row = fetch(conn, self._kind, request.params["id"]) or self._missing(request)
+            row = fetch(conn, self._kind, request.params["id"]) or _raise(self._missing(request))
             new = {**row, **request.body}
             if any(new[k] != row[k] for k in ("service_id", "region_id", "resource_name")):
                 self._check_unused(conn, row)
@@ -87,10 +83,9 @@ class Limits:
         return {self._kind: self._shown(request, await self._store.write(unit))}
 
     async def delete(self, request: Request) -> Reply:
-        self._desk.check(request, f"delete_{self._kind}")
 
         def unit(conn: sa.Connection) -> None:
-            row = fetch(conn, self._kind, request.params["id"]) or self._missing(request)
+            row = fetch(conn, self._kind, request.params["id"]) or _raise(self._missing(request))
             self._check_unused(conn, row)
             d = t.documents
             conn.execute(sa.delete(d).where(d.c.kind == self._kind, d.c.id == row["id"]))
@@ -119,11 +114,20 @@ class Limits:
             raise Forbidden(f"Unable to update or delete registered limit {row['id']} because there are project limits"
                             " associated with it.")
 
-    def _missing(self, request: Request) -> Document:
-        raise NotFound(f"Could not find {self._kind.replace('_', ' ')} for {request.params['id']}.")
+    async def one(self, request: Request) -> Subject:
+        """The limit of the URL."""
+        row = await self._store.read(lambda conn: fetch(conn, self._kind, request.params["id"]))
+        return Subject(_target(row or {}), row, missing=self._missing(request))
+
+    def _missing(self, request: Request) -> NotFound:
+        return NotFound(f"Could not find {self._kind.replace('_', ' ')} for {request.params['id']}.")
 
     def _shown(self, request: Request, row: Document) -> Document:
         return {**row, "links": {"self": f"{url(request)}/{self._kind}s/{row['id']}"}}
+
+
+def _raise(error: NotFound) -> Document:
+    raise error
 
 
 def _covers(registered: Document, limit: Document) -> bool:
@@ -134,18 +138,20 @@ def _target(row: Document) -> dict[str, Any]:
     return {f"target.limit.{k}": row.get(k) for k in ("project_id", "domain_id") if row.get(k)}
 
 
-def routes(desk: Desk) -> list[Route]:
+def routes(providers: Providers) -> list[Route]:
     async def model(request: Request) -> Any:
-        desk.check(request, "get_limit_model")
         return {"model": {"name": "flat", "description": "Limit enforcement and validation does not take project"
                                                          " hierarchy into consideration."}}
 
-    found = [Route("GET", "/v3/limits/model", model)]
+    found = [Route("GET", "/v3/limits/model", model, asking("get_limit_model"))]
     for kind, create, update in (("registered_limit", CREATE_REGISTERED, UPDATE_REGISTERED),
                                  ("limit", CREATE_LIMITS, UPDATE_LIMIT)):
-        api, path = Limits(desk, kind), f"/v3/{kind}s"
+        api, path = Limits(providers, kind), f"/v3/{kind}s"
+        shown = ("get_limit",) if kind == "limit" else ()
         found += [
-            Route("GET", path, api.index), Route("POST", path, api.create, body=create),
-            Route("GET", path + "/{id}", api.show), Route("PATCH", path + "/{id}", api.update, body=update),
-            Route("DELETE", path + "/{id}", api.delete)]
+            Route("GET", path, api.index, asking(f"list_{kind}s", parts=shown)),
+            Route("POST", path, api.create, asking(f"create_{kind}s"), body=create),
+            Route("GET", path + "/{id}", api.show, asking(f"get_{kind}", about=api.one)),
+            Route("PATCH", path + "/{id}", api.update, asking(f"update_{kind}"), body=update),
+            Route("DELETE", path + "/{id}", api.delete, asking(f"delete_{kind}"))]
     return found

@@ -8,12 +8,14 @@ from uuid import uuid4
 import sqlalchemy as sa
 
 from nacre.base.errors import BadRequest, Conflict, Forbidden, NotFound, Unauthenticated
+from nacre.base.serving.gate import PUBLIC
 from nacre.base.web import Reply, Request, Route
 from nacre.identity import derive
 from nacre.identity import tables as t
-from nacre.identity.api.desk import Desk, collection, many, one, url
+from nacre.identity.api.answers import collection, many, one, url
 from nacre.identity.api.extensions.documents import Document, fetch, held
 from nacre.identity.api.extensions.oauth1_signature import is_signed, parameters
+from nacre.identity.api.providers import Providers, asking
 from nacre.identity.api.validation import TEXT, schema, wrapped
 from nacre.identity.records import PROJECT, ROLE, Page, find, get, kept, listing, missing
 from nacre.identity.service import when
@@ -30,27 +32,23 @@ FORM = "application/x-www-form-urlencoded"
 class Consumers:
     """Handlers of consumers. A consumer's secret is shown once, at creation."""
 
-    def __init__(self, desk: Desk):
-        self._desk, self._store = desk, desk.store
+    def __init__(self, providers: Providers):
+        self._providers, self._store = providers, providers.store
 
     async def index(self, request: Request) -> Any:
-        self._desk.check(request, "list_consumers")
         found = await self._store.read(lambda conn: held(conn, "consumer"))
         return collection(request, "consumers", [_consumer(request, c) for c in found])
 
     async def create(self, request: Request) -> Reply:
-        self._desk.check(request, "create_consumer")
         secret, values = uuid4().hex, {"description": None, **request.body, "id": uuid4().hex}
         await self._store.write(lambda conn: _put(conn, "consumer", {
-            **values, "sealed": _seal(self._desk, conn, secret)}))
+            **values, "sealed": _seal(self._providers, conn, secret)}))
         return Reply({"consumer": {**_consumer(request, values), "secret": secret}}, 201)
 
     async def show(self, request: Request) -> Any:
-        self._desk.check(request, "get_consumer")
         return {"consumer": _consumer(request, await self._store.read(lambda conn: _need(conn, "consumer", request)))}
 
     async def update(self, request: Request) -> Any:
-        self._desk.check(request, "update_consumer")
 
         def unit(conn: sa.Connection) -> Document:
             row = _need(conn, "consumer", request)
@@ -58,7 +56,6 @@ class Consumers:
         return {"consumer": _consumer(request, await self._store.write(unit))}
 
     async def delete(self, request: Request) -> Reply:
-        self._desk.check(request, "delete_consumer")
 
         def unit(conn: sa.Connection) -> None:
             id = _need(conn, "consumer", request)["id"]
@@ -74,8 +71,8 @@ class Consumers:
 class Dance:
     """Request token, consent, access token, login."""
 
-    def __init__(self, desk: Desk):
-        self._desk, self._store = desk, desk.store
+    def __init__(self, providers: Providers):
+        self._providers, self._store = providers, providers.store
 
     async def request_token(self, request: Request) -> Reply:
         given = parameters(request.headers.get("authorization"))
@@ -89,12 +86,11 @@ class Dance:
         row = {"id": uuid4().hex, "consumer_id": consumer["id"], "project_id": project_id,
                "expires_at": now + REQUEST_SECONDS}
         await self._store.write(lambda conn: _put(conn, "oauth_request", {**row, "sealed": _seal(
-            self._desk, conn, secret)}))
+            self._providers, conn, secret)}))
         return _form(row, secret)
 
     async def authorize(self, request: Request) -> Any:
-        self._desk.check(request, "authorize_request_token")
-        facts = (await self._desk.identity.inspect(request.token or "")).facts
+        facts = (await self._providers.identity.inspect(request.token or "")).facts
         if facts.delegated:
             raise Forbidden("You are not authorized to perform the requested action: a delegated token cannot delegate"
                             " again.")
@@ -132,7 +128,7 @@ class Dance:
         def unit(conn: sa.Connection) -> None:
             if not _drop(conn, "oauth_request", row["id"]):
                 raise Unauthenticated  # somebody else was given the access token
-            _put(conn, "oauth_access", {**access, "sealed": _seal(self._desk, conn, secret)})
+            _put(conn, "oauth_access", {**access, "sealed": _seal(self._providers, conn, secret)})
         await self._store.write(unit)
         return _form(access, secret)
 
@@ -153,7 +149,7 @@ class Dance:
 
         def unit(conn: sa.Connection) -> tuple[Document | None, tuple[str, str]]:
             found = fetch(conn, "consumer", consumer_id)
-            return found, (_unseal(self._desk, conn, found), _unseal(self._desk, conn, token))
+            return found, (_unseal(self._providers, conn, found), _unseal(self._providers, conn, token))
         consumer, keys = await self._store.read(unit)
         if consumer is None or (token is not None and token["consumer_id"] != consumer_id):
             raise Unauthenticated
@@ -173,37 +169,35 @@ class Dance:
 class AccessTokens:
     """Handlers of /v3/users/{user_id}/OS-OAUTH1/access_tokens."""
 
-    def __init__(self, desk: Desk):
-        self._desk, self._store = desk, desk.store
+    def __init__(self, providers: Providers):
+        self._providers, self._store = providers, providers.store
 
     async def index(self, request: Request) -> Any:
-        self._desk.check(request, "list_access_tokens")
         found = await self._store.read(lambda conn: held(conn, "oauth_access"))
         own = [a for a in found if a["user_id"] == request.params["user_id"]]
         return collection(request, "access_tokens", [_access(request, a) for a in own])
 
     async def show(self, request: Request) -> Any:
-        return {"access_token": _access(request, await self._row(request, "get_access_token"))}
+        return {"access_token": _access(request, await self._row(request))}
 
     async def delete(self, request: Request) -> Reply:
-        row = await self._row(request, "delete_access_token")
+        row = await self._row(request)
         await self._store.write(lambda conn: _drop(conn, "oauth_access", row["id"]))
         return Reply(None, 204)
 
     async def roles(self, request: Request) -> Any:
-        row = await self._row(request, "list_access_token_roles")
+        row = await self._row(request)
         found = await self._store.read(lambda conn: listing(conn, ROLE, Page(), t.roles.c.id.in_(row["role_ids"])))
         return many(request, ROLE, found)
 
     async def role(self, request: Request) -> Any:
-        row, id = await self._row(request, "get_access_token_role"), request.params["role_id"]
+        row, id = await self._row(request), request.params["role_id"]
         found = await self._store.read(lambda conn: find(conn, ROLE, id))
         if found is None or id not in row["role_ids"]:
             raise missing(ROLE, id)
         return one(request, ROLE, found)
 
-    async def _row(self, request: Request, rule: str) -> Document:
-        self._desk.check(request, rule)
+    async def _row(self, request: Request) -> Document:
         row = await self._store.read(lambda conn: _need(conn, "oauth_access", request))
         if row["user_id"] != request.params["user_id"]:
             raise NotFound(f"Could not find access token: {row['id']}.")
@@ -215,12 +209,12 @@ def _digest(verifier: str) -> str:
     return hashlib.sha256(verifier.encode()).hexdigest()
 
 
-def _seal(desk: Desk, conn: sa.Connection, secret: str) -> str:
-    return desk.vault.unlock(conn).encrypt(secret)
+def _seal(providers: Providers, conn: sa.Connection, secret: str) -> str:
+    return providers.vault.unlock(conn).encrypt(secret)
 
 
-def _unseal(desk: Desk, conn: sa.Connection, row: Document | None) -> str:
-    return desk.vault.unlock(conn).decrypt(row["sealed"]) if row else ""
+def _unseal(providers: Providers, conn: sa.Connection, row: Document | None) -> str:
+    return providers.vault.unlock(conn).decrypt(row["sealed"]) if row else ""
 
 
 def _put(conn: sa.Connection, kind: str, values: Document) -> Document:
@@ -267,17 +261,22 @@ def _access(request: Request, row: Document) -> Document:
             "links": {"self": here, "roles": here + "/roles"}}
 
 
-def routes(desk: Desk) -> list[Route]:
-    consumers, dance, tokens = Consumers(desk), Dance(desk), AccessTokens(desk)
+def routes(providers: Providers) -> list[Route]:
+    consumers, dance, tokens = Consumers(providers), Dance(providers), AccessTokens(providers)
     path, mine = "/v3/OS-OAUTH1/consumers", "/v3/users/{user_id}/OS-OAUTH1/access_tokens"
     return [
-        Route("GET", path, consumers.index), Route("POST", path, consumers.create, body=CONSUMER),
-        Route("GET", path + "/{id}", consumers.show), Route("PATCH", path + "/{id}", consumers.update, body=CONSUMER),
-        Route("DELETE", path + "/{id}", consumers.delete),
-        Route("POST", "/v3/OS-OAUTH1/request_token", dance.request_token, public=True),
-        Route("POST", "/v3/OS-OAUTH1/access_token", dance.access_token, public=True),
-        Route("PUT", "/v3/OS-OAUTH1/authorize/{id}", dance.authorize, body=ROLES),
-        Route("GET", mine, tokens.index), Route("GET", mine + "/{id}", tokens.show),
-        Route("DELETE", mine + "/{id}", tokens.delete), Route("GET", mine + "/{id}/roles", tokens.roles),
-        Route("GET", mine + "/{id}/roles/{role_id}", tokens.role),
+        Route("GET", path, consumers.index, asking("list_consumers")),
+        Route("POST", path, consumers.create, asking("create_consumer"), body=CONSUMER),
+        Route("GET", path + "/{id}", consumers.show, asking("get_consumer")),
+        Route("PATCH", path + "/{id}", consumers.update, asking("update_consumer"), body=CONSUMER),
+        Route("DELETE", path + "/{id}", consumers.delete, asking("delete_consumer")),
+        # a signature is the proof
+        Route("POST", "/v3/OS-OAUTH1/request_token", dance.request_token, PUBLIC),
+        Route("POST", "/v3/OS-OAUTH1/access_token", dance.access_token, PUBLIC),
+        Route("PUT", "/v3/OS-OAUTH1/authorize/{id}", dance.authorize, asking("authorize_request_token"), body=ROLES),
+        Route("GET", mine, tokens.index, asking("list_access_tokens")),
+        Route("GET", mine + "/{id}", tokens.show, asking("get_access_token")),
+        Route("DELETE", mine + "/{id}", tokens.delete, asking("delete_access_token")),
+        Route("GET", mine + "/{id}/roles", tokens.roles, asking("list_access_token_roles")),
+        Route("GET", mine + "/{id}/roles/{role_id}", tokens.role, asking("get_access_token_role")),
     ]

@@ -6,11 +6,13 @@ from uuid import uuid4
 import sqlalchemy as sa
 
 from nacre.base.errors import BadRequest, Forbidden, NotBuilt, NotFound
+from nacre.base.serving.gate import Subject
 from nacre.base.web import Reply, Request, Route
 from nacre.identity import derive
 from nacre.identity import tables as t
-from nacre.identity.api.desk import Desk, collection, many, one, page_of, url
+from nacre.identity.api.answers import collection, many, one, page_of, url
 from nacre.identity.api.extensions.application_credentials import ROLE_REF
+from nacre.identity.api.providers import Providers, asking, stated
 from nacre.identity.api.validation import ANY_ID, moment, wrapped
 from nacre.identity.records import PROJECT, ROLE, USER, Kind, Page, delete, find, get, listing, missing
 from nacre.identity.service import when
@@ -29,17 +31,10 @@ CREATE = wrapped("trust", {
 class Trusts:
     """Handlers of trusts. A trust cannot be lent on: redelegation is not built."""
 
-    def __init__(self, desk: Desk):
-        self._desk, self._store = desk, desk.store
+    def __init__(self, providers: Providers):
+        self._providers, self._store = providers, providers.store
 
     async def index(self, request: Request) -> Any:
-        trustor, trustee = request.one("trustor_user_id"), request.one("trustee_user_id")
-        if trustor:
-            self._desk.check(request, "list_trusts_for_trustor", {"target.trust.trustor_user_id": trustor})
-        elif trustee:
-            self._desk.check(request, "list_trusts_for_trustee", {"target.trust.trustee_user_id": trustee})
-        else:
-            self._desk.check(request, "list_trusts")
         await self._undelegated(request)
         page = page_of(request, "trustor_user_id", "trustee_user_id")
         rows = await self._store.read(lambda conn: listing(conn, TRUST, page))
@@ -47,7 +42,6 @@ class Trusts:
 
     async def create(self, request: Request) -> Reply:
         body = request.body
-        self._desk.check(request, "create_trust", {"target.trust.trustor_user_id": body["trustor_user_id"]})
         await self._undelegated(request)
         if body.get("allow_redelegation"):
             raise NotBuilt("Trusts that may be lent on (allow_redelegation) are not built.")
@@ -70,39 +64,48 @@ class Trusts:
         return Reply({"trust": _shown(request, row, roles)}, 201)
 
     async def show(self, request: Request) -> Any:
-        row = await self._row(request, "get_trust")
+        row = await self._row(request)
         roles = await self._store.read(lambda conn: _roles(conn, row))
         return {"trust": _shown(request, row, roles)}
 
     async def delete(self, request: Request) -> Reply:
-        row = await self._row(request, "delete_trust")
+        row = await self._row(request)
         await self._store.write(lambda conn: delete(conn, TRUST, row["id"]))
         return Reply(None, 204)
 
     async def roles(self, request: Request) -> Any:
-        row = await self._row(request, "list_roles_for_trust")
+        row = await self._row(request)
         return many(request, ROLE, await self._store.read(lambda conn: _roles(conn, row)))
 
     async def role(self, request: Request) -> Any:
-        row, id = await self._row(request, "get_role_for_trust"), request.params["role_id"]
+        row, id = await self._row(request), request.params["role_id"]
         found = [r for r in await self._store.read(lambda conn: _roles(conn, row)) if r["id"] == id]
         if not found:
             raise missing(ROLE, id)
         return one(request, ROLE, found[0])
 
-    async def _row(self, request: Request, rule: str) -> Any:
+    async def listed(self, request: Request) -> Subject:
+        """Whose trusts are listed."""
+        for who in ("trustor", "trustee"):
+            if user_id := request.one(f"{who}_user_id"):
+                return Subject({f"target.trust.{who}_user_id": user_id}, rule=f"identity:list_trusts_for_{who}")
+        return Subject({})
+
+    async def one(self, request: Request) -> Subject:
+        """The trust of the URL. To strangers, too: Keystone answers 404 before it asks who it is."""
         id, now = request.params["id"], self._store.now()
         row = await self._store.read(lambda conn: find(conn, TRUST, id))
         if row is None or (row["expires_at"] or now + 1) <= now or row["remaining_uses"] == 0:
-            raise missing(TRUST, id)  # to strangers, too: Keystone answers 404 before it asks who it is
-        self._desk.check(request, rule, {
-            f"target.trust.{k}": row[k] for k in ("trustor_user_id", "trustee_user_id")})
+            raise missing(TRUST, id)
+        return Subject({f"target.trust.{k}": row[k] for k in ("trustor_user_id", "trustee_user_id")}, row)
+
+    async def _row(self, request: Request) -> Any:
         await self._undelegated(request)
-        return row
+        return request.found
 
     async def _undelegated(self, request: Request) -> None:
         """Raises Forbidden for a token that is itself lent: with it one would lend more than one was lent."""
-        facts = (await self._desk.identity.inspect(request.token or "")).facts
+        facts = (await self._providers.identity.inspect(request.token or "")).facts
         if facts.delegated and not (facts.trust is not None and request.method == "GET"):
             raise Forbidden("You are not authorized to perform the requested action: Delegated tokens cannot manage"
                             " trusts.")
@@ -139,13 +142,15 @@ def _shown(request: Request, row: Any, roles: Any = None) -> dict[str, Any]:
     return shown
 
 
-def routes(desk: Desk) -> list[Route]:
-    api, path = Trusts(desk), "/v3/OS-TRUST/trusts"
+def routes(providers: Providers) -> list[Route]:
+    api, path = Trusts(providers), "/v3/OS-TRUST/trusts"
+    lent = stated(lambda request: {"target.trust.trustor_user_id": request.body["trustor_user_id"]})
     return [
-        Route("GET", path, api.index),
-        Route("POST", path, api.create, body=CREATE),
-        Route("GET", path + "/{id}", api.show),
-        Route("DELETE", path + "/{id}", api.delete),
-        Route("GET", path + "/{id}/roles", api.roles),
-        Route("GET", path + "/{id}/roles/{role_id}", api.role),
+        Route("GET", path, api.index, asking(
+            "list_trusts", "list_trusts_for_trustor", "list_trusts_for_trustee", about=api.listed)),
+        Route("POST", path, api.create, asking("create_trust", about=lent), body=CREATE),
+        Route("GET", path + "/{id}", api.show, asking("get_trust", about=api.one)),
+        Route("DELETE", path + "/{id}", api.delete, asking("delete_trust", about=api.one)),
+        Route("GET", path + "/{id}/roles", api.roles, asking("list_roles_for_trust", about=api.one)),
+        Route("GET", path + "/{id}/roles/{role_id}", api.role, asking("get_role_for_trust", about=api.one)),
     ]

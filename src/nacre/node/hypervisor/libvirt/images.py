@@ -25,7 +25,7 @@ from nacre.node.hypervisor.libvirt.service import qemu_account
 
 log = structlog.get_logger()
 
-CONVERT = Limits(seconds=1800, memory=2 << 30)
+CONVERT = Limits(seconds=1800, cpu=1800, memory=2 << 30)
 #: A disk's last block may be padded (bytes).
 SLACK = 1 << 20
 CREATE = Limits(seconds=30, memory=1 << 30)

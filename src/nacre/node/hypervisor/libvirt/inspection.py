@@ -3,7 +3,6 @@ parser, it does there. Run as a module, it is that process.
 """
 
 import os
-import resource
 import sys
 from pathlib import Path
 
@@ -11,9 +10,9 @@ import msgspec
 
 from nacre.base.errors import BuildFailed, UnsupportedMedia
 from nacre.base.image_formats import Inspected, inspect
-from nacre.base.shell import CommandFailed, Limits, run
+from nacre.base.shell import CommandFailed, Limits, renounce, run
 
-LIMITS = Limits(seconds=120, memory=1 << 30, output=1 << 16, file=0)
+LIMITS = Limits(seconds=120, cpu=60, memory=1 << 30, output=1 << 16, file=0)
 
 
 class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -44,8 +43,7 @@ def main(declared: str, uid: int, gid: int) -> None:
         os.setgroups([])
         os.setgid(gid)
         os.setuid(uid)
-    for limit in (resource.RLIMIT_NPROC, resource.RLIMIT_CORE):
-        resource.setrlimit(limit, (0, 0))
+    renounce(memory=LIMITS.memory or 0)
     try:
         verdict = Verdict(found=inspect(sys.stdin.buffer, declared))
     except UnsupportedMedia as error:

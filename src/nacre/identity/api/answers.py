@@ -1,49 +1,15 @@
-"""What every part of the API works with: policy, the store, and the shapes of answers."""
+"""The shapes of answers, and the pages that lists are asked for."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
 from nacre.base.context import Context
 from nacre.base.errors import BadRequest
 from nacre.base.web import Request
-from nacre.identity.contract import Policy
-from nacre.identity.keys.vault import Vault
 from nacre.identity.records import MAX_PAGE, Kind, Page, document
-from nacre.identity.service import IdentityService
-from nacre.identity.store import Store
 
 Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Desk:
-    """The objects that handlers share."""
-
-    identity: IdentityService
-    policy: Policy
-    vault: Vault  # for secrets that must be read again: blobs of credentials
-
-    @property
-    def store(self) -> Store:
-        return self.identity.store
-
-    def check(self, request: Request, rule: str, target: Row | None = None) -> None:
-        """Raises Forbidden unless the caller may do `identity:rule`. target: dotted names, without the absent ones."""
-        known = {k: v for k, v in (target or {}).items() if v is not None or k == "target.role.domain_id"}
-        self.policy.check(request.context, f"identity:{rule}", known)
-
-    def see(self, request: Request, rule: str, kind: Kind, row: Row | None) -> None:
-        """`check` with the row (None: it is not there, which only those may learn who may see any) as the target."""
-        self.check(request, rule, about(kind, row))
-
-
-def about(kind: Kind, row: Row | None) -> dict[str, Any]:
-    """The policy target that a row is."""
-    if row is None:
-        return {}
-    return {f"target.{kind.name}.{k}": row[k] or None for k in ("id", "domain_id", "name", "user_id") if k in row}
 
 
 def url(request: Request) -> str:

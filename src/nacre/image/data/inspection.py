@@ -1,0 +1,186 @@
+"""What uploaded data really is, asked of a process that can do nothing but read what it is sent: whatever data does to
+its parser, it does there. Run as a module, it is the process of which each upload's is forked: that takes two
+milliseconds, a start of Python a hundred times as much.
+"""
+
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from nacre.base.errors import Unavailable, UnsupportedMedia
+from nacre.base.image_formats import ARCHIVES, SLICE, WHOLE, Inspected, Inspector
+from nacre.base.shell import MB, renounce
+
+#: What the process of an upload may use: bytes of address space, seconds of processor time for one slice.
+MEMORY, CPU = 512 * MB, 20
+#: Seconds until an answer is given up: many times CPU, of a machine with other work.
+PATIENCE = 120.0
+#: What stands before a slice: there are more, or it is the last. And the answer to one that settles nothing.
+DATA, LAST, MORE = b"d", b"e", b"+"
+#: All that the processes get of our environment: none of its secrets.
+ENVIRONMENT = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG")
+NOBODY = 65534
+TOO_MUCH = "The image data is refused: to inspect it took more memory or time than it may."
+
+
+class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the process says: what the data is, or why it is refused."""
+
+    found: Inspected | None = None
+    refused: str = ""
+
+
+class Nursery:
+    """The process that the others are forked of. It is started with the first upload and ends with this process."""
+
+    def __init__(self, command: Sequence[str] = (sys.executable, "-P", "-m", __name__)):
+        self._command, self._lock = list(command), threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._door: socket.socket | None = None
+
+    def begin(self, declared: str, container: str) -> socket.socket:
+        """The way to a new process. Raises Unavailable."""
+        for _ in range(2):  # it may have been killed since the last one
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            try:
+                with theirs:
+                    socket.send_fds(self._open(), [f"{declared} {container}".encode()], [theirs.fileno()])
+                ours.settimeout(PATIENCE)
+                if ours.recv(1) == MORE:
+                    return ours
+            except OSError:
+                pass
+            ours.close()
+            self.close()
+        raise Unavailable("Image data cannot be inspected now. Try again, or ask the operator.")
+
+    def close(self) -> None:
+        """Ends it; the next upload starts another."""
+        with self._lock:
+            if self._door is not None:
+                self._door.close()
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait()
+            self._door = self._process = None
+
+    def _open(self) -> socket.socket:
+        with self._lock:
+            if self._door is None:
+                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                with theirs:
+                    self._process = subprocess.Popen(
+                        self._command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL,
+                        env={name: os.environ[name] for name in ENVIRONMENT if name in os.environ})
+                self._door = ours
+            return self._door
+
+
+#: One serves all of this process, as the interpreter does: it knows nothing of any cloud.
+NURSERY = Nursery()
+
+
+class Apart:
+    """An `Inspector` in a process of its own, which is there from the first slice until the verdict. All verbs block,
+    one at a time."""
+
+    def __init__(self, declared: str, container: str = "bare", nursery: Nursery | None = None):
+        self._declared, self._container, self._nursery = declared, container, nursery or NURSERY
+        self._buffer, self.size = bytearray(), 0
+        self._talk: socket.socket | None = None
+        self._verdict: Verdict | None = None
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes, in any cut. Raises Unavailable."""
+        self.size += len(data)
+        if self._verdict is None:
+            self._buffer += data
+        while len(self._buffer) >= SLICE and self._verdict is None:
+            self._ask(DATA, self._buffer[:SLICE])
+            del self._buffer[:SLICE]
+        if self._verdict is not None:
+            self._buffer.clear()
+
+    def finish(self) -> Inspected:
+        """The verdict. Raises UnsupportedMedia: not what was declared, or not safe; Unavailable."""
+        verdict = self._verdict or self._ask(LAST, self._buffer)
+        if verdict is None or (found := verdict.found) is None:
+            raise UnsupportedMedia(verdict.refused if verdict else TOO_MUCH, field="disk_format")
+        whole = self._declared in WHOLE and self._container not in ARCHIVES
+        return msgspec.structs.replace(found, size=self.size, virtual_size=self.size if whole else found.virtual_size)
+
+    def close(self) -> None:
+        """Ends the process, if it is there. May be repeated."""
+        if self._talk is not None:
+            self._talk.close()
+            self._talk = None
+
+    def _ask(self, kind: bytes, data: bytes | bytearray) -> Verdict | None:
+        """Sends a slice. The verdict, if it is known now."""
+        if self._talk is None:
+            self._talk = self._nursery.begin(self._declared, self._container)
+        try:
+            self._talk.send(kind + data)
+            answer = self._talk.recv(SLICE)
+        except OSError:
+            answer = b""
+        if answer == MORE:
+            return None
+        self.close()
+        try:
+            self._verdict = msgspec.json.decode(answer, type=Verdict)
+        except msgspec.DecodeError:
+            self._verdict = Verdict(refused=TOO_MUCH)
+        return self._verdict
+
+
+def main() -> None:
+    """Forks a process for each that is asked for, until nobody can ask any more."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+    with socket.socket(fileno=0) as door:
+        while True:
+            wish, handles, _, _ = socket.recv_fds(door, 256, 1)
+            if not wish:
+                return
+            if os.fork() == 0:
+                door.close()
+                _serve(socket.socket(fileno=handles[0]), *wish.decode().split(" "))
+                os._exit(0)
+            os.close(handles[0])
+
+
+def _serve(talk: socket.socket, declared: str, container: str) -> None:
+    """Gives up all that it does not need, and only then reads."""
+    inspector = Inspector(declared, container)
+    renounce(memory=MEMORY)
+    talk.send(MORE)
+    while frame := talk.recv(SLICE + 1):
+        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + CPU, resource.RLIM_INFINITY))
+        inspector.feed(frame[1:])
+        if frame[:1] == LAST or inspector.settled:
+            talk.send(msgspec.json.encode(_verdict(inspector)))
+            return
+        talk.send(MORE)
+
+
+def _verdict(inspector: Inspector) -> Verdict:
+    try:
+        return Verdict(found=inspector.finish())
+    except UnsupportedMedia as error:
+        return Verdict(refused=error.message)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""Who owns what in a data folder: what root opens is root's, and no account can put anything else in its place."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bench.client import Cloud
+
+from nacre.cli.processes import folder
+from nacre.cli.supervisor import free_port
+from nacre.config import reading
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(120),
+              pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")]
+ROOT = Path(__file__).parents[2]
+USER = pwd.getpwnam("games")
+OTHERS = 0o022
+
+
+def owners(data: Path) -> dict[str, int]:
+    return {p.name: p.lstat().st_uid for p in (data, *data.iterdir())}
+
+
+def former(data: Path) -> None:
+    """As an earlier release left it: the folder is the user's, control's files lie in it."""
+    data.mkdir()
+    for name in ("run", "logs", "node", "control"):
+        (data / name).mkdir()
+    for name in ("nacre.db", "nacre.db-wal", "clouds.yaml", "nacre.toml"):
+        (data / name).write_text(name)
+        os.chown(data / name, USER.pw_uid, USER.pw_gid)
+    for path in (data, data / "control"):
+        os.chown(path, USER.pw_uid, USER.pw_gid)
+
+
+def test_a_folder_is_roots_but_for_controls(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    folder.prepare(data, USER)
+    assert {k: v for k, v in owners(data).items() if v} == {"control": USER.pw_uid}
+    assert not [p for p in (data, *data.iterdir()) if not p.is_symlink() and p.stat().st_mode & OTHERS]
+    assert folder.whose(data) == USER
+
+
+def test_a_folder_of_an_earlier_release_is_taken_over_with_its_database(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    former(data)
+    disk = data / "node" / "guests" / "disk"
+    disk.parent.mkdir()
+    disk.write_text("a guest's")
+    os.chown(disk, 64055, 64055)
+    before = disk.stat()
+    for _ in range(2):
+        folder.prepare(data, USER)
+        assert {k: v for k, v in owners(data).items() if v} == {"control": USER.pw_uid}
+        moved = [data / "control" / name for name in ("nacre.db", "nacre.db-wal", "clouds.yaml")]
+        assert [p.read_text() for p in moved] == [p.name for p in moved]
+        assert (data / "clouds.yaml").read_text() == "clouds.yaml" and not (data / "nacre.db").exists()
+        assert (disk.stat().st_ino, disk.stat().st_uid) == (before.st_ino, before.st_uid)
+    options = (data / "nacre.toml").stat()
+    assert (options.st_uid, options.st_gid, options.st_mode & 0o777) == (0, USER.pw_gid, 0o640)
+
+
+@pytest.mark.parametrize("name", ["logs", "run", "node", "control", "nacre.toml", "guest"])
+def test_a_link_that_the_user_left_is_named_and_not_followed(tmp_path: Path, name: str) -> None:
+    data, trap = tmp_path / "data", tmp_path / "trap"
+    former(data)
+    trap.mkdir()
+    if (data / name).is_dir():
+        (data / name).rename(tmp_path / "away")
+    (data / name).unlink(missing_ok=True)
+    (data / name).symlink_to(trap)
+    os.lchown(data / name, USER.pw_uid, USER.pw_gid)
+    with pytest.raises(folder.NotPrepared, match=f"{data / name}"):
+        folder.prepare(data, USER)
+    assert not list(trap.iterdir()) and trap.stat().st_uid == 0
+
+
+def test_a_data_folder_that_is_the_users_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").symlink_to(tmp_path)
+    os.lchown(tmp_path / "data", USER.pw_uid, USER.pw_gid)
+    with pytest.raises(folder.NotPrepared, match="symbolic link"):
+        folder.prepare(tmp_path / "data", USER)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_the_user_had_in_logs_becomes_roots_and_his_links_in_there_stop_the_start(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    former(data)
+    (data / "logs" / "node.log").write_text("")
+    for path in (data / "logs", data / "logs" / "node.log"):
+        os.chown(path, USER.pw_uid, USER.pw_gid)
+    folder.prepare(data, USER)
+    assert {p.stat().st_uid for p in (data / "logs", data / "logs" / "node.log")} == {0}
+
+    os.chown(data / "logs", USER.pw_uid, USER.pw_gid)
+    (data / "logs" / "control.log").symlink_to("/etc/passwd")
+    os.lchown(data / "logs" / "control.log", USER.pw_uid, USER.pw_gid)
+    for _ in range(2):
+        with pytest.raises(folder.NotPrepared, match=r"control\.log"):
+            folder.prepare(data, USER)
+
+
+def test_a_home_or_a_folder_of_all_is_not_taken(tmp_path: Path) -> None:
+    for mode, owner in ((0o755, USER.pw_uid), (0o1777, 0)):
+        place = tmp_path / str(owner)
+        place.mkdir()
+        (place / "letter").write_text("")
+        os.chown(place, owner, owner)
+        place.chmod(mode)
+        with pytest.raises(folder.NotPrepared, match="other things"):
+            folder.prepare(place, USER)
+        assert (place.stat().st_mode & 0o7777, place.stat().st_uid, len(list(place.iterdir()))) == (mode, owner, 1)
+
+
+def test_a_file_that_has_another_name_is_given_to_nobody(tmp_path: Path) -> None:
+    data, secret = tmp_path / "data", tmp_path / "secret"
+    former(data)
+    secret.write_text("root's")
+    (data / "nacre.db").unlink()
+    os.link(secret, data / "nacre.db")
+    with pytest.raises(folder.NotPrepared, match="another name elsewhere"):
+        folder.prepare(data, USER)
+    assert secret.stat().st_uid == 0
+
+
+def test_two_databases_are_not_mixed(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    folder.prepare(data, None)
+    for path in (data, data / "control"):
+        (path / "nacre.db").write_text(str(path))
+    with pytest.raises(folder.NotPrepared, match="take away the one"):
+        folder.prepare(data, None)
+
+
+def test_in_controls_folder_root_has_the_users_rights(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    tmp_path.chmod(0o755)
+    folder.prepare(data, USER)
+    secret = tmp_path / "secret"
+    secret.write_text("root's")
+    secret.chmod(0o600)
+    (data / "control" / "rpc-key.json").symlink_to(secret)
+    program = ("import sys, pwd; from pathlib import Path; from nacre.cli.supervisor import keys_for\n"
+               "keys_for(Path(sys.argv[1]), 'control', pwd.getpwnam('games'))")
+    done = subprocess.run([sys.executable, "-c", program, str(data)], capture_output=True, text=True, check=False,
+                          env={"PYTHONPATH": str(ROOT / "src")}, timeout=60)
+    assert "PermissionError" in done.stderr and secret.stat().st_uid == 0
+
+
+def test_new_clouds_of_sudo_lie_where_nobody_else_has_a_folder_above(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    user = pwd.struct_passwd(("someone", "x", 4321, 4321, "", str(home), ""))
+    monkeypatch.setattr(reading, "CLOUDS", tmp_path / "clouds")
+    monkeypatch.setattr(reading, "owner", lambda: user)
+    monkeypatch.delenv("NACRE_DATA_DIR", raising=False)
+    assert reading.data_folder() == tmp_path / "clouds" / "someone"
+    (home / ".nacre").symlink_to(tmp_path / "clouds" / "someone")
+    assert reading.data_folder() == tmp_path / "clouds" / "someone"
+    (home / ".nacre").unlink()
+    (home / ".nacre").mkdir()
+    assert reading.data_folder() == home / ".nacre"
+    assert reading.data_folder(tmp_path) == tmp_path
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder that other accounts reach."""
+    path = Path(f"/var/tmp/nacre-folders-{os.getpid()}")
+    path.mkdir()
+    yield path
+    shutil.rmtree(path)
+
+
+def test_a_cloud_of_sudo_comes_up_in_a_folder_of_an_earlier_release(place: Path) -> None:
+    """The account must be one that can run Python: where this one lies in root's home, the system's does."""
+    python, data = sys.executable, place / "data"
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src"), "SUDO_USER": USER.pw_name}
+    if not runs(python, environ):
+        python = "/usr/bin/python3"
+        environ["PYTHONPATH"] += f":{next(p for p in sys.path if p.endswith('site-packages'))}"
+        if not runs(python, environ):
+            pytest.skip("the account games can run no Python that has the libraries")
+
+    def nacre(*words: str) -> str:
+        done = subprocess.run([python, "-m", "nacre.cli.main", *words, "--data", str(data)], env=environ, check=False,
+                              capture_output=True, text=True, timeout=90)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    up = ("up", "-d", "--hypervisor", "fake", "--port", str(free_port()))
+    nacre(*up)
+    try:
+        nacre("down")
+        before = (data / "clouds.yaml").read_text()
+        for name in ("clouds.yaml", "authority.pem"):
+            (data / name).unlink()
+        for path in (data / "control").glob("nacre.db*"):
+            path.rename(data / path.name)
+        (data / "control" / "clouds.yaml").rename(data / "clouds.yaml")
+        os.chown(data, USER.pw_uid, USER.pw_gid)
+
+        nacre(*up)
+        assert (data / "clouds.yaml").read_text() == before
+        assert Cloud("demo", str(data / "clouds.yaml")).token
+        assert {k: v for k, v in owners(data).items() if v} == {"control": USER.pw_uid}
+        assert {p.stat().st_uid for p in (data / "control").iterdir()} == {USER.pw_uid}
+        assert {p.stat().st_uid for name in ("run", "logs", "node") for p in (data / name).iterdir()} == {0}
+        assert "token" in nacre("keys", "list")
+    finally:
+        nacre("down")
+
+
+def runs(python: str, environ: dict[str, str]) -> bool:
+    """Whether the account gets as far as Nacre's libraries with it."""
+    try:
+        return not subprocess.run([python, "-c", "import msgspec, zmq, uvloop"], user=USER.pw_uid, group=USER.pw_gid,
+                                  extra_groups=[], env=environ, capture_output=True, timeout=30, check=False).returncode
+    except OSError:
+        return False

@@ -1,0 +1,122 @@
+"""Uploads are looked at in a process of their own: real forks, real limits."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nacre.base import image_formats
+from nacre.base.errors import Unavailable, UnsupportedMedia
+from nacre.base.image_formats import SLICE, Inspected
+from nacre.base.shell import run
+from nacre.image.data import inspection
+from nacre.image.data.inspection import Apart, Nursery
+
+MB = 1 << 20
+
+
+def nursery(evil: str) -> Nursery:
+    """One whose processes do this, in place of looking at what they are fed."""
+    code = (f"import os, time, {inspection.__name__} as i\n"
+            "class Taken(i.Inspector):\n"
+            "    def feed(self, data):\n"
+            f"        {evil}\n"
+            "        super().feed(data)\n"
+            "i.Inspector = Taken\ni.CPU = 1\ni.main()\n")
+    return Nursery([sys.executable, "-P", "-c", code])
+
+
+@pytest.fixture
+def honest() -> Iterator[Nursery]:
+    made = Nursery()
+    yield made
+    made.close()
+
+
+def feed(apart: Apart, data: bytes, cut: int) -> Inspected:
+    for at in range(0, len(data), cut):
+        apart.feed(data[at:at + cut])
+    return apart.finish()
+
+
+@pytest.mark.parametrize("size", [0, 1, SLICE - 1, SLICE, SLICE + 1, 3 * MB + 7])
+def test_plain_data_is_as_large_as_it_came(honest: Nursery, size: int) -> None:
+    for cut in (1000, MB):
+        found = feed(Apart("raw", nursery=honest), bytes(size), cut)
+        assert found == Inspected(format="raw", size=size, virtual_size=size)
+    assert feed(Apart("aki", "aki", honest), b"x" * size, MB).virtual_size is None
+
+
+@pytest.mark.parametrize(("declared", "driver"), [("qcow2", "qcow2"), ("vmdk", "vmdk"), ("vhd", "vpc")])
+async def test_verdicts_are_the_parsers_own(honest: Nursery, tmp_path: Path, declared: str, driver: str) -> None:
+    await run(["qemu-img", "create", "-q", "-f", driver, f"{tmp_path}/disk", "64M"])
+    data = (tmp_path / "disk").read_bytes()
+    for cut in (700, SLICE, MB):
+        found = feed(Apart(declared, nursery=honest), data, cut)
+        assert found.format == declared and found.size == len(data) and (found.virtual_size or 0) >= 64 * MB
+        with pytest.raises(UnsupportedMedia, match=f"but the data is {declared}"):
+            feed(Apart("raw", nursery=honest), data, cut)
+
+
+def test_a_verdict_ends_its_process(honest: Nursery) -> None:
+    """However long the rest of the upload takes."""
+    apart = Apart("raw", nursery=honest)
+    apart.feed(bytes(SLICE - 1))
+    assert apart._talk is None
+    apart.feed(bytes(MB))
+    assert apart._talk is None and apart.finish().size == SLICE - 1 + MB
+
+
+@pytest.mark.parametrize("evil", ["bytearray(1 << 30)", "[None for _ in iter(int, 1)]", "os._exit(0)", "os.abort()"])
+def test_whatever_data_does_to_its_parser_the_upload_is_refused(evil: str) -> None:
+    taken = nursery(evil)
+    try:
+        began = time.monotonic()
+        with pytest.raises(UnsupportedMedia, match="more memory or time"):
+            feed(Apart("raw", nursery=taken), b"x" * MB, MB)
+        assert time.monotonic() - began < 60
+    finally:
+        taken.close()
+
+
+def test_a_parser_that_was_taken_over_reaches_nothing(tmp_path: Path) -> None:
+    """No file, no network, no other process: whatever it tries fails, and it goes on to the honest verdict."""
+    acts = ["open('/etc/passwd')", f"open('{tmp_path}/made', 'w')", "__import__('socket').socket()", "os.fork()",
+            "os.close(2) or __import__('socket').socket()"]
+    evil = "; ".join(["done = []", "exec('''" + "\n".join(
+        f"try:\n    {act}\n    done.append({act!r})\nexcept OSError:\n    pass" for act in acts) + "''')",
+        "done and os._exit(0)"]).replace("\n", "\\n")
+    taken = nursery(evil)
+    try:
+        assert feed(Apart("raw", nursery=taken), b"x" * MB, MB).size == MB
+    finally:
+        taken.close()
+    assert not (tmp_path / "made").exists()
+
+
+def test_it_has_none_of_our_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NACRE_DATABASE", "postgresql://canary")
+    taken = nursery("'canary' in str(os.environ) and os._exit(0)")
+    try:
+        assert feed(Apart("raw", nursery=taken), b"x", 1).size == 1
+    finally:
+        taken.close()
+
+
+def test_killed_it_is_there_again_for_the_next(honest: Nursery) -> None:
+    assert feed(Apart("raw", nursery=honest), b"x", 1).size == 1
+    assert honest._process is not None
+    os.kill(honest._process.pid, signal.SIGKILL)
+    honest._process.wait()
+    assert feed(Apart("raw", nursery=honest), b"x", 1).size == 1
+    with pytest.raises(Unavailable):
+        feed(Apart("raw", nursery=Nursery(["false"])), b"x", 1)
+
+
+def test_nothing_is_parsed_where_requests_are_answered(monkeypatch: pytest.MonkeyPatch, honest: Nursery) -> None:
+    monkeypatch.setattr(image_formats.Inspector, "feed", None)
+    assert feed(Apart("raw", nursery=honest), b"x" * MB, MB).size == MB
