@@ -27,7 +27,7 @@ _IN = frozenset({"id", "name", "status", "container_format", "disk_format"})
 _NUMBERS = ("size", "virtual_size", "min_disk", "min_ram")
 _FLAGS = ("protected", "os_hidden")
 _TIMES = ("created_at", "updated_at")
-_COMPARE = {"gt": "__gt__", "gte": "__ge__", "lt": "__lt__", "lte": "__le__", "eq": "__eq__", "neq": "__ne__"}
+_OPERATORS = ("gt", "gte", "lt", "lte", "eq", "neq")
 _MAX_NUMBER = 2**63 - 1
 
 
@@ -210,15 +210,17 @@ def flag(name: str, value: str) -> bool:
 def _time(name: str, value: str) -> sa.ColumnElement[bool]:
     """`created_at=gte:2026-01-31T00:00:00Z`; without an operator it means equal."""
     operator, _, rest = value.partition(":")
-    if operator not in _COMPARE:
+    if operator not in _OPERATORS:
         operator, rest = "eq", value
     try:
         moment = normalize_time(parse_isotime(rest))
         second_later = moment + dt.timedelta(seconds=1)
     except (ValueError, OverflowError):
         raise e.BadRequest(f"Bad \"{name}\" query filter format. Use ISO 8601 DateTime notation.", field=name) from None
+    column = images.c[name]
     if operator in ("eq", "neq"):  # what is shown has whole seconds
-        inside = sa.and_(images.c[name] >= moment, images.c[name] < second_later)
+        inside = sa.and_(column >= moment, column < second_later)
         return inside if operator == "eq" else sa.not_(inside)
-    condition: sa.ColumnElement[bool] = getattr(images.c[name], _COMPARE[operator])(moment)
-    return condition
+    if operator in ("lt", "gte"):
+        return column < moment if operator == "lt" else column >= moment
+    return column < second_later if operator == "lte" else column >= second_later

@@ -1,5 +1,7 @@
 """Servers through the API: create, list, show, change, delete; who may see what; what is refused."""
 
+from datetime import datetime
+
 import pytest
 import sqlalchemy as sa
 
@@ -222,6 +224,22 @@ async def test_lists_filtered_sorted_paged(client):
                 "changes-since=2026-01-02T00:00:00Z&changes-before=2026-01-01T00:00:00Z"):
         assert (await client.get("/servers?" + bad, version="2.90"))[0] == 400, bad
     assert (await client.get("/servers?status=deleted"))[0] == 403
+
+
+async def test_times_are_compared_as_they_are_shown(client):
+    """In whole seconds, though more is kept: what was shown of a server is that server's."""
+    ident, kept = await made(client), datetime(2026, 1, 1, 0, 0, 5, 700_000)
+    await set_row(client, ident, created_at=kept, updated_at=kept)
+    shown = (await client.get(f"/servers/{ident}"))[1]["server"]
+    assert shown["created"] == shown["updated"] == "2026-01-01T00:00:05Z"
+    for query, there in (
+            ("changes-before=2026-01-01T00:00:05Z", 1), ("changes-before=2026-01-01T00:00:04Z", 0),
+            ("changes-since=2026-01-01T00:00:05Z", 1), ("changes-since=2026-01-01T00:00:06Z", 0),
+            ("changes-since=2026-01-01T00:00:05Z&changes-before=2026-01-01T00:00:05Z", 1),
+            ("changes-before=9999-12-31T23:59:59Z", 1), ("created_at=2026-01-01T00:00:05Z", 1),
+            ("created_at=2026-01-01T00:00:05.7Z", 1), ("created_at=2026-01-01T00:00:06Z", 0)):
+        _, found = await client.get(f"/servers?all_tenants=1&{query}", version="2.66", who="admin")
+        assert len(found["servers"]) == there, query
 
 
 async def test_update(client):
