@@ -108,7 +108,7 @@ class Verb:
             got = self._salvage(data, error)
         return {name: getattr(got, name) for name in self.fields}
 
-    def _salvage(self, data: msgspec.Raw, error: ValueError) -> Any:
+    def _salvage(self, data: msgspec.Raw, error: Exception) -> Any:
         try:
             if self.latest:
                 return salvage(self.args, data)
