@@ -114,3 +114,27 @@ async def test_nobody_may_wait() -> None:
         with pytest.raises(TooMany):
             async with turns.turn("red"):
                 pass
+
+
+async def test_bodies_that_wait_are_bounded_together() -> None:
+    """What waits is in memory. One may always wait, however large it is."""
+    turns = Turns(at_once=1, waiting=9, size=1000)
+
+    async def one(size: int) -> None:
+        async with turns.turn("red", size):
+            await asyncio.sleep(0)
+
+    async with turns.turn("red", 5000):
+        waiting = [asyncio.ensure_future(one(size)) for size in (5000, 0, 1, 400)]
+        await asyncio.sleep(0)
+        assert [task.done() for task in waiting] == [False, True, True, True]
+        for task in waiting[1:]:
+            with pytest.raises(TooMany, match="1000 bytes of bodies"):
+                await task
+    await waiting[0]
+    async with turns.turn("red"):
+        waiting = [asyncio.ensure_future(one(size)) for size in (600, 400, 1)]
+        await asyncio.sleep(0)
+        assert [task.done() for task in waiting] == [False, False, True]
+    await asyncio.gather(*waiting, return_exceptions=True)
+    await until(lambda: not turns._held and not turns._working)

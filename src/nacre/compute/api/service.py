@@ -81,11 +81,14 @@ class Parts:
     asks: Asks
     limits: Limits = DEFAULTS
 
+#: Bytes of a request's JSON, as Nova takes them.
+MAX_BODY = 114_688
+
 
 def service(parts: Parts) -> Service:
     """The service to put into `App`."""
     routes = [*versions.ROUTES, *_catalog(parts), *_servers(parts), *_hosts(parts)]
-    return Service("compute", PREFIX, routes, render, Microversions(),
+    return Service("compute", PREFIX, routes, render, Microversions(), max_body=MAX_BODY,
                    request_id_headers=("x-openstack-request-id", "x-compute-request-id"))
 
 
