@@ -20,6 +20,7 @@ from nacre.compute.api.microversions import Microversions
 from nacre.compute.api.projects.groups import GroupRoutes
 from nacre.compute.api.projects.quotas import QuotaRoutes
 from nacre.compute.api.projects.usage import UsageRoutes
+from nacre.compute.api.proxies.fixed_ips import FixedIpActions
 from nacre.compute.api.proxies.floating_ips import FloatingIpActions
 from nacre.compute.api.proxies.images import ImageRoutes
 from nacre.compute.api.proxies.networks import NetworkRoutes
@@ -124,6 +125,7 @@ def _servers(parts: Parts) -> list[Route]:
         *NetworkRoutes(parts.asks.network).routes(),
         *SecurityGroupRoutes(parts.asks.network, Finder(servers, policy)).routes(),
         *FloatingIpActions(parts.asks.network, Finder(servers, policy)).routes(),
+        *FixedIpActions(parts.asks.network, Finder(servers, policy)).routes(),
     ]
 
 
