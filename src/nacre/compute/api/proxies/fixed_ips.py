@@ -1,5 +1,5 @@
-"""Actions addFixedIp and removeFixedIp of a server, to 2.43: addresses of its ports, asked of the network service in the
-caller's name. What cannot be done is said at once, where Nova accepts it and writes a fault."""
+"""Actions addFixedIp and removeFixedIp of a server, to 2.43: addresses of its ports, asked of the network service in
+the caller's name. What cannot be done is said at once, where Nova accepts it and writes a fault."""
 
 from typing import Any
 
