@@ -270,8 +270,13 @@ class App:
             raise e.NotAllowed if matches else e.NoSuchRoute
         if public or routes[0][0].raw:  # a body that is long on its way holds up nobody
             return await answer(request, routes, self._authorize)
-        context = request.context
-        async with self._turns.turn(context.project_id or context.user_id or "", request.announced()):
+        project = request.context.project_id or request.context.user_id or ""
+        try:
+            size = request.announced()
+        except e.TooLarge:
+            await self._turns.pace(project)
+            raise
+        async with self._turns.turn(project, size):
             return await answer(request, routes, self._authorize)
 
     def _fault(self, request: Request, error: e.NacreError) -> Reply:

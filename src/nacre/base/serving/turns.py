@@ -19,6 +19,7 @@ class Turns:
     def __init__(self, at_once: int = 8, waiting: int = 500, size: int = 8 << 20):
         self._at_once, self._most, self._size = at_once, waiting, size
         self._held = Counter[str]()  # project -> bytes that wait
+        self._refused = Counter[str]()  # project -> requests whose refusal waits
         self._working: dict[str, int] = {}
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
@@ -31,6 +32,19 @@ class Turns:
         finally:
             asyncio.get_running_loop().call_soon(self._leave, project)
 
+    async def pace(self, project: str) -> None:
+        """Before a refusal that takes no turn: of a project so many are answered in a round of the loop as have turns,
+        and others' requests come in between."""
+        rounds = self._refused[project] // self._at_once
+        self._refused[project] += 1
+        try:
+            for _ in range(1 + rounds):
+                await asyncio.sleep(0)
+        finally:
+            self._refused[project] -= 1
+            if not self._refused[project]:
+                del self._refused[project]
+
     async def _enter(self, project: str, size: int) -> None:
         working = self._working.get(project, 0)
         if working < self._at_once:
@@ -38,6 +52,7 @@ class Turns:
             return
         queue = self._waiting.setdefault(project, deque())
         if len(queue) >= self._most or (queue and self._held[project] + size > self._size):
+            await self.pace(project)
             raise TooMany(f"Of one project {self._at_once} requests are worked on at once and {self._most} more wait, "
                           f"with {self._size} bytes of bodies, the limit. Send fewer at once.")
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
