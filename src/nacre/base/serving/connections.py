@@ -112,7 +112,7 @@ class Connection(HttpToolsProtocol):
         self.waiting.remove(self)
         super().connection_lost(exc)
         if self.cycle is not None:
-            self.cycle.body = b""  # it and this refer to each other, and are collected late
+            self.cycle.body = bytearray()  # it and this refer to each other, and are collected late
 
     def data_received(self, data: bytes) -> None:
         if self._reading:
@@ -165,7 +165,7 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.cycle.response_complete:
-            self.cycle.body = b""  # what had come of a refused body would stay until the next request
+            self.cycle.body = bytearray()  # what had come of a refused body would stay until the next request
         if not self.transport.is_closing() and self.cycle.response_complete:
             self.waiting.add(self)
 
