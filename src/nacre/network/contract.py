@@ -191,9 +191,9 @@ class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
 class Network(Protocol):
     """The network service. Every verb may be repeated without harm."""
 
-    async def check(self, order: PortsOrder, count: int) -> None:
-        """Would `plug` make the ports for `count` such servers? Changes nothing. Raises BadRequest, NotFound, Conflict,
-        QuotaExceeded."""
+    async def check(self, order: PortsOrder, count: int, least: int = 0) -> int:
+        """For how many of `count` such servers would `plug` make the ports? Changes nothing. Raises BadRequest,
+        NotFound, Conflict; QuotaExceeded: for fewer than `least` (0: than `count`)."""
         ...
 
     async def plug(self, order: PortsOrder, host: str) -> Plugged:

@@ -85,8 +85,8 @@ class NetworkManager:
         self.member_news.add(moved)
         return result
 
-    async def check(self, order: PortsOrder, count: int) -> None:
-        await self.read(order.context, lambda work: servers.check(work, order, count))
+    async def check(self, order: PortsOrder, count: int, least: int = 0) -> int:
+        return await self.read(order.context, lambda work: servers.check(work, order, count, least or count))
 
     async def plug(self, order: PortsOrder, host: str) -> Plugged:
         plugged, failed = await self.write(order.context, lambda work: servers.plug(work, order, host), order.guard)

@@ -41,7 +41,7 @@ class Ports:
             "own": work.context.project_id or "", **{f"is_{name}": wanted[name] for name in names}})))
 
     def target(self, work: Work, data: Row) -> Row:
-        return policy_target(networks.get(work, data["network_id"]))
+        return policy_target(work, networks.get(work, data["network_id"]), data)
 
     def create(self, work: Work, data: Row) -> Row:
         network = networks.get(work, data["network_id"])
@@ -136,9 +136,10 @@ def _listing(every: bool, names: tuple[str, ...]) -> sa.Select[Any]:
     return found if every else found.where(_own(t.placed, sa.bindparam("own", type_=sa.String)))
 
 
-def policy_target(network: Row) -> Row:
-    """What the rules of a port need to know of its network."""
-    return {"network:project_id": network["project_id"]}
+def policy_target(work: Work, network: Row, data: Row) -> Row:
+    """What the rules of a port need to know of its network: that it is shared, where addresses are chosen."""
+    shared = "fixed_ips" in data and networks.is_shared(work, network["id"])
+    return {"network:project_id": network["project_id"], "network:shared": shared}
 
 
 def _check_device(work: Work, device_id: str, project_id: str) -> None:

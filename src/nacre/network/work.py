@@ -169,10 +169,15 @@ class Work:
 
     def room(self, resource: str, project_id: str, wanted: int = 1) -> None:
         """Raises QuotaExceeded (OverQuota) unless the project may have `wanted` more."""
+        left = self.left(resource, project_id)
+        if left is not None and wanted > left:
+            raise QuotaExceeded(f"Quota exceeded for resources: ['{resource}'].", type="OverQuota")
+
+    def left(self, resource: str, project_id: str) -> int | None:
+        """How many more the project may have. None: there is no limit."""
         own, used = self._room(resource, project_id)
         limit = own if own is not None else {**DEFAULT_QUOTAS, **self.settings.quotas}.get(resource, -1)
-        if limit >= 0 and used + wanted > limit:
-            raise QuotaExceeded(f"Quota exceeded for resources: ['{resource}'].", type="OverQuota")
+        return None if limit < 0 else limit - used
 
     def used(self, resource: str, project_id: str) -> int:
         """How many the project has, those of this unit included."""

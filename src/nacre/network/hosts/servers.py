@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from nacre.base.errors import BadRequest, Forbidden, NotFound
+from nacre.base.errors import BadRequest, Forbidden, NotFound, QuotaExceeded
 from nacre.network import networks, ports, security_groups
 from nacre.network import tables as t
 from nacre.network.attributes import checks
@@ -126,7 +126,7 @@ def group_ids(work: Work, order: PortsOrder) -> list[str] | None:
     return found
 
 
-def check(work: Work, order: PortsOrder, count: int) -> None:
+def check(work: Work, order: PortsOrder, count: int, least: int) -> int:
     """As the contract's `check`."""
     interfaces = resolve(work, order)
     made = [i for i in interfaces if i.port is None]
@@ -139,7 +139,11 @@ def check(work: Work, order: PortsOrder, count: int) -> None:
             addresses.choose(work, addresses.Wish(interface.network["id"], NO_MAC, data["device_owner"],
                                                   data["fixed_ips"]))
     if made and work.context.project_id:
-        work.room("port", work.context.project_id, len(made) * count)
+        left = work.left("port", work.context.project_id)
+        if left is not None and left < len(made) * least:
+            raise QuotaExceeded("Maximum number of ports exceeded", type="OverQuota")
+        return count if left is None else min(count, left // len(made))
+    return count
 
 
 def plug(work: Work, order: PortsOrder, host: str) -> tuple[Plugged, list[str]]:
@@ -200,7 +204,7 @@ def _wish(work: Work, order: PortsOrder, interface: Interface, groups: list[str]
     if groups is not None and network["port_security_enabled"]:
         raw["security_groups"] = groups
     data = PORT.parse_create(raw, work.context)
-    may_create_port(work, PORT, raw, data | ports.policy_target(network))
+    may_create_port(work, PORT, raw, data | ports.policy_target(work, network, data))
     return data
 
 

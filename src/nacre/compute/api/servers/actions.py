@@ -32,7 +32,6 @@ NOT_BUILT: dict[str, tuple[str, Version | None]] = {
     "os-resetState": ("os-admin-actions:reset_state", None), "trigger_crash_dump": ("servers:trigger_crash_dump", None),
     "os-getVNCConsole": ("os-remote-consoles", (2, 5)), "os-getSPICEConsole": ("os-remote-consoles", (2, 5)),
     "os-getRDPConsole": ("os-remote-consoles", (2, 5)), "os-getSerialConsole": ("os-remote-consoles", (2, 5)),
-    "addFixedIp": ("os-multinic:add", (2, 43)), "removeFixedIp": ("os-multinic:remove", (2, 43)),
     "injectNetworkInfo": ("os-admin-actions:inject_network_info", None),
 }
 
