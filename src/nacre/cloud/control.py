@@ -192,7 +192,7 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
         removal=compute.membership.removal(LedgerAdmin(db, clock), compute.endings),
         aggregates=compute.aggregates, groups=ServerGroups(db, clock), flavors=compute.ask.flavors,
         keypairs=compute.ask.keypairs, quotas=compute.ask.quotas, limits=ServerLimits(
-            hints=limits.hints, hint_bytes=limits.hint_bytes)))
+            hints=limits.hints, hint_bytes=limits.hint_bytes, networks=limits.networks)))
     joins = JoinService(db, clock, Signer(Ring(keys, "join")), compute.around, settings.network.vxlan_port)
     _start(base, compute, joins, network)
     health = Health(lambda: db.read(lambda conn: conn.exec_driver_sql("SELECT 1")), clock)

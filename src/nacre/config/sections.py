@@ -107,6 +107,7 @@ class Limits(Section, frozen=True):
     servers: Positive = 1000  # that one request may make
     hints: Positive = 100  # scheduler hints of a server, and values of each of them
     hint_bytes: Positive = 16384  # of all of a server's hints together, as JSON
+    networks: Positive = 100  # that a new server names
 
 
 #: What may stand in `images.s3`.
