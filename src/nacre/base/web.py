@@ -20,6 +20,7 @@ from nacre.base.context import Context
 from nacre.base.serving import gate
 from nacre.base.serving.bodies import nul_in, parse_json, refuse_nul
 from nacre.base.serving.gate import PUBLIC, Allows, Facts, Gate
+from nacre.base.serving.inputs import whole_number
 from nacre.base.serving.slots import source
 from nacre.base.serving.turns import Turns
 
@@ -117,7 +118,7 @@ class Request:
 
     async def read(self, limit: int = MAX_BODY) -> bytes:
         """The whole body. Raises TooLarge past `limit` bytes, before reading on; BadRequest when it does not come."""
-        if int(self.headers.get("content-length") or 0) > limit:
+        if (whole_number(self.headers.get("content-length", "")) or 0) > limit:
             raise e.TooLarge(f"The request body is larger than {limit} bytes.")
         parts, size = [], 0
         try:

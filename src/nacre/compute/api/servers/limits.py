@@ -11,7 +11,7 @@ from nacre.compute.api.servers.parse import hints_of
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """hints: of a server, and values in each of them; hint_bytes: of all these, as JSON; networks: that a server names."""
+    """hints: of a server, and values in each of them; hint_bytes: of all these, as JSON; networks: of a server."""
 
     hints: int = 100
     hint_bytes: int = 16384
