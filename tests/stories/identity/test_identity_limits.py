@@ -1,5 +1,6 @@
 """What one user may have is finite, and what others have costs nobody's list."""
 
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -44,7 +45,7 @@ async def test_credentials_of_a_user_are_few_and_short(few: Lab, demo: httpx.Asy
     assert (await demo.delete(one)).status_code == 204
     long = {"credential": {**body["credential"], "blob": "é" * 51}}
     assert "102 bytes, and 100 are allowed" in (await demo.post("/credentials", json=long)).text
-    assert (await demo.post(path, json={"tenant_id": project})).status_code in (201, 400)
+    assert (await demo.post(path, json={"tenant_id": project})).status_code == 201
 
 
 async def test_application_credentials_and_access_rules_are_few(few: Lab, demo: httpx.AsyncClient) -> None:
@@ -60,12 +61,11 @@ async def test_trusts_are_few_and_those_that_ended_do_not_count(
         few: Lab, demo: httpx.AsyncClient, admin: httpx.AsyncClient) -> None:
     user, project = await me(demo)
     trust = {"trustor_user_id": user, "trustee_user_id": user, "impersonation": True, "project_id": project,
-             "roles": [{"id": await role_id(admin, "member")}], "expires_at": few.clock.now().replace(
-                 year=few.clock.now().year + 1).strftime("%Y-%m-%dT%H:%M:%SZ")}
+             "roles": [{"id": await role_id(admin, "member")}], "expires_at": (few.clock.now() + timedelta(
+                 seconds=600)).strftime("%Y-%m-%dT%H:%M:%SZ")}
     await refused_third(demo, "/OS-TRUST/trusts", [{"trust": trust}] * 3)
-    await few.clock.advance(400 * 86400)
-    async with await few.demo() as later:
-        await made(later, "/OS-TRUST/trusts", "trust", **{k: v for k, v in trust.items() if k != "expires_at"})
+    await few.clock.advance(601)
+    await made(demo, "/OS-TRUST/trusts", "trust", **{k: v for k, v in trust.items() if k != "expires_at"})
 
 
 async def test_a_list_opens_what_it_shows_alone(

@@ -58,7 +58,7 @@ class AddressGroups:
                                  type="AddressesAlreadyExist")
             raise NotFound(f"Addresses {named} not found in address group {group}.", field="addresses",
                            type="AddressesNotFound")
-        gone = set() if add else set(addresses)
+        gone = set[str]() if add else set(addresses)
         new = [*have, *addresses] if add else [a for a in have if a not in gone]
         if len(new) > MAX_ADDRESSES:
             raise BadRequest(f"An address group has at most {MAX_ADDRESSES} addresses.", field="addresses")

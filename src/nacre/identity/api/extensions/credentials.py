@@ -121,7 +121,8 @@ class Credentials:
     def _measure(self, values: Mapping[str, Any]) -> None:
         size, most = len(values.get("blob", "").encode("utf-8", "replace")), self._providers.limits.credential_bytes
         if size > most:
-            raise BadRequest(f"Invalid input for field blob: it has {size} bytes, and {most} are allowed.", field="blob")
+            raise BadRequest(f"Invalid input for field blob: it has {size} bytes, and {most} are allowed.",
+                             field="blob")
 
     def _sealed(self, conn: sa.Connection, values: dict[str, Any]) -> dict[str, Any]:
         sealed = {k: v for k, v in values.items() if k != "blob"}
