@@ -331,3 +331,13 @@ async def test_a_dhcp_port_is_there_as_soon_as_a_subnet_wants_one(cloud):
     [port] = (await cloud.call("one", "GET", f"/ports?network_id={net}&device_owner=network:dhcp"))["ports"]
     assert port["status"] == "ACTIVE" and len(port["fixed_ips"]) == 1
     await cloud.call("one", "DELETE", f"/networks/{net}")
+
+
+async def test_numbers_of_any_length_are_numbers_or_refused(cloud):
+    net, _ = await cloud.network_with_subnet()
+    assert len((await cloud.call("one", "GET", "/networks?limit=" + "1" * 5000))["networks"]) == 1
+    assert len((await cloud.call("one", "GET", "/networks?limit=" + "0" * 5000 + "1"))["networks"]) == 1
+    now = str((await cloud.call("one", "GET", f"/networks/{net}"))["network"]["revision_number"]).encode()
+    for text, expect in (("²".encode("latin-1"), 400), (b"1" * 5000, 412), (b"-1", 400), (b"0" * 5000 + now, 200)):
+        await cloud.call("one", "PUT", f"/networks/{net}", {"network": {"name": "n"}}, expect=expect,
+                         headers={b"If-Match": b"revision_number=" + text})

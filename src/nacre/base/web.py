@@ -19,6 +19,7 @@ from nacre.base.context import Context
 from nacre.base.serving import gate
 from nacre.base.serving.bodies import nul_in, parse_json, refuse_nul
 from nacre.base.serving.gate import PUBLIC, Allows, Facts, Gate
+from nacre.base.serving.inputs import whole_number
 from nacre.base.serving.slots import source
 from nacre.base.serving.turns import Turns
 
@@ -121,12 +122,12 @@ class Request:
 
     def announced(self) -> int:
         """The body's length in bytes; the most that it can be, where that is not known. Raises TooLarge."""
-        given = self.headers.get("content-length")
+        given = whole_number(self.headers.get("content-length", ""))
         if given is None:
             return self.limit if "transfer-encoding" in self.headers else 0
-        if int(given) > self.limit:
+        if given > self.limit:
             raise e.TooLarge(f"The request body is larger than {self.limit} bytes.")
-        return int(given)
+        return given
 
     async def read(self) -> bytes:
         """The whole body. Raises TooLarge past the limit, before reading on; BadRequest when it does not come."""

@@ -267,6 +267,8 @@ class Servers:
         def unit(connection: sa.Connection) -> Server:
             row = get_row(connection, server_id)
             values = dict(change(server_of(row)))
+            if not values:
+                return server_of(row)
             if "tags" in values:
                 values["tags"] = list(values["tags"])
                 connection.execute(sa.delete(server_tags).where(server_tags.c.server_id == server_id))

@@ -55,6 +55,7 @@ class Ports:
         old = work.one(t.placed, id=current["id"], active=True)
         if old is None:
             raise missing("port", current["id"])
+        _refuse_estranged(work, old, data)
         if data.get("device_id", old["device_id"]) != old["device_id"]:
             _check_device(work, data["device_id"], old["project_id"])
         values = {k: data[k] for k in _SAME if k in data}
@@ -104,6 +105,17 @@ class Ports:
             raise conflict("ServicePortInUse", f"Port {current['id']} cannot be deleted directly via the port API: "
                            f"has device owner {current['device_owner']}.")
         drop(work, [current["id"]])
+
+
+def _refuse_estranged(work: Work, old: Row, data: Row) -> None:
+    """What a router or floating IP made stays with it: its owner may not say that it is another thing's, and so have it
+    deleted, nor leave it without an address. Stricter than Neutron, which guards the delete alone. Raises Conflict."""
+    if _sees_all(work) or old["device_owner"] not in SERVICE_OWNERS:
+        return
+    changed = [k for k in ("device_owner", "device_id") if data.get(k, old[k]) != old[k]]
+    if changed or ("fixed_ips" in data and not data["fixed_ips"]):
+        raise conflict("ServicePortInUse", f"The {(changed or ['fixed_ips'])[0]} of port {old['id']} cannot be changed "
+                       f"directly via the port API: has device owner {old['device_owner']}.")
 
 
 def _switched(work: Work, port: Row) -> str:

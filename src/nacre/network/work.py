@@ -30,13 +30,14 @@ Row = dict[str, Any]
 #: What a project may have where no row of the quota table says otherwise; -1: no limit.
 DEFAULT_QUOTAS = {
     "network": 100, "subnet": 100, "port": 500, "router": 10, "floatingip": 50, "security_group": 10,
-    "security_group_rule": 100, "subnetpool": -1, "rbac_policy": 10, "address_group": -1,
+    "security_group_rule": 100, "subnetpool": 50, "rbac_policy": 10, "address_group": 50, "address_scope": 50,
 }
 
 COUNTED: dict[str, sa.Table] = {
     "network": t.networks, "subnet": t.subnets, "port": t.ports, "router": t.routers, "floatingip": t.floatingips,
     "security_group": t.security_groups, "security_group_rule": t.security_group_rules, "subnetpool": t.subnetpools,
     "rbac_policy": t.rbac_policies, "address_group": t.address_groups,
+    "address_scope": t.address_scopes,
 }
 _RESOURCE = {table: name for name, table in COUNTED.items()}
 

@@ -90,3 +90,17 @@ async def test_a_body_is_as_long_as_novas_at_most(client):
 
 async def test_brackets_in_texts_are_no_nesting(client):
     assert (await create(client, metadata={"a": "[" * 200, "b": '\\"' + "{" * 200}))[0] == 202
+
+
+async def test_lists_without_end_are_refused_before_a_schema_looks_at_them(client):
+    status, body = await client.put("/servers/11111111-2222-4333-8444-555555555555/tags", {"tags": [1] * 100_000},
+                                    version="2.96")
+    assert status == 400 and "100000 parts, and 1000 are allowed" in body["badRequest"]["message"], body
+    status, body = await client.post("/servers", {"servers": [1] * 100_000})
+    assert status == 400 and "100000 parts, and 1000 are allowed" in body["badRequest"]["message"], body
+
+
+async def test_networks_of_a_server_are_few(client):
+    client.network.refuses = AssertionError("the network was asked")
+    status, body, _ = await create(client, networks=[{"uuid": IMAGE}] * 101)
+    assert status == 400 and "101 were given, but 100 are the most" in body["badRequest"]["message"], body

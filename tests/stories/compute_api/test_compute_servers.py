@@ -266,6 +266,7 @@ async def test_delete_and_actions(client):
     await set_row(client, ident, vm_state="active", task_state=None, host="host-1")
     assert await client.post(path + "/action", {"os-getConsoleOutput": {"length": 2}}) == (
         200, {"output": "line 18\nline 19"})
+    assert (await client.post(path + "/action", {"os-getConsoleOutput": {"length": 2.0}}))[0] == 200
     assert (await client.post(path + "/action", {"os-getConsoleOutput": {"length": "x"}}))[0] == 400
     assert (await client.post(path + "/action", {"lock": {"locked_reason": "why"}}, version="2.73"))[0] == 202
     shown = (await client.get(path, version="2.73"))[1]["server"]
@@ -369,6 +370,10 @@ async def test_a_member_does_not_unlock_what_an_administrator_locked(client):
     assert (await client.post(path, {"lock": None}, who="admin"))[0] == 202
     assert (await client.post(path, {"unlock": None}))[0] == 403 and (await show())[1]["server"]["locked"]
     assert (await client.delete(f"/servers/{ident}"))[0] == 409
+    before = (await show())[1]["server"]
+    assert (await client.post(path, {"lock": {"locked_reason": "mine"}}, version="2.73"))[0] == 202  # changes nothing
+    assert (await show())[1]["server"] == before
+    assert (await client.post(path, {"unlock": None}))[0] == 403 and (await show())[1]["server"]["locked"]
     assert (await client.post(path, {"unlock": None}, who="admin"))[0] == 202
     assert (await client.post(path, {"lock": None}))[0] == 202
     assert (await client.post(path, {"unlock": None}))[0] == 202
