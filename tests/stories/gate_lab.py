@@ -1,6 +1,7 @@
 """Every route at its gate: who passes, without anything being done. The routes are the cloud's own, with their gates
 and tables; what lies behind them is replaced by a handler that says that it was reached."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -79,6 +80,16 @@ class Gates:
             "tenant_id": ids["demo projects"]})
         self.things.ids |= {"/v3/groups": group.json()["group"]["id"],
                             "/v3/users/{user_id}/credentials/OS-EC2": access.json()["credential"]["access"]}
+        multi = await whole.ask("admin", "POST", "network", "/networks", {"network": {
+            "segments": [{"provider:network_type": "vxlan"}] * 2}})
+        spaces = (await whole.ask("admin", "GET", "image", "/metadefs/namespaces")).json()["namespaces"]
+        zero = await whole.ask("admin", "POST", "compute", "/flavors", {"flavor": {
+            "name": "zero", "ram": 64, "vcpus": 1, "disk": 0}})
+        self.things.ids |= {"multi": multi.json()["network"]["id"], "zero": zero.json()["flavor"]["id"],
+                            "/v2/metadefs/namespaces": spaces[0]["namespace"]}
+        server = f"/servers/{self.things.ids['/v2.1/servers']}"
+        while (await whole.ask("demo", "GET", "compute", server)).json()["server"]["status"] == "BUILD":
+            await asyncio.sleep(0.05)
         self.things.ids |= {"public": public[0]["id"], "/v3/roles": (await whole.ask(
             "admin", "GET", "identity", "/roles?name=member")).json()["roles"][0]["id"]}
 

@@ -3,7 +3,7 @@ felt on every name of a policy."""
 
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,14 +30,15 @@ DOCS = Path(__file__).parents[2] / "docs" / "policy.md"
 ALL = (identity, image, network, compute)
 #: Rules that others are made of; no route asks them by name.
 SHARED = {name for name in compute.POLICIES if name.startswith("compute:") and name.count(":") == 1}
-NAMES = sorted({name for each in ALL for name in each.POLICIES} - SHARED)
+#: Identity's names are held by a tour of their own: `identity/test_identity_rules.py:test_every_rule_is_felt`.
+NAMES = sorted({name for each in (image, network, compute) for name in each.POLICIES} - SHARED)
 
 VALUES: dict[str, Any] = {
     "shared": True, "router:external": True, "is_default": True, "segments": [{"provider:network_type": "vxlan"}],
     "provider:network_type": "vxlan", "provider:physical_network": "physnet1", "provider:segmentation_id": 5,
     "port_security_enabled": False, "device_owner": "network:x", "fixed_ips": [{"ip_address": "192.0.2.77"}],
     "allowed_address_pairs": [{"ip_address": "192.0.2.8"}], "binding:host_id": "h", "binding:profile": {"a": "b"},
-    "mac_address": "fa:16:3e:00:00:01", "service_types": ["network:dhcp"], "distributed": False, "ha": False,
+    "mac_address": "fa:16:3e:00:00:01", "service_types": ["compute:nova"], "distributed": False, "ha": False,
     "floating_ip_address": "198.51.100.77", "target_tenant": "e" * 32, "tags": ["a"], "external_gateway_info": {
         "network_id": "=public", "enable_snat": True, "external_fixed_ips": [{"ip_address": "198.51.100.78"}]}}
 _SERVER = WISHES["POST /v2.1/servers"]["server"]
@@ -60,14 +61,16 @@ GATED: dict[str, tuple[str, str, Any]] = {
 #: Requests whose handlers ask: rule -> (method, service, path, body). The administrator's answer changes.
 ASKED: dict[str, tuple[str, str, str, Any]] = {
     **{f"get_network:{name}": ("GET", "network", "/networks/{/v2.0/networks}", None) for name in (
-        "provider:network_type", "provider:physical_network", "provider:segmentation_id", "segments")},
+        "provider:network_type", "provider:physical_network", "provider:segmentation_id")},
+    "get_network:segments": ("GET", "network", "/networks/{multi}", None),
     **{f"get_port:{name}": ("GET", "network", "/ports/{/v2.0/ports}", None) for name in (
         "binding:host_id", "binding:profile", "binding:vif_details", "binding:vif_type", "resource_request")},
     **{f"get_router:{name}": ("GET", "network", "/routers/{/v2.0/routers}", None) for name in ("distributed", "ha")},
     "get_agent": ("GET", "network", "/agents", None),
     "network:attach_external_network": ("POST", "compute", "/servers", {"server": {
         **_SERVER, "networks": [{"uuid": "=public"}]}}),
-    "os_compute_api:servers:create:zero_disk_flavor": ("POST", "compute", "/servers", {"server": _SERVER}),
+    "os_compute_api:servers:create:zero_disk_flavor": ("POST", "compute", "/servers", {"server": {
+        **_SERVER, "flavorRef": "=zero"}}),
     "os_compute_api:limits:other_project": ("GET", "compute", "/limits?tenant_id={/v3/projects}", None),
     "os_compute_api:os-extended-server-attributes": ("GET", "compute", "/servers/{/v2.1/servers}", None),
     "os_compute_api:servers:show:host_status": ("GET", "compute", "/servers/{/v2.1/servers}", None),
@@ -75,10 +78,14 @@ ASKED: dict[str, tuple[str, str, str, Any]] = {
     "os_compute_api:os-server-groups:index:all_projects": ("GET", "compute", "/os-server-groups?all_projects=1", None),
     "os_compute_api:servers:index:get_all_tenants": ("GET", "compute", "/servers?all_tenants=1", None),
     "os_compute_api:servers:detail:get_all_tenants": ("GET", "compute", "/servers/detail?all_tenants=1", None),
-    "os_compute_api:servers:allow_all_filters": ("GET", "compute", "/servers?all_tenants=1&host=none", None),
+    "os_compute_api:servers:allow_all_filters": ("GET", "compute", "/servers?all_tenants=1", None),
     **{f"os_compute_api:os-instance-actions:{name}": (
         "GET", "compute", "/servers/{/v2.1/servers}/os-instance-actions/{action}", None)
        for name in ("events", "events:details")}}
+
+
+#: A request, and what it answers.
+Way = Callable[[], Awaitable[str]]
 
 
 @pytest.fixture
@@ -129,77 +136,69 @@ def name_of(service: Service, route: Route) -> tuple[str, ...]:
     return service.name, route.method, route.path, route.action or "", " ".join(route.gate.rules) or "public"
 
 
+@pytest.mark.skipif(not TABLE.exists(), reason="the table of expected answers is not written yet")
 async def test_the_gate(gates: Gates, tmp_path: Path) -> None:
     """The table, and then each name of a policy: both look at the same cells."""
-    cells = {}
-    for service, route in rows(gates.services):
-        cells[name_of(service, route), route.since] = [await gates.ask(who, service, route) for who in PEOPLE]
-    found = Counter("\t".join((*name, "".join(c.sign for c in line))) for (name, _), line in cells.items())
+    cells = [(service, route, [await gates.ask(who, service, route) for who in PEOPLE])
+             for service, route in rows(gates.services)]
+    found = Counter("\t".join((*name_of(s, r), "".join(c.sign for c in line))) for s, r, line in cells)
     expected = Counter(line.rpartition("\t")[0] for line in TABLE.read_text().splitlines())
     assert found == expected, "\n".join(sorted([*(f"+ {k}" for k in found - expected),
                                                 *(f"- {k}" for k in expected - found)]))
-    _no_rule_beside(gates, cells)
-    felt = await _felt(gates, tmp_path)
-    assert not (silent := sorted(set(NAMES) - felt)), f"forbidden, and no route refuses: {silent}"
+    for _, route, line in cells:  # no route asks a rule that its gate does not name
+        assert {rule for cell in line for rule, _, _ in cell.asked} <= route.gate.names, route.path
+    ways = {**_passed(gates, cells), **await _gated(gates), **{
+        rule: _request(gates, *line) for rule, line in ASKED.items()}}
+    assert not (idle := sorted(set(NAMES) - set(ways))), f"asked by no request: {idle}"
+    silent = [rule for rule in NAMES if not await _felt(gates, rule, ways[rule], tmp_path)]
+    assert not silent, f"forbidden, and nothing is refused: {silent}"
 
 
-def _no_rule_beside(gates: Gates, cells: dict[Any, list[Cell]]) -> None:
-    """No route asks a rule that its gate does not name."""
-    for service, route in rows(gates.services):
-        for cell in cells[name_of(service, route), route.since]:
-            assert {rule for rule, _, _ in cell.asked} <= route.gate.names, (route.path, cell.asked)
+async def _felt(gates: Gates, rule: str, way: Way, folder: Path) -> bool:
+    """Whether the answer is another one where the operator's file forbids the rule. Asked for without it last, since
+    then the request may have made something."""
+    with forbidden(gates, rule, folder):
+        refused = await way()
+    passed = await way()
+    assert not passed.startswith(("403", "3")), (rule, passed)
+    return refused != passed
 
 
-async def _felt(gates: Gates, folder: Path) -> set[str]:
-    """The names that are felt where an operator's file forbids them."""
-    felt = set[str]()
-    ways = await _ways(gates)
-    for rule in NAMES:
-        for way in ways.get(rule, ()):
-            before = await way() if rule not in ("os_compute_api:servers:create:zero_disk_flavor",
-                                                 "network:attach_external_network") else None
-            with forbidden(gates, rule, folder):
-                after = await way()
-            if before is None:
-                before = await way()
-            assert not before.startswith(("3", "4")), (rule, before)
-            if (rule in ASKED and before != after) or after[:1] in ("3", "4"):
-                felt.add(rule)
-                break
-    return felt
-
-
-async def _ways(gates: Gates) -> dict[str, list[Any]]:
-    """Requests that pass, by the rules that they ask."""
-    found: dict[str, list[Any]] = {}
-
-    def at_gate(who: str, service: Service, route: Route, body: Any = None) -> Any:
-        async def way() -> str:
-            return (await gates.ask(who, service, route, body)).sign
-        return way
-
-    lines = {f"{s.name} {r.method} {r.path} {r.action or ''}".rstrip(): (s, r) for s, r in rows(gates.services)}
-    for service, route in rows(gates.services):
-        for who in ("admin", "member", "reader"):
-            cell = await gates.ask(who, service, route)
-            if cell.sign == "+":
+def _passed(gates: Gates, cells: list[tuple[Service, Route, list[Cell]]]) -> dict[str, Way]:
+    """Requests of the table that passed, by the rules that were asked."""
+    found: dict[str, Way] = {}
+    for service, route, line in cells:
+        for who, cell in zip(PEOPLE, line, strict=True):
+            if all(passed for _, _, passed in cell.asked):
                 for rule, _, _ in cell.asked:
-                    found.setdefault(rule, [at_gate(who, service, route)])
+                    found.setdefault(rule, _at_gate(gates, who, (service, route)))
+    return found
+
+
+async def _gated(gates: Gates) -> dict[str, Way]:
+    """Requests of the administrator that name what has a rule of its own, which the gate asks."""
     locked = await gates.cloud.ask("demo", "POST", "compute", f"/servers/{gates.things.ids['/v2.1/servers']}/action",
                                    {"lock": None})
     assert locked.status_code == 202
-    for rule, (name, line, body) in GATED.items():
-        action = "unlock" if "unlock" in rule else ""
-        found[rule] = [at_gate("admin", *lines[f"{name} {line} {action}".rstrip()], gates.filled(body))]
-    for rule in set(NAMES) - set(found):
-        if match := re.fullmatch(r"(create|update)_([a-z_]+):(.+)", rule):
+    lines = {f"{s.name} {r.method} {r.path} {r.action or ''}".rstrip(): (s, r) for s, r in rows(gates.services)}
+    found = {rule: _at_gate(gates, "admin", lines[f"{name} {line}{' unlock' if 'unlock' in rule else ''}"],
+                            gates.filled(body)) for rule, (name, line, body) in GATED.items()}
+    for rule in NAMES:
+        match = re.fullmatch(r"(create|update)_([a-z_]+):(.+)", rule)
+        if match and match[3] != "tags":
             verb, name, attribute = match.groups()
-            service, route = lines[f"network {'POST' if verb == 'create' else 'PUT'} {_url(name, verb)}"]
             attribute = "external_gateway_info" if attribute.startswith("external_gateway") else attribute
             whole = WISHES[f"POST {_url(name, 'create')}"][name] if verb == "create" else {}
-            body = gates.filled({name: {**whole, attribute: VALUES[attribute]}})
-            found[rule] = [at_gate("admin", service, route, body)]
-    return found | {rule: [_request(gates, *line)] for rule, line in ASKED.items()}
+            found[rule] = _at_gate(gates, "admin", lines[
+                f"network {'POST' if verb == 'create' else 'PUT'} {_url(name, verb)}"],
+                gates.filled({name: {**whole, attribute: VALUES[attribute]}}))
+    return found
+
+
+def _at_gate(gates: Gates, who: str, line: tuple[Service, Route], body: Any = None) -> Way:
+    async def way() -> str:
+        return (await gates.ask(who, *line, body)).sign
+    return way
 
 
 def _url(name: str, verb: str) -> str:
@@ -207,7 +206,7 @@ def _url(name: str, verb: str) -> str:
     return f"/v2.0/{plural}" + ("" if verb == "create" else "/{id}")
 
 
-def _request(gates: Gates, method: str, service: str, path: str, body: Any) -> Any:
+def _request(gates: Gates, method: str, service: str, path: str, body: Any) -> Way:
     async def way() -> str:
         server = gates.things.ids["/v2.1/servers"]
         if "{action}" in path:
@@ -215,10 +214,11 @@ def _request(gates: Gates, method: str, service: str, path: str, body: Any) -> A
             gates.things.ids["action"] = done.json()["instanceActions"][-1]["request_id"]
         url = re.sub(r"\{(.+?)\}", lambda m: gates.things.ids[m[1]], path)
         answer = await gates.cloud.ask("admin", method, service, url, gates.filled(body))
-        return f"{answer.status_code if answer.status_code >= 400 else '+'} {answer.text if method == 'GET' else ''}"
+        return f"{answer.status_code} {answer.text if method == 'GET' else ''}"
     return way
 
 
+@pytest.mark.skipif(not TABLE.exists(), reason="the table of expected answers is not written yet")
 def test_differences_from_openstack_are_in_the_docs() -> None:
     """Each rule whose answer is not OpenStack's is named in the document, with its reason; and the count is true."""
     text, lines = DOCS.read_text(), [line.split("\t") for line in TABLE.read_text().splitlines()]
