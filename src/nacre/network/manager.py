@@ -51,7 +51,7 @@ class NetworkManager:
         self.settings, self._around = settings or NetworkSettings(), around or Around()
         self._notices, self.member_news = notices.Notices(self._around.notify), MemberNews(db, clock, self._around.tell)
         self.heartbeats = heartbeats.Heartbeats(db, clock, self.settings.agent_down_after)
-        self._reports = Together(self._hear)
+        self._reports, self._elsewhere = Together(self._hear), wiring.Elsewhere()
 
     def _work(self, conn: sa.Connection, context: Context) -> Work:
         return Work(conn, context, self.clock, self.settings, self.policy, self._around.project_of,
@@ -133,7 +133,8 @@ class NetworkManager:
         return {row.id: row.name for row in rows}
 
     async def wiring(self, host: str, port_ids: tuple[str, ...] = (), have: Versions | None = None) -> HostWiring:
-        return await self.read(service_context(), lambda work: wiring.read(work, host, port_ids, have or {}))
+        return await self.read(service_context(), lambda work: wiring.read(
+            work, host, port_ids, have or {}, self._elsewhere))
 
     async def members(self, host: str, groups: tuple[str, ...], have: Versions) -> tuple[GroupMembers, ...]:
         return await self.db.read(lambda conn: members.read(conn, members.named(conn, host, groups), have))

@@ -72,6 +72,7 @@ class Ports:
             values["status"] = _switched(work, old | values)
         if "fixed_ips" in data or "mac_address" in values:
             self._readdress(work, old | values, current, data.get("fixed_ips"))
+            work.changes.networks.add(old["network_id"])  # other hosts answer for its addresses
         work.change(t.ports, old["id"], values)
         wanted = {name: data[f"binding:{key}"] or empty for name, key, empty in _BINDING if f"binding:{key}" in data}
         if any(old[name] != value for name, value in wanted.items()):

@@ -53,4 +53,9 @@ def of_groups(connection: sa.Connection, group_ids: Collection[str]) -> list[tup
 def tunnels(work: Work, host: str) -> dict[str, str]:
     """host -> tunnel address, of the hosts that share a network with this one and have one: to them frames go, and from
     them they are taken."""
-    return {other: address for other, address in work.conn.execute(_TUNNELS, {"host": host}) if other != host}
+    return {other: address for other, address in ways(work, host).items() if other != host}
+
+
+def ways(work: Work, host: str) -> dict[str, str]:
+    """As `tunnels`, with its own, if it has ports."""
+    return {row.host: row.tunnel_ip for row in work.conn.execute(_TUNNELS, {"host": host})}

@@ -1,11 +1,14 @@
 """What a host must have wired: its ports with everything around them, read in a fixed number of statements."""
 
+import threading
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import sqlalchemy as sa
 import structlog
 
+from nacre.base.durable import changes as outbox
 from nacre.base.durable import eras
 from nacre.network import tables as t
 from nacre.network.contract import GroupFacts, HostWiring, RemotePort, RuleFacts, Versions
@@ -15,20 +18,20 @@ from nacre.network.work import Row, Work
 log = structlog.get_logger()
 
 
-def read(work: Work, host: str, port_ids: Sequence[str], have: Versions) -> HostWiring:
+def read(work: Work, host: str, port_ids: Sequence[str], have: Versions, elsewhere: "Elsewhere") -> HostWiring:
     """As the contract's `wiring`, in one consistent read."""
     asked: Row = {"id": port_ids} if port_ids else {}
     rows = work.find(t.placed, host=host, vif_type="ovs", **asked)
     network_ids = {r["network_id"] for r in rows}
-    tunnels = reach.tunnels(work, host)
+    ways = reach.ways(work, host)
     ports = facts.ports(work, rows)
     groups = _groups(work, {g for p in ports for g in p.security_groups})
     named = {rule.remote_group for group in groups for rule in group.rules if rule.remote_group}
     return HostWiring(
         whole=not port_ids, n=eras.position(work.conn).n, ports=ports, groups=groups,
         networks=facts.networks(work, network_ids, host), members=members.read(work.conn, named, have),
-        remotes=_remotes(work, network_ids, host, tunnels),
-        tunnels=tuple(sorted(tunnels.values())))
+        remotes=elsewhere.of(work, network_ids, host, ways),
+        tunnels=tuple(sorted(address for other, address in ways.items() if other != host)))
 
 
 def _groups(work: Work, ids: set[str]) -> tuple[GroupFacts, ...]:
@@ -65,22 +68,61 @@ def _rule(row: Row, lists: dict[str, list[str]]) -> RuleFacts:
 
 
 _B, _P = t.bindings.c, t.ports.c
-#: The ports of networks that are on other hosts than one.
-_ELSEWHERE = sa.select(_P.id, _P.network_id, _P.mac_address, _B.host, t.addresses.c.ip_address).where(
-    _B.network_id.in_(sa.bindparam("networks", expanding=True)), _B.host != "", _B.host != sa.bindparam("host"),
-    _B.active).join_from(t.bindings, t.ports, _P.id == _B.port_id).outerjoin(
-        t.addresses, t.addresses.c.port_id == _P.id)
+#: The ports of networks, where they are.
+_PLACED = sa.select(_P.id, _P.network_id, _P.mac_address, _B.host, t.addresses.c.ip_address).where(
+    _B.network_id.in_(sa.bindparam("networks", expanding=True)), _B.host != "", _B.active).join_from(
+        t.bindings, t.ports, _P.id == _B.port_id).outerjoin(t.addresses, t.addresses.c.port_id == _P.id)
+#: Networks of fewer ports are read each time; of others so many ports are remembered, in all.
+LARGE, MOST = 200, 200_000
 
 
-def _remotes(work: Work, network_ids: set[str], host: str, tunnels: dict[str, str]) -> tuple[RemotePort, ...]:
-    if not network_ids:
-        return ()
+class _Network(NamedTuple):
+    """Its ports by their hosts, when the database was there."""
+
+    at: eras.Position
+    ports: Sequence[tuple[str, RemotePort]]
+
+
+class Elsewhere:
+    """The ports of large networks, as the last who asked was told. After a change each host of a network asks, and all
+    are told nearly the same. What changes in a network is a change of each of its hosts (notices.py): with what was
+    read since its own last one a host has missed nothing."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, _Network] = {}
+        self._one = threading.Lock()  # with PostgreSQL reads have threads: one reads for those who wait
+
+    def of(self, work: Work, network_ids: set[str], host: str, ways: Mapping[str, str]) -> tuple[RemotePort, ...]:
+        """Those on other hosts. ways: tunnel addresses, its own too."""
+        if not network_ids:
+            return ()
+        here, changed = eras.position(work.conn), outbox.latest(work.conn, "wiring", ids=[host]).get(host, 0)
+        with self._one:
+            known = {id: network for id in network_ids if (network := self._known.get(id)) is not None
+                     and network.at.era == here.era and network.at.n >= changed}
+            if lacking := network_ids - known.keys():
+                known |= {id: _Network(here, ports) for id, ports in _read(work, lacking, ways).items()}
+                self._keep({id: known[id] for id in lacking})
+        return tuple(port for network in known.values() for other, port in network.ports if other != host)
+
+    def _keep(self, read: Mapping[str, _Network]) -> None:
+        for id, network in read.items():
+            self._known.pop(id, None)
+            if LARGE <= len(network.ports) <= MOST:
+                self._known[id] = network  # the latest last
+        while sum(len(network.ports) for network in self._known.values()) > MOST:
+            del self._known[next(iter(self._known))]
+
+
+def _read(work: Work, network_ids: set[str], ways: Mapping[str, str]) -> dict[str, list[tuple[str, RemotePort]]]:
     found: dict[str, tuple[str, str, str, list[str]]] = {}
-    for port_id, network_id, mac, other, address in work.conn.execute(
-            _ELSEWHERE, {"networks": list(network_ids), "host": host}):
-        if other in tunnels:
-            addresses = found.setdefault(port_id, (network_id, mac, other, []))[3]
+    for port_id, network_id, mac, host, address in work.conn.execute(_PLACED, {"networks": list(network_ids)}):
+        if host in ways:
+            addresses = found.setdefault(port_id, (network_id, mac, host, []))[3]
             if address:
                 addresses.append(address)
-    return tuple(RemotePort(network_id=network_id, mac_address=mac, ip_addresses=tuple(addresses),
-                            tunnel_ip=tunnels[other]) for network_id, mac, other, addresses in found.values())
+    ports: dict[str, list[tuple[str, RemotePort]]] = {id: [] for id in network_ids}
+    for network_id, mac, host, addresses in found.values():
+        ports[network_id].append((host, RemotePort(
+            network_id=network_id, mac_address=mac, ip_addresses=tuple(addresses), tunnel_ip=ways[host])))
+    return ports
