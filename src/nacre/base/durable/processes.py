@@ -118,6 +118,11 @@ def _known(connection: sa.Connection, some: Collection[Process]) -> Known:
     return {(row["role"], row["name"]): row for row in rows}
 
 
+def _own(some: Iterable[Process], known: Known) -> list[Process]:
+    """Those that have the keys of their rows."""
+    return [p for p in some if (row := known.get((p.role, p.name))) is not None and row["public_key"] == p.public_key]
+
+
 def _changed(some: Iterable[Process], known: Known) -> list[Process]:
     """Those of the known ones whose rows say something else."""
     return [p for p in some if (row := known.get((p.role, p.name))) is not None
@@ -205,20 +210,25 @@ class Processes:
                 connection, database_now(connection, self._clock), *news))
 
     async def renew(self, *others: Process) -> list[bool]:
-        """As `introduce`, of such as are known. False: that one is not, or not any more."""
-        some = {(p.role, p.name): p for p in others}
-        known = await self._db.read(lambda connection: _known(connection, some.values()))
-        changed = _changed(some.values(), known)
+        """What known ones say of themselves now, each by the key that it proved to have. Nobody gets another key by
+        that: only a join gives one. False: that one is not known, not any more, or by another key."""
+        found = await self._db.read(lambda connection: _known(connection, others))
+        # Of the same name the last counts.
+        some = list({(p.role, p.name): p for p in _own(others, found)}.values())
+        changed = _changed(some, found)
 
         def unit(connection: sa.Connection) -> Known:
             there = _known(connection, changed)
-            _renew(connection, database_now(connection, self._clock), changed, there)
+            _renew(connection, database_now(connection, self._clock), _own(changed, there), there)
             return there
 
         if changed:
             there = await self._db.run(unit)
-            known = {place: row for place, row in known.items() if some[place] not in changed} | there
-        return [(p.role, p.name) in known for p in others]
+            for place in [(p.role, p.name) for p in changed]:
+                found.pop(place)
+            found |= there
+        own = set(_own(others, found))
+        return [p in own for p in others]
 
     async def remove(self, role: str, name: str, guard: Guard | None = None) -> bool:
         """A process that shall never speak to us again. False: there was none. Raises what the guard raises."""
