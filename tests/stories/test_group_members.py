@@ -84,6 +84,10 @@ async def test_every_way_to_change_members_is_heard(cloud: Cloud) -> None:
     async def add_subnet() -> None:
         six.append((await cloud.call("one", "POST", "/subnets", {"subnet": subnet}))["subnet"]["id"])
 
+    async def another_mac() -> None:
+        await cloud.call("admin", "PUT", f"/ports/{loose['id']}", {"port": {"mac_address": "fa:16:3e:aa:bb:cc"}})
+
+    loose = (await cloud.call("one", "POST", "/ports", {"port": {"network_id": net}}))["port"]
     ways: dict[str, Callable[[], Awaitable[Any]]] = {
         "create": lambda: plug(cloud, "s3", net, "h2"),
         "api create": lambda: cloud.call("one", "POST", "/ports", {"port": {"network_id": net}}),
@@ -92,7 +96,8 @@ async def test_every_way_to_change_members_is_heard(cloud: Cloud) -> None:
         "no pairs": lambda: put(allowed_address_pairs=[]),
         "leave": lambda: put(security_groups=[other["id"]]),
         "come back": lambda: put(security_groups=[group, other["id"]]),
-        "slaac": add_subnet, "no slaac": lambda: cloud.call("one", "DELETE", f"/subnets/{six[0]}"),
+        "slaac": add_subnet, "another MAC": another_mac,
+        "no slaac": lambda: cloud.call("one", "DELETE", f"/subnets/{six[0]}"),
         "insecure": lambda: put(security_groups=[], port_security_enabled=False),
         "secure": lambda: put(security_groups=[group], port_security_enabled=True),
         "delete": lambda: cloud.call("one", "DELETE", f"/ports/{port}"),
