@@ -198,6 +198,34 @@ async def test_a_host_that_lost_its_journal_has_lost_its_servers(lab: Lab) -> No
     assert await lab.progress.missed("host0", (1, 5), (), settled=True) == [server]
 
 
+@pytest.mark.parametrize("session", ["lives", "was ended", "was never, as it was barred"])
+async def test_a_host_with_a_new_journal_is_heard_at_once(lab: Lab, session: str) -> None:
+    """Its disk was replaced: it counts its starts anew, below what was heard of it."""
+    talk = Talk(lab)
+
+    async def hello(journal: str, incarnation: int, n: int, position: int = 0) -> None:
+        beat = await talk.said()
+        report = msgspec.structs.replace(beat.report, incarnation=incarnation, n=n)
+        await talk.conductor.hello(msgspec.structs.replace(talk.greeting(
+            msgspec.structs.replace(beat, report=report)), journal=journal, position=position))
+
+    (server,) = await lab.accept()
+    await lab.until(server, "active")
+    barred = session.startswith("was never")
+    await hello("old", 57, 1, position=100 if barred else 0)
+    state = await lab.registry.get("host0")
+    assert state is not None and bool(state.barred) is barred
+    if session == "was ended":
+        talk.conductor.meet_again()
+    with pytest.raises(Unavailable, match="A later word"):
+        await hello("old", 56, 9)
+    await hello("new", 1, 1)
+    state = await lab.registry.get("host0")
+    assert state is not None and state.report.number == (1, 1) and not state.barred
+    with pytest.raises(Unavailable, match="A later word"):
+        await hello("new", 1, 1)
+
+
 async def test_a_build_whose_attempt_the_database_lost_makes_no_server(
         lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """As by a standby that took over: a server without an allocation would free its address while its guest runs."""

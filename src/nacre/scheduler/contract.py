@@ -159,7 +159,8 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HostState(msgspec.Struct, frozen=True, kw_only=True):
-    """As operators see it. met: it said hello to this process; barred: why it takes no orders. Naive UTC."""
+    """As operators see it. met: it said hello to this process; barred: why it takes no orders; journal: names the
+    memory by which it said hello last. Naive UTC."""
 
     id: int
     uuid: str
@@ -170,6 +171,7 @@ class HostState(msgspec.Struct, frozen=True, kw_only=True):
     forced_down: bool = False
     barred: str = ""
     met: bool = False
+    journal: str = ""
     updated_at: datetime | None = None
     created_at: datetime | None = None
 
@@ -195,6 +197,6 @@ class Hosts(Protocol):
     async def set_service(self, host: str, *, disabled: bool | None = None, reason: str | None = None,
                           forced_down: bool | None = None) -> HostState: ...
     async def forget(self, host: str) -> None: ...
-    async def bar(self, host: str, why: str) -> None: ...
+    async def bar(self, host: str, why: str, journal: str = "") -> None: ...
     async def accept(self, host: str) -> None: ...
     async def word(self, host: str) -> Guard | None: ...
