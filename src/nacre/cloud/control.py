@@ -18,6 +18,7 @@ from nacre.base.durable.eras import Position, later, position
 from nacre.base.durable.files import write_whole
 from nacre.base.durable.processes import Process, Processes
 from nacre.base.durable.stories import Stories
+from nacre.base.errors import NotFound
 from nacre.base.rpc.stub import stub
 from nacre.base.serving.health import Health
 from nacre.base.serving.inside import Inside
@@ -234,6 +235,14 @@ def _images(base: Base) -> tuple[ImageService, Service]:
     return images, image_service(images, uploads, Members(images), Metadefs(images))
 
 
+async def tell_members(node: Node, notice: MemberNotice) -> None:
+    """A host of the release that had the members in its rules asks for all of these anew."""
+    try:
+        await node.regroup(notice.message())
+    except NotFound:
+        await node.rewire((), 0, 0)
+
+
 def _network(base: Base) -> NetworkManager:
     own, quotas, nodes = base.settings.network, base.settings.quotas, base.transport.client(NODE)
 
@@ -242,8 +251,7 @@ def _network(base: Base) -> NetworkManager:
         await node.rewire(tuple(sorted(notice.ports)), notice.n, notice.before)
 
     async def tell(notice: MemberNotice) -> None:
-        node = stub(Node, nodes.prepare(server=notice.host, timeout=NOTICE_TIMEOUT))
-        await node.regroup(notice.message())
+        await tell_members(stub(Node, nodes.prepare(server=notice.host, timeout=NOTICE_TIMEOUT)), notice)
 
     network = NetworkManager(base.db, base.policy, base.clock, NetworkSettings(
         types=SegmentTypes(tenant_types=own.tenant_types, vlan_ranges=dict.fromkeys(

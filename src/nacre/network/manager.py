@@ -133,7 +133,7 @@ class NetworkManager:
         return {row.id: row.name for row in rows}
 
     async def wiring(self, host: str, port_ids: tuple[str, ...] = (), have: Versions | None = None) -> HostWiring:
-        return await self.read(service_context(), lambda work: wiring.read(work, host, port_ids, have or {}))
+        return await self.read(service_context(), lambda work: wiring.read(work, host, port_ids, have))
 
     async def members(self, host: str, groups: tuple[str, ...], have: Versions) -> tuple[GroupMembers, ...]:
         return await self.db.read(lambda conn: members.read(conn, members.named(conn, host, groups), have))
