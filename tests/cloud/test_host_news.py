@@ -19,6 +19,7 @@ from nacre.conductor.contract import Beat, NodeHello, Welcome
 from nacre.conductor.manager import WHOLE, ConductorManager, Surroundings
 from nacre.node.service import NodeService
 from nacre.scheduler.contract import Held
+from nacre.scheduler.tables import compute_hosts
 from tests.cloud.conductor_lab import Lab
 
 
@@ -296,3 +297,43 @@ async def test_an_agents_report_that_breaks_the_contract_is_refused_alone(lab: L
     await talk.hello()
     heard = await talk.conductor.beat(msgspec.structs.replace(await talk.said(), wrong={"agent.bridge": "too long"}))
     assert not heard.again and "agent.bridge: too long" in heard.refused
+
+
+async def test_what_a_host_says_while_its_row_is_written_is_written_next(
+        lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it lost its journal, too: else its row would stay that of the life before."""
+    registry, records = lab.registry, lab.registry.records
+    write, happens = records._write, list[str]()
+
+    def hear(incarnation: int, n: int, vcpus: int, *, anew: bool = False) -> None:
+        registry.hear(msgspec.structs.replace(
+            registry.states["host0"].report, incarnation=incarnation, n=n, vcpus=vcpus), anew=anew)
+
+    def writes(*args: Any) -> None:
+        match happens.pop() if happens else "":
+            case "news":
+                hear(1, 1, 11, anew=True)
+            case "outage":
+                raise DatabaseUnavailable("away")
+        write(*args)
+
+    async def row() -> tuple[int, int]:
+        h = compute_hosts.c
+        found = await lab.db.read(lambda c: c.execute(sa.select(h.incarnation, h.n).where(h.host == "host0")).one())
+        return found[0], found[1]
+
+    monkeypatch.setattr(records, "_write", writes)
+    hear(57, 1, 9)
+    await records.flush(registry.states)
+    assert await row() == (57, 1)
+    hear(57, 2, 10)
+    happens.append("news")
+    await records.flush(registry.states)
+    await records.flush(registry.states)
+    assert await row() == (1, 1)
+    hear(1, 2, 12)
+    happens.append("outage")
+    with pytest.raises(DatabaseUnavailable):
+        await records.flush(registry.states)
+    await records.flush(registry.states)
+    assert await row() == (1, 2)
