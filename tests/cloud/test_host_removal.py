@@ -318,3 +318,19 @@ async def test_a_host_that_says_it_listens_nowhere_is_refused_and_keeps_its_way(
             await asker(transport, "one").hello(hello)
         [node] = await lab.controls[0].base.processes.all("node")
         assert node.address == transport.address
+
+
+async def test_an_agents_report_that_meets_its_hosts_removal_is_not_written(lab: TwoControls) -> None:
+    """Its tunnel address would be its own for ever: no successor could have it."""
+    one, two = lab.controls
+    report = AgentReport(host=HOST, tunnel_ip="192.0.2.77", bridge_mappings={}, tunnel_types=("vxlan",))
+    successor = msgspec.structs.replace(report, host="successor")
+    for name in (HOST, "successor"):
+        await one.base.processes.introduce(Process(
+            id=f"node:{name}", role="node", name=name, public_key=new_keys().public))
+    await one.base.processes.remove("node", HOST)
+    await one.network.forget_host(HOST)
+    await two.network.agent_report(report)  # it has come too late
+    await one.network.agent_report(successor)
+    found = (await lab.cloud.ask("admin", "GET", "network", "/agents")).json()["agents"]
+    assert {agent["host"] for agent in found} == {"successor"}

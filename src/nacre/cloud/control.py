@@ -17,6 +17,7 @@ from nacre.base.durable.changes import Changes
 from nacre.base.durable.eras import Position, later, position
 from nacre.base.durable.files import write_whole
 from nacre.base.durable.processes import Process, Processes
+from nacre.base.durable.processes import nodes as nodes_of
 from nacre.base.durable.stories import Stories
 from nacre.base.errors import NotFound
 from nacre.base.rpc.stub import stub
@@ -259,7 +260,7 @@ def _network(base: Base) -> NetworkManager:
         drivers=own.mechanisms, dns_domain=own.dns_domain,
         quotas={**DEFAULT_QUOTAS, "network": quotas.networks, "port": quotas.ports,
                 "security_group": quotas.security_groups}),
-        Around(notify=notify, tell=tell, project_of=project_of))
+        Around(notify=notify, tell=tell, project_of=project_of, nodes=nodes_of))
     base.changes.subscribe(("members",), network.member_news.changed, network.member_news.reload)
     base.running.tasks.append(network.member_news.run)
     base.transport.serve(NETWORK, network, Network, NETWORK_ALLOW)
