@@ -27,13 +27,12 @@ class DiskReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host has. power: its guest's (running, paused, shutdown, crashed, missing); since: the number of the
-    host's first word, report or answer, that had it so (0: of this one)."""
+    """What a host has. since: the number of the host's first word, report or answer, that had it so (0: this one's)."""
 
     allocation: bounds.Id
     server_id: bounds.Id
     epoch: bounds.Epoch
-    power: bounds.Word = "missing"
+    power: bounds.Word = "missing"  # its guest's: or running, paused, shutdown, crashed
     since: Count = 0
 
 
@@ -159,8 +158,7 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HostState(msgspec.Struct, frozen=True, kw_only=True):
-    """As operators see it. met: it said hello to this process; barred: why it takes no orders; journal: names the
-    memory by which it said hello last. Naive UTC."""
+    """As operators see it. met: it said hello to this process, by that journal; barred: why no orders. Naive UTC."""
 
     id: int
     uuid: str
