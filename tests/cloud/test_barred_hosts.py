@@ -3,15 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import sqlalchemy as sa
 
+from nacre.base.clock import VirtualClock, settle
 from nacre.base.durable import stories as durable
 from nacre.base.durable.tables import stories
 from nacre.base.errors import Barred, BrokenAnswer, BuildFailed, Unavailable
 from nacre.conductor import hosts
+from nacre.node.contract import Work
 from nacre.scheduler.contract import Held, HostReport
 from tests.cloud.conductor_lab import Lab
 
@@ -177,6 +180,29 @@ async def test_a_host_whose_answers_cannot_be_read_holds_up_nobody(
     with pytest.raises(BuildFailed, match="answers cannot be read") as error:
         await lab.control.parts.hosts.order("host0", lambda node: node.end(None))  # type: ignore[arg-type]
     assert error.value.details.startswith("host0: ") and "breaks the contract" in error.value.details
+
+
+async def test_a_moment_of_doubt_is_over_with_the_next_answer() -> None:
+    """A host that doubts for a moment, minutes after another such moment, is not given up."""
+    clock = VirtualClock()
+    said = [Barred("doubt"), *[Work(done=False, step="image", moved=n) for n in range(120)], Barred("doubt"),
+            Work(done=True, step="", moved=1)]
+
+    async def give(_: Any) -> Work:
+        await clock.sleep(0.5)
+        if isinstance(answer := said.pop(0), Barred):
+            raise answer
+        return answer
+
+    async def alive(_: str) -> bool:
+        return True
+
+    order = asyncio.ensure_future(hosts.Hosts(
+        lambda _: None, alive, clock, hosts.Patience(), lambda _: None).order("h", give))  # type: ignore[arg-type,return-value]
+    while not order.done():
+        await settle()
+        await clock.advance(0.5)
+    assert order.result() is None and clock.monotonic() > 2 * hosts.DOUBT
 
 
 async def test_a_barred_host_claims_no_server_that_is_where_the_database_says(lab: Lab) -> None:

@@ -158,6 +158,37 @@ async def test_an_older_database_under_a_running_process_is_noticed(db: Database
     assert await older(db, seen) and not await older(db, kept)
 
 
+async def test_an_older_database_that_goes_again_while_it_is_loaded_is_noticed_once(
+        db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    await start(db)
+    mine, other, away = Reader(), Reader("process"), [True]
+    control = Control(db, mine, other)
+    await control.changes.start()
+    await write(db, *(f"a{n}" for n in range(20)))
+    await control.turn()
+    load = mine.reload
+
+    async def reload() -> None:
+        if away.pop() if away else False:
+            raise DatabaseUnavailable("it is away again for a moment")
+        await load()
+
+    monkeypatch.setattr(control.changes._subscriptions[0], "reload", reload)
+    await back_to(db, control.changes.seen.n - 10)
+    with pytest.raises(DatabaseUnavailable):
+        await control.turn()
+    assert control.ended == 1
+    for _ in range(2):
+        await control.turn()
+    assert (control.ended, mine.reloads, other.reloads) == (1, 1, 1)
+    await write(db, "next")
+    await control.turn()
+    assert mine.got[-1] == "next"
+    await back_to(db, control.changes.seen.n - 5)  # and once more
+    await control.turn()
+    assert (control.ended, mine.reloads) == (2, 2)
+
+
 async def test_a_process_starts_again_at_once_on_an_older_database(db: Database) -> None:
     """Nobody has written to it since: what begins is yet another era than the one that begins with what was lost."""
     first = await start(db)

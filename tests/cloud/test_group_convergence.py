@@ -111,7 +111,7 @@ class Control:
     def news(self) -> list[GroupMembers]:
         """What hosts are told of what changed since the last time."""
         due, self.due = self.due, {}
-        return self.run(lambda c: [members.since(c, g, n, eras.position(c)) for g, n in due.items()])  # type: ignore[no-any-return]
+        return self.run(lambda c: members.news(c, due))  # type: ignore[no-any-return]
 
     def reply(self, numbers: dict[str, int]) -> Standing:
         """To a beat."""
@@ -291,7 +291,12 @@ _UNNOTICED = [("save",), ("change", "p0", {"g0"}, 1), ("change", "p1", {"g0"}, 2
                   "g0"}, 5), ("beat",), ("deliver", 0, False), ("ask",), ("answer", True), ("answer", True), ("look",)]
 
 
+#: What is to be told is trimmed before it is told, as by another control while the machine slept.
+_TRIMMED = [("move", "p0", {"g0"}, 1), ("move", "p1", {"g0"}, 2), ("trim", 0), ("tell",), ("deliver", 0, False)]
+
+
 @example(_UNNOTICED)
+@example(_TRIMMED)
 @settings(max_examples=300, deadline=None)
 @given(st.lists(_STEP, min_size=10, max_size=50))
 def test_whatever_becomes_of_messages_the_host_has_the_databases_members_in_the_end(

@@ -19,6 +19,7 @@ from nacre.conductor.contract import Beat, NodeHello, Welcome
 from nacre.conductor.manager import WHOLE, ConductorManager, Surroundings
 from nacre.node.service import NodeService
 from nacre.scheduler.contract import Held
+from nacre.scheduler.tables import compute_hosts
 from tests.cloud.conductor_lab import Lab
 
 
@@ -198,6 +199,34 @@ async def test_a_host_that_lost_its_journal_has_lost_its_servers(lab: Lab) -> No
     assert await lab.progress.missed("host0", (1, 5), (), settled=True) == [server]
 
 
+@pytest.mark.parametrize("session", ["lives", "was ended", "was never, as it was barred"])
+async def test_a_host_with_a_new_journal_is_heard_at_once(lab: Lab, session: str) -> None:
+    """Its disk was replaced: it counts its starts anew, below what was heard of it."""
+    talk = Talk(lab)
+
+    async def hello(journal: str, incarnation: int, n: int, position: int = 0) -> None:
+        beat = await talk.said()
+        report = msgspec.structs.replace(beat.report, incarnation=incarnation, n=n)
+        await talk.conductor.hello(msgspec.structs.replace(talk.greeting(
+            msgspec.structs.replace(beat, report=report)), journal=journal, position=position))
+
+    (server,) = await lab.accept()
+    await lab.until(server, "active")
+    barred = session.startswith("was never")
+    await hello("old", 57, 1, position=100 if barred else 0)
+    state = await lab.registry.get("host0")
+    assert state is not None and bool(state.barred) is barred
+    if session == "was ended":
+        talk.conductor.meet_again()
+    with pytest.raises(Unavailable, match="A later word"):
+        await hello("old", 56, 9)
+    await hello("new", 1, 1)
+    state = await lab.registry.get("host0")
+    assert state is not None and state.report.number == (1, 1) and not state.barred
+    with pytest.raises(Unavailable, match="A later word"):
+        await hello("new", 1, 1)
+
+
 async def test_a_build_whose_attempt_the_database_lost_makes_no_server(
         lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """As by a standby that took over: a server without an allocation would free its address while its guest runs."""
@@ -268,3 +297,43 @@ async def test_an_agents_report_that_breaks_the_contract_is_refused_alone(lab: L
     await talk.hello()
     heard = await talk.conductor.beat(msgspec.structs.replace(await talk.said(), wrong={"agent.bridge": "too long"}))
     assert not heard.again and "agent.bridge: too long" in heard.refused
+
+
+async def test_what_a_host_says_while_its_row_is_written_is_written_next(
+        lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it lost its journal, too: else its row would stay that of the life before."""
+    registry, records = lab.registry, lab.registry.records
+    write, happens = records._write, list[str]()
+
+    def hear(incarnation: int, n: int, vcpus: int, *, anew: bool = False) -> None:
+        registry.hear(msgspec.structs.replace(
+            registry.states["host0"].report, incarnation=incarnation, n=n, vcpus=vcpus), anew=anew)
+
+    def writes(*args: Any) -> None:
+        match happens.pop() if happens else "":
+            case "news":
+                hear(1, 1, 11, anew=True)
+            case "outage":
+                raise DatabaseUnavailable("away")
+        write(*args)
+
+    async def row() -> tuple[int, int]:
+        h = compute_hosts.c
+        found = await lab.db.read(lambda c: c.execute(sa.select(h.incarnation, h.n).where(h.host == "host0")).one())
+        return found[0], found[1]
+
+    monkeypatch.setattr(records, "_write", writes)
+    hear(57, 1, 9)
+    await records.flush(registry.states)
+    assert await row() == (57, 1)
+    hear(57, 2, 10)
+    happens.append("news")
+    await records.flush(registry.states)
+    await records.flush(registry.states)
+    assert await row() == (1, 1)
+    hear(1, 2, 12)
+    happens.append("outage")
+    with pytest.raises(DatabaseUnavailable):
+        await records.flush(registry.states)
+    await records.flush(registry.states)
+    assert await row() == (1, 2)

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -31,12 +32,15 @@ from nacre.conductor.contract import Beat, Conductor, NodeHello
 from nacre.config import load
 from nacre.network.contract import AgentReport
 from nacre.network.tables import agents
+from nacre.scheduler.contract import HostReport
 from nacre.scheduler.tables import compute_hosts
 from tests import schema
 from tests.stories.whole_cloud import WholeCloud
 
 pytestmark = pytest.mark.timeout(120)
 HOST = "leaves"
+REPORT: dict[str, Any] = {"hypervisor_type": "fake", "hypervisor_version": 1, "vcpus": 1, "memory_mb": 1, "disk_gb": 1,
+                          "vcpus_used": 0, "memory_mb_used": 0, "disk_gb_used": 0.0}
 
 
 class TwoControls:
@@ -172,6 +176,47 @@ async def test_a_host_that_says_hello_while_it_is_removed_does_not_come_back(lab
         assert [await opens(transport, name) for name in ("one", "two")] == [False, False]
 
 
+async def test_who_reads_late_of_a_removal_gives_no_old_key_the_new_hosts_place(
+        lab: TwoControls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A control was frozen while a host was removed and another joined under its name; it thaws, and takes first what
+    the old one had said to it."""
+    one, two = lab.controls
+    read, thawed = two.base.changes.look, asyncio.Event()
+    old, new, address = new_keys(), new_keys(), "tcp://192.0.2.9:1"
+
+    async def look() -> None:
+        await thawed.wait()
+        await read()
+
+    async def known() -> list[tuple[str, str]]:
+        return [(node.public_key, node.address) for node in await one.base.processes.all("node")]
+
+    def introduced(keys: KeyPair, address: str) -> Process:
+        return Process(id=f"node:{HOST}", role="node", name=HOST, address=address, public_key=keys.public)
+
+    await one.base.processes.introduce(introduced(old, address))
+    await two.introductions.reload()
+    monkeypatch.setattr(two.base.changes, "look", look)
+    await asyncio.sleep(0.3)
+    assert await one.base.processes.remove("node", HOST)
+    await one.base.processes.introduce(introduced(new, address))
+    for says, said in (("", "tcp://127.0.0.1:1"), (old.public, "tcp://127.0.0.1:2")):
+        hello = NodeHello(endpoint=said, public_key=says, journal="j", cloud="", position=0, beat=Beat(
+            report=HostReport(host=HOST, **REPORT), agent=AgentReport(
+                host=HOST, tunnel_ip=None, bridge_mappings={}, tunnel_types=())))
+        with pytest.raises(Forbidden):
+            await two.introductions.of_node(hello)
+        assert await known() == [(new.public, address)]
+    thawed.set()
+    directory = two.base.transport.directory
+    await until(lambda: directory.key_of(Peer(HOST, "node")) == new.public, 5)
+    assert old.public not in directory.peers
+    with pytest.raises(Forbidden):  # it was on its way through this process meanwhile
+        await two.introductions.of_node(hello)
+    assert await one.base.processes.renew(introduced(old, "x"), introduced(new, "y"), introduced(old, "z")) == [
+        False, True, False] and await known() == [(new.public, "y")]
+
+
 async def test_a_host_that_has_servers_stays(lab: TwoControls) -> None:
     async with lab.node(new_keys(), 1) as transport:
         await until(lambda: lab.met() == [True, True], 30)
@@ -273,3 +318,19 @@ async def test_a_host_that_says_it_listens_nowhere_is_refused_and_keeps_its_way(
             await asker(transport, "one").hello(hello)
         [node] = await lab.controls[0].base.processes.all("node")
         assert node.address == transport.address
+
+
+async def test_an_agents_report_that_meets_its_hosts_removal_is_not_written(lab: TwoControls) -> None:
+    """Its tunnel address would be its own for ever: no successor could have it."""
+    one, two = lab.controls
+    report = AgentReport(host=HOST, tunnel_ip="192.0.2.77", bridge_mappings={}, tunnel_types=("vxlan",))
+    successor = msgspec.structs.replace(report, host="successor")
+    for name in (HOST, "successor"):
+        await one.base.processes.introduce(Process(
+            id=f"node:{name}", role="node", name=name, public_key=new_keys().public))
+    await one.base.processes.remove("node", HOST)
+    await one.network.forget_host(HOST)
+    await two.network.agent_report(report)  # it has come too late
+    await one.network.agent_report(successor)
+    found = (await lab.cloud.ask("admin", "GET", "network", "/agents")).json()["agents"]
+    assert {agent["host"] for agent in found} == {"successor"}

@@ -68,6 +68,20 @@ async def test_the_name_of_one_that_died_is_free_when_its_lease_is_over(tmp_path
     await db.close()
 
 
+async def test_a_lease_of_a_clock_that_was_set_back_keeps_nobody_out(tmp_path: Path) -> None:
+    """SQLite's time is the machine's: by it the lease of one that was killed lies an hour ahead."""
+    db, clock = Database(schema.in_file(tmp_path / "nacre.db")), Fast()
+    clock.slept = 3600.0
+    await Processes(db, clock).start(control("a"))
+    clock.slept = 0.0
+    await Processes(db, clock).start(control("a", address="tcp://192.0.2.1:2"))
+    await db.run(lambda c: c.execute(sa.update(processes).values(lease_until=datetime(2100, 1, 1))))
+    two = Processes(db, clock)
+    await two.start(control("b"))
+    assert [p.id for p in await two.all()] == ["b"]
+    await db.close()
+
+
 @pytest.mark.parametrize("killed", [False, True])
 async def test_a_process_comes_back_under_another_name(story_db: Database, killed: bool) -> None:
     """It was started with another port, or another name: the old one is nobody's."""

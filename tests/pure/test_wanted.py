@@ -155,6 +155,28 @@ async def test_what_nobody_answers_is_still_to_be_asked_for_and_what_is_here_cou
     assert network.wirings[-2:] == [(), ("q",)] and not wanted.asked and not wanted.whole
 
 
+async def test_an_answer_that_was_under_way_takes_no_later_doubt_away(
+        made: tuple[Wanted, Network, VirtualClock], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is of the history of before; of a group that it brought, too."""
+    wanted, network, _ = made
+    answer = network.wiring
+
+    async def wiring(*args: Any) -> HostWiring:
+        found = await answer(*args)
+        if args[1] == ("q",):  # the database turns out to have another history while the answer is under way
+            wanted.follow(standing(era="f"))
+            return msgspec.structs.replace(
+                found, members=(*found.members, GroupMembers(id="new", n=7, era="e", ports={})), groups=(
+                    msgspec.structs.replace(GROUP, rules=(*GROUP.rules, msgspec.structs.replace(
+                        GROUP.rules[0], remote_group="new"))),))
+        return found
+
+    monkeypatch.setattr(network, "wiring", wiring)
+    wanted.asked.add("q")
+    await wanted.ask()
+    assert network.asked[-1:] == [("g", "new")] and not wanted.lacking()
+
+
 async def test_an_answer_that_is_a_refusal_is_an_answer(made: tuple[Wanted, Network, VirtualClock]) -> None:
     wanted, network, _ = made
 

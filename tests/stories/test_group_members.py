@@ -13,6 +13,8 @@ from tests.stories.test_network_growth import GRAIN, Growing
 from nacre.base.db import Database
 from nacre.base.durable import changes, eras
 from nacre.base.durable.tables import changes as rows_of_changes
+from nacre.base.errors import NotFound
+from nacre.cloud.control import tell_members
 from nacre.network import tables as t
 from nacre.network.contract import NetworkRequest, PortsOrder
 from nacre.network.hosts import members
@@ -84,6 +86,10 @@ async def test_every_way_to_change_members_is_heard(cloud: Cloud) -> None:
     async def add_subnet() -> None:
         six.append((await cloud.call("one", "POST", "/subnets", {"subnet": subnet}))["subnet"]["id"])
 
+    async def another_mac() -> None:
+        await cloud.call("admin", "PUT", f"/ports/{loose['id']}", {"port": {"mac_address": "fa:16:3e:aa:bb:cc"}})
+
+    loose = (await cloud.call("one", "POST", "/ports", {"port": {"network_id": net}}))["port"]
     ways: dict[str, Callable[[], Awaitable[Any]]] = {
         "create": lambda: plug(cloud, "s3", net, "h2"),
         "api create": lambda: cloud.call("one", "POST", "/ports", {"port": {"network_id": net}}),
@@ -92,7 +98,8 @@ async def test_every_way_to_change_members_is_heard(cloud: Cloud) -> None:
         "no pairs": lambda: put(allowed_address_pairs=[]),
         "leave": lambda: put(security_groups=[other["id"]]),
         "come back": lambda: put(security_groups=[group, other["id"]]),
-        "slaac": add_subnet, "no slaac": lambda: cloud.call("one", "DELETE", f"/subnets/{six[0]}"),
+        "slaac": add_subnet, "another MAC": another_mac,
+        "no slaac": lambda: cloud.call("one", "DELETE", f"/subnets/{six[0]}"),
         "insecure": lambda: put(security_groups=[], port_security_enabled=False),
         "secure": lambda: put(security_groups=[group], port_security_enabled=True),
         "delete": lambda: cloud.call("one", "DELETE", f"/ports/{port}"),
@@ -117,6 +124,37 @@ async def test_a_host_hears_of_the_groups_that_its_rules_name_and_of_no_other(cl
     assert mine.since is None and len(mine.ports) == 1
     lone = (await cloud.call("two", "POST", "/security-groups", {"security_group": {"name": "x"}}))["security_group"]
     assert await cloud.network.members("h1", (lone["id"],), {}) == ()
+
+
+async def test_a_host_of_the_release_before_has_the_members_in_its_rules(cloud: Cloud) -> None:
+    """It does not say what it knows of groups, and knows no message about members: then it asks for everything."""
+    net, _ = await cloud.network_with_subnet()
+    await plug(cloud, "s1", net, "h1")
+    await plug(cloud, "s2", net, "h2")
+    addresses = {fixed["ip_address"] for port in (await cloud.call("one", "GET", "/ports?device_owner=compute:nova"))[
+        "ports"] for fixed in port["fixed_ips"]}
+
+    async def named(have: dict[str, dict[str, int]] | None) -> list[tuple[str, ...] | None]:
+        [group] = (await cloud.network.wiring("h1", (), have)).groups
+        return [rule.remote for rule in group.rules if rule.remote_group and rule.ethertype == "IPv4"]
+
+    assert [set(remote or ()) for remote in await named(None)] == [{f"{address}/32" for address in addresses}]
+    assert await named({}) == [()]
+
+
+async def test_a_host_that_knows_no_message_about_members_asks_for_everything() -> None:
+    class Node:
+        rewired: tuple[Any, ...] = ()
+
+        async def regroup(self, _: Any) -> None:
+            raise NotFound("Nobody answers node.regroup here.")
+
+        async def rewire(self, *what: Any) -> None:
+            self.rewired = what
+
+    node = Node()
+    await tell_members(node, MemberNotice("h1", {}))  # type: ignore[arg-type]
+    assert node.rewired == ((), 0, 0)
 
 
 async def test_many_changes_are_one_message(cloud: Cloud) -> None:

@@ -17,7 +17,9 @@ from nacre.base.durable.changes import Changes
 from nacre.base.durable.eras import Position, later, position
 from nacre.base.durable.files import write_whole
 from nacre.base.durable.processes import Process, Processes
+from nacre.base.durable.processes import nodes as nodes_of
 from nacre.base.durable.stories import Stories
+from nacre.base.errors import NotFound
 from nacre.base.rpc.stub import stub
 from nacre.base.serving.health import Health
 from nacre.base.serving.inside import Inside
@@ -238,6 +240,14 @@ def _images(base: Base) -> tuple[ImageService, Service]:
     return images, image_service(images, uploads, Members(images), Metadefs(images))
 
 
+async def tell_members(node: Node, notice: MemberNotice) -> None:
+    """A host of the release that had the members in its rules asks for all of these anew."""
+    try:
+        await node.regroup(notice.message())
+    except NotFound:
+        await node.rewire((), 0, 0)
+
+
 def _network(base: Base) -> NetworkManager:
     own, quotas, nodes = base.settings.network, base.settings.quotas, base.transport.client(NODE)
 
@@ -246,8 +256,7 @@ def _network(base: Base) -> NetworkManager:
         await node.rewire(tuple(sorted(notice.ports)), notice.n, notice.before)
 
     async def tell(notice: MemberNotice) -> None:
-        node = stub(Node, nodes.prepare(server=notice.host, timeout=NOTICE_TIMEOUT))
-        await node.regroup(notice.message())
+        await tell_members(stub(Node, nodes.prepare(server=notice.host, timeout=NOTICE_TIMEOUT)), notice)
 
     network = NetworkManager(base.db, base.policy, base.clock, NetworkSettings(
         types=SegmentTypes(tenant_types=own.tenant_types, vlan_ranges=dict.fromkeys(
@@ -256,7 +265,7 @@ def _network(base: Base) -> NetworkManager:
         quotas={**DEFAULT_QUOTAS, "network": quotas.networks, "port": quotas.ports,
                 "security_group": quotas.security_groups, "subnetpool": quotas.subnetpools,
                 "address_group": quotas.address_groups, "address_scope": quotas.address_scopes}),
-        Around(notify=notify, tell=tell, project_of=project_of))
+        Around(notify=notify, tell=tell, project_of=project_of, nodes=nodes_of))
     base.changes.subscribe(("members",), network.member_news.changed, network.member_news.reload)
     base.running.tasks.append(network.member_news.run)
     base.transport.serve(NETWORK, network, Network, NETWORK_ALLOW)

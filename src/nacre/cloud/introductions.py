@@ -92,8 +92,9 @@ class Introductions:
             self._directory.revoke(key)
 
     async def of_node(self, hello: NodeHello) -> None:
-        """A host said where it listens. Its key is the one that it proved to have. Raises Forbidden: it was removed;
-        BadRequest: nobody can listen there."""
+        """A host said where it listens. Its key is the one that it proved to have. Raises Forbidden: it was removed, or
+        another joined under its name, whether this process has read of that or not; BadRequest: nobody can listen
+        there."""
         if hello.endpoint:
             checked(hello.endpoint, near=self._near())
         key = self._directory.key_of(Peer(hello.host, "node"))
@@ -101,7 +102,7 @@ class Introductions:
                           public_key=key, version=hello.version)
         if not key and self.admits(hello.host):  # in one process, where nobody has keys
             await self._introduce(process)
-        elif not key or not await self._renew(process):
+        elif not key or hello.public_key not in ("", key) or not await self._renew(process):
             raise Forbidden(f"Host {hello.host} is not of this cloud any more: let it join again.")
         if hello.endpoint:
             self._directory.route("node", hello.host, hello.endpoint, key)

@@ -47,14 +47,14 @@ class Hosts:
         """
         begin = moved = heard = self._clock.monotonic()
         last: tuple[str, int] = ("", -1)
-        doubted = 0.0
+        doubted: float | None = None
         while True:
             try:
                 self._permit(host)
                 work = await self._once(host, give)
             except (Barred, BrokenAnswer) as error:
                 now = self._clock.monotonic()
-                if now - (doubted := doubted or now) > DOUBT:
+                if now - (doubted := now if doubted is None else doubted) > DOUBT:
                     raise _at_fault(host, error) from None
                 await self._pause(host)
             except Unavailable:
@@ -67,7 +67,7 @@ class Hosts:
             else:
                 if work.done:
                     return work.guest
-                now, doubted = self._clock.monotonic(), 0.0
+                now, doubted = self._clock.monotonic(), None
                 heard = now
                 if (work.step, work.moved) != last or work.step == WAITING:
                     last, moved = (work.step, work.moved), now

@@ -37,7 +37,6 @@ class Session:
     """What this process knows of a host since its hello. power: of each allocation, as last said, and since
     when; works: what it does."""
 
-    journal: str
     power: dict[str, tuple[str, int]] = field(default_factory=dict)
     beats: int = 0
     works: tuple[WorkState, ...] = ()
@@ -73,8 +72,8 @@ class ConductorManager:
 
     async def hello(self, hello: NodeHello) -> Welcome:
         host = hello.host
-        known, before = self._sessions.get(host), await self._p.registry.get(host)
-        anew = known is not None and known.journal != hello.journal
+        before = await self._p.registry.get(host)
+        anew = before is not None and before.journal not in ("", hello.journal)
         report = self._read(hello.beat, before)
         if before is not None and before.met and report.number <= before.report.number and not anew:
             raise Unavailable(LATE)  # where it says that it listens is over, too
@@ -95,7 +94,7 @@ class ConductorManager:
             raise Forbidden(f"Host {host} is not of this cloud any more: let it join again.")
         if not await self._p.scheduler.report(report, anew=anew):
             raise Unavailable(LATE)
-        await self._p.registry.bar(host, why)
+        await self._p.registry.bar(host, why, hello.journal)
         refused = await self._agent(hello.beat)
         self._p.hosts.greeted(host)
         welcome = Welcome(cloud=cloud, position=now.n, era=now.era, older=older or bool(audit.later), accepted=accepted,
@@ -111,7 +110,7 @@ class ConductorManager:
         self._accepted.pop(host, None)
         if word is not None:  # which was not needed: it shall not let the next older database in
             await self._p.ledger.catch_up(host, (), word)
-        session = self._sessions[host] = Session(hello.journal)
+        session = self._sessions[host] = Session()
         await self._notice(session, hello.beat)
         self._endings.begin(audit.ending)
         return welcome

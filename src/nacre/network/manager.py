@@ -34,12 +34,14 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Around:
     """What the process around the service gives it. notify, tell: messages to a host, of its ports and of members of
-    security groups; only speed depends on them. record: as `notices.record`. project_of: of a server."""
+    security groups; only speed depends on them. record: as `notices.record`. project_of: of a server. nodes: those of
+    these names that are hosts of the cloud."""
 
     notify: Callable[[notices.Notice], Awaitable[None]] | None = None
     tell: Callable[[MemberNotice], Awaitable[None]] | None = None
     record: Callable[[Work, Collection[str]], tuple[int, Mapping[str, int]]] = notices.record
     project_of: ProjectOf = lambda *_: None
+    nodes: Callable[[sa.Connection, Collection[str]], Collection[str]] = lambda _, names: names
 
 
 class NetworkManager:
@@ -134,7 +136,7 @@ class NetworkManager:
 
     async def wiring(self, host: str, port_ids: tuple[str, ...] = (), have: Versions | None = None) -> HostWiring:
         return await self.read(service_context(), lambda work: wiring.read(
-            work, host, port_ids, have or {}, self._elsewhere))
+            work, host, port_ids, have, self._elsewhere))
 
     async def members(self, host: str, groups: tuple[str, ...], have: Versions) -> tuple[GroupMembers, ...]:
         return await self.db.read(lambda conn: members.read(conn, members.named(conn, host, groups), have))
@@ -163,22 +165,25 @@ class NetworkManager:
 
     async def _hear(self, some: Sequence[agents.Report]) -> list[BadRequest | None]:
         """Reports that are news to this process. Of the same host the last counts. Why one is refused is for its host
-        alone: the others' are written."""
+        alone: the others' are written. Of a host that was removed meanwhile nothing is."""
         latest = {said.host: said for said in some}
         known = await self.read(service_context(), lambda work: agents.fresh(
             work, latest.values(), self.heartbeats.period))
         news = [said for host, said in latest.items() if host not in known]
 
-        def step(work: Work) -> dict[str, BadRequest]:
-            refused = agents.claimed(work, news)
-            for host in agents.report(work, [said for said in news if said.host not in refused]):
+        def step(work: Work) -> tuple[dict[str, BadRequest], set[str]]:
+            here = set(self._around.nodes(work.conn, [said.host for said in news]))
+            counts = [said for said in news if said.host in here]
+            refused = agents.claimed(work, counts)
+            for host in agents.report(work, [said for said in counts if said.host not in refused]):
                 # Hosts that share networks with this one reach it by what it says now.
                 work.changes.hosts.update(reach.tunnels(work, host))
-            return refused
+            return refused, {said.host for said in news} - here
 
-        refused = await self.write(service_context(), step) if news else {}
+        refused, gone = await self.write(service_context(), step) if news else ({}, set())
+        self.heartbeats.forget(gone)
         for host, said in latest.items():
-            if host not in refused:
+            if host not in refused and host not in gone:
                 self.heartbeats.written(said, known.get(host, 0.0))
         return [refused.get(said.host) for said in some]
 

@@ -65,8 +65,7 @@ class Ports:
         groups = _security(data, secured, current["security_groups"], old["allowed_address_pairs"])
         if groups is not None:
             security_groups.choose(work, groups, old["project_id"])
-            statements.delete(work.conn, t.port_groups, port_id=old["id"])
-            _set_groups(work, old["id"], groups)
+            _set_groups(work, old["id"], groups, current["security_groups"])
             bindings.regroup(work, old["id"])
         if values.get("admin_state_up", old["admin_state_up"]) != old["admin_state_up"]:
             values["status"] = _switched(work, old | values)
@@ -78,8 +77,8 @@ class Ports:
         if any(old[name] != value for name, value in wanted.items()):
             bindings.bind(work, [old | values | wanted | {"host": old["host"]}], str(wanted.get("host", old["host"])))
         work.changes.ports.add(old["id"])
-        if groups is not None or values.keys() & {"allowed_address_pairs"} or "fixed_ips" in data:
-            work.changes.moved(old["id"], {*current["security_groups"], *(groups or ())})
+        if "allowed_address_pairs" in values:
+            work.changes.moved(old["id"], current["security_groups"])
         return current | data
 
     def _new_mac(self, work: Work, old: Row, wanted: str | None) -> str:
@@ -99,7 +98,7 @@ class Ports:
         chosen = addresses.choose(work, Wish(port["network_id"], port["mac_address"], port["device_owner"], wanted,
                                              kept))
         work.conn.execute(sa.delete(t.addresses).where(t.addresses.c.port_id == port["id"]))
-        _set_addresses(work, port["id"], chosen)
+        _set_addresses(work, port["id"], chosen, current["security_groups"])
 
     def delete(self, work: Work, current: Row) -> None:
         if current["device_owner"] in SERVICE_OWNERS:
@@ -189,9 +188,8 @@ def build(work: Work, network: Row, data: Row) -> tuple[Row, list[tuple[str, str
         "network_id": network["id"], "mac_address": mac, "port_security_enabled": secured, "status": "DOWN",
         "preserve": data.get("preserve", False), "device_tag": data.get("device_tag"),
         "position": data.get("position", 0), "server_id": data.get("server_id")})
-    _set_addresses(work, row["id"], chosen)
+    _set_addresses(work, row["id"], chosen, data["security_groups"])
     _set_groups(work, row["id"], data["security_groups"])
-    work.changes.moved(row["id"], data["security_groups"])
     return row | bindings.UNBOUND | {"vnic_type": data["binding:vnic_type"],
                                      "profile": data.get("binding:profile") or {}}, chosen
 
@@ -233,13 +231,19 @@ def _mac(work: Work, network_id: str, wanted: str | None) -> str:
     return free
 
 
-def _set_addresses(work: Work, port_id: str, chosen: Sequence[tuple[str, str]]) -> None:
+def _set_addresses(work: Work, port_id: str, chosen: Sequence[tuple[str, str]], groups: Sequence[str]) -> None:
+    """groups: those that the port was in until now, or is to be in."""
+    work.changes.moved(port_id, groups)
     if chosen:
         statements.insert(work.conn, t.addresses, [
             {"port_id": port_id, "subnet_id": s, "ip_address": a, "position": i} for i, (s, a) in enumerate(chosen)])
 
 
-def _set_groups(work: Work, port_id: str, groups: Sequence[str]) -> None:
+def _set_groups(work: Work, port_id: str, groups: Sequence[str], before: Sequence[str] = ()) -> None:
+    """before: those that the port was in until now."""
+    work.changes.moved(port_id, {*groups, *before})
+    if before:
+        statements.delete(work.conn, t.port_groups, port_id=port_id)
     if groups:
         statements.insert(work.conn, t.port_groups, [{"port_id": port_id, "group_id": g} for g in groups])
 

@@ -27,13 +27,12 @@ class DiskReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host has. power: its guest's (running, paused, shutdown, crashed, missing); since: the number of the
-    host's first word, report or answer, that had it so (0: of this one)."""
+    """What a host has. since: the number of the host's first word, report or answer, that had it so (0: this one's)."""
 
     allocation: bounds.Id
     server_id: bounds.Id
     epoch: bounds.Epoch
-    power: bounds.Word = "missing"
+    power: bounds.Word = "missing"  # its guest's: or running, paused, shutdown, crashed
     since: Count = 0
 
 
@@ -159,7 +158,7 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HostState(msgspec.Struct, frozen=True, kw_only=True):
-    """As operators see it. met: it said hello to this process; barred: why it takes no orders. Naive UTC."""
+    """As operators see it. met: it said hello to this process, by that journal; barred: why no orders. Naive UTC."""
 
     id: int
     uuid: str
@@ -170,6 +169,7 @@ class HostState(msgspec.Struct, frozen=True, kw_only=True):
     forced_down: bool = False
     barred: str = ""
     met: bool = False
+    journal: str = ""
     updated_at: datetime | None = None
     created_at: datetime | None = None
 
@@ -195,6 +195,6 @@ class Hosts(Protocol):
     async def set_service(self, host: str, *, disabled: bool | None = None, reason: str | None = None,
                           forced_down: bool | None = None) -> HostState: ...
     async def forget(self, host: str) -> None: ...
-    async def bar(self, host: str, why: str) -> None: ...
+    async def bar(self, host: str, why: str, journal: str = "") -> None: ...
     async def accept(self, host: str) -> None: ...
     async def word(self, host: str) -> Guard | None: ...

@@ -77,25 +77,40 @@ class HostRecords:
             self._dirty.add(report.host)
 
     async def flush(self, states: Mapping[str, HostState]) -> None:
-        """Write what was noted. Raises what the database raises; then it stays noted."""
-        while self._new:
-            names = list(self._new)[:AT_ONCE]
-            written = await self._db.read(lambda c, names=names: _numbers(c, names))  # type: ignore[misc]
-            rows = [state for name in names if name not in written and (state := states.get(name)) is not None]
-            if rows:
-                await self._db.run(lambda c, rows=rows: _insert(c, rows))  # type: ignore[misc]
-            self._new.difference_update(names)
-        while self._dirty:
-            names = list(self._dirty)[:AT_ONCE]
-            noted = [state for name in names if (state := states.get(name)) is not None]
-            written = await self._db.read(lambda c, names=names: _numbers(c, names))  # type: ignore[misc]
-            updates = [_update(s, anew=s.report.host in self._anew) for s in noted if s.report.host in self._anew
-                       or written.get(s.report.host, s.report.number) < s.report.number]
-            if updates:
-                await self._db.run(lambda c, rows=updates: self._write(c, rows))  # type: ignore[misc]
-            self._dirty.difference_update(names)
-            self._anew.difference_update(names)
-            self._written |= {state.report.host: state.updated_at for state in noted if state.updated_at}
+        """Write what was noted until now; what is noted meanwhile is for the next time. Raises what the database
+        raises: then it stays noted."""
+        for names in _parts(self._new):
+            self._new -= names
+            try:
+                await self._add(states, names)
+            except BaseException:
+                self._new |= names
+                raise
+        for names in _parts(self._dirty):
+            anew = self._anew & names
+            self._dirty -= names
+            self._anew -= names
+            try:
+                await self._renew(states, names, anew)
+            except BaseException:
+                self._dirty |= names
+                self._anew |= anew
+                raise
+
+    async def _add(self, states: Mapping[str, HostState], names: Collection[str]) -> None:
+        written = await self._db.read(lambda c: _numbers(c, names))
+        rows = [state for name in names if name not in written and (state := states.get(name)) is not None]
+        if rows:
+            await self._db.run(lambda c: _insert(c, rows))
+
+    async def _renew(self, states: Mapping[str, HostState], names: Collection[str], anew: Collection[str]) -> None:
+        noted = [state for name in names if (state := states.get(name)) is not None]
+        written = await self._db.read(lambda c: _numbers(c, names))
+        updates = [_update(s, anew=s.report.host in anew) for s in noted if s.report.host in anew
+                   or written.get(s.report.host, s.report.number) < s.report.number]
+        if updates:
+            await self._db.run(lambda c: self._write(c, updates))
+        self._written |= {state.report.host: state.updated_at for state in noted if state.updated_at}
 
     def _write(self, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
         now = database_now(connection, self._clock)  # by which all processes tell whether a host was heard lately
@@ -160,6 +175,12 @@ def _insert(connection: sa.Connection, states: Sequence[HostState]) -> None:
                 for s in states if s.report.host in members - there.keys()]:
         statements.insert(connection, compute_hosts, rows)
         changes.note(connection, rows[0]["created_at"], *(("host", row["host"]) for row in rows))
+
+
+def _parts(noted: Collection[str]) -> list[set[str]]:
+    """As many at once as one transaction may write."""
+    names = list(noted)
+    return [set(names[n:n + AT_ONCE]) for n in range(0, len(names), AT_ONCE)]
 
 
 def _numbers(connection: sa.Connection, hosts: Collection[str]) -> dict[str, tuple[int, int]]:

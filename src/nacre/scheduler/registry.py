@@ -43,7 +43,7 @@ class HostRegistry:
         for name, state in before.items():
             if name in rows:
                 rows[name] = msgspec.structs.replace(
-                    rows[name], report=state.report, barred=state.barred, met=state.met)
+                    rows[name], report=state.report, barred=state.barred, met=state.met, journal=state.journal)
             elif not state.id:
                 rows[name] = state
 
@@ -138,15 +138,15 @@ class HostRegistry:
         self._barred.pop(host, None)
         self.look_at(host)
 
-    async def bar(self, host: str, why: str) -> None:
+    async def bar(self, host: str, why: str, journal: str = "") -> None:
         """A host said hello. why: it takes no orders of ours, though it reports ("": it does)."""
         if (state := self.states.get(host)) is None:
             return
         self._barred.pop(host, None)
         if why:
             self._barred[host] = frozenset(held.server_id for held in state.report.held)
+        self.states[host] = msgspec.structs.replace(state, barred=why, met=True, journal=journal or state.journal)
         if state.barred != why or not state.met:
-            self.states[host] = msgspec.structs.replace(state, barred=why, met=True)
             self.look_at(host)
 
     async def accept(self, host: str) -> None:

@@ -104,14 +104,15 @@ class _Subscription(msgspec.Struct):
 
 
 class Changes:
-    """Reads on. Subscribe before `start`; each reader goes on by itself where another fails. restored: called when the
-    database is an older one than before, once all readers have loaded it anew."""
+    """Reads on. Subscribe before `start`; each reader goes on by itself where another fails. restored: called at once
+    when the database is an older one than before; readers load it anew, for whoever goes on."""
 
     def __init__(self, db: Database, clock: Clock):
         self._db, self._clock = db, clock
         self._subscriptions: list[_Subscription] = []
         self._seen = Position()
         self._lately = deque[Change](maxlen=LATELY)
+        self._older = False  # an older database was found, and some readers have not loaded it anew
         self._marks = deque[tuple[float, int]]()
         self.restored: Callable[[], None] = lambda: None
 
@@ -153,12 +154,13 @@ class Changes:
     def _cut(self, connection: sa.Connection) -> None:
         """Another era after the last change that this database has in common with what was read of the lost one. (Where
         the numbers go on is no sign: PostgreSQL leaps over some when it comes back.)"""
-        known = self._lately
-        here = {Change(*row) for row in connection.execute(_BETWEEN, {"first": known[0].n, "last": known[-1].n})}
-        common = [change.n for change in known if change in here]
+        known = [change.n for change in self._lately]
+        here = {Change(*row) for row in connection.execute(_BETWEEN, {"first": known[0], "last": known[-1]})
+                } if known else set()
+        common = [change.n for change in self._lately if change in here]
         # A number is of one era only: the next that begins shall find another.
         note(connection, self._clock.now().replace(tzinfo=None), ("era", ""))
-        eras.cut(connection, max(common) + 1 if common else known[0].n)
+        eras.cut(connection, max(common) + 1 if common else known[0] if known else position(connection))
 
     def _begin(self, connection: sa.Connection) -> None:
         note(connection, self._clock.now().replace(tzinfo=None), ("era", ""))
@@ -166,24 +168,24 @@ class Changes:
 
     async def look(self) -> None:
         """Tell what came since the last look. Raises Interrupted."""
-        restored = False
+        behind = False
         for last in dict.fromkeys([each.last for each in self._subscriptions]):
             self._seen, first, rows = await self._db.read(lambda c, last=last: _read(c, last))  # type: ignore[misc]
             whole = last == _NONE or rows[:1] == [last]
-            if not restored and not whole and (
+            if not self._older and not whole and (
                     self._seen.n < last.n or [row.n for row in rows[:1]] == [last.n] or first < last.n):
                 log.error("the database is an older one than before", position=self._seen.n)
                 await self._db.run(self._cut)
-                restored = True
+                self._older = True
                 self._lately.clear()
+                self.restored()  # before anything else can fail: it is cut only once
             self._lately.extend(row for row in rows if not self._lately or row.n > self._lately[-1].n)
             for each in [s for s in self._subscriptions if s.last == last]:
-                await self._tell(each, rows, whole=whole)
-        if restored:
-            self.restored()
+                behind |= not await self._tell(each, rows, whole=whole)
+        self._older = self._older and behind
 
-    async def _tell(self, to: _Subscription, rows: Sequence[Change], *, whole: bool) -> None:
-        """whole: nothing between what it has read and these rows is gone."""
+    async def _tell(self, to: _Subscription, rows: Sequence[Change], *, whole: bool) -> bool:
+        """Whether it took them in. whole: nothing between what it has read and these rows is gone."""
         now = self._clock.monotonic()
         try:
             if not whole or now - to.at > KEEP / 2:
@@ -194,8 +196,9 @@ class Changes:
             raise
         except Exception:
             log.exception("changes could not be taken in; they are told again", kinds=sorted(to.kinds))
-            return
+            return False
         to.at, to.last = now, rows[-1] if rows else _NONE
+        return True
 
     async def _trim(self) -> None:
         """Away with what has been there for KEEP seconds by our own count: the clocks of those who wrote it may be

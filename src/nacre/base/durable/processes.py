@@ -118,6 +118,11 @@ def _known(connection: sa.Connection, some: Collection[Process]) -> Known:
     return {(row["role"], row["name"]): row for row in rows}
 
 
+def _own(some: Iterable[Process], known: Known) -> list[Process]:
+    """Those that have the keys of their rows."""
+    return [p for p in some if (row := known.get((p.role, p.name))) is not None and row["public_key"] == p.public_key]
+
+
 def _changed(some: Iterable[Process], known: Known) -> list[Process]:
     """Those of the known ones whose rows say something else."""
     return [p for p in some if (row := known.get((p.role, p.name))) is not None
@@ -151,13 +156,15 @@ class Processes:
         """Enter this life: what an earlier one of the same id held is free from now on, whatever it was called. Raises
         Conflict: another that lives has the name, or this id under another name or at another address (its data folder
         was copied), and not only until the lease of one that died runs out."""
-        end = self._clock.monotonic() + LEASE + BEAT
+        begin = self._clock.monotonic()
         while True:
+            waited = self._clock.monotonic() - begin
             try:
-                self.cloud_id, generation = await self._db.run(lambda connection: self._enter(connection, me))
+                self.cloud_id, generation = await self._db.run(
+                    lambda c, waited=waited: self._enter(c, me, waited))  # type: ignore[misc]
                 break
             except Conflict:
-                if self._clock.monotonic() > end:
+                if waited > LEASE + BEAT:
                     raise
             await self._clock.sleep(BEAT / 2)
         self.runner = Runner(me.id, generation)
@@ -205,20 +212,25 @@ class Processes:
                 connection, database_now(connection, self._clock), *news))
 
     async def renew(self, *others: Process) -> list[bool]:
-        """As `introduce`, of such as are known. False: that one is not, or not any more."""
-        some = {(p.role, p.name): p for p in others}
-        known = await self._db.read(lambda connection: _known(connection, some.values()))
-        changed = _changed(some.values(), known)
+        """What known ones say of themselves now, each by the key that it proved to have. Nobody gets another key by
+        that: only a join gives one. False: that one is not known, not any more, or by another key."""
+        found = await self._db.read(lambda connection: _known(connection, others))
+        # Of the same name the last counts.
+        some = list({(p.role, p.name): p for p in _own(others, found)}.values())
+        changed = _changed(some, found)
 
         def unit(connection: sa.Connection) -> Known:
             there = _known(connection, changed)
-            _renew(connection, database_now(connection, self._clock), changed, there)
+            _renew(connection, database_now(connection, self._clock), _own(changed, there), there)
             return there
 
         if changed:
             there = await self._db.run(unit)
-            known = {place: row for place, row in known.items() if some[place] not in changed} | there
-        return [(p.role, p.name) in known for p in others]
+            for place in [(p.role, p.name) for p in changed]:
+                found.pop(place)
+            found |= there
+        own = set(_own(others, found))
+        return [p in own for p in others]
 
     async def remove(self, role: str, name: str, guard: Guard | None = None) -> bool:
         """A process that shall never speak to us again. False: there was none. Raises what the guard raises."""
@@ -235,14 +247,14 @@ class Processes:
 
         return await self._db.run(unit)
 
-    def _enter(self, connection: sa.Connection, me: Process) -> tuple[str, int]:
+    def _enter(self, connection: sa.Connection, me: Process, waited: float) -> tuple[str, int]:
         now = database_now(connection, self._clock)
         identity = cloud_id(connection, now)
         connection.execute(sa.delete(processes).where(
             _C.role == me.role, _C.id != me.id, _C.lease_until < now - timedelta(days=FORGET_DAYS)))
         row = {"role": me.role, "name": me.name, "address": me.address, "public_key": me.public_key,
                "version": me.version, "started_at": now, "seen_at": now, "lease_until": now + timedelta(seconds=LEASE)}
-        before = self._free(connection, me)
+        before = self._free(connection, me, waited)
         generation = before.generation + 1 if before else 1
         statements.delete(connection, processes, id=me.id)
         statements.delete(connection, processes, role=me.role, name=me.name)
@@ -252,17 +264,25 @@ class Processes:
         eras.begin(connection)
         return identity, generation
 
-    def _free(self, connection: sa.Connection, me: Process) -> Process | None:
+    def _free(self, connection: sa.Connection, me: Process, waited: float) -> Process | None:
         """The earlier life of the same id. Raises Conflict: another lives; each would end the other, for ever."""
         for other in find(connection, self._clock, role=me.role, name=me.name):
-            if other.alive and other.id != me.id:
+            if self._lives(connection, other, waited) and other.id != me.id:
                 raise Conflict(f"Another {me.role} process of this cloud is called {me.name}, and lives{_at(other)}: "
                                "give this one a name of its own, rpc.name or NACRE_RPC_NAME.", field="rpc.name")
         before = next(iter(find(connection, self._clock, id=me.id)), None)
-        if before and before.alive and (before.name, before.address) != (me.name, me.address):
+        if before and (before.name, before.address) != (me.name, me.address) and self._lives(
+                connection, before, waited):
             raise Conflict(f"This {me.role} process lives already, as {before.name}{_at(before)}: end that one, or, if "
                            "this data folder is a copy of that one's, remove control/process-id in this one.")
         return before
+
+    def _lives(self, connection: sa.Connection, other: Process, waited: float) -> bool:
+        """Whether its lease holds. One that reaches further than any is of a clock that was set back since: whoever
+        lives has written another by the time that a lease lasts."""
+        row, now = statements.one(connection, processes, id=other.id), database_now(connection, self._clock)
+        ahead = row is not None and row["lease_until"] - now > timedelta(seconds=LEASE)
+        return other.alive and not (ahead and waited >= LEASE)
 
     def _beat(self, connection: sa.Connection) -> bool:
         now = database_now(connection, self._clock)

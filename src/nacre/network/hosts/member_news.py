@@ -15,7 +15,6 @@ import structlog
 
 from nacre.base.clock import Clock
 from nacre.base.db import Database
-from nacre.base.durable import eras
 from nacre.base.durable.changes import Change
 from nacre.network.contract import MOST_GROUPS, GroupMembers
 from nacre.network.hosts import members
@@ -124,6 +123,5 @@ class MemberNews:
 
 def _read(connection: sa.Connection, due: Mapping[str, int]) -> list[tuple[GroupMembers, set[str]]]:
     """What there is to say of each group, and to whom."""
-    at = eras.position(connection)
-    return [(members.since(connection, group, before, at), hosts)
-            for group, before in due.items() if (hosts := naming(connection, group))]
+    hosts = {group: found for group in due if (found := naming(connection, group))}
+    return [(news, hosts[news.id]) for news in members.news(connection, {group: due[group] for group in hosts})]

@@ -97,6 +97,14 @@ def since(connection: sa.Connection, group: str, n: int, at: Position) -> GroupM
     return GroupMembers(id=group, n=at.n, era=at.era, since=n, ports=ports)
 
 
+def news(connection: sa.Connection, due: Mapping[str, int]) -> list[GroupMembers]:
+    """As `since`, of each group after its number. Where that is not all written down any more, as whoever asks waited
+    for long, it is only said that something changed: who hears it asks."""
+    at, ends = eras.position(connection), _ends(connection, due)
+    return [since(connection, group, n, at) if n >= ends[group][1] else
+            GroupMembers(id=group, n=at.n, era=at.era, since=at.n) for group, n in due.items() if group in ends]
+
+
 def named(connection: sa.Connection, host: str, groups: Collection[str]) -> list[str]:
     """Those of the groups that rules of ports on the host name."""
     return list(connection.execute(_NAMED, {"groups": list(groups), "host": host}).scalars())

@@ -5,21 +5,23 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
 import sqlalchemy as sa
 import structlog
 
 from nacre.base.durable import changes as outbox
 from nacre.base.durable import eras
 from nacre.network import tables as t
-from nacre.network.contract import GroupFacts, HostWiring, RemotePort, RuleFacts, Versions
+from nacre.network.contract import GroupFacts, GroupMembers, HostWiring, RemotePort, RuleFacts, Versions
 from nacre.network.hosts import facts, members, reach
 from nacre.network.work import Row, Work
 
 log = structlog.get_logger()
 
 
-def read(work: Work, host: str, port_ids: Sequence[str], have: Versions, elsewhere: "Elsewhere") -> HostWiring:
-    """As the contract's `wiring`, in one consistent read."""
+def read(work: Work, host: str, port_ids: Sequence[str], have: Versions | None, elsewhere: "Elsewhere") -> HostWiring:
+    """As the contract's `wiring`, in one consistent read. have: None, a host of the release that had the members in its
+    rules asks, and has them there."""
     asked: Row = {"id": port_ids} if port_ids else {}
     rows = work.find(t.placed, host=host, vif_type="ovs", **asked)
     network_ids = {r["network_id"] for r in rows}
@@ -27,9 +29,12 @@ def read(work: Work, host: str, port_ids: Sequence[str], have: Versions, elsewhe
     ports = facts.ports(work, rows)
     groups = _groups(work, {g for p in ports for g in p.security_groups})
     named = {rule.remote_group for group in groups for rule in group.rules if rule.remote_group}
+    found = members.read(work.conn, named, have or {})
+    if have is None:
+        groups = _filled(groups, found)
     return HostWiring(
         whole=not port_ids, n=eras.position(work.conn).n, ports=ports, groups=groups,
-        networks=facts.networks(work, network_ids, host), members=members.read(work.conn, named, have),
+        networks=facts.networks(work, network_ids, host), members=found,
         remotes=elsewhere.of(work, network_ids, host, ways),
         tunnels=tuple(sorted(address for other, address in ways.items() if other != host)))
 
@@ -51,17 +56,28 @@ def _groups(work: Work, ids: set[str]) -> tuple[GroupFacts, ...]:
         t.security_groups, id=ids))
 
 
+def _filled(groups: Iterable[GroupFacts], found: Iterable[GroupMembers]) -> tuple[GroupFacts, ...]:
+    """The rules that name a group, with its members."""
+    cidrs = {each.id: {cidr for its in each.ports.values() for cidr in its} for each in found}
+    return tuple(msgspec.structs.replace(group, rules=tuple(
+        rule if rule.remote_group is None else msgspec.structs.replace(rule, remote=_of_family(
+            cidrs.get(rule.remote_group, ()), rule.ethertype)) for rule in group.rules)) for group in groups)
+
+
+def _of_family(cidrs: Iterable[str], ethertype: str) -> tuple[str, ...]:
+    return tuple(sorted(c for c in cidrs if (":" in c) == (ethertype == "IPv6")))
+
+
 def _rule(row: Row, lists: dict[str, list[str]]) -> RuleFacts:
     remote: Iterable[str] | None = None
     if row["remote_group_id"]:
-        remote = ()  # for a host of an earlier release: it lets in nobody
+        remote = ()  # they come beside
     elif row["remote_address_group_id"]:
         remote = lists[row["remote_address_group_id"]]
     elif row["remote_ip_prefix"]:
         remote = [row["remote_ip_prefix"]]
     if remote is not None:
-        six = row["ethertype"] == "IPv6"
-        remote = tuple(sorted(c for c in remote if (":" in c) == six))
+        remote = _of_family(remote, row["ethertype"])
     return RuleFacts(direction=row["direction"], ethertype=row["ethertype"], protocol=row["protocol"],
                      port_min=row["port_range_min"], port_max=row["port_range_max"], remote=remote,
                      remote_group=row["remote_group_id"])

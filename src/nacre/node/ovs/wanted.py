@@ -95,16 +95,18 @@ class Wanted:
         asked, self.asked, whole, self.whole, heard = self.asked, set(), self.whole, False, self._heard
         try:
             if whole:
+                doubts = self.members.doubts
                 answer = await reached(self._network.wiring(self._host, (), self.members.versions()))
                 self.desired = self.desired.merge(answer).beside(self.standing.ports, self.standing.networks)
-                self.members.take(answer.members)
+                self.members.take(answer.members, doubts=doubts)
                 if self._heard == heard:  # also back: a database may have been restored
                     self._heard = answer.n
                 asked -= self.desired.ports.keys()
             for some in parts(asked):
+                doubts = self.members.doubts
                 answer = await reached(self._network.wiring(self._host, some, self.members.versions()))
                 self.desired = self.desired.without(some).merge(answer)
-                self.members.take(answer.members)
+                self.members.take(answer.members, doubts=doubts)
         except BaseException:
             self.asked |= asked
             self.whole = self.whole or whole
@@ -117,13 +119,13 @@ class Wanted:
         named = self.desired.named()
         self.members.keep(named)
         for groups in parts(self.members.lacking(named), MOST_GROUPS):
-            spoken = self.members.settle(groups)
+            spoken, doubts = self.members.settle(groups), self.members.doubts
             try:
                 answer = await reached(self._network.members(self._host, groups, self.members.versions(groups)))
             except BaseException:
                 self.members.lag(spoken)
                 raise
-            self.members.take(answer, groups)
+            self.members.take(answer, groups, doubts=doubts)
 
     def forget(self, port_ids: Sequence[str]) -> None:
         """These ports are gone."""

@@ -22,10 +22,11 @@ class _Group(msgspec.Struct):
 
 
 class Members:
-    """changed: CIDRs that are not in the groups that they were in when somebody last looked (and took them out)."""
+    """changed: CIDRs that are not in the groups that they were in when somebody last looked (and took them out).
+    doubts: how often there was reason to doubt what is here."""
 
     def __init__(self) -> None:
-        self.changed = set[str]()
+        self.changed, self.doubts = set[str](), 0
         self._groups: dict[str, _Group] = {}
         self._holders: dict[str, dict[str, int]] = {}  # CIDR -> group -> how many of its ports have it
         self._spoken: dict[str, int] = {}  # group -> the latest number of it that was spoken of
@@ -57,14 +58,16 @@ class Members:
                 continue  # no rule here names it
             if each.era != known.era:
                 self._doubted.add(each.id)
+                self.doubts += 1
             elif each.since is not None and each.since <= known.n < each.n:
                 self._write(each)
             else:
                 self.lag({each.id: each.n})
 
-    def take(self, answer: Iterable[GroupMembers], asked: Collection[str] = ()) -> None:
-        """What the network service answered. Of a group that was asked for and is not in it there are no members."""
-        given = set()
+    def take(self, answer: Iterable[GroupMembers], asked: Collection[str] = (), *, doubts: int | None = None) -> None:
+        """What the network service answered. Of a group that was asked for and is not in it there are no members.
+        doubts: how many there were when it was asked (None: as many as now); it takes away none that came since."""
+        given, sure = set(), doubts in (None, self.doubts)
         for each in answer:
             known = self._groups.get(each.id)
             given.add(each.id)
@@ -78,11 +81,11 @@ class Members:
             else:
                 self._doubted.add(each.id)
                 continue
-            self._doubted.discard(each.id)
+            self._answered(each.id, sure=sure)
         for group in set(asked) - given:
             self._drop(group)
             self._groups[group] = _Group()
-            self._doubted.discard(group)
+            self._answered(group, sure=sure)
             self._spoken.pop(group, None)
 
     def lag(self, numbers: Mapping[str, int]) -> None:
@@ -98,6 +101,7 @@ class Members:
     def doubt(self) -> None:
         """The database may have another history than it had: all must be asked for."""
         self._doubted |= self._groups.keys()
+        self.doubts += 1
 
     def lacking(self, named: Collection[str]) -> set[str]:
         """Those of these groups that must be asked for."""
@@ -130,6 +134,12 @@ class Members:
                 if now:
                     known.ports[port] = now
         known.n, known.era = news.n, news.era
+
+    def _answered(self, group: str, *, sure: bool) -> None:
+        if sure:
+            self._doubted.discard(group)
+        else:
+            self._doubted.add(group)
 
     def _drop(self, group: str) -> None:
         if known := self._groups.pop(group, None):
