@@ -21,6 +21,7 @@ from nacre.base.serving import gate
 from nacre.base.serving.bodies import nul_in, parse_json, refuse_nul
 from nacre.base.serving.gate import PUBLIC, Allows, Facts, Gate
 from nacre.base.serving.slots import source
+from nacre.base.serving.sources import source_of
 from nacre.base.serving.turns import Turns
 
 log = structlog.get_logger()
@@ -250,7 +251,7 @@ class App:
             return
         request = _request(scope, receive)
         request.nesting = self._nesting
-        source.set((scope.get("client") or ("",))[0])
+        source.set(source_of((scope.get("client") or ("",))[0]))
         try:
             reply = await self._answer(request)
         except e.NacreError as error:
