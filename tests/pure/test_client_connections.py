@@ -141,3 +141,28 @@ async def test_silent_connections_of_a_few_close_no_others() -> None:
     silent = [await lab.client(address) for _ in range(5) for address in ("192.0.2.1", "192.0.2.2")]
     await lab.sends(fine, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
     assert fine.sent.startswith(b"HTTP/1.1 401") and sum(wire.closed for wire in silent) == 1
+
+
+@pytest.mark.parametrize("more", [[b" "] * 4, [b" ", b"x" * 99], []], ids=["trickled", "whole", "nothing"])
+async def test_after_an_answer_to_a_body_that_nobody_reads_an_idle_connection_ends(more: list[bytes]) -> None:
+    lab = Lab(idle=30)
+    wire = await lab.client("192.0.2.1", HEAD)
+    assert wire.sent.startswith(b"HTTP/1.1 401")
+    for data in more:
+        lab.time.forward(5)
+        await lab.sends(wire, data)
+    assert not wire.closed
+    lab.time.forward(29 - lab.time.now)
+    assert not wire.closed
+    lab.time.forward(1)
+    assert wire.closed
+
+
+async def test_what_comes_after_such_a_body_is_answered() -> None:
+    lab = Lab(idle=30)
+    wire = await lab.client("192.0.2.1", HEAD, b"x" * 60, b"x" * 40 + b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert wire.sent.count(b"HTTP/1.1 401") == 2
+    lab.time.forward(29)
+    await lab.sends(wire, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+    lab.time.forward(29)
+    assert wire.sent.count(b"HTTP/1.1 401") == 3 and not wire.closed

@@ -42,8 +42,8 @@ class Waiting:
 
     patience: Patience
     proxies: tuple[str, ...] = ()
-    _silent: "Shares[Connection]" = field(default_factory=lambda: Shares())
-    _bodies: "Shares[Connection]" = field(default_factory=lambda: Shares())
+    _silent: "Shares[Connection]" = field(default_factory=Shares)
+    _bodies: "Shares[Connection]" = field(default_factory=Shares)
 
     def source(self, address: str) -> str:
         """Whose a connection from there is."""
@@ -105,7 +105,7 @@ class Connection(HttpToolsProtocol):
             self.scheme = "https"
         self.source = self.waiting.source(self.client[0] if self.client else "")
         self.waiting.add(self)
-        self._expect_head()
+        self._expect_head(self.waiting.patience.head_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._met_head()
@@ -118,7 +118,7 @@ class Connection(HttpToolsProtocol):
             self._framing += len(data)
         else:
             self._head += len(data)
-            self._expect_head()
+            self._expect_head(self.waiting.patience.head_seconds)
         super().data_received(data)
         limit = self.waiting.patience.head
         if not self.transport.is_closing() and (self._head > limit or self._framing > limit + _FRAMING * self._body):
@@ -163,6 +163,8 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         if not self.transport.is_closing() and self.cycle.response_complete:
             self.waiting.add(self)
+            if self._reading:  # the rest of a body that nobody reads: each byte of it would put off uvicorn's end
+                self._expect_head(self.waiting.patience.idle)
 
     def send_400_response(self, msg: str) -> None:
         if not self.transport.is_closing():
@@ -184,10 +186,11 @@ class Connection(HttpToolsProtocol):
             self.refuse_head()
             raise ValueError("the head is too long")
 
-    def _expect_head(self) -> None:
-        """From the first byte on, and before it on a new connection, the time of a request's head is running."""
+    def _expect_head(self, seconds: float) -> None:
+        """From the first byte on, and before it on a new connection, the time of a request's head is running; and from
+        an answer on, if the request's body is still coming."""
         if self._late is None:
-            self._late = self.loop.call_later(self.waiting.patience.head_seconds, self._too_late)
+            self._late = self.loop.call_later(seconds, self._too_late)
 
     def _met_head(self) -> None:
         if self._late is not None:
