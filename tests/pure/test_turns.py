@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -26,12 +27,14 @@ class Cloud:
         self.let, self.working, self.most = asyncio.Event(), Counter[str](), Counter[str]()
         service = Service("s", "/s", [
             Route("GET", "/wait", self.wait, AUTHENTICATED), Route("GET", "/quick", self.quick, AUTHENTICATED),
-            Route("PUT", "/data", self.wait, AUTHENTICATED, raw=True)], self.fault)
+            Route("PUT", "/data", self.wait, AUTHENTICATED, raw=True),
+            Route("POST", "/made", self.quick, "make", body=lambda _, body: body)], self.fault)
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(
-            App([service], self.who, lambda *_: True, turns=turns)), base_url="http://cloud")
+            App([service], self.who, lambda who, *_: who.user_id != "reader", turns=turns)), base_url="http://cloud")
 
     async def who(self, token: str) -> Context:
-        return Context(request_id="r", user_id="u", project_id=token)
+        project, _, user = token.partition(" ")
+        return Context(request_id="r", user_id=user or "u", project_id=project)
 
     async def wait(self, request: Request) -> None:
         project = request.context.project_id or ""
@@ -48,6 +51,14 @@ class Cloud:
 
     def ask(self, project: str, path: str = "wait", method: str = "GET") -> asyncio.Task[httpx.Response]:
         return asyncio.ensure_future(self.http.request(method, f"/s/{path}", headers={"x-auth-token": project}))
+
+    def slow(self, who: str, come: asyncio.Event) -> asyncio.Task[httpx.Response]:
+        """A request whose body comes when it is let."""
+        async def body() -> AsyncIterator[bytes]:
+            yield b"{"
+            await come.wait()
+            yield b"}"
+        return asyncio.ensure_future(self.http.post("/s/made", headers={"x-auth-token": who}, content=body()))
 
 
 async def test_others_are_answered_while_one_waits_and_its_rest_is_refused() -> None:
@@ -94,8 +105,8 @@ async def test_who_goes_away_leaves_its_turn_to_the_next(late: bool) -> None:
     await asyncio.gather(first, second, third, return_exceptions=True)
     assert order == ["a", "c"] and second.cancelled()
     async with turns.turn("red"):
-        assert turns._working["red"] >= 1
-    await until(lambda: not turns._working and not turns._waiting)
+        assert turns._places["red"].working >= 1
+    await until(lambda: not turns._places)
 
 
 async def test_what_is_answered_at_once_leaves_room_between() -> None:
@@ -116,3 +127,36 @@ async def test_nobody_may_wait() -> None:
         with pytest.raises(TooMany):
             async with turns.turn("red"):
                 pass
+
+
+async def test_who_is_slow_with_bodies_holds_up_nobody_else() -> None:
+    cloud, come = Cloud(Turns(at_once=2, waiting=1)), asyncio.Event()
+    slow = [cloud.slow("red ann", come) for _ in range(4)]
+    await until(lambda: any(task.done() for task in slow))
+    assert [task.result().status_code for task in slow if task.done()] == [429], "so many bodies of one user are held"
+    for who in ("red bob", "red ann", "blue ann"):
+        assert (await cloud.ask(who, "quick")).status_code == 200
+    quick = asyncio.Event()
+    quick.set()
+    assert (await cloud.slow("red bob", quick)).status_code == (await cloud.slow("blue ann", quick)).status_code == 200
+    come.set()
+    assert Counter(answer.status_code for answer in await asyncio.gather(*slow)) == {200: 3, 429: 1}
+
+
+async def test_who_may_not_is_told_before_the_body_is_there() -> None:
+    cloud = Cloud(Turns(at_once=1, waiting=0))
+    for _ in range(3):
+        assert (await cloud.slow("red reader", asyncio.Event())).status_code == 403
+
+
+async def test_users_of_a_project_take_turns_and_one_with_many_makes_room() -> None:
+    cloud = Cloud(Turns(at_once=1, waiting=4))
+    many = [cloud.ask("red ann") for _ in range(5)]
+    await until(lambda: cloud.working["red"] == 1)
+    await asyncio.sleep(0)
+    others = [cloud.ask("red bob", "quick") for _ in range(2)]
+    await until(lambda: sum(task.done() for task in many) == 2)
+    assert {task.result().status_code for task in many if task.done()} == {429}, "ann's newest made room for bob"
+    cloud.let.set()
+    assert Counter(answer.status_code for answer in await asyncio.gather(*many)) == {200: 3, 429: 2}
+    assert [answer.status_code for answer in await asyncio.gather(*others)] == [200, 200]

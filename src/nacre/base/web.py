@@ -1,16 +1,16 @@
 """The web edge: one ASGI app over a table of routes. Errors become HTTP here and nowhere else.
 
-A service is a list of `Route`s under a prefix. A request goes: route -> token -> microversion -> gate -> body ->
-handler -> reply. Identity comes from the token alone; identity headers a client sends are never read.
+A service is a list of `Route`s under a prefix. A request goes: route -> token -> microversion -> gate -> body -> its
+project's turn -> handler -> reply. Identity comes from the token alone; identity headers a client sends are never read.
 """
 
 import asyncio
-import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl
 
 import msgspec
 import structlog
@@ -20,6 +20,7 @@ from nacre.base.context import Context
 from nacre.base.serving import gate
 from nacre.base.serving.bodies import nul_in, parse_json, refuse_nul
 from nacre.base.serving.gate import PUBLIC, Allows, Facts, Gate
+from nacre.base.serving.paths import Paths
 from nacre.base.serving.slots import source
 from nacre.base.serving.sources import source_of
 from nacre.base.serving.turns import Turns
@@ -182,14 +183,6 @@ class Negotiator(Protocol):
     def asked(self, headers: Mapping[str, str]) -> str | None: ...
 
 
-@dataclass(frozen=True)
-class _Node:
-    """A segment in the tree of paths. below: by literal segment; None: whatever a parameter takes."""
-
-    below: dict[str | None, "_Node"] = field(default_factory=dict)
-    routes: list[tuple[tuple[str, ...], Route]] = field(default_factory=list)
-
-
 def refused(rule: str) -> e.NacreError:
     """How a refusal is worded where a service has no words of its own."""
     return e.Forbidden(f"Policy doesn't allow {rule} to be performed.")
@@ -210,25 +203,15 @@ class Service:
     refusal: gate.Refusal = refused
 
     def __post_init__(self) -> None:
-        self._tree = _Node()
+        self._paths = Paths[Route]()
         if nameless := [f"{r.method} {r.path} {r.action or ''}".rstrip() for r in self.routes if r.policy is None]:
             raise ValueError(f"Routes of {self.name} that name no policy: {', '.join(nameless)}")
         for route in self.routes:
-            parts = [p for p in route.path.split("/") if p]
-            node = self._tree
-            for part in parts:
-                node = node.below.setdefault(None if part[0] == "{" else part, _Node())
-            node.routes.append((tuple(p[1:-1] for p in parts if p[0] == "{"), route))
+            self._paths.add(route.path, route)
 
     def find(self, path: str) -> list[tuple[Route, dict[str, str]]]:
         """Every route whose path matches, with the path's parameters; literal segments win over parameters."""
-        level: list[tuple[_Node, tuple[str, ...]]] = [(self._tree, ())]
-        for segment in (unquote(s) for s in path.split("/") if s):
-            level = [(node.below[key], values if key else (*values, segment))
-                     for node, values in level for key in (segment, None) if key in node.below]
-        found = [(route, dict(zip(names, values, strict=True)))
-                 for node, values in level for names, route in node.routes]
-        return sorted(found, key=lambda f: len(f[1]))
+        return self._paths.find(path)
 
 
 Authenticate = Callable[[str], Awaitable[Context]]
@@ -242,11 +225,10 @@ class App:
         self._services = {s.prefix: s for s in services}
         self._authenticate, self._allows, self._nesting = authenticate, allows, nesting
         self._turns = turns or Turns()
+        self._bodies = Turns(self._turns.at_once, self._turns.waiting, "one user, with bodies,")
         self.services = list(self._services.values())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            return await _lifespan(receive, send)
         if scope["type"] != "http":
             return
         request = _request(scope, receive)
@@ -289,9 +271,13 @@ class App:
             raise e.NotAllowed if matches else e.NoSuchRoute
         if public or routes[0][0].raw:  # a body that is long on its way holds up nobody
             return await answer(request, routes, self._allows)
-        context = request.context
-        async with self._turns.turn(context.project_id or context.user_id or ""):
-            return await answer(request, routes, self._allows)
+        user = request.context.user_id or ""
+        project = request.context.project_id or user
+        # So many bodies of one user are held, whether they come slowly or wait for the project's turn.
+        async with self._bodies.turn(f"{project} {user}") if _with_body(routes) else nullcontext():
+            raw = await admit(request, routes, self._allows)
+            async with self._turns.turn(project, user):
+                return await work(request, routes, raw)
 
     def _fault(self, request: Request, error: e.NacreError) -> Reply:
         if error.details:
@@ -310,13 +296,22 @@ class App:
 
 async def answer(request: Request, routes: list[tuple[Route, dict[str, str]]], allows: Allows) -> Reply:
     """What one of these routes answers to the request of a caller that is known."""
-    raw = await request.read() if any(r.body or r.action for r, _ in routes) else b""
+    return await work(request, routes, await admit(request, routes, allows))
+
+
+async def admit(request: Request, routes: list[tuple[Route, dict[str, str]]], allows: Allows) -> bytes:
+    """What is asked before anything is done: whether the caller may, where that needs neither an object nor the body.
+    Then the body is read, which is what is returned."""
+    request.policy = allows
+    if not any(route.action for route, _ in routes):
+        await _begin(request, routes)
+    return await request.read() if _with_body(routes) else b""
+
+
+async def work(request: Request, routes: list[tuple[Route, dict[str, str]]], raw: bytes) -> Reply:
+    """The rest, of a request that was admitted."""
     request.body = parse_json(raw, request.nesting)
-    route, request.params = _choose(request, routes)
-    request.route, request.policy = route, allows
-    refuse_nul(request.params.values(), request.query)
-    if not route.gate.open and not route.gate.target:
-        await _pass(request, route.gate)
+    route = request.route or await _begin(request, routes)
     if route.query:
         route.query(request, request.query)
     if route.body:
@@ -327,6 +322,19 @@ async def answer(request: Request, routes: list[tuple[Route, dict[str, str]]], a
         await _pass(request, route.gate)
     found = await route.handler(request)
     return found if isinstance(found, Reply) else Reply(found)
+
+
+def _with_body(routes: list[tuple[Route, dict[str, str]]]) -> bool:
+    return any(route.body or route.action for route, _ in routes)
+
+
+async def _begin(request: Request, routes: list[tuple[Route, dict[str, str]]]) -> Route:
+    """The route is chosen, and asks what it asks of no object."""
+    request.route, request.params = _choose(request, routes)
+    refuse_nul(request.params.values(), request.query)
+    if not request.route.gate.open and not request.route.gate.target:
+        await _pass(request, request.route.gate)
+    return request.route
 
 
 async def _pass(request: Request, asked: Gate) -> None:
@@ -350,9 +358,6 @@ def _choose(request: Request, routes: list[tuple[Route, dict[str, str]]]) -> tup
     if not fitting:
         raise e.NoSuchRoute
     return fitting[0]
-
-
-_REQUEST_ID = re.compile(r"req-[0-9a-f-]{36}")
 
 
 def _request(scope: Scope, receive: Receive) -> Request:
@@ -390,11 +395,3 @@ async def _send(request: Request, reply: Reply, send: Send) -> None:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         data = b""
     await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" or bodiless else data})
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        await send({"type": message["type"] + ".complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
