@@ -3,15 +3,19 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
 
 from nacre.base.context import Context
 from nacre.base.errors import NacreError, TooMany
-from nacre.base.serving.gate import AUTHENTICATED
+from nacre.base.serving.gate import AUTHENTICATED, PUBLIC
 from nacre.base.serving.turns import Turns
-from nacre.base.web import App, Reply, Request, Route, Service
+from nacre.base.web import OPEN_BODY, App, Reply, Request, Route, Service
+from nacre.image.api.data import DataApi
+from nacre.image.api.images import ImagesApi
+from nacre.image.api.service import _image_routes
 
 
 async def until(condition) -> None:
@@ -28,6 +32,7 @@ class Cloud:
         service = Service("s", "/s", [
             Route("GET", "/wait", self.wait, AUTHENTICATED), Route("GET", "/quick", self.quick, AUTHENTICATED),
             Route("PUT", "/data", self.wait, AUTHENTICATED, raw=True),
+            Route("POST", "/open", self.quick, PUBLIC, body=lambda _, body: body),
             Route("POST", "/made", self.quick, "make", body=lambda _, body: body)], self.fault)
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(
             App([service], self.who, lambda who, *_: who.user_id != "reader", turns=turns)), base_url="http://cloud")
@@ -160,3 +165,18 @@ async def test_users_of_a_project_take_turns_and_one_with_many_makes_room() -> N
     cloud.let.set()
     assert Counter(answer.status_code for answer in await asyncio.gather(*many)) == {200: 3, 429: 2}
     assert [answer.status_code for answer in await asyncio.gather(*others)] == [200, 200]
+
+
+async def test_of_somebody_unknown_no_large_body_is_taken() -> None:
+    cloud = Cloud(Turns())
+    for size, status in ((OPEN_BODY, 200), (OPEN_BODY + 1, 413)):
+        body = b'"' + b"x" * (size - 2) + b'"'
+        assert (await cloud.http.post("/s/open", content=body)).status_code == status
+        assert (await cloud.http.post("/s/made", content=body, headers={"x-auth-token": "red"})).status_code == 200
+
+
+def test_only_uploads_take_no_turn() -> None:
+    nothing: Any = None
+    routes = _image_routes(ImagesApi(nothing, nothing, nothing), DataApi(nothing))
+    assert {(route.method, route.path) for route in routes if route.raw} == {
+        ("PUT", "/v2/images/{image_id}/file"), ("PUT", "/v2/images/{image_id}/stage")}
