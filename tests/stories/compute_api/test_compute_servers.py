@@ -87,7 +87,7 @@ async def test_views_by_version(client):
 
 async def test_what_a_server_shows_does_not_cost_more_with_more_hosts(client, monkeypatch):
     """Its own host is asked for, not all of them."""
-    ident = await made(client, networks="none")
+    ident = await made(client, version="2.37", networks="none")
     await set_row(client, ident, vm_state="active", task_state=None, host="host-1", power_state="running")
     monkeypatch.setattr(client.scheduler, "all", None)
     shown = (await client.get(f"/servers/{ident}", version="2.104", who="admin"))[1]["server"]
