@@ -49,6 +49,13 @@ class Bench:
         url = self.cloud.roots["network"] + f"/quotas/{mine}"
         self.cloud.raw("PUT", url, {"quota": {"port": -1, "security_group": -1}})
 
+    def lift(self, other: Cloud, instances: int) -> None:
+        """So many servers for another cloud's project."""
+        project = next(p["id"] for p in self.cloud.call("GET", "identity", "/v3/projects")["projects"]
+                       if p["name"] == other.auth["project_name"])
+        self.cloud.call("PUT", "compute", f"/os-quota-sets/{project}", {
+            "quota_set": {"instances": instances, "cores": -1, "ram": -1}})
+
     def create(self, name: str, port: bool, count: int = 1) -> str:
         body = {"server": {"name": name, "imageRef": self.image, "flavorRef": self.flavor, "min_count": count,
                            "max_count": count, "networks": [{"uuid": self.network}] if port else "none"}}

@@ -2,10 +2,12 @@
 
     python bench/fairness.py [--seconds 20] [--connections 200] [--json FILE] [ATTACK ...]
 
-A cloud of its own (`nacre up --hypervisor fake`, SQLite). A member of one project (the attacker, processes of its own,
-so many connections) sends one kind of request as fast as it is answered; a member of another (the bystander, one
-connection) lists its servers and changes one's metadata in turn, all along. Measured for each attack, and without any:
-the bystander's reads and writes (ms), the attacker's answers by status, and by how many MB control grew.
+A cloud of its own (`nacre up --hypervisor fake`, SQLite). A member of one project, or somebody without a token (the
+attacker: processes of its own, so many connections, an address of its own), does one kind of thing as fast as it is
+answered; a member of another (the bystander, one connection) lists its servers and changes one's metadata in turn, all
+along; while logins are attacked, it logs in too. Measured for each attack, and without any: the bystander's reads,
+writes and logins (ms), the attacker's answers by status (0: the connection was ended), and by how many MB the cloud's
+processes grew, at most while it went on and two seconds after.
 """
 
 import argparse
@@ -13,11 +15,15 @@ import asyncio
 import json
 import multiprocessing
 import platform
+import resource
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,48 +34,77 @@ from growth import Running
 
 #: The bystander's 99th percentile shall stay below (ms), and control's growth (MB).
 READ, WRITE, GROWTH = 250, 1000, 50
+#: Where the attacker's connections come from.
+SOURCE = "127.0.0.2"
 
 
-def attacks(bench: Bench) -> dict[str, tuple[str, bytes]]:
-    """name -> (path of compute's API, body; none: a GET)."""
+@dataclass(frozen=True)
+class Attack:
+    """kind: one of KINDS; head and body: what is sent. connections: None: as many as the option says."""
+
+    kind: str
+    head: bytes
+    body: bytes = b""
+    connections: int | None = None
+
+
+def attacks(bench: Bench, attacker: Cloud) -> dict[str, Attack]:
+    """By name."""
     server = {"name": "x", "imageRef": bench.image, "flavorRef": bench.flavor, "networks": "none"}
 
-    def body(hints: Any = None, **more: Any) -> bytes:
-        return json.dumps({"server": server | more, "os:scheduler_hints": hints or {}}).encode()
+    def asked(what: str, service: str, path: str, token: bool = True) -> bytes:
+        root = urlsplit(attacker.roots[service])
+        return (f"{what} {root.path}{path} HTTP/1.1\r\nHost: {root.netloc}\r\nContent-Type: application/json\r\n"
+                "OpenStack-API-Version: compute 2.90\r\n"
+                + (f"X-Auth-Token: {attacker.token}\r\n" if token else "")).encode()
 
+    def create(hints: Any = None, **more: Any) -> Attack:
+        return Attack("ask", asked("POST", "compute", "/servers"), json.dumps(
+            {"server": server | more, "os:scheduler_hints": hints or {}}).encode())
+
+    login = json.dumps({"auth": {"identity": {"methods": ["password"], "password": {"user": {
+        "name": "demo-alt", "domain": {"id": "default"}, "password": "wrong"}}}}}).encode()
+    record = json.dumps({"name": "x" * 255, "disk_format": "raw", "container_format": "bare"} | {
+        f"p{n}": "x" * 255 for n in range(100)}).encode()
     return {
-        "over quota": ("/servers", body(min_count=500)),
-        "two million": ("/servers", body(min_count=2_000_000)),
-        "hints": ("/servers", body({"different_host": [str(n).rjust(36, "0") for n in range(10_000)]})),
-        "nested": ("/servers", b'{"server": ' + b"[" * 333 + b"]" * 333 + b"}"),
-        "a zone that is not there": ("/servers", body(availability_zone="nowhere")),
-        "lists": ("/servers/detail", b""),
+        "over quota": create(min_count=500),
+        "two million": create(min_count=2_000_000),
+        "hints": create({"different_host": [str(n).rjust(36, "0") for n in range(10_000)]}),
+        "hints that a body holds": create({"different_host": [str(n).rjust(36, "0") for n in range(2_800)]}),
+        "nested": Attack("ask", asked("POST", "compute", "/servers"), b'{"server": ' + b"[" * 333 + b"]" * 333 + b"}"),
+        "a zone that is not there": create(availability_zone="nowhere"),
+        "lists": Attack("ask", asked("GET", "compute", "/servers/detail")),
+        "a head without end": Attack("drip", b"GET / HTTP/1.1\r\n" + b"X-Long: " + b"x" * (1 << 16), b"x" * (1 << 16)),
+        "half-open connections": Attack("hold", b"GET / HTTP/1.1\r\nHost:", connections=5000),
+        "slow bodies": Attack("hold", asked("POST", "compute", "/servers") + b"Content-Length: 110000\r\n\r\n"
+                              + b" " * 60_000),
+        "bad logins": Attack("ask", asked("POST", "identity", "/v3/auth/tokens", token=False), login, 300),
+        "image records": Attack("ask", asked("POST", "image", "/images"), record),
+        "the longest hints": create({"mine": "x" * 16_300}),
     }
 
 
-def attack(url: str, token: str, request: tuple[str, bytes], connections: int, seconds: float) -> Counter[int]:
+def attack(root: str, given: Attack, connections: int, seconds: float) -> Counter[int]:
     """Answers by their status; 0: the connection broke."""
-    return asyncio.run(_attack(url, token, request, connections, seconds))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return asyncio.run(_attack(root, given, given.connections or connections, seconds))
 
 
-async def _attack(url: str, token: str, request: tuple[str, bytes], connections: int, seconds: float) -> Counter[int]:
-    root, (path, body), found = urlsplit(url), request, Counter[int]()
-    head = (f"{'POST' if body else 'GET'} {root.path}{path} HTTP/1.1\r\nHost: {root.netloc}\r\n"
-            f"X-Auth-Token: {token}\r\nOpenStack-API-Version: compute 2.90\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}"
-            "\r\n\r\n").encode() + body
-    end = time.monotonic() + seconds
+async def _attack(root: str, given: Attack, connections: int, seconds: float) -> Counter[int]:
+    url, found, end = urlsplit(root), Counter[int](), time.monotonic() + seconds
 
     async def one() -> None:
         while time.monotonic() < end:
             try:
-                reader, writer = await asyncio.open_connection(root.hostname, root.port)
-                while time.monotonic() < end:
-                    writer.write(head)
-                    answer = (await reader.readuntil(b"\r\n\r\n")).lower()
-                    await reader.readexactly(int(answer.partition(b"content-length: ")[2].split(b"\r\n")[0]))
-                    found[int(answer[9:12])] += 1
-                writer.close()
+                reader, writer = await asyncio.open_connection(url.hostname, url.port, local_addr=(SOURCE, 0))
+                try:
+                    async with asyncio.timeout(end - time.monotonic()):
+                        await KINDS[given.kind](reader, writer, given, found)
+                finally:
+                    writer.transport.abort()
+            except TimeoutError:
+                return
             except (OSError, asyncio.IncompleteReadError):
                 found[0] += 1
                 await asyncio.sleep(0.1)
@@ -78,15 +113,83 @@ async def _attack(url: str, token: str, request: tuple[str, bytes], connections:
     return found
 
 
-def bystand(bench: Bench, server: str, seconds: float) -> tuple[list[float], list[float]]:
-    """Milliseconds of reads and of writes."""
-    reads, writes, end = list[float](), list[float](), time.monotonic() + seconds
+async def _answer(reader: asyncio.StreamReader, found: Counter[int]) -> None:
+    answer = (await reader.readuntil(b"\r\n\r\n")).lower()
+    await reader.readexactly(int(answer.partition(b"content-length: ")[2].split(b"\r\n")[0] or 0))
+    found[int(answer[9:12])] += 1
+
+
+async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, given: Attack, found: Counter[int]) -> None:
+    """Again and again, as fast as it is answered."""
+    whole = given.head + b"Content-Length: %d\r\n\r\n" % len(given.body) + given.body
+    while True:
+        writer.write(whole)
+        await _answer(reader, found)
+
+
+async def _drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, given: Attack, found: Counter[int]) -> None:
+    """More of the same, without end."""
+    writer.write(given.head)
+    answer = asyncio.ensure_future(_answer(reader, found))
+    try:
+        while not answer.done():
+            writer.write(given.body)
+            await writer.drain()
+            await asyncio.sleep(0)
+        await answer
+    finally:
+        answer.cancel()
+        await asyncio.gather(answer, return_exceptions=True)
+
+
+async def _hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, given: Attack, found: Counter[int]) -> None:
+    """One byte a second, until it is ended."""
+    writer.write(given.head)
+    answer = asyncio.ensure_future(_answer(reader, found))
+    try:
+        while not (await asyncio.wait([answer], timeout=1))[0]:
+            writer.write(b" ")
+        await answer
+    finally:
+        answer.cancel()
+        await asyncio.gather(answer, return_exceptions=True)
+
+
+KINDS: dict[str, Callable[[asyncio.StreamReader, asyncio.StreamWriter, Attack, Counter[int]], Awaitable[None]]] = {
+    "ask": _ask, "drip": _drip, "hold": _hold}
+
+
+def bystand(bench: Bench, server: str, seconds: float, logins: bool) -> dict[str, list[float]]:
+    """Milliseconds of reads and of writes, and of logins."""
+    reads, writes, others, end = list[float](), list[float](), list[float](), time.monotonic() + seconds
     while time.monotonic() < end:
         reads.append(timed(bench.cloud.call, "GET", "compute", "/servers/detail")[0])
         writes.append(timed(bench.cloud.call, "PUT", "compute", f"/servers/{server}/metadata",
                             {"metadata": {"n": str(len(writes))}})[0])
+        if logins:
+            others.append(timed(bench.cloud.login)[0])
         time.sleep(0.01)
-    return reads, writes
+    return {"reads": reads, "writes": writes} | ({"logins": others} if logins else {})
+
+
+class Peak:
+    """The most memory (MB) while it is entered."""
+
+    def __init__(self, running: Running):
+        self._running, self._end, self.most = running, threading.Event(), 0.0
+        self._watch = threading.Thread(target=self._look)
+
+    def _look(self) -> None:
+        while not self._end.wait(1):
+            self.most = max(self.most, self._running.memory_mb())
+
+    def __enter__(self) -> "Peak":
+        self._watch.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._watch.join()
 
 
 def measure(running: Running, names: list[str], seconds: float, connections: int) -> dict[str, Any]:
@@ -97,17 +200,20 @@ def measure(running: Running, names: list[str], seconds: float, connections: int
     bench.wait_active(server)
     found: dict[str, Any] = {}
     context = multiprocessing.get_context("spawn")
-    for name, request in {"nothing": None, **attacks(bench)}.items():
-        if names and name not in names and request:
+    for name, given in {"nothing": None, **attacks(bench, attacker)}.items():
+        if names and name not in names and given:
             continue
+        if name == "the longest hints":
+            Bench(Cloud("nacre", clouds)).lift(attacker, 300)
         before = running.memory_mb()
-        with ProcessPoolExecutor(1, mp_context=context) as others:
-            work = others.submit(attack, attacker.roots["compute"], attacker.token, request, connections,
-                                 seconds) if request else None
-            reads, writes = bystand(bench, server, seconds)
+        with ProcessPoolExecutor(1, mp_context=context) as others, Peak(running) as peak:
+            work = others.submit(attack, attacker.roots["compute"], given, connections, seconds) if given else None
+            times = bystand(bench, server, seconds, name in ("nothing", "bad logins"))
             answers = dict(work.result()) if work else {}
-        found[name] = {"reads": summary(reads), "writes": summary(writes), "answers": answers,
-                       "grew_mb": round(running.memory_mb() - before, 1)}
+        time.sleep(2)
+        found[name] = {kind: summary(each) for kind, each in times.items()} | {
+            "answers": answers, "most_mb": round(peak.most - before, 1),
+            "grew_mb": round(running.memory_mb() - before, 1)}
         print(f"{name}: {json.dumps(found[name])}", flush=True)
     return found
 

@@ -51,7 +51,7 @@ def application(name: str, health: Health) -> App:
     def fault(error: NacreError, status: int, request: Request) -> Reply:
         return Reply({"error": error.message}, status)
 
-    routes = [Route("GET", "/fast", fast, PUBLIC), Route("GET", "/slow", slow, public=True),
+    routes = [Route("GET", "/fast", fast, PUBLIC), Route("GET", "/slow", slow, PUBLIC),
               Route("POST", "/sum", total, PUBLIC)]
     return App([Service("app", "/app", routes, fault), health.service()], nobody, lambda *_: True)
 

@@ -87,6 +87,10 @@ def test_a_hello_is_bounded_too() -> None:
     for more in ({"version": "9" * 33}, {"endpoint": "tcp://" + "1" * 300}, {"position": -1}, {"journal": "j" * 65}):
         with pytest.raises(BadRequest, match=next(iter(more))):
             verbs(Conductor)["hello"].unpack(msgspec.Raw(msgspec.msgpack.encode({"hello": hello | more})))
+    spoilt = hello | {"beat": hello["beat"] | {"works": [1]}}
+    found = verbs(Conductor)["hello"].unpack(msgspec.Raw(msgspec.msgpack.encode({"hello": spoilt})))["hello"]
+    assert found == msgspec.structs.replace(found, journal="j", beat=Beat(
+        report=report("evil"), agent=AGENT, wrong=found.beat.wrong)) and set(found.beat.wrong) == {"works"}
 
 
 async def test_a_row_that_cannot_be_read_holds_up_no_start_and_no_news_of_others() -> None:

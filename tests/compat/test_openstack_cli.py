@@ -1,5 +1,6 @@
 """The real `openstack` command does the main job, unchanged."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -77,6 +78,23 @@ def test_the_words_of_our_own_commands(cloud: RunningCloud) -> None:
             f"nacre: There is no server {name}. Those there are: openstack server list --all-projects")
     said = cloud.nacre("plan", "--flavor", "m1.tiny", "--image", "nosuch", check=False)
     assert "There is no image nosuch; there are: " in said.stderr
+    said = cloud.nacre("plan", "--flavor", "m1.tiny", "--zone", "nosuch")
+    assert said.stdout.splitlines() == [
+        "0 of 1 would be placed",
+        "why not: No valid host was found. 0 of 1 hosts fit: 1 is not in availability zone nosuch"]
+    heading, *hosts = cloud.nacre("host", "list").stdout.splitlines()
+    assert "memory GB" in heading and len(hosts) == 1 and "up" in hosts[0]
+
+
+def test_what_cannot_be_beside_a_running_cloud_says_so(cloud: RunningCloud) -> None:
+    again = cloud.nacre("up", "-d", "--port", "1", "--hypervisor", "libvirt")
+    assert "was up already" in again.stderr
+    assert "It runs on as it was started; for --port 1 --hypervisor libvirt: `nacre down` first." in again.stderr
+    demo = cloud.nacre("demo", check=False)
+    assert demo.returncode and "simulates its guests" in demo.stderr and "nacre down" in demo.stderr
+    checked = json.loads(cloud.nacre("doctor", "--json", check=False).stdout)
+    [port] = [each for each in checked if each["name"] == f"port {cloud.port} (the APIs)"]
+    assert port["state"] == "ok" and "this cloud's" in port["detail"]
 
 
 def test_services_are_found_by_their_common_names(cloud: RunningCloud) -> None:

@@ -206,3 +206,21 @@ def test_what_ended_before_it_was_written_down_when_is_kept_from_then_on(databas
         [(revision, at)] = connection.execute(sa.text("select revision, ended_at from identity_ended")).all()
     engine.dispose()
     assert revision == 7 and abs(at - dt.datetime.now(dt.UTC).timestamp()) < 3600
+
+
+def test_address_scopes_that_were_there_are_counted(database_url: str) -> None:
+    """0022."""
+    command.upgrade(migrations._config(database_url), "0020")
+    engine = make_engine(database_url)
+    with engine.begin() as connection:
+        for ident, project in (("a", "p"), ("b", "p"), ("c", "q")):
+            connection.execute(sa.text(
+                "insert into address_scopes (id, project_id, description, created_at, updated_at, revision_number,"
+                " tags, name, ip_version) values (:id, :project, '', :now, :now, 0, '[]', '', 4)"),
+                {"id": ident, "project": project, "now": dt.datetime(2026, 1, 1)})
+    migrations.upgrade(database_url)
+    with engine.begin() as connection:
+        rows = connection.execute(sa.text(
+            "select project_id, used from network_usage where resource = 'address_scope'")).all()
+    engine.dispose()
+    assert {tuple(row) for row in rows} == {("p", 2), ("q", 1)}

@@ -12,7 +12,7 @@ import zmq
 
 from nacre.base.errors import Unavailable
 from nacre.base.rpc.keys import new_keys
-from nacre.base.rpc.link import AGAIN, DEFAULTS, SELDOM, dealer
+from nacre.base.rpc.link import AGAIN, DEFAULTS, SELDOM, Link, dealer
 from nacre.base.rpc.server import Peer
 from nacre.base.rpc.stub import stub
 from nacre.base.rpc.target import Target
@@ -106,3 +106,14 @@ async def test_who_is_refused_asks_ever_more_seldom_and_not_with_the_others() ->
     for pauses in seen:
         assert len(pauses) >= 3 and all(b >= 2 * a for a, b in itertools.pairwise(pauses)), pauses
     assert len({pauses[1] for pauses in seen}) > 1
+
+
+async def test_a_link_that_is_asked_for_in_vain_can_be_closed_at_any_moment() -> None:
+    """The library's thread tells of each try: were nobody there to be told, it would hold its lock for ever."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    own, there, nobody = new_keys(), new_keys(), f"tcp://127.0.0.1:{free_port()}"
+    for n in range(300):
+        link = Link(dealer(context, own, (nobody, there.public), DEFAULTS), nobody, 10)
+        await asyncio.sleep(n % 20 / 1000)
+        link.close()
+    context.destroy(linger=0)

@@ -19,14 +19,14 @@ from nacre.image.data.inspection import Apart, Nursery
 MB = 1 << 20
 
 
-def nursery(evil: str) -> Nursery:
-    """One whose processes do this, in place of looking at what they are fed."""
+def nursery(evil: str, idle: float = 60) -> Nursery:
+    """One whose processes do this before they look at what they are fed."""
     code = (f"import os, time, {inspection.__name__} as i\n"
             "class Taken(i.Inspector):\n"
             "    def feed(self, data):\n"
             f"        {evil}\n"
             "        super().feed(data)\n"
-            "i.Inspector = Taken\ni.CPU = 1\ni.main()\n")
+            f"i.Inspector = Taken\ni.CPU = 1\ni.IDLE = {idle}\ni.main()\n")
     return Nursery([sys.executable, "-P", "-c", code])
 
 
@@ -115,6 +115,16 @@ def test_killed_it_is_there_again_for_the_next(honest: Nursery) -> None:
     assert feed(Apart("raw", nursery=honest), b"x", 1).size == 1
     with pytest.raises(Unavailable):
         feed(Apart("raw", nursery=Nursery(["false"])), b"x", 1)
+
+
+def test_without_uploads_nothing_is_there() -> None:
+    idle = nursery("pass", idle=0.05)
+    try:
+        for _ in range(2):
+            assert feed(Apart("raw", nursery=idle), b"x", 1).size == 1
+            assert idle._process is not None and idle._process.wait(30) == 0
+    finally:
+        idle.close()
 
 
 def test_nothing_is_parsed_where_requests_are_answered(monkeypatch: pytest.MonkeyPatch, honest: Nursery) -> None:

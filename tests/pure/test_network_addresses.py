@@ -3,6 +3,7 @@
 import ipaddress
 import random
 
+import netaddr
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,3 +63,24 @@ def test_a_pool_offers_every_network_that_is_free_lowest_first(taken, length):
     prefixes = ["10.0.0.0/23", "10.0.2.0/24"]
     every = [str(n) for p in prefixes for n in ipaddress.ip_network(p).subnets(new_prefix=length)]
     assert list(_free(prefixes, length, busy)) == [n for n in every if not ipam.overlap(n, busy)]
+
+
+CIDRS = st.lists(st.tuples(st.integers(0, 1023), st.integers(24, 32)).map(
+    lambda net: str(ipaddress.ip_network((0x0A000000 + net[0], net[1]), strict=False))), max_size=12)
+
+
+@given(CIDRS, CIDRS)
+def test_spans_are_sets_of_addresses(has, gone):
+    ours, theirs = ipam.merged(has), ipam.merged(gone)
+    wanted = netaddr.IPSet(has) - netaddr.IPSet(gone)
+    assert list(ipam.networks(ipam.without(ours, theirs), 4)) == [str(n) for n in wanted.iter_cidrs()]
+    assert list(ipam.networks(ours, 4)) == [str(n) for n in netaddr.IPSet(has).iter_cidrs()]
+    assert [c for c in has if ipam.covers(theirs, ipam.span(c))] == [
+        c for c in has if netaddr.IPSet([c]).issubset(netaddr.IPSet(gone))]
+    assert [c for c in has if ipam.meets(theirs, ipam.span(c))] == [
+        c for c in has if not netaddr.IPSet([c]).isdisjoint(netaddr.IPSet(gone))]
+
+
+def test_spans_of_both_versions():
+    assert ipam.span("0.0.0.0/0") == (0, (1 << 32) - 1) and ipam.span("::/0") == (0, (1 << 128) - 1)
+    assert list(ipam.networks(ipam.merged(["2001:db8::/33", "2001:db8:8000::/33"]), 6)) == ["2001:db8::/32"]

@@ -1,14 +1,18 @@
 """What a server takes of its host: from its flavor, the flavor's extra specs, the user's hints."""
 
+from collections.abc import Iterable
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from nacre.base.errors import BadRequest
 from nacre.compute.contract import Group, Server, ServerFlavor, ServerSpec, StoryOrder
+from nacre.conductor.build import known_to
 from nacre.conductor.demands import amounts
-from nacre.conductor.orders import placement_request
+from nacre.conductor.orders import NOBODY, placement_request
 from nacre.scheduler.contract import GroupRule
 from tests.cloud.conductor_lab import CONTEXT
 
@@ -55,10 +59,38 @@ def test_what_the_scheduler_is_asked() -> None:
     wishes = {"different_host": "true", "same_host": ["old"], "queue_name": "gpu", "scheduler_host_match": "^r",
               "query": '["=",1,1]', "group": "g"}
     group = Group(policy="anti-affinity", max_per_host=2, members=("a", "z"))
-    asked = placement_request([server(None, i, **wishes) for i in "abcd"], order, group, ["bad"])
+    asked = placement_request([server(None, i, **wishes) for i in "abcd"], order, group, ["bad"], {"old"})
     assert (asked.server_ids, asked.min_count, asked.availability_zone, asked.host) == (tuple("abcd"), 2, "east", "h7")
     assert asked.spread and asked.different_host == () and asked.same_host == ("old",)
     assert (asked.queue_name, asked.host_match, asked.query, asked.ignore_hosts) == ("gpu", "^r", '["=",1,1]', ("bad",))
     assert asked.group == GroupRule(id="g", policy="anti-affinity", members=("a", "z"), max_per_host=2)
     left = placement_request([server(None, "d", **wishes)], order)  # a crash later only one is left: it must be
     assert left.min_count == 1 and left.group is None
+
+
+def test_a_server_that_the_project_may_not_know_of_is_on_no_host() -> None:
+    order = StoryOrder(context=CONTEXT, server_ids=("a",))
+    wishes = {"different_host": ["mine", "theirs"], "same_host": ["theirs"]}
+    asked = placement_request([server(None, "a", **wishes)], order, known={"mine"})
+    assert asked.different_host == ("mine",) and asked.same_host == (NOBODY,)
+
+
+class Written:
+    """The servers that there are."""
+
+    def __init__(self, *servers: Server) -> None:
+        self._servers = servers
+
+    async def load(self, ids: Iterable[str]) -> list[Server]:
+        return [s for s in self._servers if s.id in set(ids)]
+
+
+async def test_a_project_knows_its_own_servers_and_an_administrator_all() -> None:
+    parts: Any = SimpleNamespace(progress=Written(
+        server(None, "mine"), msgspec.structs.replace(server(None, "theirs"), project_id="other")))
+    asking = server(None, "a", different_host=["mine", "theirs", "nowhere"], same_host=["theirs"])
+    order = StoryOrder(context=CONTEXT, server_ids=("a",))
+    assert await known_to(parts, order, asking) == {"mine"}
+    admin = msgspec.structs.replace(order, context=msgspec.structs.replace(CONTEXT, roles=("admin",)))
+    assert await known_to(parts, admin, asking) >= {"mine", "theirs"}
+    assert await known_to(parts, order, server(None, "a")) == set()

@@ -9,7 +9,7 @@ from nacre.base.db.together import AT_ONCE, Together
 from nacre.base.errors import BadRequest, Interrupted
 
 
-class Desk:
+class Source:
     """Doubles numbers; a negative one cannot be doubled."""
 
     def __init__(self) -> None:
@@ -29,40 +29,40 @@ class Desk:
 
 
 async def test_who_asks_while_others_are_answered_is_answered_with_the_next() -> None:
-    desk = Desk()
-    desk.open.clear()
-    first = asyncio.ensure_future(desk.ask(1))
+    source = Source()
+    source.open.clear()
+    first = asyncio.ensure_future(source.ask(1))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    rest = [asyncio.ensure_future(desk.ask(n)) for n in range(2, AT_ONCE + 12)]
+    rest = [asyncio.ensure_future(source.ask(n)) for n in range(2, AT_ONCE + 12)]
     await asyncio.sleep(0)
-    desk.open.set()
+    source.open.set()
     assert await first == 2
     assert await asyncio.gather(*rest) == [2 * n for n in range(2, AT_ONCE + 12)]
-    assert [len(each) for each in desk.asked] == [1, AT_ONCE, 10]
-    assert await desk.ask(5) == 10  # also when nobody has asked for a while
+    assert [len(each) for each in source.asked] == [1, AT_ONCE, 10]
+    assert await source.ask(5) == 10  # also when nobody has asked for a while
 
 
 async def test_what_one_asks_wrongly_is_refused_to_that_one() -> None:
-    desk = Desk()
-    found = await asyncio.gather(desk.ask(1), desk.ask(-1), desk.ask(3), return_exceptions=True)
+    source = Source()
+    found = await asyncio.gather(source.ask(1), source.ask(-1), source.ask(3), return_exceptions=True)
     assert found[0] == 2 and isinstance(found[1], BadRequest) and found[2] == 6
 
 
 async def test_when_nobody_can_be_answered_all_hear_so_at_once() -> None:
-    desk = Desk()
-    found = await asyncio.gather(*(desk.ask(n) for n in range(3)), return_exceptions=True)
-    assert all(isinstance(each, Interrupted) for each in found) and len(desk.asked) == 1
+    source = Source()
+    found = await asyncio.gather(*(source.ask(n) for n in range(3)), return_exceptions=True)
+    assert all(isinstance(each, Interrupted) for each in found) and len(source.asked) == 1
 
 
 async def test_who_gives_up_harms_nobody() -> None:
-    desk = Desk()
-    desk.open.clear()
-    gone, stays = asyncio.ensure_future(desk.ask(1)), asyncio.ensure_future(desk.ask(2))
+    source = Source()
+    source.open.clear()
+    gone, stays = asyncio.ensure_future(source.ask(1)), asyncio.ensure_future(source.ask(2))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     gone.cancel()
-    desk.open.set()
+    source.open.set()
     assert await stays == 4
     with pytest.raises(asyncio.CancelledError):
         await gone

@@ -110,9 +110,49 @@ async def test_what_is_answered_at_once_leaves_room_between() -> None:
     assert order.index("blue") <= 2 and len(order) == 101
 
 
+async def test_refusals_leave_room_between() -> None:
+    """A hundred that are refused at once, and what another project asks after them, in three steps."""
+    turns, order = Turns(at_once=5, waiting=0), list[str]()
+
+    async def one(project: str) -> None:
+        try:
+            async with turns.turn(project):
+                for _ in range(3):
+                    await asyncio.sleep(0)
+        except TooMany:
+            pass
+        order.append(project)
+
+    async with turns.turn("red"), turns.turn("red"), turns.turn("red"), turns.turn("red"), turns.turn("red"):
+        await asyncio.gather(*(one("red") for _ in range(100)), one("blue"))
+    assert order.index("blue") <= 30 and len(order) == 101 and not turns._refused
+
+
 async def test_nobody_may_wait() -> None:
     turns = Turns(at_once=1, waiting=0)
     async with turns.turn("red"):
         with pytest.raises(TooMany):
             async with turns.turn("red"):
                 pass
+
+
+async def test_bodies_that_wait_are_bounded_together() -> None:
+    """What waits is in memory. One may always wait, however large it is."""
+    turns = Turns(at_once=1, waiting=9, size=1000)
+
+    async def one(size: int) -> None:
+        async with turns.turn("red", size):
+            await asyncio.sleep(0)
+
+    async with turns.turn("red", 5000):
+        waiting = [asyncio.ensure_future(one(size)) for size in (5000, 0, 1, 400)]
+        await until(lambda: [task.done() for task in waiting] == [False, True, True, True])
+        for task in waiting[1:]:
+            with pytest.raises(TooMany, match="1000 bytes of bodies"):
+                await task
+    await waiting[0]
+    async with turns.turn("red"):
+        waiting = [asyncio.ensure_future(one(size)) for size in (600, 400, 1)]
+        await until(lambda: [task.done() for task in waiting] == [False, False, True])
+    await asyncio.gather(*waiting, return_exceptions=True)
+    await until(lambda: not turns._held and not turns._working)

@@ -193,8 +193,12 @@ async def test_privileges_are_refused_to_tenants(cloud):
 
 
 async def test_a_shared_network_may_be_used_but_not_changed(cloud):
-    net, _ = await cloud.network_with_subnet("admin", shared=True)
+    net, subnet = await cloud.network_with_subnet("admin", shared=True)
     assert (await cloud.call("two", "GET", f"/networks/{net}"))["network"]["shared"] is True
+    mine = (await cloud.call("two", "POST", "/ports", {"port": {
+        "network_id": net, "fixed_ips": [{"subnet_id": subnet}]}}))["port"]
+    await cloud.call("two", "PUT", f"/ports/{mine['id']}", {"port": {"fixed_ips": [{"subnet_id": subnet}]}}, expect=403)
+    await cloud.call("two", "DELETE", f"/ports/{mine['id']}")
     await cloud.call("two", "PUT", f"/networks/{net}", {"network": {"name": "x"}}, expect=403)
     await cloud.call("two", "PUT", f"/networks/{net}/tags/x", expect=403)
     port = (await cloud.call("two", "POST", "/ports", {"port": {"network_id": net}}))["port"]
@@ -207,6 +211,27 @@ async def test_a_shared_network_may_be_used_but_not_changed(cloud):
     await cloud.call("two", "DELETE", f"/ports/{port['id']}")
     await cloud.call("admin", "PUT", f"/networks/{net}", {"network": {"shared": False}})
     await cloud.call("two", "GET", f"/networks/{net}", expect=404)
+
+
+async def test_pages_of_agents(cloud):
+    for n in range(3, 8):
+        await cloud.host(f"h{n}", f"192.0.2.{n}")
+    whole = (await cloud.call("admin", "GET", "/agents?sort_key=host&sort_dir=desc&fields=id&fields=host"))["agents"]
+    assert [set(each) for each in whole] == [{"id", "host"}] * len(whole)
+    assert [a["host"] for a in whole] == sorted((a["host"] for a in whole), reverse=True)
+    found, path = [], "/agents?limit=3"
+    while path:
+        page = await cloud.call("admin", "GET", path)
+        assert len(page["agents"]) <= 3
+        found += [a["id"] for a in page["agents"]]
+        after = [each["href"] for each in page["agents_links"] if each["rel"] == "next"]
+        path = after[0].partition("/v2.0")[2] if after else ""
+    assert found == sorted(a["id"] for a in whole)
+    living = (await cloud.call("admin", "GET", "/agents?alive=yes&limit=100"))["agents"]
+    assert len(living) == len(whole) and not (await cloud.call("admin", "GET", "/agents?alive=False"))["agents"]
+    await cloud.call("admin", "GET", "/agents?marker=nope&limit=1", expect=404)
+    for wrong in ("colour=red", "limit=x", "sort_key=configurations", "alive=maybe"):
+        await cloud.call("admin", "GET", f"/agents?{wrong}", expect=400)
 
 
 async def test_control_characters_never_reach_a_host(cloud):
@@ -306,3 +331,13 @@ async def test_a_dhcp_port_is_there_as_soon_as_a_subnet_wants_one(cloud):
     [port] = (await cloud.call("one", "GET", f"/ports?network_id={net}&device_owner=network:dhcp"))["ports"]
     assert port["status"] == "ACTIVE" and len(port["fixed_ips"]) == 1
     await cloud.call("one", "DELETE", f"/networks/{net}")
+
+
+async def test_numbers_of_any_length_are_numbers_or_refused(cloud):
+    net, _ = await cloud.network_with_subnet()
+    assert len((await cloud.call("one", "GET", "/networks?limit=" + "1" * 5000))["networks"]) == 1
+    assert len((await cloud.call("one", "GET", "/networks?limit=" + "0" * 5000 + "1"))["networks"]) == 1
+    now = str((await cloud.call("one", "GET", f"/networks/{net}"))["network"]["revision_number"]).encode()
+    for text, expect in (("²".encode("latin-1"), 400), (b"1" * 5000, 412), (b"-1", 400), (b"0" * 5000 + now, 200)):
+        await cloud.call("one", "PUT", f"/networks/{net}", {"network": {"name": "n"}}, expect=expect,
+                         headers={b"If-Match": b"revision_number=" + text})

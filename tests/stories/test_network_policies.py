@@ -67,6 +67,7 @@ def seen(resource: str, attribute: str, thing: str = "") -> Row:
 
 ON, SHARED, GATE = {"network_id": "{network}"}, {"network_id": "{shared}"}, {"network_id": "{external}"}
 BARE: dict[str, Any] = {"security_groups": []}
+ADDRESS: dict[str, Any] = {"fixed_ips": [{"ip_address": "10.0.0.77"}]}
 RBAC = {"object_type": "network", "object_id": "{network}", "action": "access_as_shared", "target_tenant": THREE}
 PROVIDER = {"provider:network_type": {"provider:network_type": "vxlan"},
             "provider:physical_network": {"provider:network_type": "vlan", "provider:physical_network": "physnet1"},
@@ -110,9 +111,15 @@ ROWS: list[Row] = [
     new("subnet", "service_types", ADMIN_OF, ON | {"ip_version": 4, "cidr": "10.1.0.0/24",
                                                    "service_types": ["compute:nova"]}),
     put("subnet", "service_types", ADMIN_OF, {"service_types": ["compute:nova"]}),
+    new("port", "fixed_ips", NEW, SHARED | {"fixed_ips": []}), put("port", "fixed_ips", OWN, {"fixed_ips": []}),
+    *(row for verb, on in ((new, {"network_id": "{wired}"}), (put, {})) for row in (
+        verb("port", "fixed_ips:subnet_id", OWN, on | {"fixed_ips": [{"subnet_id": "{wired_subnet}"}]}),
+        verb("port", "binding:vnic_type", OWN, on | {"binding:vnic_type": "direct"}))),
+    new("port", "fixed_ips:ip_address", ADMIN, SHARED | ADDRESS),
+    new("port", "fixed_ips:ip_address", OWN, {"network_id": "{wired}"} | ADDRESS),
+    put("port", "fixed_ips:ip_address", OWN, ADDRESS),
     *(row for attribute, value in (
-        ("fixed_ips", [{"ip_address": "10.0.0.77"}]), ("allowed_address_pairs", [{"ip_address": "10.0.0.99"}]),
-        ("port_security_enabled", False))
+        ("allowed_address_pairs", [{"ip_address": "10.0.0.99"}]), ("port_security_enabled", False))
       for row in (new("port", attribute, ADMIN, SHARED | {attribute: value}),
                   new("port", attribute, OWN, {"network_id": "{wired}", attribute: value}),
                   put("port", attribute, OWN, {attribute: value} | BARE if value is False else {attribute: value}))),
@@ -226,7 +233,8 @@ class Things:
         return str((await self.cloud.call(who, "POST", f"/{PLURAL[resource]}", filled))[resource]["id"])
 
     async def _wired(self) -> str:
-        return (await self.cloud.network_with_subnet())[0]
+        network, self._also["wired_subnet"] = await self.cloud.network_with_subnet()
+        return network
 
     async def _subnet(self) -> str:
         return (await self.cloud.network_with_subnet())[1]

@@ -77,3 +77,17 @@ async def test_routes_go_through_what_is_connected(cloud):
     await cloud.call("one", "PUT", f"/routers/{router}/remove_router_interface", {"subnet_id": sub}, expect=409)
     await cloud.call("one", "PUT", f"/routers/{router}/remove_extraroutes", {"router": {"routes": [route]}})
     await cloud.call("one", "PUT", f"/routers/{router}/remove_router_interface", {"subnet_id": sub})
+
+
+async def test_a_routers_port_is_not_estranged_from_it_and_deleted(cloud):
+    _, sub = await cloud.network_with_subnet()
+    router = (await cloud.call("one", "POST", "/routers", {"router": {}}))["router"]["id"]
+    made = await cloud.call("one", "PUT", f"/routers/{router}/add_router_interface", {"subnet_id": sub})
+    path = f"/ports/{made['port_id']}"
+    for change in ({"device_owner": ""}, {"device_owner": "compute:x"}, {"device_id": ""}, {"device_id": "mine"},
+                   {"fixed_ips": []}, {"device_owner": "", "device_id": ""}):
+        answer = await cloud.call("one", "PUT", path, {"port": change}, expect=409)
+        assert answer["NeutronError"]["type"] == "ServicePortInUse", change
+    await cloud.call("one", "PUT", path, {"port": {"name": "mine", "device_id": router}})
+    await cloud.call("one", "DELETE", path, expect=409)
+    await cloud.call("one", "PUT", f"/routers/{router}/remove_router_interface", {"subnet_id": sub})

@@ -6,7 +6,8 @@ import pytest
 from tests.stories.network_cloud import CALLERS, Cloud
 
 from nacre.base.db import Database
-from nacre.base.errors import BadRequest, BuildFailed, Conflict, NotFound
+from nacre.base.errors import BadRequest, BuildFailed, Conflict, NotFound, QuotaExceeded
+from nacre.network import networks
 from nacre.network.contract import AUTO, NetworkRequest, PortsOrder
 from nacre.network.ml2.types import SegmentTypes
 from nacre.network.work import NetworkSettings
@@ -25,9 +26,21 @@ def order(server: str, *networks: str, caller: str = "one", **more) -> PortsOrde
                       requests=tuple(NetworkRequest(network_id=n) for n in networks), **more)
 
 
+async def test_how_many_servers_the_ports_quota_has_room_for(cloud):
+    """As Nova asks before it takes a create of min_count to max_count servers."""
+    net, _ = await cloud.network_with_subnet()
+    await cloud.call("admin", "PUT", "/quotas/p-one", {"quota": {"port": 6}})  # one is the port of DHCP
+    check = cloud.network.check
+    assert [await check(order("s", net), n, 1) for n in (1, 5, 9)] == [1, 5, 5]
+    assert await check(order("s", net, net), 9, 2) == 2
+    for wanted, count, least in (((net,), 6, 0), ((net, net), 9, 3)):
+        with pytest.raises(QuotaExceeded, match="Maximum number of ports exceeded"):
+            await check(order("s", *wanted), count, least)
+
+
 async def test_a_servers_ports_from_order_to_wire_and_back(cloud):
     net, _ = await cloud.network_with_subnet()
-    await cloud.network.check(order("s1", net), 3)
+    assert await cloud.network.check(order("s1", net), 3) == 3
     plugged = await cloud.network.plug(order("s1", net, net, hostname="web"), "h1")
     ports = plugged.ports
     assert [p.position for p in ports] == [0, 1] and {p.vif_type for p in ports} == {"ovs"}
@@ -160,3 +173,14 @@ async def test_provider_networks_and_dhcp_follow_the_subnets(cloud):
     await cloud.call("admin", "PUT", f"/subnets/{sub}", {"subnet": {"enable_dhcp": True}})
     await cloud.network.plug(order("s1", net["id"], caller="admin"), "h2")
     assert (await cloud.network.wiring("h2")).networks[0].subnets[0].dhcp_ip
+
+
+async def test_a_network_named_a_hundred_times_is_looked_up_once_and_counted_before(cloud, monkeypatch):
+    net, _ = await cloud.network_with_subnet()
+    asked = []
+    monkeypatch.setattr(networks, "get", lambda work, id, get=networks.get: asked.append(id) or get(work, id))
+    await cloud.network.check(order("s1", net, *[net] * 99), 1)
+    assert len(asked) == 1
+    with pytest.raises(QuotaExceeded):
+        await cloud.network.check(order("s1", net, *[net] * 99), 50)
+    assert len(asked) == 1

@@ -88,6 +88,7 @@ async def test_what_a_server_takes_is_the_ledgers(cloud: WholeCloud) -> None:
 @pytest.mark.parametrize(("query", "version", "found"), [
     ("", "1.0", 1), ("name=nobody", "1.0", 0), ("uuid=00000000-0000-4000-8000-000000000000", "1.0", 0),
     ("resources=VCPU:64,MEMORY_MB:1", "1.4", 1), ("resources=VCPU:65", "1.4", 0),
+    (f"resources=VCPU:{'0' * 5000}1", "1.4", 1),
     ("required=COMPUTE_NODE,!COMPUTE_STATUS_DISABLED", "1.22", 1), ("required=!COMPUTE_NODE", "1.22", 0),
     ("required=in:CUSTOM_X,COMPUTE_NODE", "1.39", 1), ("required=CUSTOM_X", "1.18", 0),
     ("member_of=00000000-0000-4000-8000-000000000000", "1.3", 0),
@@ -99,7 +100,9 @@ async def test_lists_of_providers(cloud: WholeCloud, query: str, version: str, f
 
 @pytest.mark.parametrize(("line", "version", "status"), [
     ("GET /resource_providers?colour=red", "1.39", 400), ("GET /resource_providers?required=A", "1.17", 400),
-    ("GET /resource_providers?resources=VCPU", "1.39", 400), ("GET /resource_providers?uuid=x", "1.39", 400),
+    ("GET /resource_providers?resources=VCPU", "1.39", 400),
+    (f"GET /resource_providers?resources=VCPU:{'9' * 5000}", "1.39", 400),
+    ("GET /resource_providers?uuid=x", "1.39", 400),
     ("GET /resource_classes", "1.1", 404), ("GET /resource_classes/X", "1.2", 404), ("GET /traits", "1.5", 404),
     ("GET /traits?name=x", "1.6", 400), ("GET /traits/X", "1.6", 404), ("GET /nothing", "1.39", 404),
     ("GET /resource_providers", "1.40", 406), ("GET /resource_providers", "x", 400)])

@@ -193,6 +193,31 @@ async def test_no_port_takes_a_group_without_port_security(cloud: WholeCloud) ->
     assert status == 400 and "port_security_enabled" in said["badRequest"]["message"]
 
 
+async def test_a_servers_fixed_ips(cloud: WholeCloud) -> None:
+    inner, other = await network(cloud), await network(cloud)
+    ident = await server(cloud, networks=[{"uuid": inner}])
+    path = f"POST /servers/{ident}/action"
+
+    async def addresses() -> list[str]:
+        (port,) = (await net(cloud, f"GET /ports?device_id={ident}"))["ports"]
+        return [each["ip_address"] for each in port["fixed_ips"]]
+
+    (first,) = await addresses()
+    assert (await ask(cloud, path, {"addFixedIp": {"networkId": inner}}))[0] == 202
+    assert len(both := await addresses()) == 2 and first in both
+    for wrong, status in (({"addFixedIp": {"networkId": other}}, 404), ({"addFixedIp": {"networkId": 1}}, 404),
+                          ({"addFixedIp": {}}, 400), ({"removeFixedIp": {"address": "x"}}, 400),
+                          ({"removeFixedIp": {"address": "192.0.2.9"}}, 404)):
+        assert (await ask(cloud, path, wrong))[0] == status, wrong
+    assert (await ask(cloud, path, {"removeFixedIp": {"address": first}}, who="demo-alt"))[0] == 404
+    assert (await ask(cloud, path, {"removeFixedIp": {"address": first}}))[0] == 202
+    assert await addresses() == [each for each in both if each != first]
+    await ask(cloud, path, {"lock": None})
+    assert (await ask(cloud, path, {"addFixedIp": {"networkId": inner}}))[0] == 409
+    later = {"OpenStack-API-Version": "compute 2.44"}
+    assert (await ask(cloud, path, {"addFixedIp": {"networkId": inner}}, **later))[0] == 400
+
+
 async def test_a_servers_floating_ip(cloud: WholeCloud) -> None:
     public = (await net(cloud, "GET /networks?name=public"))["networks"][0]["id"]
     inner = await network(cloud)

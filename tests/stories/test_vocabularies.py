@@ -43,7 +43,7 @@ async def test_a_new_cloud_has_them(cloud: WholeCloud) -> None:
 
 
 @pytest.mark.parametrize(("kind", "some"), [
-    ("OS::Nova::Server", 0), ("OS::Glance::Image", 4), ("OS::Nova::Flavor", 2), ("OS::Nova::Aggregate", 0)])
+    ("OS::Nova::Server", 2), ("OS::Glance::Image", 4), ("OS::Nova::Flavor", 2), ("OS::Nova::Aggregate", 1)])
 async def test_as_the_launch_dialog_asks(cloud: WholeCloud, kind: str, some: int) -> None:
     path = f"/metadefs/namespaces?limit=1000&sort_key=namespace&sort_dir=asc&resource_types={kind}"
     found = (await get(cloud, path))["namespaces"]

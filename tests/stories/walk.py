@@ -1,12 +1,15 @@
-"""What runs of ours for one create: from `POST /servers` with a port until the server is ACTIVE, in one process, with a
-simulated guest."""
+"""What runs of ours because of one create: from `POST /servers` with a port until the server is ACTIVE, in one process,
+with a simulated guest."""
 
 import ast
 import asyncio
+import contextlib
+import contextvars
 import re
 import sys
 import tempfile
 import threading
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,47 +17,69 @@ from typing import Any
 from tests.stories.whole_cloud import WholeCloud, whole_cloud
 
 import nacre
+from nacre.base.db import Database
 
 ROOT = Path(nacre.__file__).parent
 #: Creates that are watched.
-TIMES = 7
+TIMES = 3
 HEAD = """# The walk of one create
 
-Every module of Nacre that runs between `POST /servers` (an image, a network) and the server's first ACTIVE, with a
-simulated guest and all services in one process: {modules} modules, {lines} lines, in the order in which they are first
-met.
+Every module of Nacre that runs because of a `POST /servers` (an image, a network) until the server's first ACTIVE, with
+a simulated guest and all services in one process: {modules} modules, in the order in which they are first met. They
+have {lines} lines; the functions that run have {ran}. What hosts say all the time is not in it, nor clients that look.
 Measured, and written anew by `python -m tests.stories.walk > docs/walks/create.md`; held by
 `tests/stories/test_walk.py`.
 
-| module | lines | what it is |
-|---|---|---|
+| module | lines | of them run | what it is |
+|---|---|---|---|
 """
+
+#: Whether what runs now does so because of a request that is watched: tasks have it from whoever made them.
+_watched = contextvars.ContextVar("watched", default=False)
 
 
 class Profile:
-    """The files of ours whose functions are called while it is on, in the order of their first call."""
+    """The functions of ours that are called because of what `cause` does: file -> first lines, in the order of their
+    first call."""
 
     def __init__(self) -> None:
-        self.files: dict[str, None] = {}
+        self.called: dict[str, set[int]] = {}
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> None:
-        if event == "call" and (name := frame.f_code.co_filename).startswith(str(ROOT)):
-            self.files.setdefault(name)
+        code = frame.f_code
+        if event == "call" and _watched.get() and code.co_filename.startswith(str(ROOT)):
+            self.called.setdefault(code.co_filename, set()).add(code.co_firstlineno)
 
-    def __enter__(self) -> "Profile":
+    @contextlib.asynccontextmanager
+    async def on(self, db: Database) -> AsyncIterator[None]:
+        """Also in the thread that writes to this database, whose units run as those do that sent them."""
+        async def run(unit: Callable[[Any], Any]) -> Any:
+            context = contextvars.copy_context()
+            return await plain(lambda conn: context.run(unit, conn))
+
+        plain = db.run
+        await plain(lambda _: sys.setprofile(self))
         threading.setprofile(self)
         sys.setprofile(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
+        db.run = run  # type: ignore[method-assign, assignment]
+        try:
+            yield
+        finally:
+            db.run = plain  # type: ignore[method-assign]
+            sys.setprofile(None)
+            threading.setprofile(None)  # type: ignore[arg-type]
+            await plain(lambda _: sys.setprofile(None))
 
 
 async def create(cloud: WholeCloud, name: str, ids: dict[str, str]) -> None:
-    """One server with a port, until ACTIVE."""
-    made = await cloud.ask("demo", "POST", "compute", "/servers", {"server": {
-        "name": name, "flavorRef": ids["flavor"], "imageRef": ids["image"], "networks": [{"uuid": ids["network"]}]}})
+    """One server with a port, until ACTIVE. Only the POST is watched, and what comes of it."""
+    token = _watched.set(True)
+    try:
+        made = await cloud.ask("demo", "POST", "compute", "/servers", {"server": {
+            "name": name, "flavorRef": ids["flavor"], "imageRef": ids["image"],
+            "networks": [{"uuid": ids["network"]}]}})
+    finally:
+        _watched.reset(token)
     assert made.status_code == 202, made.text
     server = made.json()["server"]["id"]
     while (seen := await shown(cloud, server))["status"] == "BUILD":
@@ -82,36 +107,44 @@ async def prepared(cloud: WholeCloud) -> dict[str, str]:
     return {"network": net, "image": image, "flavor": flavors[0]["id"]}
 
 
-async def walk(folder: Path) -> tuple[dict[Path, int], set[Path]]:
-    """In how many of `TIMES` creates each module ran, in the order in which they are first met; and those that run
-    while nothing is asked, which may fall into any create."""
-    seen: dict[str, int] = {}
+async def walk(folder: Path) -> list[Profile]:
+    """What ran for each of `TIMES` creates."""
     async with whole_cloud(folder) as cloud:
         ids = await prepared(cloud)
         await create(cloud, "warm", ids)  # what is read once in a process's life is no stop of the walk
-        with Profile() as idle:
-            await asyncio.sleep(1.5)
-        for n in range(TIMES):
-            with Profile() as profile:
+        profiles = [Profile() for _ in range(TIMES)]
+        for n, profile in enumerate(profiles):
+            async with profile.on(cloud.control.db):
                 await create(cloud, f"s{n}", ids)
-            for file in profile.files:
-                seen[file] = seen.get(file, 0) + 1
-    return ({Path(f).relative_to(ROOT): n for f, n in seen.items()}, {Path(f).relative_to(ROOT) for f in idle.files})
+        return profiles
 
 
-def usual(seen: dict[Path, int]) -> list[Path]:
-    """The modules of most creates."""
-    return [m for m, n in seen.items() if 2 * n > TIMES]
+def modules(profile: Profile) -> list[Path]:
+    """Those that ran, in the order in which they are first met."""
+    return [Path(file).relative_to(ROOT) for file in profile.called]
 
 
-def page(modules: list[Path]) -> str:
+def lines_run(profile: Profile, module: Path) -> int:
+    """Lines of the module's functions that ran."""
+    first, lines = profile.called[str(ROOT / module)], set[int]()
+    for node in ast.walk(ast.parse((ROOT / module).read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            begin = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
+            if begin in first:
+                lines.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return len(lines)
+
+
+def page(profile: Profile) -> str:
     """`docs/walks/create.md`: the stops in the order in which they are first met, each with its first words."""
-    lines = [(ROOT / m).read_text() for m in modules]
-    stops = []
-    for module, text in zip(modules, lines, strict=True):
+    stops, total, ran = [], 0, 0
+    for module in modules(profile):
+        text = (ROOT / module).read_text()
         words = " ".join((ast.get_docstring(ast.parse(text)) or "").split())
-        stops.append(f"| `{module}` | {len(text.splitlines())} | {re.split(r'(?<=[.]) ', words)[0]} |")
-    return HEAD.format(modules=len(modules), lines=sum(len(t.splitlines()) for t in lines)) + "\n".join(stops) + "\n"
+        size, part = len(text.splitlines()), lines_run(profile, module)
+        total, ran = total + size, ran + part
+        stops.append(f"| `{module}` | {size} | {part} | {re.split(r'(?<=[.]) ', words)[0]} |")
+    return HEAD.format(modules=len(stops), lines=total, ran=ran) + "\n".join(stops) + "\n"
 
 
 def stops(page: str) -> set[str]:
@@ -121,4 +154,4 @@ def stops(page: str) -> set[str]:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        sys.stdout.write(page(usual(asyncio.run(walk(Path(folder)))[0])))
+        sys.stdout.write(page(asyncio.run(walk(Path(folder)))[0]))

@@ -5,7 +5,6 @@ handler -> reply. Identity comes from the token alone; identity headers a client
 """
 
 import asyncio
-import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,12 +19,13 @@ from nacre.base.context import Context
 from nacre.base.serving import gate
 from nacre.base.serving.bodies import nul_in, parse_json, refuse_nul
 from nacre.base.serving.gate import PUBLIC, Allows, Facts, Gate
+from nacre.base.serving.inputs import whole_number
 from nacre.base.serving.slots import source
 from nacre.base.serving.turns import Turns
 
 log = structlog.get_logger()
 
-#: The largest JSON body taken, in bytes. Uploads stream and have limits of their own.
+#: The largest JSON body taken, in bytes, unless a service has another limit. Uploads stream and have their own.
 MAX_BODY = 1 << 20
 #: How many lists and objects of a body may lie in each other, unless an option says otherwise.
 NESTING = 64
@@ -115,11 +115,24 @@ class Request:
             if not message.get("more_body", False):
                 return
 
-    async def read(self, limit: int = MAX_BODY) -> bytes:
-        """The whole body. Raises TooLarge past `limit` bytes, before reading on; BadRequest when it does not come."""
-        if int(self.headers.get("content-length") or 0) > limit:
-            raise e.TooLarge(f"The request body is larger than {limit} bytes.")
-        parts, size = [], 0
+    @property
+    def limit(self) -> int:
+        """Bytes of the largest body."""
+        return self.service.max_body if self.service else MAX_BODY
+
+    def announced(self) -> int:
+        """The body's length in bytes; the most that it can be, where that is not known. Raises TooLarge."""
+        given = whole_number(self.headers.get("content-length", ""))
+        if given is None:
+            return self.limit if "transfer-encoding" in self.headers else 0
+        if given > self.limit:
+            raise e.TooLarge(f"The request body is larger than {self.limit} bytes.")
+        return given
+
+    async def read(self) -> bytes:
+        """The whole body. Raises TooLarge past the limit, before reading on; BadRequest when it does not come."""
+        self.announced()
+        parts, size, limit = list[bytes](), 0, self.limit
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 async for chunk in self.stream():
@@ -205,6 +218,7 @@ class Service:
     negotiator: Negotiator | None = None
     statuses: Mapping[type[e.NacreError], int] = field(default_factory=dict)  # where this API differs from STATUS
     request_id_headers: tuple[str, ...] = ("x-openstack-request-id",)
+    max_body: int = MAX_BODY  # bytes of JSON
     strict_slash: bool = False  # a URL that ends in a slash is another one, and there is none
     refusal: gate.Refusal = refused
 
@@ -288,8 +302,13 @@ class App:
             raise e.NotAllowed if matches else e.NoSuchRoute
         if public or routes[0][0].raw:  # a body that is long on its way holds up nobody
             return await answer(request, routes, self._allows)
-        context = request.context
-        async with self._turns.turn(context.project_id or context.user_id or ""):
+        project = request.context.project_id or request.context.user_id or ""
+        try:
+            size = request.announced()
+        except e.TooLarge:
+            await self._turns.pace(project)
+            raise
+        async with self._turns.turn(project, size):
             return await answer(request, routes, self._allows)
 
     def _fault(self, request: Request, error: e.NacreError) -> Reply:
@@ -349,9 +368,6 @@ def _choose(request: Request, routes: list[tuple[Route, dict[str, str]]]) -> tup
     if not fitting:
         raise e.NoSuchRoute
     return fitting[0]
-
-
-_REQUEST_ID = re.compile(r"req-[0-9a-f-]{36}")
 
 
 def _request(scope: Scope, receive: Receive) -> Request:

@@ -11,12 +11,15 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 import yaml
 
 from nacre.base.errors import NacreError
+
+if TYPE_CHECKING:  # it takes a while, and many commands show nothing
+    from rich.console import Console
 
 #: The newest compute microversion our commands speak.
 COMPUTE_VERSION = "2.96"
@@ -37,6 +40,22 @@ def plain(said: Any, *, markup: bool = False) -> Any:
     if isinstance(said, dict):
         return {plain(k): plain(v, markup=markup) for k, v in said.items()}
     return [plain(each, markup=markup) for each in said] if isinstance(said, list | tuple) else said
+
+
+def screen(*, stderr: bool = False) -> "Console":
+    """Where commands show things to people: the terminal breaks lines that are too long, not we, so that what is copied
+    or searched is whole; a table that goes elsewhere is as wide as it needs."""
+    from rich.console import Console
+
+    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(stderr=stderr, highlight=False, soft_wrap=True, width=400)
+
+
+def start_with(data: Path) -> str:
+    """The command that starts the cloud of a data folder."""
+    from nacre.config import data_folder
+
+    return "nacre up -d" + ("" if data == data_folder(None) else f" --data {data}")
 
 
 class ApiError(NacreError):
@@ -146,7 +165,7 @@ class Client(Session):
     def __init__(self, data: Path, cloud: str):
         file = data / "clouds.yaml"
         if not file.exists():
-            raise ApiError(f"There is no {file}: start the cloud first with `nacre up --data {data}`.")
+            raise ApiError(f"There is no {file}: start the cloud first with `{start_with(data)}`.")
         super().__init__(file, cloud)
 
     def request(self, method: str, service: str, path: str, **rest: Any) -> Answer:

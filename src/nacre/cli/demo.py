@@ -20,7 +20,7 @@ from nacre.base.durable.files import write_whole
 from nacre.cli.client import ApiError, Client
 from nacre.cli.trace import show, timeline
 from nacre.cli.up import DEMO as NAME
-from nacre.cli.up import ensure_up, network, upload
+from nacre.cli.up import NotStarted, ensure_up, network, running_settings, upload
 from nacre.config import data_folder, load
 
 BOOT_SECONDS = 300.0
@@ -161,6 +161,9 @@ def ssh(space: str, key: Path, host: str, command: str) -> str:
 def run(data: Path, console: Console) -> dict[str, Any]:
     """Everything above, in order. Answers the facts that `--json` prints."""
     from nacre import guest
+    if running_settings(data).hypervisor == "fake":
+        raise NotStarted(f"The cloud in {data} simulates its guests, and there is nothing in them to log in to: "
+                         "`nacre down` first, or name another folder with --data.")
     progress = Progress(console)
     with progress.step("starting the cloud"):
         ensure_up(data)

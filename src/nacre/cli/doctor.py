@@ -12,7 +12,6 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console
 
 import nacre
 from nacre.config import CLOUDS, Settings, is_loopback
@@ -211,13 +210,14 @@ def examine(settings: Settings) -> list[Finding]:
 @click.option("--port", type=click.IntRange(1, 65535), default=None, help="the APIs' port [8774]")
 def doctor(as_json: bool, data: Path | None, port: int | None) -> None:
     """Check virtualisation, permissions, Open vSwitch, folders, disk and ports; each failure names its cure."""
+    from nacre.cli.client import screen
     from nacre.cli.up import running_settings
 
     findings = examine(running_settings(data, port=port))
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(findings)))
     else:
-        console = Console()
+        console = screen()
         for f in findings:
             mark = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "failed": "[red]failed[/]"}[f.state]
             console.print(f"{mark:>20}  [bold]{f.name}[/]: {f.detail}")

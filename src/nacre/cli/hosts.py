@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from nacre.cli.client import ApiError, Client, plain
+from nacre.cli.client import ApiError, Client, plain, screen
 from nacre.config import data_folder
 
 #: Seconds for which a host's answer to `accept` is waited for: it hears of it with its next report.
@@ -60,21 +60,21 @@ def listed(as_json: bool, data: Path | None) -> None:
     if as_json:
         click.echo(json.dumps({"hosts": found}))
         return
-    from rich.console import Console
     from rich.table import Table
 
-    table = Table("host", "state", "version", "servers", "guests", "orphans", "vcpus", "memory MB", "disk GB",
-                  "last beat", box=None)
+    table = Table("host", "state", "servers", "guests", "orphans", "vcpus", "memory GB", "disk GB", "last beat",
+                  box=None)
     for each in plain(found, markup=True):
         room, used = each["capacity"] or {}, each["used"] or {}
         state = each["state"] + (", drained" if each["status"] == "disabled" else "")
         table.add_row(
-            each["name"], state if state == "up" else f"[yellow]{state}[/]", each["version"], str(each["servers"]),
+            each["name"], state if state == "up" else f"[yellow]{state}[/]", str(each["servers"]),
             "" if each["guests"] is None else str(each["guests"]),
             f"[red]{each['orphans']}[/]" if each["orphans"] else "0",
-            *(f"{used[name]:g} of {room[name]}" if room else "" for name in ("vcpus", "memory_mb", "disk_gb")),
+            *(f"{round(used[name] / unit, 2):g}/{room[name] / unit:g}" if room else ""
+              for name, unit in (("vcpus", 1), ("memory_mb", 1024), ("disk_gb", 1))),
             _ago(each["last_beat"]))
-    console = Console(highlight=False)
+    console = screen()
     console.print(table)
     for each in plain(found):
         if each["disabled_reason"]:
@@ -148,7 +148,6 @@ def orphans(name: str | None, as_json: bool, data: Path | None) -> None:
     if not found:
         click.echo("There are none.")
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("guest", "host", "name", "power", "flavor", "project", "addresses", "adopt", box=None)
@@ -156,7 +155,7 @@ def orphans(name: str | None, as_json: bool, data: Path | None) -> None:
         addresses = " ".join(a for port in each["ports"] for a in port["addresses"])
         table.add_row(each["id"], each["host"], each["name"] or "", each["power"], each["flavor"] or "",
                       each["project_id"] or "", addresses, "yes" if each["adoptable"] else f"no: {each['why_not']}")
-    Console(highlight=False).print(table)
+    screen().print(table)
     click.echo("`nacre host adopt GUEST` makes it a server again, as it runs; `nacre host forget GUEST` ends it.")
 
 

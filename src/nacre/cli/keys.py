@@ -11,6 +11,7 @@ import click
 
 from nacre.base.clock import RealClock
 from nacre.base.errors import NacreError
+from nacre.cli.client import start_with
 from nacre.cli.database import reached
 from nacre.cli.processes.folder import acting, whose
 from nacre.config import Settings, load
@@ -31,7 +32,7 @@ def with_keys(settings: Settings, step: Callable[[Keys], Awaitable[T]]) -> T:
 
     file = settings.database.removeprefix("sqlite:///")
     if file != settings.database and not Path(file).exists():
-        raise NacreError(f"There is no cloud in {settings.data}: `nacre up --data {settings.data}` makes one.")
+        raise NacreError(f"There is no cloud in {settings.data}: `{start_with(settings.data)}` makes one.")
 
     async def run(url: str) -> T:
         db = Database(url, inline=True)

@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from nacre.cli.client import ApiError, Client, plain
+from nacre.cli.client import ApiError, Client, plain, screen
 
 
 def ask(client: Client, wanted: dict[str, Any], hints: dict[str, Any]) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def show(plan: dict[str, Any], console: Console) -> None:
             table.add_row(host["host"], str(host["count"]), host.get("selected_dir", ""))
         console.print(table)
     if plan["reason"]:
-        console.print(f"[yellow]not all[/]: {plan['reason']}")
+        console.print(f"[yellow]why not{' all' if plan['placed'] else ''}[/]: {plan['reason']}")
     if plan["nearest"]:
         console.print(f"nearest: {plan['nearest']}")
 
@@ -69,7 +69,7 @@ def plan(data: Path | None, as_json: bool, hint: tuple[str, ...], **wanted: Any)
     if as_json:
         click.echo(json.dumps(found))
     else:
-        show(found, Console(highlight=False))
+        show(found, screen())
 
 
 def hints(given: tuple[str, ...]) -> dict[str, Any]:

@@ -129,12 +129,13 @@ def status(ctx: click.Context, as_json: bool, data: Path | None) -> None:
 
 
 def _show(found: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from nacre.cli.client import screen, start_with
+
+    console = screen()
     if not found["running"]:
-        console.print(f"Nothing runs in {found['data']}. Start it with `nacre up -d`.")
+        console.print(f"Nothing runs in {found['data']}. Start it with `{start_with(Path(found['data']))}`.")
         return
     table = Table("process here", "state", "pid", "memory", box=None, title_justify="left")
     for p in found["processes"]:

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from nacre.cli.client import ApiError, Client, Missing, plain
+from nacre.cli.client import ApiError, Client, Missing, plain, screen
 
 
 def timeline(client: Client, server: str) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def trace(server: str, cloud: str, as_json: bool, data: Path | None) -> None:
     if as_json:
         click.echo(json.dumps(facts))
         return
-    console, said = Console(), plain(facts, markup=True)
+    console, said = screen(), plain(facts, markup=True)
     console.print(f"[bold]{said['name']}[/] {said['server']} [bold]{said['status']}[/]")
     if said["fault"]:
         console.print(f"[red]why:[/] {said['fault']}")

@@ -291,6 +291,10 @@ def up(detach: bool, data: Path | None, port: int | None, hypervisor: str | None
     if roles_of(settings.data) == ("node",):
         console.print(f"This host {'is up' if started else 'was up already'}.")
     else:
+        other = [f"--{name} {given}" for name, given, own in (
+            ("port", port, settings.port), ("hypervisor", hypervisor, settings.hypervisor)) if given not in (None, own)]
+        if other:
+            console.print(f"It runs on as it was started; for {' '.join(other)}: `nacre down` first.", soft_wrap=True)
         console.print(f"Nacre {'is up' if started else 'was up already'} at {settings.url}\n"
                       f"  export OS_CLIENT_CONFIG_FILE={settings.data}/clouds.yaml\n"
                       f"  openstack --os-cloud demo server list", soft_wrap=True)

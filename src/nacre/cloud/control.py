@@ -64,6 +64,7 @@ from nacre.conductor.power import Switch
 from nacre.conductor.stories import StoryRunner
 from nacre.config import Settings
 from nacre.identity import policies as identity_policies
+from nacre.identity.api.providers import UserLimits
 from nacre.identity.api.service import front
 from nacre.identity.api.service import service as identity_service
 from nacre.identity.keys.ring import Ring, Signer
@@ -194,7 +195,7 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
         removal=compute.membership.removal(LedgerAdmin(db, clock), compute.endings),
         aggregates=compute.aggregates, groups=ServerGroups(db, clock), flavors=compute.ask.flavors,
         keypairs=compute.ask.keypairs, quotas=compute.ask.quotas, limits=ServerLimits(
-            hints=limits.hints, hint_bytes=limits.hint_bytes)))
+            hints=limits.hints, hint_bytes=limits.hint_bytes, networks=limits.networks)))
     joins = JoinService(db, clock, Signer(Ring(keys, "join")), compute.around, settings.network.vxlan_port)
     _start(base, compute, joins, network)
     health = Health(lambda: db.read(lambda conn: conn.exec_driver_sql("SELECT 1")), clock)
@@ -217,8 +218,11 @@ def _identity(base: Base) -> tuple[Keys, IdentityService, Passwords, Service]:
     base.running.start.append(keys.open)
     base.running.tasks.append(keys.tend)
     passwords = Passwords(time_cost=own.argon2[0], memory=own.argon2[1], waiting=own.logins)
-    identity = IdentityService(Store(base.db, base.clock), Ring(keys, "token"), passwords, own.token_lifetime)
-    return keys, identity, passwords, identity_service(identity, keys.vault)
+    store, bounds = Store(base.db, base.clock), base.settings.limits
+    base.running.start.append(store.open)
+    identity = IdentityService(store, Ring(keys, "token"), passwords, own.token_lifetime)
+    return keys, identity, passwords, identity_service(identity, keys.vault, UserLimits(
+        **{name: getattr(bounds, name) for name in UserLimits.__struct_fields__}))
 
 
 def _images(base: Base) -> tuple[ImageService, Service]:
@@ -259,7 +263,8 @@ def _network(base: Base) -> NetworkManager:
             base.settings.node.bridge_mappings, own.vlan_range), vni_range=own.vni_range, physical_mtu=own.mtu),
         drivers=own.mechanisms, dns_domain=own.dns_domain,
         quotas={**DEFAULT_QUOTAS, "network": quotas.networks, "port": quotas.ports,
-                "security_group": quotas.security_groups}),
+                "security_group": quotas.security_groups, "subnetpool": quotas.subnetpools,
+                "address_group": quotas.address_groups, "address_scope": quotas.address_scopes}),
         Around(notify=notify, tell=tell, project_of=project_of, nodes=nodes_of))
     base.changes.subscribe(("members",), network.member_news.changed, network.member_news.reload)
     base.running.tasks.append(network.member_news.run)

@@ -7,8 +7,9 @@ from typing import Protocol
 import msgspec
 
 from nacre.base.context import Context
+from nacre.base.durable.processes import Guard
 from nacre.base.durable.stories import Lease
-from nacre.network.contract import Guard, NetworkRequest
+from nacre.network.contract import NetworkRequest
 from nacre.node.contract import Guest, GuestFacts, Orphan
 from nacre.scheduler.contract import Allocation, Amounts, Held
 

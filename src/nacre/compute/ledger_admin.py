@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from nacre.base.clock import Clock
 from nacre.base.db import Database, statements
+from nacre.base.durable.processes import Guard
 from nacre.base.errors import Conflict
 from nacre.compute import history, quota_usage
 from nacre.compute.allocations import insert, of_server
@@ -15,7 +16,6 @@ from nacre.compute.catalog.tables import flavors
 from nacre.compute.contract import Adoption, Server, ServerFlavor
 from nacre.compute.records import find_row, move, server_of
 from nacre.compute.tables import allocations, servers
-from nacre.network.contract import Guard
 from nacre.node.contract import Orphan
 from nacre.scheduler.contract import Allocation, Amounts
 

@@ -1,7 +1,7 @@
 """Servers in the database: rows to structs, the one way a state changes, and the queries of lists."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -115,6 +115,12 @@ def _compiled(name: str, pattern: str) -> Any:
         raise BadRequest(f"Invalid filter {name}: not a regular expression ({error}).", field=name) from None
 
 
+def _second_after(moment: datetime) -> datetime:
+    """The end of its second: the API shows whole ones, so that what was shown of a server counts as that server's."""
+    whole = moment.replace(microsecond=0)
+    return whole + timedelta(seconds=1) if whole.year < 9999 else whole
+
+
 def _conditions(query: ServerQuery) -> Iterable[sa.ColumnElement[bool]]:
     c = servers.c
     if query.deleted is not None:
@@ -130,9 +136,10 @@ def _conditions(query: ServerQuery) -> Iterable[sa.ColumnElement[bool]]:
     if query.changes_since:
         yield changed >= query.changes_since
     if query.changes_before:
-        yield changed <= query.changes_before
+        yield changed < _second_after(query.changes_before)
     for name, moment in query.times:
-        yield c[name] == moment
+        yield c[name] == moment if moment.microsecond else sa.and_(
+            c[name] >= moment, c[name] < _second_after(moment))
     for name, flag in (("locked", query.locked), ("config_drive", query.config_drive)):
         if flag is not None:
             yield c[name].is_(flag)

@@ -91,18 +91,20 @@ class Servers:
         return found
 
     async def create(self, context: Context, specs: tuple[ServerSpec, ...]) -> tuple[Server, ...]:
-        """Servers of one request, all or none; committed, with a story each spec, when this answers.
+        """Servers of one request, all or none; committed, with a story each spec, when this answers. Of one spec with
+        min_count and max_count, as many as quotas have room for.
 
         Raises BadRequest, NotFound, Conflict, QuotaExceeded, each naming the field or limit.
         """
-        flavors = await self._db.read(lambda c: self._afford(c, context, specs))
-        plans = [await self._plan(context, spec, flavors[spec.flavor_id]) for spec in specs]
+        wished, flavors = await self._db.read(lambda c: self._afford(c, context, specs))
+        plans = [await self._plan(context, spec, flavors[spec.flavor_id]) for spec in wished]
         now = self._now()
         reservation = "r-" + secrets.token_hex(4)
 
         def unit(connection: sa.Connection) -> tuple[list[dict[str, Any]], list[Story]]:
-            self._check_quota(connection, context, specs, flavors)
-            rows = [row for plan in plans for row in self._rows(context, plan, reservation, now)]
+            fitting = self._fit(connection, context, [plan.spec for plan in plans], flavors)
+            fitted = [msgspec.structs.replace(plan, spec=spec) for plan, spec in zip(plans, fitting, strict=True)]
+            rows = [row for plan in fitted for row in self._rows(context, plan, reservation, now)]
             for row in rows:
                 key = connection.execute(sa.insert(servers), row).inserted_primary_key
                 row["number"] = key[0] if key else 0
@@ -112,7 +114,7 @@ class Servers:
             history.begin(connection, context, [r["id"] for r in rows], "create", now)
             changes.note(connection, now, *(("server", r["id"]) for r in rows), project_id=context.project_id or "")
             stories, position = [], 0
-            for plan in plans:
+            for plan in fitted:
                 mine = rows[position:position + plan.spec.max_count]
                 position += plan.spec.max_count
                 quota_usage.add(connection, mine[0], len(mine))
@@ -131,19 +133,21 @@ class Servers:
         plan, now = await self._plan(context, spec, flavor), self._now()
         return tuple(server_of({**_EMPTY, **row, "number": 0}) for row in self._rows(context, plan, "", now))
 
-    def _afford(self, connection: sa.Connection, context: Context, specs: Sequence[ServerSpec]) -> dict[str, Flavor]:
-        """The flavors by id. Before anything else is looked up: who asks for more than the project may have, or than is
-        made at once, costs hardly anything. Raises BadRequest, Forbidden, QuotaExceeded."""
+    def _afford(self, connection: sa.Connection, context: Context, specs: Sequence[ServerSpec],
+                ) -> tuple[Sequence[ServerSpec], dict[str, Flavor]]:
+        """The specs as far as there is quota for them, and the flavors by id. Before anything else is looked up: who
+        asks for more than the project may have, or than is made at once, costs hardly anything. Raises BadRequest,
+        Forbidden, QuotaExceeded."""
         flavors = {spec.flavor_id: _flavor(connection, context, spec)
                    for spec in {spec.flavor_id: spec for spec in specs}.values()}
         if not all(flavor.root_gb for flavor in flavors.values()) and not self._ask.policy.allows(
                 context, rule("servers:create:zero_disk_flavor")):
             raise Forbidden("Only volume-backed servers are allowed for flavors with zero disk.", field="flavorRef")
-        self._check_quota(connection, context, specs, flavors)
+        specs = self._fit(connection, context, specs, flavors)
         if (asked := sum(spec.max_count for spec in specs)) > (most := self._ask.quotas.at_once):
             raise BadRequest(f"max_count: {asked} servers were asked for, but one request makes {most} at most.",
                              field="max_count")
-        return flavors
+        return specs, flavors
 
     async def _plan(self, context: Context, spec: ServerSpec, flavor: Flavor) -> "Plan":
         """The spec with what it names looked up and checked against each other. Changes nothing."""
@@ -163,7 +167,7 @@ class Servers:
                 key = await self._ask.keypairs.get(context.user_id or "", spec.key_name)
             except NotFound:
                 raise BadRequest("Invalid key_name provided.", field="key_name") from None
-        await self._check_network(context, spec)
+        spec = await self._networked(context, spec)
         return Plan(spec=spec, flavor=flavor, image=image, key=key)
 
     async def _image(self, context: Context, image_id: str, field: str) -> ImageFacts:
@@ -180,17 +184,19 @@ class Servers:
         if owner is None or (owner != context.project_id and not context.is_admin):
             raise BadRequest(f"Instance group {group_id} could not be found.", field="group")
 
-    async def _check_network(self, context: Context, spec: ServerSpec) -> None:
+    async def _networked(self, context: Context, spec: ServerSpec) -> ServerSpec:
+        """The spec, of no more servers than the quota has ports for."""
         order = PortsOrder(server_id="", context=context, requests=spec.networks,
                            security_groups=spec.security_groups)
         if spec.max_count > 1 and any(r.port_id or r.fixed_ip for r in spec.networks or ()):
             raise BadRequest("A port or a fixed IP can be given for one server only.", field="networks")
         try:
-            await self._ask.network.check(order, spec.max_count)
+            most = await self._ask.network.check(order, spec.max_count, spec.min_count)
         except NotFound as error:
             raise BadRequest(error.message, field="networks", type=error.type) from None
         except QuotaExceeded as error:
             raise QuotaExceeded(f"Quota exceeded for ports: {error.message}") from None
+        return spec if most == spec.max_count else msgspec.structs.replace(spec, max_count=most)
 
     def _rows(self, context: Context, plan: "Plan", reservation: str, now: datetime) -> list[dict[str, Any]]:
         names = planning.names(plan.spec)
@@ -200,8 +206,10 @@ class Servers:
              "updated_at": now})
             for n, name in enumerate(names)]
 
-    def _check_quota(self, connection: sa.Connection, context: Context, specs: Sequence[ServerSpec],
-                     flavors: Mapping[str, Flavor]) -> None:
+    def _fit(self, connection: sa.Connection, context: Context, specs: Sequence[ServerSpec],
+             flavors: Mapping[str, Flavor]) -> Sequence[ServerSpec]:
+        """The specs; of one alone no more servers than there is quota for, if these are as many as it insists on, as
+        Nova does. Raises QuotaExceeded."""
         project = context.project_id or ""
         limits = limits_of(connection, project, context.user_id or "", self._ask.quotas.defaults)
         used = quota_usage.used(connection, project)
@@ -209,6 +217,11 @@ class Servers:
                   "cores": sum(s.max_count * flavors[s.flavor_id].vcpus for s in specs),
                   "ram": sum(s.max_count * flavors[s.flavor_id].memory_mb for s in specs)}
         over = [name for name in wanted if limits[name] >= 0 and used[name] + wanted[name] > limits[name]]
+        if over and len(specs) == 1:
+            (spec,) = specs
+            least = min((limits[name] - used[name]) // max(1, wanted[name] // spec.max_count) for name in over)
+            if least >= spec.min_count:
+                return self._fit(connection, context, [msgspec.structs.replace(spec, max_count=least)], flavors)
         if over:
             def said(numbers: Mapping[str, int]) -> str:
                 return ", ".join(str(numbers[n]) for n in over)
@@ -216,6 +229,7 @@ class Servers:
                                 f"{said(used)} of {said(limits)} {', '.join(over)}")
         if any(0 <= limits["metadata_items"] < len(spec.metadata) for spec in specs):
             raise QuotaExceeded(f"Maximum number of metadata items exceeds {limits['metadata_items']}")
+        return specs
 
     async def delete(self, context: Context, server: Server) -> None:
         """Accept a delete; the story does it. Harmless where one is under way."""
@@ -253,6 +267,8 @@ class Servers:
         def unit(connection: sa.Connection) -> Server:
             row = get_row(connection, server_id)
             values = dict(change(server_of(row)))
+            if not values:
+                return server_of(row)
             if "tags" in values:
                 values["tags"] = list(values["tags"])
                 connection.execute(sa.delete(server_tags).where(server_tags.c.server_id == server_id))

@@ -114,7 +114,8 @@ class Builder:
         """A host for each server. After a crash the host of the last attempt is asked first: it may be nearly done."""
         placements = {s.id: found for s in servers if (found := await self._resumed(s)) is not None}
         if fresh := [s for s in servers if s.id not in placements]:
-            request = orders.placement_request(fresh, order, await group_of(self._p, fresh[0]))
+            request = orders.placement_request(
+                fresh, order, await group_of(self._p, fresh[0]), known=await known_to(self._p, order, fresh[0]))
             placements |= {p.server_id: p for p in await select(self._p, request)}
         return placements
 
@@ -158,6 +159,14 @@ async def fail(parts: Parts, lease: Lease, outcome: Outcome) -> None:
 async def group_of(parts: Parts, server: Server) -> Group | None:
     """The wish of the server's group, if it has one."""
     return await parts.progress.group(server.group_id) if server.group_id else None
+
+
+async def known_to(parts: Parts, order: StoryOrder, server: Server) -> frozenset[str]:
+    """Of the servers that the server's hints name those of its own project; for an administrator all. Who may name
+    others' would learn that they are there, and choose whose neighbour to be."""
+    if not (named := orders.named(server)) or order.context.is_admin:
+        return frozenset(named)
+    return frozenset(s.id for s in await parts.progress.load(named) if s.project_id == server.project_id)
 
 
 async def select(parts: Parts, request: PlacementRequest) -> tuple[Placement, ...]:
@@ -227,7 +236,8 @@ class _Build:
             return None
         try:
             request = orders.placement_request(
-                [self.server], self._story.order, await group_of(self._p, self.server), self._tried)
+                [self.server], self._story.order, await group_of(self._p, self.server), self._tried,
+                await known_to(self._p, self._story.order, self.server))
             found = (await select(self._p, request))[0]
         except NoValidHost as error:
             reasons.append(words_of(error))

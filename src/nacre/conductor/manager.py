@@ -10,7 +10,7 @@ from nacre.base.durable.eras import Position
 from nacre.base.errors import BadRequest, Forbidden, Unavailable
 from nacre.compute.contract import Server, StoryOrder
 from nacre.conductor import orders
-from nacre.conductor.build import group_of
+from nacre.conductor.build import group_of, known_to
 from nacre.conductor.contract import Beat, ControlAddress, Heard, NodeHello, Welcome, WorkState
 from nacre.conductor.endings import Endings
 from nacre.conductor.parts import Parts
@@ -133,7 +133,8 @@ class ConductorManager:
     async def plan(self, order: StoryOrder, servers: tuple[Server, ...]) -> tuple[Placement, ...]:
         """Where these servers would be placed now. Changes nothing. Raises BadRequest."""
         group = await group_of(self._p, servers[0])
-        return await self._p.scheduler.plan(orders.placement_request(servers, order, group))
+        known = await known_to(self._p, order, servers[0])
+        return await self._p.scheduler.plan(orders.placement_request(servers, order, group, known=known))
 
     def meet_again(self, host: str | None = None) -> None:
         """The host, or each, says hello at its next beat: there is something to say to it."""

@@ -1,20 +1,24 @@
 """Pure: from a server and what was asked for to the orders that the scheduler, the network and a host get."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import msgspec
 from oslo_utils.strutils import bool_from_string
 
+from nacre.base.durable.processes import Guard
 from nacre.compute.contract import Group, Server, ServerSpec, StoryOrder
 from nacre.conductor.demands import SCOPE, amounts
 from nacre.image.contract import ImageFacts
-from nacre.network.contract import Guard, Plugged, PortsOrder
+from nacre.network.contract import Plugged, PortsOrder
 from nacre.node.contract import BuildOrder, GuestFacts, SpawnOrder
 from nacre.scheduler.contract import Allocation, GroupRule, HostLimits, PlacementRequest
 
 #: Limits of a host that says nothing: its own claim has the last word.
 UNLIMITED = HostLimits(vcpus=float("inf"), memory_mb=float("inf"), disk_mb=float("inf"))
+
+#: The id of no server: to be with it is what no host fulfils.
+NOBODY = ""
 
 
 def _texts(value: object) -> tuple[str, ...]:
@@ -23,14 +27,22 @@ def _texts(value: object) -> tuple[str, ...]:
     return tuple(str(v) for v in value) if isinstance(value, list | tuple) else ()
 
 
+def named(server: Server) -> tuple[str, ...]:
+    """The ids of other servers that a server's hints name."""
+    return (*_texts(server.hints.get("different_host")), *_texts(server.hints.get("same_host")))
+
+
 def placement_request(servers: Sequence[Server], order: StoryOrder, group: Group | None = None,
-                      ignore: Sequence[str] = ()) -> PlacementRequest:
-    """One host for each of these servers of one request, or for as many as it asked for at least (FLOW A7-A13). Raises
-    BadRequest: an amount is no number."""
+                      ignore: Sequence[str] = (), known: Collection[str] = ()) -> PlacementRequest:
+    """One host for each of these servers of one request, or for as many as it asked for at least (FLOW A7-A13). known:
+    those of the `named` servers that its project may know of; another is on no host. Raises BadRequest: an amount is no
+    number."""
     first, spec = servers[0], order.spec
     hints = first.hints
     zone, _, zone_host = ((spec.availability_zone if spec else None) or first.pinned_zone or "").partition(":")
     away = hints.get("different_host")
+    apart = () if bool_from_string(away) else tuple(s for s in _texts(away) if s in known)
+    together = tuple(s if s in known else NOBODY for s in _texts(hints.get("same_host")))
     least = (spec.min_count - spec.max_count if spec else 0) + len(servers)
     rule = None if group is None or first.group_id is None else GroupRule(
         id=first.group_id, policy=group.policy, members=group.members, max_per_host=group.max_per_host)
@@ -40,8 +52,8 @@ def placement_request(servers: Sequence[Server], order: StoryOrder, group: Group
         queue_name=first.flavor.extra_specs.get(SCOPE + "queue_name") or _word(hints, "queue_name"),
         host=_word(hints, "scheduler_host") or (spec.host if spec else None) or zone_host or None,
         host_match=_word(hints, "scheduler_host_match"), availability_zone=zone or None,
-        different_host=() if bool_from_string(away) else _texts(away), spread=bool_from_string(away),
-        try_different_host=bool_from_string(hints.get("try_different_host")), same_host=_texts(hints.get("same_host")),
+        different_host=apart, spread=bool_from_string(away),
+        try_different_host=bool_from_string(hints.get("try_different_host")), same_host=together,
         ignore_hosts=tuple(ignore), extra_specs=first.flavor.extra_specs, image_properties=first.image_properties)
 
 

@@ -12,7 +12,6 @@ import msgspec
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Amount = Annotated[int, msgspec.Meta(ge=0, le=10**7)]
 Delay = Annotated[float, msgspec.Meta(ge=0)]
 Ratio = Annotated[float, msgspec.Meta(gt=0)]
@@ -96,6 +95,9 @@ class Quotas(Section, frozen=True):
     networks: int = 100
     ports: int = 500
     security_groups: int = 10
+    subnetpools: int = 50
+    address_groups: int = 50
+    address_scopes: int = 50
 
 
 class Limits(Section, frozen=True):
@@ -107,6 +109,12 @@ class Limits(Section, frozen=True):
     servers: Positive = 1000  # that one request may make
     hints: Positive = 100  # scheduler hints of a server, and values of each of them
     hint_bytes: Positive = 16384  # of all of a server's hints together, as JSON
+    networks: Positive = 100  # that a new server names
+    credentials: Positive = 100  # of a user, those of EC2 among them
+    credential_bytes: Positive = 16384  # of a credential's blob
+    application_credentials: Positive = 100  # of a user
+    access_rules: Positive = 500  # of a user
+    trusts: Positive = 200  # of a user who lends
 
 
 #: What may stand in `images.s3`.

@@ -58,7 +58,8 @@ def since(conn: sa.Connection, at: int, ids: Iterable[str]) -> bool:
 
 
 def take_grants(conn: sa.Connection, *where: sa.ColumnElement[bool]) -> int:
-    """Takes assignments away, and ends what they gave. How many they were."""
+    """Takes assignments away, and ends what they gave. How many they were. As in Keystone a user's application
+    credentials for a project go with a role there: they would work again with the next one."""
     m = t.memberships.c
     gone = conn.execute(sa.select(t.assignments).where(*where)).mappings().all()
     groups = {row["actor_id"] for row in gone if row["actor_type"] == "group"}
@@ -66,6 +67,9 @@ def take_grants(conn: sa.Connection, *where: sa.ColumnElement[bool]) -> int:
     for row in conn.execute(sa.select(t.memberships).where(m.group_id.in_(groups))).mappings() if groups else ():
         members.setdefault(row["group_id"], []).append(row["user_id"])
     conn.execute(sa.delete(t.assignments).where(*where))
-    end(conn, (of_user(user) if row["inherited"] else of_grant(user, row["target_id"]) for row in gone for user in (
-        members.get(row["actor_id"], ()) if row["actor_type"] == "group" else (row["actor_id"],))))
+    users = [(row, user) for row in gone for user in (
+        members.get(row["actor_id"], ()) if row["actor_type"] == "group" else (row["actor_id"],))]
+    end(conn, (of_user(user) if row["inherited"] else of_grant(user, row["target_id"]) for row, user in users))
+    for user, target in {(user, row["target_id"]) for row, user in users if not row["inherited"]}:
+        statements.delete(conn, t.application_credentials, user_id=user, project_id=target)
     return len(gone)

@@ -12,6 +12,12 @@ from nacre.identity import tables as t
 
 T = TypeVar("T")
 
+#: Begins so many seconds after the epoch: a write a second, at most, over the life of a history.
+BEGIN = 1_577_836_800  # 2020
+_SECONDS = sa.cast(sa.extract("epoch", sa.func.current_timestamp()), sa.Integer) - BEGIN
+_LEAP = sa.update(t.revision).values(value=sa.case(
+    (t.revision.c.value < _SECONDS, _SECONDS), else_=t.revision.c.value + 1))
+
 #: How long another process may go on believing what this one has changed, in seconds.
 POLL_SECONDS = 1.0
 
@@ -23,6 +29,11 @@ class Store:
         self.db, self.clock = db, clock
         self.generation = 0
         self._seen, self._looked_at = -1, float("-inf")
+
+    async def open(self) -> None:
+        """To be called at each start of a process. Counting goes on past whatever a history counted that was lost
+        since: one that ran here until a backup was restored. Its tokens are void once what they rest on ends here."""
+        await self.db.run(lambda conn: conn.execute(_LEAP))
 
     def now(self) -> float:
         """Seconds since the epoch."""

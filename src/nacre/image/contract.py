@@ -11,7 +11,6 @@ from nacre.base.rpc.target import Target
 TARGET = Target(topic="control", namespace="image", version="1.0")
 #: No more bytes than these are read at once.
 MOST = 8 << 20
-SNAPSHOTS = Target(topic="control", namespace="snapshots", version="1.0")
 
 
 class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):

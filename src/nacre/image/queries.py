@@ -12,6 +12,7 @@ from oslo_utils.timeutils import normalize_time, parse_isotime
 
 from nacre.base import errors as e
 from nacre.base.context import Context
+from nacre.base.serving.inputs import whole_number
 from nacre.image.tables import image_members, image_properties, image_tags, images
 
 DEFAULT_LIMIT = 25
@@ -27,7 +28,7 @@ _IN = frozenset({"id", "name", "status", "container_format", "disk_format"})
 _NUMBERS = ("size", "virtual_size", "min_disk", "min_ram")
 _FLAGS = ("protected", "os_hidden")
 _TIMES = ("created_at", "updated_at")
-_COMPARE = {"gt": "__gt__", "gte": "__ge__", "lt": "__lt__", "lte": "__le__", "eq": "__eq__", "neq": "__ne__"}
+_OPERATORS = ("gt", "gte", "lt", "lte", "eq", "neq")
 _MAX_NUMBER = 2**63 - 1
 
 
@@ -82,11 +83,10 @@ def one_of(value: str, allowed: Sequence[str], complaint: str) -> str:
 
 
 def _limit(value: str) -> int:
-    try:
-        limit = int(value)
-    except ValueError:
-        raise e.BadRequest("limit param must be an integer", field="limit") from None
-    if limit < 0:
+    limit = whole_number(value.removeprefix("-"))
+    if limit is None:
+        raise e.BadRequest("limit param must be an integer", field="limit")
+    if limit and value.startswith("-"):
         raise e.BadRequest("limit param must be positive", field="limit")
     return min(limit, MAX_LIMIT)
 
@@ -190,14 +190,12 @@ def _values(text: str) -> list[str]:
 
 
 def _number(name: str, value: str) -> int:
-    try:
-        number = int(value)
-    except ValueError:
-        raise e.BadRequest(f"Unable to filter on a range with a non-numeric value: {name}={value[:100]}",
-                           field=name) from None
-    if abs(number) > _MAX_NUMBER:
+    number = whole_number(value.removeprefix("-"))
+    if number is None:
+        raise e.BadRequest(f"Unable to filter on a range with a non-numeric value: {name}={value[:100]}", field=name)
+    if number > _MAX_NUMBER:
         raise e.BadRequest(f"{name} must be between -{_MAX_NUMBER} and {_MAX_NUMBER}.", field=name)
-    return number
+    return -number if value.startswith("-") else number
 
 
 def flag(name: str, value: str) -> bool:
@@ -210,15 +208,17 @@ def flag(name: str, value: str) -> bool:
 def _time(name: str, value: str) -> sa.ColumnElement[bool]:
     """`created_at=gte:2026-01-31T00:00:00Z`; without an operator it means equal."""
     operator, _, rest = value.partition(":")
-    if operator not in _COMPARE:
+    if operator not in _OPERATORS:
         operator, rest = "eq", value
     try:
         moment = normalize_time(parse_isotime(rest))
         second_later = moment + dt.timedelta(seconds=1)
     except (ValueError, OverflowError):
         raise e.BadRequest(f"Bad \"{name}\" query filter format. Use ISO 8601 DateTime notation.", field=name) from None
+    column = images.c[name]
     if operator in ("eq", "neq"):  # what is shown has whole seconds
-        inside = sa.and_(images.c[name] >= moment, images.c[name] < second_later)
+        inside = sa.and_(column >= moment, column < second_later)
         return inside if operator == "eq" else sa.not_(inside)
-    condition: sa.ColumnElement[bool] = getattr(images.c[name], _COMPARE[operator])(moment)
-    return condition
+    found: sa.ColumnElement[bool] = {"lt": column < moment, "gte": column >= moment, "lte": column < second_later,
+                                     "gt": column >= second_later}[operator]
+    return found

@@ -7,6 +7,7 @@ import jsonschema_rs
 
 from nacre.base import errors as e
 from nacre.base.image_formats import DISK_FORMATS
+from nacre.base.serving.inputs import first_error, refuse_long
 
 CONTAINER_FORMATS = ("ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed")
 STATUSES = ("queued", "saving", "uploading", "importing", "active", "deactivated", "killed", "deleted",
@@ -139,7 +140,8 @@ def check_image(attributes: Any) -> None:
 
 def check(validator: Any, body: Any) -> None:
     """Raises BadRequest naming the first field that breaks the schema."""
-    for error in validator.iter_errors(body):
+    refuse_long(body)
+    if (error := first_error(validator, body)) is not None:
         path = "/".join(str(part) for part in error.instance_path)
         reason = str(error.message).replace("\x00", "")
         if len(reason) > 300:

@@ -1,12 +1,13 @@
 """What others may ask of the network: ports for servers, and for nodes the wiring that makes them real."""
 
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 from msgspec import Meta
 
 from nacre.base import bounds
 from nacre.base.context import Context
+from nacre.base.durable.processes import Guard
 from nacre.base.rpc.target import Target
 
 #: The most ports that a host names at once.
@@ -21,14 +22,6 @@ Numbers = Annotated[dict[bounds.Id, bounds.Count], Meta(max_length=MOST_GROUPS)]
 Versions = Annotated[dict[bounds.Short, Numbers], Meta(max_length=MOST_ERAS)]
 Said = Annotated[str, Meta(max_length=255)]
 TARGET = Target(topic="control", namespace="network", version="1.0")
-
-
-class Guard(Protocol):
-    """What must stand in the transaction of a change, as a story's lease."""
-
-    def hold(self, connection: Any) -> None:
-        """Raises the reason why it does not stand."""
-        ...
 
 
 class NetworkRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -198,9 +191,9 @@ class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
 class Network(Protocol):
     """The network service. Every verb may be repeated without harm."""
 
-    async def check(self, order: PortsOrder, count: int) -> None:
-        """Would `plug` make the ports for `count` such servers? Changes nothing. Raises BadRequest, NotFound, Conflict,
-        QuotaExceeded."""
+    async def check(self, order: PortsOrder, count: int, least: int = 0) -> int:
+        """For how many of `count` such servers would `plug` make the ports? Changes nothing. Raises BadRequest,
+        NotFound, Conflict; QuotaExceeded: for fewer than `least` (0: than `count`)."""
         ...
 
     async def plug(self, order: PortsOrder, host: str) -> Plugged:

@@ -11,13 +11,13 @@ from nacre.base.clock import Clock
 from nacre.base.context import Context, service_context
 from nacre.base.db import Database
 from nacre.base.db.together import Together
+from nacre.base.durable.processes import Guard
 from nacre.base.errors import BadRequest, BuildFailed, Conflict
 from nacre.identity.contract import Policy
 from nacre.network import tables as t
 from nacre.network.contract import (
     AgentReport,
     GroupMembers,
-    Guard,
     HostWiring,
     Plugged,
     PortFacts,
@@ -87,8 +87,8 @@ class NetworkManager:
         self.member_news.add(moved)
         return result
 
-    async def check(self, order: PortsOrder, count: int) -> None:
-        await self.read(order.context, lambda work: servers.check(work, order, count))
+    async def check(self, order: PortsOrder, count: int, least: int = 0) -> int:
+        return await self.read(order.context, lambda work: servers.check(work, order, count, least or count))
 
     async def plug(self, order: PortsOrder, host: str) -> Plugged:
         plugged, failed = await self.write(order.context, lambda work: servers.plug(work, order, host), order.guard)

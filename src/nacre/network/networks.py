@@ -41,6 +41,12 @@ def granted(object_type: str, project_id: str | None, *actions: str) -> sa.Selec
                                         r.target_project.in_(["*", project_id or ""]))
 
 
+def is_shared(work: Work, network_id: str) -> bool:
+    """Whether the network is shared with the caller's project, or with all."""
+    found = granted("network", work.context.project_id, SHARED)
+    return work.row(found.where(t.rbac_policies.c.object_id == network_id).limit(1)) is not None
+
+
 def visible(work: Work) -> sa.ColumnElement[bool]:
     """The networks that the caller may see: its own, shared and external ones; administrators see all."""
     if work.context.is_admin or "service" in work.context.roles:

@@ -22,6 +22,8 @@ SERVICE_OR_READER = f"role:service or {READER}"
 NETWORK_MEMBER = "role:admin or role:service or (role:member and project_id:%(network:project_id)s)"
 NETWORK_MANAGER = "role:admin or role:service or (role:manager and project_id:%(network:project_id)s)"
 EITHER_MEMBER = f"{NETWORK_MEMBER} or (role:member and project_id:%(project_id)s)"
+#: As NETWORK_MEMBER, or the network is shared with the caller.
+NETWORK_SHARED = f"{NETWORK_MEMBER} or 'True':%(network:shared)s"
 ANYONE = "role:reader or role:service"
 
 #: "Not with all projects, unless one administers": as `sharing with "*"`.
@@ -76,7 +78,10 @@ POLICIES |= {
 for _verb in ("create", "update"):
     POLICIES |= {
         f"{_verb}_port:device_owner": ADMIN_OR_SERVICE,  # asked only for owners that begin with "network:"
-        f"{_verb}_port:fixed_ips": NETWORK_MEMBER,  # asked where an address is named
+        f"{_verb}_port:fixed_ips": NETWORK_SHARED if _verb == "create" else NETWORK_MEMBER,
+        f"{_verb}_port:fixed_ips:ip_address": NETWORK_MEMBER,
+        f"{_verb}_port:fixed_ips:subnet_id": NETWORK_SHARED,
+        f"{_verb}_port:binding:vnic_type": SERVICE_OR_MEMBER,
         f"{_verb}_port:allowed_address_pairs": NETWORK_MEMBER,
         f"{_verb}_port:port_security_enabled": NETWORK_MEMBER,
         f"{_verb}_port:binding:host_id": ADMIN_OR_SERVICE,
@@ -121,8 +126,7 @@ def asked(rule: str, resource: Resource, raw: Mapping[str, Any], target: Row) ->
             continue
         if sensitive(name, target[name]):
             found.append((f"{rule}:{name}", target))
-            inner = target[name] if name == "external_gateway_info" and target[name] else ()
-            found += [(f"{rule}:{name}:{part}", target) for part in inner]
+            found += [(f"{rule}:{name}:{part}", target) for part in parts(name, target[name])]
     return found
 
 
@@ -131,7 +135,7 @@ def attribute_rules(verb: str, resource: Resource) -> tuple[str, ...]:
     found = []
     for a in resource.attributes.values():
         if a.guard and (a.post if verb == "create" else a.put):
-            inner = GATEWAY_PARTS if a.name == "external_gateway_info" else ()
+            inner = PARTS.get(a.name, ())
             found += [f"{verb}_{resource.name}:{name}" for name in (a.name, *(f"{a.name}:{part}" for part in inner))]
     return tuple(found)
 
@@ -148,14 +152,18 @@ def may_create_port(work: Work, resource: Resource, raw: Mapping[str, Any], targ
             raise refused(rule)
 
 
-#: What of a router's gateway is asked for one by one.
-GATEWAY_PARTS = ("network_id", "enable_snat", "external_fixed_ips")
+#: What of an attribute's value has rules of its own.
+PARTS = {"external_gateway_info": ("network_id", "enable_snat", "external_fixed_ips"),
+         "fixed_ips": ("ip_address", "subnet_id")}
 
 
 def sensitive(name: str, value: Any) -> bool:
     """Whether setting a guarded attribute to this value needs its rule: not every value is a privilege."""
-    if name == "device_owner":
-        return str(value).startswith("network:")
-    if name == "fixed_ips":
-        return any("ip_address" in item for item in value)
-    return True
+    return name != "device_owner" or str(value).startswith("network:")
+
+
+def parts(name: str, value: Any) -> list[str]:
+    """Which of those there are in this value."""
+    if name not in PARTS:
+        return []
+    return sorted({part for item in ([value] if isinstance(value, Mapping) else value or ()) for part in item})

@@ -41,7 +41,7 @@ class Ports:
             "own": work.context.project_id or "", **{f"is_{name}": wanted[name] for name in names}})))
 
     def target(self, work: Work, data: Row) -> Row:
-        return policy_target(networks.get(work, data["network_id"]))
+        return policy_target(work, networks.get(work, data["network_id"]), data)
 
     def create(self, work: Work, data: Row) -> Row:
         network = networks.get(work, data["network_id"])
@@ -55,6 +55,7 @@ class Ports:
         old = work.one(t.placed, id=current["id"], active=True)
         if old is None:
             raise missing("port", current["id"])
+        _refuse_estranged(work, old, data)
         if data.get("device_id", old["device_id"]) != old["device_id"]:
             _check_device(work, data["device_id"], old["project_id"])
         values = {k: data[k] for k in _SAME if k in data}
@@ -105,6 +106,17 @@ class Ports:
         drop(work, [current["id"]])
 
 
+def _refuse_estranged(work: Work, old: Row, data: Row) -> None:
+    """What a router or floating IP made stays with it: its owner may not say that it is another thing's, and so have it
+    deleted, nor leave it without an address. Stricter than Neutron, which guards the delete alone. Raises Conflict."""
+    if _sees_all(work) or old["device_owner"] not in SERVICE_OWNERS:
+        return
+    changed = [k for k in ("device_owner", "device_id") if data.get(k, old[k]) != old[k]]
+    if changed or ("fixed_ips" in data and not data["fixed_ips"]):
+        raise conflict("ServicePortInUse", f"The {(changed or ['fixed_ips'])[0]} of port {old['id']} cannot be changed "
+                       f"directly via the port API: has device owner {old['device_owner']}.")
+
+
 def _switched(work: Work, port: Row) -> str:
     """The status of a port that its owner switched on or off. The cloud's own ports are on no one host."""
     serving = port["vif_type"] == "distributed" or (port["device_owner"] in SERVICE_OWNERS and agents.routing(work))
@@ -135,9 +147,10 @@ def _listing(every: bool, names: tuple[str, ...]) -> sa.Select[Any]:
     return found if every else found.where(_own(t.placed, sa.bindparam("own", type_=sa.String)))
 
 
-def policy_target(network: Row) -> Row:
-    """What the rules of a port need to know of its network."""
-    return {"network:project_id": network["project_id"]}
+def policy_target(work: Work, network: Row, data: Row) -> Row:
+    """What the rules of a port need to know of its network: that it is shared, where addresses are chosen."""
+    shared = "fixed_ips" in data and networks.is_shared(work, network["id"])
+    return {"network:project_id": network["project_id"], "network:shared": shared}
 
 
 def _check_device(work: Work, device_id: str, project_id: str) -> None:

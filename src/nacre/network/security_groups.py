@@ -12,6 +12,7 @@ from nacre.base.db import statements
 from nacre.network import tables as t
 from nacre.network.attributes.definitions import SECURITY_GROUP, SECURITY_GROUP_RULE
 from nacre.network.attributes.rules import PROTOCOLS, bad, port, prefix, protocol
+from nacre.network.extensions import address_groups
 from nacre.network.networks import SHARED, among, granted
 from nacre.network.work import Row, Work, conflict, missing, standard_view, where
 
@@ -189,6 +190,8 @@ class SecurityGroupRules:
                 raise conflict("SecurityGroupRuleExists",
                                f"Security group rule already exists. Rule id is {other['id']}.")
         row = work.insert(rules, {**work.new(rule), **{k: rule[k] for k in _RULE}})
+        if rule["remote_address_group_id"]:
+            address_groups.check_named(work, group["id"])
         work.touch(t.security_groups, group["id"])
         work.changes.groups.add(group["id"])
         return _rule_view(row, group["name"] == "default")

@@ -30,13 +30,14 @@ Row = dict[str, Any]
 #: What a project may have where no row of the quota table says otherwise; -1: no limit.
 DEFAULT_QUOTAS = {
     "network": 100, "subnet": 100, "port": 500, "router": 10, "floatingip": 50, "security_group": 10,
-    "security_group_rule": 100, "subnetpool": -1, "rbac_policy": 10, "address_group": -1,
+    "security_group_rule": 100, "subnetpool": 50, "rbac_policy": 10, "address_group": 50, "address_scope": 50,
 }
 
 COUNTED: dict[str, sa.Table] = {
     "network": t.networks, "subnet": t.subnets, "port": t.ports, "router": t.routers, "floatingip": t.floatingips,
     "security_group": t.security_groups, "security_group_rule": t.security_group_rules, "subnetpool": t.subnetpools,
     "rbac_policy": t.rbac_policies, "address_group": t.address_groups,
+    "address_scope": t.address_scopes,
 }
 _RESOURCE = {table: name for name, table in COUNTED.items()}
 
@@ -169,10 +170,15 @@ class Work:
 
     def room(self, resource: str, project_id: str, wanted: int = 1) -> None:
         """Raises QuotaExceeded (OverQuota) unless the project may have `wanted` more."""
+        left = self.left(resource, project_id)
+        if left is not None and wanted > left:
+            raise QuotaExceeded(f"Quota exceeded for resources: ['{resource}'].", type="OverQuota")
+
+    def left(self, resource: str, project_id: str) -> int | None:
+        """How many more the project may have. None: there is no limit."""
         own, used = self._room(resource, project_id)
         limit = own if own is not None else {**DEFAULT_QUOTAS, **self.settings.quotas}.get(resource, -1)
-        if limit >= 0 and used + wanted > limit:
-            raise QuotaExceeded(f"Quota exceeded for resources: ['{resource}'].", type="OverQuota")
+        return None if limit < 0 else limit - used
 
     def used(self, resource: str, project_id: str) -> int:
         """How many the project has, those of this unit included."""

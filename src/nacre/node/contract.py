@@ -63,7 +63,6 @@ class BuildOrder(msgspec.Struct, frozen=True, kw_only=True):
     kernel: ImageFacts | None = None
     ramdisk: ImageFacts | None = None
     config_drive: bool = False
-    inject_network: bool = False
     extra_specs: dict[str, str] = {}
     #: Claimed and enforced: Mbit/s each way, MB/s read and written together, parts of a directory's I/O.
     net_bandwidth: int = 0
@@ -94,7 +93,6 @@ class SpawnOrder(msgspec.Struct, frozen=True, kw_only=True):
     ports: tuple[PortFacts, ...]
     networks: tuple[NetworkFacts, ...]
     guest: GuestFacts | None = None
-    paused: bool = False
 
 
 class EndOrder(msgspec.Struct, frozen=True, kw_only=True):

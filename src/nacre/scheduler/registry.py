@@ -74,7 +74,7 @@ class HostRegistry:
 
     def hear(self, report: HostReport, *, anew: bool) -> HostReport | None:
         """A report; the one before it, or itself of a new host. None: it is older than what is known."""
-        name, now, known = report.host, self._now(), self.states.get(report.host)
+        name, now, known = report.host, _now(self._clock), self.states.get(report.host)
         if known is None:
             fresh = HostState(id=0, uuid=str(uuid4()), report=report, up=True, created_at=now, updated_at=now)
             self.states[name] = fresh
@@ -122,7 +122,7 @@ class HostRegistry:
         if forced_down is not None:
             state = msgspec.structs.replace(state, forced_down=forced_down)
         if state != self.states[host]:
-            await self.records.set_service(state, self._now())
+            await self.records.set_service(state, _now(self._clock))
             self.states[host] = msgspec.structs.replace(
                 self._known(host), disabled=state.disabled, disabled_reason=state.disabled_reason,
                 forced_down=state.forced_down)
@@ -132,7 +132,7 @@ class HostRegistry:
     async def forget(self, host: str) -> None:
         """Remove a host's record (its service was deleted). Raises NotFound."""
         self._known(host)
-        await self.records.delete(host, self._now())
+        await self.records.delete(host, _now(self._clock))
         self.states.pop(host, None)
         self._heard.pop(host, None)
         self._barred.pop(host, None)
@@ -151,7 +151,7 @@ class HostRegistry:
 
     async def accept(self, host: str) -> None:
         """An operator says that this database is right for a host that holds on to another. Raises NotFound."""
-        await self.records.accept(self._known(host), self._now())
+        await self.records.accept(self._known(host), _now(self._clock))
 
     async def word(self, host: str) -> Guard | None:
         """An operator's, that was said so and has not been heard: a guard that uses it up. None: there is none."""
@@ -190,5 +190,6 @@ class HostRegistry:
         since = max(self._heard.get(state.report.host, self._listening), self._listening)
         return not state.forced_down and self._clock.monotonic() - since <= self._down
 
-    def _now(self) -> datetime:
-        return self._clock.now().replace(tzinfo=None)
+
+def _now(clock: Clock) -> datetime:
+    return clock.now().replace(tzinfo=None)

@@ -118,9 +118,10 @@ class FakeNetwork:
         self.ports: dict[str, tuple[PortFacts, ...]] = {}
         self.refuses: Exception | None = None
 
-    async def check(self, order: Any, count: int) -> None:
+    async def check(self, order: Any, count: int, least: int = 0) -> int:
         if self.refuses:
             raise self.refuses
+        return count
 
     async def ports_of(self, server_ids: tuple[str, ...]) -> dict[str, tuple[PortFacts, ...]]:
         return {s: self.ports.get(s, ()) for s in server_ids}

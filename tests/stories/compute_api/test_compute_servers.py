@@ -1,5 +1,7 @@
 """Servers through the API: create, list, show, change, delete; who may see what; what is refused."""
 
+from datetime import datetime
+
 import pytest
 import sqlalchemy as sa
 
@@ -81,6 +83,15 @@ async def test_views_by_version(client):
     assert len(new["hostId"]) == 56 and "host_status" not in new
     listed = (await client.get("/servers/detail", version="2.104"))[1]["servers"][0]
     assert set(new) - set(listed) == {"server_groups"}
+
+
+async def test_what_a_server_shows_does_not_cost_more_with_more_hosts(client, monkeypatch):
+    """Its own host is asked for, not all of them."""
+    ident = await made(client, networks="none")
+    await set_row(client, ident, vm_state="active", task_state=None, host="host-1", power_state="running")
+    monkeypatch.setattr(client.scheduler, "all", None)
+    shown = (await client.get(f"/servers/{ident}", version="2.104", who="admin"))[1]["server"]
+    assert shown["host_status"] == "UP"
 
 
 @pytest.mark.parametrize(("version", "fields", "words"), [
@@ -215,6 +226,22 @@ async def test_lists_filtered_sorted_paged(client):
     assert (await client.get("/servers?status=deleted"))[0] == 403
 
 
+async def test_times_are_compared_as_they_are_shown(client):
+    """In whole seconds, though more is kept: what was shown of a server is that server's."""
+    ident, kept = await made(client), datetime(2026, 1, 1, 0, 0, 5, 700_000)
+    await set_row(client, ident, created_at=kept, updated_at=kept)
+    shown = (await client.get(f"/servers/{ident}"))[1]["server"]
+    assert shown["created"] == shown["updated"] == "2026-01-01T00:00:05Z"
+    for query, there in (
+            ("changes-before=2026-01-01T00:00:05Z", 1), ("changes-before=2026-01-01T00:00:04Z", 0),
+            ("changes-since=2026-01-01T00:00:05Z", 1), ("changes-since=2026-01-01T00:00:06Z", 0),
+            ("changes-since=2026-01-01T00:00:05Z&changes-before=2026-01-01T00:00:05Z", 1),
+            ("changes-before=9999-12-31T23:59:59Z", 1), ("created_at=2026-01-01T00:00:05Z", 1),
+            ("created_at=2026-01-01T00:00:05.7Z", 1), ("created_at=2026-01-01T00:00:06Z", 0)):
+        _, found = await client.get(f"/servers?all_tenants=1&{query}", version="2.66", who="admin")
+        assert len(found["servers"]) == there, query
+
+
 async def test_update(client):
     ident = await made(client)
     status, body = await client.put(f"/servers/{ident}", {"server": {"name": "new", "accessIPv4": "1.2.3.4"}})
@@ -239,6 +266,7 @@ async def test_delete_and_actions(client):
     await set_row(client, ident, vm_state="active", task_state=None, host="host-1")
     assert await client.post(path + "/action", {"os-getConsoleOutput": {"length": 2}}) == (
         200, {"output": "line 18\nline 19"})
+    assert (await client.post(path + "/action", {"os-getConsoleOutput": {"length": 2.0}}))[0] == 200
     assert (await client.post(path + "/action", {"os-getConsoleOutput": {"length": "x"}}))[0] == 400
     assert (await client.post(path + "/action", {"lock": {"locked_reason": "why"}}, version="2.73"))[0] == 202
     shown = (await client.get(path, version="2.73"))[1]["server"]
@@ -342,6 +370,10 @@ async def test_a_member_does_not_unlock_what_an_administrator_locked(client):
     assert (await client.post(path, {"lock": None}, who="admin"))[0] == 202
     assert (await client.post(path, {"unlock": None}))[0] == 403 and (await show())[1]["server"]["locked"]
     assert (await client.delete(f"/servers/{ident}"))[0] == 409
+    before = (await show())[1]["server"]
+    assert (await client.post(path, {"lock": {"locked_reason": "mine"}}, version="2.73"))[0] == 202  # changes nothing
+    assert (await show())[1]["server"] == before
+    assert (await client.post(path, {"unlock": None}))[0] == 403 and (await show())[1]["server"]["locked"]
     assert (await client.post(path, {"unlock": None}, who="admin"))[0] == 202
     assert (await client.post(path, {"lock": None}))[0] == 202
     assert (await client.post(path, {"unlock": None}))[0] == 202

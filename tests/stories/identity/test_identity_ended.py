@@ -5,12 +5,12 @@ from typing import get_args, get_type_hints
 import httpx
 import pytest
 import sqlalchemy as sa
-from identity_cloud import PASSWORDS, SYSTEM, Lab, by_password, by_token, domain, made, project, role_id
+from identity_cloud import PASSWORDS, SYSTEM, Json, Lab, by_password, by_token, domain, made, project, role_id
 
 from nacre.config.sections import Identity
 from nacre.identity.ended import KEEP
 from nacre.identity.service import IdentityService
-from nacre.identity.tables import ended
+from nacre.identity.tables import ended, revision
 
 OFF, ON = {"enabled": False}, {"enabled": True}
 
@@ -155,3 +155,43 @@ async def test_a_revoked_token_has_no_second_spelling(lab: Lab) -> None:
         assert (await client.delete("/auth/tokens", headers={"X-Subject-Token": token})).status_code == 204
     for other in (token, *spelled):
         assert not await lab.works(other), other
+
+
+async def test_a_token_of_a_history_that_was_lost_ends_as_others_do(
+        lab: Lab, admin: httpx.AsyncClient, ids: dict[str, str]) -> None:
+    """A backup is restored: counting begins anew below what its tokens say."""
+    async def count(value: int) -> None:
+        await lab.db.run(lambda conn: conn.execute(sa.update(revision).values(value=value)))
+
+    await lab.store.open()
+    before = (await lab.store.read(lambda conn: conn.scalar(sa.select(revision.c.value)))) - 3600
+    await count(before)  # as it started an hour ago
+    for n in range(30):
+        assert (await admin.patch(f"/users/{ids['user']}", json={"user": {"description": f"{n}"}})).status_code == 200
+    token = await lab.token("u", "pw", {"project": {"id": ids["work"]}}, ids["home"])
+    await count(before)
+    await lab.store.open()
+    assert await lab.works(token)
+    for change in (OFF, ON):
+        assert (await admin.patch(f"/users/{ids['user']}", json={"user": change})).status_code == 200
+    assert not await lab.works(token)
+
+
+async def test_an_application_credential_goes_with_a_role_on_its_project(
+        lab: Lab, admin: httpx.AsyncClient, ids: dict[str, str]) -> None:
+    async def proof(project_id: str) -> Json:
+        token = await lab.token("u", "pw", {"project": {"id": project_id}}, ids["home"])
+        async with lab.client(token) as user:
+            key = await made(user, f"/users/{ids['user']}/application_credentials", "application_credential",
+                             name=project_id)
+        return {"identity": {"methods": ["application_credential"], "application_credential": {
+            "id": key["id"], "secret": key["secret"]}}}
+
+    other = (await made(admin, "/projects", "project", name="other", domain_id=ids["home"]))["id"]
+    grant, elsewhere = (f"/projects/{p}/users/{ids['user']}/roles/{ids['member']}" for p in (ids["work"], other))
+    assert (await admin.put(elsewhere)).status_code == 204
+    mine, theirs = await proof(ids["work"]), await proof(other)
+    for again in (admin.delete, admin.put):
+        assert (await again(grant)).status_code == 204
+    assert (await lab.post_auth(mine)).status_code == 401
+    assert (await lab.post_auth(theirs)).status_code == 201

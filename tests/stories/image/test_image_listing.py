@@ -34,6 +34,14 @@ async def test_filters(a: httpx.AsyncClient, six: list[str], query: str, expecte
     assert "".join(i["name"][1] for i in reply.json()["images"]) == expected
 
 
+async def test_times_are_compared_as_they_are_shown(a: httpx.AsyncClient, six: list[str]) -> None:
+    """In whole seconds, though more is kept: what was shown of an image is that image's."""
+    shown = (await a.get(f"/v2/images/{six[1]}")).json()["created_at"]
+    for operator, there in (("eq", 1), ("lte", 1), ("gte", 1), ("lt", 0), ("gt", 0), ("neq", 0)):
+        found = (await a.get(f"/v2/images?name=i1&created_at={operator}:{shown}")).json()["images"]
+        assert len(found) == there, operator
+
+
 @pytest.mark.parametrize("query", [
     "limit=-1", "limit=x", "sort=nope", "sort=name:up", "sort_key=nope", "sort_dir=up", "sort=name&sort_key=size",
     "visibility=nope", "member_status=nope", "size_min=x", "created_at=yesterday", "os_hidden=perhaps",

@@ -123,10 +123,6 @@ class Stories:
         free = await self._db.read(look)
         return await self._db.run(take) if free else []
 
-    async def release(self, story: Story) -> None:
-        """Let it be taken up again, soon. Not ours any more: nothing to do."""
-        await self._let_go(story, {"owner": None})
-
     async def failed(self, story: Story) -> None:
         """It stopped for no known reason: it is tried again later, ever more seldom."""
         await self._later(story, 2 ** (story.failures + 1), failures=story.failures + 1)

@@ -79,7 +79,7 @@ class Link:
         try:
             socket.connect(address)  # watched already: who missed that it is connected would wait for ever
         except zmq.ZMQError as error:
-            self._monitor.close()
+            self._unwatched()
             socket.close()
             raise Unavailable(details=f"Nobody can be asked at {address[:80]!r}: {error.strerror}.") from None
         self.pump = Pump(socket, self._receive)
@@ -125,13 +125,17 @@ class Link:
             waiting[1].set_result(answer)
 
     def close(self) -> None:
-        self._monitor.close()
-        if not self._socket.closed:
-            self._socket.disable_monitor()
+        self._unwatched()
         self.pump.close()
         for _, future in self.waiting.values():
             future.cancel()
         self.waiting.clear()
+
+    def _unwatched(self) -> None:
+        """In this order: the library's thread waits, with a lock, for ever to tell what happens to one who is gone."""
+        if not self._socket.closed:
+            self._socket.disable_monitor()
+        self._monitor.close()
 
 
 class Answers:

@@ -111,6 +111,8 @@ class Connection(HttpToolsProtocol):
         self._met_body()
         self.waiting.remove(self)
         super().connection_lost(exc)
+        if self.cycle is not None:
+            self.cycle.body = bytearray()  # it and this refer to each other, and are collected late
 
     def data_received(self, data: bytes) -> None:
         if self._reading:
@@ -162,6 +164,8 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if self.cycle.response_complete:
+            self.cycle.body = bytearray()  # what had come of a refused body would stay until the next request
         if not self.transport.is_closing() and self.cycle.response_complete:
             self.waiting.add(self)
 

@@ -11,6 +11,10 @@ from nacre.base.errors import TooMany, Unavailable
 #: Whom the request that is being answered is from: the client's address.
 source: ContextVar[str] = ContextVar("source", default="")
 
+#: Seconds until one of a source's refusals too many is said: else it is asked again at once, and to say no all the time
+#: takes the process too.
+REST = 1.0
+
 
 class Slots:
     """At most `parallel` works at once; of one source `of_one` more wait, of all `waiting`; the rest is refused. A
@@ -36,6 +40,7 @@ class Slots:
             return
         queue = self._queues.get(who, deque())
         if len(queue) >= self._of_one:
+            await asyncio.sleep(REST)
             raise TooMany(f"{len(queue)} requests of this address wait for their passwords to be checked, the limit. "
                           "Try again in a second.")
         if self._count >= self._most:

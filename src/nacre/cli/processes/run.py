@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import gc
 import os
 import resource
@@ -20,6 +21,9 @@ from nacre.base.rpc.server import Peer
 from nacre.base.serving.signals import on_stop_signal
 from nacre.cli import supervisor
 from nacre.config import Settings, load
+
+#: From malloc.h; and bytes, less than a connection's read may bring.
+M_MMAP_THRESHOLD, BLOCK = -3, 64 << 10
 
 
 def _run(settings: Settings, main: Coroutine[Any, Any, None]) -> None:
@@ -47,6 +51,7 @@ def control(detach: bool, port: int | None, host: str | None, database: str | No
     _database_is_ours(settings, database)
     if detach:
         return _detached(settings, database)
+    _give_memory_back()
     # A host's connection is a descriptor, and many systems start with 1,024.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY:
@@ -56,6 +61,13 @@ def control(detach: bool, port: int | None, host: str | None, database: str | No
     if settings.metrics.port:
         _serve_metrics(settings.metrics.port)
     _run(settings, _control(settings))
+
+
+def _give_memory_back() -> None:
+    """Blocks of BLOCK and more go back to the system when they are free. By itself glibc keeps such as were needed once
+    (the bodies of a flood) for the next time."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, BLOCK)
 
 
 def _database_is_ours(settings: Settings, given: str | None) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from nacre.base.errors import BadRequest
+from nacre.base.serving.inputs import whole_number
 from nacre.base.web import Request
 
 #: The largest page, and the size of one nobody asked a size for.
@@ -15,11 +16,12 @@ def limit_and_marker(request: Request) -> tuple[int, str | None]:
     text = request.one("limit")
     if text is None or text == "":
         return MAX_LIMIT, request.one("marker")
-    if not text.isascii() or not text.isdigit():
+    number = whole_number(text)
+    if number is None:
         negative = text.startswith("-")
         raise BadRequest("limit param must be positive" if negative else "limit param must be an integer",
                          field="limit")
-    return min(int(text[:9]), MAX_LIMIT), request.one("marker")
+    return min(number, MAX_LIMIT), request.one("marker")
 
 
 def next_link(request: Request, items: list[Any], last: str, limit: int) -> list[dict[str, str]]:

@@ -20,6 +20,7 @@ from nacre.compute.api.microversions import Microversions
 from nacre.compute.api.projects.groups import GroupRoutes
 from nacre.compute.api.projects.quotas import QuotaRoutes
 from nacre.compute.api.projects.usage import UsageRoutes
+from nacre.compute.api.proxies.fixed_ips import FixedIpActions
 from nacre.compute.api.proxies.floating_ips import FloatingIpActions
 from nacre.compute.api.proxies.images import ImageRoutes
 from nacre.compute.api.proxies.networks import NetworkRoutes
@@ -80,11 +81,14 @@ class Parts:
     asks: Asks
     limits: Limits = DEFAULTS
 
+#: Bytes of a request's JSON, as Nova takes them.
+MAX_BODY = 114_688
+
 
 def service(parts: Parts) -> Service:
     """The service to put into `App`."""
     routes = [*versions.ROUTES, *_catalog(parts), *_servers(parts), *_hosts(parts)]
-    return Service("compute", PREFIX, routes, render, Microversions(),
+    return Service("compute", PREFIX, routes, render, Microversions(), max_body=MAX_BODY,
                    request_id_headers=("x-openstack-request-id", "x-compute-request-id"))
 
 
@@ -120,6 +124,7 @@ def _servers(parts: Parts) -> list[Route]:
         *NetworkRoutes(parts.asks.network).routes(),
         *SecurityGroupRoutes(parts.asks.network, Finder(servers)).routes(),
         *FloatingIpActions(parts.asks.network, Finder(servers)).routes(),
+        *FixedIpActions(parts.asks.network, Finder(servers)).routes(),
     ]
 
 

@@ -19,6 +19,7 @@ from oslo_utils.uuidutils import is_uuid_like
 
 from nacre.base.errors import BadRequest
 from nacre.base.log import MASK, SECRET_KEYS, mask
+from nacre.base.serving.inputs import first_error, refuse_long
 from nacre.base.web import Request, Version
 from nacre.compute.api.microversions import known
 
@@ -54,9 +55,10 @@ class Schema:
         if validator is None:
             validator = self._validators[version] = jsonschema_rs.Draft202012Validator(
                 at(self._schema, version), formats=FORMATS, validate_formats=True)
-        if validator.is_valid(value):
+        refuse_long(value)
+        error = first_error(validator, value)
+        if error is None:
             return
-        error = min(validator.iter_errors(value), key=lambda found: len(found.instance_path))
         path = error.instance_path
         # What is said of a secret, or of what holds one, does not say it.
         part = MASK if any(str(p).lower() in SECRET_KEYS for p in path) else mask(_part(value, path))

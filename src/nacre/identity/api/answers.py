@@ -6,6 +6,7 @@ from urllib.parse import urlencode
 
 from nacre.base.context import Context
 from nacre.base.errors import BadRequest
+from nacre.base.serving.inputs import whole_number
 from nacre.base.web import Request
 from nacre.identity.records import MAX_PAGE, Kind, Page, document
 
@@ -60,9 +61,10 @@ def _limit(request: Request) -> int | None:
     text = request.one("limit")
     if text is None:
         return None
-    if not text.isascii() or not text.isdigit() or len(text) > 9:
+    number = whole_number(text)
+    if number is None:
         raise BadRequest("Invalid input for query parameters limit: a whole number of 0 or more.", field="limit")
-    return min(int(text), MAX_PAGE) or None
+    return min(number, MAX_PAGE) or None
 
 
 def own_domain(context: Context) -> str | None:

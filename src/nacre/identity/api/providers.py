@@ -1,12 +1,17 @@
 """What every part of the API works with, and how its routes name what they ask of the policy."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+import sqlalchemy as sa
+
 from nacre.base.errors import Forbidden, NacreError
+from nacre.base.serving import gate
 from nacre.base.serving.gate import Gate, Subject, Target, asks
 from nacre.base.web import Request
+from nacre.identity import tables as t
 from nacre.identity.keys.vault import Vault
 from nacre.identity.records import Kind, find, missing
 from nacre.identity.service import IdentityService
@@ -15,12 +20,36 @@ from nacre.identity.store import Store
 Row = Mapping[str, Any]
 
 
+class UserLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How much one user may have of what users make for themselves, and the bytes of a credential's blob. credentials:
+    those of EC2 among them; trusts: as the trustor."""
+
+    credentials: int = 100
+    application_credentials: int = 100
+    access_rules: int = 500
+    trusts: int = 200
+    credential_bytes: int = 16384
+
+    def room(self, conn: sa.Connection, what: str, user_id: str) -> None:
+        """Raises Forbidden, as Keystone does, unless the user may have one more. what: one of the fields."""
+        column = _OWNERS[what]
+        most = getattr(self, what)
+        if (conn.scalar(sa.select(sa.func.count()).where(column == user_id)) or 0) >= most:
+            raise Forbidden(f"Unable to create additional {what.replace('_', ' ')}, maximum of {most} already exceeded "
+                            "for user.")
+
+
+_OWNERS = {"credentials": t.credentials.c.user_id, "application_credentials": t.application_credentials.c.user_id,
+           "access_rules": t.access_rules.c.user_id, "trusts": t.trusts.c.trustor_user_id}
+
+
 @dataclass(frozen=True)
 class Providers:
     """The objects that handlers share."""
 
     identity: IdentityService
     vault: Vault  # for secrets that must be read again: blobs of credentials
+    limits: UserLimits = field(default_factory=UserLimits)
 
     @property
     def store(self) -> Store:
@@ -43,9 +72,7 @@ def asking(*rules: str, about: Target | None = None, parts: tuple[str, ...] = ()
 
 def stated(make: Callable[[Request], Row]) -> Target:
     """What the request itself says: names with dots, the absent ones left out."""
-    async def target(request: Request) -> Subject:
-        return Subject(facts(make(request)))
-    return target
+    return gate.stated(lambda request: facts(make(request)))
 
 
 def facts(values: Row) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from nacre.identity.api.extensions import (
     oauth1,
     trusts,
 )
-from nacre.identity.api.providers import Providers, refused
+from nacre.identity.api.providers import Providers, UserLimits, refused
 from nacre.identity.api.validation import bounded
 from nacre.identity.keys.vault import Vault
 from nacre.identity.service import IdentityService
@@ -59,9 +59,9 @@ async def version(request: Request) -> Reply:
     return Reply({"version": _version(url(request))}, 200, {"Vary": "X-Auth-Token"})
 
 
-def service(identity: IdentityService, vault: Vault) -> Service:
+def service(identity: IdentityService, vault: Vault, limits: UserLimits = UserLimits()) -> Service:
     """The identity API under /identity. vault: encrypts the secrets that it must be able to read again."""
-    providers = Providers(identity, vault)
+    providers = Providers(identity, vault, limits)
     found = [Route("GET", "/", versions, PUBLIC), Route("GET", "/v3", version, PUBLIC)]
     found += auth.routes(providers, oauth1.Dance(providers).login)
     for part in PARTS:

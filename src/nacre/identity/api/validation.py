@@ -9,6 +9,7 @@ from oslo_utils.strutils import bool_from_string
 from oslo_utils.timeutils import parse_isotime
 
 from nacre.base.errors import BadRequest
+from nacre.base.serving.inputs import first_error
 from nacre.base.web import Check, Request
 
 SECRETS = frozenset({"password", "original_password", "secret", "blob", "token"})
@@ -86,7 +87,7 @@ def schema(rules: Mapping[str, Any]) -> Body:
     validator = jsonschema_rs.Draft202012Validator(dict(rules), mask="the value")
 
     def check(_: Request, body: Any) -> Any:
-        for error in validator.iter_errors(body):
+        if (error := first_error(validator, body)) is not None:
             raise _worded(error, body)
         return body
     return Body(rules, check)

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 from nacre.base import errors as e
 from nacre.base.clock import iso
 from nacre.base.serving.gate import Gate, Subject, asks, stated
+from nacre.base.serving.inputs import whole_number
 from nacre.base.web import Handler, Reply, Request, Route
 from nacre.image.metadefs.schemas import CHECKS, DOCUMENTS, READ_ONLY
 from nacre.image.metadefs.service import KINDS, RULES, SORT_KEYS, Metadefs, Page
@@ -178,9 +179,10 @@ def parse(query: Sequence[tuple[str, str]]) -> Page:
     page = Page()
     for name, value in query:
         if name == "limit":
-            if not value.isascii() or not value.isdigit() or len(value) > 9:
+            number = whole_number(value)
+            if number is None:
                 raise e.BadRequest("limit param must be a positive integer", field="limit")
-            page.limit = min(int(value), _MAX_LIMIT)
+            page.limit = min(number, _MAX_LIMIT)
         elif name == "marker":
             page.marker = value
         elif name == "sort_key":

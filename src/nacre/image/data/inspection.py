@@ -3,6 +3,7 @@ its parser, it does there. Run as a module, it is the process of which each uplo
 milliseconds, a start of Python a hundred times as much.
 """
 
+import contextlib
 import os
 import resource
 import signal
@@ -23,6 +24,8 @@ from nacre.base.shell import MB, renounce
 MEMORY, CPU = 512 * MB, 20
 #: Seconds until an answer is given up: many times CPU, of a machine with other work.
 PATIENCE = 120.0
+#: Seconds without an upload after which the process that the others are forked of ends: it has 16 MB of its own.
+IDLE = 60.0
 #: What stands before a slice: there are more, or it is the last. And the answer to one that settles nothing.
 DATA, LAST, MORE = b"d", b"e", b"+"
 #: All that the processes get of our environment: none of its secrets.
@@ -39,7 +42,8 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Nursery:
-    """The process that the others are forked of. It is started with the first upload and ends with this process."""
+    """The process that the others are forked of. It is started with an upload, and ends when none has come for a while,
+    or with this process."""
 
     def __init__(self, command: Sequence[str] = (sys.executable, "-P", "-m", __name__)):
         self._command, self._lock = list(command), threading.Lock()
@@ -48,7 +52,7 @@ class Nursery:
 
     def begin(self, declared: str, container: str) -> socket.socket:
         """The way to a new process. Raises Unavailable."""
-        for _ in range(2):  # it may have been killed since the last one
+        for _ in range(2):  # it may have ended since the last one
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             try:
                 with theirs:
@@ -80,6 +84,7 @@ class Nursery:
                     self._process = subprocess.Popen(
                         self._command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL,
                         env={name: os.environ[name] for name in ENVIRONMENT if name in os.environ})
+                threading.Thread(target=self._process.wait, daemon=True).start()  # else it stays a zombie
                 self._door = ours
             return self._door
 
@@ -143,21 +148,24 @@ class Apart:
 
 
 def main() -> None:
-    """Forks a process for each that is asked for, until nobody can ask any more."""
+    """Forks a process for each that is asked for, until nobody asks any more."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     if os.geteuid() == 0:
         os.setgroups([])
         os.setgid(NOBODY)
         os.setuid(NOBODY)
-    with socket.socket(fileno=0) as door:
+    with socket.socket(fileno=0) as door, contextlib.suppress(TimeoutError):
+        door.settimeout(IDLE)
         while True:
             wish, handles, _, _ = socket.recv_fds(door, 256, 1)
             if not wish:
                 return
             if os.fork() == 0:
                 door.close()
-                _serve(socket.socket(fileno=handles[0]), *wish.decode().split(" "))
-                os._exit(0)
+                try:
+                    _serve(socket.socket(fileno=handles[0]), *wish.decode().split(" "))
+                finally:  # without a traceback for each image that breaks it
+                    os._exit(0)
             os.close(handles[0])
 
 

@@ -4,7 +4,9 @@ Glance has too are called as there."""
 from collections.abc import Mapping
 from typing import Any
 
-IMAGE, FLAVOR, SERVER = "OS::Glance::Image", "OS::Nova::Flavor", "OS::Nova::Server"
+IMAGE, FLAVOR, AGGREGATE = "OS::Glance::Image", "OS::Nova::Flavor", "OS::Nova::Aggregate"
+#: A server has two sets of keys: its own metadata, and what is asked of the scheduler. A slash sets the set apart here.
+METADATA, HINTS = "OS::Nova::Server/metadata", "OS::Nova::Server/scheduler_hints"
 
 
 def _one(title: str, description: str, *enum: str) -> dict[str, Any]:
@@ -18,7 +20,11 @@ def _number(title: str, description: str, minimum: int = 0, maximum: int | None 
 
 def _namespace(name: str, title: str, description: str, types: tuple[str, ...], **inside: Any) -> Mapping[str, Any]:
     return {"namespace": name, "display_name": title, "description": description, "visibility": "public",
-            "protected": True, "resource_type_associations": [{"name": each} for each in types], **inside}
+            "protected": True, "resource_type_associations": [_association(*one.split("/")) for one in types], **inside}
+
+
+def _association(name: str, target: str = "") -> dict[str, str]:
+    return {"name": name, **({"properties_target": target} if target else {})}
 
 
 def _limits(kind: str, unit: str) -> dict[str, Any]:
@@ -28,7 +34,7 @@ def _limits(kind: str, unit: str) -> dict[str, Any]:
 
 NAMESPACES: tuple[Mapping[str, Any], ...] = (
     _namespace("OS::OperatingSystem", "Common Operating System Properties",
-               "What system an image holds, for people and for tools.", (IMAGE,), properties={
+               "What system an image holds or a server runs, for people and for tools.", (IMAGE, METADATA), properties={
                    "os_distro": _one("Distribution", "Its common name in lower case: debian, fedora, ubuntu ..."),
                    "os_version": _one("Version", "As its maker calls it: 12, 24.04 ..."),
                    "os_admin_user": _one("Administrator", "The user whom its keys let in.")}),
@@ -75,4 +81,19 @@ NAMESPACES: tuple[Mapping[str, Any], ...] = (
                    "nacre:disk_bandwidth": _number("Disks", "MB a second, of all disks together."),
                    "nacre:disk_shares": _number("Shares of a disk directory", "Of those that the host divides it into.")
                }),
+    _namespace("Nacre::Compute::Aggregate", "Who Uses the Hosts of an Aggregate",
+               "What keeps a server from the hosts of an aggregate. aggregate_instance_extra_specs:KEY of a flavor "
+               "asks for any other key.", (AGGREGATE,), properties={
+                   "filter_tenant_id": _one("Projects", "Ids with commas between them: these projects' servers only."),
+                   "os_distro": _one("Distribution", "Servers of images that say this, or nothing, of themselves.")}),
+    _namespace("Nacre::Compute::SchedulerHints", "Scheduler Hints",
+               "What may be asked of the choice of a host for one server.", (HINTS,), properties={
+                   "different_host": _one("Not with", "The id of a server whose host is not taken."),
+                   "same_host": _one("With", "The id of a server whose host is taken."),
+                   "scheduler_host_match": _one("Host's name", "A regular expression that its name has a match of."),
+                   "queue_name": _one("Queue", "The queue of hosts to look in."),
+                   "query": _one("Query", 'A filter in JSON: [">=", "$free_ram_mb", 1024].'),
+                   "network_bandwidth": _number("Network", "Mbit a second, each way, of the whole server."),
+                   "disk_bandwidth": _number("Disks", "MB a second, of all disks together."),
+                   "disk_shares": _number("Shares of a disk directory", "Of those that the host divides it into.")}),
 )

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from nacre.base.errors import BadRequest, NotFound
+from nacre.base.serving.inputs import whole_number
 from nacre.network.attributes.table import Attribute, Resource, Row
 
 _CONTROL = ("fields", "limit", "marker", "page_reverse", "sort_key", "sort_dir")
@@ -82,9 +83,10 @@ def _moment(value: str) -> str:
 def _limit(value: str | None) -> int | None:
     if not value or value == "infinite":
         return None
-    if not value.isascii() or not value.isdigit():
-        raise _bad(f"Limit must be an integer 0 or greater and not '{value}'", "limit")
-    return min(int(value), MAX_PAGE) or None
+    number = whole_number(value)
+    if number is None:
+        raise _bad(f"Limit must be an integer 0 or greater and not '{value[:64]}'", "limit")
+    return min(number, MAX_PAGE) or None
 
 
 def _sort(resource: Resource, keys: list[str], directions: list[str]) -> list[tuple[str, bool]]:

@@ -10,16 +10,23 @@ from nacre.base.serving.gate import AUTHENTICATED, Gate
 from nacre.base.web import Reply, Request, Route
 from nacre.network import ipam
 from nacre.network import tables as t
+from nacre.network.api import listing as lists
+from nacre.network.api.resource import fields_of
 from nacre.network.attributes import checks
-from nacre.network.attributes.table import Row
+from nacre.network.attributes.table import Attribute, Resource, Row
 from nacre.network.extensions.routers import Routers
 from nacre.network.hosts import agents, dhcp, reach
 from nacre.network.manager import NetworkManager
 from nacre.network.networks import Networks
 from nacre.network.work import Work, missing
 
-_AGENT_FILTERS = ("agent_type", "host", "binary", "alive", "admin_state_up", "id", "availability_zone", "description",
-                  "topic")
+_FLAG: dict[str, Any] = {"convert": checks.boolean}
+_TIME: dict[str, Any] = {"filter": False, "sort": True}
+#: What a list of agents may be filtered and sorted by.
+AGENT = Resource("agent", "agents", {each.name: each for each in (
+    *map(Attribute, ("id", "agent_type", "host", "binary", "availability_zone", "description", "topic")),
+    Attribute("alive", **_FLAG), Attribute("admin_state_up", **_FLAG), Attribute("created_at", **_TIME),
+    Attribute("started_at", **_TIME), Attribute("heartbeat_timestamp", **_TIME))})
 _PROVIDER_FILTERS = ("service_type", "name", "default")
 _AVAILABILITY_FILTERS = ("network_id", "network_name", "tenant_id", "project_id", "ip_version")
 
@@ -51,11 +58,14 @@ class Operators:
                 Route("GET", f"{full}/{{id}}", self.availability, "get_network_ip_availability")]
 
     async def agents(self, request: Request) -> Row:
-        keep = _filter(request, _AGENT_FILTERS)
+        listing = lists.parse(AGENT, request.query)
         # As in Neutron: a list that one may not see is empty, a single agent is refused.
         if not request.allows("get_agent"):
             return {"agents": []}
-        return {"agents": [a for a in await self._manager.read(request.context, agents.views) if keep(a)]}
+        rows = await self._manager.read(request.context, agents.views)
+        rows = lists.page([a for a in rows if lists.matches(a, listing)], listing)
+        links = lists.links(request.base_url + request.path, request.query, listing, rows)
+        return {"agents": fields_of(rows, listing.fields), **({"agents_links": links} if links else {})}
 
     async def agent(self, request: Request) -> Row:
         return {"agent": await self._manager.read(request.context, lambda w: agents.get(w, request.params["id"]))}

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from nacre.base.context import Context
 from nacre.base.errors import BadRequest, PreconditionFailed
 from nacre.base.serving.gate import Gate, Subject, Target, asks, own
+from nacre.base.serving.inputs import whole_number
 from nacre.base.web import Reply, Request, Route
 from nacre.network.api import listing as lists
 from nacre.network.attributes.table import Resource, Row
@@ -13,8 +14,8 @@ from nacre.network.manager import NetworkManager
 from nacre.network.policies import asked, attribute_rules, seen_rules
 from nacre.network.work import MISSING, Work, missing
 
-#: The most resources one request may create.
-MAX_BULK = 256
+#: The most resources one request may create, and what all lists of these hold together.
+MAX_BULK, MAX_BULK_PARTS = 256, 5000
 
 
 class Store(Protocol):
@@ -206,6 +207,9 @@ def bodies(body: Row, name: str, plural: str | None) -> tuple[list[Row], bool]:
         raise BadRequest(f"Unable to find '{name}' in request body", field=name, type="HTTPBadRequest")
     if not all(isinstance(r, dict) for r in raws):
         raise BadRequest(f"Invalid input for {name}. Reason: it is not a dictionary.", field=name)
+    if (parts := sum(len(v) for r in raws for v in r.values() if isinstance(v, list))) > MAX_BULK_PARTS:
+        raise BadRequest(f"The lists of these {len(raws)} resources have {parts} entries together, and "
+                         f"{MAX_BULK_PARTS} are the most of one request.", field=plural or name)
     return raws, bulk
 
 
@@ -213,9 +217,10 @@ def _check_revision(request: Request, current: Row) -> None:
     wanted = request.headers.get("if-match", "")
     if not wanted:
         return
-    key, _, number = wanted.partition("=")
-    if key != "revision_number" or not number.isdigit():
+    key, _, text = wanted.partition("=")
+    number = whole_number(text)
+    if key != "revision_number" or number is None:
         raise BadRequest(f"Bad If-Match header: {wanted[:64]}; it must be revision_number=N.", field="If-Match")
-    if int(number) != current["revision_number"]:
+    if number != current["revision_number"]:
         raise PreconditionFailed(f"Constrained to {number}, but current revision is {current['revision_number']}",
                                  type="RevisionNumberConstraintFailed")

@@ -182,11 +182,12 @@ def listing(item: Check, *, limit: int = MAX_ITEMS, unique: bool = False) -> Che
 
 
 def duplicate(values: Iterable[Any]) -> Any:
-    seen: list[Any] = []
+    """The first of the values that is there twice; None: none is."""
+    texts, others = set[str](), list[Any]()
     for value in values:
-        if value in seen:
+        if value in (texts if isinstance(value, str) else others):
             return value
-        seen.append(value)
+        texts.add(value) if isinstance(value, str) else others.append(value)
     return None
 
 

@@ -75,7 +75,7 @@ PORT = resource("port", "ports", [
     A("security_groups", c.groups, sort=False, **_BOTH),
     A("binding:host_id", c.maybe(c.text(255, lines=False)), guard=True, secret=True, sort=False, **_BOTH),
     A("binding:profile", shapes.profile, guard=True, secret=True, **_MUTE, **_BOTH),
-    A("binding:vnic_type", _VNIC, default="normal", **_MUTE, **_BOTH),
+    A("binding:vnic_type", _VNIC, default="normal", guard=True, **_MUTE, **_BOTH),
     A("binding:vif_type", secret=True, **_MUTE), A("binding:vif_details", secret=True, **_MUTE),
     A("dns_name", c.dns_host, default="", **_MUTE, **_BOTH), A("dns_assignment", **_MUTE),
     A("ip_allocation"), A("qos_policy_id", **_MUTE), A("qos_network_policy_id", **_MUTE),

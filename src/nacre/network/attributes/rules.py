@@ -7,6 +7,7 @@ import ipaddress
 from typing import Any
 
 from nacre.base.errors import BadRequest
+from nacre.base.serving.inputs import whole_number
 
 PROTOCOLS = {
     "ah": 51, "dccp": 33, "egp": 8, "esp": 50, "gre": 47, "hopopt": 0, "icmp": 1, "igmp": 2, "ip": 0, "ipip": 4,
@@ -26,8 +27,9 @@ def protocol(value: Any) -> str | None:
     if value in (None, "any"):
         return None
     word = str(value).lower()
-    if not isinstance(value, bool) and (word in PROTOCOLS or (word.isascii() and word.isdigit() and int(word) <= 255)):
-        return word if word in PROTOCOLS else str(int(word))
+    number = whole_number(word)
+    if not isinstance(value, bool) and (word in PROTOCOLS or (number is not None and number <= 255)):
+        return word if word in PROTOCOLS else str(number)
     raise bad("SecurityGroupRuleInvalidProtocol", f"Security group rule protocol {str(value)[:64]} not supported. Only "
               f"protocol values {[None, 'any', *PROTOCOLS]} and integer representations [0 to 255] are supported.",
               "protocol")

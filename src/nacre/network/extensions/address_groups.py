@@ -11,6 +11,8 @@ from nacre.network.extensions import rbac
 from nacre.network.work import Row, Work, conflict, standard_view, where
 
 MAX_ADDRESSES = 1000
+#: What the rules of one security group name through address groups, a group that two rules name twice.
+MAX_NAMED = 5000
 
 
 class AddressGroups:
@@ -27,6 +29,7 @@ class AddressGroups:
         return {}
 
     def create(self, work: Work, data: Row) -> Row:
+        work.room("address_group", data["project_id"])
         row = work.insert(t.address_groups, {
             **work.new(data), "name": data["name"], "addresses": data["addresses"]})
         return standard_view(row) | {"addresses": row["addresses"]}
@@ -46,7 +49,8 @@ class AddressGroups:
     def change(self, work: Work, current: Row, addresses: Sequence[str], *, add: bool) -> Row:
         """Adds addresses to the group or takes them out; hosts whose rules use it are told."""
         have: Sequence[str] = current["addresses"]
-        wrong = [a for a in addresses if (a in have) == add]
+        known = set(have)
+        wrong = [a for a in addresses if (a in known) == add]
         if wrong:
             named, group = ", ".join(wrong[:20]), current["id"]
             if add:
@@ -54,9 +58,27 @@ class AddressGroups:
                                  type="AddressesAlreadyExist")
             raise NotFound(f"Addresses {named} not found in address group {group}.", field="addresses",
                            type="AddressesNotFound")
-        new = [*have, *addresses] if add else [a for a in have if a not in addresses]
+        gone = set[str]() if add else set(addresses)
+        new = [*have, *addresses] if add else [a for a in have if a not in gone]
         if len(new) > MAX_ADDRESSES:
             raise BadRequest(f"An address group has at most {MAX_ADDRESSES} addresses.", field="addresses")
         work.change(t.address_groups, current["id"], {"addresses": new})
         work.changes.address_groups.add(current["id"])
+        if add:
+            r = t.security_group_rules.c
+            for group in set(work.conn.execute(sa.select(r.security_group_id).where(
+                    r.remote_address_group_id == current["id"], r.project_id == current["project_id"])).scalars()):
+                check_named(work, group)
         return current | {"addresses": new}
+
+
+def check_named(work: Work, security_group_id: str) -> None:
+    """How many addresses a security group's rules name through address groups: each host of a port of it has a flow for
+    each. Another project's address group counts as full, so that its owner may fill it. Raises Conflict."""
+    r, a = t.security_group_rules.c, t.address_groups.c
+    own = work.rows(sa.select(a.addresses, (a.project_id == r.project_id).label("own")).join(
+        t.security_group_rules, r.remote_address_group_id == a.id).where(r.security_group_id == security_group_id))
+    count = sum(len(row["addresses"]) if row["own"] else MAX_ADDRESSES for row in own)
+    if count > MAX_NAMED:
+        raise conflict("OverQuota", f"The rules of security group {security_group_id} would name {count} addresses "
+                       f"through address groups, and {MAX_NAMED} are the most.")

@@ -1,9 +1,9 @@
 """Subnet pools and address scopes: prefixes from which the ranges of subnets are cut."""
 
 import ipaddress
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 
-import netaddr
 import sqlalchemy as sa
 
 from nacre.base.errors import BadRequest, NotBuilt, NotFound
@@ -18,6 +18,8 @@ _PLAIN = ("name", "prefixes", "default_prefixlen", "min_prefixlen", "max_prefixl
           "address_scope_id")
 
 
+#: What a pool may have after any change; one that has more already may only have fewer.
+MAX_PREFIXES = 1000
 _LENGTHS = ("min_prefixlen", "max_prefixlen", "default_prefixlen")
 
 
@@ -80,8 +82,9 @@ class Subnetpools:
     def update(self, work: Work, current: Row, data: Row) -> Row:
         version, values = current["ip_version"], {k: data[k] for k in (*_PLAIN, "description") if k in data}
         if "prefixes" in data:
-            new, values["prefixes"] = _merged(data["prefixes"])
-            if new != version or not all(_inside(p, values["prefixes"]) for p in current["prefixes"]):
+            new, values["prefixes"] = _merged(data["prefixes"], len(current["prefixes"]))
+            spans = ipam.merged(values["prefixes"])
+            if new != version or not all(ipam.covers(spans, ipam.span(p)) for p in current["prefixes"]):
                 raise _bad("IllegalSubnetPoolPrefixUpdate", "Illegal update to prefixes: existing prefixes cannot be "
                            f"removed from the subnet pool; it has {current['prefixes']}.", "prefixes")
         _check_lengths({k: int((current | data)[k]) for k in _LENGTHS},
@@ -89,21 +92,24 @@ class Subnetpools:
         self._check_default(work, data, version, current["id"])
         self._check_scope(work, data, version)
         new_pool = current | values
-        _check_unique(work, new_pool["address_scope_id"], new_pool["prefixes"], current["id"])
+        if values.keys() & {"prefixes", "address_scope_id"}:
+            _check_unique(work, new_pool["address_scope_id"], new_pool["prefixes"], current["id"])
         work.change(t.subnetpools, current["id"], values)
         return current | values
 
     def remove_prefixes(self, work: Work, current: Row, prefixes: Iterable[str]) -> None:
         """Takes prefixes, or parts of them, from a pool; those that it has not are none. Raises BadRequest where a
         subnet has some of it."""
-        has, gone = netaddr.IPSet(current["prefixes"]), netaddr.IPSet(prefixes)
-        taken = netaddr.IPSet(row["cidr"] for row in work.find(t.subnets, subnetpool_id=current["id"]))
-        if has.isdisjoint(gone):
+        version = current["ip_version"]
+        has, gone = ipam.merged(current["prefixes"]), ipam.merged(p for p in prefixes if (":" in p) == (version == 6))
+        if not any(ipam.meets(has, span) for span in gone):
             return
-        if not taken.isdisjoint(gone):
+        if any(ipam.meets(gone, ipam.span(row["cidr"])) for row in work.find(
+                t.subnets, subnetpool_id=current["id"])):
             raise _bad("IllegalSubnetPoolPrefixUpdate", "Illegal update to prefixes: One or more the prefixes to be "
                        "removed is in use by a subnet.", "prefixes")
-        work.change(t.subnetpools, current["id"], {"prefixes": [str(n) for n in (has - gone).iter_cidrs()]})
+        left = _few(ipam.networks(ipam.without(has, gone), version), len(current["prefixes"]))
+        work.change(t.subnetpools, current["id"], {"prefixes": left})
 
     def delete(self, work: Work, current: Row) -> None:
         if work.row(sa.select(t.subnets.c.id).where(t.subnets.c.subnetpool_id == current["id"]).limit(1)):
@@ -128,6 +134,7 @@ class AddressScopes:
         return {}
 
     def create(self, work: Work, data: Row) -> Row:
+        work.room("address_scope", data["project_id"])
         row = work.insert(t.address_scopes, {**work.new(data), "name": data["name"], "ip_version": data["ip_version"]})
         if data["shared"]:
             rbac.grant(work, "address_scope", row, SHARED)
@@ -147,7 +154,7 @@ class AddressScopes:
             raise conflict("AddressScopeInUse", f"Unable to complete operation on address scope {current['id']}. There "
                            "are one or more subnet pools in use on the address scope.")
         rbac.forget(work, current["id"])
-        work.conn.execute(sa.delete(t.address_scopes).where(t.address_scopes.c.id == current["id"]))
+        work.remove(t.address_scopes, id=current["id"])
 
 
 def choose(work: Work, data: Row) -> str | None:
@@ -178,9 +185,9 @@ def choose(work: Work, data: Row) -> str | None:
         raise _bad(kind, f"Unable to allocate subnet with prefix length {length}, the allowed prefix at that end is "
                    f"{edge}.", "prefixlen")
     taken = [r["cidr"] for r in work.rows(sa.select(t.subnets.c.cidr).where(t.subnets.c.subnetpool_id == pool_id))]
-    found = cidr if cidr and _inside(cidr, pool["prefixes"]) and not ipam.overlap(cidr, taken) else None
-    if not cidr:
-        found = next(_free(pool["prefixes"], length, taken), None)
+    if cidr:
+        fits = ipam.covers(ipam.merged(pool["prefixes"]), ipam.span(cidr)) and not ipam.overlap(cidr, taken)
+    found = (cidr if fits else None) if cidr else next(_free(pool["prefixes"], length, taken), None)
     if found is None:
         raise conflict("SubnetAllocationError", "Failed to allocate subnet: Cannot allocate requested subnet from the "
                        "available set of prefixes.")
@@ -190,13 +197,13 @@ def choose(work: Work, data: Row) -> str | None:
 
 def _free(prefixes: Iterable[str], length: int, taken: list[str]) -> Iterator[str]:
     """The free networks of that length, lowest first of each prefix: one pass over what is taken."""
-    busy = sorted((int(n.network_address), int(n.broadcast_address)) for n in map(ipaddress.ip_network, taken))
+    busy = ipam.merged(taken)
     for prefix in prefixes:
         net = ipaddress.ip_network(prefix)
         if net.prefixlen > length:
             continue
         step, at, end = 1 << (net.max_prefixlen - length), int(net.network_address), int(net.broadcast_address)
-        for first, last in [*busy, (end + 1, end + 1)]:
+        for first, last in [*(b for b in ipam.among(busy, (at, end))), (end + 1, end + 1)]:
             while at + step - 1 < first and at + step - 1 <= end:
                 yield f"{type(net.network_address)(at)}/{length}"
                 at += step
@@ -204,30 +211,34 @@ def _free(prefixes: Iterable[str], length: int, taken: list[str]) -> Iterator[st
                 at = (last // step + 1) * step
 
 
-def _inside(prefix: str, pool: Iterable[str]) -> bool:
-    net = ipaddress.ip_network(prefix)
-    return any((p := ipaddress.ip_network(each)).version == net.version
-               and int(p.network_address) <= int(net.network_address)
-               and int(net.broadcast_address) <= int(p.broadcast_address) for each in pool)
-
-
-def _merged(prefixes: list[str]) -> tuple[int, list[str]]:
+def _merged(prefixes: Sequence[str], most: int = MAX_PREFIXES) -> tuple[int, list[str]]:
     """The version of the prefixes, and the fewest prefixes that cover the same. Raises BadRequest."""
     if not prefixes:
         raise _bad("EmptySubnetPoolPrefixList", "Empty subnet pool prefix list.", "prefixes")
-    four = [n for p in prefixes if isinstance(n := ipaddress.ip_network(p), ipaddress.IPv4Network)]
-    six = [n for p in prefixes if isinstance(n := ipaddress.ip_network(p), ipaddress.IPv6Network)]
-    if four and six:
+    sixes = sum(":" in prefix for prefix in prefixes)
+    if 0 < sixes < len(prefixes):
         raise _bad("PrefixVersionMismatch", "Cannot mix IPv4 and IPv6 prefixes in a subnet pool.", "prefixes")
-    merged = ipaddress.collapse_addresses(four) if four else ipaddress.collapse_addresses(six)
-    return (4 if four else 6), [str(n) for n in merged]
+    version = 6 if sixes else 4
+    return version, _few(ipam.networks(ipam.merged(prefixes), version), most)
+
+
+def _few(prefixes: Iterable[str], had: int) -> list[str]:
+    """The prefixes that a pool shall have from now on. Raises BadRequest where they are too many."""
+    most = max(MAX_PREFIXES, had)
+    found = list(itertools.islice(prefixes, most + 1))
+    if len(found) > most:
+        raise _bad("IllegalSubnetPoolPrefixUpdate", f"A subnet pool has at most {MAX_PREFIXES} prefixes, and this "
+                   "would leave more.", "prefixes")
+    return found
 
 
 def _check_unique(work: Work, scope_id: str | None, prefixes: Iterable[str], but: str = "") -> None:
     """Within an address scope an address is one pool's. Raises Conflict."""
-    others = [p for row in work.find(t.subnetpools, address_scope_id=scope_id) if row["id"] != but
-              for p in row["prefixes"]] if scope_id else []
-    if any(ipam.overlap(prefix, others) for prefix in prefixes):
+    if not scope_id:
+        return
+    own = ipam.merged(prefixes)
+    if any(ipam.meets(own, ipam.span(prefix)) for row in work.find(t.subnetpools, address_scope_id=scope_id)
+           if row["id"] != but for prefix in row["prefixes"]):
         raise conflict("AddressScopePrefixConflict", "Failed to associate address scope: subnetpools within an address "
                        "scope must have unique prefixes.")
 

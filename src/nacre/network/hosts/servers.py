@@ -1,11 +1,12 @@
 """The ports of servers: what was asked for becomes ports, bound to a host, and goes again (FLOW B6)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import msgspec
 import sqlalchemy as sa
 
-from nacre.base.errors import BadRequest, Forbidden, NotFound
+from nacre.base.errors import BadRequest, Forbidden, NotFound, QuotaExceeded
 from nacre.network import networks, ports, security_groups
 from nacre.network import tables as t
 from nacre.network.attributes import checks
@@ -39,7 +40,13 @@ def resolve(work: Work, order: PortsOrder) -> list[Interface]:
                              "can use none. Make one, or ask for \"none\".", field="networks",
                              type="UnableToAutoAllocateNetwork")
         return found
-    found = [_one(work, order, request) for request in order.requests]
+    alike: dict[NetworkRequest, Interface] = {}  # a network named often is looked up once
+    found = []
+    for request in order.requests:
+        key = msgspec.structs.replace(request, tag=None)
+        if key not in alike:
+            alike[key] = _one(work, order, request)
+        found.append(replace(alike[key], request=request))
     brought = [i.port["id"] for i in found if i.port]
     if len(brought) != len(set(brought)):
         raise conflict("PortInUse", f"Port {brought[0]} is still in use.")
@@ -126,8 +133,9 @@ def group_ids(work: Work, order: PortsOrder) -> list[str] | None:
     return found
 
 
-def check(work: Work, order: PortsOrder, count: int) -> None:
-    """As the contract's `check`."""
+def check(work: Work, order: PortsOrder, count: int, least: int) -> int:
+    """As the contract's `check`. Counted before anything is looked up."""
+    _room(work, sum(1 for r in order.requests or () if not r.port_id), count, least)
     interfaces = resolve(work, order)
     made = [i for i in interfaces if i.port is None]
     if len(interfaces) != len(made) and count > 1:
@@ -138,8 +146,16 @@ def check(work: Work, order: PortsOrder, count: int) -> None:
         if "fixed_ips" in data:
             addresses.choose(work, addresses.Wish(interface.network["id"], NO_MAC, data["device_owner"],
                                                   data["fixed_ips"]))
-    if made and work.context.project_id:
-        work.room("port", work.context.project_id, len(made) * count)
+    return _room(work, len(made), count, least)
+
+
+def _room(work: Work, each: int, count: int, least: int) -> int:
+    """For how many of `count` servers with so many new ports each the quota has room. Raises QuotaExceeded: not for
+    `least`."""
+    left = work.left("port", work.context.project_id) if each and work.context.project_id else None
+    if left is not None and left < each * least:
+        raise QuotaExceeded("Maximum number of ports exceeded", type="OverQuota")
+    return count if left is None else min(count, left // each)
 
 
 def plug(work: Work, order: PortsOrder, host: str) -> tuple[Plugged, list[str]]:
@@ -200,7 +216,7 @@ def _wish(work: Work, order: PortsOrder, interface: Interface, groups: list[str]
     if groups is not None and network["port_security_enabled"]:
         raw["security_groups"] = groups
     data = PORT.parse_create(raw, work.context)
-    may_create_port(work, PORT, raw, data | ports.policy_target(network))
+    may_create_port(work, PORT, raw, data | ports.policy_target(work, network, data))
     return data
 
 

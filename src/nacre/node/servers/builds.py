@@ -93,9 +93,8 @@ class Builds:
                     await node.wiring.limit(rates(order, [port.id for port in spawn.ports]))
                     await node.wiring.wire(spawn.ports, spawn.networks)
                 doing.begin("boot")
-                if not spawn.paused:
-                    with timeline.step("boot"):
-                        await node.hypervisor.resume(spawn.server_id)
+                with timeline.step("boot"):
+                    await node.hypervisor.resume(spawn.server_id)
                 entry = await node.journal.write(msgspec.structs.replace(
                     entry, stage="running", steps=(*entry.steps, *steps, *timeline.steps)))
             return await node.guest(entry)

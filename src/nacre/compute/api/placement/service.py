@@ -10,6 +10,7 @@ from oslo_utils.uuidutils import is_uuid_like
 from nacre.base.clock import Clock
 from nacre.base.errors import BadRequest, NotBuilt, NotFound
 from nacre.base.serving.gate import PUBLIC, Gate, Subject, asks
+from nacre.base.serving.inputs import whole_number
 from nacre.base.web import Handler, Reply, Request, Route, Service, Version
 from nacre.compute.allocations import Ledger
 from nacre.compute.api.placement import providers as p
@@ -293,14 +294,15 @@ def _plain(found: dict[str, Any], name: str, value: str) -> None:
 def _resources(found: dict[str, Any], name: str, value: str) -> None:
     wanted = {}
     for part in value.split(","):
-        kind, _, amount = part.partition(":")
-        if not kind or not amount.isascii() or not amount.isdigit() or not 1 <= int(amount[:12]) < 1 << 31:
+        kind, _, text = part.partition(":")
+        amount = whole_number(text) or 0
+        if not kind or not 1 <= amount < 1 << 31:
             raise BadRequest(f"Badly formed resources parameter. Expected resources query string parameter in form: "
                              f"?resources=VCPU:2,MEMORY_MB:1024. Got: {value[:255]!r}.", field="resources")
         if kind not in CLASSES:
             raise BadRequest(f"Invalid resource class in resources parameter: No such resource class {kind[:64]}.",
                              field="resources")
-        wanted[kind] = int(amount)
+        wanted[kind] = amount
     found["resources"] = wanted
 
 

@@ -32,7 +32,6 @@ NOT_BUILT: dict[str, tuple[str, Version | None]] = {
     "os-resetState": ("os-admin-actions:reset_state", None), "trigger_crash_dump": ("servers:trigger_crash_dump", None),
     "os-getVNCConsole": ("os-remote-consoles", (2, 5)), "os-getSPICEConsole": ("os-remote-consoles", (2, 5)),
     "os-getRDPConsole": ("os-remote-consoles", (2, 5)), "os-getSerialConsole": ("os-remote-consoles", (2, 5)),
-    "addFixedIp": ("os-multinic:add", (2, 43)), "removeFixedIp": ("os-multinic:remove", (2, 43)),
     "injectNetworkInfo": ("os-admin-actions:inject_network_info", None),
 }
 
@@ -74,8 +73,8 @@ class ActionRoutes:
     async def console(self, request: Request) -> Any:
         """Action os-getConsoleOutput."""
         server = request.found
-        length = str(request.body["os-getConsoleOutput"].get("length") or "")
-        lines = None if length in ("", "-1") else int(length)
+        length = request.body["os-getConsoleOutput"].get("length")  # 5.0 is a whole number to JSON
+        lines = None if not length or length in (-1, "-1") else int(length)
         try:
             if server.host:
                 return {"output": await self._node(server.host).console(server.id, lines)}
@@ -84,13 +83,14 @@ class ActionRoutes:
         raise Conflict(f"Instance {server.id} is not ready")
 
     async def lock(self, request: Request) -> Any:
-        """Action lock: keeps all but administrators from changing the server."""
+        """Action lock: keeps all but administrators from changing the server. An owner's lock of what is locked already
+        changes nothing, as in Nova: else it would take the place of an administrator's, and be undone."""
         server = request.found
         reason = None
         if known("server.lock.locked_reason", request.version):
             reason = (request.body["lock"] or {}).get("locked_reason")
         by = "owner" if server.project_id == request.context.project_id else "admin"
-        await self._servers.update(server.id, lambda now: {
+        await self._servers.update(server.id, lambda now: {} if now.locked and by == "owner" else {
             "locked": True, "locked_reason": reason, "locked_by": by})
         return Reply(status=202)
 

@@ -6,20 +6,28 @@ from typing import Any
 import msgspec
 
 from nacre.base.errors import BadRequest
+from nacre.base.serving.inputs import MAX_PARTS
 from nacre.compute.api.servers.parse import hints_of
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """hints: of a server, and values in each of them; hint_bytes: of all these, as JSON."""
+    """hints: of a server, and values in each of them; hint_bytes: of all these, as JSON; networks: of a server."""
 
     hints: int = 100
     hint_bytes: int = 16384
+    networks: int = 100
 
     def check_body(self, body: Any) -> None:
-        """The hints of a body that nobody has looked at yet: looking closely at very many takes long. Raises
-        BadRequest."""
+        """The hints and networks of a body that nobody has looked at yet: looking closely at very many takes long.
+        Raises BadRequest."""
         servers = body.get("servers") if isinstance(body, dict) else None
-        for part in (body, *(servers if isinstance(servers, list) else ())):
+        batch = servers[:MAX_PARTS] if isinstance(servers, list) else ()  # more are the schema's to refuse
+        for part in (body.get("server") if isinstance(body, dict) else None, *batch):
+            named = part.get("networks") if isinstance(part, dict) else None
+            if isinstance(named, list) and len(named) > self.networks:
+                raise BadRequest(f"networks: {len(named)} were given, but {self.networks} are the most of a server.",
+                                 field="networks")
+        for part in (body, *batch):
             hints = hints_of(part) if isinstance(part, dict) else None
             if isinstance(hints, dict):
                 self.check_hints(hints)

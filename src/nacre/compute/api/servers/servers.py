@@ -1,6 +1,6 @@
 """/servers: create, list, show, change, delete."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -116,15 +116,15 @@ class ServerRoutes:
         if not servers:
             return []
         ports = await self._network.ports_of(tuple(server.id for server in servers))
-        lens = await self._lens(request, {group for facts in ports.values() for port in facts
-                                          for group in port.security_groups})
+        lens = await self._lens(request, {server.host for server in servers}, {
+            group for facts in ports.values() for port in facts for group in port.security_groups})
         found = [detail(server, ports.get(server.id, ()), lens) for server in servers]
         if not groups:
             for shown in found:
                 shown.pop("server_groups", None)
         return found
 
-    async def _lens(self, request: Request, group_ids: set[str]) -> Lens:
+    async def _lens(self, request: Request, hosts: set[str], group_ids: set[str]) -> Lens:
         context, version = request.context, request.version
         status = known("server.host_status", version) and request.allows(rule("servers:show:host_status"))
         return Lens(
@@ -133,7 +133,7 @@ class ServerRoutes:
             flavor_specs=known("server.embedded_flavor", version) and request.allows(
                 rule("servers:show:flavor-extra-specs")),
             host_status=status, faults=context.is_admin, zones=await self._hosts.zones(),
-            hosts=await self._hosts.statuses() if status else {},
+            hosts=await self._hosts.statuses(hosts) if status else {},
             group_names=await self._network.group_names(tuple(sorted(group_ids))) if group_ids else {})
 
     async def _search(self, request: Request, verb: str) -> tuple[Sequence[Server], int]:
@@ -204,9 +204,9 @@ class HostFacts:
         """The zone a server runs in."""
         return (await self.zones()).get(server.host, DEFAULT_ZONE)
 
-    async def statuses(self) -> dict[str, str]:
-        """Host -> UP, DOWN, MAINTENANCE or UNKNOWN."""
-        return {host.report.host: _status(host) for host in await self._hosts.all()}
+    async def statuses(self, names: Collection[str]) -> dict[str, str]:
+        """Of those of these hosts that are known: UP, DOWN, MAINTENANCE or UNKNOWN."""
+        return {name: _status(host) for name in names if (host := await self._hosts.get(name)) is not None}
 
 
 async def _with_addresses(servers: Servers, network: Network, query: ServerQuery) -> list[Server]:

@@ -6,7 +6,6 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import Any
 
 from nacre.base.clock import iso
@@ -196,8 +195,3 @@ def _newer(server: Server, lens: Lens) -> dict[str, Any]:
     if not lens.admin and known("server.hostname_for_all", version):
         found["OS-EXT-SRV-ATTR:hostname"] = server.hostname
     return found
-
-
-def matches_version(address: str, wanted: int) -> bool:
-    """Whether an address is of IP version `wanted`."""
-    return ip_address(address).version == wanted

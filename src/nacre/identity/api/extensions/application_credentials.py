@@ -10,7 +10,7 @@ from nacre.base.errors import BadRequest, Conflict, Forbidden, NotFound
 from nacre.base.web import Reply, Request, Route
 from nacre.identity import tables as t
 from nacre.identity.api.answers import collection, page_of, url
-from nacre.identity.api.providers import Providers, asking, stated
+from nacre.identity.api.providers import Providers, UserLimits, asking, stated
 from nacre.identity.api.validation import NAME, TEXT, moment, wrapped
 from nacre.identity.derive import Facts, access_rules
 from nacre.identity.passwords import MAX_PASSWORD
@@ -63,10 +63,13 @@ class ApplicationCredentials:
             raise BadRequest("The expires_at must not be before now.", field="expires_at")
         stored = await self._providers.identity.passwords.hash(secret)
 
+        limits = self._providers.limits
+
         def unit(conn: sa.Connection) -> Any:
+            limits.room(conn, "application_credentials", user_id)
             roles = _chosen(conn, body.get("roles"), facts)
             rules = None if body.get("access_rules") is None else [
-                _rule(conn, user_id, r) for r in body["access_rules"]]
+                _rule(conn, user_id, r, limits) for r in body["access_rules"]]
             row = {"id": uuid4().hex, "user_id": user_id, "project_id": project_id, "name": body["name"].strip(),
                    "secret_hash": stored, "role_ids": roles, "access_rule_ids": rules, "expires_at": expires,
                    "unrestricted": bool(body.get("unrestricted")), "description": body.get("description")}
@@ -164,7 +167,7 @@ def _chosen(conn: sa.Connection, wanted: Any, facts: Facts) -> list[str]:
     return found
 
 
-def _rule(conn: sa.Connection, user_id: str, rule: dict[str, str]) -> str:
+def _rule(conn: sa.Connection, user_id: str, rule: dict[str, str], limits: UserLimits) -> str:
     """The id of an access rule of this user, made if it is not there."""
     table = t.access_rules
     if "id" in rule:
@@ -177,6 +180,7 @@ def _rule(conn: sa.Connection, user_id: str, rule: dict[str, str]) -> str:
         table.c.user_id == user_id, *(table.c[k] == v for k, v in key.items())))
     if there:
         return str(there)
+    limits.room(conn, "access_rules", user_id)
     id, last = uuid4().hex, conn.scalar(sa.select(sa.func.max(table.c.number)).where(table.c.user_id == user_id))
     conn.execute(sa.insert(table).values(id=id, user_id=user_id, number=(last or 0) + 1, **key))
     return id

@@ -46,15 +46,20 @@ class Credentials:
 
     async def index(self, request: Request) -> Any:
         page = page_of(request, "user_id", "type")
-        rows = await self._store.read(lambda conn: _all_opened(self._providers, conn, listing(conn, CREDENTIAL, page)))
         if (await self._providers.identity.inspect(request.token or "")).facts.delegated:
-            rows = []
+            return collection(request, "credentials", [], page)
+        # Who may not see anybody's reads its own alone, and nothing is opened that is not shown.
+        own: tuple[Any, ...] = () if request.allows("identity:get_credential", {}) else (
+            t.credentials.c.user_id == request.context.user_id,)
+        rows = await self._store.read(lambda conn: listing(conn, CREDENTIAL, page, *own))
         seen = [r for r in rows if request.allows("identity:get_credential", _target(r))]
-        return collection(request, "credentials", [self._shown(request, r) for r in seen], page)
+        opened = await self._store.read(lambda conn: _all_opened(self._providers, conn, seen))
+        return collection(request, "credentials", [self._shown(request, r) for r in opened], page)
 
     async def create(self, request: Request) -> Reply:
         body = given(CREDENTIAL, request.body)
         await refuse_delegated(self._providers, request)
+        self._measure(body)
         id, ec2 = uuid4().hex, body["type"].lower() == "ec2"
         if ec2:
             blob = _ec2_blob(body["blob"])
@@ -66,6 +71,7 @@ class Credentials:
 
         def unit(conn: sa.Connection) -> Any:
             _require(conn, body)
+            self._providers.limits.room(conn, "credentials", body["user_id"])
             if ec2:
                 check_project(request, conn, body)
             row = insert(conn, CREDENTIAL, {"project_id": None, **self._sealed(conn, body), "id": id})
@@ -78,6 +84,7 @@ class Credentials:
     async def update(self, request: Request) -> Any:
         row = await self._row(request)
         changes = given(CREDENTIAL, request.body)
+        self._measure(changes)
         for name in [name for name in changes if name != "blob"]:
             if changes.pop(name) != row.get(name):
                 raise BadRequest(f"Only the blob of a credential can be changed, not its {name[:40]}: delete it, and"
@@ -91,8 +98,8 @@ class Credentials:
         return {"credential": self._shown(request, await self._store.write(unit))}
 
     async def delete(self, request: Request) -> Reply:
-        row = await self._row(request)
-        await self._store.write(lambda conn: delete(conn, CREDENTIAL, row["id"]))
+        await refuse_delegated(self._providers, request)
+        await self._store.write(lambda conn: delete(conn, CREDENTIAL, request.found["id"]))
         return Reply(None, 204)
 
     async def new(self, request: Request) -> Subject:
@@ -104,12 +111,18 @@ class Credentials:
     async def one(self, request: Request) -> Subject:
         """The credential of the URL."""
         id = request.params["credential_id"]
-        row = await self._store.read(lambda conn: _opened(self._providers, conn, find(conn, CREDENTIAL, id)))
+        row = await self._store.read(lambda conn: find(conn, CREDENTIAL, id))
         return Subject(_target(row or {}), row, missing=missing(CREDENTIAL, id))
 
     async def _row(self, request: Request) -> Any:
         await refuse_delegated(self._providers, request)
-        return request.found
+        return await self._store.read(lambda conn: _opened(self._providers, conn, request.found))
+
+    def _measure(self, values: Mapping[str, Any]) -> None:
+        size, most = len(values.get("blob", "").encode("utf-8", "replace")), self._providers.limits.credential_bytes
+        if size > most:
+            raise BadRequest(f"Invalid input for field blob: it has {size} bytes, and {most} are allowed.",
+                             field="blob")
 
     def _sealed(self, conn: sa.Connection, values: dict[str, Any]) -> dict[str, Any]:
         sealed = {k: v for k, v in values.items() if k != "blob"}
@@ -151,6 +164,7 @@ class Ec2:
             get(conn, USER, user_id)
             get(conn, PROJECT, project_id)
             check_project(request, conn, values)
+            self._providers.limits.room(conn, "credentials", user_id)
             sealed = self._providers.vault.unlock(conn).encrypt(blob)
             return _opened(self._providers, conn, insert(conn, CREDENTIAL, {**values, "secret": sealed}))
         return Reply({"credential": self._shown(request, await self._store.write(unit))}, 201)
@@ -159,21 +173,20 @@ class Ec2:
         return {"credential": self._shown(request, await self._row(request))}
 
     async def delete(self, request: Request) -> Reply:
-        row = await self._row(request)
-        await self._store.write(lambda conn: delete(conn, CREDENTIAL, row["id"]))
+        await refuse_delegated(self._providers, request)
+        await self._store.write(lambda conn: delete(conn, CREDENTIAL, request.found["id"]))
         return Reply(None, 204)
 
     async def one(self, request: Request) -> Subject:
         """The key pair of the URL."""
         user_id, access = request.params["user_id"], request.params["access"]
-        row = await self._store.read(lambda conn: _opened(
-            self._providers, conn, find(conn, CREDENTIAL, ec2_id(access))))
+        row = await self._store.read(lambda conn: find(conn, CREDENTIAL, ec2_id(access)))
         return Subject(_target(row or {"user_id": user_id}), row if row and row["user_id"] == user_id else None,
                        missing=missing(CREDENTIAL, access))
 
     async def _row(self, request: Request) -> Any:
         await refuse_delegated(self._providers, request)
-        return request.found
+        return await self._store.read(lambda conn: _opened(self._providers, conn, request.found))
 
     def _shown(self, request: Request, row: Any) -> dict[str, Any]:
         blob = _held(row["blob"])

@@ -54,6 +54,9 @@ class Trusts:
 
         def unit(conn: sa.Connection) -> Any:
             get(conn, USER, body["trustee_user_id"])
+            conn.execute(sa.delete(t.trusts).where(  # what ended counts no more, and leads to no token
+                t.trusts.c.trustor_user_id == body["trustor_user_id"], t.trusts.c.expires_at <= self._store.now()))
+            self._providers.limits.room(conn, "trusts", body["trustor_user_id"])
             row = {"id": uuid4().hex, "trustor_user_id": body["trustor_user_id"],
                    "trustee_user_id": body["trustee_user_id"], "project_id": body.get("project_id"),
                    "impersonation": body["impersonation"], "role_ids": _lent(conn, body), "expires_at": expires,

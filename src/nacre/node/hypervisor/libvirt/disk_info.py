@@ -54,10 +54,9 @@ def disk_info(order: BuildOrder) -> tuple[Disk, ...]:
 
 
 def needs_drive(order: BuildOrder) -> bool:
-    """Network configuration travels on the config drive, so it makes one necessary (files do, too: the order says
-    so)."""
-    return (order.config_drive or order.inject_network
-            or (order.image is not None and order.image.properties.get("img_config_drive") == "mandatory"))
+    """Files make one necessary, too: the order says so."""
+    return order.config_drive or (
+        order.image is not None and order.image.properties.get("img_config_drive") == "mandatory")
 
 
 def _bus(properties: Mapping[str, str], kind: str) -> str:

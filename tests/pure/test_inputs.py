@@ -1,0 +1,47 @@
+"""What clients send is held to a measure before anything looks at it closely."""
+
+import jsonschema_rs
+import pytest
+
+from nacre.base.errors import BadRequest
+from nacre.base.serving.inputs import MAX_PARTS, MOST, first_error, refuse_long, whole_number
+
+NUMBERS = {"type": "array", "items": {"type": "array", "items": {"type": "string"}}}
+
+
+class Watched:
+    """A validator that counts how often all errors of a value are asked for."""
+
+    def __init__(self, schema):
+        self._validator, self.described = jsonschema_rs.validator_for(schema), 0
+        self.is_valid, self.validate = self._validator.is_valid, self._validator.validate
+
+    def iter_errors(self, value):
+        self.described += 1
+        return self._validator.iter_errors(value)
+
+
+def test_not_every_error_of_a_large_body_is_described():
+    validator = Watched(NUMBERS)
+    error = first_error(validator, [[1] * 500] * 500)
+    assert list(error.instance_path) == [0, 0] and validator.described == 0
+    assert list(first_error(validator, [["a", 1], 2]).instance_path) == [1] and validator.described == 1
+    assert first_error(validator, [["a"]]) is None
+
+
+@pytest.mark.parametrize("body", [[1] * (MAX_PARTS + 1), {"tags": [1] * 500_000}, {"a": {"tags": {
+    f"k{n}": 1 for n in range(2000)}}}, [[[1] * 5000] * 3]])
+def test_lists_and_objects_have_an_end(body):
+    with pytest.raises(BadRequest, match="1000 are allowed"):
+        refuse_long(body)
+
+
+def test_many_parts_in_many_places_are_none_too_many():
+    refuse_long({"servers": [{"tags": ["a"] * 50}] * MAX_PARTS})
+
+
+@pytest.mark.parametrize(("text", "number"), [
+    ("0", 0), ("12", 12), ("0" * 5000 + "7", 7), ("1" * 5000, MOST), ("", None), ("-1", None), ("²", None),
+    ("\u0663", None), ("1_0", None), (" 1", None), (str(MOST), MOST)])
+def test_numbers_of_clients(text, number):
+    assert whole_number(text) == number
