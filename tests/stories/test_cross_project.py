@@ -54,18 +54,19 @@ ACTIONS: dict[str, Any] = {
 
 
 class Things:
-    """One thing of `demo` for each id that a path may take, and how its owner looks at it."""
+    """One thing of the owner's for each id that a path may take, and how the owner looks at it."""
 
-    def __init__(self, cloud: WholeCloud):
-        self.cloud, self.ids, self.looks = cloud, dict[str, str](), dict[str, tuple[str, str, str]]()
+    def __init__(self, cloud: WholeCloud, owner: str = "demo"):
+        self.cloud, self.owner = cloud, owner
+        self.ids, self.looks = dict[str, str](), dict[str, tuple[str, str, str]]()
 
-    async def make(self, prefix: str, service: str, path: str, body: dict[str, Any], user: str = "demo") -> str:
-        answer = await self.cloud.ask(user, "POST", service, path, body)
+    async def make(self, prefix: str, service: str, path: str, body: dict[str, Any]) -> str:
+        answer = await self.cloud.ask(self.owner, "POST", service, path, body)
         assert answer.status_code in (200, 201, 202), answer.text
         found = answer.json()
         inner = found if "id" in found else next(iter(found.values()))
         self.ids[prefix] = str(inner["id"])
-        self.looks[prefix] = (user, service, f"{path}/{self.ids[prefix]}")
+        self.looks[prefix] = (self.owner, service, f"{path}/{self.ids[prefix]}")
         return self.ids[prefix]
 
     async def look(self) -> dict[str, Any]:
@@ -97,7 +98,7 @@ async def _fill(t: Things) -> None:
     await t.make("/v2.0/security-group-rules", "network", "/security-group-rules", {"security_group_rule": {
         "security_group_id": group, "direction": "ingress", "protocol": "tcp"}})
     await t.make("/v2.0/routers", "network", "/routers", {"router": {"name": "r"}})
-    public = (await t.cloud.ask("demo", "GET", "network", "/networks?router:external=true")).json()["networks"]
+    public = (await t.cloud.ask(t.owner, "GET", "network", "/networks?router:external=true")).json()["networks"]
     if not public:
         public = [(await t.cloud.ask("admin", "POST", "network", "/networks", {
             "network": {"name": "public", "router:external": True}})).json()["network"]]
@@ -109,14 +110,14 @@ async def _fill(t: Things) -> None:
         "address_scope": {"name": "s", "ip_version": 4}})
     await t.make("/v2.0/address-groups", "network", "/address-groups", {
         "address_group": {"name": "a", "addresses": ["192.0.2.0/24"]}})
-    user = (await t.cloud.ask("admin", "GET", "identity", "/users?name=demo")).json()["users"][0]["id"]
-    project = (await t.cloud.ask("admin", "GET", "identity", "/projects?name=demo")).json()["projects"][0]["id"]
+    user = (await t.cloud.ask("admin", "GET", "identity", f"/users?name={t.owner}")).json()["users"][0]["id"]
+    project = (await t.cloud.ask("admin", "GET", "identity", f"/projects?name={t.owner}")).json()["projects"][0]["id"]
     await t.make("/v2.0/rbac-policies", "network", "/rbac-policies", {"rbac_policy": {
         "object_type": "network", "object_id": net, "action": "access_as_shared", "target_tenant": "f" * 32}})
     image = await t.make("/v2/images", "image", "/images", {
         "name": "i", "disk_format": "raw", "container_format": "bare"})
     data = await t.cloud.http.put(f"/image/v2/images/{image}/file", content=bytes(65536), headers={
-        "X-Auth-Token": await t.cloud.token("demo"), "Content-Type": "application/octet-stream"})
+        "X-Auth-Token": await t.cloud.token(t.owner), "Content-Type": "application/octet-stream"})
     assert data.status_code == 204
     await t.make("/v2.1/servers", "compute", "/servers", {"server": {
         "name": "s", "imageRef": image, "flavorRef": "42", "networks": "none"}})
@@ -124,7 +125,7 @@ async def _fill(t: Things) -> None:
         "server_group": {"name": "g", "policy": "affinity"}})
     await t.make("/v3/credentials", "identity", "/credentials", {"credential": {
         "type": "cert", "blob": "b", "user_id": user, "project_id": project}})
-    credential = (await t.cloud.ask("demo", "POST", "identity", f"/users/{user}/application_credentials", {
+    credential = (await t.cloud.ask(t.owner, "POST", "identity", f"/users/{user}/application_credentials", {
         "application_credential": {"name": "c"}})).json()["application_credential"]["id"]
     t.ids |= {"/v3/users": user, "/v3/projects": project, "/v2.0/quotas": project, "/v2.1/os-quota-sets": project,
               "/v2.1/os-simple-tenant-usage": project, "/v3/domains": "default", "/v2.1/images": image,
