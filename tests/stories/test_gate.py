@@ -24,7 +24,7 @@ from nacre.image import policies as image
 from nacre.network import policies as network
 
 #: service, method, path, action, rules, what PEOPLE get here, and by OpenStack's defaults ("." where it has no such
-#: rule). "+": passes; "1", "3", "4": 401, 403, 404.
+#: rule). "+": passes; "0", "1", "3", "4": 400, 401, 403, 404.
 TABLE = Path(__file__).parent / "gate.tsv"
 DOCS = Path(__file__).parents[2] / "docs" / "policy.md"
 ALL = (identity, image, network, compute)
@@ -80,7 +80,7 @@ ASKED: dict[str, tuple[str, str, str, Any]] = {
     "os_compute_api:os-server-groups:index:all_projects": ("GET", "compute", "/os-server-groups?all_projects=1", None),
     "os_compute_api:servers:index:get_all_tenants": ("GET", "compute", "/servers?all_tenants=1", None),
     "os_compute_api:servers:detail:get_all_tenants": ("GET", "compute", "/servers/detail?all_tenants=1", None),
-    "os_compute_api:servers:allow_all_filters": ("GET", "compute", "/servers?all_tenants=1", None),
+    "os_compute_api:servers:allow_all_filters": ("GET", "compute", "/servers?all_tenants=1&host=nowhere", None),
     **{f"os_compute_api:os-instance-actions:{name}": (
         "GET", "compute", "/servers/{/v2.1/servers}/os-instance-actions/{action}", None)
        for name in ("events", "events:details")}}
