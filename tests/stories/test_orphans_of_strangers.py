@@ -22,10 +22,12 @@ from nacre.scheduler.contract import Held, HostReport
 
 
 class Stranger:
-    """A joined host that says what it likes. says: its answer, whatever it is asked for."""
+    """A joined host that says what it likes. says: its answer, whatever it is asked for; flat: a physical network
+    that it has."""
 
-    def __init__(self, cloud: WholeCloud, name: str):
+    def __init__(self, cloud: WholeCloud, name: str, flat: str = ""):
         self.cloud, self.name, self.says, self._n = cloud, name, tuple[Orphan, ...](), 0
+        self.bridges = {flat: "br"} if flat else {}
         hub = cloud.control.base.transport.hub  # type: ignore[attr-defined]
         self.transport = MemoryTransport(hub, me=Peer(name, "node"))
         self.transport.serve(TARGET, self, _Describes, ("control",))
@@ -38,7 +40,7 @@ class Stranger:
         report = HostReport(host=self.name, incarnation=1, n=self._n, hypervisor_type="QEMU", hypervisor_version=8,
                             vcpus=16, memory_mb=65536, disk_gb=1000, vcpus_used=0, memory_mb_used=0, disk_gb_used=0.0,
                             held=held)
-        agent = AgentReport(host=self.name, tunnel_ip=f"192.0.2.{ord(self.name[-1])}", bridge_mappings={},
+        agent = AgentReport(host=self.name, tunnel_ip=f"192.0.2.{ord(self.name[-1])}", bridge_mappings=self.bridges,
                             tunnel_types=("vxlan",))
         await self.cloud.control.conductor.hello(NodeHello(
             endpoint="", public_key="", journal="j", cloud="", position=0, beat=Beat(report=report, agent=agent)))
@@ -119,6 +121,48 @@ async def test_a_host_makes_no_network_for_a_project_that_the_operator_did_not_n
     assert (await act(cloud, own.server_id, ADOPT))[0] == 200
     made_again = (await cloud.ask("admin", "GET", "network", f"/networks/{gone.id}")).json()["network"]
     assert made_again["project_id"] == mallory
+
+
+async def test_a_host_makes_no_network_on_a_wire_that_the_operator_did_not_name(cloud: WholeCloud) -> None:
+    evil, mallory = Stranger(cloud, "evil", flat="physnet-of-operator"), await project(cloud)
+    flat = NetworkFacts(id=str(uuid4()), name="f", project_id=mallory, mtu=1500, network_type="flat",
+                        physical_network="physnet-of-operator", segmentation_id=None)
+    found = guest(mallory, port_of(flat.id), networks=(flat,))
+    await evil.claims(held(found), says=(found,))
+    for body in (ADOPT, {"adopt": {"segments": ["flat:another", "vlan:physnet-of-operator:1"]}}):
+        status, said = await act(cloud, found.server_id, body)
+        assert status == 409 and "flat:physnet-of-operator" in said["conflictingRequest"]["message"]
+    assert (await cloud.ask("admin", "GET", "network", f"/networks/{flat.id}")).status_code == 404
+    status, said = await act(cloud, found.server_id, {"adopt": {"segments": ["flat:physnet-of-operator"]}})
+    assert status == 200, said
+    assert (await cloud.ask("admin", "GET", "network", f"/networks/{flat.id}")).json()["network"][
+        "provider:physical_network"] == "physnet-of-operator"
+
+
+async def test_what_a_host_makes_is_of_its_guest_and_within_the_quota(cloud: WholeCloud) -> None:
+    evil, mallory = Stranger(cloud, "evil"), await project(cloud)
+    subnets = tuple(SubnetFacts(id=str(uuid4()), cidr=f"10.{n}.0.0/24", ip_version=4, gateway_ip=None,
+                                enable_dhcp=False) for n in range(2))
+    new = [NetworkFacts(id=str(uuid4()), name="n", project_id=mallory, mtu=1450, network_type="vxlan",
+                        physical_network=None, segmentation_id=None, subnets=subnets if n else ()) for n in range(2)]
+    beside = guest(mallory, port_of(new[0].id), networks=tuple(new))
+    await evil.claims(held(beside), says=(beside,))
+    status, said = await act(cloud, beside.server_id, ADOPT)
+    assert status == 400 and f"no port of the guest is on network {new[1].id}" in said["badRequest"]["message"]
+    both = guest(mallory, *(port_of(n.id, mac_address=f"fa:16:3e:00:00:0{i}") for i, n in enumerate(new)),
+                 networks=tuple(new))
+    await evil.claims(held(both), says=(both,))
+    for resource in ("network", "subnet", "port"):
+        await quota(cloud, mallory, resource, 1)
+        status, said = await act(cloud, both.server_id, ADOPT)
+        assert status == 403 and f"'{resource}'" in said["forbidden"]["message"], said
+        await quota(cloud, mallory, resource, 2)
+    assert (await act(cloud, both.server_id, ADOPT))[0] == 200
+
+
+async def quota(cloud: WholeCloud, of: str, resource: str, limit: int) -> None:
+    answer = await cloud.ask("admin", "PUT", "network", f"/quotas/{of}", {"quota": {resource: limit}})
+    assert answer.status_code == 200, answer.text
 
 
 async def test_of_a_network_that_is_there_only_its_owner_says_what_counts(cloud: WholeCloud) -> None:

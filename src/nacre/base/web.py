@@ -1,15 +1,15 @@
 """The web edge: one ASGI app over a table of routes. Errors become HTTP here and nowhere else.
 
-A service is a list of `Route`s under a prefix. A request goes: route -> token -> microversion -> gate -> body ->
-handler -> reply. Identity comes from the token alone; identity headers a client sends are never read.
+A service is a list of `Route`s under a prefix. A request goes: route -> token -> microversion -> gate -> body -> its
+project's turn -> handler -> reply. Identity comes from the token alone; identity headers a client sends are never read.
 """
 
-import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl
 
 import msgspec
 import structlog
@@ -17,20 +17,21 @@ import structlog
 from nacre.base import errors as e
 from nacre.base.context import Context
 from nacre.base.serving import gate
-from nacre.base.serving.bodies import nul_in, parse_json, refuse_nul
+from nacre.base.serving.bodies import announced, nul_in, parse_json, read, refuse_nul
 from nacre.base.serving.gate import PUBLIC, Allows, Facts, Gate
-from nacre.base.serving.inputs import whole_number
+from nacre.base.serving.paths import Paths
 from nacre.base.serving.slots import source
+from nacre.base.serving.sources import source_of
 from nacre.base.serving.turns import Turns
 
 log = structlog.get_logger()
 
 #: The largest JSON body taken, in bytes, unless a service has another limit. Uploads stream and have their own.
 MAX_BODY = 1 << 20
+#: The largest of somebody who is not known yet: only connections bound how many there are. Keystone's default.
+OPEN_BODY = 112 << 10
 #: How many lists and objects of a body may lie in each other, unless an option says otherwise.
 NESTING = 64
-#: Seconds in which it must have come.
-BODY_SECONDS = 30
 
 STATUS: dict[type[e.NacreError], int] = {
     e.BadRequest: 400, e.Unauthenticated: 401, e.Forbidden: 403, e.QuotaExceeded: 403, e.NotFound: 404,
@@ -115,39 +116,6 @@ class Request:
             if not message.get("more_body", False):
                 return
 
-    @property
-    def limit(self) -> int:
-        """Bytes of the largest body."""
-        return self.service.max_body if self.service else MAX_BODY
-
-    def announced(self) -> int:
-        """The body's length in bytes; the most that it can be, where that is not known. Raises TooLarge."""
-        given = whole_number(self.headers.get("content-length", ""))
-        if given is None:
-            return self.limit if "transfer-encoding" in self.headers else 0
-        if given > self.limit:
-            raise e.TooLarge(f"The request body is larger than {self.limit} bytes.")
-        return given
-
-    async def read(self) -> bytes:
-        """The whole body. Raises TooLarge past the limit, before reading on; BadRequest when it does not come."""
-        self.announced()
-        parts, size, limit = list[bytes](), 0, self.limit
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                async for chunk in self.stream():
-                    size += len(chunk)
-                    if size > limit:
-                        raise e.TooLarge(f"The request body is larger than {limit} bytes.")
-                    parts.append(chunk)
-        except TimeoutError:
-            raise e.BadRequest(f"The request body did not arrive within {BODY_SECONDS} s.") from None
-        return b"".join(parts)
-
-    async def json(self) -> Any:
-        """The whole body, parsed; None for an empty one. Raises BadRequest."""
-        return parse_json(await self.read(), self.nesting)
-
 
 Handler = Callable[[Request], Awaitable[Any]]
 #: Checks a parsed body or query and returns it, perhaps converted; raises BadRequest naming the field.
@@ -194,14 +162,6 @@ class Negotiator(Protocol):
     def asked(self, headers: Mapping[str, str]) -> str | None: ...
 
 
-@dataclass(frozen=True)
-class _Node:
-    """A segment in the tree of paths. below: by literal segment; None: whatever a parameter takes."""
-
-    below: dict[str | None, "_Node"] = field(default_factory=dict)
-    routes: list[tuple[tuple[str, ...], Route]] = field(default_factory=list)
-
-
 def refused(rule: str) -> e.NacreError:
     """How a refusal is worded where a service has no words of its own."""
     return e.Forbidden(f"Policy doesn't allow {rule} to be performed.")
@@ -223,25 +183,15 @@ class Service:
     refusal: gate.Refusal = refused
 
     def __post_init__(self) -> None:
-        self._tree = _Node()
+        self._paths = Paths[Route]()
         if nameless := [f"{r.method} {r.path} {r.action or ''}".rstrip() for r in self.routes if r.policy is None]:
             raise ValueError(f"Routes of {self.name} that name no policy: {', '.join(nameless)}")
         for route in self.routes:
-            parts = [p for p in route.path.split("/") if p]
-            node = self._tree
-            for part in parts:
-                node = node.below.setdefault(None if part[0] == "{" else part, _Node())
-            node.routes.append((tuple(p[1:-1] for p in parts if p[0] == "{"), route))
+            self._paths.add(route.path, route)
 
     def find(self, path: str) -> list[tuple[Route, dict[str, str]]]:
         """Every route whose path matches, with the path's parameters; literal segments win over parameters."""
-        level: list[tuple[_Node, tuple[str, ...]]] = [(self._tree, ())]
-        for segment in (unquote(s) for s in path.split("/") if s):
-            level = [(node.below[key], values if key else (*values, segment))
-                     for node, values in level for key in (segment, None) if key in node.below]
-        found = [(route, dict(zip(names, values, strict=True)))
-                 for node, values in level for names, route in node.routes]
-        return sorted(found, key=lambda f: len(f[1]))
+        return self._paths.find(path)
 
 
 Authenticate = Callable[[str], Awaitable[Context]]
@@ -255,16 +205,15 @@ class App:
         self._services = {s.prefix: s for s in services}
         self._authenticate, self._allows, self._nesting = authenticate, allows, nesting
         self._turns = turns or Turns()
+        self._bodies = Turns(self._turns.at_once, self._turns.waiting, "one user, with bodies,")
         self.services = list(self._services.values())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            return await _lifespan(receive, send)
         if scope["type"] != "http":
             return
         request = _request(scope, receive)
         request.nesting = self._nesting
-        source.set((scope.get("client") or ("",))[0])
+        source.set(source_of((scope.get("client") or ("",))[0]))
         try:
             reply = await self._answer(request)
         except e.NacreError as error:
@@ -302,14 +251,18 @@ class App:
             raise e.NotAllowed if matches else e.NoSuchRoute
         if public or routes[0][0].raw:  # a body that is long on its way holds up nobody
             return await answer(request, routes, self._allows)
-        project = request.context.project_id or request.context.user_id or ""
+        user = request.context.user_id or ""
+        project = request.context.project_id or user
         try:
-            size = request.announced()
+            size = announced(request.headers, _most(request, routes))
         except e.TooLarge:
             await self._turns.pace(project)
             raise
-        async with self._turns.turn(project, size):
-            return await answer(request, routes, self._allows)
+        # So many bodies of one user are held, whether they come slowly or wait for the project's turn.
+        async with self._bodies.turn(f"{project} {user}", size=size) if _with_body(routes) else nullcontext():
+            raw = await admit(request, routes, self._allows)
+            async with self._turns.turn(project, user):
+                return await work(request, routes, raw)
 
     def _fault(self, request: Request, error: e.NacreError) -> Reply:
         if error.details:
@@ -328,13 +281,24 @@ class App:
 
 async def answer(request: Request, routes: list[tuple[Route, dict[str, str]]], allows: Allows) -> Reply:
     """What one of these routes answers to the request of a caller that is known."""
-    raw = await request.read() if any(r.body or r.action for r, _ in routes) else b""
+    return await work(request, routes, await admit(request, routes, allows))
+
+
+async def admit(request: Request, routes: list[tuple[Route, dict[str, str]]], allows: Allows) -> bytes:
+    """What is asked before anything is done: whether the caller may, where that needs neither an object nor the body.
+    Then the body is read, which is what is returned."""
+    request.policy = allows
+    if not any(route.action for route, _ in routes):
+        await _begin(request, routes)
+    if not _with_body(routes):
+        return b""
+    return await read(request.headers, request.stream(), _most(request, routes))
+
+
+async def work(request: Request, routes: list[tuple[Route, dict[str, str]]], raw: bytes) -> Reply:
+    """The rest, of a request that was admitted."""
     request.body = parse_json(raw, request.nesting)
-    route, request.params = _choose(request, routes)
-    request.route, request.policy = route, allows
-    refuse_nul(request.params.values(), request.query)
-    if not route.gate.open and not route.gate.target:
-        await _pass(request, route.gate)
+    route = request.route or await _begin(request, routes)
     if route.query:
         route.query(request, request.query)
     if route.body:
@@ -345,6 +309,25 @@ async def answer(request: Request, routes: list[tuple[Route, dict[str, str]]], a
         await _pass(request, route.gate)
     found = await route.handler(request)
     return found if isinstance(found, Reply) else Reply(found)
+
+
+def _most(request: Request, routes: list[tuple[Route, dict[str, str]]]) -> int:
+    """Bytes of the largest body."""
+    most = request.service.max_body if request.service else MAX_BODY
+    return min(most, OPEN_BODY) if routes[0][0].public else most
+
+
+def _with_body(routes: list[tuple[Route, dict[str, str]]]) -> bool:
+    return any(route.body or route.action for route, _ in routes)
+
+
+async def _begin(request: Request, routes: list[tuple[Route, dict[str, str]]]) -> Route:
+    """The route is chosen, and asks what it asks of no object."""
+    request.route, request.params = _choose(request, routes)
+    refuse_nul(request.params.values(), request.query)
+    if not request.route.gate.open and not request.route.gate.target:
+        await _pass(request, request.route.gate)
+    return request.route
 
 
 async def _pass(request: Request, asked: Gate) -> None:
@@ -405,11 +388,3 @@ async def _send(request: Request, reply: Reply, send: Send) -> None:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         data = b""
     await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" or bodiless else data})
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        await send({"type": message["type"] + ".complete"})
-        if message["type"] == "lifespan.shutdown":
-            return

@@ -164,8 +164,10 @@ def orphans(name: str | None, as_json: bool, data: Path | None) -> None:
 @click.option("--name", default=None, help="of the server [as it was]")
 @click.option("--project", "project_id", default=None, help="name or id of the project it shall belong to [as it was]")
 @click.option("--host", default=None, help="whose guest, if several hosts say that they have it")
+@click.option("--segment", "segments", multiple=True, metavar="flat:PHYSICAL|vlan:PHYSICAL:NUMBER",
+              help="of your own networks, on which one of the guest's that is gone is made again")
 @options
-def adopt(guest: str, as_json: bool, data: Path | None, **given: str | None) -> None:
+def adopt(guest: str, as_json: bool, data: Path | None, **given: Any) -> None:
     """A guest that only its host knows is a server again, with its ports and networks; it runs on meanwhile."""
     client, wish = _client(data), {name: value for name, value in given.items() if value}
     if "project_id" in wish:

@@ -113,11 +113,12 @@ class OrphanAt(msgspec.Struct, frozen=True, kw_only=True):
 
 class AdoptWish(msgspec.Struct, frozen=True, kw_only=True):
     """What an adopted server shall be called, and whose it shall be; "": as it was. host: where its guest is ("": on
-    the only one that has it)."""
+    the only one that has it). segments: as the network's `adopt` takes them."""
 
     name: str = ""
     project_id: str = ""
     host: str = ""
+    segments: tuple[str, ...] = ()
 
 
 class Adopted(msgspec.Struct, frozen=True, kw_only=True):

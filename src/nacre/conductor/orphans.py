@@ -75,7 +75,7 @@ class Orphans:
                 PortsOrder(server_id=found.server_id, requests=(), hostname=order.guest.hostname,
                            context=msgspec.structs.replace(context, project_id=project),
                            availability_zone=adoption.zone, guard=self._admin.unknown(found)),
-                await self._plugged(found, {order.guest.project_id, project}, project), at.host)
+                await self._plugged(found, {order.guest.project_id, project}, project), at.host, wish.segments)
             server = await self._admin.adopt(adoption)
         self._meet(at.host)
         log.warning("a guest was adopted", server=server.id, host=at.host, by=context.user_id)

@@ -211,7 +211,7 @@ def _time(name: str, value: str) -> sa.ColumnElement[bool]:
     if operator not in _OPERATORS:
         operator, rest = "eq", value
     try:
-        moment = normalize_time(parse_isotime(rest))
+        moment: dt.datetime = normalize_time(parse_isotime(rest))
         second_later = moment + dt.timedelta(seconds=1)
     except (ValueError, OverflowError):
         raise e.BadRequest(f"Bad \"{name}\" query filter format. Use ISO 8601 DateTime notation.", field=name) from None

@@ -202,11 +202,12 @@ class Network(Protocol):
         raises."""
         ...
 
-    async def adopt(self, order: PortsOrder, found: Plugged, host: str) -> Plugged:
+    async def adopt(self, order: PortsOrder, found: Plugged, host: str, segments: tuple[str, ...] = ()) -> Plugged:
         """The ports of a guest that runs on the host and is not known here, as `plug` answers: made again as the host
-        describes them, with networks and subnets that are gone, all under their ids. A security group that is gone is
-        left out. Raises BadRequest: no such ports and networks can be; Conflict where an address, a port or a segment
-        is another's now; BuildFailed as `plug`."""
+        describes them, with networks and subnets that are gone, all under their ids. segments: those of the operator's
+        own networks on which one may be made again ("flat:physnet1", "vlan:physnet1:100"). A security group that is
+        gone is left out. Raises BadRequest: no such ports and networks can be; Conflict where an address, a port or a
+        segment is another's now, or a segment is not named; QuotaExceeded; BuildFailed as `plug`."""
         ...
 
     async def bind(self, server_id: str, host: str, guard: Guard | None = None) -> Plugged:

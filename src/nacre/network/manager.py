@@ -96,9 +96,9 @@ class NetworkManager:
             raise _unbindable(failed, host)
         return plugged
 
-    async def adopt(self, order: PortsOrder, found: Plugged, host: str) -> Plugged:
+    async def adopt(self, order: PortsOrder, found: Plugged, host: str, segments: tuple[str, ...] = ()) -> Plugged:
         def step(work: Work) -> Plugged:
-            plugged, failed = adoption.adopt(work, order, found, host)
+            plugged, failed = adoption.adopt(work, order, found, host, segments)
             if failed:
                 raise _unbindable(failed, host)
             return plugged

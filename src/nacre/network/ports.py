@@ -141,7 +141,7 @@ def _own(table: sa.FromClause, project: str | sa.BindParameter[str]) -> sa.Colum
 @lru_cache(maxsize=256)
 def _listing(every: bool, names: tuple[str, ...]) -> sa.Select[Any]:
     """Ports with their active bindings, by columns that are one of `is_<name>`; not every one: the project `own` may
-    see them. Built once a shape, as in base/statements.py."""
+    see them. Built once a shape, as in base/db/statements.py."""
     p = t.placed.c
     found = sa.select(t.placed).where(p.active, *(
         p[name].in_(sa.bindparam(f"is_{name}", expanding=True)) for name in names)).order_by(p.created_at)

@@ -1,6 +1,6 @@
 """A node's life: start everything, meet every control process of the cloud, then report to each, on change and as a
 heartbeat. Whose orders are taken is decided here: those of the cloud that the host joined, and of no state of its
-database that is older than what the host has seen (law 14)."""
+database that is older than what the host has seen."""
 
 import asyncio
 import contextlib

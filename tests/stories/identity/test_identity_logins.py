@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 
 import httpx
 import pytest
@@ -9,6 +10,7 @@ from identity_cloud import BASE, PASSWORDS, V3, Lab, by_password, project
 
 from nacre.base.errors import TooMany, Unavailable
 from nacre.base.serving.slots import Slots, source
+from nacre.base.serving.sources import source_of
 from nacre.identity.passwords import Passwords
 
 
@@ -73,6 +75,75 @@ async def test_sources_take_turns() -> None:
     async with slots.slot():
         pass
     assert slots._free == 1 and not slots._queues and slots._count == 0
+
+
+async def test_two_sources_that_wait_for_all_places_keep_out_no_third() -> None:
+    slots, refused, done = Slots(1, 40, 80), Counter[str](), list[str]()
+    gate, ends = asyncio.Event(), list[asyncio.Task[None]]()
+
+    async def work(who: str) -> None:
+        source.set(source_of(who))
+        try:
+            async with slots.slot():
+                await gate.wait()
+                done.append(who)
+        except (TooMany, Unavailable) as error:
+            refused[f"{type(error).__name__} {who}"] += 1
+
+    def ask(who: str, times: int = 1) -> None:
+        ends.extend(asyncio.create_task(work(who)) for _ in range(times))
+
+    ask("2001:db8::1")  # is at it
+    await asyncio.sleep(0)
+    for n in range(41):
+        ask(f"2001:db8::{n + 2:x}")  # one network: one source
+    ask("192.0.2.1", 41)
+    await asyncio.sleep(0)
+    assert refused.total() == 2 and slots._count == 80
+    ask("198.51.100.1")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert slots._count == 80 and refused["TooMany 192.0.2.1"] == 1 and refused["Unavailable 198.51.100.1"] == 0
+    assert sum(n for who, n in refused.items() if who.startswith("Unavailable")) == 1, "the newest of one of the many"
+    ask("192.0.2.1", 3)  # who is dropped, and comes again, drops nobody who has fewer
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(*ends)
+    assert "198.51.100.1" in done[:4] and slots._free == 1 and slots._count == 0 and not slots._queues
+
+
+async def test_where_each_has_as_much_nobody_makes_room_for_another() -> None:
+    slots, tasks = Slots(1, 5, 2), list[asyncio.Task[None]]()
+
+    async def work(who: str) -> None:
+        source.set(who)
+        async with slots.slot():
+            await asyncio.sleep(3600)
+
+    for who in "aabc":
+        tasks.append(asyncio.create_task(work(who)))
+        await asyncio.sleep(0)
+    with pytest.raises(Unavailable, match="limit"):
+        await tasks[3]
+    tasks[1].cancel()
+    await asyncio.sleep(0)
+    tasks.append(asyncio.create_task(work("b")))
+    await asyncio.sleep(0)
+    tasks.append(asyncio.create_task(work("c")))  # takes b's second place, as b's own task ends
+    await asyncio.sleep(0)
+    tasks[4].cancel()
+    await asyncio.sleep(0)
+    assert slots._count == 2 and set(slots._queues) == {"b", "c"}, "nobody's turn was given back twice"
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert slots._free == 1 and slots._count == 0
+
+
+def test_what_is_given_out_at_once_is_one_source() -> None:
+    assert source_of("2001:db8::1") == source_of("2001:db8:0:0:ffff::2") != source_of("2001:db8:0:1::1")
+    assert source_of("::ffff:192.0.2.1") == source_of("192.0.2.1") != source_of("::ffff:192.0.2.2")
+    assert source_of("") == "" and source_of("fe80::1%eth0").startswith("fe80::")
 
 
 async def test_a_refusal_says_which_limit() -> None:

@@ -1,16 +1,48 @@
-"""What a request's body holds, before any schema looks at it: JSON that is not nested without end, and no NUL."""
+"""A request's body before any schema looks at it: not too long, there in time, JSON that is not nested without end, and
+no NUL."""
 
+import asyncio
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
 import msgspec
 
-from nacre.base.errors import BadRequest, NotFound
+from nacre.base.errors import BadRequest, NotFound, TooLarge
+from nacre.base.serving.inputs import whole_number
+
+#: Seconds in which it must have come.
+BODY_SECONDS = 30
 
 _TEXT, _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL), re.compile(rb"[\[\]{}]")
 _STEP = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
+
+
+def announced(headers: Mapping[str, str], limit: int) -> int:
+    """The body's length in bytes; the most that it can be, where that is not known. Raises TooLarge."""
+    given = whole_number(headers.get("content-length", ""))
+    if given is None:
+        return limit if "transfer-encoding" in headers else 0
+    if given > limit:
+        raise TooLarge(f"The request body is larger than {limit} bytes.")
+    return given
+
+
+async def read(headers: Mapping[str, str], stream: AsyncIterator[bytes], limit: int) -> bytes:
+    """The whole body. Raises TooLarge past the limit, before reading on; BadRequest when it does not come."""
+    announced(headers, limit)
+    parts, size = list[bytes](), 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in stream:
+                size += len(chunk)
+                if size > limit:
+                    raise TooLarge(f"The request body is larger than {limit} bytes.")
+                parts.append(chunk)
+    except TimeoutError:
+        raise BadRequest(f"The request body did not arrive within {BODY_SECONDS} s.") from None
+    return b"".join(parts)
 
 
 def parse_json(raw: bytes, nesting: int) -> Any:

@@ -2,13 +2,13 @@
 head of a request, and connections on which none has come, have limits here, as its httptools protocol has none."""
 
 import asyncio
-from collections import Counter
 from dataclasses import dataclass, field
 
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from nacre.base.serving.health import Health
+from nacre.base.serving.sources import Shares, source_of
 
 log = structlog.get_logger()
 
@@ -21,9 +21,9 @@ _FRAMING = 8
 @dataclass(frozen=True)
 class Patience:
     """idle: seconds until a connection is closed after its last answer; head: bytes of a request's line and headers;
-    head_seconds: until they are there; of_one: connections of one address on which no request has come, or none since
-    the last answer; waiting: in all. Beyond, the oldest of these are closed. As many may be in the middle of sending a
-    body, and beyond that new ones are closed."""
+    head_seconds: until they are there; of_one: connections of one source on which no request has come, or none since
+    the last answer; waiting: in all. Beyond, the oldest are closed: of that source, or of the one that has most. As
+    many may be in the middle of sending a body; beyond that the newest are closed."""
 
     idle: int = 30
     head: int = 32768
@@ -37,48 +37,49 @@ PATIENCE = Patience()
 
 @dataclass
 class Waiting:
-    """The connections that wait for a request, by the address that they are from, the oldest first. proxies: those
-    addresses that stand for many."""
+    """The connections that wait for a request, and those that send a body, by their sources. proxies: those addresses
+    that stand for many."""
 
     patience: Patience
     proxies: tuple[str, ...] = ()
-    _each: dict[str, dict["Connection", None]] = field(default_factory=dict)
-    _all: dict["Connection", None] = field(default_factory=dict)
-    _bodies: Counter[str] = field(default_factory=Counter)
+    _silent: "Shares[Connection]" = field(default_factory=Shares)
+    _bodies: "Shares[Connection]" = field(default_factory=Shares)
+
+    def source(self, address: str) -> str:
+        """Whose a connection from there is."""
+        return address if address in self.proxies else source_of(address)
 
     def add(self, one: "Connection") -> None:
         """It waits from now on. Those that are too many are closed."""
-        mine = self._each.setdefault(one.source, {})
-        mine[one] = self._all[one] = None
-        for those, most in ((mine, self._of_one(one.source)), (self._all, self.patience.waiting)):
-            if len(those) > most:
-                oldest = next(iter(those))
-                log.info("a connection is closed: too many are open", source=oldest.source, open=len(those) - 1)
-                self.remove(oldest)
-                oldest.transport.abort()
+        self._silent.add(one.source, one)
+        if (full := self._full(self._silent, one)) is not None:
+            self._close(self._silent, self._silent.oldest(full), "a connection is closed: too many are open")
 
     def remove(self, one: "Connection") -> None:
         """It does not wait any more."""
-        self._all.pop(one, None)
-        mine = self._each.get(one.source, {})
-        mine.pop(one, None)
-        if not mine:
-            self._each.pop(one.source, None)
+        self._silent.remove(one.source, one)
 
+    def begin_body(self, one: "Connection") -> None:
+        """It is in the middle of a body; `end_body` follows. One that is too many is closed: perhaps another's."""
+        self._bodies.add(one.source, one)
+        if (full := self._full(self._bodies, one)) is not None:
+            self._close(self._bodies, self._bodies.newest(full), "a connection is closed: too many send bodies")
 
-    def begin_body(self, source: str) -> bool:
-        """Whether one more of that address may be in the middle of a body. `end_body` follows."""
-        self._bodies[source] += 1
-        return self._bodies[source] <= self._of_one(source) and self._bodies.total() <= self.patience.waiting
-
-    def end_body(self, source: str) -> None:
+    def end_body(self, one: "Connection") -> None:
         """It is there, or will not come."""
-        self._bodies[source] -= 1
-        if not self._bodies[source]:
-            del self._bodies[source]
+        self._bodies.remove(one.source, one)
 
-    def _of_one(self, source: str) -> int:
-        return self.patience.waiting if source in self.proxies else self.patience.of_one
+    def _full(self, those: "Shares[Connection]", one: "Connection") -> str | None:
+        """Whose are too many, now that this one has come: where it is all together, that is who has most."""
+        if those.count(one.source) > (
+                self.patience.waiting if one.source in self.proxies else self.patience.of_one):
+            return one.source
+        return those.greatest() if those.total > self.patience.waiting else None
+
+    def _close(self, those: "Shares[Connection]", one: "Connection", why: str) -> None:
+        log.info(why, source=one.source, open=those.total - 1)
+        those.remove(one.source, one)
+        one.transport.abort()
 
 
 class Connection(HttpToolsProtocol):
@@ -102,9 +103,9 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         if self.secure:
             self.scheme = "https"
-        self.source = self.client[0] if self.client else ""
+        self.source = self.waiting.source(self.client[0] if self.client else "")
         self.waiting.add(self)
-        self._expect_head()
+        self._expect_head(self.waiting.patience.head_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._met_head()
@@ -119,16 +120,14 @@ class Connection(HttpToolsProtocol):
             self._framing += len(data)
         else:
             self._head += len(data)
-            self._expect_head()
+            self._expect_head(self.waiting.patience.head_seconds)
         super().data_received(data)
         limit = self.waiting.patience.head
         if not self.transport.is_closing() and (self._head > limit or self._framing > limit + _FRAMING * self._body):
             self.refuse_head()
         if self._reading and not self._sending and not self.transport.is_closing():
             self._sending = True
-            if not self.waiting.begin_body(self.source):
-                log.info("a connection is closed: too many send bodies", source=self.source)
-                self.transport.abort()
+            self.waiting.begin_body(self)
 
     def on_message_begin(self) -> None:
         self.arriving, self._size = True, 0
@@ -168,6 +167,8 @@ class Connection(HttpToolsProtocol):
             self.cycle.body = bytearray()  # what had come of a refused body would stay until the next request
         if not self.transport.is_closing() and self.cycle.response_complete:
             self.waiting.add(self)
+            if self._reading:  # the rest of a body that nobody reads: each byte of it would put off uvicorn's end
+                self._expect_head(self.waiting.patience.idle)
 
     def send_400_response(self, msg: str) -> None:
         if not self.transport.is_closing():
@@ -189,10 +190,11 @@ class Connection(HttpToolsProtocol):
             self.refuse_head()
             raise ValueError("the head is too long")
 
-    def _expect_head(self) -> None:
-        """From the first byte on, and before it on a new connection, the time of a request's head is running."""
+    def _expect_head(self, seconds: float) -> None:
+        """From the first byte on, and before it on a new connection, the time of a request's head is running; and from
+        an answer on, if the request's body is still coming."""
         if self._late is None:
-            self._late = self.loop.call_later(self.waiting.patience.head_seconds, self._too_late)
+            self._late = self.loop.call_later(seconds, self._too_late)
 
     def _met_head(self) -> None:
         if self._late is not None:
@@ -202,7 +204,7 @@ class Connection(HttpToolsProtocol):
     def _met_body(self) -> None:
         if self._sending:
             self._sending = False
-            self.waiting.end_body(self.source)
+            self.waiting.end_body(self)
 
     def _too_late(self) -> None:
         log.debug("a connection is closed: no request came", source=self.source)

@@ -19,6 +19,15 @@ IMPORT_METHODS = ("glance-direct",)
 ELSEWHERE = frozenset({"web-download", "copy-image", "glance-download"})
 
 
+def changes_body(request: Request, body: Any) -> Any:
+    """A `Check` of a patch: the changes that it makes. Raises UnsupportedMedia, and what `patches.parse` raises."""
+    kind = (request.headers.get("content-type") or "").partition(";")[0].strip().lower()
+    if kind not in patches.DIALECTS:
+        raise e.UnsupportedMedia(f"The content type must be one of {', '.join(sorted(patches.DIALECTS))}.",
+                                 field="Content-Type")
+    return patches.parse(body, patches.DIALECTS[kind])
+
+
 class ImagesApi:
     """Handlers for images and their members."""
 
@@ -62,12 +71,7 @@ class ImagesApi:
         return views.image(request.found)
 
     async def update(self, request: Request) -> dict[str, Any]:
-        kind = (request.headers.get("content-type") or "").partition(";")[0].strip().lower()
-        if kind not in patches.DIALECTS:
-            raise e.UnsupportedMedia(f"The content type must be one of {', '.join(sorted(patches.DIALECTS))}.",
-                                     field="Content-Type")
-        changes = patches.parse(await request.json(), patches.DIALECTS[kind])
-        image = await self._service.update(request.context, request.params["image_id"], changes)
+        image = await self._service.update(request.context, request.params["image_id"], request.body)
         return views.image(image)
 
     async def delete(self, request: Request) -> Reply:

@@ -8,7 +8,7 @@ from nacre.base.serving.gate import AUTHENTICATED, PUBLIC, asks
 from nacre.base.web import Reply, Request, Route, Service
 from nacre.image.api import views
 from nacre.image.api.data import BadRange, DataApi
-from nacre.image.api.images import IMPORT_METHODS, ImagesApi, any_body, create_body
+from nacre.image.api.images import IMPORT_METHODS, ImagesApi, any_body, changes_body, create_body
 from nacre.image.api.metadefs import MetadefsApi
 from nacre.image.api.metadefs import documents as metadef_documents
 from nacre.image.cache import Cache
@@ -47,7 +47,8 @@ def _image_routes(api: ImagesApi, data: DataApi) -> list[Route]:
             "add_image", about=api.new, parts=tuple(VISIBILITY_RULES.values())), body=create_body),
         Route("GET", "/v2/images", api.list, "get_images"),
         Route("GET", one, api.show, may("get_image")),
-        Route("PATCH", one, api.update, may("modify_image", parts=tuple(VISIBILITY_RULES.values())), raw=True),
+        Route("PATCH", one, api.update, may("modify_image", parts=tuple(VISIBILITY_RULES.values())),
+              body=changes_body),
         Route("DELETE", one, api.delete, may("delete_image")),
         Route("POST", one + "/actions/deactivate", api.deactivate, may("deactivate")),
         Route("POST", one + "/actions/reactivate", api.reactivate, may("reactivate")),

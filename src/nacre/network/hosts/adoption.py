@@ -1,7 +1,12 @@
 """The network of a guest that its host has and the database does not know (it was restored, or is another): made again
 as the host remembers it, under the same ids, so that the guest's interfaces, lease and metadata go on as they are."""
 
-from nacre.base.errors import Conflict
+from collections.abc import Collection
+
+import msgspec
+import sqlalchemy as sa
+
+from nacre.base.errors import BadRequest, Conflict
 from nacre.network import ipam, networks, ports
 from nacre.network import tables as t
 from nacre.network.contract import NetworkFacts, Plugged, PortFacts, PortsOrder, SubnetFacts
@@ -9,13 +14,15 @@ from nacre.network.hosts import described, dhcp, servers
 from nacre.network.work import Row, Work, conflict
 
 
-def adopt(work: Work, order: PortsOrder, found: Plugged, host: str) -> tuple[Plugged, list[str]]:
+def adopt(work: Work, order: PortsOrder, found: Plugged, host: str,
+          segments: Collection[str] = ()) -> tuple[Plugged, list[str]]:
     """As the contract's `adopt`; and the ids of the ports that nothing binds. A host's word makes again what is gone,
     for the project that the operator named and for no other; of what is there it changes nothing that is not that
     project's own."""
     found = described.parse(found, work.settings.types)
     foreign, known = _known(work, order, found)
     own = [network for network in found.networks if network.id not in foreign]
+    _fits(work, order, msgspec.structs.replace(found, networks=tuple(own)), known, segments)
     for network in own:
         _network(work, order, network)
     for port in found.ports:
@@ -41,6 +48,39 @@ def _known(work: Work, order: PortsOrder, found: Plugged) -> tuple[set[str], set
                 f"Network {network.id} is gone, and was project {network.project_id}'s, as the host says. It is made "
                 f"again with a server of that project only: adopt one first, and share the network with {project}."))
     return {id for id, owner in owners.items() if owner != project}, set(owners)
+
+
+def _fits(work: Work, order: PortsOrder, found: Plugged, known: Collection[str], segments: Collection[str]) -> None:
+    """Whether that may be made of what the host says. Raises BadRequest: a network that is none of the guest's;
+    Conflict: one of the operator's own wires, which the operator did not name; QuotaExceeded."""
+    used = {port.network_id for port in found.ports}
+    for network in found.networks:
+        if network.id not in used:
+            raise BadRequest(f"What the host says of the guest's networks is refused: no port of the guest is on "
+                             f"network {network.id}.", type="InvalidInput")
+        if network.network_type in ("flat", "vlan") and network.id not in known and _segment_name(
+                network) not in segments:
+            raise conflict("NetworkInUse", (
+                f"Network {network.id} is gone, and its guest is wired to {_segment_name(network)}, as the host says. "
+                "It is made again there only if you name that segment: --segment, or segments of the request."))
+    project = order.context.project_id or ""
+    subnets = sum(_missing(work, t.subnets, {subnet.id for subnet in network.subnets}) for network in found.networks)
+    for resource, new in (
+            ("network", len({network.id for network in found.networks} - set(known))), ("subnet", subnets),
+            ("port", _missing(work, t.ports, {port.id for port in found.ports}))):
+        if new:
+            work.room(resource, project, new)
+
+
+def _missing(work: Work, table: sa.Table, ids: set[str]) -> int:
+    """How many of these there are not."""
+    return len(ids) - len(work.find(table, id=list(ids))) if ids else 0
+
+
+def _segment_name(facts: NetworkFacts) -> str:
+    """As the operator names one that is not the cloud's own affair: flat:PHYSICAL, vlan:PHYSICAL:NUMBER."""
+    parts = (facts.network_type, facts.physical_network, facts.segmentation_id)
+    return ":".join(str(part) for part in parts if part is not None)
 
 
 def _network(work: Work, order: PortsOrder, facts: NetworkFacts) -> None:

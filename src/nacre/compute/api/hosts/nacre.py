@@ -20,8 +20,11 @@ ORPHANS = Query("orphans.query", {"host": t.STRING}, strict_from=1)
 REMOVE = Query("host-remove.query", {"dead": {"enum": ["true", "false"]}}, strict_from=1)
 ACCEPT = Schema(t.wrap("accept", {"type": "null"}))
 FORGET = Schema(t.wrap("forget", {"oneOf": [{"type": "null"}, t.obj({"host": t.NAME}, "host")]}))
-ADOPT = Schema(t.wrap("adopt", {"oneOf": [{"type": "null"}, t.obj({"name": t.NAME, "host": t.NAME, "project_id": {
-    "type": "string", "pattern": "^[a-zA-Z0-9-]{1,64}$"}})]}))
+SEGMENTS = {"type": "array", "maxItems": 200, "items": {
+    "type": "string", "pattern": "^(flat:[^:]{1,64}|vlan:[^:]{1,64}:[0-9]{1,4})$"}}
+ADOPT = Schema(t.wrap("adopt", {"oneOf": [{"type": "null"}, t.obj({
+    "name": t.NAME, "host": t.NAME, "project_id": {"type": "string", "pattern": "^[a-zA-Z0-9-]{1,64}$"},
+    "segments": SEGMENTS})]}))
 
 
 class NacreHostRoutes:
@@ -84,7 +87,8 @@ class NacreHostRoutes:
         """POST .../action adopt: the guest is a server again."""
         wish = request.body["adopt"] or {}
         done = await self._orphans.adopt(request.context, request.params["guest"], AdoptWish(
-            name=wish.get("name", ""), project_id=wish.get("project_id", ""), host=wish.get("host", "")))
+            name=wish.get("name", ""), project_id=wish.get("project_id", ""), host=wish.get("host", ""),
+            segments=tuple(wish.get("segments", ()))))
         server = done.server
         return {"adopted": {
             "server": {"id": server.id, "name": server.name, "project_id": server.project_id, "host": done.host},

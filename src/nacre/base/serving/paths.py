@@ -1,0 +1,31 @@
+"""What lies at which path: a tree of segments, of which some are parameters."""
+
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+from urllib.parse import unquote
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Paths(Generic[T]):
+    """A segment and what is below it. below: by literal segment; None: whatever a parameter takes."""
+
+    below: "dict[str | None, Paths[T]]" = field(default_factory=dict)
+    here: list[tuple[tuple[str, ...], T]] = field(default_factory=list)  # with the names of its parameters
+
+    def add(self, path: str, what: T) -> None:
+        """path: "/servers/{server_id}"."""
+        parts, at = [p for p in path.split("/") if p], self
+        for part in parts:
+            at = at.below.setdefault(None if part[0] == "{" else part, Paths())
+        at.here.append((tuple(p[1:-1] for p in parts if p[0] == "{"), what))
+
+    def find(self, path: str) -> list[tuple[T, dict[str, str]]]:
+        """All that is there, with the path's parameters; literal segments win over parameters."""
+        level: list[tuple[Paths[T], tuple[str, ...]]] = [(self, ())]
+        for segment in (unquote(s) for s in path.split("/") if s):
+            level = [(at.below[key], values if key else (*values, segment))
+                     for at, values in level for key in (segment, None) if key in at.below]
+        found = [(what, dict(zip(names, values, strict=True))) for at, values in level for names, what in at.here]
+        return sorted(found, key=lambda f: len(f[1]))

@@ -1,0 +1,168 @@
+"""Connections of clients, without sockets: who is closed for whom, and when nobody waits any longer."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from nacre.base.clock import RealClock
+from nacre.base.serving.connections import Connection, Patience, Waiting, kind
+from nacre.base.serving.health import Health
+
+HEAD = b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n"
+
+
+class Time:
+    """A loop's timers, by a clock that is set forward."""
+
+    def __init__(self) -> None:
+        self.now, self.timers = 0.0, list["Timer"]()
+
+    def call_later(self, seconds: float, call: Callable[..., None], *args: Any) -> "Timer":
+        self.timers.append(Timer(self.now + seconds, lambda: call(*args)))
+        return self.timers[-1]
+
+    def create_task(self, work: Any) -> Any:
+        return asyncio.get_running_loop().create_task(work)
+
+    def forward(self, seconds: float) -> None:
+        self.now += seconds
+        for timer in [timer for timer in self.timers if timer.at <= self.now and not timer.done]:
+            timer.done = True
+            timer.call()
+
+
+class Timer:
+    def __init__(self, at: float, call: Callable[[], None]):
+        self.at, self.call, self.done = at, call, False
+
+    def cancel(self) -> None:
+        self.done = True
+
+
+class Wire(asyncio.Transport):
+    """What is between a client and its connection."""
+
+    def __init__(self, address: str):
+        super().__init__({"peername": (address, 1), "sockname": ("192.0.2.250", 80)})
+        self.sent, self.closed = b"", False
+
+    def write(self, data: Any) -> None:
+        self.sent += bytes(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            asyncio.get_running_loop().call_soon(self.made.connection_lost, None)
+
+    abort = close
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    made: Connection
+
+
+class Lab:
+    """One server. Its app answers 401 at once; with `reads`, when the body is there."""
+
+    def __init__(self, reads: bool = False, proxies: tuple[str, ...] = (), **patience: Any):
+        self.time, self.reads = Time(), reads
+        self.waiting = Waiting(Patience(**patience), proxies)
+
+        async def look() -> None: ...
+
+        self.config = uvicorn.Config(
+            self.app, interface="asgi3", loop="none", http="httptools", ws="none", lifespan="off", log_config=None,
+            timeout_keep_alive=self.waiting.patience.idle)
+        self.kind, self.state = kind(False, Health(look, RealClock()), self.waiting), ServerState()
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        while self.reads and (await receive()).get("more_body"):
+            pass
+        await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def client(self, address: str, *parts: bytes) -> Wire:
+        wire = Wire(address)
+        wire.made = self.kind(self.config, self.state, {}, _loop=self.time)  # type: ignore[arg-type]
+        wire.made.connection_made(wire)
+        for part in parts:
+            await self.sends(wire, part)
+        return wire
+
+    async def sends(self, wire: Wire, data: bytes) -> None:
+        if not wire.closed:
+            wire.made.data_received(data)
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+
+async def test_slow_bodies_of_a_few_close_no_bodies_of_others() -> None:
+    lab = Lab(reads=True, of_one=5, waiting=10)
+    slow = [await lab.client(address, HEAD, b"{") for address in ("192.0.2.1", "192.0.2.2") for _ in range(5)]
+    assert not any(wire.closed for wire in slow)
+    victims = [await lab.client(f"192.0.2.{n}", HEAD, b"x" * 60, b"x" * 40) for n in (3, 4, 5)]
+    assert all(wire.sent.startswith(b"HTTP/1.1 401") for wire in victims), "the body was there"
+    assert [wire.closed for wire in slow] == [*[False] * 9, True], "the newest of one of those that had most"
+    slow[0].made.data_received(b"x" * 99)
+    await asyncio.sleep(0.01)
+    assert slow[0].sent.startswith(b"HTTP/1.1 401"), "the first ones go on"
+    assert (await lab.client("192.0.2.2", HEAD, b"{")).closed is False
+    assert (await lab.client("192.0.2.2", HEAD, b"{")).closed, "of its own it gets no more by coming again"
+
+
+@pytest.mark.parametrize(("addresses", "closed"), [
+    ([f"2001:db8::{n}" for n in range(4)], True), ([f"2001:db8:0:{n}::1" for n in range(4)], False),
+    ([f"::ffff:192.0.2.{n}" for n in range(4)], False)], ids=["one network", "networks", "IPv4 on a socket for both"])
+async def test_an_ipv6_network_is_one_source(addresses: list[str], closed: bool) -> None:
+    lab = Lab(reads=True, of_one=3, waiting=10)
+    wires = [await lab.client(address, HEAD, b"{") for address in addresses]
+    assert [wire.closed for wire in wires] == [False, False, False, closed]
+
+
+async def test_a_balancer_has_what_all_have() -> None:
+    lab = Lab(reads=True, proxies=("192.0.2.9", "2001:db8::9"), of_one=1, waiting=4)
+    for address in ("::ffff:192.0.2.9", "2001:db8::9"):
+        wires = [await lab.client(address, HEAD, b"{") for _ in range(2)]
+        assert not any(wire.closed for wire in wires)
+
+
+async def test_silent_connections_of_a_few_close_no_others() -> None:
+    lab = Lab(of_one=5, waiting=10)
+    fine = await lab.client("192.0.2.3")
+    silent = [await lab.client(address) for _ in range(5) for address in ("192.0.2.1", "192.0.2.2")]
+    await lab.sends(fine, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert fine.sent.startswith(b"HTTP/1.1 401") and sum(wire.closed for wire in silent) == 1
+
+
+@pytest.mark.parametrize("more", [[b" "] * 4, [b" ", b"x" * 99], []], ids=["trickled", "whole", "nothing"])
+async def test_after_an_answer_to_a_body_that_nobody_reads_an_idle_connection_ends(more: list[bytes]) -> None:
+    lab = Lab(idle=30)
+    wire = await lab.client("192.0.2.1", HEAD)
+    assert wire.sent.startswith(b"HTTP/1.1 401")
+    for data in more:
+        lab.time.forward(5)
+        await lab.sends(wire, data)
+    assert not wire.closed
+    lab.time.forward(29 - lab.time.now)
+    assert not wire.closed
+    lab.time.forward(1)
+    assert wire.closed
+
+
+async def test_what_comes_after_such_a_body_is_answered() -> None:
+    lab = Lab(idle=30)
+    wire = await lab.client("192.0.2.1", HEAD, b"x" * 60, b"x" * 40 + b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert wire.sent.count(b"HTTP/1.1 401") == 2
+    lab.time.forward(29)
+    await lab.sends(wire, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+    lab.time.forward(29)
+    assert wire.sent.count(b"HTTP/1.1 401") == 3 and not wire.closed
