@@ -40,9 +40,32 @@ WISHES: dict[str, Any] = {
         "target_tenant": "f" * 32}},
     "POST /v2/images": {"name": "i"}, "POST /v2/metadefs/namespaces": {"namespace": "n"},
 }
-#: Who asks. The things are `member`'s, who is the user demo, in the project demo.
-PEOPLE = ("reader", "member", "elsewhere", "naming", "other_domain_admin", "system_reader", "admin", "nobody")
-SIGNS = {204: "+", 401: "1", 403: "3", 404: "4"}
+#: What `naming` sends, where it is not the same: its own thing is to have something of demo's.
+NAMING: dict[str, Any] = {
+    **{f"POST /v2.0/{name.replace('_', '-')}s": {name: {**_body, "project_id": "=/v3/projects"}} for name, _body in (
+        ("network", {}), ("router", {}), ("security_group", {"name": "g"}), ("address_group", {"name": "a"}),
+        ("address_scope", {"name": "s", "ip_version": 4}), ("floatingip", {"floating_network_id": "=public"}),
+        ("subnetpool", {"name": "p", "prefixes": ["10.8.0.0/16"]}))},
+    "POST /v2.1/servers": {"server": {**WISHES["POST /v2.1/servers"]["server"], "networks": [
+        {"port": "=/v2.0/ports"}]}},
+    "POST /v2.1/os-keypairs": {"keypair": {"name": "k", "public_key": "x", "user_id": "=/v3/users"}},
+    "POST /v2.1/servers/{server_id}/os-interface": {"interfaceAttachment": {"port_id": "=/v2.0/ports"}},
+    "POST /v2.1/servers/{server_id}/action rebuild": {"rebuild": {"imageRef": "=/v2/images"}},
+    "POST /v2.1/servers/{server_id}/action addSecurityGroup": {"addSecurityGroup": {"name": "=/v2.0/security-groups"}},
+    "PUT /v2.0/ports/{id}": {"port": {"fixed_ips": [{"subnet_id": "=/v2.0/subnets"}], "security_groups": [
+        "=/v2.0/security-groups"]}},
+    "PUT /v2.0/routers/{id}": {"router": {"external_gateway_info": {"network_id": "=/v2.0/networks"}}},
+    "PUT /v2.0/routers/{id}/add_router_interface": {"subnet_id": "=/v2.0/subnets"},
+    "PUT /v2.0/floatingips/{id}": {"floatingip": {"port_id": "=/v2.0/ports"}},
+    "PUT /v2.0/subnetpools/{id}": {"subnetpool": {"address_scope_id": "=/v2.0/address-scopes"}},
+    "PUT /v2.0/subnetpools/{id}/onboard_network_subnets": {"network_id": "=/v2.0/networks"},
+    "POST /v3/users/{user_id}/credentials/OS-EC2": {"tenant_id": "=/v3/projects"},
+}
+#: Who asks. The things are `member`'s, who is the user demo, in the project demo. `elsewhere` and `naming` are
+#: demo-alt, in a project of their own; `naming`'s paths have demo-alt's own things.
+PEOPLE = ("reader", "member", "elsewhere", "naming", "other_domain_admin", "system_reader", "service", "admin",
+          "nobody")
+SIGNS = {204: "+", 400: "0", 401: "1", 403: "3", 404: "4"}
 
 
 @dataclass
@@ -57,8 +80,9 @@ class Cell:
 class Gates:
     """The routes of a cloud whose handlers were taken out."""
 
-    def __init__(self, things: Things):
-        self.things, self.cloud, self.asked = things, things.cloud, list[tuple[str, Mapping[str, Any], bool]]()
+    def __init__(self, things: Things, own: Things):
+        self.things, self.own, self.cloud = things, own, things.cloud
+        self.asked: list[tuple[str, Mapping[str, Any], bool]] = []
         self.policy = things.cloud.control.base.policy
         self.services = [replace(s, routes=[_hollow(s, r) for r in s.routes]) for s in self.cloud.control.app.services]
         self.people: dict[str, Context] = {}
@@ -76,10 +100,12 @@ class Gates:
                 ids[f"{name} {kind}"] = rows[0]["id"]
         public = (await whole.ask("demo", "GET", "network", "/networks?router:external=true")).json()["networks"]
         group = await whole.ask("admin", "POST", "identity", "/groups", {"group": {"name": "g"}})
-        access = await whole.ask("demo", "POST", "identity", f"/users/{ids['demo users']}/credentials/OS-EC2", {
-            "tenant_id": ids["demo projects"]})
-        self.things.ids |= {"/v3/groups": group.json()["group"]["id"],
-                            "/v3/users/{user_id}/credentials/OS-EC2": access.json()["credential"]["access"]}
+        for things in (self.things, self.own):
+            name = things.owner
+            access = await whole.ask(name, "POST", "identity", f"/users/{ids[f'{name} users']}/credentials/OS-EC2", {
+                "tenant_id": ids[f"{name} projects"]})
+            things.ids |= {"/v3/groups": group.json()["group"]["id"],
+                           "/v3/users/{user_id}/credentials/OS-EC2": access.json()["credential"]["access"]}
         multi = await whole.ask("admin", "POST", "network", "/networks", {"network": {
             "segments": [{"provider:network_type": "vxlan"}] * 2}})
         spaces = (await whole.ask("admin", "GET", "image", "/metadefs/namespaces")).json()["namespaces"]
@@ -92,6 +118,7 @@ class Gates:
             await asyncio.sleep(0.05)
         self.things.ids |= {"public": public[0]["id"], "/v3/roles": (await whole.ask(
             "admin", "GET", "identity", "/roles?name=member")).json()["roles"][0]["id"]}
+        self.own.ids |= {name: self.things.ids[name] for name in ("/v3/roles", "/v2/metadefs/namespaces")}
 
         def who(user: str, project: str | None, *roles: str, **more: Any) -> Context:
             return Context(request_id="req-gate", user_id=user, user_name=user, roles=roles, project_id=project,
@@ -104,14 +131,14 @@ class Gates:
             "elsewhere": elsewhere, "naming": elsewhere,
             "other_domain_admin": who("da", None, *ALL, user_domain_id="other", domain_id="other"),
             "system_reader": who("sr", None, "reader", system=True),
+            "service": who("service", "service", "service"),
             "admin": who(ids["admin users"], ids["admin projects"], *ALL)}
 
     async def ask(self, person: str, service: Service, route: Route, body: Any = None) -> Cell:
         """One route, of one caller. body: None, the one that an owner would send."""
         self.asked = []
-        key = f"{route.method} {route.path}"
         if body is None:
-            body = self.filled(WISHES[key]) if key in WISHES else _body(route)
+            body = self.filled(_wish(person, route))
         if route.method in ("GET", "HEAD"):
             body = None
         headers = {"openstack-api-version": "placement 1.39" if service.name == "placement" else (
@@ -119,7 +146,8 @@ class Gates:
         if person != "nobody":
             headers["x-auth-token"] = person
         query = f"project_id={self.things.ids['/v3/projects']}" if route.path == "/usages" else ""
-        status, text = await self._send(route.method, service.prefix + self.path(route.path), query, headers, body)
+        status, text = await self._send(route.method, service.prefix + self.path(
+            route.path, self.own if person == "naming" else self.things), query, headers, body)
         return Cell(SIGNS.get(status, f"?{status}"), self.asked, text)
 
     async def _send(self, method: str, path: str, query: str, headers: Mapping[str, str], body: Any
@@ -137,12 +165,12 @@ class Gates:
             (k.encode(), v.encode()) for k, v in headers.items()], "client": ("192.0.2.1", 1)}, receive, send)
         return answered[0]["status"], b"".join(m.get("body", b"") for m in answered[1:]).decode("latin-1")
 
-    def path(self, template: str) -> str:
-        """The path with demo's ids; parameters that name nothing of its own get a word."""
+    def path(self, template: str, things: Things) -> str:
+        """The path with the ids of such things; parameters that name nothing of its own get a word."""
         found, parts = list[str](), template.split("/")
         for at, part in enumerate(parts):
             before = parts[at - 1] if at else ""
-            known = self.things.ids.get("/".join(parts[:at])) or self.things.ids.get(
+            known = things.ids.get("/".join(parts[:at])) or things.ids.get(
                 NAMED.get(part, "") or AFTER.get(before, ""))
             found.append((known or "x") if part.startswith("{") else part)
         return "/".join(found)
@@ -187,7 +215,14 @@ def _hollow(service: Service, route: Route) -> Route:
     return replace(route, handler=reached, body=body, query=None, raw=False)
 
 
-def _body(route: Route) -> Any:
+def _wish(person: str, route: Route) -> Any:
+    """What this caller sends: as an owner would."""
+    key = f"{route.method} {route.path}"
+    naming = f"{key} {route.action or ''}".rstrip()
+    if person == "naming" and naming in NAMING:
+        return NAMING[naming]
+    if key in WISHES:
+        return WISHES[key]
     if route.action:
         return {route.action: ACTIONS.get(route.action)}
     return next((body for end, body in BODIES.items() if route.path.endswith(end)), {})

@@ -1,6 +1,7 @@
 """Another project's ids, on every route that takes one: nothing is shown, nothing is done."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -54,18 +55,19 @@ ACTIONS: dict[str, Any] = {
 
 
 class Things:
-    """One thing of `demo` for each id that a path may take, and how its owner looks at it."""
+    """One thing of the owner's for each id that a path may take, and how the owner looks at it."""
 
-    def __init__(self, cloud: WholeCloud):
-        self.cloud, self.ids, self.looks = cloud, dict[str, str](), dict[str, tuple[str, str, str]]()
+    def __init__(self, cloud: WholeCloud, owner: str = "demo"):
+        self.cloud, self.owner = cloud, owner
+        self.ids, self.looks = dict[str, str](), dict[str, tuple[str, str, str]]()
 
-    async def make(self, prefix: str, service: str, path: str, body: dict[str, Any], user: str = "demo") -> str:
-        answer = await self.cloud.ask(user, "POST", service, path, body)
+    async def make(self, prefix: str, service: str, path: str, body: dict[str, Any]) -> str:
+        answer = await self.cloud.ask(self.owner, "POST", service, path, body)
         assert answer.status_code in (200, 201, 202), answer.text
         found = answer.json()
         inner = found if "id" in found else next(iter(found.values()))
         self.ids[prefix] = str(inner["id"])
-        self.looks[prefix] = (user, service, f"{path}/{self.ids[prefix]}")
+        self.looks[prefix] = (self.owner, service, f"{path}/{self.ids[prefix]}")
         return self.ids[prefix]
 
     async def look(self) -> dict[str, Any]:
@@ -97,7 +99,7 @@ async def _fill(t: Things) -> None:
     await t.make("/v2.0/security-group-rules", "network", "/security-group-rules", {"security_group_rule": {
         "security_group_id": group, "direction": "ingress", "protocol": "tcp"}})
     await t.make("/v2.0/routers", "network", "/routers", {"router": {"name": "r"}})
-    public = (await t.cloud.ask("demo", "GET", "network", "/networks?router:external=true")).json()["networks"]
+    public = (await t.cloud.ask(t.owner, "GET", "network", "/networks?router:external=true")).json()["networks"]
     if not public:
         public = [(await t.cloud.ask("admin", "POST", "network", "/networks", {
             "network": {"name": "public", "router:external": True}})).json()["network"]]
@@ -109,14 +111,14 @@ async def _fill(t: Things) -> None:
         "address_scope": {"name": "s", "ip_version": 4}})
     await t.make("/v2.0/address-groups", "network", "/address-groups", {
         "address_group": {"name": "a", "addresses": ["192.0.2.0/24"]}})
-    user = (await t.cloud.ask("admin", "GET", "identity", "/users?name=demo")).json()["users"][0]["id"]
-    project = (await t.cloud.ask("admin", "GET", "identity", "/projects?name=demo")).json()["projects"][0]["id"]
+    user = (await t.cloud.ask("admin", "GET", "identity", f"/users?name={t.owner}")).json()["users"][0]["id"]
+    project = (await t.cloud.ask("admin", "GET", "identity", f"/projects?name={t.owner}")).json()["projects"][0]["id"]
     await t.make("/v2.0/rbac-policies", "network", "/rbac-policies", {"rbac_policy": {
         "object_type": "network", "object_id": net, "action": "access_as_shared", "target_tenant": "f" * 32}})
     image = await t.make("/v2/images", "image", "/images", {
         "name": "i", "disk_format": "raw", "container_format": "bare"})
     data = await t.cloud.http.put(f"/image/v2/images/{image}/file", content=bytes(65536), headers={
-        "X-Auth-Token": await t.cloud.token("demo"), "Content-Type": "application/octet-stream"})
+        "X-Auth-Token": await t.cloud.token(t.owner), "Content-Type": "application/octet-stream"})
     assert data.status_code == 204
     await t.make("/v2.1/servers", "compute", "/servers", {"server": {
         "name": "s", "imageRef": image, "flavorRef": "42", "networks": "none"}})
@@ -124,7 +126,7 @@ async def _fill(t: Things) -> None:
         "server_group": {"name": "g", "policy": "affinity"}})
     await t.make("/v3/credentials", "identity", "/credentials", {"credential": {
         "type": "cert", "blob": "b", "user_id": user, "project_id": project}})
-    credential = (await t.cloud.ask("demo", "POST", "identity", f"/users/{user}/application_credentials", {
+    credential = (await t.cloud.ask(t.owner, "POST", "identity", f"/users/{user}/application_credentials", {
         "application_credential": {"name": "c"}})).json()["application_credential"]["id"]
     t.ids |= {"/v3/users": user, "/v3/projects": project, "/v2.0/quotas": project, "/v2.1/os-quota-sets": project,
               "/v2.1/os-simple-tenant-usage": project, "/v3/domains": "default", "/v2.1/images": image,
@@ -141,6 +143,13 @@ def _path(template: str, things: Things) -> str:
     for at, part in enumerate(parts):
         found.append(things.ids.get("/".join(parts[:at]), "x") if part.startswith("{") else part)
     return "/".join(found)
+
+
+def _filled(value: Any, ids: dict[str, str]) -> Any:
+    """A body with the ids of things."""
+    if isinstance(value, dict):
+        return {k: _filled(v, ids) for k, v in value.items()}
+    return [_filled(v, ids) for v in value] if isinstance(value, list) else ids.get(value, value)
 
 
 def _body(path: str, action: str | None) -> Any:
@@ -202,12 +211,39 @@ async def test_another_projects_ids_in_bodies_are_refused(things: Things, servic
         "name": "i", "disk_format": "raw", "container_format": "bare", "visibility": "public"})).json()["id"]
     await things.cloud.http.put(f"/image/v2/images/{image}/file", content=bytes(65536), headers={
         "X-Auth-Token": await things.cloud.token("admin"), "Content-Type": "application/octet-stream"})
-    known = {**things.ids, "own": own, "mine": image}
-
-    def filled(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: filled(v) for k, v in value.items()}
-        return [filled(v) for v in value] if isinstance(value, list) else known.get(value, value)
-
-    answer = await ask("demo-alt", "POST", service, path, filled(body))
+    answer = await ask("demo-alt", "POST", service, path, _filled(body, {**things.ids, "own": own, "mine": image}))
     assert answer.status_code in (400, 403, 404), answer.text
+
+
+#: What an own thing could be given of another project's.
+GIVEN: list[tuple[str, str, str, Any]] = [
+    ("PUT", "network", "/ports/{/v2.0/ports}", {"port": {"fixed_ips": [{"subnet_id": "/v2.0/subnets"}]}}),
+    ("PUT", "network", "/ports/{/v2.0/ports}", {"port": {"security_groups": ["/v2.0/security-groups"]}}),
+    ("PUT", "network", "/routers/{/v2.0/routers}", {"router": {"external_gateway_info": {
+        "network_id": "/v2.0/networks"}}}),
+    ("PUT", "network", "/routers/{/v2.0/routers}/add_router_interface", {"subnet_id": "/v2.0/subnets"}),
+    ("PUT", "network", "/routers/{/v2.0/routers}/add_router_interface", {"port_id": "/v2.0/ports"}),
+    ("PUT", "network", "/floatingips/{/v2.0/floatingips}", {"floatingip": {"port_id": "/v2.0/ports"}}),
+    ("PUT", "network", "/subnetpools/{/v2.0/subnetpools}", {"subnetpool": {
+        "address_scope_id": "/v2.0/address-scopes"}}),
+    ("PUT", "network", "/subnetpools/{/v2.0/subnetpools}/onboard_network_subnets", {"network_id": "/v2.0/networks"}),
+    ("POST", "compute", "/servers/{/v2.1/servers}/os-interface", {"interfaceAttachment": {"port_id": "/v2.0/ports"}}),
+    ("POST", "compute", "/servers/{/v2.1/servers}/action", {"rebuild": {"imageRef": "/v2/images"}}),
+    ("POST", "compute", "/servers/{/v2.1/servers}/action", {"addSecurityGroup": {"name": "/v2.0/security-groups"}}),
+    ("POST", "identity", "/users/{/v3/users}/credentials/OS-EC2", {"tenant_id": "/v3/projects"})]
+
+
+async def test_own_things_do_not_get_another_projects(things: Things) -> None:
+    own = Things(things.cloud, "demo-alt")
+    await _fill(own)
+    for each in (things, own):
+        while (await each.look())["/v2.1/servers"]["server"]["status"] == "BUILD":
+            await asyncio.sleep(0.05)
+    before, wrong = (await things.look(), await own.look()), list[str]()
+    for method, service, path, body in GIVEN:
+        url = re.sub(r"\{(.+?)\}", lambda m: own.ids[m[1]], path)
+        answer = await things.cloud.ask("demo-alt", method, service, url, _filled(body, things.ids))
+        if answer.status_code not in (400, 403, 404, 409, 501):  # 501: not built, so for all
+            wrong.append(f"{method} {path} {body} {answer.status_code} {answer.text[:200]}")
+    assert not wrong, "\n".join(wrong)
+    assert (await things.look(), await own.look()) == before

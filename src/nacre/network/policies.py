@@ -19,12 +19,12 @@ MANAGER = "role:admin or (role:manager and project_id:%(project_id)s)"
 SERVICE_OR_MEMBER = f"role:service or {MEMBER}"
 SERVICE_OR_READER = f"role:service or {READER}"
 #: The port's or subnet's network belongs to the caller.
-NETWORK_MEMBER = "role:admin or role:service or (role:member and project_id:%(network:project_id)s)"
+NETWORK_MEMBER = "role:admin or (role:member and project_id:%(network:project_id)s)"
 NETWORK_MANAGER = "role:admin or role:service or (role:manager and project_id:%(network:project_id)s)"
+SERVICE_OR_NETWORK_MEMBER = f"role:service or {NETWORK_MEMBER}"
 EITHER_MEMBER = f"{NETWORK_MEMBER} or (role:member and project_id:%(project_id)s)"
-#: As NETWORK_MEMBER, or the network is shared with the caller.
-NETWORK_SHARED = f"{NETWORK_MEMBER} or 'True':%(network:shared)s"
-ANYONE = "role:reader or role:service"
+#: As SERVICE_OR_NETWORK_MEMBER, or the network is shared with the caller.
+NETWORK_SHARED = f"{SERVICE_OR_NETWORK_MEMBER} or 'True':%(network:shared)s"
 
 #: "Not with all projects, unless one administers": as `sharing with "*"`.
 NOT_ALL = f"{ADMIN} or not '*':%(target_tenant)s"
@@ -48,9 +48,9 @@ POLICIES |= {
     "create_subnet": NETWORK_MEMBER, "get_subnet": SERVICE_OR_READER,
     "update_subnet": EITHER_MEMBER, "delete_subnet": EITHER_MEMBER,
     "create_port": SERVICE_OR_MEMBER, "get_port": SERVICE_OR_READER,
-    "update_port": SERVICE_OR_MEMBER, "delete_port": EITHER_MEMBER,
-    **{f"{verb}_subnet:tags": SERVICE_OR_READER if verb == "get" else EITHER_MEMBER for verb in _VERBS},
-    "create_port:tags": SERVICE_OR_MEMBER, "get_port:tags": SERVICE_OR_READER, "update_port:tags": SERVICE_OR_MEMBER,
+    "update_port": SERVICE_OR_MEMBER, "delete_port": f"role:service or {EITHER_MEMBER}",
+    **{f"{verb}_subnet:tags": READER if verb == "get" else EITHER_MEMBER for verb in _VERBS},
+    "create_port:tags": MEMBER, "get_port:tags": READER, "update_port:tags": MEMBER,
     "delete_port:tags": EITHER_MEMBER,
     "add_addresses": MEMBER, "remove_addresses": MEMBER,
     "get_agent": ADMIN, "create_agent": ADMIN, "update_agent": ADMIN, "delete_agent": ADMIN,
@@ -59,7 +59,8 @@ POLICIES |= {
     **{f"{verb}_port_binding": ADMIN_OR_SERVICE for verb in ("get", "create", "update", "delete")},
     "activate": ADMIN_OR_SERVICE,  # of a port's binding
     "get_quota": MANAGER, "update_quota": ADMIN, "delete_quota": ADMIN,
-    "get_availability_zone": ANYONE, "get_service_provider": ANYONE, "get_network_ip_availability": ADMIN_OR_SERVICE,
+    "get_availability_zone": "role:reader", "get_service_provider": "role:reader",
+    "get_network_ip_availability": ADMIN_OR_SERVICE,
     "add_router_interface": MEMBER, "remove_router_interface": MEMBER,
     "add_extraroutes": MEMBER, "remove_extraroutes": MEMBER,
     "add_prefixes": MEMBER, "remove_prefixes": MEMBER, "onboard_network_subnets": MEMBER,
@@ -78,12 +79,12 @@ POLICIES |= {
 for _verb in ("create", "update"):
     POLICIES |= {
         f"{_verb}_port:device_owner": ADMIN_OR_SERVICE,  # asked only for owners that begin with "network:"
-        f"{_verb}_port:fixed_ips": NETWORK_SHARED if _verb == "create" else NETWORK_MEMBER,
-        f"{_verb}_port:fixed_ips:ip_address": NETWORK_MEMBER,
+        f"{_verb}_port:fixed_ips": NETWORK_SHARED if _verb == "create" else SERVICE_OR_NETWORK_MEMBER,
+        f"{_verb}_port:fixed_ips:ip_address": SERVICE_OR_NETWORK_MEMBER,
         f"{_verb}_port:fixed_ips:subnet_id": NETWORK_SHARED,
         f"{_verb}_port:binding:vnic_type": SERVICE_OR_MEMBER,
-        f"{_verb}_port:allowed_address_pairs": NETWORK_MEMBER,
-        f"{_verb}_port:port_security_enabled": NETWORK_MEMBER,
+        f"{_verb}_port:allowed_address_pairs": SERVICE_OR_NETWORK_MEMBER,
+        f"{_verb}_port:port_security_enabled": SERVICE_OR_NETWORK_MEMBER,
         f"{_verb}_port:binding:host_id": ADMIN_OR_SERVICE,
         f"{_verb}_port:binding:profile": ADMIN_OR_SERVICE,
         f"{_verb}_subnet:service_types": ADMIN,
@@ -99,7 +100,7 @@ for _verb in ("create", "update"):
     }
 POLICIES |= {
     "create_subnetpool:shared": ADMIN,
-    "create_port:mac_address": NETWORK_MEMBER, "update_port:mac_address": NETWORK_MANAGER,
+    "create_port:mac_address": SERVICE_OR_NETWORK_MEMBER, "update_port:mac_address": NETWORK_MANAGER,
     "get_port:binding:host_id": ADMIN_OR_SERVICE, "get_port:binding:profile": ADMIN_OR_SERVICE,
     "get_port:binding:vif_type": ADMIN_OR_SERVICE, "get_port:binding:vif_details": ADMIN_OR_SERVICE,
     "get_port:resource_request": ADMIN, "get_router:distributed": ADMIN, "get_router:ha": ADMIN,
