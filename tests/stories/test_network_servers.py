@@ -121,9 +121,8 @@ async def test_members_of_a_group_are_told_of_one_another(cloud):
     [one] = (await cloud.network.plug(order("s1", net), "h1")).ports
     [two] = (await cloud.network.plug(order("s2", net), "h2")).ports
     await cloud.hear()
-    wiring = await cloud.network.wiring("h1", (one.id,))
+    wiring = await cloud.network.wiring("h1", (one.id,), {})
     [group], [members] = wiring.groups, wiring.members
-    # An empty remote: a host of an earlier release lets in nobody, rather than everybody.
     assert {(r.remote_group, r.remote) for r in group.rules if r.direction == "ingress"} == {(group.id, ())}
     assert members.id == group.id
     cidrs = {p.id: (f"{p.fixed_ips[0].ip_address}/32",) for p in (one, two)}

@@ -93,11 +93,11 @@ async def test_brackets_in_texts_are_no_nesting(client):
 
 
 async def test_lists_without_end_are_refused_before_a_schema_looks_at_them(client):
-    status, body = await client.put("/servers/11111111-2222-4333-8444-555555555555/tags", {"tags": [1] * 100_000},
+    status, body = await client.put("/servers/11111111-2222-4333-8444-555555555555/tags", {"tags": [1] * 30_000},
                                     version="2.96")
-    assert status == 400 and "100000 parts, and 1000 are allowed" in body["badRequest"]["message"], body
-    status, body = await client.post("/servers", {"servers": [1] * 100_000})
-    assert status == 400 and "100000 parts, and 1000 are allowed" in body["badRequest"]["message"], body
+    assert status == 400 and "30000 parts, and 1000 are allowed" in body["badRequest"]["message"], body
+    status, body = await client.post("/servers", {"servers": [1] * 30_000})
+    assert status == 400 and "30000 parts, and 1000 are allowed" in body["badRequest"]["message"], body
 
 
 async def test_networks_of_a_server_are_few(client):

@@ -9,6 +9,7 @@ import pytest
 from identity_cloud import BASE, PASSWORDS, V3, Lab, by_password, project
 
 from nacre.base.errors import TooMany, Unavailable
+from nacre.base.serving import slots as slots_of
 from nacre.base.serving.slots import Slots, source
 from nacre.base.serving.sources import source_of
 from nacre.identity.passwords import Passwords
@@ -77,7 +78,8 @@ async def test_sources_take_turns() -> None:
     assert slots._free == 1 and not slots._queues and slots._count == 0
 
 
-async def test_two_sources_that_wait_for_all_places_keep_out_no_third() -> None:
+async def test_two_sources_that_wait_for_all_places_keep_out_no_third(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots_of, "REST", 0.0)
     slots, refused, done = Slots(1, 40, 80), Counter[str](), list[str]()
     gate, ends = asyncio.Event(), list[asyncio.Task[None]]()
 
@@ -98,6 +100,7 @@ async def test_two_sources_that_wait_for_all_places_keep_out_no_third() -> None:
     for n in range(41):
         ask(f"2001:db8::{n + 2:x}")  # one network: one source
     ask("192.0.2.1", 41)
+    await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert refused.total() == 2 and slots._count == 80
     ask("198.51.100.1")

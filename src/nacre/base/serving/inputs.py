@@ -10,8 +10,8 @@ from nacre.base.errors import BadRequest
 MAX_PARTS = 1000
 #: Of a body with so many parts in all each fault may be described; of a larger one only the first that is found.
 FEW_PARTS = 2000
-#: What a number of more than 64 bits counts as.
-MOST = (1 << 63) - 1
+#: What a larger number counts as: one that no column holds.
+MOST = 1 << 63
 
 
 def refuse_long(value: Any, most: int = MAX_PARTS) -> None:
