@@ -15,7 +15,9 @@ from nacre.base.serving.inputs import whole_number
 #: Seconds in which it must have come.
 BODY_SECONDS = 30
 
-_TEXT, _BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL), re.compile(rb"[\[\]{}]")
+#: A text, also one without an end: each byte is looked at once (possessive), however often a quote is escaped.
+_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+_BRACKETS = re.compile(rb"[\[\]{}]")
 _STEP = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
 
 

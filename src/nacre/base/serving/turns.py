@@ -1,7 +1,7 @@
 """Turns of projects: whatever one sends, another's requests wait for a few of its requests at most."""
 
 import asyncio
-from collections import Counter
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -21,7 +21,7 @@ class Turns:
     def __init__(self, at_once: int = 8, waiting: int = 500, of: str = "one project", size: int = 8 << 20):
         self.at_once, self.waiting, self._of, self._size = at_once, waiting, of, size
         self._places: dict[str, _Places] = {}
-        self._refused = Counter[str]()  # project -> requests whose refusal waits
+        self._refused: dict[str, deque[asyncio.Future[None]]] = {}  # project -> refusals that wait
 
     @asynccontextmanager
     async def turn(self, project: str, user: str = "", size: int = 0) -> AsyncIterator[None]:
@@ -42,15 +42,23 @@ class Turns:
     async def pace(self, project: str) -> None:
         """Before a refusal that takes no turn: of a project so many are answered in a round of the loop as have turns,
         and others' requests come in between."""
-        rounds = self._refused[project] // self.at_once
-        self._refused[project] += 1
-        try:
-            for _ in range(1 + rounds):
-                await asyncio.sleep(0)
-        finally:
-            self._refused[project] -= 1
-            if not self._refused[project]:
-                del self._refused[project]
+        loop = asyncio.get_running_loop()
+        if project not in self._refused:
+            self._refused[project] = deque()
+            loop.call_soon(self._refuse, project)
+        mine: asyncio.Future[None] = loop.create_future()
+        self._refused[project].append(mine)
+        await mine
+
+    def _refuse(self, project: str) -> None:
+        queue = self._refused[project]
+        for mine in [queue.popleft() for _ in range(min(self.at_once, len(queue)))]:
+            if not mine.done():
+                mine.set_result(None)
+        if queue:
+            asyncio.get_running_loop().call_soon(self._refuse, project)
+        else:
+            del self._refused[project]
 
     def _leave(self, project: str, places: "_Places") -> None:
         places.leave()
