@@ -112,7 +112,7 @@ class Load:
         if status is None:  # a frozen process may read it when it goes on, after answers to later ones
             known.late.setdefault(key, set()).add(value)
         elif status == 200:
-            known.metadata[key] = {value}
+            known.metadata[key] = value
 
     def _look(self, dice: random.Random, known: Known) -> None:
         self._ask(dice, "GET", f"/servers/{known.id}")

@@ -23,6 +23,7 @@ import uvloop
 from nacre.base.clock import RealClock
 from nacre.base.context import Context
 from nacre.base.errors import NacreError
+from nacre.base.serving.bodies import read
 from nacre.base.serving.connections import Patience
 from nacre.base.serving.gate import PUBLIC
 from nacre.base.serving.health import Health
@@ -43,7 +44,7 @@ def application(name: str, health: Health) -> App:
         return {"by": name}
 
     async def total(request: Request) -> Any:
-        return {"by": name, "size": len(await request.read())}
+        return {"by": name, "size": len(await read(request.headers, request.stream(), 1 << 20))}
 
     async def nobody(_: str) -> Context:
         raise NotImplementedError
