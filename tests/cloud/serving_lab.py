@@ -43,7 +43,7 @@ def application(name: str, health: Health) -> App:
         return {"by": name}
 
     async def total(request: Request) -> Any:
-        return {"by": name, "size": len(await request.read())}
+        return {"by": name, "size": sum([len(chunk) async for chunk in request.stream()])}
 
     async def nobody(_: str) -> Context:
         raise NotImplementedError
