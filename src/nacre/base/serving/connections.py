@@ -2,6 +2,7 @@
 head of a request, and connections on which none has come, have limits here, as its httptools protocol has none."""
 
 import asyncio
+import socket
 from dataclasses import dataclass, field
 
 import structlog
@@ -23,13 +24,15 @@ class Patience:
     """idle: seconds until a connection is closed after its last answer; head: bytes of a request's line and headers;
     head_seconds: until they are there; of_one: connections of one source on which no request has come, or none since
     the last answer; waiting: in all. Beyond, the oldest are closed: of that source, or of the one that has most. As
-    many may be in the middle of sending a body; beyond that the newest are closed."""
+    many may be in the middle of sending a body; beyond that the newest are closed. unread: seconds until one is closed
+    whose client takes nothing of what it is sent."""
 
     idle: int = 30
     head: int = 32768
     head_seconds: float = 10.0
     of_one: int = 500
     waiting: int = 4000
+    unread: int = 60
 
 
 PATIENCE = Patience()
@@ -106,6 +109,9 @@ class Connection(HttpToolsProtocol):
         self.source = self.waiting.source(self.client[0] if self.client else "")
         self.waiting.add(self)
         self._expect_head(self.waiting.patience.head_seconds)
+        # The kernel sees what a client takes, under TLS too and when nothing but unsent bytes keeps a closed one.
+        if (own := transport.get_extra_info("socket")) is not None:
+            own.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self.waiting.patience.unread * 1000)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._met_head()
