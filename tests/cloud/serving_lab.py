@@ -1,8 +1,8 @@
 """A little server of its own, served as control is, in a process that can be told to end.
 
 `python -m tests.cloud.serving_lab HOST PORT DRAIN NAME`: `GET /app/fast` answers NAME, `/app/slow?seconds=1` later,
-`POST /app/sum` the size of what was sent,
-`GET /app/much` 16 MiB at once, `/app/stream` 32 in parts. While the file `NAME.away` is there, its database does not answer.
+`POST /app/sum` the size of what was sent, `GET /app/much` 16 MiB at once, `/app/stream` 32 in parts. While the file
+`NAME.away` is there, its database does not answer.
 """
 
 import asyncio

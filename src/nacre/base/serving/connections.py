@@ -2,6 +2,7 @@
 head of a request, and connections on which none has come, have limits here, as its httptools protocol has none."""
 
 import asyncio
+import logging
 import socket
 from dataclasses import dataclass, field
 
@@ -17,6 +18,10 @@ _TOO_LARGE = (b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: te
               b"content-length: %d\r\nconnection: close\r\n\r\n%b")
 #: Bytes of a chunked body's framing that each of its own may have with it.
 _FRAMING = 8
+#: Seconds from one line in the log to the next that says the same of the same source; and how many sources are named.
+_MINUTE, _SOURCES = 60.0, 100
+#: What uvicorn writes at each request of anybody's that is none, or wants another protocol.
+_UNSAID = "Invalid HTTP request received.", "Unsupported upgrade request.", "No supported WebSocket library detected."
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class Waiting:
     proxies: tuple[str, ...] = ()
     _silent: "Shares[Connection]" = field(default_factory=Shares)
     _bodies: "Shares[Connection]" = field(default_factory=Shares)
+    _told: dict[tuple[str, str], int] = field(default_factory=dict)  # why and whose -> so many since the last line
 
     def source(self, address: str) -> str:
         """Whose a connection from there is."""
@@ -72,6 +78,24 @@ class Waiting:
         """It is there, or will not come."""
         self._bodies.remove(one.source, one)
 
+    def tell(self, why: str, one: "Connection") -> None:
+        """That it is closed: a line in the log for each source and minute, and one for all where there are many."""
+        whose = (why, one.source)
+        if whose not in self._told and len(self._told) >= _SOURCES:
+            whose = (why, "others")
+        if whose in self._told:
+            self._told[whose] += 1
+        else:
+            log.info(why, source=whose[1], connections=1)
+            self._told[whose] = 0
+            one.loop.call_later(_MINUTE, self._tell_more, one.loop, whose)
+
+    def _tell_more(self, loop: asyncio.AbstractEventLoop, whose: tuple[str, str]) -> None:
+        if more := self._told.pop(whose):
+            log.info(whose[0], source=whose[1], connections=more)
+            self._told[whose] = 0
+            loop.call_later(_MINUTE, self._tell_more, loop, whose)
+
     def _full(self, those: "Shares[Connection]", one: "Connection") -> str | None:
         """Whose are too many, now that this one has come: where it is all together, that is who has most."""
         if those.count(one.source) > (
@@ -80,7 +104,7 @@ class Waiting:
         return those.greatest() if those.total > self.patience.waiting else None
 
     def _close(self, those: "Shares[Connection]", one: "Connection", why: str) -> None:
-        log.info(why, source=one.source, open=those.total - 1)
+        self.tell(why, one)
         those.remove(one.source, one)
         one.transport.abort()
 
@@ -178,12 +202,13 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         if not self.transport.is_closing():
+            self.waiting.tell("a connection is closed: what came is no request", self)
             super().send_400_response(msg)
 
     def refuse_head(self) -> None:
         """More than a head may have. What follows it is not read."""
         said = f"The request line and headers are larger than {self.waiting.patience.head} bytes.".encode()
-        log.info("a connection is closed: its head is too long", source=self.source)
+        self.waiting.tell("a connection is closed: its head is too long", self)
         self.transport.write(_TOO_LARGE % (len(said), said))
         self.transport.close()
 
@@ -217,6 +242,11 @@ class Connection(HttpToolsProtocol):
         self.transport.abort()
 
 
+def _worth_saying(record: logging.LogRecord) -> bool:
+    return not (isinstance(record.msg, str) and record.msg.startswith(_UNSAID))
+
+
 def kind(secure: bool, health: Health, waiting: Waiting) -> type[Connection]:
     """The connections of one server."""
+    logging.getLogger("uvicorn.error").addFilter(_worth_saying)
     return type("ServersConnection", (Connection,), {"secure": secure, "health": health, "waiting": waiting})
