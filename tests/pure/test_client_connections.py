@@ -136,6 +136,27 @@ async def test_a_balancer_has_what_all_have() -> None:
         assert not any(wire.closed for wire in wires)
 
 
+async def test_behind_a_balancer_a_body_is_its_clients() -> None:
+    lab = Lab(reads=True, proxies=("192.0.2.9", "192.0.2.8"), of_one=5, waiting=20)
+
+    def head(*addresses: str) -> bytes:
+        return HEAD[:-2] + b"".join(b"x-forwarded-for: %b\r\n" % each.encode() for each in addresses) + b"\r\n"
+
+    slow = [await lab.client("192.0.2.9", head(f"203.0.113.{n}", "198.51.100.1"), b"{") for n in range(10)]
+    assert [wire.closed for wire in slow] == [False] * 5 + [True] * 5, "what a client itself says counts not"
+    chain = "198.51.100.2, 192.0.2.8"
+    assert [(await lab.client("192.0.2.9", head(chain), b"{")).closed for _ in range(6)] == [False] * 5 + [True]
+    victim = await lab.client("192.0.2.9", head("198.51.100.3"), b"x" * 60, b"x" * 40)
+    assert victim.sent.startswith(b"HTTP/1.1 401")
+    for n in (0, 1):
+        await lab.sends(slow[n], b"x" * 99)
+        assert slow[n].sent.startswith(b"HTTP/1.1 401")
+    again = [await lab.client("192.0.2.9", head("198.51.100.1"), b"{") for _ in range(3)]
+    assert [wire.closed for wire in again] == [False, False, True], "they are counted as they were, to the end"
+    direct = [await lab.client("192.0.2.1", head(f"203.0.113.{n}"), b"{") for n in range(6)]
+    assert direct[-1].closed, "only a balancer is asked"
+
+
 async def test_silent_connections_of_a_few_close_no_others() -> None:
     lab = Lab(of_one=5, waiting=10)
     fine = await lab.client("192.0.2.3")

@@ -5,8 +5,10 @@ import asyncio
 import logging
 import socket
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from nacre.base.serving.health import Health
@@ -22,6 +24,10 @@ _FRAMING = 8
 _MINUTE, _SOURCES = 60.0, 100
 #: What uvicorn writes at each request of anybody's that is none, or wants another protocol.
 _UNSAID = "Invalid HTTP request received.", "Unsupported upgrade request.", "No supported WebSocket library detected."
+
+
+async def _nothing(*_: Any) -> None:
+    """No app: uvicorn's middleware is asked whom it trusts, and wants one."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +60,26 @@ class Waiting:
     _bodies: "Shares[Connection]" = field(default_factory=Shares)
     _told: dict[tuple[str, str], int] = field(default_factory=dict)  # why and whose -> so many since the last line
 
+    def __post_init__(self) -> None:
+        self._balancers = ProxyHeadersMiddleware(_nothing, list(self.proxies)).trusted_hosts
+
     def source(self, address: str) -> str:
         """Whose a connection from there is."""
         return address if address in self.proxies else source_of(address)
 
+    def sender(self, one: "Connection") -> str:
+        """Whose the request is whose head has come: a balancer says for whom it passes one on, as uvicorn reads it."""
+        said = [value for name, value in one.headers if name == b"x-forwarded-for"]
+        if not said or one.source not in self.proxies:
+            return one.source
+        host, _ = self._balancers.get_trusted_client_address(b", ".join(said).decode("latin-1"))
+        return self.source(host) if host else one.source
+
     def add(self, one: "Connection") -> None:
         """It waits from now on. Those that are too many are closed."""
         self._silent.add(one.source, one)
-        if (full := self._full(self._silent, one)) is not None:
-            self._close(self._silent, self._silent.oldest(full), "a connection is closed: too many are open")
+        if (full := self._full(self._silent, one.source)) is not None:
+            self._close(self._silent.oldest(full), full, "a connection is closed: too many are open")
 
     def remove(self, one: "Connection") -> None:
         """It does not wait any more."""
@@ -70,17 +87,19 @@ class Waiting:
 
     def begin_body(self, one: "Connection") -> None:
         """It is in the middle of a body; `end_body` follows. One that is too many is closed: perhaps another's."""
-        self._bodies.add(one.source, one)
-        if (full := self._full(self._bodies, one)) is not None:
-            self._close(self._bodies, self._bodies.newest(full), "a connection is closed: too many send bodies")
+        one.sender = self.sender(one)
+        self._bodies.add(one.sender, one)
+        if (full := self._full(self._bodies, one.sender)) is not None:
+            self._close(self._bodies.newest(full), full, "a connection is closed: too many send bodies")
 
     def end_body(self, one: "Connection") -> None:
         """It is there, or will not come."""
-        self._bodies.remove(one.source, one)
+        self._bodies.remove(one.sender, one)
 
-    def tell(self, why: str, one: "Connection") -> None:
-        """That it is closed: a line in the log for each source and minute, and one for all where there are many."""
-        whose = (why, one.source)
+    def tell(self, why: str, one: "Connection", who: str = "") -> None:
+        """That it is closed: a line in the log for each source and minute, and one for all where there are many. who:
+        its source, where that is not the connection's own."""
+        whose = (why, who or one.source)
         if whose not in self._told and len(self._told) >= _SOURCES:
             whose = (why, "others")
         if whose in self._told:
@@ -96,16 +115,16 @@ class Waiting:
             self._told[whose] = 0
             loop.call_later(_MINUTE, self._tell_more, loop, whose)
 
-    def _full(self, those: "Shares[Connection]", one: "Connection") -> str | None:
-        """Whose are too many, now that this one has come: where it is all together, that is who has most."""
-        if those.count(one.source) > (
-                self.patience.waiting if one.source in self.proxies else self.patience.of_one):
-            return one.source
+    def _full(self, those: "Shares[Connection]", who: str) -> str | None:
+        """Whose are too many, now that one of these has come: where it is all together, that is who has most."""
+        if those.count(who) > (self.patience.waiting if who in self.proxies else self.patience.of_one):
+            return who
         return those.greatest() if those.total > self.patience.waiting else None
 
-    def _close(self, those: "Shares[Connection]", one: "Connection", why: str) -> None:
-        self.tell(why, one)
-        those.remove(one.source, one)
+    def _close(self, one: "Connection", who: str, why: str) -> None:
+        self.tell(why, one, who)
+        self.remove(one)
+        self.end_body(one)
         one.transport.abort()
 
 
@@ -119,7 +138,7 @@ class Connection(HttpToolsProtocol):
     waiting: Waiting
 
     arriving = False
-    source = ""
+    source = sender = ""  # whose it is; and whose the request, which may have come through a balancer
     #: The head, or what of a chunked body is not its own, that has arrived so far; and of its own.
     _head = _framing = _body = 0
     _reading = False  # a request's body is still coming
