@@ -1,7 +1,8 @@
 """A little server of its own, served as control is, in a process that can be told to end.
 
 `python -m tests.cloud.serving_lab HOST PORT DRAIN NAME`: `GET /app/fast` answers NAME, `/app/slow?seconds=1` later,
-`POST /app/sum` the size of what was sent. While the file `NAME.away` is there, its database does not answer.
+`POST /app/sum` the size of what was sent, `GET /app/much` 16 MiB at once, `/app/stream` 32 in parts. While the file
+`NAME.away` is there, its database does not answer.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,15 @@ def application(name: str, health: Health) -> App:
     async def total(request: Request) -> Any:
         return {"by": name, "size": len(await read(request.headers, request.stream(), 1 << 20))}
 
+    async def much(_: Request) -> Any:
+        return Reply(bytes(16 << 20))
+
+    async def stream(_: Request) -> Any:
+        async def parts() -> AsyncIterator[bytes]:
+            for _ in range(32):
+                yield bytes(1 << 20)
+        return Reply(parts())
+
     async def nobody(_: str) -> Context:
         raise NotImplementedError
 
@@ -53,6 +63,7 @@ def application(name: str, health: Health) -> App:
         return Reply({"error": error.message}, status)
 
     routes = [Route("GET", "/fast", fast, PUBLIC), Route("GET", "/slow", slow, PUBLIC),
+              Route("GET", "/much", much, PUBLIC), Route("GET", "/stream", stream, PUBLIC),
               Route("POST", "/sum", total, PUBLIC)]
     return App([Service("app", "/app", routes, fault), health.service()], nobody, lambda *_: True)
 

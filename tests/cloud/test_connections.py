@@ -39,6 +39,11 @@ def rss(one: Server) -> int:
     return int(psutil.Process(one.process.pid).memory_info().rss)
 
 
+def connections(one: Server) -> int:
+    """How many the server has, those included that it has closed and still has something to send to."""
+    return sum(bool(each.raddr) for each in psutil.Process(one.process.pid).net_connections("tcp"))
+
+
 @pytest.mark.parametrize("begin", [
     b"GET /app/fast HTTP/1.1\r\nhost: x\r\nx-endless: ", b"GET /app/fast?", b"\r\n",
     b"POST /app/sum HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1;ext=",
@@ -102,3 +107,19 @@ def test_half_open_connections_are_counted(tmp_path: Path) -> None:
         bodies[0].sendall(b"12345678")
         assert bodies[0].recv(4096).startswith(b"HTTP/1.1 200"), "the first ones go on"
         halves.clear()
+
+
+@pytest.mark.parametrize(("path", "more"), [
+    ("much", b""), ("much", b"connection: close\r\n"), ("stream", b"")], ids=["kept", "closing", "stream"])
+def test_an_answer_that_nobody_reads_has_its_time(tmp_path: Path, path: str, more: bytes) -> None:
+    with server(tmp_path, unread=2, idle=1) as one, contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(told(one, f"GET /app/{path} HTTP/1.1\r\nhost: x\r\n".encode() + more + b"\r\n"))
+        end = time.monotonic() + 15
+        while connections(one) < 3:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        while connections(one):
+            assert time.monotonic() < end, "they stay, with all that is unsent"
+            time.sleep(0.1)
+        assert one.get("/app/fast")[0] == 200

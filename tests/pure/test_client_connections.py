@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import structlog
 import uvicorn
 from uvicorn.server import ServerState
 
@@ -135,6 +136,27 @@ async def test_a_balancer_has_what_all_have() -> None:
         assert not any(wire.closed for wire in wires)
 
 
+async def test_behind_a_balancer_a_body_is_its_clients() -> None:
+    lab = Lab(reads=True, proxies=("192.0.2.9", "192.0.2.8"), of_one=5, waiting=20)
+
+    def head(*addresses: str) -> bytes:
+        return HEAD[:-2] + b"".join(b"x-forwarded-for: %b\r\n" % each.encode() for each in addresses) + b"\r\n"
+
+    slow = [await lab.client("192.0.2.9", head(f"203.0.113.{n}", "198.51.100.1"), b"{") for n in range(10)]
+    assert [wire.closed for wire in slow] == [False] * 5 + [True] * 5, "what a client itself says counts not"
+    chain = "198.51.100.2, 192.0.2.8"
+    assert [(await lab.client("192.0.2.9", head(chain), b"{")).closed for _ in range(6)] == [False] * 5 + [True]
+    victim = await lab.client("192.0.2.9", head("198.51.100.3"), b"x" * 60, b"x" * 40)
+    assert victim.sent.startswith(b"HTTP/1.1 401")
+    for n in (0, 1):
+        await lab.sends(slow[n], b"x" * 99)
+        assert slow[n].sent.startswith(b"HTTP/1.1 401")
+    again = [await lab.client("192.0.2.9", head("198.51.100.1"), b"{") for _ in range(3)]
+    assert [wire.closed for wire in again] == [False, False, True], "they are counted as they were, to the end"
+    direct = [await lab.client("192.0.2.1", head(f"203.0.113.{n}"), b"{") for n in range(6)]
+    assert direct[-1].closed, "only a balancer is asked"
+
+
 async def test_silent_connections_of_a_few_close_no_others() -> None:
     lab = Lab(of_one=5, waiting=10)
     fine = await lab.client("192.0.2.3")
@@ -166,3 +188,36 @@ async def test_what_comes_after_such_a_body_is_answered() -> None:
     await lab.sends(wire, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
     lab.time.forward(29)
     assert wire.sent.count(b"HTTP/1.1 401") == 3 and not wire.closed
+
+
+async def test_the_log_has_a_line_for_a_source_and_minute(caplog: pytest.LogCaptureFixture) -> None:
+    lab = Lab(of_one=1, waiting=10)
+    with structlog.testing.capture_logs() as said:
+        for address in ("192.0.2.1", "192.0.2.2"):
+            for _ in range(21):
+                await lab.client(address)
+            for _ in range(20):
+                await lab.client(address, b"GET /?" + b"x" * 40000)
+                await lab.client(address, b"no request\r\n\r\n")
+                await lab.client(address, b"GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n")
+        first = [line for line in said if line["log_level"] == "info"]
+        assert len(first) == 6 and len({(line["event"], line["source"]) for line in first}) == 6
+        assert {line["connections"] for line in first} == {1}
+        lab.time.forward(60)
+        more = [line for line in said if line["log_level"] == "info"][6:]
+        assert len(more) == 6 and all(line["connections"] >= 19 for line in more)
+        lab.time.forward(60)
+        lab.time.forward(60)
+        assert len([line for line in said if line["log_level"] == "info"]) == 12, "and none of what does not go on"
+    assert not caplog.records, "nor does uvicorn"
+
+
+async def test_of_many_sources_the_log_names_a_few() -> None:
+    lab = Lab(waiting=1)
+    with structlog.testing.capture_logs() as said:
+        for n in range(2000):
+            await lab.client(f"2001:db8:0:{n:x}::1")
+        assert len(said) < 120
+        lab.time.forward(60)
+        more = [line for line in said if line["log_level"] == "info"][100:]
+        assert len(more) < 120 and more[-1]["source"] == "others" and more[-1]["connections"] > 1800

@@ -2,9 +2,13 @@
 head of a request, and connections on which none has come, have limits here, as its httptools protocol has none."""
 
 import asyncio
+import logging
+import socket
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from nacre.base.serving.health import Health
@@ -16,6 +20,14 @@ _TOO_LARGE = (b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: te
               b"content-length: %d\r\nconnection: close\r\n\r\n%b")
 #: Bytes of a chunked body's framing that each of its own may have with it.
 _FRAMING = 8
+#: Seconds from one line in the log to the next that says the same of the same source; and how many sources are named.
+_MINUTE, _SOURCES = 60.0, 100
+#: What uvicorn writes at each request of anybody's that is none, or wants another protocol.
+_UNSAID = "Invalid HTTP request received.", "Unsupported upgrade request.", "No supported WebSocket library detected."
+
+
+async def _nothing(*_: Any) -> None:
+    """No app: uvicorn's middleware is asked whom it trusts, and wants one."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +35,15 @@ class Patience:
     """idle: seconds until a connection is closed after its last answer; head: bytes of a request's line and headers;
     head_seconds: until they are there; of_one: connections of one source on which no request has come, or none since
     the last answer; waiting: in all. Beyond, the oldest are closed: of that source, or of the one that has most. As
-    many may be in the middle of sending a body; beyond that the newest are closed."""
+    many may be in the middle of sending a body; beyond that the newest are closed. unread: seconds until one is closed
+    whose client takes nothing of what it is sent."""
 
     idle: int = 30
     head: int = 32768
     head_seconds: float = 10.0
     of_one: int = 500
     waiting: int = 4000
+    unread: int = 60
 
 
 PATIENCE = Patience()
@@ -44,16 +58,28 @@ class Waiting:
     proxies: tuple[str, ...] = ()
     _silent: "Shares[Connection]" = field(default_factory=Shares)
     _bodies: "Shares[Connection]" = field(default_factory=Shares)
+    _told: dict[tuple[str, str], int] = field(default_factory=dict)  # why and whose -> so many since the last line
+
+    def __post_init__(self) -> None:
+        self._balancers = ProxyHeadersMiddleware(_nothing, list(self.proxies)).trusted_hosts
 
     def source(self, address: str) -> str:
         """Whose a connection from there is."""
         return address if address in self.proxies else source_of(address)
 
+    def sender(self, one: "Connection") -> str:
+        """Whose the request is whose head has come: a balancer says for whom it passes one on, as uvicorn reads it."""
+        said = [value for name, value in one.headers if name == b"x-forwarded-for"]
+        if not said or one.source not in self.proxies:
+            return one.source
+        host, _ = self._balancers.get_trusted_client_address(b", ".join(said).decode("latin-1"))
+        return self.source(host) if host else one.source
+
     def add(self, one: "Connection") -> None:
         """It waits from now on. Those that are too many are closed."""
         self._silent.add(one.source, one)
-        if (full := self._full(self._silent, one)) is not None:
-            self._close(self._silent, self._silent.oldest(full), "a connection is closed: too many are open")
+        if (full := self._full(self._silent, one.source)) is not None:
+            self._close(self._silent.oldest(full), full, "a connection is closed: too many are open")
 
     def remove(self, one: "Connection") -> None:
         """It does not wait any more."""
@@ -61,24 +87,44 @@ class Waiting:
 
     def begin_body(self, one: "Connection") -> None:
         """It is in the middle of a body; `end_body` follows. One that is too many is closed: perhaps another's."""
-        self._bodies.add(one.source, one)
-        if (full := self._full(self._bodies, one)) is not None:
-            self._close(self._bodies, self._bodies.newest(full), "a connection is closed: too many send bodies")
+        one.sender = self.sender(one)
+        self._bodies.add(one.sender, one)
+        if (full := self._full(self._bodies, one.sender)) is not None:
+            self._close(self._bodies.newest(full), full, "a connection is closed: too many send bodies")
 
     def end_body(self, one: "Connection") -> None:
         """It is there, or will not come."""
-        self._bodies.remove(one.source, one)
+        self._bodies.remove(one.sender, one)
 
-    def _full(self, those: "Shares[Connection]", one: "Connection") -> str | None:
-        """Whose are too many, now that this one has come: where it is all together, that is who has most."""
-        if those.count(one.source) > (
-                self.patience.waiting if one.source in self.proxies else self.patience.of_one):
-            return one.source
+    def tell(self, why: str, one: "Connection", who: str = "") -> None:
+        """That it is closed: a line in the log for each source and minute, and one for all where there are many. who:
+        its source, where that is not the connection's own."""
+        whose = (why, who or one.source)
+        if whose not in self._told and len(self._told) >= _SOURCES:
+            whose = (why, "others")
+        if whose in self._told:
+            self._told[whose] += 1
+        else:
+            log.info(why, source=whose[1], connections=1)
+            self._told[whose] = 0
+            one.loop.call_later(_MINUTE, self._tell_more, one.loop, whose)
+
+    def _tell_more(self, loop: asyncio.AbstractEventLoop, whose: tuple[str, str]) -> None:
+        if more := self._told.pop(whose):
+            log.info(whose[0], source=whose[1], connections=more)
+            self._told[whose] = 0
+            loop.call_later(_MINUTE, self._tell_more, loop, whose)
+
+    def _full(self, those: "Shares[Connection]", who: str) -> str | None:
+        """Whose are too many, now that one of these has come: where it is all together, that is who has most."""
+        if those.count(who) > (self.patience.waiting if who in self.proxies else self.patience.of_one):
+            return who
         return those.greatest() if those.total > self.patience.waiting else None
 
-    def _close(self, those: "Shares[Connection]", one: "Connection", why: str) -> None:
-        log.info(why, source=one.source, open=those.total - 1)
-        those.remove(one.source, one)
+    def _close(self, one: "Connection", who: str, why: str) -> None:
+        self.tell(why, one, who)
+        self.remove(one)
+        self.end_body(one)
         one.transport.abort()
 
 
@@ -92,7 +138,7 @@ class Connection(HttpToolsProtocol):
     waiting: Waiting
 
     arriving = False
-    source = ""
+    source = sender = ""  # whose it is; and whose the request, which may have come through a balancer
     #: The head, or what of a chunked body is not its own, that has arrived so far; and of its own.
     _head = _framing = _body = 0
     _reading = False  # a request's body is still coming
@@ -106,6 +152,9 @@ class Connection(HttpToolsProtocol):
         self.source = self.waiting.source(self.client[0] if self.client else "")
         self.waiting.add(self)
         self._expect_head(self.waiting.patience.head_seconds)
+        # The kernel sees what a client takes, under TLS too and when nothing but unsent bytes keeps a closed one.
+        if (own := transport.get_extra_info("socket")) is not None:
+            own.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self.waiting.patience.unread * 1000)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._met_head()
@@ -172,12 +221,13 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         if not self.transport.is_closing():
+            self.waiting.tell("a connection is closed: what came is no request", self)
             super().send_400_response(msg)
 
     def refuse_head(self) -> None:
         """More than a head may have. What follows it is not read."""
         said = f"The request line and headers are larger than {self.waiting.patience.head} bytes.".encode()
-        log.info("a connection is closed: its head is too long", source=self.source)
+        self.waiting.tell("a connection is closed: its head is too long", self)
         self.transport.write(_TOO_LARGE % (len(said), said))
         self.transport.close()
 
@@ -211,6 +261,11 @@ class Connection(HttpToolsProtocol):
         self.transport.abort()
 
 
+def _worth_saying(record: logging.LogRecord) -> bool:
+    return not (isinstance(record.msg, str) and record.msg.startswith(_UNSAID))
+
+
 def kind(secure: bool, health: Health, waiting: Waiting) -> type[Connection]:
     """The connections of one server."""
+    logging.getLogger("uvicorn.error").addFilter(_worth_saying)
     return type("ServersConnection", (Connection,), {"secure": secure, "health": health, "waiting": waiting})
