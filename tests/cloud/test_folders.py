@@ -1,8 +1,10 @@
 """Who owns what in a data folder: what root opens is root's, and no account can put anything else in its place."""
 
+import contextlib
 import os
 import pwd
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,10 +12,14 @@ from pathlib import Path
 
 import pytest
 from bench.client import Cloud
+from click.testing import CliRunner
 
+from nacre.base.errors import NacreError
+from nacre.cli.database import db
 from nacre.cli.processes import folder
+from nacre.cli.status import members
 from nacre.cli.supervisor import free_port
-from nacre.config import reading
+from nacre.config import load, reading
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120),
               pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")]
@@ -135,6 +141,62 @@ def test_two_databases_are_not_mixed(tmp_path: Path) -> None:
         (path / "nacre.db").write_text(str(path))
     with pytest.raises(folder.NotPrepared, match="take away the one"):
         folder.prepare(data, None)
+
+
+def with_rows(folder: Path) -> None:
+    """A database that was left without being closed: its one row lies beside it, in the WAL."""
+    with contextlib.closing(sqlite3.connect(folder / "open.db")) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA wal_autocheckpoint=0")
+        connection.execute("create table t (x)")
+        connection.execute("insert into t values ('kept')")
+        connection.commit()
+        for end in ("", "-wal"):
+            shutil.copy(folder / f"open.db{end}", folder / f"nacre.db{end}")
+    (folder / "open.db").unlink()
+
+
+def rows(file: Path) -> list[tuple[str]]:
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        return connection.execute("select x from t").fetchall()
+
+
+@pytest.mark.parametrize("user", [None, USER])
+def test_a_move_that_dies_in_its_middle_loses_no_row(
+        place: Path, monkeypatch: pytest.MonkeyPatch, user: pwd.struct_passwd | None) -> None:
+    data = place / "data"
+    former(data)
+    for path in data.glob("nacre.*"):
+        path.unlink()
+    with_rows(data)
+    move = os.rename
+
+    def rename(name: str, *args: object, **more: int) -> None:
+        if name == "nacre.db":
+            raise KeyboardInterrupt
+        move(name, name, **more)
+
+    with monkeypatch.context() as dying:
+        dying.setattr(os, "rename", rename)
+        with pytest.raises(KeyboardInterrupt):
+            folder.prepare(data, user)
+    shutil.copy(data / "nacre.db", place / "alone.db")
+    assert rows(place / "alone.db") == [("kept",)]
+
+    for look in (lambda: CliRunner().invoke(db, ["version", "--data", str(data)], catch_exceptions=False),
+                 lambda: members(load(data))):
+        with pytest.raises(NacreError, match="`nacre up` moves it"):
+            look()
+    assert not (data / "control" / "nacre.db").exists()
+    folder.prepare(data, user)
+    assert rows(data / "control" / "nacre.db") == [("kept",)] and not (data / "nacre.db").exists()
+
+
+def test_who_looks_makes_no_database(tmp_path: Path) -> None:
+    folder.prepare(tmp_path / "data", None)
+    with pytest.raises(NacreError, match="There is no cloud"):
+        CliRunner().invoke(db, ["version", "--data", str(tmp_path / "data")], catch_exceptions=False)
+    assert not list((tmp_path / "data" / "control").iterdir())
 
 
 def test_in_controls_folder_root_has_the_users_rights(tmp_path: Path) -> None:

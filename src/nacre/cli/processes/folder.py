@@ -8,6 +8,7 @@ control writes lies in `control/`, which is the user's: whatever root has to do 
 import contextlib
 import os
 import pwd
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -98,6 +99,7 @@ def prepare(folder: Path, user: Account | None, *, control: bool = True) -> None
             if root:
                 _own(folder, top, name, user if name == "control" else None)
         if control:
+            _settle(folder, top, user)
             for name in _FORMER:
                 _move(folder, name, top, user)
             for name in SHOWN:
@@ -206,6 +208,28 @@ def _hand_over(path: Path, handle: int, uid: int, gid: int) -> None:
             if found.st_uid == before:
                 os.chown(each, uid, gid, dir_fd=at, follow_symlinks=False)
     os.fchown(handle, uid, gid)
+
+
+def _settle(folder: Path, top: int, user: Account | None) -> None:
+    """The rows that lie beside the database of an earlier release, in its WAL, go into it, so that one file is all that
+    matters while it moves. Where that cannot be (it is damaged, the disk is full), both move as they are."""
+    names = ("nacre.db", "nacre.db-wal")
+    if os.path.lexists(folder / "control" / names[1]):
+        return  # a move that did not come to its end: the database follows
+    try:
+        found = [os.stat(name, dir_fd=top, follow_symlinks=False) for name in names]
+    except FileNotFoundError:
+        return
+    if not all(stat.S_ISREG(each.st_mode) and each.st_nlink == 1 for each in found):
+        return
+    if user is not None and os.geteuid() == 0:
+        for name in names:
+            os.chown(name, user.pw_uid, user.pw_gid, dir_fd=top, follow_symlinks=False)
+    with acting(user), contextlib.suppress(sqlite3.Error), contextlib.closing(
+            sqlite3.connect(f"{(folder / names[0]).as_uri()}?mode=rw", uri=True, timeout=1)) as connection:
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # needs no third file, which the user could not make here
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _move(folder: Path, name: str, top: int, user: Account | None) -> None:
