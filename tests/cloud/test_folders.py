@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from click.testing import CliRunner
 
 from nacre.base.errors import NacreError
 from nacre.cli.database import db
-from nacre.cli.processes import folder
+from nacre.cli.processes import folder, left, run
 from nacre.cli.status import members
 from nacre.cli.supervisor import free_port
 from nacre.config import load, reading
@@ -240,15 +241,48 @@ def place() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+def test_a_command_beside_a_running_cloud_locks_nobody_out(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process is none, but is named like one."""
+    data = place / "data"
+    folder.prepare(data, None)
+    monkeypatch.setattr(folder, "account", lambda: USER)
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "nacre.cli.main", "control", "--data",
+                           str(data)]) as control:
+        try:
+            while not left.find(data):
+                time.sleep(0.01)
+            for command in (lambda: CliRunner().invoke(db, ["upgrade", "--data", str(data)], catch_exceptions=False),
+                            lambda: run._database_is_ours(load(data), None)):
+                with pytest.raises(NacreError, match=r"runs as root.*games's: `nacre down` first"):
+                    command()
+        finally:
+            control.kill()
+    assert not any(owners(data).values()) and not list((data / "control").iterdir())
+
+    folder.prepare(data, USER)
+    monkeypatch.setattr(folder, "account", lambda: None)
+    monkeypatch.setattr(folder, "_runs", lambda user: True)
+    assert folder.takes(data) == USER
+
+
+def test_a_control_of_sudo_in_the_foreground_is_the_users(place: Path) -> None:
+    python, environ = python_of_all()
+    with subprocess.Popen([python, "-m", "nacre.cli.main", "control", "--port", str(free_port()), "--data",
+                           str(place / "data")], env=environ) as control:
+        try:
+            end = time.monotonic() + 60
+            while not (place / "data" / "control" / "clouds.yaml").exists():
+                assert control.poll() is None and time.monotonic() < end
+                time.sleep(0.05)
+            assert Path(f"/proc/{control.pid}").stat().st_uid == USER.pw_uid
+            made = [place / "data" / "control", *(place / "data" / "control").rglob("*")]
+            assert {p.lstat().st_uid for p in made} == {USER.pw_uid}
+        finally:
+            control.terminate()
+
+
 def test_a_cloud_of_sudo_comes_up_in_a_folder_of_an_earlier_release(place: Path) -> None:
-    """The account must be one that can run Python: where this one lies in root's home, the system's does."""
-    python, data = sys.executable, place / "data"
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src"), "SUDO_USER": USER.pw_name}
-    if not runs(python, environ):
-        python = "/usr/bin/python3"
-        environ["PYTHONPATH"] += f":{next(p for p in sys.path if p.endswith('site-packages'))}"
-        if not runs(python, environ):
-            pytest.skip("the account games can run no Python that has the libraries")
+    (python, environ), data = python_of_all(), place / "data"
 
     def nacre(*words: str) -> str:
         done = subprocess.run([python, "-m", "nacre.cli.main", *words, "--data", str(data)], env=environ, check=False,
@@ -277,6 +311,19 @@ def test_a_cloud_of_sudo_comes_up_in_a_folder_of_an_earlier_release(place: Path)
         assert "token" in nacre("keys", "list")
     finally:
         nacre("down")
+
+
+def python_of_all() -> tuple[str, dict[str, str]]:
+    """One that the account can run, and its environment under sudo: where this one lies in root's home, the system's
+    does."""
+    python = sys.executable
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src"), "SUDO_USER": USER.pw_name}
+    if not runs(python, environ):
+        python = "/usr/bin/python3"
+        environ["PYTHONPATH"] += f":{next(p for p in sys.path if p.endswith('site-packages'))}"
+        if not runs(python, environ):
+            pytest.skip("the account games can run no Python that has the libraries")
+    return python, environ
 
 
 def runs(python: str, environ: dict[str, str]) -> bool:

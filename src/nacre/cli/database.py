@@ -11,7 +11,7 @@ from typing import TypeVar
 import click
 
 from nacre.base.errors import NacreError
-from nacre.cli.processes.folder import account, acting, whose
+from nacre.cli.processes.folder import account, acting, takes, whose
 from nacre.cli.processes.folder import prepare as prepare_folder
 from nacre.config import DATABASE_FILE, Settings, load
 
@@ -142,8 +142,9 @@ def upgrade(data: Path | None) -> None:
     settings = load(data)
     if (settings.data / "nacre.db").is_file() and settings.database.startswith("sqlite"):
         raise NacreError(f"The database is where an earlier release kept it, in {settings.data}: `nacre up` moves it.")
-    prepare_folder(settings.data, account())
-    with acting(whose(settings.data)):
+    user = takes(settings.data)
+    prepare_folder(settings.data, user)
+    with acting(user):
         done = reached(settings.database, migrations.upgrade)
     click.echo(f"{'upgraded to' if done else 'already at'} {migrations.newest()}")
 

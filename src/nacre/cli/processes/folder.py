@@ -19,6 +19,7 @@ from pathlib import Path
 import click
 
 from nacre.base.errors import NacreError
+from nacre.cli.processes.left import find
 from nacre.config import CLOUDS, owner
 
 #: Written by control, and shown to people in the data folder itself.
@@ -42,14 +43,16 @@ class NotPrepared(NacreError):
 def account() -> Account | None:
     """Who control runs as: the user behind `sudo`, if this Python is one that they may run; None: whoever we are."""
     user = owner()
-    if user is None:
-        return None
+    return user if user is None or _runs(user) else None
+
+
+def _runs(user: Account) -> bool:
     try:
         subprocess.run([sys.executable, "-c", ""], check=True, user=user.pw_uid, group=user.pw_gid, extra_groups=[])
     except (OSError, subprocess.SubprocessError):
         click.echo(f"{user.pw_name} may not run {sys.executable}: control runs as root.", err=True)
-        return None
-    return user
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -71,6 +74,14 @@ def acting(user: Account | None) -> Iterator[None]:
         os.setgroups(groups)
 
 
+def become(user: Account | None) -> None:
+    """`acting` for good: this process is the user's from now on. None: it stays whose it is."""
+    if user is not None and os.geteuid() == 0:
+        os.setgroups([])
+        os.setgid(user.pw_gid)
+        os.setuid(user.pw_uid)
+
+
 def whose(folder: Path) -> Account | None:
     """Who control runs as in this folder; None: root, or whoever we are."""
     try:
@@ -78,6 +89,20 @@ def whose(folder: Path) -> Account | None:
         return pwd.getpwuid(uid) if uid else None
     except (OSError, KeyError):
         return None
+
+
+def takes(folder: Path) -> Account | None:
+    """Who control is to run as in this folder, for commands that do not stop its cloud before: the user behind `sudo`,
+    else whose it is already. Raises NotPrepared if the cloud runs as another, who would be locked out."""
+    before = whose(folder)
+    if os.geteuid() != 0:
+        return None
+    user = account() or (before if before is not None and _runs(before) else None)
+    if user != before and os.path.lexists(folder / "control") and set(find(folder)) - {os.getpid()}:
+        names = [each.pw_name if each else "root" for each in (before, user)]
+        raise NotPrepared(f"The cloud in {folder} runs as {names[0]}, and this command would make its files "
+                          f"{names[1]}'s: `nacre down` first.")
+    return user
 
 
 def prepare(folder: Path, user: Account | None, *, control: bool = True) -> None:
