@@ -15,11 +15,15 @@ import pytest
 from bench.client import Cloud
 from click.testing import CliRunner
 
-from nacre.base.errors import NacreError
+from nacre.base.errors import NacreError, Unavailable
+from nacre.base.rpc.keys import new_keys
 from nacre.cli.database import db
 from nacre.cli.processes import folder, left, run
+from nacre.cli.processes.join import join
 from nacre.cli.status import members
 from nacre.cli.supervisor import free_port
+from nacre.cloud import newcomer
+from nacre.cloud.tokens import JoinToken, payload
 from nacre.config import load, reading
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120),
@@ -230,6 +234,28 @@ def test_new_clouds_of_sudo_lie_where_nobody_else_has_a_folder_above(
     (home / ".nacre").mkdir()
     assert reading.data_folder() == home / ".nacre"
     assert reading.data_folder(tmp_path) == tmp_path
+
+
+def test_a_folder_is_made_ready_before_a_token_is_used_in_it(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The token names no control: who asks with it gets no answer."""
+    token = JoinToken(id="t", cloud="c", expires=0, keys=new_keys(), controls=())
+    monkeypatch.setattr(newcomer, "PAUSE", 0.0)
+
+    def joins(data: Path) -> None:
+        data.mkdir(exist_ok=True)
+        os.chown(data, USER.pw_uid, USER.pw_gid)
+        command = [f"{payload(token)}.signed", "--hypervisor", "fake", "--data", str(data)]
+        CliRunner().invoke(join, command, catch_exceptions=False)
+
+    with pytest.raises(Unavailable):
+        joins(tmp_path / "made")
+    folder.prepare(tmp_path / "made", None, control=False)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "letter").write_text("")
+    with pytest.raises(folder.NotPrepared, match="other things"):
+        joins(tmp_path / "home")
+    assert [p.name for p in (tmp_path / "home").iterdir()] == ["letter"]
 
 
 @pytest.fixture
