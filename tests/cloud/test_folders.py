@@ -116,6 +116,21 @@ def test_what_the_user_had_in_logs_becomes_roots_and_his_links_in_there_stop_the
             folder.prepare(data, USER)
 
 
+def test_a_hand_over_that_died_is_done_by_the_next_start(tmp_path: Path) -> None:
+    data, secret, daemon = tmp_path / "data", tmp_path / "secret", pwd.getpwnam("daemon")
+    folder.prepare(data, daemon)
+    control = data / "control"
+    (control / "images").mkdir()
+    for path in (control / "rpc-key.json", control / "images" / "one", secret):
+        path.write_text("")
+    os.link(secret, control / "linked")
+    for path in (control / "rpc-key.json", control / "images"):
+        os.chown(path, daemon.pw_uid, daemon.pw_gid)
+    os.chown(control, 0, 0)  # as it is in the middle
+    folder.prepare(data, USER)
+    assert {p.name for p in (control, *control.rglob("*")) if p.stat().st_uid != USER.pw_uid} == {"linked"}
+
+
 def test_a_home_or_a_folder_of_all_is_not_taken(tmp_path: Path) -> None:
     for mode, owner in ((0o755, USER.pw_uid), (0o1777, 0)):
         place = tmp_path / str(owner)

@@ -222,7 +222,8 @@ def _own(folder: Path, top: int, name: str, user: Account | None) -> None:
 
 
 def _hand_over(path: Path, handle: int, uid: int, gid: int) -> None:
-    """An opened folder, and what its owner has in it, to another. The folder is root's as long as this takes."""
+    """An opened folder, and what its owner has in it, to another. The folder is root's as long as this takes: where it
+    was found so, another hand-over may have died, and a user gets whatever is not his and has no name elsewhere."""
     before = os.fstat(handle).st_uid
     os.fchown(handle, 0, 0)
     for inside, folders, files, at in os.fwalk(".", topdown=uid == 0, dir_fd=handle):
@@ -230,7 +231,8 @@ def _hand_over(path: Path, handle: int, uid: int, gid: int) -> None:
             found = os.stat(each, dir_fd=at, follow_symlinks=False)
             if uid == 0 and stat.S_ISLNK(found.st_mode) and found.st_uid != 0:
                 raise NotPrepared(f"{path / inside / each} is a symbolic link of another account: put the file there.")
-            if found.st_uid == before:
+            left = before == 0 and (found.st_nlink == 1 or stat.S_ISDIR(found.st_mode))
+            if left or (before != 0 and found.st_uid == before):
                 os.chown(each, uid, gid, dir_fd=at, follow_symlinks=False)
     os.fchown(handle, uid, gid)
 
