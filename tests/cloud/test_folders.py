@@ -99,6 +99,31 @@ def test_a_data_folder_that_is_the_users_link_is_refused(tmp_path: Path) -> None
     assert not (tmp_path / "run").exists()
 
 
+def test_the_users_link_above_a_data_folder_is_refused_and_roots_is_followed(tmp_path: Path) -> None:
+    others = tmp_path / "others"
+    folder.prepare(others / "cloud", pwd.getpwnam("daemon"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "a").symlink_to(others)
+    (tmp_path / "roots").symlink_to("home/../home")
+    os.lchown(tmp_path / "home" / "a", USER.pw_uid, USER.pw_gid)
+    before = owners(others / "cloud")
+    for name in ("home/a/cloud", "roots/a/cloud", "home/a/new/cloud"):
+        with pytest.raises(folder.NotPrepared, match="a is a symbolic link"):
+            folder.prepare(tmp_path / name, USER)
+    assert owners(others / "cloud") == before and [p.name for p in others.iterdir()] == ["cloud"]
+    folder.prepare(tmp_path / "roots" / "deep" / "cloud", USER)
+    assert folder.whose(tmp_path / "home" / "deep" / "cloud") == USER
+
+
+def test_control_goes_from_one_account_to_another_with_a_word(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for user in (None, pwd.getpwnam("daemon"), pwd.getpwnam("daemon")):
+        folder.prepare(tmp_path / "data", user)
+        assert capsys.readouterr().err == ""
+    folder.prepare(tmp_path / "data", USER)
+    assert f"is account {USER.pw_uid}'s from now on" in capsys.readouterr().err
+
+
 def test_what_the_user_had_in_logs_becomes_roots_and_his_links_in_there_stop_the_start(tmp_path: Path) -> None:
     data = tmp_path / "data"
     former(data)

@@ -109,12 +109,10 @@ def prepare(folder: Path, user: Account | None, *, control: bool = True) -> None
     """The data folder, with what is in all of them, owned as it should be; files of earlier releases move to where they
     belong, but for guests' disks. control: not only a host's. No process of the cloud may run but the one that asks.
     Raises NotPrepared."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o755 if user else 0o700)
-    root = os.geteuid() == 0
-    if root and folder.is_symlink() and folder.lstat().st_uid != 0:
-        raise NotPrepared(f"{folder} is a symbolic link of another account, which could lead root anywhere: put the "
-                          "folder itself there (`mount --bind` does it too), or name another with --data.")
-    with _opened(folder) as top:
+    root, mode = os.geteuid() == 0, 0o755 if user else 0o700
+    if not root:
+        folder.mkdir(parents=True, exist_ok=True, mode=mode)
+    with _opened(folder, mode if root else None) as top:
         if root:
             _take(folder, top, user)
         for name in ("run", "logs", "node", *(("control",) if control else ())):
@@ -174,12 +172,47 @@ def foreign(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _opened(folder: Path) -> Iterator[int]:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _opened(folder: Path, mode: int | None) -> Iterator[int]:
+    """mode: root's way to it, which makes it with that mode where it is not there."""
+    if mode is None:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    else:
+        with contextlib.ExitStack() as way:
+            handle = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=_walked(folder, mode, way))
     try:
         yield handle
     finally:
         os.close(handle)
+
+
+def _walked(folder: Path, mode: int, way: contextlib.ExitStack) -> int:
+    """A handle of the folder, which is closed with the way, come to name by name: no link leads there but root's own.
+    Raises NotPrepared."""
+    def step(name: str, at: int | None) -> int:
+        found = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=at)
+        way.callback(os.close, found)
+        return found
+
+    here, names, links = step("/", None), list(reversed(folder.parts[1:])), 0
+    while names:
+        name = names.pop()
+        try:
+            found = step(name, here)
+        except FileNotFoundError:
+            os.mkdir(name, 0o777 if names else mode, dir_fd=here)
+            found = step(name, here)
+        if not stat.S_ISLNK(os.fstat(found).st_mode):
+            here = found
+            continue
+        target, links = Path(os.readlink("", dir_fd=found)), links + 1
+        if os.fstat(found).st_uid != 0 or links > 40:
+            raise NotPrepared(f"On the way to {folder}, {name} is a symbolic link of another account, which could lead "
+                              "root anywhere: put the folder itself there (`mount --bind` does it too), or name "
+                              "another with --data.")
+        if target.is_absolute():
+            here = step("/", None)
+        names += reversed(target.parts[target.is_absolute():])
+    return here
 
 
 def _take(folder: Path, top: int, user: Account | None) -> None:
@@ -212,6 +245,8 @@ def _own(folder: Path, top: int, name: str, user: Account | None) -> None:
         raise NotPrepared(f"{folder / name} is no folder, or a symbolic link: {error.strerror}.") from None
     try:
         before = os.fstat(handle).st_uid
+        if before not in (0, uid) and name == "control":
+            click.echo(f"{folder / name} was account {before}'s, and is account {uid}'s from now on.", err=True)
         if before != uid:
             _hand_over(folder / name, handle, uid, gid)
     except NotPrepared:
