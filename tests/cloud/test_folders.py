@@ -1,19 +1,30 @@
 """Who owns what in a data folder: what root opens is root's, and no account can put anything else in its place."""
 
+import contextlib
 import os
 import pwd
 import shutil
+import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from bench.client import Cloud
+from click.testing import CliRunner
 
-from nacre.cli.processes import folder
+from nacre.base.errors import NacreError, Unavailable
+from nacre.base.rpc.keys import new_keys
+from nacre.cli.database import db
+from nacre.cli.processes import folder, left, run
+from nacre.cli.processes.join import join
+from nacre.cli.status import members
 from nacre.cli.supervisor import free_port
-from nacre.config import reading
+from nacre.cloud import newcomer
+from nacre.cloud.tokens import JoinToken, payload
+from nacre.config import load, reading
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120),
               pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")]
@@ -88,6 +99,31 @@ def test_a_data_folder_that_is_the_users_link_is_refused(tmp_path: Path) -> None
     assert not (tmp_path / "run").exists()
 
 
+def test_the_users_link_above_a_data_folder_is_refused_and_roots_is_followed(tmp_path: Path) -> None:
+    others = tmp_path / "others"
+    folder.prepare(others / "cloud", pwd.getpwnam("daemon"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "a").symlink_to(others)
+    (tmp_path / "roots").symlink_to("home/../home")
+    os.lchown(tmp_path / "home" / "a", USER.pw_uid, USER.pw_gid)
+    before = owners(others / "cloud")
+    for name in ("home/a/cloud", "roots/a/cloud", "home/a/new/cloud"):
+        with pytest.raises(folder.NotPrepared, match="a is a symbolic link"):
+            folder.prepare(tmp_path / name, USER)
+    assert owners(others / "cloud") == before and [p.name for p in others.iterdir()] == ["cloud"]
+    folder.prepare(tmp_path / "roots" / "deep" / "cloud", USER)
+    assert folder.whose(tmp_path / "home" / "deep" / "cloud") == USER
+
+
+def test_control_goes_from_one_account_to_another_with_a_word(
+        tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for user in (None, pwd.getpwnam("daemon"), pwd.getpwnam("daemon")):
+        folder.prepare(tmp_path / "data", user)
+        assert capsys.readouterr().err == ""
+    folder.prepare(tmp_path / "data", USER)
+    assert f"is account {USER.pw_uid}'s from now on" in capsys.readouterr().err
+
+
 def test_what_the_user_had_in_logs_becomes_roots_and_his_links_in_there_stop_the_start(tmp_path: Path) -> None:
     data = tmp_path / "data"
     former(data)
@@ -103,6 +139,21 @@ def test_what_the_user_had_in_logs_becomes_roots_and_his_links_in_there_stop_the
     for _ in range(2):
         with pytest.raises(folder.NotPrepared, match=r"control\.log"):
             folder.prepare(data, USER)
+
+
+def test_a_hand_over_that_died_is_done_by_the_next_start(tmp_path: Path) -> None:
+    data, secret, daemon = tmp_path / "data", tmp_path / "secret", pwd.getpwnam("daemon")
+    folder.prepare(data, daemon)
+    control = data / "control"
+    (control / "images").mkdir()
+    for path in (control / "rpc-key.json", control / "images" / "one", secret):
+        path.write_text("")
+    os.link(secret, control / "linked")
+    for path in (control / "rpc-key.json", control / "images"):
+        os.chown(path, daemon.pw_uid, daemon.pw_gid)
+    os.chown(control, 0, 0)  # as it is in the middle
+    folder.prepare(data, USER)
+    assert {p.name for p in (control, *control.rglob("*")) if p.stat().st_uid != USER.pw_uid} == {"linked"}
 
 
 def test_a_home_or_a_folder_of_all_is_not_taken(tmp_path: Path) -> None:
@@ -137,6 +188,62 @@ def test_two_databases_are_not_mixed(tmp_path: Path) -> None:
         folder.prepare(data, None)
 
 
+def with_rows(folder: Path) -> None:
+    """A database that was left without being closed: its one row lies beside it, in the WAL."""
+    with contextlib.closing(sqlite3.connect(folder / "open.db")) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA wal_autocheckpoint=0")
+        connection.execute("create table t (x)")
+        connection.execute("insert into t values ('kept')")
+        connection.commit()
+        for end in ("", "-wal"):
+            shutil.copy(folder / f"open.db{end}", folder / f"nacre.db{end}")
+    (folder / "open.db").unlink()
+
+
+def rows(file: Path) -> list[tuple[str]]:
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        return connection.execute("select x from t").fetchall()
+
+
+@pytest.mark.parametrize("user", [None, USER])
+def test_a_move_that_dies_in_its_middle_loses_no_row(
+        place: Path, monkeypatch: pytest.MonkeyPatch, user: pwd.struct_passwd | None) -> None:
+    data = place / "data"
+    former(data)
+    for path in data.glob("nacre.*"):
+        path.unlink()
+    with_rows(data)
+    move = os.rename
+
+    def rename(name: str, *args: object, **more: int) -> None:
+        if name == "nacre.db":
+            raise KeyboardInterrupt
+        move(name, name, **more)
+
+    with monkeypatch.context() as dying:
+        dying.setattr(os, "rename", rename)
+        with pytest.raises(KeyboardInterrupt):
+            folder.prepare(data, user)
+    shutil.copy(data / "nacre.db", place / "alone.db")
+    assert rows(place / "alone.db") == [("kept",)]
+
+    for look in (lambda: CliRunner().invoke(db, ["version", "--data", str(data)], catch_exceptions=False),
+                 lambda: members(load(data))):
+        with pytest.raises(NacreError, match="`nacre up` moves it"):
+            look()
+    assert not (data / "control" / "nacre.db").exists()
+    folder.prepare(data, user)
+    assert rows(data / "control" / "nacre.db") == [("kept",)] and not (data / "nacre.db").exists()
+
+
+def test_who_looks_makes_no_database(tmp_path: Path) -> None:
+    folder.prepare(tmp_path / "data", None)
+    with pytest.raises(NacreError, match="There is no cloud"):
+        CliRunner().invoke(db, ["version", "--data", str(tmp_path / "data")], catch_exceptions=False)
+    assert not list((tmp_path / "data" / "control").iterdir())
+
+
 def test_in_controls_folder_root_has_the_users_rights(tmp_path: Path) -> None:
     data = tmp_path / "data"
     tmp_path.chmod(0o755)
@@ -169,6 +276,28 @@ def test_new_clouds_of_sudo_lie_where_nobody_else_has_a_folder_above(
     assert reading.data_folder(tmp_path) == tmp_path
 
 
+def test_a_folder_is_made_ready_before_a_token_is_used_in_it(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The token names no control: who asks with it gets no answer."""
+    token = JoinToken(id="t", cloud="c", expires=0, keys=new_keys(), controls=())
+    monkeypatch.setattr(newcomer, "PAUSE", 0.0)
+
+    def joins(data: Path) -> None:
+        data.mkdir(exist_ok=True)
+        os.chown(data, USER.pw_uid, USER.pw_gid)
+        command = [f"{payload(token)}.signed", "--hypervisor", "fake", "--data", str(data)]
+        CliRunner().invoke(join, command, catch_exceptions=False)
+
+    with pytest.raises(Unavailable):
+        joins(tmp_path / "made")
+    folder.prepare(tmp_path / "made", None, control=False)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "letter").write_text("")
+    with pytest.raises(folder.NotPrepared, match="other things"):
+        joins(tmp_path / "home")
+    assert [p.name for p in (tmp_path / "home").iterdir()] == ["letter"]
+
+
 @pytest.fixture
 def place() -> Iterator[Path]:
     """A folder that other accounts reach."""
@@ -178,15 +307,48 @@ def place() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+def test_a_command_beside_a_running_cloud_locks_nobody_out(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process is none, but is named like one."""
+    data = place / "data"
+    folder.prepare(data, None)
+    monkeypatch.setattr(folder, "account", lambda: USER)
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "nacre.cli.main", "control", "--data",
+                           str(data)]) as control:
+        try:
+            while not left.find(data):
+                time.sleep(0.01)
+            for command in (lambda: CliRunner().invoke(db, ["upgrade", "--data", str(data)], catch_exceptions=False),
+                            lambda: run._database_is_ours(load(data), None)):
+                with pytest.raises(NacreError, match=r"runs as root.*games's: `nacre down` first"):
+                    command()
+        finally:
+            control.kill()
+    assert not any(owners(data).values()) and not list((data / "control").iterdir())
+
+    folder.prepare(data, USER)
+    monkeypatch.setattr(folder, "account", lambda: None)
+    monkeypatch.setattr(folder, "_runs", lambda user: True)
+    assert folder.takes(data) == USER
+
+
+def test_a_control_of_sudo_in_the_foreground_is_the_users(place: Path) -> None:
+    python, environ = python_of_all()
+    with subprocess.Popen([python, "-m", "nacre.cli.main", "control", "--port", str(free_port()), "--data",
+                           str(place / "data")], env=environ) as control:
+        try:
+            end = time.monotonic() + 60
+            while not (place / "data" / "control" / "clouds.yaml").exists():
+                assert control.poll() is None and time.monotonic() < end
+                time.sleep(0.05)
+            assert Path(f"/proc/{control.pid}").stat().st_uid == USER.pw_uid
+            made = [place / "data" / "control", *(place / "data" / "control").rglob("*")]
+            assert {p.lstat().st_uid for p in made} == {USER.pw_uid}
+        finally:
+            control.terminate()
+
+
 def test_a_cloud_of_sudo_comes_up_in_a_folder_of_an_earlier_release(place: Path) -> None:
-    """The account must be one that can run Python: where this one lies in root's home, the system's does."""
-    python, data = sys.executable, place / "data"
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src"), "SUDO_USER": USER.pw_name}
-    if not runs(python, environ):
-        python = "/usr/bin/python3"
-        environ["PYTHONPATH"] += f":{next(p for p in sys.path if p.endswith('site-packages'))}"
-        if not runs(python, environ):
-            pytest.skip("the account games can run no Python that has the libraries")
+    (python, environ), data = python_of_all(), place / "data"
 
     def nacre(*words: str) -> str:
         done = subprocess.run([python, "-m", "nacre.cli.main", *words, "--data", str(data)], env=environ, check=False,
@@ -215,6 +377,19 @@ def test_a_cloud_of_sudo_comes_up_in_a_folder_of_an_earlier_release(place: Path)
         assert "token" in nacre("keys", "list")
     finally:
         nacre("down")
+
+
+def python_of_all() -> tuple[str, dict[str, str]]:
+    """One that the account can run, and its environment under sudo: where this one lies in root's home, the system's
+    does."""
+    python = sys.executable
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src"), "SUDO_USER": USER.pw_name}
+    if not runs(python, environ):
+        python = "/usr/bin/python3"
+        environ["PYTHONPATH"] += f":{next(p for p in sys.path if p.endswith('site-packages'))}"
+        if not runs(python, environ):
+            pytest.skip("the account games can run no Python that has the libraries")
+    return python, environ
 
 
 def runs(python: str, environ: dict[str, str]) -> bool:

@@ -11,7 +11,7 @@ from typing import TypeVar
 import click
 
 from nacre.base.errors import NacreError
-from nacre.cli.processes.folder import account, acting, whose
+from nacre.cli.processes.folder import account, acting, takes, whose
 from nacre.cli.processes.folder import prepare as prepare_folder
 from nacre.config import DATABASE_FILE, Settings, load
 
@@ -109,6 +109,25 @@ def reached(url: str, step: Callable[[str], T]) -> T:
         raise NacreError(f"The database {shown_url(url)} cannot be used: {reason}. Next: {cure}.") from None
 
 
+def present(settings: Settings) -> None:
+    """For commands that only look: SQLite would make an empty database where there is none, and would throw away what
+    waits beside it for one. Raises NacreError."""
+    if not settings.database.startswith("sqlite:///"):
+        return
+    file = Path(settings.database.removeprefix("sqlite:///"))
+    if file == settings.control / "nacre.db" and any(
+            os.path.lexists(settings.data / f"nacre.db{end}") for end in ("", "-wal")):
+        raise NacreError(f"The database is where an earlier release kept it, in {settings.data}: `nacre up` moves it.")
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        from nacre.cli.client import start_with
+
+        raise NacreError(f"There is no cloud in {settings.data}: `{start_with(settings.data)}` makes one.") from None
+    except OSError:  # whoever opens it is told why
+        return
+
+
 @click.group()
 def db() -> None:
     """The database's schema."""
@@ -123,8 +142,9 @@ def upgrade(data: Path | None) -> None:
     settings = load(data)
     if (settings.data / "nacre.db").is_file() and settings.database.startswith("sqlite"):
         raise NacreError(f"The database is where an earlier release kept it, in {settings.data}: `nacre up` moves it.")
-    prepare_folder(settings.data, account())
-    with acting(whose(settings.data)):
+    user = takes(settings.data)
+    prepare_folder(settings.data, user)
+    with acting(user):
         done = reached(settings.database, migrations.upgrade)
     click.echo(f"{'upgraded to' if done else 'already at'} {migrations.newest()}")
 
@@ -168,6 +188,7 @@ def version(data: Path | None) -> None:
 
     settings = load(data)
     with acting(whose(settings.data)):
+        present(settings)
         found = reached(settings.database, migrations.current)
     click.echo(f"{found or 'empty'} of {migrations.newest()}")
 

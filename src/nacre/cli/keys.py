@@ -11,8 +11,7 @@ import click
 
 from nacre.base.clock import RealClock
 from nacre.base.errors import NacreError
-from nacre.cli.client import start_with
-from nacre.cli.database import reached
+from nacre.cli.database import present, reached
 from nacre.cli.processes.folder import acting, whose
 from nacre.config import Settings, load
 from nacre.identity.keys import rows, seal
@@ -30,10 +29,6 @@ def with_keys(settings: Settings, step: Callable[[Keys], Awaitable[T]]) -> T:
     """What the step gives. Raises NacreError where there is no cloud, or its database cannot be reached."""
     from nacre.base.db import Database
 
-    file = settings.database.removeprefix("sqlite:///")
-    if file != settings.database and not Path(file).exists():
-        raise NacreError(f"There is no cloud in {settings.data}: `{start_with(settings.data)}` makes one.")
-
     async def run(url: str) -> T:
         db = Database(url, inline=True)
         try:
@@ -41,6 +36,7 @@ def with_keys(settings: Settings, step: Callable[[Keys], Awaitable[T]]) -> T:
         finally:
             await db.close()
     with acting(whose(settings.data)):
+        present(settings)
         return reached(settings.database, lambda url: asyncio.run(run(url)))
 
 

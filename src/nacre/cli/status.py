@@ -43,7 +43,7 @@ def members(settings: Settings) -> list[dict[str, Any]]:
     from nacre.base.clock import RealClock
     from nacre.base.db import Database
     from nacre.base.durable import processes
-    from nacre.cli.database import reached
+    from nacre.cli.database import present, reached
     from nacre.scheduler.tables import compute_hosts
 
     def unit(connection: sa.Connection) -> list[dict[str, Any]]:
@@ -61,6 +61,7 @@ def members(settings: Settings) -> list[dict[str, Any]]:
         finally:
             await db.close()
     with acting(whose(settings.data)):
+        present(settings)
         return reached(settings.database, lambda url: asyncio.run(run(url)))
 
 

@@ -8,6 +8,7 @@ control writes lies in `control/`, which is the user's: whatever root has to do 
 import contextlib
 import os
 import pwd
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 import click
 
 from nacre.base.errors import NacreError
+from nacre.cli.processes.left import find
 from nacre.config import CLOUDS, owner
 
 #: Written by control, and shown to people in the data folder itself.
@@ -41,14 +43,16 @@ class NotPrepared(NacreError):
 def account() -> Account | None:
     """Who control runs as: the user behind `sudo`, if this Python is one that they may run; None: whoever we are."""
     user = owner()
-    if user is None:
-        return None
+    return user if user is None or _runs(user) else None
+
+
+def _runs(user: Account) -> bool:
     try:
         subprocess.run([sys.executable, "-c", ""], check=True, user=user.pw_uid, group=user.pw_gid, extra_groups=[])
     except (OSError, subprocess.SubprocessError):
         click.echo(f"{user.pw_name} may not run {sys.executable}: control runs as root.", err=True)
-        return None
-    return user
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -70,6 +74,14 @@ def acting(user: Account | None) -> Iterator[None]:
         os.setgroups(groups)
 
 
+def become(user: Account | None) -> None:
+    """`acting` for good: this process is the user's from now on. None: it stays whose it is."""
+    if user is not None and os.geteuid() == 0:
+        os.setgroups([])
+        os.setgid(user.pw_gid)
+        os.setuid(user.pw_uid)
+
+
 def whose(folder: Path) -> Account | None:
     """Who control runs as in this folder; None: root, or whoever we are."""
     try:
@@ -79,16 +91,28 @@ def whose(folder: Path) -> Account | None:
         return None
 
 
+def takes(folder: Path) -> Account | None:
+    """Who control is to run as in this folder, for commands that do not stop its cloud before: the user behind `sudo`,
+    else whose it is already. Raises NotPrepared if the cloud runs as another, who would be locked out."""
+    before = whose(folder)
+    if os.geteuid() != 0:
+        return None
+    user = account() or (before if before is not None and _runs(before) else None)
+    if user != before and os.path.lexists(folder / "control") and set(find(folder)) - {os.getpid()}:
+        names = [each.pw_name if each else "root" for each in (before, user)]
+        raise NotPrepared(f"The cloud in {folder} runs as {names[0]}, and this command would make its files "
+                          f"{names[1]}'s: `nacre down` first.")
+    return user
+
+
 def prepare(folder: Path, user: Account | None, *, control: bool = True) -> None:
     """The data folder, with what is in all of them, owned as it should be; files of earlier releases move to where they
     belong, but for guests' disks. control: not only a host's. No process of the cloud may run but the one that asks.
     Raises NotPrepared."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o755 if user else 0o700)
-    root = os.geteuid() == 0
-    if root and folder.is_symlink() and folder.lstat().st_uid != 0:
-        raise NotPrepared(f"{folder} is a symbolic link of another account, which could lead root anywhere: put the "
-                          "folder itself there (`mount --bind` does it too), or name another with --data.")
-    with _opened(folder) as top:
+    root, mode = os.geteuid() == 0, 0o755 if user else 0o700
+    if not root:
+        folder.mkdir(parents=True, exist_ok=True, mode=mode)
+    with _opened(folder, mode if root else None) as top:
         if root:
             _take(folder, top, user)
         for name in ("run", "logs", "node", *(("control",) if control else ())):
@@ -98,6 +122,7 @@ def prepare(folder: Path, user: Account | None, *, control: bool = True) -> None
             if root:
                 _own(folder, top, name, user if name == "control" else None)
         if control:
+            _settle(folder, top, user)
             for name in _FORMER:
                 _move(folder, name, top, user)
             for name in SHOWN:
@@ -147,12 +172,47 @@ def foreign(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _opened(folder: Path) -> Iterator[int]:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _opened(folder: Path, mode: int | None) -> Iterator[int]:
+    """mode: root's way to it, which makes it with that mode where it is not there."""
+    if mode is None:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    else:
+        with contextlib.ExitStack() as way:
+            handle = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=_walked(folder, mode, way))
     try:
         yield handle
     finally:
         os.close(handle)
+
+
+def _walked(folder: Path, mode: int, way: contextlib.ExitStack) -> int:
+    """A handle of the folder, which is closed with the way, come to name by name: no link leads there but root's own.
+    Raises NotPrepared."""
+    def step(name: str, at: int | None) -> int:
+        found = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=at)
+        way.callback(os.close, found)
+        return found
+
+    here, names, links = step("/", None), list(reversed(folder.parts[1:])), 0
+    while names:
+        name = names.pop()
+        try:
+            found = step(name, here)
+        except FileNotFoundError:
+            os.mkdir(name, 0o777 if names else mode, dir_fd=here)
+            found = step(name, here)
+        if not stat.S_ISLNK(os.fstat(found).st_mode):
+            here = found
+            continue
+        target, links = Path(os.readlink("", dir_fd=found)), links + 1
+        if os.fstat(found).st_uid != 0 or links > 40:
+            raise NotPrepared(f"On the way to {folder}, {name} is a symbolic link of another account, which could lead "
+                              "root anywhere: put the folder itself there (`mount --bind` does it too), or name "
+                              "another with --data.")
+        if target.is_absolute():
+            here = step("/", None)
+        names += reversed(target.parts[target.is_absolute():])
+    return here
 
 
 def _take(folder: Path, top: int, user: Account | None) -> None:
@@ -185,6 +245,8 @@ def _own(folder: Path, top: int, name: str, user: Account | None) -> None:
         raise NotPrepared(f"{folder / name} is no folder, or a symbolic link: {error.strerror}.") from None
     try:
         before = os.fstat(handle).st_uid
+        if before not in (0, uid) and name == "control":
+            click.echo(f"{folder / name} was account {before}'s, and is account {uid}'s from now on.", err=True)
         if before != uid:
             _hand_over(folder / name, handle, uid, gid)
     except NotPrepared:
@@ -195,7 +257,8 @@ def _own(folder: Path, top: int, name: str, user: Account | None) -> None:
 
 
 def _hand_over(path: Path, handle: int, uid: int, gid: int) -> None:
-    """An opened folder, and what its owner has in it, to another. The folder is root's as long as this takes."""
+    """An opened folder, and what its owner has in it, to another. The folder is root's as long as this takes: where it
+    was found so, another hand-over may have died, and a user gets whatever is not his and has no name elsewhere."""
     before = os.fstat(handle).st_uid
     os.fchown(handle, 0, 0)
     for inside, folders, files, at in os.fwalk(".", topdown=uid == 0, dir_fd=handle):
@@ -203,9 +266,32 @@ def _hand_over(path: Path, handle: int, uid: int, gid: int) -> None:
             found = os.stat(each, dir_fd=at, follow_symlinks=False)
             if uid == 0 and stat.S_ISLNK(found.st_mode) and found.st_uid != 0:
                 raise NotPrepared(f"{path / inside / each} is a symbolic link of another account: put the file there.")
-            if found.st_uid == before:
+            left = before == 0 and (found.st_nlink == 1 or stat.S_ISDIR(found.st_mode))
+            if left or (before != 0 and found.st_uid == before):
                 os.chown(each, uid, gid, dir_fd=at, follow_symlinks=False)
     os.fchown(handle, uid, gid)
+
+
+def _settle(folder: Path, top: int, user: Account | None) -> None:
+    """The rows that lie beside the database of an earlier release, in its WAL, go into it, so that one file is all that
+    matters while it moves. Where that cannot be (it is damaged, the disk is full), both move as they are."""
+    names = ("nacre.db", "nacre.db-wal")
+    if os.path.lexists(folder / "control" / names[1]):
+        return  # a move that did not come to its end: the database follows
+    try:
+        found = [os.stat(name, dir_fd=top, follow_symlinks=False) for name in names]
+    except FileNotFoundError:
+        return
+    if not all(stat.S_ISREG(each.st_mode) and each.st_nlink == 1 for each in found):
+        return
+    if user is not None and os.geteuid() == 0:
+        for name in names:
+            os.chown(name, user.pw_uid, user.pw_gid, dir_fd=top, follow_symlinks=False)
+    with acting(user), contextlib.suppress(sqlite3.Error), contextlib.closing(
+            sqlite3.connect(f"{(folder / names[0]).as_uri()}?mode=rw", uri=True, timeout=1)) as connection:
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")  # needs no third file, which the user could not make here
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _move(folder: Path, name: str, top: int, user: Account | None) -> None:

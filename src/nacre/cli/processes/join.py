@@ -14,6 +14,7 @@ from nacre import __version__
 from nacre.base.errors import NacreError
 from nacre.base.rpc.addresses import host_of
 from nacre.cli.keys import with_keys
+from nacre.cli.processes import folder
 from nacre.cli.processes.membership import Membership, keep, membership
 from nacre.config import Settings, is_loopback, load
 from nacre.identity.keys.ring import Ring, Signer
@@ -107,7 +108,7 @@ def _check(settings: Settings) -> None:
 
 
 def _join(settings: Settings, text: str, name: str, address: str) -> Membership:
-    """Raises NotJoined, and what the cloud says."""
+    """Raises NotJoined, NotPrepared, and what the cloud says."""
     from nacre.base.rpc.keys import load_keys
     from nacre.cloud import newcomer
     from nacre.cloud.contract import JoinRequest
@@ -118,7 +119,7 @@ def _join(settings: Settings, text: str, name: str, address: str) -> Membership:
         raise NotJoined(f"{settings.data} is that of a host of cloud {before.cloud}, and the token is of cloud "
                         f"{asked.cloud}: name another folder with --data, or remove that one when nothing in it is "
                         "needed.")
-    settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.prepare(settings.data, None, control=False)  # what the start would refuse, while the token still counts
     keys = load_keys(settings.data / "node" / "rpc-key.json")
     joined = asyncio.run(newcomer.join(JoinRequest(
         token=text, name=name, public_key=keys.public, version=__version__)))

@@ -20,6 +20,7 @@ from nacre.base.rpc.keys import load_keys
 from nacre.base.rpc.server import Peer
 from nacre.base.serving.signals import on_stop_signal
 from nacre.cli import supervisor
+from nacre.cli.processes import folder
 from nacre.config import Settings, load
 
 #: From malloc.h; and bytes, less than a connection's read may bring.
@@ -48,7 +49,7 @@ def control(detach: bool, port: int | None, host: str | None, database: str | No
     """Run a control process here: every one of a cloud serves every API. It needs the cloud's PostgreSQL and its seal
     key, in control/seal-key or NACRE_IDENTITY_SEAL_KEY."""
     settings = load(data, port=port, host=host, database_url=database)
-    _database_is_ours(settings, database)
+    user = _database_is_ours(settings, database)
     if detach:
         return _detached(settings, database)
     _give_memory_back()
@@ -58,6 +59,7 @@ def control(detach: bool, port: int | None, host: str | None, database: str | No
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, hard), hard))
     with contextlib.suppress(PermissionError):  # where it is the supervisor's to write
         (settings.data / "run" / "control.pid").write_text(str(os.getpid()))
+    folder.become(user)
     if settings.metrics.port:
         _serve_metrics(settings.metrics.port)
     _run(settings, _control(settings))
@@ -70,18 +72,21 @@ def _give_memory_back() -> None:
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, BLOCK)
 
 
-def _database_is_ours(settings: Settings, given: str | None) -> None:
-    """As `up` sees to it: the folder's cloud, at this release's schema. Raises NacreError."""
+def _database_is_ours(settings: Settings, given: str | None) -> folder.Account | None:
+    """As `up` sees to it: the folder's cloud, at this release's schema. Who control is to run as, as `folder.takes`.
+    Raises NacreError."""
     from nacre.cli import database
-    from nacre.cli.processes import folder
 
     database.check(settings)
-    folder.prepare(settings.data, None)
-    if database.reached(settings.database, database.revision) != supervisor.newest_revision():
-        from nacre import migrations
+    user = folder.takes(settings.data)
+    folder.prepare(settings.data, user)
+    with folder.acting(user):
+        if database.reached(settings.database, database.revision) != supervisor.newest_revision():
+            from nacre import migrations
 
-        database.reached(settings.database, migrations.upgrade)
+            database.reached(settings.database, migrations.upgrade)
     database.keep(settings, given)
+    return user
 
 
 def _detached(settings: Settings, database: str | None) -> None:
