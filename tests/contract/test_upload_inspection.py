@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -115,6 +116,25 @@ def test_killed_it_is_there_again_for_the_next(honest: Nursery) -> None:
     assert feed(Apart("raw", nursery=honest), b"x", 1).size == 1
     with pytest.raises(Unavailable):
         feed(Apart("raw", nursery=Nursery(["false"])), b"x", 1)
+
+
+def test_who_finds_it_gone_ends_not_what_another_started_since(
+        honest: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    process, start, since = honest._open() and honest._process, honest._open, []
+    assert process is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+    def late() -> socket.socket:
+        monkeypatch.undo()
+        door = start()
+        assert feed(Apart("raw", nursery=honest), b"x", 1).size == 1
+        since.append(honest._process)
+        return door
+
+    monkeypatch.setattr(honest, "_open", late)
+    assert feed(Apart("raw", nursery=honest), b"x", 1).size == 1
+    assert since == [honest._process] and since != [process]
 
 
 def test_without_uploads_nothing_is_there() -> None:

@@ -54,21 +54,27 @@ class Nursery:
         """The way to a new process. Raises Unavailable."""
         for _ in range(2):  # it may have ended since the last one
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            door = None
             try:
                 with theirs:
-                    socket.send_fds(self._open(), [f"{declared} {container}".encode()], [theirs.fileno()])
+                    door = self._open()
+                    socket.send_fds(door, [f"{declared} {container}".encode()], [theirs.fileno()])
                 ours.settimeout(PATIENCE)
                 if ours.recv(1) == MORE:
                     return ours
             except OSError:
                 pass
             ours.close()
-            self.close()
+            if door is not None:
+                self.close(door)
         raise Unavailable("Image data cannot be inspected now. Try again, or ask the operator.")
 
-    def close(self) -> None:
-        """Ends it; the next upload starts another."""
+    def close(self, door: socket.socket | None = None) -> None:
+        """Ends it; the next upload starts another. door: only if it is still the one behind this door: many find at
+        once that one has ended, and what the first of them started serves the others."""
         with self._lock:
+            if door is not None and door is not self._door:
+                return
             if self._door is not None:
                 self._door.close()
             if self._process is not None:
