@@ -137,6 +137,36 @@ def test_who_finds_it_gone_ends_not_what_another_started_since(
     assert since == [honest._process] and since != [process]
 
 
+def test_a_process_that_the_machine_killed_is_no_refusal() -> None:
+    taken = nursery("data[:1] == b'k' and os.kill(os.getpid(), 9)")
+    try:
+        killed = Apart("raw", nursery=taken)
+        for _ in range(2):  # and what comes after is not taken for the beginning
+            with pytest.raises(Unavailable):
+                feed(killed, b"k" * SLICE, MB)
+        process = taken._process
+        assert feed(Apart("raw", nursery=taken), b"x" * MB, MB).size == MB and taken._process is process
+    finally:
+        taken.close()
+
+
+def test_where_no_process_can_be_forked_only_that_upload_fails() -> None:
+    code = (f"import os, {inspection.__name__} as i\nfork, calls = os.fork, []\n"
+            "def no():\n    calls.append(1)\n    if len(calls) == 2: raise BlockingIOError\n    return fork()\n"
+            "os.fork = no\ni.main()\n")
+    poor = Nursery([sys.executable, "-P", "-c", code])
+    try:
+        other = Apart("vhdx", nursery=poor)
+        other.feed(b"vhdxfile" + bytes(SLICE - 8))
+        process = poor._process
+        with pytest.raises(Unavailable):
+            feed(Apart("raw", nursery=poor), b"x", 1)
+        assert feed(Apart("raw", nursery=poor), b"x", 1).size == 1 and poor._process is process
+        other.close()
+    finally:
+        poor.close()
+
+
 def test_without_uploads_nothing_is_there() -> None:
     idle = nursery("pass", idle=0.05)
     try:
