@@ -64,8 +64,8 @@ def since(conn: sa.Connection, at: int, ids: Iterable[str]) -> bool:
 
 
 def take_grants(conn: sa.Connection, *where: sa.ColumnElement[bool]) -> int:
-    """Takes assignments away, and ends what they gave. How many they were. As in Keystone a user's application
-    credentials for a project go with a role there: they would work again with the next one."""
+    """Takes assignments away, and ends what they gave. How many they were. A user's application credentials for a
+    project go with a role there: they would work again with the next one. As in Keystone not with an inherited one."""
     m = t.memberships.c
     gone = conn.execute(sa.select(t.assignments).where(*where)).mappings().all()
     groups = {row["actor_id"] for row in gone if row["actor_type"] == "group"}
