@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -115,6 +116,55 @@ def test_killed_it_is_there_again_for_the_next(honest: Nursery) -> None:
     assert feed(Apart("raw", nursery=honest), b"x", 1).size == 1
     with pytest.raises(Unavailable):
         feed(Apart("raw", nursery=Nursery(["false"])), b"x", 1)
+
+
+def test_who_finds_it_gone_ends_not_what_another_started_since(
+        honest: Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    process, start, since = honest._open() and honest._process, honest._open, []
+    assert process is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+    def late() -> socket.socket:
+        monkeypatch.undo()
+        door = start()
+        assert feed(Apart("raw", nursery=honest), b"x", 1).size == 1
+        since.append(honest._process)
+        return door
+
+    monkeypatch.setattr(honest, "_open", late)
+    assert feed(Apart("raw", nursery=honest), b"x", 1).size == 1
+    assert since == [honest._process] and since != [process]
+
+
+def test_a_process_that_the_machine_killed_is_no_refusal() -> None:
+    taken = nursery("data[:1] == b'k' and os.kill(os.getpid(), 9)")
+    try:
+        killed = Apart("raw", nursery=taken)
+        for _ in range(2):  # and what comes after is not taken for the beginning
+            with pytest.raises(Unavailable):
+                feed(killed, b"k" * SLICE, MB)
+        process = taken._process
+        assert feed(Apart("raw", nursery=taken), b"x" * MB, MB).size == MB and taken._process is process
+    finally:
+        taken.close()
+
+
+def test_where_no_process_can_be_forked_only_that_upload_fails() -> None:
+    code = (f"import os, {inspection.__name__} as i\nfork, calls = os.fork, []\n"
+            "def no():\n    calls.append(1)\n    if len(calls) == 2: raise BlockingIOError\n    return fork()\n"
+            "os.fork = no\ni.main()\n")
+    poor = Nursery([sys.executable, "-P", "-c", code])
+    try:
+        other = Apart("vhdx", nursery=poor)
+        other.feed(b"vhdxfile" + bytes(SLICE - 8))
+        process = poor._process
+        with pytest.raises(Unavailable):
+            feed(Apart("raw", nursery=poor), b"x", 1)
+        assert feed(Apart("raw", nursery=poor), b"x", 1).size == 1 and poor._process is process
+        other.close()
+    finally:
+        poor.close()
 
 
 def test_without_uploads_nothing_is_there() -> None:

@@ -4,6 +4,7 @@ A token carries the revision of identity at which it was issued, and an end that
 which may differ between control processes.
 """
 
+import time
 from collections.abc import Iterable
 
 import sqlalchemy as sa
@@ -19,6 +20,8 @@ KEEP = 32 * 86400.0
 _NOW = sa.select(sa.extract("epoch", sa.func.current_timestamp()))
 _IDS: sa.BindParameter[list[str]] = sa.bindparam("ids", expanding=True)
 _OLD = sa.delete(t.ended).where(t.ended.c.ended_at < sa.bindparam("before"))
+#: A control process of the release before does not say when.
+_UNKNOWN = sa.update(t.ended).where(t.ended.c.ended_at == 0).values(ended_at=sa.bindparam("now"))
 _LAST = sa.select(sa.func.max(t.ended.c.revision)).where(t.ended.c.id.in_(_IDS))
 
 
@@ -42,14 +45,17 @@ def revision(conn: sa.Connection) -> int:
 
 
 def end(conn: sa.Connection, ids: Iterable[str]) -> None:
-    """These end now. What ended so long ago that no token is left of before goes."""
+    """These end now. What ended so long ago that no token is left of before goes: by the database's clock and by our
+    own, either of which may be wrong for a while; what is written down is the later of the two."""
     found = sorted(set(ids))
     if found:
         bump(conn)  # first: others that write wait, so that no token is issued at this revision before its commit
-        at, now = revision(conn), float(conn.execute(_NOW).scalar_one())
+        at = revision(conn)
+        early, late = sorted((float(conn.execute(_NOW).scalar_one()), time.time()))
         statements.delete(conn, t.ended, id=found)
-        conn.execute(_OLD, {"before": now - KEEP})
-        statements.insert(conn, t.ended, [{"id": id, "revision": at, "ended_at": now} for id in found])
+        conn.execute(_UNKNOWN, {"now": late})
+        conn.execute(_OLD, {"before": early - KEEP})
+        statements.insert(conn, t.ended, [{"id": id, "revision": at, "ended_at": late} for id in found])
 
 
 def since(conn: sa.Connection, at: int, ids: Iterable[str]) -> bool:
@@ -58,8 +64,8 @@ def since(conn: sa.Connection, at: int, ids: Iterable[str]) -> bool:
 
 
 def take_grants(conn: sa.Connection, *where: sa.ColumnElement[bool]) -> int:
-    """Takes assignments away, and ends what they gave. How many they were. As in Keystone a user's application
-    credentials for a project go with a role there: they would work again with the next one."""
+    """Takes assignments away, and ends what they gave. How many they were. A user's application credentials for a
+    project go with a role there: they would work again with the next one. As in Keystone not with an inherited one."""
     m = t.memberships.c
     gone = conn.execute(sa.select(t.assignments).where(*where)).mappings().all()
     groups = {row["actor_id"] for row in gone if row["actor_type"] == "group"}

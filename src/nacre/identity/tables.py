@@ -163,7 +163,7 @@ ended = sa.Table(  # what was disabled, taken away or changed: tokens from befor
     "identity_ended", metadata,
     sa.Column("id", sa.String(160), primary_key=True),  # user:ID, project:ID (a domain's too), grant:USER:TARGET
     sa.Column("revision", sa.Integer, nullable=False),  # tokens that were issued at an earlier one are void
-    sa.Column("ended_at", sa.Float, nullable=False, index=True),  # by the database's clock
+    sa.Column("ended_at", sa.Float, nullable=False, index=True),  # 0: not known, of the release before
 )
 
 revision = sa.Table(  # one row; counts writes, so that other processes know when to forget what they remember

@@ -1,5 +1,6 @@
 """What was disabled or taken away and is there again revives no token; what a token stands for ends with it."""
 
+import time
 from typing import get_args, get_type_hints
 
 import httpx
@@ -8,7 +9,7 @@ import sqlalchemy as sa
 from identity_cloud import PASSWORDS, SYSTEM, Json, Lab, by_password, by_token, domain, made, project, role_id
 
 from nacre.config.sections import Identity
-from nacre.identity.ended import KEEP
+from nacre.identity.ended import KEEP, end
 from nacre.identity.service import IdentityService
 from nacre.identity.tables import ended, revision
 
@@ -102,6 +103,28 @@ async def test_what_ended_is_forgotten_when_no_token_of_before_can_live(
     assert await end(users[2]) == {*users[1:]}
     longest = get_args(get_type_hints(Identity, include_extras=True)["token_lifetime"])[1].le
     assert longest + 86400 <= KEEP
+
+
+@pytest.mark.parametrize("ahead", ["database", "process"])
+async def test_one_clock_that_is_wrong_forgets_nothing(
+        lab: Lab, monkeypatch: pytest.MonkeyPatch, ahead: str) -> None:
+    """Nor is anything forgotten of which a control process of the release before did not say when."""
+    def kept() -> set[str]:
+        return set(conn.execute(sa.select(ended.c.id).where(ended.c.ended_at > 0)).scalars())
+
+    with lab.db.engine.begin() as conn:
+        end(conn, ["user:a"])
+        conn.execute(sa.insert(ended).values(id="user:b", revision=1, ended_at=0))
+        end(conn, ["user:c"])
+        assert kept() >= {"user:a", "user:b", "user:c"}
+        wrong = time.time() + KEEP + 86400
+        with monkeypatch.context() as patch:
+            if ahead == "database":
+                patch.setattr("nacre.identity.ended._NOW", sa.select(sa.literal(wrong)))
+            else:
+                patch.setattr(time, "time", lambda: wrong)
+            end(conn, ["user:d"])
+        assert kept() >= {"user:a", "user:b", "user:c", "user:d"}
 
 
 async def test_other_changes_end_nothing(lab: Lab, admin: httpx.AsyncClient, ids: dict[str, str]) -> None:

@@ -6,6 +6,7 @@ milliseconds, a start of Python a hundred times as much.
 import contextlib
 import os
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -28,10 +29,14 @@ PATIENCE = 120.0
 IDLE = 60.0
 #: What stands before a slice: there are more, or it is the last. And the answer to one that settles nothing.
 DATA, LAST, MORE = b"d", b"e", b"+"
+#: What is said of a process that ended without a verdict: by itself, or by a limit of its own; or because the machine
+#: lacks something: it could not be forked, or it was killed, as the kernel does where memory runs out.
+ENDED, LACK = b"-", b"!"
 #: All that the processes get of our environment: none of its secrets.
 ENVIRONMENT = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG")
 NOBODY = 65534
 TOO_MUCH = "The image data is refused: to inspect it took more memory or time than it may."
+NOT_NOW = "Image data cannot be inspected now. Try again, or ask the operator."
 
 
 class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -54,21 +59,29 @@ class Nursery:
         """The way to a new process. Raises Unavailable."""
         for _ in range(2):  # it may have ended since the last one
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            door = None
             try:
                 with theirs:
-                    socket.send_fds(self._open(), [f"{declared} {container}".encode()], [theirs.fileno()])
+                    door = self._open()
+                    socket.send_fds(door, [f"{declared} {container}".encode()], [theirs.fileno()])
                 ours.settimeout(PATIENCE)
-                if ours.recv(1) == MORE:
+                if (answer := ours.recv(1)) == MORE:
                     return ours
             except OSError:
-                pass
+                answer = b""
             ours.close()
-            self.close()
-        raise Unavailable("Image data cannot be inspected now. Try again, or ask the operator.")
+            if answer:  # the nursery is well, and has no process for this one
+                break
+            if door is not None:
+                self.close(door)
+        raise Unavailable(NOT_NOW)
 
-    def close(self) -> None:
-        """Ends it; the next upload starts another."""
+    def close(self, door: socket.socket | None = None) -> None:
+        """Ends it; the next upload starts another. door: only if it is still the one behind this door: many find at
+        once that one has ended, and what the first of them started serves the others."""
         with self._lock:
+            if door is not None and door is not self._door:
+                return
             if self._door is not None:
                 self._door.close()
             if self._process is not None:
@@ -102,6 +115,7 @@ class Apart:
         self._buffer, self.size = bytearray(), 0
         self._talk: socket.socket | None = None
         self._verdict: Verdict | None = None
+        self._lost = False
 
     def feed(self, data: bytes) -> None:
         """The next bytes, in any cut. Raises Unavailable."""
@@ -129,7 +143,9 @@ class Apart:
             self._talk = None
 
     def _ask(self, kind: bytes, data: bytes | bytearray) -> Verdict | None:
-        """Sends a slice. The verdict, if it is known now."""
+        """Sends a slice. The verdict, if it is known now. Raises Unavailable, and from then on always."""
+        if self._lost:
+            raise Unavailable(NOT_NOW)
         if self._talk is None:
             self._talk = self._nursery.begin(self._declared, self._container)
         try:
@@ -141,32 +157,73 @@ class Apart:
             return None
         self.close()
         try:
-            self._verdict = msgspec.json.decode(answer, type=Verdict)
+            self._verdict = Verdict(refused=TOO_MUCH) if answer == ENDED else msgspec.json.decode(answer, type=Verdict)
         except msgspec.DecodeError:
-            self._verdict = Verdict(refused=TOO_MUCH)
+            if answer not in (b"", LACK):  # of a process that its data has taken over
+                self._verdict = Verdict(refused=TOO_MUCH)
+                return self._verdict
+            self._lost = True
+            raise Unavailable(NOT_NOW) from None
         return self._verdict
 
 
 def main() -> None:
-    """Forks a process for each that is asked for, until nobody asks any more."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    """Forks a process for each that is asked for, until nobody asks any more, and says of those that end how."""
     if os.geteuid() == 0:
         os.setgroups([])
         os.setgid(NOBODY)
         os.setuid(NOBODY)
-    with socket.socket(fileno=0) as door, contextlib.suppress(TimeoutError):
-        door.settimeout(IDLE)
+    bell, ringer = socket.socketpair()
+    ringer.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # it rings only
+    signal.set_wakeup_fd(ringer.fileno(), warn_on_full_buffer=False)
+    children: dict[int, socket.socket] = {}
+    with socket.socket(fileno=0) as door:
         while True:
-            wish, handles, _, _ = socket.recv_fds(door, 256, 1)
-            if not wish:
+            ready = select.select([bell, door], [], [], IDLE)[0]
+            if bell in ready:
+                bell.recv(SLICE)
+                _bury(children)
+            elif door in ready:
+                wish, handles, _, _ = socket.recv_fds(door, 256, 1)
+                if not wish:
+                    return
+                _bear(wish, socket.socket(fileno=handles[0]), (door, bell, ringer), children)
+            elif not children:
                 return
-            if os.fork() == 0:
-                door.close()
-                try:
-                    _serve(socket.socket(fileno=handles[0]), *wish.decode().split(" "))
-                finally:  # without a traceback for each image that breaks it
-                    os._exit(0)
-            os.close(handles[0])
+
+
+def _bear(wish: bytes, talk: socket.socket, own: tuple[socket.socket, ...], children: dict[int, socket.socket]) -> None:
+    """Forks the process of one upload, which has nothing of ours and of the others'; says so where that fails."""
+    try:
+        child = os.fork()
+    except OSError:
+        _say(talk, LACK)
+        return
+    if child:
+        children[child] = talk
+        return
+    try:
+        signal.set_wakeup_fd(-1)
+        for each in (*own, *children.values()):
+            each.close()
+        _serve(talk, *wish.decode().split(" "))
+    finally:  # without a traceback for each image that breaks it
+        os._exit(0)
+
+
+def _bury(children: dict[int, socket.socket]) -> None:
+    """Says how those ended that have. After a verdict nobody listens any more."""
+    while children:
+        child, status = os.waitpid(-1, os.WNOHANG)
+        if not child:
+            return
+        _say(children.pop(child), LACK if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL else ENDED)
+
+
+def _say(talk: socket.socket, what: bytes) -> None:
+    with talk, contextlib.suppress(OSError):
+        talk.send(what)
 
 
 def _serve(talk: socket.socket, declared: str, container: str) -> None:
