@@ -51,7 +51,7 @@ def seen(data: Path) -> dict[str, Any]:
         "namespaces": [line.split()[0] for line in run("ip", "netns").splitlines() if names.short in line],
         "links": sorted(re.findall(rf"\d+: (\S*{names.short}\S*?)[@:]", run("ip", "-o", "link"))),
         "domains": [domain for domain in run("virsh", "list", "--uuid").split()
-                    if names.cloud in run("virsh", "dumpxml", domain)],
+                    if names.cloud in run("virsh", "dumpxml", domain, check=False)],
         "dnsmasq": [line for line in run("ps", "-ww", "-eo", "pid,user,args").splitlines()
                     if "dnsmasq" in line and str(names.run) in line],
         "seal": run("nft", "list", "table", "netdev", names.table)}
