@@ -1,11 +1,15 @@
 """What a message of another process may hold at most: types that are checked where it is read, so that all code behind
-may rely on them. A number that is infinite, or none at all, fits none of them."""
+may rely on them. A number that is infinite, or none at all, fits none of them. And many things in as many pieces as a
+message or a statement takes."""
 
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta
+
+T = TypeVar("T")
 
 #: Texts hold no control characters: some databases do not store a NUL, and terminals obey the others.
 _PLAIN = r"^[^\x00-\x1f\x7f-\x9f]*\Z"
@@ -37,3 +41,9 @@ def facts(text: str) -> dict[str, Any]:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"these facts cannot be read: {error}") from None
     return found
+
+
+def pieces(values: Iterable[T], most: int) -> Iterator[tuple[T, ...]]:
+    """The values in their order, no more than `most` at once. What they were at the call: they may change meanwhile."""
+    ordered = tuple(values)
+    return (ordered[start:start + most] for start in range(0, len(ordered), most))

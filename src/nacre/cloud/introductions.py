@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import structlog
 
-from nacre.base.db.together import Together, parts
+from nacre.base.bounds import pieces
+from nacre.base.db.together import VALUES, Together
 from nacre.base.durable.changes import Change, Changes
 from nacre.base.durable.processes import Process, Processes
 from nacre.base.errors import Forbidden
@@ -47,7 +48,7 @@ class Introductions:
                 log.warning("a host that was removed stays out; give it another key to let it in", host=host)
                 continue
             given.append(Process(id=f"node:{host}", role="node", name=host, address=address, public_key=key))
-        for some in parts(given):
+        for some in pieces(given, VALUES):
             await self._processes.introduce(*some)
         await self.reload()
         await self._reload_tokens()

@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from nacre.base.bounds import pieces
 from nacre.base.clock import Clock
 from nacre.base.db import Database, statements
-from nacre.base.db.together import Together, parts
+from nacre.base.db.together import VALUES, Together
 from nacre.base.durable import changes, eras
 from nacre.base.durable.processes import Guard, nodes
 from nacre.base.durable.stories import Lease
@@ -88,7 +89,7 @@ class Ledger:
     async def _audit_all(self, some: Sequence[_Holding]) -> list[Audit]:
         def unit(connection: sa.Connection) -> list[Audit]:
             ids, rows = [id for _, there in some for id in there], dict[str, Any]()
-            for part in parts(ids):
+            for part in pieces(ids, VALUES):
                 rows |= {row["id"]: row for row in statements.find(connection, allocations, id=part)}
             epochs = _epochs(connection, {(host, each.server_id) for host, there in some for each in there.values()})
             return [_audited(host, there, rows, epochs) for host, there in some]
@@ -234,7 +235,7 @@ def _epochs(connection: sa.Connection, pairs: Collection[tuple[str, str]]) -> di
     """The epochs of those (host, server) where the server lives on the host, or is being built there. What a host has
     that is only to be ended proves nothing: the server is another's, and its end counts whatever the epoch."""
     found = dict[tuple[str, str], int]()
-    for part in parts(sorted({server for _, server in pairs})):
+    for part in pieces(sorted({server for _, server in pairs}), VALUES):
         found |= {(host, id): epoch for host, id, epoch in connection.execute(_LIVING, {"ids": part})}
     return {pair: found[pair] for pair in pairs if pair in found}
 

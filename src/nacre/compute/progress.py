@@ -7,9 +7,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from nacre.base.bounds import pieces
 from nacre.base.clock import Clock
 from nacre.base.db import Database, statements
-from nacre.base.db.together import Together, parts
+from nacre.base.db.together import VALUES, Together
 from nacre.base.durable import changes, stories
 from nacre.base.durable.stories import Lease
 from nacre.base.errors import Interrupted, NotFound
@@ -182,7 +183,7 @@ class Progress:
 
     async def _find_living(self, some: Sequence[Collection[str]]) -> list[list[dict[str, Any]]]:
         def unit(connection: sa.Connection) -> dict[str, dict[str, Any]]:
-            ids = parts([id for each in some for id in each if id])
+            ids = pieces((id for each in some for id in each if id), VALUES)
             rows = [row for part in ids for row in statements.rows(connection.execute(_LIVING, {"ids": part}))]
             return {row["allocation_id"]: row for row in rows}
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import msgspec
 import structlog
 
+from nacre.base.bounds import pieces
 from nacre.base.durable.eras import Position
 from nacre.base.errors import BadRequest, Forbidden, Unavailable
 from nacre.compute.contract import Server, StoryOrder
@@ -177,8 +178,8 @@ class ConductorManager:
         session.works, session.held, session.beats = beat.works, held, session.beats + 1
         news = [h for h in held if whole or session.power.get(h.allocation) != (h.power, h.since)]
         unjudged = set[str]()
-        for start in range(0, len(news), AT_ONCE):
-            unjudged |= await self._p.progress.noticed(beat.host, beat.report.number, news[start:start + AT_ONCE])
+        for some in pieces(news, AT_ONCE):
+            unjudged |= await self._p.progress.noticed(beat.host, beat.report.number, some)
         if whole:
             for server in await self._p.progress.missed(
                     beat.host, beat.report.number, held, settled=session.beats > 1):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
+from nacre.base.bounds import pieces
 from nacre.base.context import Context
 from nacre.base.errors import BadRequest, Conflict, NacreError, NotFound, Unavailable
 from nacre.base.undo import Undo
@@ -121,8 +122,8 @@ class Orphans:
                 if state.report.held and host in (None, state.report.host)}
         ids = [each.allocation for held in said.values() for each in held]
         known = set[tuple[str, str]]()
-        for start in range(0, len(ids), AT_ONCE):
-            known |= {(a.id, a.host) for a in await self._p.ledger.of(ids[start:start + AT_ONCE])}
+        for some in pieces(ids, AT_ONCE):
+            known |= {(a.id, a.host) for a in await self._p.ledger.of(some)}
         unknown = {name: [each for each in held if (each.allocation, name) not in known] for name, held in said.items()}
         return {name: held for name, held in unknown.items() if held}
 

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from oslo_utils.uuidutils import is_uuid_like
 
+from nacre.base.bounds import pieces
 from nacre.base.db import statements
 from nacre.network import ipam, networks, security_groups
 from nacre.network import tables as t
@@ -267,8 +268,7 @@ def parts(work: Work, rows: Sequence[Row]) -> tuple[dict[str, list[tuple[str, st
     """The addresses and the groups of these ports, in two statements for each MANY of them."""
     fixed: dict[str, list[tuple[str, str]]] = defaultdict(list)
     groups: dict[str, list[str]] = defaultdict(list)
-    for start in range(0, len(rows), MANY):
-        ids = [r["id"] for r in rows[start:start + MANY]]
+    for ids in pieces((r["id"] for r in rows), MANY):
         for row in work.find(t.addresses, ("position", "ip_address"), port_id=ids):
             fixed[row["port_id"]].append((row["subnet_id"], row["ip_address"]))
         for row in work.find(t.port_groups, port_id=ids):

@@ -9,6 +9,7 @@ import msgspec
 import sqlalchemy as sa
 import structlog
 
+from nacre.base.bounds import pieces
 from nacre.base.clock import Clock
 from nacre.base.db import Database, statements
 from nacre.base.db.together import Together
@@ -79,14 +80,14 @@ class HostRecords:
     async def flush(self, states: Mapping[str, HostState]) -> None:
         """Write what was noted until now; what is noted meanwhile is for the next time. Raises what the database
         raises: then it stays noted."""
-        for names in _parts(self._new):
+        for names in map(set, pieces(self._new, AT_ONCE)):
             self._new -= names
             try:
                 await self._add(states, names)
             except BaseException:
                 self._new |= names
                 raise
-        for names in _parts(self._dirty):
+        for names in map(set, pieces(self._dirty, AT_ONCE)):
             anew = self._anew & names
             self._dirty -= names
             self._anew -= names
@@ -175,12 +176,6 @@ def _insert(connection: sa.Connection, states: Sequence[HostState]) -> None:
                 for s in states if s.report.host in members - there.keys()]:
         statements.insert(connection, compute_hosts, rows)
         changes.note(connection, rows[0]["created_at"], *(("host", row["host"]) for row in rows))
-
-
-def _parts(noted: Collection[str]) -> list[set[str]]:
-    """As many at once as one transaction may write."""
-    names = list(noted)
-    return [set(names[n:n + AT_ONCE]) for n in range(0, len(names), AT_ONCE)]
 
 
 def _numbers(connection: sa.Connection, hosts: Collection[str]) -> dict[str, tuple[int, int]]:

@@ -3,7 +3,7 @@ transactions, not thousands."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from nacre.base.errors import Interrupted
 
@@ -63,8 +63,3 @@ class Together(Generic[A, R]):
             if not future.done():
                 future.set_result(answer)
         return True
-
-
-def parts(values: Sequence[Any]) -> list[Sequence[Any]]:
-    """The values in pieces that a statement's list may hold."""
-    return [values[start:start + VALUES] for start in range(0, len(values), VALUES)]

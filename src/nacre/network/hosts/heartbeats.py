@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping
 import sqlalchemy as sa
 import structlog
 
+from nacre.base.bounds import pieces
 from nacre.base.clock import Clock
 from nacre.base.db import Database, statements
-from nacre.base.db.together import parts
+from nacre.base.db.together import VALUES
 from nacre.base.durable.processes import database_now
 from nacre.base.errors import Interrupted, NacreError
 from nacre.network import tables as t
@@ -83,7 +84,7 @@ class Heartbeats:
         await self._clock.sleep(min(GATHER, self.period))
         due, self._due = sorted(self._due), set()
         known = {host: self._written[host][0] for host in due if host in self._written}
-        for hosts in parts(list(known)):
+        for hosts in pieces(known, VALUES):
             try:
                 ages = await self._refresh({host: len(known[host].agents) for host in hosts})
             except (NacreError, Interrupted) as error:

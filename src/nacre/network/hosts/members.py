@@ -12,6 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from nacre.base.bounds import pieces
 from nacre.base.db import statements
 from nacre.base.durable import changes as outbox
 from nacre.base.durable import eras
@@ -91,8 +92,8 @@ def since(connection: sa.Connection, group: str, n: int, at: Position) -> GroupM
     """What changed after that number, all of which must be written down. at: where the database is."""
     touched = list(connection.execute(_TOUCHED, {"group": group, "since": n}).scalars())
     ports: dict[str, tuple[str, ...]] = dict.fromkeys(touched, ())
-    for start in range(0, len(touched), MANY):
-        asked = {"groups": [group], "ports": touched[start:start + MANY]}
+    for some in pieces(touched, MANY):
+        asked = {"groups": [group], "ports": some}
         ports |= _ports(connection.execute(_ADDRESSES_OF, asked), connection.execute(_PAIRS_OF, asked)).get(group, {})
     return GroupMembers(id=group, n=at.n, era=at.era, since=n, ports=ports)
 

@@ -15,10 +15,11 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from nacre.base.bounds import pieces
 from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import BuildFailed, NotFound
 from nacre.base.locks import file_lock
-from nacre.network.contract import AgentReport, GroupMembers, Network, NetworkFacts, PortFacts
+from nacre.network.contract import MOST_PORTS, AgentReport, GroupMembers, Network, NetworkFacts, PortFacts
 from nacre.node.contract import GuestFacts
 from nacre.node.dhcp.config import DhcpSettings
 from nacre.node.dhcp.server import Dhcp
@@ -35,7 +36,7 @@ from nacre.node.ovs.plan import local_networks, numbered
 from nacre.node.ovs.seal import Seal
 from nacre.node.ovs.service import ensure_services
 from nacre.node.ovs.switching import flow_table
-from nacre.node.ovs.wanted import ControlAway, Wanted, parts, reached
+from nacre.node.ovs.wanted import ControlAway, Wanted, reached
 from nacre.node.servers.limits import Rate
 
 log = structlog.get_logger()
@@ -266,7 +267,7 @@ class OvsAgent:
         """The network service hears what is new; a loss is told by `look`, the deletion of a port by no one."""
         lost = {port for port in self._up - up if port in self.wanted.desired.ports}
         for ports, state in ((up - self._up, True), (lost, False)):
-            for some in parts(ports):
+            for some in pieces(sorted(ports), MOST_PORTS):
                 await reached(self.network.wired(self.host, some, state))
         self._up = up
 

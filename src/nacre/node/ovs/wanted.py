@@ -1,8 +1,9 @@
 """What the network service wants of this host, as far as it was heard, and what has to be asked of it."""
 
-from collections.abc import Awaitable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import TypeVar
 
+from nacre.base.bounds import pieces
 from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import Unavailable
 from nacre.network.contract import MOST_GROUPS, MOST_PORTS, GroupMembers, Network
@@ -26,12 +27,6 @@ async def reached(question: Awaitable[T]) -> T:
         return await question
     except Unavailable as error:
         raise ControlAway(error.message) from error
-
-
-def parts(ids: Collection[str], most: int = MOST_PORTS) -> Iterator[tuple[str, ...]]:
-    """As many ports as the network service takes at once, or that many of anything."""
-    ordered = sorted(ids)
-    return (tuple(ordered[n:n + most]) for n in range(0, len(ordered), most))
 
 
 class Wanted:
@@ -102,7 +97,7 @@ class Wanted:
                 if self._heard == heard:  # also back: a database may have been restored
                     self._heard = answer.n
                 asked -= self.desired.ports.keys()
-            for some in parts(asked):
+            for some in pieces(sorted(asked), MOST_PORTS):
                 doubts = self.members.doubts
                 answer = await reached(self._network.wiring(self._host, some, self.members.versions()))
                 self.desired = self.desired.without(some).merge(answer)
@@ -118,7 +113,7 @@ class Wanted:
         """Those that are lacking; those that no rule names any more go."""
         named = self.desired.named()
         self.members.keep(named)
-        for groups in parts(self.members.lacking(named), MOST_GROUPS):
+        for groups in pieces(sorted(self.members.lacking(named)), MOST_GROUPS):
             spoken, doubts = self.members.settle(groups), self.members.doubts
             try:
                 answer = await reached(self._network.members(self._host, groups, self.members.versions(groups)))
