@@ -76,11 +76,11 @@ class Orphans:
                 PortsOrder(server_id=found.server_id, requests=(), hostname=order.guest.hostname,
                            context=msgspec.structs.replace(context, project_id=project),
                            availability_zone=adoption.zone, guard=self._admin.unknown(found)),
-                await self._plugged(found, {order.guest.project_id, project}, project), at.host, wish.segments)
+                await self._plugged(found, {order.guest.project_id, project}, project), at.host, wish.named)
             server = await self._admin.adopt(adoption)
         self._meet(at.host)
         log.warning("a guest was adopted", server=server.id, host=at.host, by=context.user_id)
-        return Adopted(server=server, host=at.host, lost_groups=_lost(found, plugged))
+        return Adopted(server=server, host=at.host, ports=plugged.ports, lost_groups=_lost(found, plugged))
 
     async def forget(self, guest: str, host: str = "") -> Allocation:
         at = await self._find(guest, host)
