@@ -9,8 +9,7 @@ from nacre.base.durable.processes import Process
 from nacre.base.errors import Conflict, NotFound
 from nacre.base.web import Reply, Request, Route
 from nacre.compute.api import types as t
-from nacre.compute.api.hosts.counts import HostCounts
-from nacre.compute.api.hosts.services import Nodes
+from nacre.compute.api.hosts.services import HostServers, Nodes
 from nacre.compute.api.validation import Query, Schema
 from nacre.compute.policies import rule
 from nacre.conductor.contract import AdoptWish, OrphanAt, Orphans, Removal
@@ -32,8 +31,8 @@ ADOPT = Schema(t.wrap("adopt", {"oneOf": [{"type": "null"}, t.obj({
 class NacreHostRoutes:
     """The extension's part of the API. nodes: the processes of hosts."""
 
-    def __init__(self, hosts: Hosts, counts: HostCounts, orphans: Orphans, removal: Removal, nodes: Nodes):
-        self._hosts, self._counts, self._orphans, self._removal = hosts, counts, orphans, removal
+    def __init__(self, hosts: Hosts, servers: HostServers, orphans: Orphans, removal: Removal, nodes: Nodes):
+        self._hosts, self._servers, self._orphans, self._removal = hosts, servers, orphans, removal
         self._nodes = nodes
 
     def routes(self) -> list[Route]:
@@ -55,7 +54,7 @@ class NacreHostRoutes:
         """GET /os-nacre-hosts: every host that belongs to the cloud, whether it ever reported or not."""
         states = {state.report.host: state for state in await self._hosts.all()}
         nodes = {node.name: node for node in await self._nodes()}
-        servers, orphans = await self._counts(list(states)), await self._orphans.counts()
+        servers, orphans = await self._servers(list(states)), await self._orphans.counts()
         found = []
         for name in sorted({*states, *nodes}):
             state = states.get(name)
