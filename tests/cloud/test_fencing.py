@@ -13,10 +13,10 @@ from nacre.base.db import DatabaseUnavailable
 from nacre.base.durable.stories import Lease, LeaseLost
 from nacre.base.durable.tables import processes
 from nacre.base.errors import Conflict, NotFound, Refused
+from nacre.cloud.membership import Removal
 from nacre.compute.contract import Outcome, Place, StoryOrder
 from nacre.compute.ledger_admin import LedgerAdmin
 from nacre.compute.tables import allocations, servers
-from nacre.conductor.removal import Removal
 from nacre.scheduler.contract import Allocation, Amounts
 from tests.cloud.conductor_lab import CONTEXT, Controller, Lab
 
