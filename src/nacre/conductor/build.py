@@ -44,7 +44,7 @@ log = structlog.get_logger()
 #: An image with its kernel and ramdisk, where it has them.
 ImageSet = tuple[ImageFacts | None, ImageFacts | None, ImageFacts | None]
 #: Those of these servers about which nothing may be done now: id -> the host that may have it.
-Claims = Callable[[Collection[str]], Awaitable[Mapping[str, str]]]
+BarredOn = Callable[[Collection[str]], Awaitable[Mapping[str, str]]]
 #: Seconds until the scheduler is asked again that waits for hosts to say that they live.
 TOO_EARLY = 0.5
 
@@ -64,15 +64,15 @@ class _Story:
 
 
 class Builder:
-    """Runs build stories. claims: servers that wait until an operator decides; the others of their story do not."""
+    """Runs build stories. barred_on: servers that wait until an operator decides; the others of their story do not."""
 
-    def __init__(self, parts: Parts, endings: Endings, claims: Claims):
-        self._p, self._endings, self._claims = parts, endings, claims
+    def __init__(self, parts: Parts, endings: Endings, barred_on: BarredOn):
+        self._p, self._endings, self._barred_on = parts, endings, barred_on
         self._room = asyncio.Semaphore(parts.builds)
 
     async def run(self, lease: Lease, order: StoryOrder) -> None:
         """Build every server of the story that is not built yet. Raises Waiting: some may not be touched now."""
-        claimed = await self._claims(order.server_ids)
+        claimed = await self._barred_on(order.server_ids)
         ours = [id for id in order.server_ids if id not in claimed]
         there = await self._p.progress.load(ours)
         for server_id in set(ours) - {s.id for s in there}:  # deleted while this story was stopped
@@ -98,7 +98,7 @@ class Builder:
 
     async def give_up(self, lease: Lease, order: StoryOrder, why: str) -> None:
         """Those that are not built end in ERROR; what hosts have of them is taken back. Raises Waiting, as `run`."""
-        claimed = await self._claims(order.server_ids)
+        claimed = await self._barred_on(order.server_ids)
         servers = [s for s in await self._p.progress.load([id for id in order.server_ids if id not in claimed])
                    if s.vm_state == "building" and s.task_state != "deleting"]
         await self._fail(lease, order, servers, Words(why))
