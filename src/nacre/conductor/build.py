@@ -29,9 +29,9 @@ from nacre.compute.contract import Group, Outcome, Place, Server, StoryOrder
 from nacre.conductor import orders
 from nacre.conductor.demands import amounts
 from nacre.conductor.endings import Endings
+from nacre.conductor.events import ActionEvents
 from nacre.conductor.orders import Attempt
 from nacre.conductor.parts import Parts
-from nacre.conductor.timeline import Timeline
 from nacre.image.contract import ImageFacts
 from nacre.network.contract import Plugged
 from nacre.node.contract import GuestFacts
@@ -140,10 +140,10 @@ class Builder:
         for server in servers:
             for allocation in await self._p.ledger.of_server(server.id):  # of an earlier runner's attempt
                 await self._p.ledger.give_up(lease, allocation)
-            timeline = Timeline(self._p.clock)
-            timeline.failed("schedule", "; ".join(filter(None, why)))
+            events = ActionEvents(self._p.clock)
+            events.failed("schedule", "; ".join(filter(None, why)))
             await fail(self._p, lease, Outcome(
-                server_id=server.id, request_id=order.context.request_id, steps=tuple(timeline.steps),
+                server_id=server.id, request_id=order.context.request_id, steps=tuple(events.steps),
                 message=why.message, details=why.details))
 
 
@@ -183,7 +183,7 @@ class _Build:
 
     def __init__(self, parts: Parts, endings: Endings, story: _Story, server: Server):
         self._p, self._endings, self._story, self.server = parts, endings, story, server
-        self._timeline = Timeline(parts.clock)
+        self._events = ActionEvents(parts.clock)
         self._tried: list[str] = []
         #: The host that may have been sent a spawn and has not confirmed that nothing of it is left.
         self._unsettled = ""
@@ -208,7 +208,7 @@ class _Build:
             return False
 
     async def _until_it_stands(self, first: Placement, *, last: bool) -> None:
-        self._timeline.tell("schedule", first.why, first.host)
+        self._events.record("schedule", first.why, first.host)
         reasons: list[Words] = []
         placement: Placement | None = first
         while placement is not None:
@@ -242,7 +242,7 @@ class _Build:
         except NoValidHost as error:
             reasons.append(words_of(error))
             return None
-        self._timeline.tell("reschedule", found.why, found.host)
+        self._events.record("reschedule", found.why, found.host)
         return found
 
     async def _attempt(self, placement: Placement, *, last: bool) -> None:
@@ -254,11 +254,11 @@ class _Build:
         async with Undo(but=asyncio.CancelledError) as undo:
             undo.add(self._take_back, allocation)
             plugged = await _beside(self._plug(host), self._prepare(attempt))
-            with self._timeline.step("spawn", host):
+            with self._events.step("spawn", host):
                 self._unsettled = host
                 order = orders.spawn_order(attempt, plugged)
                 built = await self._p.hosts.order(host, lambda node: node.spawn(order), self._p.hosts.patience.silence)
-            self._timeline.add("host", built.steps if built else (), host)
+            self._events.add("host", built.steps if built else (), host)
             outcome = self._outcome(guest=built)
             if not await self._p.progress.built(story.lease, allocation, outcome, last=last):
                 self._wanted = False
@@ -291,13 +291,13 @@ class _Build:
         return None
 
     async def _plug(self, host: str) -> Plugged:
-        with self._timeline.step("network.plug", host):
+        with self._events.step("network.plug", host):
             order = orders.ports_order(self.server, self._story.order, self._story.lease)
             return await self._p.network.plug(order, host)
 
     async def _prepare(self, attempt: Attempt) -> None:
         order = orders.build_order(attempt)
-        with self._timeline.step("prepare", attempt.allocation.host):
+        with self._events.step("prepare", attempt.allocation.host):
             await self._p.hosts.order(attempt.allocation.host, lambda node: node.prepare(order))
 
     async def _take_back(self, allocation: Allocation) -> None:
@@ -315,7 +315,7 @@ class _Build:
 
     def _outcome(self, **how: Any) -> Outcome:
         return Outcome(server_id=self.server.id, request_id=self._story.order.context.request_id,
-                       steps=tuple(self._timeline.steps), **how)
+                       steps=tuple(self._events.steps), **how)
 
 
 async def _beside(network: Coroutine[Any, Any, T], host: Coroutine[Any, Any, None]) -> T:
