@@ -29,7 +29,7 @@ from nacre.base.clock import RealClock
 from nacre.base.db import Database
 from nacre.base.rpc.keys import new_keys
 from nacre.cli.supervisor import free_port
-from nacre.cloud import joining, newcomer
+from nacre.cloud import join_client, joining
 from nacre.cloud.contract import JoinRequest
 from nacre.config import load
 from nacre.identity.keys.ring import Ring, Signer
@@ -125,7 +125,7 @@ async def many(folder: Path, machines: int, at_once: int) -> dict[str, Any]:
             n, text = waiting.pop()
             request = JoinRequest(token=text, name=f"machine-{n}", public_key=new_keys().public)
             begin = time.perf_counter()
-            await newcomer.join(request)
+            await join_client.join(request)
             took.append((time.perf_counter() - begin) * 1000)
 
     begin = time.monotonic()

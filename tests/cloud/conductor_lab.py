@@ -19,7 +19,7 @@ from nacre.base.durable.processes import Process, Processes
 from nacre.base.durable.stories import Stories, Story
 from nacre.base.durable.tables import stories
 from nacre.base.errors import BuildFailed, Unavailable
-from nacre.cloud.hindrance import claims, hindrance
+from nacre.cloud.barred import barred_on, blocked
 from nacre.compute import history, quota_usage
 from nacre.compute.allocations import Ledger
 from nacre.compute.contract import ServerSpec, StoryOrder
@@ -180,10 +180,10 @@ class Controller:
             registry=lab.registry, network=lab.network, images=OneImage(), clock=lab.clock, zones=lab.zones,  # type: ignore[arg-type]
             hosts=Hosts(lambda host: Line(lab, host), lab.alive, lab.clock, lab.patience, lab.registry.check))  # type: ignore[arg-type,return-value]
         self.endings = Endings(self.parts)
-        claimed = claims(lab.registry, lab.progress.load)
+        claimed = barred_on(lab.registry, lab.progress.load)
         self.runner = StoryRunner(self.stories, {
             "build": Builder(self.parts, self.endings, claimed), "delete": Deleter(self.parts, self.endings),
-            "power": Switch(self.parts)}, lab.clock, hindrance(lab.registry, claimed, lambda: lab.registry.states))
+            "power": Switch(self.parts)}, lab.clock, blocked(lab.registry, claimed, lambda: lab.registry.states))
 
     async def start(self) -> None:
         await self.processes.start(Process(id=self.name, role="control", name=self.name))

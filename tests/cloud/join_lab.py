@@ -13,8 +13,8 @@ from nacre.base.rpc.stub import stub
 from nacre.base.rpc.zmq import ZmqTransport
 from nacre.cloud.contract import Joined, JoinRequest
 from nacre.cloud.control import Control, build_control
+from nacre.cloud.join_client import join
 from nacre.cloud.joining import create
-from nacre.cloud.newcomer import join
 from nacre.conductor.contract import TARGET as CONDUCTOR
 from nacre.conductor.contract import Beat, Conductor
 from nacre.config import load

@@ -22,7 +22,7 @@ from nacre.cli.processes import folder, left, run
 from nacre.cli.processes.join import join
 from nacre.cli.status import members
 from nacre.cli.supervisor import free_port
-from nacre.cloud import newcomer
+from nacre.cloud import join_client
 from nacre.cloud.tokens import JoinToken, payload
 from nacre.config import load, reading
 
@@ -280,7 +280,7 @@ def test_a_folder_is_made_ready_before_a_token_is_used_in_it(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The token names no control: who asks with it gets no answer."""
     token = JoinToken(id="t", cloud="c", expires=0, keys=new_keys(), controls=())
-    monkeypatch.setattr(newcomer, "PAUSE", 0.0)
+    monkeypatch.setattr(join_client, "PAUSE", 0.0)
 
     def joins(data: Path) -> None:
         data.mkdir(exist_ok=True)

@@ -15,7 +15,7 @@ from nacre.base.rpc.server import Peer
 from nacre.base.rpc.stub import stub
 from nacre.base.rpc.zmq import ZmqTransport
 from nacre.cloud import control as control_wiring
-from nacre.cloud import newcomer
+from nacre.cloud import join_client
 from nacre.cloud.contract import TARGET, JoinRequest, Joins
 from nacre.cloud.tokens import payload, split
 from nacre.identity.keys.seal import write_new
@@ -120,7 +120,7 @@ async def test_without_a_control_it_says_whom_it_asked(control: Member, monkeypa
     [there] = token.controls
     gone = payload(msgspec.structs.replace(token, controls=(
         msgspec.structs.replace(there, address="tcp://127.0.0.1:1"),)))
-    monkeypatch.setattr(newcomer, "PATIENCE", 0.2)
+    monkeypatch.setattr(join_client, "PATIENCE", 0.2)
     with pytest.raises(Unavailable, match=r"answers at tcp://127\.0\.0\.1:1"):
         await enter(f"{gone}.{signature}")
 

@@ -11,10 +11,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from nacre import migrations
+from nacre.base.clock import RealClock
 from nacre.base.db import make_engine, metadata
 from nacre.base.durable import eras
+from nacre.base.durable.processes import BEAT, LEASE, database_now
 from nacre.base.errors import NacreError
 from nacre.identity.tables import access_rules, services
+from nacre.migrations import controls
 from nacre.migrations.tables import MODULES
 
 
@@ -40,6 +43,67 @@ def test_a_database_of_a_newer_release_is_left_alone(database_url: str) -> None:
     engine.dispose()
     with pytest.raises(NacreError, match="9999"):
         migrations.upgrade(database_url)
+
+
+class Control:
+    """Of an earlier release, on a database of that. Instead of a second passing it writes what is left of its lease, in
+    parts of a whole one."""
+
+    def __init__(self, url: str, *left: float):
+        self.url, self.left, self.waited_for = url, list(left), 0
+        self.lease(self.left.pop(0))
+
+    def lease(self, parts: float) -> None:
+        engine = make_engine(self.url)
+        with engine.begin() as connection:
+            until = database_now(connection, RealClock()) + dt.timedelta(seconds=parts * controls.LEASE)
+            connection.execute(sa.text("update processes set lease_until = :until where role = 'control'"),
+                               {"until": until})
+        engine.dispose()
+
+    def pause(self, seconds: float) -> None:
+        self.waited_for += 1
+        if self.left:
+            self.lease(self.left.pop(0))
+
+
+@pytest.fixture
+def earlier(database_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A database of an earlier release, with a control and a host. Leases last an hour, however slow all is."""
+    monkeypatch.setattr(controls, "LEASE", 3600.0)
+    command.upgrade(migrations._config(database_url), "0020")
+    engine = make_engine(database_url)
+    with engine.begin() as connection:
+        connection.execute(sa.text(
+            "insert into processes (id, role, name, address, public_key, version, generation, started_at, seen_at,"
+            " lease_until) values (:role, :role, :name, '192.0.2.1:8774', :role, '0.0.9', 1, :now, :now, :now)"),
+            [{"role": role, "name": name, "now": dt.datetime(2036, 11, 20)}
+             for role, name in (("control", "first"), ("node", "host"))])
+    engine.dispose()
+    return database_url
+
+
+def at_once(seconds: float) -> None:
+    pytest.fail("it waits")
+
+
+def test_no_control_of_an_earlier_release_runs_on_an_upgraded_database(earlier: str) -> None:
+    lives = Control(earlier, 0.9)
+    with pytest.raises(NacreError, match=r"control first at 192.0.2.1:8774 \(release 0.0.9\) runs.*nacre down") as said:
+        migrations.upgrade(earlier, lives.pause)
+    assert "at revision 0020" in str(said.value) and migrations.current(earlier) == "0020"
+    Control(earlier, 0)  # it ended, and said so
+    assert migrations.upgrade(earlier, at_once)
+    Control(earlier, 0.9)  # one of this release: others may start beside it
+    assert not migrations.upgrade(earlier, at_once)
+
+
+@pytest.mark.parametrize("left", [(0.9, 0.6, 0.3, 0), (9.0,)], ids=["its lease ends", "its clock was set back since"])
+def test_a_control_that_is_dead_holds_up_no_upgrade_for_longer_than_its_lease(
+        earlier: str, left: tuple[float, ...]) -> None:
+    dead = Control(earlier, *left)
+    assert migrations.upgrade(earlier, dead.pause)
+    assert 0 < dead.waited_for * BEAT <= LEASE + BEAT
 
 
 def test_image_data_of_a_cloud_with_one_control(database_url: str) -> None:

@@ -169,9 +169,7 @@ async def test_of_a_network_that_is_there_only_its_owner_says_what_counts(cloud:
     victim, evil, mallory = await made(cloud), Stranger(cloud, "evil"), await project(cloud)
     server = (await cloud.ask("demo", "GET", "network", f"/ports?device_id={victim['id']}")).json()["ports"][0]
     net, group = server["network_id"], server["security_groups"][0]
-    shared = await cloud.ask("admin", "POST", "network", "/rbac-policies", {"rbac_policy": {
-        "object_type": "network", "object_id": net, "action": "access_as_shared", "target_tenant": mallory}})
-    assert shared.status_code == 201
+    await share(cloud, net, mallory)
     subnets = (await cloud.ask("admin", "GET", "network", f"/subnets?network_id={net}")).json()
     loose = port_of(net, port_security=False, security_groups=(group,), allowed_pairs=(AddressPair(
         ip_address="0.0.0.0/1"),))
@@ -184,12 +182,56 @@ async def test_of_a_network_that_is_there_only_its_owner_says_what_counts(cloud:
     [seen] = await orphans(cloud)
     assert seen["networks"][0]["project_id"] == mallory and seen["networks"][0]["network_type"] == "flat"
     assert seen["ports"][0]["port_security_enabled"] is False and "project_id" in seen["ports"][0]
-    status, said = await act(cloud, found.server_id, ADOPT)
+    status, said = await act(cloud, found.server_id, {"adopt": {"addresses": [loose.mac_address]}})
     assert status == 200 and said["adopted"]["lost_security_groups"] == [group]
     port = (await cloud.ask("admin", "GET", "network", f"/ports/{loose.id}")).json()["port"]
     assert port["port_security_enabled"] and port["allowed_address_pairs"] == []
     assert port["security_groups"] and group not in port["security_groups"]
     assert (await cloud.ask("admin", "GET", "network", f"/subnets?network_id={net}")).json() == subnets
+
+
+async def share(cloud: WholeCloud, network: str, project: str) -> None:
+    shared = await cloud.ask("admin", "POST", "network", "/rbac-policies", {"rbac_policy": {
+        "object_type": "network", "object_id": network, "action": "access_as_shared", "target_tenant": project}})
+    assert shared.status_code == 201
+
+
+@pytest.mark.parametrize("whose", ["mallory", "*"])
+async def test_on_a_network_that_is_shared_a_guest_keeps_only_addresses_that_the_operator_named(
+        cloud: WholeCloud, whose: str) -> None:
+    """A member of the project gets there what the cloud chooses, as `POST /ports` says."""
+    victim, evil, mallory = await made(cloud), Stranger(cloud, "evil"), await project(cloud)
+    [own] = (await cloud.ask("demo", "GET", "network", f"/ports?device_id={victim['id']}")).json()["ports"]
+    net = own["network_id"]
+    [subnet] = (await cloud.ask("demo", "GET", "network", f"/subnets?network_id={net}")).json()["subnets"]
+    await share(cloud, net, whose if whose == "*" else mallory)
+    gateway, mac = subnet["gateway_ip"], "fa:16:3e:0a:0b:0c"
+    port = port_of(net, mac_address=mac, fixed_ips=(FixedIp(subnet_id=subnet["id"], ip_address=gateway),))
+    found = guest(mallory, port)
+    await evil.claims(held(found), says=(found,))
+    before = (await cloud.ask("admin", "GET", "network", "/ports")).json()
+    for named in ([], [mac], [gateway], [mac, "10.9.0.77"]):
+        status, said = await act(cloud, found.server_id, {"adopt": {"addresses": named}})
+        message = said["conflictingRequest"]["message"]
+        assert status == 409 and f"{gateway} (its subnet's gateway)" in message, said
+        assert all((f"--address {each}" in message) is (each not in named) for each in (mac, gateway)), message
+    assert (await cloud.ask("admin", "GET", "network", "/ports")).json() == before
+    status, said = await act(cloud, found.server_id, {"adopt": {"addresses": [mac.upper(), gateway]}})
+    assert status == 200, said
+    assert said["adopted"]["ports"] == [{
+        "id": port.id, "network_id": net, "mac_address": mac, "addresses": [gateway]}]
+
+
+async def test_addresses_need_not_be_named_where_the_project_may_choose_them(cloud: WholeCloud) -> None:
+    victim, evil = await made(cloud), Stranger(cloud, "evil")
+    [other] = (await cloud.ask("demo", "GET", "network", f"/ports?device_id={victim['id']}")).json()["ports"]
+    [fixed] = other["fixed_ips"]
+    for address, right in ((fixed["ip_address"], 409), ("10.9.0.99", 200)):
+        found = guest(victim["tenant_id"], port_of(other["network_id"], fixed_ips=(FixedIp(
+            subnet_id=fixed["subnet_id"], ip_address=address),)))
+        await evil.claims(held(found), says=(found,))
+        status, said = await act(cloud, found.server_id, ADOPT)
+        assert status == right, said
 
 
 async def test_a_host_that_describes_another_guest_than_it_was_asked_for_is_not_believed(cloud: WholeCloud) -> None:

@@ -166,6 +166,8 @@ def orphans(name: str | None, as_json: bool, data: Path | None) -> None:
 @click.option("--host", default=None, help="whose guest, if several hosts say that they have it")
 @click.option("--segment", "segments", multiple=True, metavar="flat:PHYSICAL|vlan:PHYSICAL:NUMBER",
               help="of your own networks, on which one of the guest's that is gone is made again")
+@click.option("--address", "addresses", multiple=True, metavar="IP|MAC",
+              help="that it keeps on a network which another project shares with its own")
 @options
 def adopt(guest: str, as_json: bool, data: Path | None, **given: Any) -> None:
     """A guest that only its host knows is a server again, with its ports and networks; it runs on meanwhile."""
@@ -175,8 +177,10 @@ def adopt(guest: str, as_json: bool, data: Path | None, **given: Any) -> None:
     done = client.post("compute", f"/os-nacre-orphans/{guest}/action", {"adopt": wish})["adopted"]
     server, lost = done["server"], done["lost_security_groups"]
     text = f"Guest {server['id']} is server {server['name']} of project {server['project_id']}."
+    for port in done["ports"]:
+        text += f"\nIt has {' '.join([port['mac_address'], *port['addresses']])} on network {port['network_id']}."
     if lost:
-        text += f" Security groups that are gone: {', '.join(lost)}; it is in its others, or in the default one."
+        text += f"\nSecurity groups that are gone: {', '.join(lost)}; it is in its others, or in the default one."
     _say(done, as_json, text)
 
 

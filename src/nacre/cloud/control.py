@@ -25,9 +25,9 @@ from nacre.base.serving.health import Health
 from nacre.base.serving.inside import Inside
 from nacre.base.serving.turns import Turns
 from nacre.base.web import App, Service
+from nacre.cloud.barred import barred_on, blocked
 from nacre.cloud.contract import TARGET as JOIN
 from nacre.cloud.contract import Joins
-from nacre.cloud.hindrance import claims, hindrance
 from nacre.cloud.introductions import ImagePeers, Introductions
 from nacre.cloud.joining import JoinService
 from nacre.cloud.membership import Membership
@@ -327,9 +327,9 @@ def _compute(base: Base, seams: Seams, ask: Suppliers,
         attempts=own.attempts, hosts=Hosts(node, alive, clock, Patience(
             stalled=patience.stalled, ceiling=patience.ceiling, silence=patience.silence), registry.check))
     endings, stories = Endings(parts), Stories(db, clock, base.processes)
-    claimed = claims(registry, parts.progress.load)
+    claimed = barred_on(registry, parts.progress.load)
     runner = StoryRunner(stories, {"build": Builder(parts, endings, claimed), "delete": Deleter(parts, endings),
-                                   "power": Switch(parts)}, clock, hindrance(registry, claimed, around.nodes))
+                                   "power": Switch(parts)}, clock, blocked(registry, claimed, around.nodes))
     conductor = _conductor(base, parts, endings, around, network.member_news)
     servers = Servers(db, clock, ask, stories, runner.run)
     return _Compute(ask, aggregates, scheduler, registry, stories, runner, endings, around, conductor, servers,

@@ -29,9 +29,9 @@ from nacre.compute.contract import Group, Outcome, Place, Server, StoryOrder
 from nacre.conductor import orders
 from nacre.conductor.demands import amounts
 from nacre.conductor.endings import Endings
+from nacre.conductor.events import ActionEvents
 from nacre.conductor.orders import Attempt
 from nacre.conductor.parts import Parts
-from nacre.conductor.timeline import Timeline
 from nacre.image.contract import ImageFacts
 from nacre.network.contract import Plugged
 from nacre.node.contract import GuestFacts
@@ -44,7 +44,7 @@ log = structlog.get_logger()
 #: An image with its kernel and ramdisk, where it has them.
 ImageSet = tuple[ImageFacts | None, ImageFacts | None, ImageFacts | None]
 #: Those of these servers about which nothing may be done now: id -> the host that may have it.
-Claims = Callable[[Collection[str]], Awaitable[Mapping[str, str]]]
+BarredOn = Callable[[Collection[str]], Awaitable[Mapping[str, str]]]
 #: Seconds until the scheduler is asked again that waits for hosts to say that they live.
 TOO_EARLY = 0.5
 
@@ -64,15 +64,15 @@ class _Story:
 
 
 class Builder:
-    """Runs build stories. claims: servers that wait until an operator decides; the others of their story do not."""
+    """Runs build stories. barred_on: servers that wait until an operator decides; the others of their story do not."""
 
-    def __init__(self, parts: Parts, endings: Endings, claims: Claims):
-        self._p, self._endings, self._claims = parts, endings, claims
+    def __init__(self, parts: Parts, endings: Endings, barred_on: BarredOn):
+        self._p, self._endings, self._barred_on = parts, endings, barred_on
         self._room = asyncio.Semaphore(parts.builds)
 
     async def run(self, lease: Lease, order: StoryOrder) -> None:
         """Build every server of the story that is not built yet. Raises Waiting: some may not be touched now."""
-        claimed = await self._claims(order.server_ids)
+        claimed = await self._barred_on(order.server_ids)
         ours = [id for id in order.server_ids if id not in claimed]
         there = await self._p.progress.load(ours)
         for server_id in set(ours) - {s.id for s in there}:  # deleted while this story was stopped
@@ -98,7 +98,7 @@ class Builder:
 
     async def give_up(self, lease: Lease, order: StoryOrder, why: str) -> None:
         """Those that are not built end in ERROR; what hosts have of them is taken back. Raises Waiting, as `run`."""
-        claimed = await self._claims(order.server_ids)
+        claimed = await self._barred_on(order.server_ids)
         servers = [s for s in await self._p.progress.load([id for id in order.server_ids if id not in claimed])
                    if s.vm_state == "building" and s.task_state != "deleting"]
         await self._fail(lease, order, servers, Words(why))
@@ -140,10 +140,10 @@ class Builder:
         for server in servers:
             for allocation in await self._p.ledger.of_server(server.id):  # of an earlier runner's attempt
                 await self._p.ledger.give_up(lease, allocation)
-            timeline = Timeline(self._p.clock)
-            timeline.failed("schedule", "; ".join(filter(None, why)))
+            events = ActionEvents(self._p.clock)
+            events.failed("schedule", "; ".join(filter(None, why)))
             await fail(self._p, lease, Outcome(
-                server_id=server.id, request_id=order.context.request_id, steps=tuple(timeline.steps),
+                server_id=server.id, request_id=order.context.request_id, steps=tuple(events.steps),
                 message=why.message, details=why.details))
 
 
@@ -183,7 +183,7 @@ class _Build:
 
     def __init__(self, parts: Parts, endings: Endings, story: _Story, server: Server):
         self._p, self._endings, self._story, self.server = parts, endings, story, server
-        self._timeline = Timeline(parts.clock)
+        self._events = ActionEvents(parts.clock)
         self._tried: list[str] = []
         #: The host that may have been sent a spawn and has not confirmed that nothing of it is left.
         self._unsettled = ""
@@ -196,6 +196,7 @@ class _Build:
             try:
                 if not first.host:  # more than min_count, and no room for it
                     raise NoValidHost(first.why, details=first.details)
+                await self._settle()
                 await self._until_it_stands(first, last=last)
                 return last
             except Superseded:
@@ -208,7 +209,7 @@ class _Build:
             return False
 
     async def _until_it_stands(self, first: Placement, *, last: bool) -> None:
-        self._timeline.tell("schedule", first.why, first.host)
+        self._events.record("schedule", first.why, first.host)
         reasons: list[Words] = []
         placement: Placement | None = first
         while placement is not None:
@@ -221,14 +222,29 @@ class _Build:
                 if not self._wanted:
                     raise Superseded from None
                 if self._unsettled:
-                    why = "The host stopped answering while it started the server" if isinstance(error, Unavailable) \
-                        else f"{error.message.rstrip('.')}; it has not yet taken back what it had begun"
-                    raise NoValidHost(f"{why}, so no other host was tried.",
-                                      details=f"{self._unsettled}: {error}") from None
+                    raise self._stranded(error) from None
                 placement = await self._next(reasons)
         told = "; ".join(dict.fromkeys(why.message for why in reasons))
         raise NoValidHost(f"No valid host was found. {len(self._tried)} tried: {told}",
                           details="; ".join(why.details for why in reasons if why.details))
+
+    async def _settle(self) -> None:
+        """An attempt that an earlier runner gave up last may have been sent a spawn, nobody knows: its host confirms that
+        nothing of it is left before another is tried. Of those before it that runner knew. Raises NoValidHost."""
+        last = max(await self._p.ledger.of_server(self.server.id), key=lambda each: each.epoch, default=None)
+        if last is None or last.state != "ending":
+            return
+        self._unsettled = last.host
+        try:
+            await self._endings.end(last, self._p.hosts.patience.silence)
+        except (Refused, BuildFailed, Unavailable) as error:
+            raise self._stranded(error) from None
+        self._unsettled = ""
+
+    def _stranded(self, error: NacreError) -> NoValidHost:
+        why = "The host stopped answering while it started the server" if isinstance(error, Unavailable) \
+            else f"{error.message.rstrip('.')}; it has not yet taken back what it had begun"
+        return NoValidHost(f"{why}, so no other host was tried.", details=f"{self._unsettled}: {error}")
 
     async def _next(self, reasons: list[Words]) -> Placement | None:
         """Another host, unless enough were tried (FLOW A13)."""
@@ -242,7 +258,7 @@ class _Build:
         except NoValidHost as error:
             reasons.append(words_of(error))
             return None
-        self._timeline.tell("reschedule", found.why, found.host)
+        self._events.record("reschedule", found.why, found.host)
         return found
 
     async def _attempt(self, placement: Placement, *, last: bool) -> None:
@@ -254,11 +270,11 @@ class _Build:
         async with Undo(but=asyncio.CancelledError) as undo:
             undo.add(self._take_back, allocation)
             plugged = await self._ready(attempt)
-            with self._timeline.step("spawn", host):
+            with self._events.step("spawn", host):
                 self._unsettled = host
                 order = orders.spawn_order(attempt, plugged)
                 built = await self._p.hosts.order(host, lambda node: node.spawn(order), self._p.hosts.patience.silence)
-            self._timeline.add("host", built.steps if built else (), host)
+            self._events.add("host", built.steps if built else (), host)
             outcome = self._outcome(guest=built)
             if not await self._p.progress.built(story.lease, allocation, outcome, last=last):
                 self._wanted = False
@@ -300,13 +316,13 @@ class _Build:
         return await self._plug(host)
 
     async def _plug(self, host: str) -> Plugged:
-        with self._timeline.step("network.plug", host):
+        with self._events.step("network.plug", host):
             order = orders.ports_order(self.server, self._story.order, self._story.lease)
             return await self._p.network.plug(order, host)
 
     async def _prepare(self, attempt: Attempt, silence: float = 0.0) -> None:
         order = orders.build_order(attempt)
-        with self._timeline.step("prepare", attempt.allocation.host):
+        with self._events.step("prepare", attempt.allocation.host):
             await self._p.hosts.order(attempt.allocation.host, lambda node: node.prepare(order), silence)
 
     async def _take_back(self, allocation: Allocation) -> None:
@@ -324,7 +340,7 @@ class _Build:
 
     def _outcome(self, **how: Any) -> Outcome:
         return Outcome(server_id=self.server.id, request_id=self._story.order.context.request_id,
-                       steps=tuple(self._timeline.steps), **how)
+                       steps=tuple(self._events.steps), **how)
 
 
 async def _beside(network: Coroutine[Any, Any, T], host: Coroutine[Any, Any, None]) -> T:

@@ -10,7 +10,7 @@ from nacre.base.context import Context
 from nacre.base.rpc.codec import latest
 from nacre.base.rpc.target import Target
 from nacre.compute.contract import Server, StoryOrder
-from nacre.network.contract import AgentReport, Numbers
+from nacre.network.contract import AgentReport, Named, Numbers, PortFacts
 from nacre.node.contract import GuestFacts, Orphan
 from nacre.scheduler.contract import Allocation, HostReport, Placement
 
@@ -113,19 +113,20 @@ class OrphanAt(msgspec.Struct, frozen=True, kw_only=True):
 
 class AdoptWish(msgspec.Struct, frozen=True, kw_only=True):
     """What an adopted server shall be called, and whose it shall be; "": as it was. host: where its guest is ("": on
-    the only one that has it). segments: as the network's `adopt` takes them."""
+    the only one that has it). named: as the network's `adopt` takes it."""
 
     name: str = ""
     project_id: str = ""
     host: str = ""
-    segments: tuple[str, ...] = ()
+    named: Named = Named()
 
 
 class Adopted(msgspec.Struct, frozen=True, kw_only=True):
-    """lost_groups: security groups that its ports were in, and that are not there any more."""
+    """ports: those that it has. lost_groups: security groups that they were in, and that are not there any more."""
 
     server: Server
     host: str
+    ports: tuple[PortFacts, ...] = ()
     lost_groups: tuple[str, ...] = ()
 
 

@@ -13,8 +13,8 @@ from nacre.base.durable.stories import Lease
 from nacre.base.errors import NacreError, NotFound, Waiting
 from nacre.compute.contract import Outcome, StoryOrder
 from nacre.conductor.endings import Endings
+from nacre.conductor.events import ActionEvents
 from nacre.conductor.parts import Parts
-from nacre.conductor.timeline import Timeline
 from nacre.scheduler.contract import Allocation
 
 log = structlog.get_logger()
@@ -28,41 +28,41 @@ class Deleter:
 
     async def run(self, lease: Lease, order: StoryOrder) -> None:
         """Delete the story's server, whatever state it is in."""
-        (server_id,), timeline = order.server_ids, Timeline(self._p.clock)
+        (server_id,), events = order.server_ids, ActionEvents(self._p.clock)
         try:
             allocations = await self._p.ledger.end_all(lease, server_id)
         except NotFound:
             return await self._p.progress.finish(lease)
-        gone = [done for done in await asyncio.gather(*(self._leave(a, timeline) for a in allocations)) if done]
+        gone = [done for done in await asyncio.gather(*(self._leave(a, events) for a in allocations)) if done]
         if len(gone) < len(allocations):  # the ports go with the last that is confirmed: each row reminds of them
-            return await self._end(lease, order, timeline, ())
-        with timeline.step("network.deallocate"):
+            return await self._end(lease, order, events, ())
+        with events.step("network.deallocate"):
             await self._p.network.deallocate(server_id, lease)
-        await self._end(lease, order, timeline, gone)
+        await self._end(lease, order, events, gone)
 
     async def give_up(self, lease: Lease, order: StoryOrder, why: str) -> None:
         """The server goes for its user; the sweep ends what hosts have."""
-        timeline = Timeline(self._p.clock)
-        timeline.failed("delete", why)
+        events = ActionEvents(self._p.clock)
+        events.failed("delete", why)
         try:
             if not await self._p.ledger.end_all(lease, order.server_ids[0]):
                 await self._p.network.deallocate(order.server_ids[0], lease)
         except NotFound:
             return await self._p.progress.finish(lease)
-        await self._end(lease, order, timeline, ())
+        await self._end(lease, order, events, ())
 
-    async def _end(self, lease: Lease, order: StoryOrder, timeline: Timeline, gone: Sequence[Allocation]) -> None:
+    async def _end(self, lease: Lease, order: StoryOrder, events: ActionEvents, gone: Sequence[Allocation]) -> None:
         (server_id,) = order.server_ids
         await self._p.progress.deleted(lease, Outcome(
-            server_id=server_id, request_id=order.context.request_id, steps=tuple(timeline.steps)), gone)
+            server_id=server_id, request_id=order.context.request_id, steps=tuple(events.steps)), gone)
         for allocation in gone:
             await self._p.scheduler.released(allocation.id)
         log.info("server deleted", server=server_id, request_id=order.context.request_id)
 
-    async def _leave(self, allocation: Allocation, timeline: Timeline) -> Allocation | None:
+    async def _leave(self, allocation: Allocation, events: ActionEvents) -> Allocation | None:
         """The allocation, if its host confirmed that nothing of it is left."""
         try:
-            with timeline.step("destroy", allocation.host):
+            with events.step("destroy", allocation.host):
                 await self._endings.leave(allocation)
         except (NacreError, Waiting) as error:
             log.warning("host did not confirm a delete", server=allocation.server_id, host=allocation.host,

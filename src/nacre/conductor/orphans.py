@@ -3,10 +3,15 @@ operator says what they are: a server (`adopt`), or nothing that anybody needs (
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
 
 import msgspec
 import structlog
+from msgspec import Meta
 
+from nacre.base import bounds
 from nacre.base.bounds import pieces
 from nacre.base.context import Context
 from nacre.base.errors import BadRequest, Conflict, NacreError, NotFound, Unavailable
@@ -14,7 +19,6 @@ from nacre.base.undo import Undo
 from nacre.compute.contract import Adoption, LedgerAdmin
 from nacre.conductor.contract import Adopted, AdoptWish, OrphanAt
 from nacre.conductor.endings import Endings
-from nacre.conductor.found import checked
 from nacre.conductor.parts import Parts
 from nacre.network.contract import Plugged, PortsOrder
 from nacre.node.contract import BuildOrder, Node, Orphan
@@ -24,6 +28,12 @@ log = structlog.get_logger()
 
 #: Allocations of one look into the database.
 AT_ONCE = 500
+#: Bytes of one description.
+MOST_BYTES = 1 << 20
+
+_Least0 = Annotated[int, Meta(ge=0, le=1 << 30)]
+_Least1 = Annotated[int, Meta(ge=1, le=1 << 30)]
+_Texts = dict[bounds.Name, Annotated[str, Meta(max_length=65535)]]
 
 
 @dataclass(frozen=True)
@@ -76,11 +86,11 @@ class Orphans:
                 PortsOrder(server_id=found.server_id, requests=(), hostname=order.guest.hostname,
                            context=msgspec.structs.replace(context, project_id=project),
                            availability_zone=adoption.zone, guard=self._admin.unknown(found)),
-                await self._plugged(found, {order.guest.project_id, project}, project), at.host, wish.segments)
+                await self._plugged(found, {order.guest.project_id, project}, project), at.host, wish.named)
             server = await self._admin.adopt(adoption)
         self._meet(at.host)
         log.warning("a guest was adopted", server=server.id, host=at.host, by=context.user_id)
-        return Adopted(server=server, host=at.host, lost_groups=_lost(found, plugged))
+        return Adopted(server=server, host=at.host, ports=plugged.ports, lost_groups=_lost(found, plugged))
 
     async def forget(self, guest: str, host: str = "") -> Allocation:
         at = await self._find(guest, host)
@@ -167,3 +177,79 @@ def _lost(found: Orphan, plugged: Plugged) -> tuple[str, ...]:
     """The security groups that its ports had and have no more."""
     now = {group for port in plugged.ports for group in port.security_groups}
     return tuple(sorted({group for port in found.ports for group in port.security_groups} - now))
+
+
+class _Guest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host says of a guest, before anything is made of it: the sizes and texts that a server may have, which the
+    database can hold."""
+
+    name: Annotated[bounds.Name, Meta(min_length=1)]
+    hostname: Annotated[str, Meta(max_length=255, pattern=r"^[a-zA-Z0-9._-]*\Z")]
+    project_id: bounds.Short
+    user_id: bounds.Short
+    availability_zone: bounds.Name
+    flavor_name: bounds.Name
+    reservation_id: bounds.Version
+    launch_index: _Least0
+    keys: tuple[tuple[bounds.Name, bounds.Word, Annotated[str, Meta(max_length=65535)]], ...]
+    security_groups: tuple[bounds.Name, ...]
+
+
+class _Image(msgspec.Struct, frozen=True, kw_only=True):
+    id: bounds.Id
+    properties: _Texts
+
+
+class _Order(msgspec.Struct, frozen=True, kw_only=True):
+    """As in a `BuildOrder`: at least what a flavor has."""
+
+    memory_mb: _Least1
+    vcpus: _Least1
+    root_gb: _Least0
+    ephemeral_gb: _Least0
+    swap_mb: _Least0
+    disk_mb: _Least0
+    net_bandwidth: _Least0
+    disk_bandwidth: _Least0
+    disk_shares: _Least0
+    selected_dir: bounds.Name
+    extra_specs: _Texts
+    guest: _Guest
+    image: _Image | None
+    kernel: _Image | None
+    ramdisk: _Image | None
+
+
+class _Network(msgspec.Struct, frozen=True, kw_only=True):
+    project_id: bounds.Short
+
+
+def checked(found: Orphan) -> tuple[Orphan, str]:
+    """The guest, and why what its host says of it counts for nothing ("": it counts): then only who it is stays."""
+    try:
+        _check(found)
+    except ValueError as error:  # msgspec's, too
+        return Orphan(allocation=found.allocation, server_id=found.server_id, power=found.power, order=None,
+                      epoch=found.epoch, stage=found.stage), f"its host describes it wrongly: {str(error)[:300]}"
+    return found, ""
+
+
+def _check(found: Orphan) -> None:
+    order = found.order
+    if (size := len(msgspec.msgpack.encode(found))) > MOST_BYTES:
+        raise ValueError(f"its description has {size} bytes, more than {MOST_BYTES}")
+    _read(found.networks, tuple[_Network, ...])
+    if order is None:
+        return
+    if (order.server_id, order.allocation, order.guest.id) != (found.server_id, found.allocation, found.server_id):
+        raise ValueError("its order is that of another guest")
+    for id in (found.server_id, found.allocation):
+        if str(UUID(id)) != id:
+            raise ValueError(f"{id!r} is not a UUID")
+    _read(order, _Order)
+    if order.guest.created_at:
+        datetime.fromisoformat(order.guest.created_at)
+
+
+def _read(said: Any, kind: Any) -> None:
+    msgspec.convert(said, kind, from_attributes=True)

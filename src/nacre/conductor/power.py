@@ -4,8 +4,8 @@ process, it is done once, and not at all once the host has seen a later one."""
 from nacre.base.durable.stories import Lease
 from nacre.base.errors import NacreError, Words, words_of
 from nacre.compute.contract import Outcome, Server, StoryOrder
+from nacre.conductor.events import ActionEvents
 from nacre.conductor.parts import Parts
-from nacre.conductor.timeline import Timeline
 from nacre.node.contract import Guest, PowerOrder
 
 #: guest's power -> what happened to the server, where that was asked for. One that halted again is news, not an end.
@@ -25,13 +25,13 @@ class Switch:
         server = await self._server(lease, order)
         if server is None:
             return
-        timeline, action = Timeline(self._p.clock), order.action
+        events, action = ActionEvents(self._p.clock), order.action
         wish = PowerOrder(cloud=self._p.cloud(), allocation=server.allocation_id, server_id=server.id,
                           epoch=server.epoch, action=action)
         guest: Guest | None = None
         why: Words | None = None
         try:
-            with timeline.step(action, server.host):
+            with events.step(action, server.host):
                 guest = await self._p.hosts.order(server.host, lambda node: node.power(wish))
         except NacreError as error:
             why = words_of(error)
@@ -39,7 +39,7 @@ class Switch:
         if guest and event == "give up":
             why = Words(f"Its guest is {guest.power} after that.")
         await self._end(lease, event, Outcome(
-            server_id=server.id, request_id=order.context.request_id, steps=tuple(timeline.steps), guest=guest,
+            server_id=server.id, request_id=order.context.request_id, steps=tuple(events.steps), guest=guest,
             message=why and why.message, details=why.details if why else "", task=_TASKS[action]))
 
     async def give_up(self, lease: Lease, order: StoryOrder, why: str) -> None:

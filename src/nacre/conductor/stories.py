@@ -36,14 +36,14 @@ class Kind(Protocol):
 
 
 #: Why a story may not go on yet; "": it may.
-Hindrance = Callable[[Story, StoryOrder], Awaitable[str]]
+Blocked = Callable[[Story, StoryOrder], Awaitable[str]]
 
 
 class StoryRunner:
     """The stories of one process."""
 
-    def __init__(self, stories: Stories, kinds: Mapping[str, Kind], clock: Clock, hindrance: Hindrance):
-        self._stories, self._kinds, self._clock, self._hindrance = stories, kinds, clock, hindrance
+    def __init__(self, stories: Stories, kinds: Mapping[str, Kind], clock: Clock, blocked: Blocked):
+        self._stories, self._kinds, self._clock, self._blocked = stories, kinds, clock, blocked
         self._running: dict[str, asyncio.Task[None]] = {}
 
     @property
@@ -98,7 +98,7 @@ class StoryRunner:
         if kind is None:
             return await self._stories.set_aside(story, "This release knows no stories of that kind.")
         try:
-            if why := await self._hindrance(story, order):
+            if why := await self._blocked(story, order):
                 raise Waiting(why)
             if story.failures < TRIES:
                 return await kind.run(story.lease, order)

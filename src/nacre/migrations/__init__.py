@@ -1,5 +1,8 @@
 """The database's schema, version by version: one linear chain. `upgrade` brings any database to the newest."""
 
+import math
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from alembic import command
@@ -8,7 +11,9 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from nacre.base.db import make_engine, normal_url
+from nacre.base.durable.processes import BEAT, LEASE
 from nacre.base.errors import NacreError
+from nacre.migrations import controls
 
 
 def _config(url: str) -> Config:
@@ -33,10 +38,11 @@ def current(url: str) -> str | None:
         engine.dispose()
 
 
-def upgrade(url: str) -> bool:
-    """Bring the database to the newest revision. False if it was there already.
+def upgrade(url: str, pause: Callable[[float], None] = time.sleep) -> bool:
+    """Bring the database to the newest revision. False if it was there already. A control that ended without a word is
+    waited for as long as it could hold a lease.
 
-    Raises NacreError if the database is of a newer release than this one.
+    Raises NacreError if the database is of a newer release than this one, or a control of an earlier one runs on it.
     """
     before = current(url)
     if before == newest():
@@ -44,8 +50,22 @@ def upgrade(url: str) -> bool:
     known = {s.revision for s in ScriptDirectory.from_config(_config(url)).walk_revisions()}
     if before is not None and before not in known:
         raise NacreError(f"The database is at revision {before}, which this release does not know: use a newer Nacre.")
+    for _ in range(math.ceil(LEASE / BEAT) + 1):
+        if not _controls(url):
+            break
+        pause(BEAT)
     command.upgrade(_config(url), "head")
     return True
+
+
+def _controls(url: str) -> list[str]:
+    """Those that may live. Looked at without the lock, which would keep them from saying so."""
+    engine = make_engine(url)
+    try:
+        with engine.connect() as connection:
+            return controls.living(connection)
+    finally:
+        engine.dispose()
 
 
 def draft(message: str) -> str:

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from alembic import context
 
 from nacre.base.db import make_engine, metadata
+from nacre.migrations import controls
 from nacre.migrations.tables import MODULES
 
 #: Who holds it upgrades; any number that no other program takes.
@@ -33,6 +34,9 @@ def run() -> None:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
         context.configure(connection=connection, target_metadata=metadata, compare_type=True,
                           render_as_batch=engine.dialect.name == "sqlite", transactional_ddl=True)
+        before, newest = context.get_context().get_current_revision(), context.script.get_current_head()
+        if before not in (None, newest):  # under the lock: of several that start together the first has done it
+            controls.refuse(connection, before, newest)
         with context.begin_transaction():
             context.run_migrations()
         connection.commit()

@@ -117,6 +117,15 @@ class PortFacts(msgspec.Struct, frozen=True, kw_only=True):
     position: int = 0
 
 
+class Named(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator names of a guest that is adopted, and is given to no project by a host's word. segments: those
+    of the operator's own networks on which one may be made again ("flat:physnet1", "vlan:physnet1:100"). addresses: IPs
+    and MACs that it keeps on networks that others share with its project."""
+
+    segments: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+
+
 class Plugged(msgspec.Struct, frozen=True, kw_only=True):
     """A server's ports on their host, in their order, and the networks as that host reaches them."""
 
@@ -202,12 +211,11 @@ class Network(Protocol):
         raises."""
         ...
 
-    async def adopt(self, order: PortsOrder, found: Plugged, host: str, segments: tuple[str, ...] = ()) -> Plugged:
+    async def adopt(self, order: PortsOrder, found: Plugged, host: str, named: Named = Named()) -> Plugged:
         """The ports of a guest that runs on the host and is not known here, as `plug` answers: made again as the host
-        describes them, with networks and subnets that are gone, all under their ids. segments: those of the operator's
-        own networks on which one may be made again ("flat:physnet1", "vlan:physnet1:100"). A security group that is
-        gone is left out. Raises BadRequest: no such ports and networks can be; Conflict where an address, a port or a
-        segment is another's now, or a segment is not named; QuotaExceeded; BuildFailed as `plug`."""
+        describes them, with networks and subnets that are gone, all under their ids. A security group that is gone is
+        left out. Raises BadRequest: no such ports and networks can be; Conflict where an address, a port or a segment
+        is another's now, or is not named and must be; QuotaExceeded; BuildFailed as `plug`."""
         ...
 
     async def bind(self, server_id: str, host: str, guard: Guard | None = None) -> Plugged:

@@ -19,6 +19,7 @@ from nacre.network.contract import (
     AgentReport,
     GroupMembers,
     HostWiring,
+    Named,
     Plugged,
     PortFacts,
     PortsOrder,
@@ -96,9 +97,9 @@ class NetworkManager:
             raise _unbindable(failed, host)
         return plugged
 
-    async def adopt(self, order: PortsOrder, found: Plugged, host: str, segments: tuple[str, ...] = ()) -> Plugged:
+    async def adopt(self, order: PortsOrder, found: Plugged, host: str, named: Named = Named()) -> Plugged:
         def step(work: Work) -> Plugged:
-            plugged, failed = adoption.adopt(work, order, found, host, segments)
+            plugged, failed = adoption.adopt(work, order, found, host, named)
             if failed:
                 raise _unbindable(failed, host)
             return plugged

@@ -110,7 +110,7 @@ def _check(settings: Settings) -> None:
 def _join(settings: Settings, text: str, name: str, address: str) -> Membership:
     """Raises NotJoined, NotPrepared, and what the cloud says."""
     from nacre.base.rpc.keys import load_keys
-    from nacre.cloud import newcomer
+    from nacre.cloud import join_client
     from nacre.cloud.contract import JoinRequest
     from nacre.cloud.tokens import split
 
@@ -121,7 +121,7 @@ def _join(settings: Settings, text: str, name: str, address: str) -> Membership:
                         "needed.")
     folder.prepare(settings.data, None, control=False)  # what the start would refuse, while the token still counts
     keys = load_keys(settings.data / "node" / "rpc-key.json")
-    joined = asyncio.run(newcomer.join(JoinRequest(
+    joined = asyncio.run(join_client.join(JoinRequest(
         token=text, name=name, public_key=keys.public, version=__version__)))
     member = Membership(cloud=joined.cloud, name=name, vxlan_port=joined.vxlan_port,
                         hypervisor=settings.hypervisor, address=address)

@@ -9,20 +9,21 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest, Conflict
 from nacre.network import ipam, networks, ports
 from nacre.network import tables as t
-from nacre.network.contract import NetworkFacts, Plugged, PortFacts, PortsOrder, SubnetFacts
+from nacre.network.contract import Named, NetworkFacts, Plugged, PortFacts, PortsOrder, SubnetFacts
 from nacre.network.hosts import described, dhcp, servers
 from nacre.network.work import Row, Work, conflict
 
 
 def adopt(work: Work, order: PortsOrder, found: Plugged, host: str,
-          segments: Collection[str] = ()) -> tuple[Plugged, list[str]]:
+          named: Named = Named()) -> tuple[Plugged, list[str]]:
     """As the contract's `adopt`; and the ids of the ports that nothing binds. A host's word makes again what is gone,
     for the project that the operator named and for no other; of what is there it changes nothing that is not that
     project's own."""
     found = described.parse(found, work.settings.types)
     foreign, known = _known(work, order, found)
     own = [network for network in found.networks if network.id not in foreign]
-    _fits(work, order, msgspec.structs.replace(found, networks=tuple(own)), known, segments)
+    _fits(work, order, msgspec.structs.replace(found, networks=tuple(own)), known, named.segments)
+    _may_keep(work, order, [port for port in found.ports if port.network_id in foreign], named.addresses)
     for network in own:
         _network(work, order, network)
     for port in found.ports:
@@ -70,6 +71,28 @@ def _fits(work: Work, order: PortsOrder, found: Plugged, known: Collection[str],
             ("port", _missing(work, t.ports, {port.id for port in found.ports}))):
         if new:
             work.room(resource, project, new)
+
+
+def _may_keep(work: Work, order: PortsOrder, found: Collection[PortFacts], named: Collection[str]) -> None:
+    """Whether the new ones of these ports, on networks that others share with the project, may have the addresses that
+    the host says: those that a member of the project might ask for at `POST /ports`, and those that the operator named.
+    Raises Conflict: others."""
+    member = msgspec.structs.replace(order.context, roles=("manager", "member", "reader"), system=False)
+    there = {row["id"] for row in work.find(t.ports, id=[port.id for port in found])} if found else set()
+    for port in found:
+        network = networks.get(work, port.network_id)
+        facts = {"project_id": member.project_id} | ports.policy_target(work, network, {"fixed_ips": True})
+        asked = {port.mac_address: "mac_address"} | {ip.ip_address: "fixed_ips:ip_address" for ip in port.fixed_ips}
+        unnamed = [address for address, what in asked.items() if address not in {each.lower() for each in named}
+                   and not work.policy.allows(member, f"create_port:{what}", facts)]
+        if unnamed and port.id not in there:
+            gateways = {subnet["gateway_ip"] for subnet in work.find(t.subnets, network_id=port.network_id)}
+            has = ", ".join(ip + " (its subnet's gateway)" * (ip in gateways) for ip in asked)
+            raise conflict("NetworkInUse", (
+                f"Network {port.network_id} is of project {network['project_id']}, and shared with "
+                f"{member.project_id}, which may not choose addresses there. Port {port.id} has {has}, as the host "
+                f"says. It keeps them only if you name them: --address {' --address '.join(unnamed)}, or addresses of "
+                "the request."))
 
 
 def _missing(work: Work, table: sa.Table, ids: set[str]) -> int:

@@ -10,7 +10,7 @@ from nacre.base import bounds
 from nacre.base.errors import BadRequest, NotFound
 from nacre.base.web import Request, Route
 from nacre.compute.api import types as t
-from nacre.compute.api.hosts.counts import HostCounts
+from nacre.compute.api.hosts.services import HostServers
 from nacre.compute.api.microversions import known
 from nacre.compute.api.paging import MAX_LIMIT, limit_and_marker, next_link
 from nacre.compute.api.validation import Query
@@ -34,8 +34,8 @@ _SUMS = ("vcpus", "memory_mb", "local_gb", "vcpus_used", "memory_mb_used", "loca
 class HypervisorRoutes:
     """The hypervisor part of the API."""
 
-    def __init__(self, hosts: Hosts, counts: HostCounts):
-        self._hosts, self._counts = hosts, counts
+    def __init__(self, hosts: Hosts, servers: HostServers):
+        self._hosts, self._servers = hosts, servers
 
     def routes(self) -> list[Route]:
         """Every URL under /os-hypervisors."""
@@ -113,7 +113,7 @@ class HypervisorRoutes:
                      servers: bool = False) -> list[dict[str, Any]]:
         version = request.version
         wanted = servers or (known("hypervisor.by_uuid", version) and bool_from_string(request.one("with_servers")))
-        on = await self._counts([host.report.host for host in hosts]) if wanted else {}
+        on = await self._servers([host.report.host for host in hosts]) if wanted else {}
         found = []
         for host in hosts:
             shown = _full(request, host) if full else _brief(request, host)

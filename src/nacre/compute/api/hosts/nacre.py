@@ -9,11 +9,11 @@ from nacre.base.durable.processes import Process
 from nacre.base.errors import Conflict, NotFound
 from nacre.base.web import Reply, Request, Route
 from nacre.compute.api import types as t
-from nacre.compute.api.hosts.counts import HostCounts
-from nacre.compute.api.hosts.services import Nodes
+from nacre.compute.api.hosts.services import HostServers, Nodes
 from nacre.compute.api.validation import Query, Schema
 from nacre.compute.policies import rule
 from nacre.conductor.contract import AdoptWish, OrphanAt, Orphans, Removal
+from nacre.network.contract import Named, PortFacts
 from nacre.scheduler.contract import Hosts, HostState
 
 ORPHANS = Query("orphans.query", {"host": t.STRING}, strict_from=1)
@@ -22,16 +22,17 @@ ACCEPT = Schema(t.wrap("accept", {"type": "null"}))
 FORGET = Schema(t.wrap("forget", {"oneOf": [{"type": "null"}, t.obj({"host": t.NAME}, "host")]}))
 SEGMENTS = {"type": "array", "maxItems": 200, "items": {
     "type": "string", "pattern": "^(flat:[^:]{1,64}|vlan:[^:]{1,64}:[0-9]{1,4})$"}}
+ADDRESSES = {"type": "array", "maxItems": 2000, "items": {"type": "string", "pattern": "^[0-9a-fA-F:.]{2,45}$"}}
 ADOPT = Schema(t.wrap("adopt", {"oneOf": [{"type": "null"}, t.obj({
     "name": t.NAME, "host": t.NAME, "project_id": {"type": "string", "pattern": "^[a-zA-Z0-9-]{1,64}$"},
-    "segments": SEGMENTS})]}))
+    "segments": SEGMENTS, "addresses": ADDRESSES})]}))
 
 
 class NacreHostRoutes:
     """The extension's part of the API. nodes: the processes of hosts."""
 
-    def __init__(self, hosts: Hosts, counts: HostCounts, orphans: Orphans, removal: Removal, nodes: Nodes):
-        self._hosts, self._counts, self._orphans, self._removal = hosts, counts, orphans, removal
+    def __init__(self, hosts: Hosts, servers: HostServers, orphans: Orphans, removal: Removal, nodes: Nodes):
+        self._hosts, self._servers, self._orphans, self._removal = hosts, servers, orphans, removal
         self._nodes = nodes
 
     def routes(self) -> list[Route]:
@@ -53,7 +54,7 @@ class NacreHostRoutes:
         """GET /os-nacre-hosts: every host that belongs to the cloud, whether it ever reported or not."""
         states = {state.report.host: state for state in await self._hosts.all()}
         nodes = {node.name: node for node in await self._nodes()}
-        servers, orphans = await self._counts(list(states)), await self._orphans.counts()
+        servers, orphans = await self._servers(list(states)), await self._orphans.counts()
         found = []
         for name in sorted({*states, *nodes}):
             state = states.get(name)
@@ -88,10 +89,11 @@ class NacreHostRoutes:
         wish = request.body["adopt"] or {}
         done = await self._orphans.adopt(request.context, request.params["guest"], AdoptWish(
             name=wish.get("name", ""), project_id=wish.get("project_id", ""), host=wish.get("host", ""),
-            segments=tuple(wish.get("segments", ()))))
+            named=Named(segments=tuple(wish.get("segments", ())), addresses=tuple(wish.get("addresses", ())))))
         server = done.server
         return {"adopted": {
             "server": {"id": server.id, "name": server.name, "project_id": server.project_id, "host": done.host},
+            "ports": [{"id": port.id, "network_id": port.network_id, **_addresses(port)} for port in done.ports],
             "lost_security_groups": list(done.lost_groups)}}
 
     async def forget(self, request: Request) -> Any:
@@ -121,6 +123,10 @@ def _reported(state: HostState) -> dict[str, Any]:
         "used": {"vcpus": r.vcpus_used, "memory_mb": r.memory_mb_used, "disk_gb": r.disk_gb_used}, "guests": r.running}
 
 
+def _addresses(port: PortFacts) -> dict[str, Any]:
+    return {"mac_address": port.mac_address, "addresses": [ip.ip_address for ip in port.fixed_ips]}
+
+
 def _orphan(at: OrphanAt) -> dict[str, Any]:
     found, order = at.found, at.found.order
     return {
@@ -131,8 +137,7 @@ def _orphan(at: OrphanAt) -> dict[str, Any]:
         "created_at": (order.guest.created_at or None) if order else None,
         "ports": [{"id": port.id, "project_id": port.project_id, "network_id": port.network_id,
                    "network": port.network_name, "port_security_enabled": port.port_security,
-                   "mac_address": port.mac_address, "addresses": [ip.ip_address for ip in port.fixed_ips]}
-                  for port in found.ports],
+                   **_addresses(port)} for port in found.ports],
         "networks": [{"id": network.id, "name": network.name, "project_id": network.project_id,
                       "network_type": network.network_type, "physical_network": network.physical_network,
                       "segmentation_id": network.segmentation_id} for network in found.networks],

@@ -26,6 +26,8 @@ CONTROL = ("nova-conductor", "nova-scheduler")
 Controls = Callable[[], Awaitable[Sequence[Process]]]
 #: The processes of hosts.
 Nodes = Controls
+#: The servers on each of these hosts, as (id, domain name) pairs.
+HostServers = Callable[[Sequence[str]], Awaitable[Mapping[str, Sequence[tuple[str, str]]]]]
 
 _REASON = {"type": "string", "minLength": 1, "maxLength": 255, "format": "printable"}
 _OLD = {"type": "object", "required": ["host", "binary"], "additionalProperties": False, "noun": "service.update",

@@ -6,8 +6,7 @@ from typing import Any
 
 from nacre.base.errors import NotBuilt, NotFound
 from nacre.base.web import Request, Route
-from nacre.compute.api.hosts.counts import HostCounts
-from nacre.compute.api.hosts.services import COMPUTE, CONTROL, Controls, moment
+from nacre.compute.api.hosts.services import COMPUTE, CONTROL, Controls, HostServers, moment
 from nacre.compute.catalog.aggregates import DEFAULT_ZONE, INTERNAL_ZONE, Aggregates
 from nacre.compute.policies import rule
 from nacre.scheduler.contract import Hosts, HostState
@@ -16,8 +15,8 @@ from nacre.scheduler.contract import Hosts, HostState
 class ZoneRoutes:
     """The part of the API about zones, and the old view of hosts."""
 
-    def __init__(self, hosts: Hosts, aggregates: Aggregates, counts: HostCounts, controls: Controls):
-        self._hosts, self._aggregates, self._counts, self._controls = hosts, aggregates, counts, controls
+    def __init__(self, hosts: Hosts, aggregates: Aggregates, servers: HostServers, controls: Controls):
+        self._hosts, self._aggregates, self._servers, self._controls = hosts, aggregates, servers, controls
 
     def routes(self) -> list[Route]:
         """Every URL of zones and of /os-hosts."""

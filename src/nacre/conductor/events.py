@@ -10,8 +10,8 @@ from nacre.compute.contract import Event
 from nacre.node.contract import Step
 
 
-class Timeline:
-    """Collects events; `steps` is what the server's action will show."""
+class ActionEvents:
+    """The events of one action on a server, collected: `steps` is what the action will show."""
 
     def __init__(self, clock: Clock):
         self._clock = clock
@@ -30,7 +30,7 @@ class Timeline:
         point(f"control {name} done")
         self._add(name, begin, host, "Success", None)
 
-    def tell(self, name: str, details: str, host: str | None = None) -> None:
+    def record(self, name: str, details: str, host: str | None = None) -> None:
         """A decision that took no time worth measuring."""
         self._add(name, self._now(), host, "Success", details)
 

@@ -4,12 +4,12 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 
 from nacre.base.durable.stories import Story
 from nacre.compute.contract import Server, StoryOrder
-from nacre.conductor.build import Claims
-from nacre.conductor.stories import Hindrance
+from nacre.conductor.build import BarredOn
+from nacre.conductor.stories import Blocked
 from nacre.scheduler.registry import HostRegistry
 
 
-def claims(registry: HostRegistry, load: Callable[[Iterable[str]], Awaitable[Sequence[Server]]]) -> Claims:
+def barred_on(registry: HostRegistry, load: Callable[[Iterable[str]], Awaitable[Sequence[Server]]]) -> BarredOn:
     """Nothing is done about a server that a barred host has, unless it is where the database says: which state of the
     database is right is not known yet."""
     def has(host: str, server_id: str) -> bool:
@@ -24,7 +24,7 @@ def claims(registry: HostRegistry, load: Callable[[Iterable[str]], Awaitable[Seq
     return find
 
 
-def hindrance(registry: HostRegistry, claimed: Claims, nodes: Callable[[], Collection[str]]) -> Hindrance:
+def blocked(registry: HostRegistry, claimed: BarredOn, nodes: Callable[[], Collection[str]]) -> Blocked:
     """What another life began is built nowhere before every host had the chance to say that it has it. A build leaves
     out by itself what may not be touched."""
     async def find(story: Story, order: StoryOrder) -> str:
