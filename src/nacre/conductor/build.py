@@ -229,8 +229,8 @@ class _Build:
                           details="; ".join(why.details for why in reasons if why.details))
 
     async def _settle(self) -> None:
-        """An attempt that an earlier runner gave up last may have been sent a spawn, nobody knows: its host confirms that
-        nothing of it is left before another is tried. Of those before it that runner knew. Raises NoValidHost."""
+        """An attempt that an earlier runner gave up last may have been sent a spawn, nobody knows: its host confirms
+        that nothing of it is left before another is tried. Of those before it that runner knew. Raises NoValidHost."""
         last = max(await self._p.ledger.of_server(self.server.id), key=lambda each: each.epoch, default=None)
         if last is None or last.state != "ending":
             return
