@@ -68,6 +68,15 @@ class Lab:
         return Request(method=method, path="/v2.0/ports", headers={}, query=[], base_url="http://bench",
                        receive=nothing, request_id="req-bench", context=WHO, params=params, body=body)
 
+    async def ask(self, resource: Controller, request: Request) -> Any:
+        """The resource's handler, with what its gate looks for. Nothing is asked of the policy."""
+        request.route = route = next(r for r in resource.routes() if r.method == request.method
+                                     and ("{id}" in r.path) == bool(request.params))
+        request.policy = lambda *_: True
+        if route.gate.target is not None:
+            request.found = (await route.gate.target(request)).found
+        return await route.handler(request)
+
     async def start(self) -> None:
         """Hosts, a network with room for everybody, one bound port on every host."""
         for number, host in enumerate(self.hosts):
@@ -79,7 +88,7 @@ class Lab:
                 "allocation_pools": [{"start": "10.0.0.2", "end": "10.199.255.254"}]})):
             if name == "subnet":
                 body = {"network_id": self.network, **body}
-            reply = await Controller(self.manager, store).create(self.request("POST", {name: body}))
+            reply = await self.ask(Controller(self.manager, store), self.request("POST", {name: body}))
             if name == "network":
                 self.network = reply.body[name]["id"]
             else:
@@ -119,14 +128,14 @@ class Lab:
             "driver": "openvswitch", "active": True, "wired": True}
 
     async def make(self) -> str:
-        reply = await self.ports.create(self.request("POST", {"port": {"network_id": self.network}}))
+        reply = await self.ask(self.ports, self.request("POST", {"port": {"network_id": self.network}}))
         return str(reply.body["port"]["id"])
 
     async def show(self, port_id: str) -> None:
-        await self.ports.show(self.request("GET", id=port_id))
+        await self.ask(self.ports, self.request("GET", id=port_id))
 
     async def delete(self, port_id: str) -> None:
-        await self.ports.delete(self.request("DELETE", id=port_id))
+        await self.ask(self.ports, self.request("DELETE", id=port_id))
 
     async def plug(self, host: str | None = None) -> tuple[str, str, str]:
         """The ids of the server and its port, and the host."""
