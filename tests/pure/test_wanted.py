@@ -32,6 +32,7 @@ class Network:
     def __init__(self) -> None:
         self.wirings, self.asked, self.n, self.away = list[tuple[str, ...]](), list[tuple[str, ...]](), 5, False
         self.have: list[Versions] = []
+        self.era, self.ports = "", (PORT,)
         self.groups: tuple[GroupFacts, ...] = (GROUP,)
 
     def _news(self, have: Versions) -> GroupMembers:
@@ -43,7 +44,7 @@ class Network:
         if self.away:
             raise Unavailable("away")
         self.have.append(have or {})
-        return HostWiring(whole=not port_ids, n=self.n, ports=(PORT,), groups=self.groups,
+        return HostWiring(whole=not port_ids, n=self.n, era=self.era, ports=self.ports, groups=self.groups,
                           members=(self._news(have or {}),))
 
     async def members(self, host: str, groups: tuple[str, ...], have: Versions) -> tuple[GroupMembers, ...]:
@@ -105,6 +106,50 @@ async def test_members_that_were_spoken_of_are_asked_for_once(made: tuple[Wanted
     # Another history of the database: what is here is held against it.
     wanted.follow(standing(era="f"))
     assert wanted.lacking() == {"g"}
+
+
+async def test_another_history_of_the_database_is_a_reason_to_ask_for_everything(
+        made: tuple[Wanted, Network, VirtualClock]) -> None:
+    """Its numbers are others: one that is here already there may be missing here."""
+    wanted, network, clock = made
+    wanted.changed(("p",), 900, 5)  # of the history that is lost
+    await wanted.ask()
+    assert not wanted.follow(standing(n=905))
+    network.n, network.era, network.ports = 3, "f", ()
+    assert wanted.follow(standing(era="f", n=2))
+    await wanted.ask()
+    assert wanted.desired.ports == {} and network.wirings[2:] == [()]
+    await clock.advance(2 * PATIENCE)
+    assert not wanted.overdue()
+    wanted.changed(("p",), 6, 4)
+    await wanted.ask()
+    assert network.wirings[3:] == [()]  # 4 was missed
+    for era in ("e", "f", "e"):  # a control process that has not looked for long
+        assert not wanted.follow(standing(era=era))
+
+
+@pytest.mark.parametrize(("n", "era"), [(9, "f"), (4, "e")], ids=["of an era that nobody said", "that is behind"])
+@pytest.mark.parametrize("asked", [(), ("p",)], ids=["whole", "a port"])
+async def test_an_answer_of_what_may_be_a_restored_database_takes_nothing_away_before_that_is_said(
+        made: tuple[Wanted, Network, VirtualClock], n: int, era: str, asked: tuple[str, ...]) -> None:
+    """It lacks guests that run here; which, is said with the era."""
+    wanted, network, _ = made
+    network.era, wanted.whole = "e", True
+    await wanted.ask()
+    other = msgspec.structs.replace(PORT, id="q")
+    network.n, network.era, network.ports = n, era, (other,)
+    for port in asked:
+        wanted.changed((port,), n, 5)
+    wanted.whole = not asked
+    await wanted.ask()
+    assert wanted.desired.ports == {"p": PORT, "q": other}
+    network.n, network.era = 9, "f"
+    assert wanted.follow(standing(era="f", ports=(PORT,)))
+    await wanted.ask()
+    assert wanted.desired.ports == {"p": PORT, "q": other}
+    assert wanted.follow(standing(era="f"))
+    await wanted.ask()
+    assert wanted.desired.ports == {"q": other}
 
 
 async def test_nothing_is_taken_from_those_who_are_not_trusted(made: tuple[Wanted, Network, VirtualClock]) -> None:

@@ -32,8 +32,9 @@ def read(work: Work, host: str, port_ids: Sequence[str], have: Versions | None, 
     found = members.read(work.conn, named, have or {})
     if have is None:
         groups = _filled(groups, found)
+    at = eras.position(work.conn)
     return HostWiring(
-        whole=not port_ids, n=eras.position(work.conn).n, ports=ports, groups=groups,
+        whole=not port_ids, n=at.n, era=at.era, ports=ports, groups=groups,
         networks=facts.networks(work, network_ids, host), members=found,
         remotes=elsewhere.of(work, network_ids, host, ways),
         tunnels=tuple(sorted(address for other, address in ways.items() if other != host)))

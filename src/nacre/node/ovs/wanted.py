@@ -1,15 +1,25 @@
-"""What the network service wants of this host, as far as it was heard, and what has to be asked of it."""
+"""What the network service wants of this host, as far as it was heard, and what has to be asked of it.
+
+A database that was restored lacks what this host has from the history that was lost. An era that was not heard of
+before says that this may be so: everything is asked for anew. Before a control process, which knows of the loss, has
+said that era (and which of the guests here its database does not know), an answer of it takes nothing away.
+"""
 
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import TypeVar
 
+import msgspec
+import structlog
+
 from nacre.base.bounds import pieces
 from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import Unavailable
-from nacre.network.contract import MOST_GROUPS, MOST_PORTS, GroupMembers, Network
+from nacre.network.contract import MOST_ERAS, MOST_GROUPS, MOST_PORTS, GroupMembers, HostWiring, Network
 from nacre.node.ovs.contract import Standing
 from nacre.node.ovs.groups.members import Members
 from nacre.node.ovs.plan import Desired
+
+log = structlog.get_logger()
 
 #: For so long a change that a beat's answer speaks of may be under way as a message (seconds).
 PATIENCE = 1.0
@@ -37,7 +47,8 @@ class Wanted:
         self._host, self._network, self._clock = host, network, clock or RealClock()
         self.desired, self.members, self.standing = Desired(), Members(), Standing(trusted=False)
         self.asked: set[str] = set()
-        self._era = ""
+        self._eras: dict[str, None] = {}  # that were said, those said last at the end
+        self._era, self._n = "", 0  # the newest of them, and how far the answers came in it that are here
         self.whole, self._heard = True, 0  # the last change that is here, or asked for
         self._due: tuple[int, float] | None = None  # a change that is not, and until when it may yet come
 
@@ -54,16 +65,30 @@ class Wanted:
         before, self.standing = self.standing, standing
         if not standing.trusted:
             return False
-        if standing.era and standing.era != self._era:
-            self._era = standing.era
+        if anew := self._is_news(standing.era):
             self.members.doubt()
+            self._heard, self._due = 0, None  # by other numbers
         self.members.lag(standing.members)
-        if (standing.trusted, standing.ports, standing.networks) != (before.trusted, before.ports, before.networks):
+        if anew or (before.trusted, before.ports, before.networks) != (True, standing.ports, standing.networks):
             self._heard, self.whole = max(self._heard, standing.n), True
             return True
         if standing.n > self._heard and self._due is None:
             self._due = standing.n, self._clock.monotonic() + PATIENCE
         return False
+
+    def _is_news(self, era: str) -> bool:
+        """Whether nobody said it before. Of those that somebody did, one that has not looked for long may say an older
+        one again, and again."""
+        if not era:
+            return False
+        news = era not in self._eras
+        self._eras.pop(era, None)
+        self._eras[era] = None
+        for oldest in list(self._eras)[:-MOST_ERAS]:
+            del self._eras[oldest]
+        if news:
+            self._era, self._n = era, 0
+        return news
 
     def overdue(self) -> bool:
         """Whether everything has to be fetched, as a change that was spoken of has not come."""
@@ -92,15 +117,15 @@ class Wanted:
             if whole:
                 doubts = self.members.doubts
                 answer = await reached(self._network.wiring(self._host, (), self.members.versions()))
-                self.desired = self.desired.merge(answer).beside(self.standing.ports, self.standing.networks)
+                sure = self._take(answer)
                 self.members.take(answer.members, doubts=doubts)
-                if self._heard == heard:  # also back: a database may have been restored
+                if sure and self._heard == heard:
                     self._heard = answer.n
-                asked -= self.desired.ports.keys()
+                asked -= {port.id for port in (*answer.ports, *self.standing.ports)}
             for some in pieces(sorted(asked), MOST_PORTS):
                 doubts = self.members.doubts
                 answer = await reached(self._network.wiring(self._host, some, self.members.versions()))
-                self.desired = self.desired.without(some).merge(answer)
+                self._take(answer, some)
                 self.members.take(answer.members, doubts=doubts)
         except BaseException:
             self.asked |= asked
@@ -108,6 +133,21 @@ class Wanted:
             raise
         await self.ask_members()
         return whole
+
+    def _take(self, answer: HostWiring, asked: Sequence[str] = ()) -> bool:
+        """The answer is here. asked: the ports (none: all) that are not wanted if it lacks them; unless it is of an era
+        that was not said yet, or behind what was answered before, as that of a database that was put back a moment ago:
+        then False, and nothing goes until the era has been said."""
+        if "" not in (answer.era, self._era) and (answer.era != self._era or answer.n < self._n):
+            log.info("an answer of another history of the database, maybe: nothing is taken away yet", n=answer.n)
+            self.desired = self.desired.merge(msgspec.structs.replace(answer, whole=False))
+            return False
+        if answer.era:
+            self._n = answer.n
+        self.desired = self.desired.without(asked).merge(answer)
+        if answer.whole:
+            self.desired = self.desired.beside(self.standing.ports, self.standing.networks)
+        return True
 
     async def ask_members(self) -> None:
         """Those that are lacking; those that no rule names any more go."""
