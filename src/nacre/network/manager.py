@@ -24,7 +24,7 @@ from nacre.network.contract import (
     PortsOrder,
     Versions,
 )
-from nacre.network.hosts import adoption, agents, bindings, dhcp, heartbeats, members, notices, reach, servers, wiring
+from nacre.network.hosts import adoption, agents, bindings, dhcp, members, notices, reach, servers, wiring
 from nacre.network.hosts.member_news import MemberNews, MemberNotice
 from nacre.network.work import NetworkSettings, ProjectOf, Work
 
@@ -52,7 +52,7 @@ class NetworkManager:
         self.db, self.policy, self.clock = db, policy, clock
         self.settings, self._around = settings or NetworkSettings(), around or Around()
         self._notices, self.member_news = notices.Notices(self._around.notify), MemberNews(db, clock, self._around.tell)
-        self.heartbeats = heartbeats.Heartbeats(db, clock, self.settings.agent_down_after)
+        self.heartbeats = agents.Heartbeats(db, clock, self.settings.agent_down_after)
         self._reports, self._elsewhere = Together(self._hear), wiring.Elsewhere()
 
     def _work(self, conn: sa.Connection, context: Context) -> Work:
