@@ -34,7 +34,7 @@ from nacre.migrations.tables import create_all
 from nacre.network import tables as t
 from nacre.network.api.resource import Controller
 from nacre.network.contract import AgentReport, NetworkRequest, PortsOrder
-from nacre.network.hosts.notices import Notice
+from nacre.network.hosts.notifications import Notice
 from nacre.network.manager import Around, NetworkManager
 from nacre.network.networks import Networks
 from nacre.network.policies import POLICIES

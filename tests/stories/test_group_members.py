@@ -18,7 +18,7 @@ from nacre.cloud.control import tell_members
 from nacre.network import tables as t
 from nacre.network.contract import NetworkRequest, PortsOrder
 from nacre.network.hosts import members
-from nacre.network.hosts.member_news import MemberNotice, joined
+from nacre.network.hosts.notifications import MemberNotice, joined
 from nacre.network.work import NetworkSettings
 from nacre.node.ovs.contract import Standing
 from nacre.node.ovs.wanted import Wanted

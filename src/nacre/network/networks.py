@@ -10,10 +10,10 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest, Conflict
 from nacre.network import tables as t
 from nacre.network.attributes.definitions import NETWORK
-from nacre.network.hosts import reach
+from nacre.network.hosts import notifications
 from nacre.network.ml2 import types
 from nacre.network.ml2.driver import Segment
-from nacre.network.work import Row, Work, conflict, missing, standard_view, where
+from nacre.network.work import MANY, Row, Work, conflict, missing, standard_view, where
 
 #: Ports that go with their network or subnet without being asked.
 AUTO_DELETE = ("network:dhcp",)
@@ -24,9 +24,6 @@ _PROVIDER = ("provider:network_type", "provider:physical_network", "provider:seg
 MIN_MTU = {4: 68, 6: 1280}
 _SCOPES = sa.select(t.subnets.c.network_id, t.subnets.c.ip_version, t.subnetpools.c.address_scope_id).join(
     t.subnetpools, t.subnetpools.c.id == t.subnets.c.subnetpool_id).where(t.subnetpools.c.address_scope_id.is_not(None))
-
-#: More ids than this are not listed in a statement; what is found is looked through instead.
-MANY = 500
 
 
 def among(column: sa.Column[Any], ids: Collection[str]) -> sa.ColumnElement[bool]:
@@ -118,7 +115,7 @@ class Networks:
         work.change(t.networks, current["id"], values)
         work.changes.networks.add(current["id"])
         if values.get("admin_state_up", current["admin_state_up"]) != current["admin_state_up"]:
-            work.changes.hosts.update(host for _, host in reach.of_networks(work, [current["id"]]))
+            work.changes.hosts.update(host for _, host in notifications.hosts_of_networks(work, [current["id"]]))
         return current | data
 
     def _check_mtu(self, work: Work, current: Row, data: Row) -> None:

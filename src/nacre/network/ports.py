@@ -15,8 +15,7 @@ from nacre.network import tables as t
 from nacre.network.attributes.definitions import PORT
 from nacre.network.hosts import agents, bindings
 from nacre.network.ipam import AddressRequest
-from nacre.network.networks import MANY
-from nacre.network.work import Row, Work, conflict, missing, standard_view
+from nacre.network.work import MANY, Row, Work, conflict, missing, standard_view
 
 #: Ports that only the thing they belong to may delete.
 SERVICE_OWNERS = ("network:router_interface", "network:router_gateway", "network:floatingip")

@@ -27,6 +27,9 @@ from nacre.network.ml2.types import SegmentTypes
 
 Row = dict[str, Any]
 
+#: More ids than this are not listed in a statement; what is found is looked through instead.
+MANY = 500
+
 #: What a project may have where no row of the quota table says otherwise; -1: no limit.
 DEFAULT_QUOTAS = {
     "network": 100, "subnet": 100, "port": 500, "router": 10, "floatingip": 50, "security_group": 10,
