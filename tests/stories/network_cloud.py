@@ -17,7 +17,7 @@ from nacre.identity.policy import PolicyEngine
 from nacre.network.api.service import service
 from nacre.network.contract import AgentReport
 from nacre.network.hosts.notifications import MemberNotice, Notice
-from nacre.network.manager import Around, NetworkManager
+from nacre.network.manager import NetworkManager, NetworkParts
 from nacre.network.policies import POLICIES
 from nacre.network.tables import agents
 from nacre.network.work import NetworkSettings
@@ -55,7 +55,7 @@ class Cloud:
         self.told: list[MemberNotice] = []
         self.policy = Asked()
         self.network = NetworkManager(self.db, self.policy, self.clock, settings,
-                                      Around(notify=self._notify, tell=self._tell))
+                                      NetworkParts(notify=self._notify, tell=self._tell))
         app = App([service(self.network)], self._authenticate, self.policy.allows)
         self._transport = httpx.ASGITransport(app=app)
 

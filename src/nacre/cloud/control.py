@@ -91,7 +91,7 @@ from nacre.network.api.service import service as network_service
 from nacre.network.contract import TARGET as NETWORK
 from nacre.network.contract import Network
 from nacre.network.hosts.notifications import MemberNotice, MemberNotifier, Notice
-from nacre.network.manager import Around, NetworkManager
+from nacre.network.manager import NetworkManager, NetworkParts
 from nacre.network.ml2.types import SegmentTypes
 from nacre.network.work import DEFAULT_QUOTAS, NetworkSettings
 from nacre.node.contract import TARGET as NODE
@@ -264,7 +264,7 @@ def _network(base: Base) -> NetworkManager:
         quotas={**DEFAULT_QUOTAS, "network": quotas.networks, "port": quotas.ports,
                 "security_group": quotas.security_groups, "subnetpool": quotas.subnetpools,
                 "address_group": quotas.address_groups, "address_scope": quotas.address_scopes}),
-        Around(notify=notify, tell=tell, project_of=project_of, nodes=nodes_of))
+        NetworkParts(notify=notify, tell=tell, project_of=project_of, nodes=nodes_of))
     base.changes.subscribe(("members",), network.member_notifier.changed, network.member_notifier.reload)
     base.running.tasks.append(network.member_notifier.run)
     base.transport.serve(NETWORK, network, Network, NETWORK_ALLOW)

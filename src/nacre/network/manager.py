@@ -32,10 +32,10 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Around:
-    """What the process around the service gives it. notify, tell: messages to a host, of its ports and of members of
-    security groups; only speed depends on them. record: as `notifications.record`. project_of: of a server. nodes:
-    those of these names that are hosts of the cloud."""
+class NetworkParts:
+    """What the service is given. notify, tell: messages to a host, of its ports and of members of security groups; only
+    speed depends on them. record: as `notifications.record`. project_of: of a server. nodes: those of these names that
+    are hosts of the cloud."""
 
     notify: Callable[[Notice], Awaitable[None]] | None = None
     tell: Callable[[MemberNotice], Awaitable[None]] | None = None
@@ -48,16 +48,16 @@ class NetworkManager:
     """Implements `contract.Network`."""
 
     def __init__(self, db: Database, policy: Policy, clock: Clock, settings: NetworkSettings | None = None,
-                 around: Around | None = None):
+                 parts: NetworkParts | None = None):
         self.db, self.policy, self.clock = db, policy, clock
-        self.settings, self._around = settings or NetworkSettings(), around or Around()
-        self._notifier = Notifier[Notice](self._around.notify)
-        self.member_notifier = MemberNotifier(db, clock, self._around.tell)
+        self.settings, self._parts = settings or NetworkSettings(), parts or NetworkParts()
+        self._notifier = Notifier[Notice](self._parts.notify)
+        self.member_notifier = MemberNotifier(db, clock, self._parts.tell)
         self.heartbeats = agents.Heartbeats(db, clock, self.settings.agent_down_after)
         self._reports, self._elsewhere = Together(self._hear), wiring.Elsewhere()
 
     def _work(self, conn: sa.Connection, context: Context) -> Work:
-        return Work(conn, context, self.clock, self.settings, self.policy, self._around.project_of,
+        return Work(conn, context, self.clock, self.settings, self.policy, self._parts.project_of,
                     heard=self.heartbeats.heard)
 
     async def read(self, context: Context, step: Callable[[Work], T]) -> T:
@@ -75,7 +75,7 @@ class NetworkManager:
                 dhcp.sync(work, network_id)
             work.count()
             hosts = notifications.affected(work) if work.changes else {}
-            n, before = self._around.record(work, hosts) if hosts else (0, {})
+            n, before = self._parts.record(work, hosts) if hosts else (0, {})
             return result, [Notice(host, frozenset(ports), n, before.get(host, 0))
                             for host, ports in hosts.items()], members.note(work)
 
@@ -173,7 +173,7 @@ class NetworkManager:
         news = [said for host, said in latest.items() if host not in known]
 
         def step(work: Work) -> tuple[dict[str, BadRequest], set[str]]:
-            here = set(self._around.nodes(work.conn, [said.host for said in news]))
+            here = set(self._parts.nodes(work.conn, [said.host for said in news]))
             counts = [said for said in news if said.host in here]
             refused = agents.claimed(work, counts)
             for host in agents.report(work, [said for said in counts if said.host not in refused]):
