@@ -24,7 +24,7 @@ from nacre.network.contract import TARGET, AgentReport, Guard, HostWiring, Netwo
 from nacre.network.hosts import notifications, wiring
 from nacre.network.hosts.notifications import Notice
 from nacre.network.manager import NetworkManager, NetworkParts
-from nacre.network.ml2.types import SegmentTypes
+from nacre.network.ml2.type_drivers import SegmentTypes
 from nacre.network.work import NetworkSettings, Work
 
 

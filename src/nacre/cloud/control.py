@@ -92,7 +92,7 @@ from nacre.network.contract import TARGET as NETWORK
 from nacre.network.contract import Network
 from nacre.network.hosts.notifications import MemberNotice, MemberNotifier, Notice
 from nacre.network.manager import NetworkManager, NetworkParts
-from nacre.network.ml2.types import SegmentTypes
+from nacre.network.ml2.type_drivers import SegmentTypes
 from nacre.network.work import DEFAULT_QUOTAS, NetworkSettings
 from nacre.node.contract import TARGET as NODE
 from nacre.node.contract import Node

@@ -11,8 +11,8 @@ from nacre.base.errors import BadRequest, Conflict
 from nacre.network import tables as t
 from nacre.network.attributes.definitions import NETWORK
 from nacre.network.hosts import notifications
-from nacre.network.ml2 import types
-from nacre.network.ml2.driver import Segment
+from nacre.network.ml2 import type_drivers
+from nacre.network.ml2.driver_api import Segment
 from nacre.network.work import MANY, Row, Work, conflict, missing, standard_view, where
 
 #: Ports that go with their network or subnet without being asked.
@@ -247,7 +247,7 @@ def _allocate(work: Work, network_id: str, wanted: Row, position: int) -> Row:
     settings = work.settings.types
     kind, physical, number = (wanted.get(k) for k in _PROVIDER)
     if kind:
-        types.validate(settings, kind, physical, number)
+        type_drivers.validate(settings, kind, physical, number)
         return reserve(work, network_id, (kind, physical, number), position=position)
     if wanted:
         raise BadRequest("Invalid input for operation: provider:network_type required.", type="InvalidInput")
@@ -261,7 +261,7 @@ def _allocate(work: Work, network_id: str, wanted: Row, position: int) -> Row:
 def _free(work: Work, kind: str, physical: str | None) -> int | None:
     """A free number of the operator's range; None when it is used up, or there is none. First the one above all that
     were given out, then by chance: only a range that is nearly full is read."""
-    s, numbers = t.segments.c, types.numbers(work.settings.types, kind, physical)
+    s, numbers = t.segments.c, type_drivers.numbers(work.settings.types, kind, physical)
     if not numbers:
         return None
     given = sa.select(s.segmentation_id).where(
@@ -287,7 +287,7 @@ def reserve(work: Work, network_id: str, what: tuple[str, str | None, int | None
         number = _free(work, kind, physical)
         if number is None:
             raise conflict("NoNetworkAvailable", f"Unable to create the network. No free {kind} segment is left.")
-    claim = types.claim(kind, physical, number)
+    claim = type_drivers.claim(kind, physical, number)
     if claim and work.row(sa.select(t.segments.c.id).where(t.segments.c.claim == claim)):
         kinds = {"flat": ("FlatNetworkInUse", f"Unable to create the flat network. Physical network {physical} is in "
                                               "use."),

@@ -23,7 +23,7 @@ from nacre.base.durable.processes import database_now
 from nacre.base.errors import Conflict, NotFound, QuotaExceeded
 from nacre.identity.contract import Policy
 from nacre.network import tables as t
-from nacre.network.ml2.types import SegmentTypes
+from nacre.network.ml2.type_drivers import SegmentTypes
 
 Row = dict[str, Any]
 

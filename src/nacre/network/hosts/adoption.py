@@ -16,7 +16,7 @@ from nacre.network.attributes import checks as c
 from nacre.network.attributes import shapes
 from nacre.network.contract import AddressPair, FixedIp, NetworkFacts, Plugged, PortFacts, PortsOrder, SubnetFacts
 from nacre.network.hosts import dhcp, servers
-from nacre.network.ml2 import types
+from nacre.network.ml2 import type_drivers
 from nacre.network.work import Row, Work, conflict
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -196,7 +196,8 @@ def _id(value: str) -> str:
 _NETWORK: dict[str, c.Check] = {
     "id": _id, "name": c.text(255), "project_id": c.text(64, lines=False), "mtu": c.number(0, 65535),
     "network_type": c.one_of("flat", "vlan", "vxlan", "local"), "physical_network": c.maybe(c.text(64, lines=False)),
-    "segmentation_id": c.maybe(c.number(1, types.MAX_VNI)), "dhcp_mac": c.maybe(c.mac), "dns_domain": c.dns_domain}
+    "segmentation_id": c.maybe(c.number(1, type_drivers.MAX_VNI)), "dhcp_mac": c.maybe(c.mac),
+    "dns_domain": c.dns_domain}
 _SUBNET: dict[str, c.Check] = {
     "id": _id, "cidr": c.subnet_cidr, "ip_version": c.one_of(4, 6), "gateway_ip": _ADDRESS, "dhcp_ip": _ADDRESS,
     "ipv6_address_mode": _MODE, "ipv6_ra_mode": _MODE,
@@ -214,7 +215,7 @@ _PORT: dict[str, c.Check] = {
         [{"opt_name": name, "opt_value": value, "ip_version": version} for name, value, version in given]))}
 
 
-def parse(found: Plugged, known: types.SegmentTypes) -> Plugged:
+def parse(found: Plugged, known: type_drivers.SegmentTypes) -> Plugged:
     """What a host says of a guest's ports and networks, checked as what clients send is, in the form in which it would
     be kept: a network that is made again of it is wired by other hosts, as root. known: the physical networks that
     there are. Raises BadRequest naming what is wrong."""
@@ -225,9 +226,9 @@ def parse(found: Plugged, known: types.SegmentTypes) -> Plugged:
                    networks=tuple(_checked_network(network, known) for network in found.networks))
 
 
-def _checked_network(said: NetworkFacts, known: types.SegmentTypes) -> NetworkFacts:
+def _checked_network(said: NetworkFacts, known: type_drivers.SegmentTypes) -> NetworkFacts:
     network = _checked("network", said, _NETWORK)
-    types.validate(known, network.network_type, network.physical_network, network.segmentation_id)
+    type_drivers.validate(known, network.network_type, network.physical_network, network.segmentation_id)
     if len(network.subnets) > MOST:
         raise _refusal("network", f"it has {len(network.subnets)} subnets, more than {MOST}")
     return msgspec.structs.replace(network, subnets=tuple(_checked_subnet(subnet) for subnet in network.subnets))

@@ -20,8 +20,8 @@ from nacre.base.durable.processes import database_now
 from nacre.base.errors import BadRequest, Interrupted, NacreError
 from nacre.network import tables as t
 from nacre.network.contract import AgentReport
-from nacre.network.ml2.driver import HostAgent
-from nacre.network.ml2.types import OVERHEAD
+from nacre.network.ml2.driver_api import HostAgent
+from nacre.network.ml2.type_drivers import OVERHEAD
 from nacre.network.work import Row, Work, missing
 
 log = structlog.get_logger()
