@@ -21,9 +21,9 @@ from nacre.network import tables as t
 from nacre.network.contract import GroupFacts, GroupMembers, HostWiring, PortFacts, RuleFacts, Versions
 from nacre.network.hosts import members
 from nacre.network.work import NetworkSettings, Work
+from nacre.node.ovs.client import WiringClient
 from nacre.node.ovs.contract import Standing
 from nacre.node.ovs.groups.peers import PeerFlows
-from nacre.node.ovs.wanted import Wanted
 from tests import schema
 
 NOW, GROUPS, PORTS = datetime(2026, 1, 1), ("g0", "g1"), tuple(f"p{n}" for n in range(3))
@@ -191,7 +191,7 @@ class Run:
         if self.asking:
             self.asking.cancel()
         self.control.waiting.clear()
-        self.host, self.flows = Wanted("h", self.control), PeerFlows()  # type: ignore[arg-type]
+        self.host, self.flows = WiringClient("h", self.control), PeerFlows()  # type: ignore[arg-type]
         self.host.follow(Standing(trusted=True, n=1))
         self.asking = None
 

@@ -37,7 +37,7 @@ def wiring(cloud: VirtualCloud, host: str = "host0") -> FakeWiring:
 
 def wired(cloud: VirtualCloud) -> dict[str, str]:
     """Port -> device, of what the host would have on its bridge."""
-    return {port.id: port.device_id for port in wiring(cloud).wanted.desired.ports.values()}
+    return {port.id: port.device_id for port in wiring(cloud).client.desired.ports.values()}
 
 
 async def plugged(cloud: VirtualCloud, server: str) -> str:
@@ -81,8 +81,8 @@ def test_a_guest_that_the_database_lost_keeps_its_wiring_and_what_was_no_guests_
         await cloud.until(late, "active")
         lost = await plugged(cloud, "lost")
         await put_back(cloud, backup)
-        wiring(cloud).wanted.whole = True
-        assert await wiring(cloud).wanted.ask()  # as it does now and then: here before anybody has told it of the loss
+        wiring(cloud).client.whole = True
+        assert await wiring(cloud).client.ask()  # as it does now and then: here before anybody has told it of the loss
         for _ in range(int(SOON)):
             await asyncio.sleep(1)
             assert set(wired(cloud).values()) == {late, "lost"}
@@ -106,7 +106,7 @@ def test_a_control_process_that_goes_on_does_not_speak_of_changes_that_were_lost
         copied(cloud, backup, back=True)
         await gone(cloud, lost)
         await asyncio.sleep(SOON)
-        heard, wholes = wiring(cloud).wanted, list[bool]()
+        heard, wholes = wiring(cloud).client, list[bool]()
         ask = heard.ask
 
         async def counted() -> bool:

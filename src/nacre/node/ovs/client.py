@@ -1,4 +1,4 @@
-"""What the network service wants of this host, as far as it was heard, and what has to be asked of it.
+"""A host's client of the network service: it keeps what that wants of the host, and asks for what is not here.
 
 A database that was restored lacks what this host has from the history that was lost. An era that was not heard of
 before says that this may be so: everything is asked for anew. Before a control process, which knows of the loss, has
@@ -17,7 +17,7 @@ from nacre.base.errors import Unavailable
 from nacre.network.contract import MOST_ERAS, MOST_GROUPS, MOST_PORTS, GroupMembers, HostWiring, Network
 from nacre.node.ovs.contract import Standing
 from nacre.node.ovs.groups.members import Members
-from nacre.node.ovs.plan import Desired
+from nacre.node.ovs.plan import DesiredWiring
 
 log = structlog.get_logger()
 
@@ -39,13 +39,15 @@ async def reached(question: Awaitable[T]) -> T:
         raise ControlAway(error.message) from error
 
 
-class Wanted:
-    """`ask` by one task at a time; the rest at any time, also meanwhile. Whatever asks raises ControlAway if nobody
+class WiringClient:
+    """desired: the wiring of this host, as far as it was heard; members: those of the groups that its rules name.
+
+    `ask` by one task at a time; the rest at any time, also meanwhile. Whatever asks raises ControlAway if nobody
     answers: what is here counts on, and what was to be asked for is still to be."""
 
     def __init__(self, host: str, network: Network, clock: Clock | None = None):
         self._host, self._network, self._clock = host, network, clock or RealClock()
-        self.desired, self.members, self.standing = Desired(), Members(), Standing(trusted=False)
+        self.desired, self.members, self.standing = DesiredWiring(), Members(), Standing(trusted=False)
         self.asked: set[str] = set()
         self._eras: dict[str, None] = {}  # that were said, those said last at the end
         self._era, self._n = "", 0  # the newest of them, and how far the answers came in it that are here

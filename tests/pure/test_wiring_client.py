@@ -18,8 +18,8 @@ from nacre.network.contract import (
     RuleFacts,
     Versions,
 )
+from nacre.node.ovs.client import PATIENCE, ControlAway, WiringClient
 from nacre.node.ovs.contract import Standing
-from nacre.node.ovs.wanted import PATIENCE, ControlAway, Wanted
 
 PORT = PortFacts(id="p", name="", project_id="p", network_id="n", network_name="n", device_id="d",
                  mac_address="fa:16:3e:00:00:01", fixed_ips=(), security_groups=("g",))
@@ -59,115 +59,118 @@ def standing(**more: Any) -> Standing:
     return Standing(**{"trusted": True, "era": "e"} | more)
 
 
+Made = tuple[WiringClient, Network, VirtualClock]
+
+
 @pytest.fixture
-async def made() -> tuple[Wanted, Network, VirtualClock]:
+async def made() -> Made:
     network, clock = Network(), VirtualClock()
-    wanted = Wanted("h", network, clock)  # type: ignore[arg-type]
-    assert wanted.follow(standing())
-    await wanted.ask()
-    assert network.wirings == [()] and wanted.members.numbers() == {"g": 5}
-    return wanted, network, clock
+    client = WiringClient("h", network, clock)  # type: ignore[arg-type]
+    assert client.follow(standing())
+    await client.ask()
+    assert network.wirings == [()] and client.members.numbers() == {"g": 5}
+    return client, network, clock
 
 
-async def test_a_change_that_is_under_way_is_waited_for(made: tuple[Wanted, Network, VirtualClock]) -> None:
-    wanted, network, clock = made
-    assert not wanted.follow(standing(n=7)) and not wanted.overdue()
-    wanted.changed(("p",), 7, 5)
+async def test_a_change_that_is_under_way_is_waited_for(made: Made) -> None:
+    client, network, clock = made
+    assert not client.follow(standing(n=7)) and not client.overdue()
+    client.changed(("p",), 7, 5)
     await clock.advance(2 * PATIENCE)
-    assert not wanted.overdue()
-    await wanted.ask()
+    assert not client.overdue()
+    await client.ask()
     assert network.wirings == [(), ("p",)]
 
 
 async def test_a_change_that_never_comes_is_fetched_with_everything(
-        made: tuple[Wanted, Network, VirtualClock]) -> None:
-    wanted, network, clock = made
+        made: Made) -> None:
+    client, network, clock = made
     for n in (7, 8):
-        assert not wanted.follow(standing(n=n))
+        assert not client.follow(standing(n=n))
         await clock.advance(0.6 * PATIENCE)
-    assert wanted.overdue() and not wanted.overdue()
-    await wanted.ask()
+    assert client.overdue() and not client.overdue()
+    await client.ask()
     assert network.wirings == [(), ()]
 
 
-async def test_members_that_were_spoken_of_are_asked_for_once(made: tuple[Wanted, Network, VirtualClock]) -> None:
-    wanted, network, _ = made
-    wanted.follow(standing(members={"g": 9, "not named": 50}))
-    assert wanted.lacking() == {"g"}
+async def test_members_that_were_spoken_of_are_asked_for_once(made: Made) -> None:
+    client, network, _ = made
+    client.follow(standing(members={"g": 9, "not named": 50}))
+    assert client.lacking() == {"g"}
     network.away = True
     with pytest.raises(ControlAway):
-        await wanted.ask_members()
-    assert wanted.lacking() == {"g"}
+        await client.ask_members()
+    assert client.lacking() == {"g"}
     network.n, network.away = 9, False
-    await wanted.ask_members()
-    await wanted.ask_members()
+    await client.ask_members()
+    await client.ask_members()
     assert network.asked == [("g",), ("g",)] and network.have[-1] == {"e": {"g": 5}}
-    assert wanted.members.of("g") == {"10.0.0.5/32", "10.0.0.9/32"}
+    assert client.members.of("g") == {"10.0.0.5/32", "10.0.0.9/32"}
     # Another history of the database: what is here is held against it.
-    wanted.follow(standing(era="f"))
-    assert wanted.lacking() == {"g"}
+    client.follow(standing(era="f"))
+    assert client.lacking() == {"g"}
 
 
 async def test_another_history_of_the_database_is_a_reason_to_ask_for_everything(
-        made: tuple[Wanted, Network, VirtualClock]) -> None:
+        made: Made) -> None:
     """Its numbers are others: one that is here already there may be missing here."""
-    wanted, network, clock = made
-    wanted.changed(("p",), 900, 5)  # of the history that is lost
-    await wanted.ask()
-    assert not wanted.follow(standing(n=905))
+    client, network, clock = made
+    client.changed(("p",), 900, 5)  # of the history that is lost
+    await client.ask()
+    assert not client.follow(standing(n=905))
     network.n, network.era, network.ports = 3, "f", ()
-    assert wanted.follow(standing(era="f", n=2))
-    await wanted.ask()
-    assert wanted.desired.ports == {} and network.wirings[2:] == [()]
+    assert client.follow(standing(era="f", n=2))
+    await client.ask()
+    assert client.desired.ports == {} and network.wirings[2:] == [()]
     await clock.advance(2 * PATIENCE)
-    assert not wanted.overdue()
-    wanted.changed(("p",), 6, 4)
-    await wanted.ask()
+    assert not client.overdue()
+    client.changed(("p",), 6, 4)
+    await client.ask()
     assert network.wirings[3:] == [()]  # 4 was missed
     for era in ("e", "f", "e"):  # a control process that has not looked for long
-        assert not wanted.follow(standing(era=era))
+        assert not client.follow(standing(era=era))
 
 
 @pytest.mark.parametrize(("n", "era"), [(9, "f"), (4, "e")], ids=["of an era that nobody said", "that is behind"])
 @pytest.mark.parametrize("asked", [(), ("p",)], ids=["whole", "a port"])
 async def test_an_answer_of_what_may_be_a_restored_database_takes_nothing_away_before_that_is_said(
-        made: tuple[Wanted, Network, VirtualClock], n: int, era: str, asked: tuple[str, ...]) -> None:
+        made: Made, n: int, era: str, asked: tuple[str, ...]) -> None:
     """It lacks guests that run here; which, is said with the era."""
-    wanted, network, _ = made
-    network.era, wanted.whole = "e", True
-    await wanted.ask()
+    client, network, _ = made
+    network.era, client.whole = "e", True
+    await client.ask()
     other = msgspec.structs.replace(PORT, id="q")
     network.n, network.era, network.ports = n, era, (other,)
     for port in asked:
-        wanted.changed((port,), n, 5)
-    wanted.whole = not asked
-    await wanted.ask()
-    assert wanted.desired.ports == {"p": PORT, "q": other}
+        client.changed((port,), n, 5)
+    client.whole = not asked
+    await client.ask()
+    assert client.desired.ports == {"p": PORT, "q": other}
     network.n, network.era = 9, "f"
-    assert wanted.follow(standing(era="f", ports=(PORT,)))
-    await wanted.ask()
-    assert wanted.desired.ports == {"p": PORT, "q": other}
-    assert wanted.follow(standing(era="f"))
-    await wanted.ask()
-    assert wanted.desired.ports == {"q": other}
+    assert client.follow(standing(era="f", ports=(PORT,)))
+    await client.ask()
+    assert client.desired.ports == {"p": PORT, "q": other}
+    assert client.follow(standing(era="f"))
+    await client.ask()
+    assert client.desired.ports == {"q": other}
 
 
-async def test_nothing_is_taken_from_those_who_are_not_trusted(made: tuple[Wanted, Network, VirtualClock]) -> None:
-    wanted, _, _ = made
-    wanted.follow(Standing(trusted=False))
+async def test_nothing_is_taken_from_those_who_are_not_trusted(made: Made) -> None:
+    client, _, _ = made
+    client.follow(Standing(trusted=False))
     news = GroupMembers(id="g", n=6, era="e", since=5, ports={"p5": ()})
-    wanted.regroup([news])
-    assert wanted.members.of("g") == {"10.0.0.5/32"} and not wanted.lacking()
-    wanted.follow(standing())
-    wanted.regroup([news])
-    assert wanted.members.of("g") == set()
+    client.regroup([news])
+    assert client.members.of("g") == {"10.0.0.5/32"} and not client.lacking()
+    client.follow(standing())
+    client.regroup([news])
+    assert client.members.of("g") == set()
 
 
-async def test_members_of_a_group_that_no_rule_names_any_more_go(made: tuple[Wanted, Network, VirtualClock]) -> None:
-    wanted, _, _ = made
-    wanted.forget(["p"])
-    await wanted.ask_members()
-    assert wanted.members.numbers() == {} and wanted.members.changed == {"10.0.0.5/32"}
+async def test_members_of_a_group_that_no_rule_names_any_more_go(made: Made) -> None:
+    client, _, _ = made
+    client.forget(["p"])
+    await client.ask_members()
+    assert client.members.numbers() == {} and client.members.changed == {"10.0.0.5/32"}
 
 
 @pytest.mark.parametrize(("n", "since", "era", "taken", "asked"), [
@@ -175,41 +178,41 @@ async def test_members_of_a_group_that_no_rule_names_any_more_go(made: tuple[Wan
     (5, 4, "e", False, False), (9, 5, "f", False, True), (9, None, "e", False, True)],
     ids=["next", "overlapping", "gap", "older", "again", "other history", "no difference"])
 async def test_news_count_only_where_they_join_on(
-        made: tuple[Wanted, Network, VirtualClock], n: int, since: int | None, era: str, taken: bool,
+        made: Made, n: int, since: int | None, era: str, taken: bool,
         asked: bool) -> None:
-    wanted, _, _ = made
+    client, _, _ = made
     for _ in range(2):  # twice is as once
-        wanted.regroup([GroupMembers(id="g", n=n, era=era, since=since, ports={"p5": ()})])
-        assert wanted.members.of("g") == (set() if taken else {"10.0.0.5/32"})
-        assert wanted.members.numbers() == {"g": n if taken else 5}
-        assert wanted.lacking() == ({"g"} if asked else set())
+        client.regroup([GroupMembers(id="g", n=n, era=era, since=since, ports={"p5": ()})])
+        assert client.members.of("g") == (set() if taken else {"10.0.0.5/32"})
+        assert client.members.numbers() == {"g": n if taken else 5}
+        assert client.lacking() == ({"g"} if asked else set())
 
 
 async def test_what_nobody_answers_is_still_to_be_asked_for_and_what_is_here_counts_on(
-        made: tuple[Wanted, Network, VirtualClock]) -> None:
-    wanted, network, _ = made
+        made: Made) -> None:
+    client, network, _ = made
     for ask in ({"p", "q"}, set[str]()):
-        wanted.asked |= ask
-        wanted.whole, network.away = not ask, True
+        client.asked |= ask
+        client.whole, network.away = not ask, True
         with pytest.raises(ControlAway):
-            await wanted.ask()
-        assert wanted.asked == {"p", "q"} and wanted.whole is not bool(ask)
-        assert wanted.desired.ports == {"p": PORT} and wanted.members.of("g") == {"10.0.0.5/32"}
+            await client.ask()
+        assert client.asked == {"p", "q"} and client.whole is not bool(ask)
+        assert client.desired.ports == {"p": PORT} and client.members.of("g") == {"10.0.0.5/32"}
     network.away = False
-    assert await wanted.ask()
-    assert network.wirings[-2:] == [(), ("q",)] and not wanted.asked and not wanted.whole
+    assert await client.ask()
+    assert network.wirings[-2:] == [(), ("q",)] and not client.asked and not client.whole
 
 
 async def test_an_answer_that_was_under_way_takes_no_later_doubt_away(
-        made: tuple[Wanted, Network, VirtualClock], monkeypatch: pytest.MonkeyPatch) -> None:
+        made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is of the history of before; of a group that it brought, too."""
-    wanted, network, _ = made
+    client, network, _ = made
     answer = network.wiring
 
     async def wiring(*args: Any) -> HostWiring:
         found = await answer(*args)
         if args[1] == ("q",):  # the database turns out to have another history while the answer is under way
-            wanted.follow(standing(era="f"))
+            client.follow(standing(era="f"))
             return msgspec.structs.replace(
                 found, members=(*found.members, GroupMembers(id="new", n=7, era="e", ports={})), groups=(
                     msgspec.structs.replace(GROUP, rules=(*GROUP.rules, msgspec.structs.replace(
@@ -217,36 +220,36 @@ async def test_an_answer_that_was_under_way_takes_no_later_doubt_away(
         return found
 
     monkeypatch.setattr(network, "wiring", wiring)
-    wanted.asked.add("q")
-    await wanted.ask()
-    assert network.asked[-1:] == [("g", "new")] and not wanted.lacking()
+    client.asked.add("q")
+    await client.ask()
+    assert network.asked[-1:] == [("g", "new")] and not client.lacking()
 
 
-async def test_an_answer_that_is_a_refusal_is_an_answer(made: tuple[Wanted, Network, VirtualClock]) -> None:
-    wanted, network, _ = made
+async def test_an_answer_that_is_a_refusal_is_an_answer(made: Made) -> None:
+    client, network, _ = made
 
     async def wiring(*_: Any) -> HostWiring:
         raise NotFound
 
     network.wiring = wiring  # type: ignore[method-assign]
-    wanted.asked.add("q")
+    client.asked.add("q")
     with pytest.raises(NotFound):
-        await wanted.ask()
+        await client.ask()
 
 
 async def test_more_than_may_be_asked_for_at_once_is_asked_for_in_parts(
-        made: tuple[Wanted, Network, VirtualClock]) -> None:
-    wanted, network, _ = made
+        made: Made) -> None:
+    client, network, _ = made
     names = [f"{n:05d}" for n in range(2 * MOST_GROUPS + 1)]
     network.groups = (msgspec.structs.replace(GROUP, rules=tuple(
         RuleFacts(direction="ingress", ethertype="IPv4", remote_group=name) for name in names)),)
-    wanted.asked |= {f"q{n}" for n in range(MOST_PORTS + 1)}
-    await wanted.ask()
+    client.asked |= {f"q{n}" for n in range(MOST_PORTS + 1)}
+    await client.ask()
     assert [len(ports) for ports in network.wirings[1:]] == [MOST_PORTS, 1]
     assert [len(groups) for groups in network.asked] == [MOST_GROUPS, MOST_GROUPS, 1]
-    assert not wanted.lacking() and wanted.members.of(names[-1])
-    beats = [wanted.members.numbers() for _ in range(3)]  # each names others, until all were named
+    assert not client.lacking() and client.members.of(names[-1])
+    beats = [client.members.numbers() for _ in range(3)]  # each names others, until all were named
     assert [len(beat) for beat in beats] == [MOST_GROUPS] * 3 and set().union(*beats) == set(names)
-    assert [len(known) for known in wanted.members.versions().values()] == [MOST_GROUPS]
-    wanted.members.take(GroupMembers(id=name, n=9, era=name) for name in names[:2 * MOST_ERAS])
-    assert len(wanted.members.versions()) == MOST_ERAS
+    assert [len(known) for known in client.members.versions().values()] == [MOST_GROUPS]
+    client.members.take(GroupMembers(id=name, n=9, era=name) for name in names[:2 * MOST_ERAS])
+    assert len(client.members.versions()) == MOST_ERAS
