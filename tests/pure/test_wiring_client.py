@@ -96,19 +96,19 @@ async def test_a_change_that_never_comes_is_fetched_with_everything(
 async def test_members_that_were_spoken_of_are_asked_for_once(made: Made) -> None:
     client, network, _ = made
     client.follow(standing(members={"g": 9, "not named": 50}))
-    assert client.lacking() == {"g"}
+    assert client.outdated_groups() == {"g"}
     network.away = True
     with pytest.raises(ControlAway):
         await client.ask_members()
-    assert client.lacking() == {"g"}
+    assert client.outdated_groups() == {"g"}
     network.n, network.away = 9, False
     await client.ask_members()
     await client.ask_members()
     assert network.asked == [("g",), ("g",)] and network.have[-1] == {"e": {"g": 5}}
-    assert client.members.of("g") == {"10.0.0.5/32", "10.0.0.9/32"}
+    assert client.members.cidrs("g") == {"10.0.0.5/32", "10.0.0.9/32"}
     # Another history of the database: what is here is held against it.
     client.follow(standing(era="f"))
-    assert client.lacking() == {"g"}
+    assert client.outdated_groups() == {"g"}
 
 
 async def test_another_history_of_the_database_is_a_reason_to_ask_for_everything(
@@ -160,10 +160,10 @@ async def test_nothing_is_taken_from_those_who_are_not_trusted(made: Made) -> No
     client.follow(Standing(trusted=False))
     news = GroupMembers(id="g", n=6, era="e", since=5, ports={"p5": ()})
     client.regroup([news])
-    assert client.members.of("g") == {"10.0.0.5/32"} and not client.lacking()
+    assert client.members.cidrs("g") == {"10.0.0.5/32"} and not client.outdated_groups()
     client.follow(standing())
     client.regroup([news])
-    assert client.members.of("g") == set()
+    assert client.members.cidrs("g") == set()
 
 
 async def test_members_of_a_group_that_no_rule_names_any_more_go(made: Made) -> None:
@@ -183,9 +183,9 @@ async def test_news_count_only_where_they_join_on(
     client, _, _ = made
     for _ in range(2):  # twice is as once
         client.regroup([GroupMembers(id="g", n=n, era=era, since=since, ports={"p5": ()})])
-        assert client.members.of("g") == (set() if taken else {"10.0.0.5/32"})
+        assert client.members.cidrs("g") == (set() if taken else {"10.0.0.5/32"})
         assert client.members.numbers() == {"g": n if taken else 5}
-        assert client.lacking() == ({"g"} if asked else set())
+        assert client.outdated_groups() == ({"g"} if asked else set())
 
 
 async def test_what_nobody_answers_is_still_to_be_asked_for_and_what_is_here_counts_on(
@@ -197,7 +197,7 @@ async def test_what_nobody_answers_is_still_to_be_asked_for_and_what_is_here_cou
         with pytest.raises(ControlAway):
             await client.ask()
         assert client.asked == {"p", "q"} and client.whole is not bool(ask)
-        assert client.desired.ports == {"p": PORT} and client.members.of("g") == {"10.0.0.5/32"}
+        assert client.desired.ports == {"p": PORT} and client.members.cidrs("g") == {"10.0.0.5/32"}
     network.away = False
     assert await client.ask()
     assert network.wirings[-2:] == [(), ("q",)] and not client.asked and not client.whole
@@ -222,7 +222,7 @@ async def test_an_answer_that_was_under_way_takes_no_later_doubt_away(
     monkeypatch.setattr(network, "wiring", wiring)
     client.asked.add("q")
     await client.ask()
-    assert network.asked[-1:] == [("g", "new")] and not client.lacking()
+    assert network.asked[-1:] == [("g", "new")] and not client.outdated_groups()
 
 
 async def test_an_answer_that_is_a_refusal_is_an_answer(made: Made) -> None:
@@ -247,9 +247,9 @@ async def test_more_than_may_be_asked_for_at_once_is_asked_for_in_parts(
     await client.ask()
     assert [len(ports) for ports in network.wirings[1:]] == [MOST_PORTS, 1]
     assert [len(groups) for groups in network.asked] == [MOST_GROUPS, MOST_GROUPS, 1]
-    assert not client.lacking() and client.members.of(names[-1])
+    assert not client.outdated_groups() and client.members.cidrs(names[-1])
     beats = [client.members.numbers() for _ in range(3)]  # each names others, until all were named
     assert [len(beat) for beat in beats] == [MOST_GROUPS] * 3 and set().union(*beats) == set(names)
     assert [len(known) for known in client.members.versions().values()] == [MOST_GROUPS]
-    client.members.take(GroupMembers(id=name, n=9, era=name) for name in names[:2 * MOST_ERAS])
+    client.members.apply(GroupMembers(id=name, n=9, era=name) for name in names[:2 * MOST_ERAS])
     assert len(client.members.versions()) == MOST_ERAS

@@ -43,7 +43,7 @@ class Host:
         return fresh.known()
 
     def known(self) -> dict[str, set[str]]:
-        return {group: self.client.members.of(group) for group in sorted(self.client.desired.named())}
+        return {group: self.client.members.cidrs(group) for group in sorted(self.client.desired.named())}
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ async def test_every_way_to_change_members_is_heard(cloud: Cloud) -> None:
         await work()
         told = await cloud.hear()
         await here.hear(told)
-        assert not here.client.lacking(), way
+        assert not here.client.outdated_groups(), way
         assert here.known() == await here.truth() != before, way
 
 
@@ -258,7 +258,7 @@ async def create_costs(others: int) -> dict[str, int]:
     found["answer, bytes"] = len(msgspec.msgpack.encode(answers[0]))
     for host in hosts:
         await host.hear(told)
-        assert not host.client.lacking() and host.known() == await host.truth()
+        assert not host.client.outdated_groups() and host.known() == await host.truth()
         (cidrs,) = host.known().values()
         assert len(cidrs) == others + 5
     await lab.db.close()

@@ -142,7 +142,7 @@ class OvsAgent:
         """Fetch everything soon if that became right, or something newer than what is here has changed."""
         if self.client.follow(standing):
             self._wake.set()
-        elif self.client.lacking():
+        elif self.client.outdated_groups():
             self._moved.set()
 
     def report(self) -> AgentReport:
@@ -200,12 +200,12 @@ class OvsAgent:
             self._moved.clear()
             try:
                 async with self._turn:
-                    await self.table.move(self.client.members)
-                if self.client.standing.trusted and self.client.lacking():
+                    await self.table.update_members(self.client.members)
+                if self.client.standing.trusted and self.client.outdated_groups():
                     await self.clock.sleep(self.settings.glance)
                     async with self._turn:
                         await self.client.ask_members()
-                        await self.table.move(self.client.members)
+                        await self.table.update_members(self.client.members)
             except Exception as error:
                 log.warning("members of security groups are not applied", why=repr(error))
                 await self.clock.sleep(self.settings.look)

@@ -68,9 +68,9 @@ class WiringClient:
         if not standing.trusted:
             return False
         if anew := self._is_news(standing.era):
-            self.members.doubt()
+            self.members.doubt_all()
             self._heard, self._due = 0, None  # by other numbers
-        self.members.lag(standing.members)
+        self.members.note_newer(standing.members)
         if anew or (before.trusted, before.ports, before.networks) != (True, standing.ports, standing.networks):
             self._heard, self.whole = max(self._heard, standing.n), True
             return True
@@ -105,11 +105,11 @@ class WiringClient:
     def regroup(self, news: Iterable[GroupMembers]) -> None:
         """As `Wiring.regroup`."""
         if self.standing.trusted:
-            self.members.hear(news)
+            self.members.apply_news(news)
 
-    def lacking(self) -> set[str]:
+    def outdated_groups(self) -> set[str]:
         """The groups whose members have to be asked for."""
-        return self.members.lacking(self.desired.named())
+        return self.members.outdated(self.desired.named())
 
     async def ask(self) -> bool:
         """Everything, if that has to be; the ports that are asked for; and members that are lacking then. Whether it
@@ -120,7 +120,7 @@ class WiringClient:
                 doubts = self.members.doubts
                 answer = await reached(self._network.wiring(self._host, (), self.members.versions()))
                 sure = self._take(answer)
-                self.members.take(answer.members, doubts=doubts)
+                self.members.apply(answer.members, doubts=doubts)
                 if sure and self._heard == heard:
                     self._heard = answer.n
                 asked -= {port.id for port in (*answer.ports, *self.standing.ports)}
@@ -128,7 +128,7 @@ class WiringClient:
                 doubts = self.members.doubts
                 answer = await reached(self._network.wiring(self._host, some, self.members.versions()))
                 self._take(answer, some)
-                self.members.take(answer.members, doubts=doubts)
+                self.members.apply(answer.members, doubts=doubts)
         except BaseException:
             self.asked |= asked
             self.whole = self.whole or whole
@@ -154,15 +154,15 @@ class WiringClient:
     async def ask_members(self) -> None:
         """Those that are lacking; those that no rule names any more go."""
         named = self.desired.named()
-        self.members.keep(named)
-        for groups in pieces(sorted(self.members.lacking(named)), MOST_GROUPS):
-            spoken, doubts = self.members.settle(groups), self.members.doubts
+        self.members.keep_only(named)
+        for groups in pieces(sorted(self.members.outdated(named)), MOST_GROUPS):
+            newer, doubts = self.members.take_newer(groups), self.members.doubts
             try:
                 answer = await reached(self._network.members(self._host, groups, self.members.versions(groups)))
             except BaseException:
-                self.members.lag(spoken)
+                self.members.note_newer(newer)
                 raise
-            self.members.take(answer, groups, doubts=doubts)
+            self.members.apply(answer, groups, doubts=doubts)
 
     def forget(self, port_ids: Sequence[str]) -> None:
         """These ports are gone."""

@@ -156,7 +156,7 @@ class FakeWiring:
         self._catch_up()
 
     def _catch_up(self) -> None:
-        if self.standing.trusted and (self.client.overdue() or self.client.whole or self.client.lacking()):
+        if self.standing.trusted and (self.client.overdue() or self.client.whole or self.client.outdated_groups()):
             self._behind = True
             self._begin()
 
