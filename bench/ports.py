@@ -34,8 +34,8 @@ from nacre.migrations.tables import create_all
 from nacre.network import tables as t
 from nacre.network.api.resource import Controller
 from nacre.network.contract import AgentReport, NetworkRequest, PortsOrder
-from nacre.network.hosts.notices import Notice
-from nacre.network.manager import Around, NetworkManager
+from nacre.network.hosts.notifications import Notice
+from nacre.network.manager import NetworkManager, NetworkParts
 from nacre.network.networks import Networks
 from nacre.network.policies import POLICIES
 from nacre.network.ports import Ports
@@ -53,7 +53,7 @@ class Lab:
         create_all(self.db.engine)
         self.manager = NetworkManager(self.db, PolicyEngine([POLICIES]), RealClock(),
                                       NetworkSettings(quotas={"port": -1}, agent_down_after=1e6),
-                                      Around(notify=self._tell))
+                                      NetworkParts(notify=self._tell))
         self.told = set[str]()
         self.ports, self._number = Controller(self.manager, Ports()), 0
         self.hosts, self.network, self.subnet = [f"h{n}" for n in range(hosts)], "", ""
