@@ -158,4 +158,4 @@ def test_images_of_a_project_are_bounded_by_default() -> None:
     """What becomes of it: `tests/stories/image/test_image_lifecycle.py:TestQuotas`."""
     own = Settings().images
     assert 0 < own.max_project_bytes <= 100 << 30 and 0 < own.max_project_images <= 1000
-    assert 0 < own.max_project_uploads <= 20 and 0 < own.upload_patience <= 900
+    assert 0 < own.max_project_uploads <= 20

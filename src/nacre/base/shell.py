@@ -20,9 +20,9 @@ MB = 1 << 20
 #: What a process may ask of the kernel that looks at data: of what it has open, for memory, the time, and its end.
 PARSING = (
     "read", "readv", "pread64", "recvfrom", "write", "writev", "sendto", "close", "lseek", "fstat", "newfstatat",
-    "brk", "munmap", "mremap", "madvise", "futex", "getrandom", "getpid", "gettid", "sched_yield", "getrusage",
-    "clock_gettime", "gettimeofday", "clock_nanosleep", "nanosleep", "restart_syscall",
-    "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "exit", "exit_group")
+    "brk", "munmap", "mremap", "madvise", "futex", "getrandom", "sched_yield", "getrusage", "clock_gettime",
+    "gettimeofday", "clock_nanosleep", "nanosleep", "restart_syscall", "getpid", "gettid", "getuid", "geteuid",
+    "getgid", "getegid", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "exit", "exit_group")
 #: libseccomp's actions and comparisons, by its header.
 _REFUSE, _ALLOW, _EQUAL, _MASKED_EQUAL = 0x00050000, 0x7FFF0000, 4, 7
 

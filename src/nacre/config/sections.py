@@ -130,7 +130,6 @@ class Images(Section, frozen=True):
     max_project_bytes: Annotated[int, msgspec.Meta(ge=0)] = 50 << 30
     max_project_images: Annotated[int, msgspec.Meta(ge=0)] = 500
     max_project_uploads: Annotated[int, msgspec.Meta(ge=0)] = 10
-    upload_patience: Positive = 300  # seconds for each MiB of an upload
     folder: str = ""  # one that all control processes mount
     #: bucket, endpoint, prefix, region, access_key, secret_key: see `image/data/s3.py`.
     s3: dict[str, str] = {}
