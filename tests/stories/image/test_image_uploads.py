@@ -108,6 +108,18 @@ async def test_a_project_has_so_many_uploads_at_once(a: httpx.AsyncClient, b: ht
     assert (await uploads[1]).status_code == 204
 
 
+@pytest.mark.parametrize("settings", [Settings(max_project_uploads=1)])
+async def test_an_upload_whose_image_is_deleted_counts_until_its_end(a: httpx.AsyncClient) -> None:
+    held, (first, second) = Slow(b"x"), [(await register(a))["id"] for _ in range(2)]
+    upload = asyncio.create_task(stream(a, first, aiter(held)))
+    await held.came.wait()
+    assert (await a.delete(f"/v2/images/{first}")).status_code == 204
+    assert (await send(a, second, b"x")).status_code == 413
+    held.on.set()
+    assert (await upload).status_code == 410
+    assert (await send(a, second, b"x")).status_code == 204
+
+
 @pytest.fixture
 def lazy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nursery]:
     """Parsers that come to no end with data that begins with an s."""

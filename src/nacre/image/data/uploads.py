@@ -170,13 +170,14 @@ class Uploads:
             raise e.TooLarge(f"The project's images use {used} of the {limit} bytes they may use.", field="size")
 
     def _check_uploads(self, conn: sa.Connection, image: Image) -> None:
-        """Whoever is slow, or keeps the service busy, does so with so many uploads; others do not wait for them."""
+        """Whoever is slow, or keeps the service busy, does so with so many uploads; others do not wait for them. Also
+        those count here whose image is deleted: they find out at their end."""
         limit, owner = self._limits.max_project_uploads, image.row["owner"]
         if limit is None or owner is None:
             return
         number = conn.execute(sa.select(sa.func.count()).where(
             images.c.owner == owner, images.c.status.in_(UPLOADING))).scalar() or 0
-        if number >= limit:
+        if (number := max(number, len(self._coming.get(owner, ())))) >= limit:
             raise TooManyUploads(f"Project {owner} is over a limit of image_count_uploading: data of {number} of its "
                                  f"images is being uploaded, staged or imported, and {limit} are the most at once. Try "
                                  "again when one has ended.", field="image_count_uploading")
