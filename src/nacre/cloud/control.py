@@ -230,7 +230,7 @@ def _images(base: Base) -> tuple[ImageService, Service]:
     data = Locations(base.process, stores, ImagePeers(base.transport, base.processes))
     images = ImageService(base.db, base.policy, data, base.clock, ImageLimits(
         max_image_bytes=own.max_bytes, max_project_bytes=own.max_project_bytes or None,
-        max_project_images=own.max_project_images or None))
+        max_project_images=own.max_project_images or None, max_project_uploads=own.max_project_uploads or None))
     uploads, cleanup = Uploads(images), Cleanup(images)
     base.running.start.append(cleanup.start)
     base.running.tasks.append(cleanup.run)
