@@ -22,8 +22,9 @@ from nacre.compute.catalog.flavors import Flavor, Flavors
 from nacre.compute.catalog.keypairs import KeyPairs
 from nacre.compute.catalog.quotas import Quotas
 from nacre.compute.contract import Outcome, Place, ServerSpec, StoryOrder
+from nacre.compute.create import Suppliers
 from nacre.compute.progress import Progress
-from nacre.compute.servers import Servers, Suppliers
+from nacre.compute.servers import Servers
 from nacre.compute.tables import servers, usage
 from nacre.image.contract import ImageFacts
 from nacre.scheduler.contract import Amounts

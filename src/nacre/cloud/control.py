@@ -46,11 +46,12 @@ from nacre.compute.catalog.flavors import Flavors
 from nacre.compute.catalog.keypairs import KeyPairs
 from nacre.compute.catalog.quotas import Quotas
 from nacre.compute.catalog.server_groups import ServerGroups
+from nacre.compute.create import Suppliers
 from nacre.compute.history import History
 from nacre.compute.ledger_admin import LedgerAdmin
 from nacre.compute.progress import Progress
 from nacre.compute.records import project_of
-from nacre.compute.servers import Servers, Suppliers
+from nacre.compute.servers import Servers
 from nacre.conductor.build import Builder
 from nacre.conductor.contract import TARGET as CONDUCTOR
 from nacre.conductor.contract import Conductor

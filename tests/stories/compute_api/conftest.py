@@ -24,9 +24,10 @@ from nacre.compute.catalog.keypairs import KeyPairs
 from nacre.compute.catalog.quotas import Quotas
 from nacre.compute.catalog.server_groups import ServerGroups
 from nacre.compute.contract import ServerSpec
+from nacre.compute.create import Suppliers
 from nacre.compute.history import History
 from nacre.compute.policies import POLICIES
-from nacre.compute.servers import Servers, Suppliers
+from nacre.compute.servers import Servers
 from nacre.image.contract import ImageFacts
 from nacre.network.contract import PortFacts
 from nacre.scheduler.contract import HostReport, HostState, Placement
