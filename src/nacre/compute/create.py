@@ -43,7 +43,7 @@ _EMPTY: dict[str, Any] = {c.name: None for c in servers.columns} | {
 
 
 @dataclass(frozen=True)
-class Suppliers:
+class CreateDeps:
     """Whom a create asks before it accepts."""
 
     flavors: Flavors
@@ -73,7 +73,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 class Creation:
     """Implements `Servers.create` and `Servers.sketch`."""
 
-    def __init__(self, db: Database, clock: Clock, ask: Suppliers, stories: Stories, run: Run):
+    def __init__(self, db: Database, clock: Clock, ask: CreateDeps, stories: Stories, run: Run):
         self._db, self._clock, self._ask, self._stories, self._run = db, clock, ask, stories, run
 
     async def create(self, context: Context, specs: tuple[ServerSpec, ...]) -> tuple[Server, ...]:

@@ -16,7 +16,7 @@ from nacre.base.durable.stories import Stories, Story
 from nacre.base.errors import Conflict
 from nacre.compute import history, quota_usage, records
 from nacre.compute.contract import Server, ServerQuery, ServerSpec, StoryOrder
-from nacre.compute.create import Creation, Run, Suppliers
+from nacre.compute.create import CreateDeps, Creation, Run
 from nacre.compute.records import get_row, move, server_of
 from nacre.compute.tables import server_tags, servers
 
@@ -26,7 +26,7 @@ _encode = msgspec.msgpack.Encoder().encode
 class Servers:
     """What the API does to servers. Callers have checked policy."""
 
-    def __init__(self, db: Database, clock: Clock, ask: Suppliers, stories: Stories, run: Run):
+    def __init__(self, db: Database, clock: Clock, ask: CreateDeps, stories: Stories, run: Run):
         self._db, self._clock, self._stories, self._run = db, clock, stories, run
         self._creation = Creation(db, clock, ask, stories, run)
 
