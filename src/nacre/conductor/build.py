@@ -27,7 +27,6 @@ from nacre.base.errors import (
 from nacre.base.undo import Undo
 from nacre.compute.contract import Group, Outcome, Place, Server, StoryOrder
 from nacre.conductor import orders
-from nacre.conductor.demands import amounts
 from nacre.conductor.deps import StoryDeps
 from nacre.conductor.endings import Endings
 from nacre.conductor.events import ActionEvents
@@ -275,7 +274,7 @@ class _Build:
                 self._story.lease, self.server.id, Place(
                     allocation=placement.allocation, host=placement.host,
                     zone=self._story.zones.get(placement.host, "nova"), amounts=msgspec.structs.replace(
-                        amounts(self.server), disk=placement.selected_dir)))
+                        orders.amounts(self.server), disk=placement.selected_dir)))
         finally:
             if made is None:
                 await self._deps.scheduler.withdrawn(self.server.id)
