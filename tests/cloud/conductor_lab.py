@@ -92,7 +92,7 @@ class DictNetwork:
 
     async def _hold(self, guard: Guard | None) -> None:
         if guard is not None:
-            await self._db.run(guard.hold)
+            await self._db.run(guard.check)
 
     async def unbind(self, server_id: str, host: str, guard: Guard | None = None) -> None:
         await self._hold(guard)
