@@ -15,7 +15,7 @@ from nacre.base.durable.processes import Process, Processes
 from nacre.base.errors import NoValidHost
 from nacre.scheduler.contract import Allocation, Amounts, HostReport, TooEarly
 from nacre.scheduler.filter_scheduler import FilterScheduler
-from nacre.scheduler.manager import Facts, SchedulerManager
+from nacre.scheduler.manager import SchedulerDeps, SchedulerManager
 from nacre.scheduler.registry import HostRegistry
 from tests import schema
 from tests.pure.scheduler_lab import ask, held, report
@@ -31,7 +31,7 @@ class Lab:
         self.allocations: dict[str, Allocation] = {}
         self.chooser = FilterScheduler(best=1)
         self.registry = HostRegistry(self.db, self.clock)
-        self.manager = SchedulerManager(self.registry, self.clock, self.chooser, Facts(
+        self.manager = SchedulerManager(self.registry, self.clock, self.chooser, SchedulerDeps(
             aggregates=self._none, allocations=self._allocations))
         self.changes = Changes(self.db, self.clock)
         self.manager.subscribe(self.changes)

@@ -186,7 +186,7 @@ async def test_each_host_hears_what_is_true_of_its_own(two: Two) -> None:
         return Held(allocation=f"a{n}", server_id=f"s{n}", epoch=epoch)
 
     has = [(held(0), held(9)), (held(1),), (held(0),), (held(3, epoch=8),), ()]
-    found = await asyncio.gather(*(two.one.conductor._p.ledger.audit(f"h{n}", each) for n, each in enumerate(has)))
+    found = await asyncio.gather(*(two.one.conductor._deps.ledger.audit(f"h{n}", each) for n, each in enumerate(has)))
     assert [each.unknown for each in found] == [("a9",), (), ("a0",), (), ()]
     assert [[a.id for a in each.ending] for each in found] == [[], ["a1"], [], [], []]
     assert [each.later for each in found] == [(), (), (), ("a3",), ()]

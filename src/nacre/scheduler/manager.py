@@ -29,7 +29,7 @@ FLUSH = 1.0
 AT_ONCE = 250
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
+class SchedulerDeps(msgspec.Struct, frozen=True, kw_only=True):
     """What the scheduler asks of others."""
 
     #: host -> its aggregates: at each rebuild, and when they changed
@@ -52,7 +52,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 class SchedulerManager:
     """Implements `contract.Scheduler` over a `FilterScheduler`."""
 
-    def __init__(self, registry: HostRegistry, clock: Clock, chooser: FilterScheduler, facts: Facts,
+    def __init__(self, registry: HostRegistry, clock: Clock, chooser: FilterScheduler, facts: SchedulerDeps,
                  options: Options = Options()):
         self.registry, self._clock, self._chooser = registry, clock, chooser
         self._facts, self._options = facts, options
