@@ -246,8 +246,9 @@ class App:
         if not public:
             if not request.token:
                 raise e.Unauthenticated
-            request.context = msgspec.structs.replace(
-                await self._authenticate(request.token), request_id=request.request_id)
+            context = await self._authenticate(request.token)
+            request.context = msgspec.structs.replace(context, request_id=request.request_id, admin=self._allows(
+                context, gate.ADMIN, gate.own(context)))
         if not routes:
             raise e.NotAllowed if matches else e.NoSuchRoute
         if public or routes[0][0].raw:  # a body that is long on its way holds up nobody
