@@ -126,6 +126,9 @@ async def test_who_waits_hears_that_another_program_answers_there() -> None:
         async with asyncio.timeout(20):
             answers = await asyncio.gather(*(ask.count(n) for n in range(3)), return_exceptions=True)
         assert all(isinstance(answer, Unavailable) for answer in answers), answers
+    except BaseException:
+        await client.close()
+        raise
     finally:
         context.destroy(linger=0)
     server = ZmqTransport(Peer("control", "control"), keys, where)
