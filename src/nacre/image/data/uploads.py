@@ -7,7 +7,7 @@ crash leaves behind is `cleanup.py`'s.
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -110,7 +110,7 @@ class Uploads:
             raise e.Forbidden("The requested image has been deactivated. Image data download is forbidden.")
         return image
 
-    async def pieces(self, image: Image, offset: int, length: int) -> AsyncIterator[bytes]:
+    async def pieces(self, image: Image, offset: int, length: int) -> AsyncGenerator[bytes]:
         """The bytes from `offset`, piece by piece; the next is on its way while one is used. Raises NotFound,
         Unavailable."""
         coming: asyncio.Future[bytes] | None = None
