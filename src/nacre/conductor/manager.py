@@ -121,7 +121,8 @@ class ConductorManager:
         if session is None:
             return Heard(again=True)
         refused, seen = "", self._around.seen()
-        if await self._p.scheduler.report(self._read(beat, await self._p.registry.get(beat.host))):
+        known = await self._p.registry.get(beat.host) if beat.wrong else None
+        if await self._p.scheduler.report(self._read(beat, known)):
             refused = await self._agent(beat)
             await self._notice(session, beat)
         return Heard(wiring=self._around.wiring(beat.host), members=self._around.members(beat.members),
