@@ -217,7 +217,8 @@ def measure(args: argparse.Namespace, controls: list[ControlProcess], nodes: dic
         time.sleep(0.1)
     greeted, greeting = time.monotonic() - started, transactions(args.database) - first
     time.sleep(args.period)
-    beside.start()
+    if not args.alone:
+        beside.start()
     before, first = [control.figures() for control in controls], transactions(args.database)
     begin.set()
     at = time.monotonic()
@@ -252,6 +253,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="how long is measured")
     parser.add_argument("--period", type=float, default=10.0, help="seconds between two reports of a host")
     parser.add_argument("--join", type=float, default=30.0, help="seconds over which the hosts come")
+    parser.add_argument("--alone", action="store_true", help="no users beside: what the reports themselves cost")
     parser.add_argument("--changes", type=float, default=0.05, help="the share of reports that differ from the last")
     parser.add_argument("--workers", type=int, default=2, help="processes that the hosts share, at least: each "
                         "has no more connections than it may have descriptors")
