@@ -13,6 +13,7 @@ import zmq
 from nacre.base.errors import Unavailable
 from nacre.base.rpc.keys import new_keys
 from nacre.base.rpc.link import AGAIN, DEFAULTS, SELDOM, Link, dealer
+from nacre.base.rpc.pump import Pump
 from nacre.base.rpc.server import Peer
 from nacre.base.rpc.stub import stub
 from nacre.base.rpc.target import Target
@@ -191,3 +192,35 @@ async def test_a_link_that_is_asked_for_in_vain_can_be_closed_at_any_moment() ->
         await asyncio.sleep(n % 20 / 1000)
         link.close()
     context.destroy(linger=0)
+
+
+async def test_words_that_come_one_upon_the_other_are_taken_together() -> None:
+    """And whatever may not come late ends no rest, but begins none either."""
+    context, loop, heard = zmq.Context(), asyncio.get_running_loop(), asyncio.Queue[float]()
+    pairs = [(context.socket(zmq.PAIR), context.socket(zmq.PAIR)) for _ in range(2)]
+
+    def receive(frames: list[bytes], _: str) -> bool:
+        heard.put_nowait(loop.time())
+        return frames[0] == b"word"
+
+    pumps = []
+    for n, (here, there) in enumerate(pairs):
+        here.bind(f"inproc://{n}")
+        there.connect(f"inproc://{n}")
+        pumps.append(Pump(here, receive, rest=0.5 if n == 0 else 60.0))
+    for _ in range(2):  # the second comes soon after the first
+        pairs[0][1].send(b"word")
+        first = await heard.get()
+    for word in (b"word", b"question", b"word"):
+        pairs[0][1].send(word)
+    assert pumps[0].send([b"an answer"])  # which looks at the socket, too
+    later = [await heard.get() for _ in range(3)]
+    assert later[0] - first > 0.4 and pairs[0][1].recv() == b"an answer"
+    async with asyncio.timeout(30):
+        for word in (b"question", b"word", b"question", b"question"):
+            pairs[1][1].send(word)
+            await heard.get()
+    for pump, (_, there) in zip(pumps, pairs, strict=True):
+        pump.close()
+        there.close()
+    context.term()

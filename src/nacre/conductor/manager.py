@@ -7,6 +7,7 @@ import msgspec
 import structlog
 
 from nacre.base.bounds import pieces
+from nacre.base.db.together import Groups
 from nacre.base.durable.eras import Position
 from nacre.base.errors import BadRequest, Forbidden, Unavailable
 from nacre.compute.contract import Server, StoryOrder
@@ -29,6 +30,8 @@ HELD = "report.held"
 MOST_BEATS, SELDOM = 500, 20.0
 #: What a host hears whose hello was overtaken.
 LATE = "A later word of this host has come already."
+#: Seconds between two groups of hosts that say hello: each group costs the database what one host alone costs it.
+GREET = 0.25
 #: Guests of one look into the database.
 AT_ONCE = 500
 
@@ -66,6 +69,7 @@ class ConductorManager:
     def __init__(self, deps: StoryDeps, endings: Endings, around: ConductorDeps):
         self._deps, self._endings, self._around = deps, endings, around
         self._sessions: dict[str, Session] = {}
+        self._greetings = Groups(deps.clock, GREET)
         #: What a host had said when an operator's word about it was used up: it hears it until it says something else.
         self._accepted: dict[str, tuple[str, str, int, str]] = {}
         #: What was said already to be wrong in a host's words.
@@ -73,6 +77,7 @@ class ConductorManager:
 
     async def hello(self, hello: NodeHello) -> Welcome:
         host = hello.host
+        await self._greetings.join()
         before = await self._deps.registry.get(host)
         anew = before is not None and before.journal not in ("", hello.journal)
         report = self._read(hello.beat, before)
@@ -121,7 +126,8 @@ class ConductorManager:
         if session is None:
             return Heard(again=True)
         refused, seen = "", self._around.seen()
-        if await self._deps.scheduler.report(self._read(beat, await self._deps.registry.get(beat.host))):
+        known = await self._deps.registry.get(beat.host) if beat.wrong else None
+        if await self._deps.scheduler.report(self._read(beat, known)):
             refused = await self._agent(beat)
             await self._notice(session, beat)
         return Heard(wiring=self._around.wiring(beat.host), members=self._around.members(beat.members),

@@ -161,7 +161,7 @@ class NetworkManager:
             agents.alive(work, row) for row in work.find(t.agents, host=host)))
 
     async def agent_report(self, report: AgentReport) -> None:
-        said = agents.parse(report)
+        said = self.heartbeats.parsed(report)
         if not self.heartbeats.repeated(said) and (refusal := await self._reports(said)):
             raise refusal
 

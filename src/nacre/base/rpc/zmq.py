@@ -194,18 +194,20 @@ class ZmqTransport:
             log.warning("rpc peer refused", address=address.decode(errors="replace"), key=key)
             self._zap.send([*back, version, sequence, b"400", b"unknown key", b"", b""])
 
-    def _receive(self, frames: list[bytes], key: str) -> None:
-        """One request: dropped if its sender is unknown, run if it did not come before."""
+    def _receive(self, frames: list[bytes], key: str) -> bool:
+        """One request: dropped if its sender is unknown, run if it did not come before. Whether it is of a kind that
+        may come late: hosts' regular words."""
         sender = self.directory.peers.get(key)
         if sender is None or len(frames) != 2:
-            return
+            return False
         assert self._router is not None
         way = Way(frames[0]) if sender.role == "control" else way_of(frames[0], self._router.frame)
         try:
             request = decode_request(frames[1])
         except BadRequest as error:
             log.warning("rpc connection ended: it sends what is no request", peer=sender.name, reason=str(error))
-            return hang_up(way)
+            hang_up(way)
+            return False
         if busy := self._full(request, sender):
             self._reply(sender, way, encode(Answer(request.id, failure(busy))))
         elif not self._dispatcher.again(request, sender):
@@ -214,6 +216,7 @@ class ZmqTransport:
             self._enter(request, sender)
         elif given := self._answers.again(sender.name, request.id, way):
             self._reply(sender, way, given)
+        return self._dispatcher.latest(request)
 
     def _full(self, request: Request, sender: Peer) -> Unavailable | None:
         """Why the request is not taken on now."""
