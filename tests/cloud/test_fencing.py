@@ -102,7 +102,7 @@ async def test_what_an_earlier_runner_gave_up_is_gone_before_another_host_is_tri
         lab.hypervisors[host].faults.before.update(resume=unwritable, define=elsewhere(host))
         node.end = never  # type: ignore[method-assign,assignment]
     (server,) = await lab.accept()
-    await asyncio.wait_for(asked.wait(), 5)
+    await asyncio.wait_for(asked.wait(), 30)
     for host, node in lab.nodes.items():
         lab.hypervisors[host].faults.before.pop("resume")
         del node.end
@@ -114,7 +114,7 @@ async def test_what_an_earlier_runner_gave_up_is_gone_before_another_host_is_tri
     del lab.nodes[first].here.journal.write  # type: ignore[method-assign]
     lab.silent.clear()
     lab.down.clear()
-    await lab.until(server, "active")
+    await lab.until(server, "active", seconds=30)
     assert not twice
 
 
