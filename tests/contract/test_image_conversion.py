@@ -2,6 +2,8 @@
 
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,11 +25,12 @@ def facts(declared: str) -> ImageFacts:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where QEMU's account may write a file that is its own."""
-    for path in (tmp_path, *(p for p in tmp_path.parents if "pytest" in p.name or "popen" in p.name)):
-        path.chmod(0o755)
-    return tmp_path
+def folder() -> Iterator[Path]:
+    """Where QEMU's account may write a file that is its own. Not pytest's: what is above that is closed to others again
+    by each pytest that begins meanwhile."""
+    with tempfile.TemporaryDirectory(prefix="nacre-conversion-", dir="/tmp") as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
 
 
 @pytest.mark.parametrize(("declared", "driver"), [("qcow2", "qcow2"), ("vhd", "vpc"), ("vmdk", "vmdk")])

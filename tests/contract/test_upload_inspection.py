@@ -1,14 +1,17 @@
 """Uploads are looked at in a process of their own: real forks, real limits."""
 
 import os
+import select
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,8 +26,27 @@ MB = 1 << 20
 
 
 def nursery(evil: str, idle: float = 60) -> Nursery:
-    """One whose processes do this before they look at what they are fed."""
-    code = (f"import mmap, os, resource, time, {inspection.__name__} as i\n"
+    """One whose processes do this before they look at what they are fed. born: how many of them there were."""
+    code = (f"import ctypes, gc, mmap, os, resource, socket, stat, time, {inspection.__name__} as i\n"
+            "fork, born = os.fork, []\n"
+            "def bear():\n"
+            "    born.append(1)\n"
+            "    return fork()\n"
+            "os.fork = bear\n"
+            "libc = ctypes.CDLL(None)\n"
+            "def call(name, *args):\n"
+            "    number = i.syscalls().seccomp_syscall_resolve_name(name.encode())\n"
+            "    if libc.syscall(number, *args) < 0:\n"
+            "        raise OSError\n"
+            "def is_socket(fd):\n"
+            "    try:\n"
+            "        return stat.S_ISSOCK(os.fstat(fd).st_mode)\n"
+            "    except OSError:\n"
+            "        return False\n"
+            "def say(what):\n"
+            "    for each in gc.get_objects():\n"
+            "        if isinstance(each, socket.socket) and each.fileno() >= 0:\n"
+            "            each.send(what, socket.MSG_DONTWAIT)\n"
             "class Taken(i.Inspector):\n"
             "    def feed(self, data):\n"
             f"        {evil}\n"
@@ -98,7 +120,14 @@ def test_a_parser_that_was_taken_over_reaches_nothing() -> None:
             "os.close(2) or __import__('socket').socket()", "os.kill(os.getppid(), 0)", f"os.unlink('{kept}')",
             f"os.mkdir('{folder}/made')", f"os.truncate('{kept}', 0)", f"os.utime('{kept}')", "os.chdir('/')",
             "os.execv('/bin/true', ['true'])", "os.setpriority(os.PRIO_PROCESS, 0, 19)", "os.setsid()",
-            "resource.prlimit(os.getppid(), resource.RLIMIT_CPU)", "mmap.mmap(-1, 4096, prot=7)"]
+            "resource.prlimit(os.getppid(), resource.RLIMIT_CPU)", "mmap.mmap(-1, 4096, prot=7)",
+            *(f"call({name!r}, {args})" for name, args in {
+                "tkill": "os.getppid(), 0", "tgkill": "os.getppid(), os.getppid(), 0", "pidfd_open": "os.getppid(), 0",
+                "rt_sigqueueinfo": "os.getppid(), 19, ctypes.byref((ctypes.c_int * 32)(19, 0, -1))",
+                "ptrace": "0x4206, os.getppid(), 0, 0", "prctl": "3",
+                "process_vm_readv": "os.getppid(), 0, 0, 0, 0, 0",
+                "process_vm_writev": "os.getppid(), 0, 0, 0, 0, 0",
+                "shutdown": "next(filter(is_socket, range(64))), 2"}.items())]
     tries = "".join(f"try:\n    {act}\n    done.append(1)\nexcept OSError:\n    pass\n" for act in acts)
     taken = nursery(f"done = []; exec({tries!r}); done and os._exit(0)")
     try:
@@ -158,6 +187,91 @@ def test_a_process_that_the_machine_killed_is_no_refusal() -> None:
         assert feed(Apart("raw", nursery=taken), b"x" * MB, MB).size == MB and taken._process is process
     finally:
         taken.close()
+
+
+def test_after_a_loss_nothing_is_taken_for_the_beginning() -> None:
+    """What a second process would be shown first is the middle of the data."""
+    taken = nursery("len(born) == 1 and data[:1] == b'k' and os.kill(os.getpid(), 9)")
+    try:
+        lost = Apart("vhdx", nursery=taken)
+        lost.feed(b"vhdxfile" + bytes(SLICE - 8))
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                lost.feed(b"k" * SLICE)
+        with pytest.raises(Unavailable):
+            lost.finish(2 * SLICE)
+    finally:
+        taken.close()
+
+
+def test_who_fills_the_way_and_ends_holds_up_nobody() -> None:
+    """Its end is told on that same way, by the process that bears the others."""
+    taken = nursery("exec('while data[:1] == b\\'k\\':\\n try: say(b\\'+\\')\\n except OSError: os._exit(0)')")
+    try:
+        full = Apart("raw", nursery=taken)
+        full.feed(b"k" * SLICE)
+        process, ended = taken._process, select.poll()
+        assert full._talk is not None
+        ended.register(full._talk, 0)
+        assert ended.poll(10_000), "whoever bears the others hangs"
+        assert feed(Apart("raw", nursery=taken), b"x" * MB, MB).size == MB and taken._process is process
+        full.close()
+    finally:
+        taken.close()
+
+
+@pytest.mark.parametrize("ends", ["before", "unread", "after"])
+def test_what_a_process_said_at_its_end_is_heard(honest: Nursery, ends: str) -> None:
+    """Also where the next slice finds it gone, or was sent and never read: that is no reason to try again."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    class Talk(socket.socket):
+        def send(self, *args: Any) -> int:
+            sent = super().send(*args)
+            theirs.close()
+            return sent
+
+    apart = Apart("raw", nursery=honest)
+    apart._talk = Talk(fileno=ours.detach())
+    theirs.send(inspection.ENDED)
+    if ends == "unread":
+        apart._talk.send(b"d")
+    elif ends == "before":
+        theirs.close()
+    with pytest.raises(UnsupportedMedia, match="more memory or time"):
+        feed(apart, b"x" * SLICE, SLICE)
+
+
+def test_a_process_has_nothing_of_the_others() -> None:
+    """One way, its own: not that of another's upload, nor those on which it was asked for."""
+    taken = nursery("sum(map(is_socket, range(64))) == 1 or os._exit(0)")
+    try:
+        other = Apart("vhdx", nursery=taken)
+        other.feed(b"vhdxfile" + bytes(SLICE - 8))
+        assert feed(Apart("raw", nursery=taken), b"x" * MB, MB).size == MB
+        other.close()
+    finally:
+        taken.close()
+
+
+def test_an_upload_that_pauses_keeps_its_process() -> None:
+    idle = nursery("pass", idle=0.05)
+    try:
+        apart = Apart("vhdx", nursery=idle)
+        apart.feed(b"vhdxfile" + bytes(SLICE - 8))
+        assert idle._process is not None
+        with pytest.raises(subprocess.TimeoutExpired):
+            idle._process.wait(0.5)
+        apart.close()
+        assert idle._process.wait(30) == 0
+    finally:
+        idle.close()
+
+
+def test_a_terminals_interrupt_is_not_its_own(honest: Nursery) -> None:
+    """It is for control, which lets the uploads end that it has."""
+    assert feed(Apart("raw", nursery=honest), b"x", 1).size == 1 and honest._process is not None
+    assert os.getpgid(honest._process.pid) != os.getpgid(0)
 
 
 def test_where_no_process_can_be_forked_only_that_upload_fails() -> None:

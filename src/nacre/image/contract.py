@@ -65,7 +65,8 @@ class Snapshots(Protocol):
         ...
 
     async def write(self, image_id: str, offset: int, data: bytes) -> None:
-        """Bytes at `offset`; offset 0 starts anew. Raises Conflict (a gap: start anew), NotFound, TooLarge."""
+        """Bytes at `offset`; offset 0 starts anew. Raises Conflict (a gap, or a piece failed: start anew),
+        NotFound, TooLarge."""
         ...
 
     async def finish(self, image_id: str, size: int) -> None:

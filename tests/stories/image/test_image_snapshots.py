@@ -1,12 +1,14 @@
 """A host fills an image: in order, with repeats and gaps, and with data that must not be taken."""
 
+import asyncio
 import os
+import threading
 
 import httpx
 import pytest
 from image_cloud import Cloud, context_of, register
 
-from nacre.base.errors import Conflict, NotFound, UnsupportedMedia
+from nacre.base.errors import Conflict, NotFound, Unavailable, UnsupportedMedia
 from nacre.image.contract import SnapshotOrder
 from nacre.image.data.snapshots import Snapshots
 
@@ -30,6 +32,63 @@ async def test_a_snapshot(a: httpx.AsyncClient, cloud: Cloud) -> None:
     await snapshots.abandon(facts.id)
     assert (await a.get(f"/v2/images/{facts.id}/file")).content == data
     assert (await a.get(f"/v2/images/{facts.id}")).json()["status"] == "active"
+
+
+@pytest.mark.parametrize("part", [0, 10])
+async def test_a_piece_that_failed_is_not_taken_for_one_that_arrived(
+        a: httpx.AsyncClient, cloud: Cloud, part: int) -> None:
+    """Whoever asks again, as a 503 says, would get an image with a hole, or with a part of the piece twice."""
+    snapshots = Snapshots(cloud.images)
+    facts = await snapshots.register(context_of("a-member"), ORDER)
+    data = os.urandom(90_000)
+    await snapshots.write(facts.id, 0, data[:30_000])
+    sink = snapshots._open[facts.id][1]._sink
+    assert sink is not None
+    write = sink.write
+
+    def away(piece: bytes) -> None:
+        write(piece[:part])
+        raise Unavailable("away")
+
+    sink.write = away  # type: ignore[method-assign]
+    with pytest.raises(Unavailable):
+        await snapshots.write(facts.id, 30_000, data[30_000:60_000])
+    assert cloud.files() == [] and not cloud.data.writing
+    for refused in (snapshots.write(facts.id, 30_000, data[30_000:60_000]), snapshots.finish(facts.id, 60_000)):
+        with pytest.raises(Conflict, match="start anew"):
+            await refused
+    for offset in range(0, 90_000, 30_000):
+        await snapshots.write(facts.id, offset, data[offset:offset + 30_000])
+    await snapshots.finish(facts.id, len(data))
+    assert (await a.get(f"/v2/images/{facts.id}/file")).content == data and len(cloud.files()) == 1
+
+
+async def test_a_piece_whose_caller_left_is_not_taken_for_one_that_arrived(
+        a: httpx.AsyncClient, cloud: Cloud) -> None:
+    snapshots = Snapshots(cloud.images)
+    facts = await snapshots.register(context_of("a-member"), ORDER)
+    await snapshots.write(facts.id, 0, b"begin")
+    sink = snapshots._open[facts.id][1]._sink
+    assert sink is not None
+    at_work, go = threading.Event(), threading.Event()
+
+    def slow(piece: bytes) -> None:
+        at_work.set()
+        go.wait(30)
+        raise Unavailable("away")
+
+    sink.write = slow  # type: ignore[method-assign]
+    call = asyncio.create_task(snapshots.write(facts.id, 5, b"middle"))
+    await asyncio.to_thread(at_work.wait, 30)
+    call.cancel()
+    await asyncio.sleep(0)
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    with pytest.raises(Conflict, match="start anew"):
+        await snapshots.write(facts.id, 5, b"middle")
+    await snapshots.abandon(facts.id)
+    assert cloud.files() == []
 
 
 async def test_a_host_writes_nothing_else(a: httpx.AsyncClient, cloud: Cloud) -> None:

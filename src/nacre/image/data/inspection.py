@@ -96,6 +96,7 @@ class Nursery:
                 with theirs:
                     self._process = subprocess.Popen(
                         self._command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL,
+                        start_new_session=True,  # a terminal's interrupt is for us, who let uploads end
                         env={name: os.environ[name] for name in ENVIRONMENT if name in os.environ})
                 threading.Thread(target=self._process.wait, daemon=True).start()  # else it stays a zombie
                 self._door = ours
@@ -160,12 +161,7 @@ class Apart:
             raise Unavailable(NOT_NOW)
         if self._talk is None:
             self._talk = self._nursery.begin(self._declared, self._container)
-        try:
-            self._talk.send(kind + data)
-            answer = self._talk.recv(SLICE)
-        except OSError:
-            answer = b""
-        if answer == MORE:
+        if (answer := _heard(self._talk, kind + data)) == MORE:
             return None
         self._hang_up()
         try:
@@ -177,6 +173,17 @@ class Apart:
             self._lost = True
             raise Unavailable(NOT_NOW) from None
         return self._verdict
+
+
+def _heard(talk: socket.socket, frame: bytes | bytearray) -> bytes:
+    """The answer to a slice. Nothing: there is none."""
+    with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(ConnectionError):  # it has ended, and may have said how
+            talk.send(frame)
+        for _ in range(2):  # that our slice was not read is heard before what was said
+            with contextlib.suppress(ConnectionError):
+                return talk.recv(SLICE)
+    return b""
 
 
 def main() -> None:
@@ -238,8 +245,9 @@ def _bury(children: dict[int, socket.socket]) -> None:
 
 
 def _say(talk: socket.socket, what: bytes) -> None:
+    """Without waiting: a process that its data has taken over may have filled the way before it ended."""
     with talk, contextlib.suppress(OSError):
-        talk.send(what)
+        talk.send(what, socket.MSG_DONTWAIT)
 
 
 def _serve(talk: socket.socket, declared: str, container: str) -> None:

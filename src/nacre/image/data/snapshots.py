@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from nacre.base import errors as e
 from nacre.base.context import Context
 from nacre.base.locks import NamedLocks
+from nacre.base.undo import Undo
 from nacre.image import records
 from nacre.image.contract import ImageFacts, SnapshotOrder
 from nacre.image.data.cleanup import HOST
@@ -54,7 +55,9 @@ class Snapshots:
             if offset != intake.size:
                 raise e.Conflict(f"{intake.size} bytes of image {image_id} are here; start anew from 0.",
                                  field="offset")
-            await self._run(intake.write, data)
+            async with Undo() as undo:  # how much of it is there then, nobody knows: whoever asks again is told so
+                undo.add(self._close, image_id)
+                await self._run(intake.write, data)
 
     async def finish(self, image_id: str, size: int) -> None:
         """All `size` bytes were sent: inspect, then active."""
@@ -82,8 +85,7 @@ class Snapshots:
     async def abandon(self, image_id: str) -> None:
         """It failed: the image and its data are gone."""
         async with self._locks(image_id):
-            if found := self._open.pop(image_id, None):
-                await self._drop(*found)
+            await self._close(image_id)
             gone = await self._db.run(lambda conn: _forget(conn, image_id, self._service.now()))
             await self._service.ledger.drop(*gone)
 
@@ -106,13 +108,19 @@ class Snapshots:
         except BaseException:
             data.writing.discard(to.key)
             raise
-        if found := self._open.pop(image_id, None):
-            await self._drop(*found)
+        await self._close(image_id)
         self._open[image_id] = to, Intake(data.stores[to.store], to.key, self._service.settings.max_image_bytes)
 
+    async def _close(self, image_id: str) -> None:
+        """Keeps nothing of what is here. May be repeated."""
+        if found := self._open.pop(image_id, None):
+            await self._drop(*found)
+
     async def _drop(self, to: Location, intake: Intake) -> None:
-        await self._run(intake.discard)
-        self._service.data.writing.discard(to.key)
+        try:
+            await self._run(intake.discard)
+        finally:  # what it could not take back `cleanup.py` does
+            self._service.data.writing.discard(to.key)
         await self._db.run(lambda conn: orphan(conn, to.key))
         await self._service.ledger.drop(to)
 
