@@ -97,6 +97,7 @@ class Lab:
     def __init__(self, reads: bool = False, proxies: tuple[str, ...] = (), **patience: Any):
         self.time, self.reads = Time(), reads
         self.waiting = Waiting(Patience(**patience), proxies)
+        self.scopes = list[Any]()
 
         async def look() -> None: ...
 
@@ -106,6 +107,7 @@ class Lab:
         self.kind, self.state = kind(False, Health(look, RealClock()), self.waiting), ServerState()
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        self.scopes.append(scope)
         while self.reads and (await receive()).get("more_body"):
             pass
         await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"0")]})
@@ -175,6 +177,47 @@ async def test_behind_a_balancer_a_body_is_its_clients() -> None:
     assert [wire.closed for wire in again] == [False, False, True], "they are counted as they were, to the end"
     direct = [await lab.client("192.0.2.1", head(f"203.0.113.{n}"), b"{") for n in range(6)]
     assert direct[-1].closed, "only a balancer is asked"
+
+
+def forwarded(*lines: str, proto: str = "") -> bytes:
+    """A request that a balancer passes on."""
+    head = "".join(f"x-forwarded-for: {line}\r\n" for line in lines)
+    return HEAD[:-2] + (head + (f"x-forwarded-proto: {proto}\r\n" if proto else "")).encode("latin-1") + b"\r\n"
+
+
+@pytest.mark.parametrize(("proxies", "address"), [
+    ("192.0.2.9", "192.0.2.9"), ("192.0.2.0/24", "192.0.2.9"), ("192.0.2.9", "::ffff:192.0.2.9"),
+    ("::ffff:192.0.2.9", "192.0.2.9"), ("::ffff:192.0.2.0/120", "::ffff:192.0.2.9"), ("2001:DB8::9", "2001:db8::9"),
+    ("2001:db8::/64", "2001:db8::9")])
+async def test_a_balancer_is_known_by_any_spelling_and_for_all(proxies: str, address: str) -> None:
+    """As one whose connections are many, whose bodies are its clients', and which says how these came."""
+    lab = Lab(reads=True, proxies=(proxies,), of_one=2, waiting=20)
+    wires = [await lab.client(address, forwarded("198.51.100.1"), b"{") for _ in range(3)]
+    assert [wire.closed for wire in wires] == [False, False, True]
+    wires = [await lab.client(address, forwarded(f"198.51.100.{n}"), b"{") for n in range(2, 6)]
+    wires += [await lab.client(address) for _ in range(6)]
+    assert not any(wire.closed for wire in wires)
+    await lab.client(address, forwarded("203.0.113.7", proto="https"))
+    assert (lab.scopes[-1]["client"][0], lab.scopes[-1]["scheme"]) == ("203.0.113.7", "https")
+    await lab.client("203.0.113.1", forwarded("203.0.113.7", proto="https"))
+    assert (lab.scopes[-1]["client"][0], lab.scopes[-1]["scheme"]) == ("203.0.113.1", "http")
+
+
+@pytest.mark.parametrize(("said", "whose"), [
+    (("198.51.100.1",), "198.51.100.1"), (("203.0.113.1", "198.51.100.1"), "198.51.100.1"),
+    (("203.0.113.1, 198.51.100.1 ,192.0.2.8",), "198.51.100.1"), (("::ffff:198.51.100.1",), "198.51.100.1"),
+    (("198.51.100.1:4711",), "198.51.100.1"), (("[2001:db8::1]:4711",), "2001:db8::/64"),
+    (("2001:db8::1%" + "A" * 1000,), "2001:db8::/64"), (("192.0.2.8",), "192.0.2.8"), ((), "192.0.2.9"),
+    (("",), "192.0.2.9"), (("unknown",), "192.0.2.9"), (("198.51.100.1, x",), "192.0.2.9"),
+    (("\x9b31m" + "A" * 30000,), "192.0.2.9"), (("192.0.2.8," * 3000,), "192.0.2.9"),
+    (("192.0.2.8," * 3000 + "192.0.2.8",), "192.0.2.8")])
+async def test_whose_a_request_is_that_a_balancer_passes_on(said: tuple[str, ...], whose: str) -> None:
+    lab = Lab(reads=True, proxies=("192.0.2.8", "192.0.2.9"), of_one=1, waiting=1)
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(2):
+            await lab.client("192.0.2.9", forwarded(*said), b"{")
+    assert lab.scopes[-1]["client"][0] == whose
+    assert [line["source"] for line in lines if line["log_level"] == "info"] == [whose]
 
 
 async def test_silent_connections_of_a_few_close_no_others() -> None:

@@ -158,3 +158,14 @@ def test_images_of_a_project_are_bounded_by_default() -> None:
     """What becomes of it: `tests/stories/image/test_image_lifecycle.py:TestQuotas`."""
     own = Settings().images
     assert 0 < own.max_project_bytes <= 100 << 30 and 0 < own.max_project_images <= 1000
+
+
+@pytest.mark.parametrize("text", ["*", "", " 192.0.2.9", "192.0.2.9/24", "192.0.2", "balancer.example", "192.0.2.9:80",
+                                  "0.0.0.0/0", "::/0", "fe80::9%" + "x" * 300])
+def test_a_balancer_is_named_by_an_address_or_a_network(tmp_path: Path, text: str) -> None:
+    fine = settings(tmp_path, '[http]\nproxies = ["192.0.2.9", "192.0.2.0/28", "2001:DB8::9", "::ffff:192.0.2.9"]')
+    assert len(fine.http.proxies) == 4
+    with pytest.raises(SettingsError) as error:
+        settings(tmp_path, f'[http]\nproxies = ["192.0.2.8", "{text}"]')
+    assert error.value.message.startswith("http: proxies: ") and len(error.value.message) < 300
+    assert repr(text[:80]) in error.value.message

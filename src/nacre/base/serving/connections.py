@@ -6,16 +6,14 @@ import asyncio
 import logging
 import socket
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 from uvicorn._types import ASGI3Application
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from nacre.base.serving.health import Health
 from nacre.base.serving.sending import EXTENSION, PIECE, Unread
-from nacre.base.serving.sources import Shares, source_of
+from nacre.base.serving.sources import Balancers, Shares
 
 log = structlog.get_logger()
 
@@ -25,12 +23,10 @@ _TOO_LARGE = (b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: te
 _FRAMING = 8
 #: Seconds from one line in the log to the next that says the same of the same source; and how many sources are named.
 _MINUTE, _SOURCES = 60.0, 100
+#: What a balancer says of whom a request is from.
+_SAID = b"x-forwarded-for", b"x-forwarded-proto"
 #: What uvicorn writes at each request of anybody's that is none, or wants another protocol.
 _UNSAID = "Invalid HTTP request received.", "Unsupported upgrade request.", "No supported WebSocket library detected."
-
-
-async def _nothing(*_: Any) -> None:
-    """No app: uvicorn's middleware is asked whom it trusts, and wants one."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +53,8 @@ PATIENCE = Patience()
 
 @dataclass
 class Waiting:
-    """The connections that wait for a request, and those that send a body, by their sources. proxies: those addresses
-    that stand for many."""
+    """The connections that wait for a request, and those that send a body, by their sources. proxies: the addresses
+    and networks of balancers, which stand for many."""
 
     patience: Patience
     proxies: tuple[str, ...] = ()
@@ -67,20 +63,18 @@ class Waiting:
     _told: dict[tuple[str, str], int] = field(default_factory=dict)  # why and whose -> so many since the last line
 
     def __post_init__(self) -> None:
-        self._balancers = ProxyHeadersMiddleware(_nothing, list(self.proxies)).trusted_hosts
+        self.balancers = Balancers(self.proxies)
         self._unread = Unread["Connection"](self.patience.unread_bytes)
 
-    def source(self, address: str) -> str:
-        """Whose a connection from there is."""
-        return address if address in self.proxies else source_of(address)
-
-    def sender(self, one: "Connection") -> str:
-        """Whose the request is whose head has come: a balancer says for whom it passes one on, as uvicorn reads it."""
-        said = [value for name, value in one.headers if name == b"x-forwarded-for"]
-        if not said or one.source not in self.proxies:
-            return one.source
-        host, _ = self._balancers.get_trusted_client_address(b", ".join(said).decode("latin-1"))
-        return self.source(host) if host else one.source
+    def set_sender(self, one: "Connection") -> None:
+        """Whose the request is whose head has come, and how it came to a balancer: its app is told so."""
+        one.sender = one.source
+        if one.source in self.balancers:
+            said = {name: [value for each, value in one.headers if each == name] for name in _SAID}
+            one.sender = self.balancers.sender(one.source, said[b"x-forwarded-for"])
+            if said[b"x-forwarded-proto"][-1:] in ([b"http"], [b"https"]):
+                one.scope["scheme"] = said[b"x-forwarded-proto"][-1].decode()
+        one.scope["client"] = one.sender, 0
 
     def add(self, one: "Connection") -> None:
         """It waits from now on. Those that are too many are closed."""
@@ -94,7 +88,6 @@ class Waiting:
 
     def begin_body(self, one: "Connection") -> None:
         """It is in the middle of a body; `end_body` follows. One that is too many is closed: perhaps another's."""
-        one.sender = self.sender(one)
         self._bodies.add(one.sender, one)
         if (full := self._full(self._bodies, one.sender)) is not None:
             self._close(self._bodies.newest(full), full, "a connection is closed: too many send bodies")
@@ -134,7 +127,7 @@ class Waiting:
 
     def _full(self, those: "Shares[Connection]", who: str) -> str | None:
         """Whose are too many, now that one of these has come: where it is all together, that is who has most."""
-        if those.count(who) > (self.patience.waiting if who in self.proxies else self.patience.of_one):
+        if those.count(who) > (self.patience.waiting if who in self.balancers else self.patience.of_one):
             return who
         return those.greatest() if those.total > self.patience.waiting else None
 
@@ -210,7 +203,7 @@ class Connection(_InTurn):
         super().connection_made(transport)
         if self.secure:
             self.scheme = "https"
-        self.source = self.waiting.source(self.client[0] if self.client else "")
+        self.source = self.waiting.balancers.source(self.client[0] if self.client else "")
         self.waiting.add(self)
         self._expect_head(self.waiting.patience.head_seconds)
         # The kernel sees what a client takes, under TLS too and when nothing but unsent bytes keeps a closed one.
@@ -258,6 +251,7 @@ class Connection(_InTurn):
         self._head = self._framing = self._body = 0
         self._met_head()
         self.waiting.remove(self)
+        self.waiting.set_sender(self)
         super().on_headers_complete()
         if self.health.draining:
             self.cycle.keep_alive = False
