@@ -1,6 +1,8 @@
 """Connections of clients, without sockets: who is closed for whom, and when nobody waits any longer."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +25,7 @@ class Time:
         self.now, self.timers = 0.0, list["Timer"]()
 
     def call_later(self, seconds: float, call: Callable[..., None], *args: Any) -> "Timer":
-        self.timers.append(Timer(self.now + seconds, lambda: call(*args)))
+        self.timers.append(Timer(self.now + seconds, lambda: call(*args), call))
         return self.timers[-1]
 
     def create_task(self, work: Any) -> Any:
@@ -37,18 +39,38 @@ class Time:
 
 
 class Timer:
-    def __init__(self, at: float, call: Callable[[], None]):
-        self.at, self.call, self.done = at, call, False
+    def __init__(self, at: float, call: Callable[[], None], of: Callable[..., None]):
+        self.at, self.call, self.of, self.done = at, call, of, False
 
     def cancel(self) -> None:
         self.done = True
+
+
+class Kernel:
+    """What it knows of a connection: `unsent` bytes wait, `acked` were taken."""
+
+    unsent = acked = 0
+
+    def __init__(self, address: str):
+        self.address = address
+
+    def getpeername(self) -> tuple[str, int]:
+        return self.address, 1
+
+    def getsockname(self) -> tuple[str, int]:
+        return "192.0.2.250", 80
+
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        assert (level, option, size) == (socket.IPPROTO_TCP, socket.TCP_INFO, 148)
+        return struct.pack("=120xQ16xI", self.acked, self.unsent)
 
 
 class Wire(asyncio.Transport):
     """What is between a client and its connection."""
 
     def __init__(self, address: str):
-        super().__init__({"peername": (address, 1), "sockname": ("192.0.2.250", 80)})
+        self.kernel = Kernel(address)
+        super().__init__({"socket": self.kernel})
         self.sent, self.closed = b"", False
         self.taking, self.unsent, self.high = True, 0, 0
 
@@ -251,6 +273,25 @@ async def test_what_comes_after_such_a_body_is_answered() -> None:
     await lab.sends(wire, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
     lab.time.forward(29)
     assert wire.sent.count(b"HTTP/1.1 401") == 3 and not wire.closed
+
+
+async def test_who_takes_nothing_for_long_is_closed_and_nobody_who_takes_a_little() -> None:
+    lab, ask = Lab(unread=300, idle=10**6), b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+    with structlog.testing.capture_logs() as said:
+        nothing, little, fine = [await lab.client("192.0.2.1", ask) for _ in range(3)]
+        nothing.kernel.unsent = little.kernel.unsent = 100
+        for n in range(40):
+            assert not little.closed and not fine.closed and nothing.closed is (n >= 13), n
+            little.kernel.acked += n % 3 == 0
+            lab.time.forward(30)
+            if n == 1:
+                nothing.kernel.acked = 1
+            await lab.sends(fine, ask)
+    lines = [line["event"] for line in said if line["log_level"] == "info"]
+    assert lines == ["a connection is closed: its client takes nothing"]
+    await settle()
+    assert not [timer for timer in lab.time.timers if getattr(timer.of, "__self__", None) is nothing.made
+                and not timer.done], "and nothing waits for it any more"
 
 
 async def test_the_log_has_a_line_for_a_source_and_minute(caplog: pytest.LogCaptureFixture) -> None:

@@ -4,7 +4,6 @@ protocol has none."""
 
 import asyncio
 import logging
-import socket
 from dataclasses import dataclass, field
 
 import structlog
@@ -12,7 +11,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from nacre.base.serving.health import Health
-from nacre.base.serving.sending import EXTENSION, PIECE, Unread
+from nacre.base.serving.sending import EXTENSION, PIECE, Unread, taken
 from nacre.base.serving.sources import Balancers, Shares
 
 log = structlog.get_logger()
@@ -21,6 +20,8 @@ _TOO_LARGE = (b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: te
               b"content-length: %d\r\nconnection: close\r\n\r\n%b")
 #: Bytes of a chunked body's framing that each of its own may have with it.
 _FRAMING = 8
+#: So many looks at what a client takes find that it is nothing, until its connection is closed.
+_LOOKS = 10
 #: Seconds from one line in the log to the next that says the same of the same source; and how many sources are named.
 _MINUTE, _SOURCES = 60.0, 100
 #: What a balancer says of whom a request is from.
@@ -35,15 +36,16 @@ class Patience:
     head_seconds: until they are there; of_one: connections of one source on which no request has come, or none since
     the last answer; waiting: in all. Beyond, the oldest are closed: of that source, or of the one that has most. As
     many may be in the middle of sending a body; beyond that the newest are closed. unread: seconds until one is closed
-    whose client takes nothing of what it is sent; unread_bytes: what is held of such answers for one project or user,
-    or one source that is nobody known. Beyond, those that have taken nothing for longest are closed."""
+    whose client takes nothing at all of what it is sent (curl's --limit-rate pauses for 100); unread_bytes: what is
+    held of such answers for one project or user, or one source that is nobody known. Beyond, those that have taken
+    nothing for longest are closed."""
 
     idle: int = 30
     head: int = 32768
     head_seconds: float = 10.0
     of_one: int = 500
     waiting: int = 4000
-    unread: int = 60
+    unread: float = 300.0
     unread_bytes: int = 256 << 20
     ahead: int = 100
 
@@ -106,7 +108,7 @@ class Waiting:
         """It does again, or has gone."""
         self._unread.remove(one)
 
-    def tell(self, why: str, one: "Connection", who: str = "") -> None:
+    def tell(self, why: str, one: "_InTurn", who: str = "") -> None:
         """That it is closed: a line in the log for each source and minute, and one for all where there are many. who:
         its source, where that is not the connection's own."""
         whose = (why, who or one.source)
@@ -139,9 +141,12 @@ class Waiting:
 
 
 class _InTurn(HttpToolsProtocol):
-    """Begins a request when its client takes the answers before it. With the connection ends what is being answered:
-    uvicorn ends what was asked for last."""
+    """Begins a request when its client takes the answers before it; ends when it takes none for long. With the
+    connection ends what is being answered: uvicorn ends what was asked for last."""
 
+    waiting: Waiting  # set by `kind`
+    source = ""  # whose it is
+    _looks, _taken = 0, None  # how often its client was found to take nothing, and what it had taken
     owner, held = "", 0  # whose answer is being sent, and how many bytes of it are held meanwhile
     _running: RequestResponseCycle | None = None
     _next: tuple[RequestResponseCycle, ASGI3Application] | None = None
@@ -149,14 +154,26 @@ class _InTurn(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         transport.set_write_buffer_limits(PIECE)  # under TLS it would be more
+        self._look()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._again.cancel()
         self._next = None
         self.pipeline.clear()
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
+
+    def _look(self) -> None:
+        """Now and then, to the end: whether its client takes what it is sent. The kernel knows, under TLS too; its own
+        limit (TCP_USER_TIMEOUT) would end many that take a little all the time."""
+        before, self._taken = self._taken, taken(self.transport.get_extra_info("socket"))
+        self._looks = self._looks + 1 if self._taken is not None and self._taken == before else 0
+        if self._looks >= _LOOKS:
+            self.waiting.tell("a connection is closed: its client takes nothing", self)
+            self.transport.abort()
+        self._again = self.loop.call_later(self.waiting.patience.unread / _LOOKS, self._look)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -192,7 +209,7 @@ class Connection(_InTurn):
     waiting: Waiting
 
     arriving = False
-    source = sender = ""  # whose it is; and whose the request, which may have come through a balancer
+    sender = ""  # whose the request is, which may have come through a balancer
     #: The head, or what of a chunked body is not its own, that has arrived so far; and of its own.
     _head = _framing = _body = 0
     _reading = False  # a request's body is still coming
@@ -206,9 +223,6 @@ class Connection(_InTurn):
         self.source = self.waiting.balancers.source(self.client[0] if self.client else "")
         self.waiting.add(self)
         self._expect_head(self.waiting.patience.head_seconds)
-        # The kernel sees what a client takes, under TLS too and when nothing but unsent bytes keeps a closed one.
-        if (own := transport.get_extra_info("socket")) is not None:
-            own.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self.waiting.patience.unread * 1000)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._met_head()
