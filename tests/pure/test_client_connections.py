@@ -125,7 +125,7 @@ class Lab:
 
         self.config = uvicorn.Config(
             self.app, interface="asgi3", loop="none", http="httptools", ws="none", lifespan="off", log_config=None,
-            timeout_keep_alive=self.waiting.patience.idle)
+            proxy_headers=False, timeout_keep_alive=self.waiting.patience.idle)
         self.kind, self.state = kind(False, Health(look, RealClock()), self.waiting), ServerState()
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
@@ -240,6 +240,19 @@ async def test_whose_a_request_is_that_a_balancer_passes_on(said: tuple[str, ...
             await lab.client("192.0.2.9", forwarded(*said), b"{")
     assert lab.scopes[-1]["client"][0] == whose
     assert [line["source"] for line in lines if line["log_level"] == "info"] == [whose]
+
+
+async def test_what_comes_at_the_same_moment_is_counted_without_what_was_closed_in_it() -> None:
+    """Before anything hears that those are gone."""
+    lab = Lab(of_one=2, waiting=10)
+    wires = [await lab.client("192.0.2.1") for _ in range(6)]
+    assert [wire.closed for wire in wires] == [True] * 4 + [False] * 2
+    lab, bodies = Lab(reads=True, of_one=2, waiting=3), list[Wire]()
+    for n in (1, 1, 1, 2, 3):
+        bodies.append(await lab.client(f"192.0.2.{n}"))
+        bodies[-1].made.data_received(HEAD + b"{")
+    assert [wire.closed for wire in bodies] == [False, True, True, False, False]
+    await settle()
 
 
 async def test_silent_connections_of_a_few_close_no_others() -> None:
