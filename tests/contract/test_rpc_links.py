@@ -108,6 +108,80 @@ async def test_who_is_refused_asks_ever_more_seldom_and_not_with_the_others() ->
     assert len({pauses[1] for pauses in seen}) > 1
 
 
+class Count:
+    async def count(self, n: int) -> int:
+        return n
+
+
+async def test_who_waits_hears_that_another_program_answers_there() -> None:
+    """The library gives such a way up and says no more; the right process is found when it is there again."""
+    keys, own, where = new_keys(), new_keys(), f"tcp://127.0.0.1:{free_port()}"
+    client = ZmqTransport(Peer("host", "node"), own)
+    client.directory.route("control", "control", where, keys.public)
+    ask = stub(Counts, client.client(TARGET).prepare(timeout=60))
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    other = context.socket(zmq.ROUTER)
+    other.bind(where)
+    try:
+        async with asyncio.timeout(20):
+            answers = await asyncio.gather(*(ask.count(n) for n in range(3)), return_exceptions=True)
+        assert all(isinstance(answer, Unavailable) for answer in answers), answers
+    except BaseException:
+        await client.close()
+        raise
+    finally:
+        context.destroy(linger=0)
+    server = ZmqTransport(Peer("control", "control"), keys, where)
+    server.serve(TARGET, Count(), Counts)
+    server.directory.register(own.public, Peer("host", "node"))
+    await server.start()
+    try:
+        async with asyncio.timeout(20):
+            assert await ask.count(4) == 4
+    finally:
+        await client.close()
+        await server.close()
+
+
+async def test_who_asks_before_another_has_heard_that_he_was_refused_has_a_new_link() -> None:
+    keys, own = new_keys(), new_keys()
+    server = ZmqTransport(Peer("control", "control"), keys, "tcp://127.0.0.1:0")
+    server.serve(TARGET, Count(), Counts)
+    await server.start()
+    client = ZmqTransport(Peer("host", "node"), own)
+    client.directory.route("control", "control", server.address, keys.public)
+    ask = stub(Counts, client.client(TARGET).prepare(timeout=60))
+    try:
+        async with asyncio.timeout(20):
+            first = asyncio.ensure_future(ask.count(1))
+            while not any(link.lost for link in client._links.values()):
+                await asyncio.sleep(0)
+            assert not first.done()
+            server.directory.register(own.public, Peer("host", "node"))
+            assert await ask.count(2) == 2
+        with pytest.raises(Unavailable):
+            await first
+    finally:
+        await client.close()
+        await server.close()
+
+
+async def test_who_waits_for_a_process_hears_that_it_has_another_key() -> None:
+    keys, where = new_keys(), f"tcp://127.0.0.1:{free_port()}"
+    client = ZmqTransport(Peer("host", "node"), new_keys())
+    client.directory.route("control", "control", where, keys.public)
+    waiting = asyncio.ensure_future(stub(Counts, client.client(TARGET).prepare(timeout=60)).count(1))
+    while not client._links:
+        await asyncio.sleep(0)
+    client.directory.route("control", "control", where, new_keys().public)
+    try:
+        async with asyncio.timeout(20):
+            with pytest.raises(Unavailable):
+                await waiting
+    finally:
+        await client.close()
+
+
 async def test_a_link_that_is_asked_for_in_vain_can_be_closed_at_any_moment() -> None:
     """The library's thread tells of each try: were nobody there to be told, it would hold its lock for ever."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()

@@ -29,8 +29,9 @@ log = structlog.get_logger()
 
 #: The largest JSON body taken, in bytes, unless a service has another limit. Uploads stream and have their own.
 MAX_BODY = 1 << 20
-#: The largest of somebody who is not known yet: only connections bound how many there are. Keystone's default.
-OPEN_BODY = 112 << 10
+#: oslo.middleware's default, which Nova and Keystone have. Of somebody who is not known yet always: only connections
+#: bound how many there are.
+OSLO_BODY = 114_688
 #: How many lists and objects of a body may lie in each other, unless an option says otherwise.
 NESTING = 64
 
@@ -244,8 +245,9 @@ class App:
         if not public:
             if not request.token:
                 raise e.Unauthenticated
-            request.context = msgspec.structs.replace(
-                await self._authenticate(request.token), request_id=request.request_id)
+            context = await self._authenticate(request.token)
+            request.context = msgspec.structs.replace(context, request_id=request.request_id, admin=self._allows(
+                context, gate.ADMIN, gate.own(context)))
         if not routes:
             raise e.NotAllowed if matches else e.NoSuchRoute
         if public or routes[0][0].raw:  # a body that is long on its way holds up nobody
@@ -313,7 +315,7 @@ async def work(request: Request, routes: list[tuple[Route, dict[str, str]]], raw
 def _most(request: Request, routes: list[tuple[Route, dict[str, str]]]) -> int:
     """Bytes of the largest body."""
     most = request.service.max_body if request.service else MAX_BODY
-    return min(most, OPEN_BODY) if routes[0][0].public else most
+    return min(most, OSLO_BODY) if routes[0][0].public else most
 
 
 def _with_body(routes: list[tuple[Route, dict[str, str]]]) -> bool:

@@ -16,6 +16,7 @@ from nacre.base.db import Database
 from nacre.base.durable.processes import Process, Processes
 from nacre.base.durable.stories import Stories, Story
 from nacre.base.errors import Conflict, Forbidden, NotFound, Unauthenticated
+from nacre.base.serving.gate import ADMIN
 from nacre.base.web import App
 from nacre.compute.api.service import Asks, Parts, service
 from nacre.compute.catalog.aggregates import Aggregates
@@ -55,7 +56,7 @@ class Rules:
     def __init__(self, rules: Mapping[str, str]):
         conf = cfg.ConfigOpts()
         conf([])
-        self._enforcer = oslo.Enforcer(conf, use_conf=False, rules=oslo.Rules.from_dict(dict(rules)))
+        self._enforcer = oslo.Enforcer(conf, use_conf=False, rules=oslo.Rules.from_dict({ADMIN: "role:admin", **rules}))
 
     def allows(self, context: Context, rule: str, target: Mapping[str, Any] | None = None) -> bool:
         who = {"roles": list(context.roles), "user_id": context.user_id, "project_id": context.project_id}

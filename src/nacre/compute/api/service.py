@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from nacre.base.clock import Clock
 from nacre.base.serving.inside import Asked
-from nacre.base.web import Route, Service
+from nacre.base.web import OSLO_BODY, Route, Service
 from nacre.compute.api import versions
 from nacre.compute.api.faults import render
 from nacre.compute.api.flavors import FlavorRoutes
@@ -81,14 +81,11 @@ class Parts:
     asks: Asks
     limits: Limits = DEFAULTS
 
-#: Bytes of a request's JSON, as Nova takes them.
-MAX_BODY = 114_688
-
 
 def service(parts: Parts) -> Service:
     """The service to put into `App`."""
     routes = [*versions.ROUTES, *_catalog(parts), *_servers(parts), *_hosts(parts)]
-    return Service("compute", PREFIX, routes, render, Microversions(), max_body=MAX_BODY,
+    return Service("compute", PREFIX, routes, render, Microversions(), max_body=OSLO_BODY,
                    request_id_headers=("x-openstack-request-id", "x-compute-request-id"))
 
 
