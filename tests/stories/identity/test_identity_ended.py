@@ -173,6 +173,21 @@ async def test_a_token_of_a_clock_that_is_ahead_is_none(lab: Lab) -> None:
         assert await lab.works(token) is works, ahead
 
 
+async def test_a_clock_that_is_ahead_for_a_while_revives_no_revoked_token(
+        lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def revoked() -> str:
+        token = await lab.token("demo", "demo-pw", project("demo"))
+        await lab.identity.revoke(token)
+        return token
+
+    first, right = await revoked(), lab.store.now
+    with monkeypatch.context() as patch:
+        patch.setattr(lab.store, "now", lambda: right() + 30 * 86400)
+        await revoked()
+    for each in (first, await revoked()):
+        assert not await lab.works(each)
+
+
 async def test_other_changes_end_nothing(lab: Lab, admin: httpx.AsyncClient, ids: dict[str, str]) -> None:
     token = await lab.token("u", "pw", {"project": {"id": ids["work"]}}, ids["home"])
     for path, body in ((f"/users/{ids['user']}", {"user": {"description": "x", **ON}}),
