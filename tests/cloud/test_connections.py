@@ -1,6 +1,7 @@
 """Clients that send without end, or never: what they cost a server is bounded, and another does not notice."""
 
 import contextlib
+import http.client
 import socket
 import ssl
 import time
@@ -112,12 +113,25 @@ def test_half_open_connections_are_counted(tmp_path: Path) -> None:
         halves.clear()
 
 
-@pytest.mark.parametrize(("path", "more"), [
-    ("much", b""), ("much", b"connection: close\r\n"), ("stream", b"")], ids=["kept", "closing", "stream"])
-def test_an_answer_that_nobody_reads_has_its_time(tmp_path: Path, path: str, more: bytes) -> None:
+def trusted(folder: Path) -> ssl.SSLContext:
+    """A server that is started in the folder speaks TLS from now on, to a client of this."""
+    authority = certificates.new_authority(datetime.now(UTC))
+    (folder / "server.pem").write_bytes(certificates.issue(authority, {"127.0.0.1"}, datetime.now(UTC)))
+    return ssl.create_default_context(cadata=certificates.public_part(authority).decode())
+
+
+@pytest.mark.parametrize(("path", "more", "tls"), [
+    ("much", b"", False), ("much", b"connection: close\r\n", False), ("stream", b"", False), ("much", b"", True),
+    ("much", b"connection: close\r\n", True), ("stream", b"", True)],
+    ids=["kept", "closing", "stream", "kept tls", "closing tls", "stream tls"])
+def test_an_answer_that_nobody_reads_has_its_time(tmp_path: Path, path: str, more: bytes, tls: bool) -> None:
+    trust = trusted(tmp_path) if tls else None
     with server(tmp_path, unread=2, idle=1) as one, contextlib.ExitStack() as stack:
         for _ in range(3):
-            stack.enter_context(told(one, f"GET /app/{path} HTTP/1.1\r\nhost: x\r\n".encode() + more + b"\r\n"))
+            made = stack.enter_context(told(one))
+            if trust:
+                made = stack.enter_context(trust.wrap_socket(made, server_hostname="127.0.0.1"))
+            made.sendall(f"GET /app/{path} HTTP/1.1\r\nhost: x\r\n".encode() + more + b"\r\n")
         end = time.monotonic() + 15
         while connections(one) < 3:
             assert time.monotonic() < end
@@ -125,21 +139,40 @@ def test_an_answer_that_nobody_reads_has_its_time(tmp_path: Path, path: str, mor
         while connections(one):
             assert time.monotonic() < end, "they stay, with all that is unsent"
             time.sleep(0.1)
-        assert one.get("/app/fast")[0] == 200
+        new = http.client.HTTPSConnection("127.0.0.1", one.port, timeout=8, context=trust) if trust else one.connect()
+        assert one.get("/app/fast", new)[0] == 200
+        new.close()
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_who_takes_a_little_of_an_answer_now_and_then_gets_it_all(tmp_path: Path, tls: bool) -> None:
+    """Its window is small, and closed nearly all the time."""
+    trust, slowest = trusted(tmp_path) if tls else None, 0.0
+    with server(tmp_path, unread=2, idle=1) as one, socket.socket() as made:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1448)
+        made.settimeout(8)
+        made.connect(("127.0.0.1", one.port))
+        reader = trust.wrap_socket(made, server_hostname="127.0.0.1") if trust else made
+        reader.sendall(b"GET /app/much HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        begin, got = time.monotonic(), 0
+        with contextlib.suppress(ConnectionResetError), reader:
+            last = time.monotonic()
+            while more := reader.recv(4096 if last < begin + 8 else MB):
+                got += len(more)
+                time.sleep(0.2 if last < begin + 8 else 0)
+                slowest, last = max(slowest, time.monotonic() - last), time.monotonic()
+        assert got > 16 * MB or slowest > 1, "but for a machine that stood still"
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 def test_answers_that_nobody_reads_are_bounded(tmp_path: Path, tls: bool) -> None:
     """Each is of 16 MiB, and asked for several times over one connection."""
-    trust = ssl.create_default_context()
-    if tls:
-        authority = certificates.new_authority(datetime.now(UTC))
-        (tmp_path / "server.pem").write_bytes(certificates.issue(authority, {"127.0.0.1"}, datetime.now(UTC)))
-        trust = ssl.create_default_context(cadata=certificates.public_part(authority).decode())
+    trust = trusted(tmp_path) if tls else None
     with server(tmp_path, unread_bytes=40 * MB) as one, contextlib.ExitStack() as stack:
         def ask() -> socket.socket:
             made = stack.enter_context(told(one))
-            if tls:
+            if trust:
                 made = stack.enter_context(trust.wrap_socket(made, server_hostname="127.0.0.1"))
             made.sendall(b"GET /app/much HTTP/1.1\r\nhost: x\r\n\r\n" * 5)
             return made

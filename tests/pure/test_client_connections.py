@@ -1,6 +1,8 @@
 """Connections of clients, without sockets: who is closed for whom, and when nobody waits any longer."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +25,7 @@ class Time:
         self.now, self.timers = 0.0, list["Timer"]()
 
     def call_later(self, seconds: float, call: Callable[..., None], *args: Any) -> "Timer":
-        self.timers.append(Timer(self.now + seconds, lambda: call(*args)))
+        self.timers.append(Timer(self.now + seconds, lambda: call(*args), call))
         return self.timers[-1]
 
     def create_task(self, work: Any) -> Any:
@@ -37,18 +39,38 @@ class Time:
 
 
 class Timer:
-    def __init__(self, at: float, call: Callable[[], None]):
-        self.at, self.call, self.done = at, call, False
+    def __init__(self, at: float, call: Callable[[], None], of: Callable[..., None]):
+        self.at, self.call, self.of, self.done = at, call, of, False
 
     def cancel(self) -> None:
         self.done = True
+
+
+class Kernel:
+    """What it knows of a connection: `unsent` bytes wait, `acked` were taken."""
+
+    unsent = acked = 0
+
+    def __init__(self, address: str):
+        self.address = address
+
+    def getpeername(self) -> tuple[str, int]:
+        return self.address, 1
+
+    def getsockname(self) -> tuple[str, int]:
+        return "192.0.2.250", 80
+
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        assert (level, option, size) == (socket.IPPROTO_TCP, socket.TCP_INFO, 148)
+        return struct.pack("=120xQ16xI", self.acked, self.unsent)
 
 
 class Wire(asyncio.Transport):
     """What is between a client and its connection."""
 
     def __init__(self, address: str):
-        super().__init__({"peername": (address, 1), "sockname": ("192.0.2.250", 80)})
+        self.kernel = Kernel(address)
+        super().__init__({"socket": self.kernel})
         self.sent, self.closed = b"", False
         self.taking, self.unsent, self.high = True, 0, 0
 
@@ -97,15 +119,17 @@ class Lab:
     def __init__(self, reads: bool = False, proxies: tuple[str, ...] = (), **patience: Any):
         self.time, self.reads = Time(), reads
         self.waiting = Waiting(Patience(**patience), proxies)
+        self.scopes = list[Any]()
 
         async def look() -> None: ...
 
         self.config = uvicorn.Config(
             self.app, interface="asgi3", loop="none", http="httptools", ws="none", lifespan="off", log_config=None,
-            timeout_keep_alive=self.waiting.patience.idle)
+            proxy_headers=False, timeout_keep_alive=self.waiting.patience.idle)
         self.kind, self.state = kind(False, Health(look, RealClock()), self.waiting), ServerState()
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        self.scopes.append(scope)
         while self.reads and (await receive()).get("more_body"):
             pass
         await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"0")]})
@@ -177,6 +201,60 @@ async def test_behind_a_balancer_a_body_is_its_clients() -> None:
     assert direct[-1].closed, "only a balancer is asked"
 
 
+def forwarded(*lines: str, proto: str = "") -> bytes:
+    """A request that a balancer passes on."""
+    head = "".join(f"x-forwarded-for: {line}\r\n" for line in lines)
+    return HEAD[:-2] + (head + (f"x-forwarded-proto: {proto}\r\n" if proto else "")).encode("latin-1") + b"\r\n"
+
+
+@pytest.mark.parametrize(("proxies", "address"), [
+    ("192.0.2.9", "192.0.2.9"), ("192.0.2.0/24", "192.0.2.9"), ("192.0.2.9", "::ffff:192.0.2.9"),
+    ("::ffff:192.0.2.9", "192.0.2.9"), ("::ffff:192.0.2.0/120", "::ffff:192.0.2.9"), ("2001:DB8::9", "2001:db8::9"),
+    ("2001:db8::/64", "2001:db8::9")])
+async def test_a_balancer_is_known_by_any_spelling_and_for_all(proxies: str, address: str) -> None:
+    """As one whose connections are many, whose bodies are its clients', and which says how these came."""
+    lab = Lab(reads=True, proxies=(proxies,), of_one=2, waiting=20)
+    wires = [await lab.client(address, forwarded("198.51.100.1"), b"{") for _ in range(3)]
+    assert [wire.closed for wire in wires] == [False, False, True]
+    wires = [await lab.client(address, forwarded(f"198.51.100.{n}"), b"{") for n in range(2, 6)]
+    wires += [await lab.client(address) for _ in range(6)]
+    assert not any(wire.closed for wire in wires)
+    await lab.client(address, forwarded("203.0.113.7", proto="https"))
+    assert (lab.scopes[-1]["client"][0], lab.scopes[-1]["scheme"]) == ("203.0.113.7", "https")
+    await lab.client("203.0.113.1", forwarded("203.0.113.7", proto="https"))
+    assert (lab.scopes[-1]["client"][0], lab.scopes[-1]["scheme"]) == ("203.0.113.1", "http")
+
+
+@pytest.mark.parametrize(("said", "whose"), [
+    (("198.51.100.1",), "198.51.100.1"), (("203.0.113.1", "198.51.100.1"), "198.51.100.1"),
+    (("203.0.113.1, 198.51.100.1 ,192.0.2.8",), "198.51.100.1"), (("::ffff:198.51.100.1",), "198.51.100.1"),
+    (("198.51.100.1:4711",), "198.51.100.1"), (("[2001:db8::1]:4711",), "2001:db8::/64"),
+    (("2001:db8::1%" + "A" * 1000,), "2001:db8::/64"), (("192.0.2.8",), "192.0.2.8"), ((), "192.0.2.9"),
+    (("",), "192.0.2.9"), (("unknown",), "192.0.2.9"), (("198.51.100.1, x",), "192.0.2.9"),
+    (("\x9b31m" + "A" * 30000,), "192.0.2.9"), (("192.0.2.8," * 3000,), "192.0.2.9"),
+    (("192.0.2.8," * 3000 + "192.0.2.8",), "192.0.2.8")])
+async def test_whose_a_request_is_that_a_balancer_passes_on(said: tuple[str, ...], whose: str) -> None:
+    lab = Lab(reads=True, proxies=("192.0.2.8", "192.0.2.9"), of_one=1, waiting=1)
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(2):
+            await lab.client("192.0.2.9", forwarded(*said), b"{")
+    assert lab.scopes[-1]["client"][0] == whose
+    assert [line["source"] for line in lines if line["log_level"] == "info"] == [whose]
+
+
+async def test_what_comes_at_the_same_moment_is_counted_without_what_was_closed_in_it() -> None:
+    """Before anything hears that those are gone."""
+    lab = Lab(of_one=2, waiting=10)
+    wires = [await lab.client("192.0.2.1") for _ in range(6)]
+    assert [wire.closed for wire in wires] == [True] * 4 + [False] * 2
+    lab, bodies = Lab(reads=True, of_one=2, waiting=3), list[Wire]()
+    for n in (1, 1, 1, 2, 3):
+        bodies.append(await lab.client(f"192.0.2.{n}"))
+        bodies[-1].made.data_received(HEAD + b"{")
+    assert [wire.closed for wire in bodies] == [False, True, True, False, False]
+    await settle()
+
+
 async def test_silent_connections_of_a_few_close_no_others() -> None:
     lab = Lab(of_one=5, waiting=10)
     fine = await lab.client("192.0.2.3")
@@ -208,6 +286,25 @@ async def test_what_comes_after_such_a_body_is_answered() -> None:
     await lab.sends(wire, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
     lab.time.forward(29)
     assert wire.sent.count(b"HTTP/1.1 401") == 3 and not wire.closed
+
+
+async def test_who_takes_nothing_for_long_is_closed_and_nobody_who_takes_a_little() -> None:
+    lab, ask = Lab(unread=300, idle=10**6), b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+    with structlog.testing.capture_logs() as said:
+        nothing, little, fine = [await lab.client("192.0.2.1", ask) for _ in range(3)]
+        nothing.kernel.unsent = little.kernel.unsent = 100
+        for n in range(40):
+            assert not little.closed and not fine.closed and nothing.closed is (n >= 13), n
+            little.kernel.acked += n % 3 == 0
+            lab.time.forward(30)
+            if n == 1:
+                nothing.kernel.acked = 1
+            await lab.sends(fine, ask)
+    lines = [line["event"] for line in said if line["log_level"] == "info"]
+    assert lines == ["a connection is closed: its client takes nothing"]
+    await settle()
+    assert not [timer for timer in lab.time.timers if getattr(timer.of, "__self__", None) is nothing.made
+                and not timer.done], "and nothing waits for it any more"
 
 
 async def test_the_log_has_a_line_for_a_source_and_minute(caplog: pytest.LogCaptureFixture) -> None:

@@ -171,3 +171,14 @@ def test_what_a_cloud_was_started_with_counts_where_nothing_else_is_said(tmp_pat
     (tmp_path / KEPT_FILE).write_text("{")
     with pytest.raises(SettingsError, match=KEPT_FILE):
         load(tmp_path, environ={})
+
+
+@pytest.mark.parametrize("text", ["*", "", " 192.0.2.9", "192.0.2.9/24", "192.0.2", "balancer.example", "192.0.2.9:80",
+                                  "0.0.0.0/0", "::/0", "fe80::9%" + "x" * 300])
+def test_a_balancer_is_named_by_an_address_or_a_network(tmp_path: Path, text: str) -> None:
+    fine = settings(tmp_path, '[http]\nproxies = ["192.0.2.9", "192.0.2.0/28", "2001:DB8::9", "::ffff:192.0.2.9"]')
+    assert len(fine.http.proxies) == 4
+    with pytest.raises(SettingsError) as error:
+        settings(tmp_path, f'[http]\nproxies = ["192.0.2.8", "{text}"]')
+    assert error.value.message.startswith("http: proxies: ") and len(error.value.message) < 300
+    assert repr(text[:80]) in error.value.message

@@ -23,7 +23,6 @@ from nacre.base.serving.gate import PUBLIC, Allows, Facts, Gate
 from nacre.base.serving.paths import Paths
 from nacre.base.serving.sending import Hold, Receive, Send, close, hold_of, send_stream, send_whole
 from nacre.base.serving.slots import source
-from nacre.base.serving.sources import source_of
 from nacre.base.serving.turns import Turns
 
 log = structlog.get_logger()
@@ -214,7 +213,7 @@ class App:
             return
         request = _request(scope, receive)
         request.nesting = self._nesting
-        source.set(source_of((scope.get("client") or ("",))[0]))
+        source.set((scope.get("client") or ("",))[0])
         try:
             reply = await self._answer(request)
         except e.NacreError as error:

@@ -9,6 +9,8 @@ from typing import Annotated, Literal, get_args
 
 import msgspec
 
+from nacre.base.serving.sources import Balancers
+
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -59,7 +61,14 @@ class Http(Section, frozen=True):
     head: Positive = 32768  # bytes of a request's line and headers
     head_seconds: Seconds = 10.0  # until they have arrived
     open: tuple[Positive, Positive] = (500, 4000)  # connections without a request, of one address and of all
-    proxies: tuple[str, ...] = ()  # addresses of balancers, which say in X-Forwarded-For whom a request is from
+    #: Addresses and networks of balancers, which say in X-Forwarded-For whom a request is from.
+    proxies: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        try:
+            Balancers(self.proxies)
+        except ValueError as error:
+            raise ValueError(f"proxies: {error}: name the balancers, as 192.0.2.9 or 192.0.2.0/28") from None
 
 
 class Tls(Section, frozen=True):

@@ -16,6 +16,9 @@ from nacre.identity.tokens import Payload
 
 Row = dict[str, Any]
 MAX_DEPTH = 10
+#: So far the clocks of control processes may differ, in seconds. What was issued later than that is refused meanwhile:
+#: a process whose clock is ahead would issue what lives past its lifetime.
+AHEAD = 300.0
 
 
 _A, _M = t.assignments.c, t.memberships.c
@@ -75,7 +78,7 @@ def _rests_on(payload: Payload, facts: Facts) -> list[str]:
 
 
 def _derive(conn: sa.Connection, payload: Payload, now: float) -> Facts:
-    if payload.expires_at <= now or _revoked(conn, payload):
+    if payload.expires_at <= now or payload.issued_at > now + AHEAD or _revoked(conn, payload):
         raise Unauthenticated
     user, user_domain = live_user(conn, payload.user_id)
     if payload.issued_at < user["tokens_valid_from"]:

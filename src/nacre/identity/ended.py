@@ -13,15 +13,19 @@ from nacre.base.db import statements
 from nacre.identity import tables as t
 from nacre.identity.store import bump
 
-#: A token that was issued before lives no longer than so many seconds: `identity.token_lifetime` allows no more than a
-#: day less, for clocks that differ.
+#: What ended is forgotten after so many seconds: `identity.token_lifetime` allows a day less, for clocks that differ.
 KEEP = 32 * 86400.0
 
 _NOW = sa.select(sa.extract("epoch", sa.func.current_timestamp()))
 _IDS: sa.BindParameter[list[str]] = sa.bindparam("ids", expanding=True)
-_OLD = sa.delete(t.ended).where(t.ended.c.ended_at < sa.bindparam("before"))
-#: A control process of the release before does not say when.
-_UNKNOWN = sa.update(t.ended).where(t.ended.c.ended_at == 0).values(ended_at=sa.bindparam("now"))
+#: Whatever a token rests on: it ended when the last of what is forgotten did. However wrong the clocks are by which it
+#: was found old, no token of before lives again: whoever has one logs in anew.
+_ANYTHING = "anything"
+_OLD = sa.or_(t.ended.c.ended_at < sa.bindparam("before"), t.ended.c.id == _ANYTHING)
+_LAST_OLD, _FORGET = sa.select(sa.func.max(t.ended.c.revision)).where(_OLD), sa.delete(t.ended).where(_OLD)
+#: A control process of the release before does not say when, one whose clock is ahead says what is still to come.
+_UNKNOWN = sa.update(t.ended).where(sa.or_(t.ended.c.ended_at == 0, t.ended.c.ended_at > sa.bindparam("now"))).values(
+    ended_at=sa.bindparam("now"))
 _LAST = sa.select(sa.func.max(t.ended.c.revision)).where(t.ended.c.id.in_(_IDS))
 
 
@@ -45,8 +49,8 @@ def revision(conn: sa.Connection) -> int:
 
 
 def end(conn: sa.Connection, ids: Iterable[str]) -> None:
-    """These end now. What ended so long ago that no token is left of before goes: by the database's clock and by our
-    own, either of which may be wrong for a while; what is written down is the later of the two."""
+    """These end now. What ended so long ago that no token is left of before is forgotten: by the database's clock and
+    by our own, either of which may be wrong for a while; what is written down is the later of the two."""
     found = sorted(set(ids))
     if found:
         bump(conn)  # first: others that write wait, so that no token is issued at this revision before its commit
@@ -54,13 +58,15 @@ def end(conn: sa.Connection, ids: Iterable[str]) -> None:
         early, late = sorted((float(conn.execute(_NOW).scalar_one()), time.time()))
         statements.delete(conn, t.ended, id=found)
         conn.execute(_UNKNOWN, {"now": late})
-        conn.execute(_OLD, {"before": early - KEEP})
-        statements.insert(conn, t.ended, [{"id": id, "revision": at, "ended_at": late} for id in found])
+        if (last := conn.scalar(_LAST_OLD, {"before": early - KEEP})) is not None:
+            conn.execute(_FORGET, {"before": early - KEEP})
+        ends = {**dict.fromkeys(found, at), **({} if last is None else {_ANYTHING: last})}
+        statements.insert(conn, t.ended, [{"id": id, "revision": at, "ended_at": late} for id, at in ends.items()])
 
 
 def since(conn: sa.Connection, at: int, ids: Iterable[str]) -> bool:
     """Whether one of these ended after a token of that revision was issued."""
-    return (conn.scalar(_LAST, {"ids": list(ids)}) or 0) > at
+    return (conn.scalar(_LAST, {"ids": [_ANYTHING, *ids]}) or 0) > at
 
 
 def take_grants(conn: sa.Connection, *where: sa.ColumnElement[bool]) -> int:

@@ -84,7 +84,8 @@ class IdentityService:
 
         def unit(conn: sa.Connection) -> None:
             r = t.revocations
-            conn.execute(sa.delete(r).where((r.c.expires_at < now) | (r.c.audit_id == payload.audit_id)))
+            # Long after it expired, as what ended: our clock may be ahead for a while.
+            conn.execute(sa.delete(r).where((r.c.expires_at < now - ended.KEEP) | (r.c.audit_id == payload.audit_id)))
             conn.execute(sa.insert(r).values(
                 audit_id=payload.audit_id, revoked_at=now, expires_at=payload.expires_at))
         await self.store.write(unit)

@@ -4,6 +4,7 @@ import time
 from typing import get_args, get_type_hints
 
 import httpx
+import msgspec
 import pytest
 import sqlalchemy as sa
 from identity_cloud import PASSWORDS, SYSTEM, Json, Lab, by_password, by_token, domain, made, project, role_id
@@ -12,6 +13,7 @@ from nacre.config.sections import Identity
 from nacre.identity.ended import KEEP, end
 from nacre.identity.service import IdentityService
 from nacre.identity.tables import ended, revision
+from nacre.identity.tokens import seal
 
 OFF, ON = {"enabled": False}, {"enabled": True}
 
@@ -100,6 +102,7 @@ async def test_what_ended_is_forgotten_when_no_token_of_before_can_live(
     assert await end(users[1]) == {*users[:2]}
     age = sa.update(ended).where(ended.c.id == f"user:{users[0]}").values(ended_at=ended.c.ended_at - KEEP - 1)
     await lab.store.write(lambda conn: conn.execute(age))
+    admin.headers["X-Auth-Token"] = await lab.token("admin", PASSWORDS["admin"], project("admin"))  # issued since
     assert await end(users[2]) == {*users[1:]}
     longest = get_args(get_type_hints(Identity, include_extras=True)["token_lifetime"])[1].le
     assert longest + 86400 <= KEEP
@@ -125,6 +128,64 @@ async def test_one_clock_that_is_wrong_forgets_nothing(
                 patch.setattr(time, "time", lambda: wrong)
             end(conn, ["user:d"])
         assert kept() >= {"user:a", "user:b", "user:c", "user:d"}
+
+
+async def test_clocks_that_are_both_wrong_revive_no_token(
+        lab: Lab, admin: httpx.AsyncClient, ids: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database on control's machine has control's clock. It is 33 days ahead, and is set right."""
+    async def off_and_on() -> None:
+        for change in (OFF, ON):
+            assert (await admin.patch(f"/users/{ids['user']}", json={"user": change})).status_code == 200
+
+    async def rows() -> dict[str, float]:
+        query = sa.select(ended.c.id, ended.c.ended_at)
+        return dict(await lab.store.read(lambda conn: conn.execute(query).all()))
+
+    async def wrong_for_a_while(days: int) -> None:
+        with monkeypatch.context() as patch:
+            wrong = time.time() + days * 86400
+            patch.setattr("nacre.identity.ended._NOW", sa.select(sa.literal(wrong)))
+            patch.setattr(time, "time", lambda: wrong)
+            await lab.store.write(lambda conn: end(conn, ["user:another"]))
+
+    before = await lab.token("u", "pw", {"project": {"id": ids["work"]}}, ids["home"])
+    await off_and_on()
+    assert not await lab.works(before)
+    await wrong_for_a_while(33)
+    assert f"user:{ids['user']}" not in await rows() and not await lab.works(before)
+    for days in (33, 3650):
+        admin.headers["X-Auth-Token"] = await lab.token("admin", PASSWORDS["admin"], project("admin"))
+        after = await lab.token("u", "pw", {"project": {"id": ids["work"]}}, ids["home"])
+        assert await lab.works(after)
+        await off_and_on()
+        assert await lab.works(await lab.token("u", "pw", {"project": {"id": ids["work"]}}, ids["home"]))
+        assert not await lab.works(before) and not await lab.works(after)
+        assert max((await rows()).values()) < time.time() + 60, "nor does what is written down then stay for years"
+        await wrong_for_a_while(days)
+
+
+async def test_a_token_of_a_clock_that_is_ahead_is_none(lab: Lab) -> None:
+    """It would live longer than others, and longer than it is remembered what ended meanwhile."""
+    payload = (await lab.identity.inspect(await lab.token("demo", "demo-pw", project("demo")))).payload
+    for ahead, works in ((40 * 86400, False), (600, False), (60, True)):
+        later = {name: getattr(payload, name) + ahead for name in ("issued_at", "expires_at")}
+        token = seal(msgspec.structs.replace(payload, **later), await lab.identity.keys.primary())
+        assert await lab.works(token) is works, ahead
+
+
+async def test_a_clock_that_is_ahead_for_a_while_revives_no_revoked_token(
+        lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def revoked() -> str:
+        token = await lab.token("demo", "demo-pw", project("demo"))
+        await lab.identity.revoke(token)
+        return token
+
+    first, right = await revoked(), lab.store.now
+    with monkeypatch.context() as patch:
+        patch.setattr(lab.store, "now", lambda: right() + 30 * 86400)
+        await revoked()
+    for each in (first, await revoked()):
+        assert not await lab.works(each)
 
 
 async def test_other_changes_end_nothing(lab: Lab, admin: httpx.AsyncClient, ids: dict[str, str]) -> None:

@@ -17,8 +17,8 @@ BODY_SECONDS = 30
 
 #: A text, also one without an end: each byte is looked at once (possessive), however often a quote is escaped.
 _TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
-_BRACKETS = re.compile(rb"[\[\]{}]")
-_STEP = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
+_STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_NO_STEP = bytes(set(range(256)) - _STEP.keys())
 
 
 def announced(headers: Mapping[str, str], limit: int) -> int:
@@ -51,8 +51,8 @@ def parse_json(raw: bytes, nesting: int) -> Any:
     """A body's JSON; None for an empty one. Raises BadRequest for none, and for one that is nested deeper: what looks
     at it calls itself for each level."""
     if raw.count(b"[") + raw.count(b"{") > nesting:  # else it cannot be
-        steps = map(_STEP.__getitem__, _BRACKETS.findall(_TEXT.sub(b"", raw)))
-        if max(accumulate(steps), default=0) > nesting:
+        steps = map(_STEP.__getitem__, _TEXT.sub(b"", raw).translate(None, _NO_STEP))
+        if any(map(nesting.__lt__, accumulate(steps))):  # to the first that is too deep
             raise BadRequest(f"The request body has lists or objects nested deeper than {nesting} levels, the limit.",
                                field="body")
     try:

@@ -4,18 +4,15 @@ protocol has none."""
 
 import asyncio
 import logging
-import socket
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 from uvicorn._types import ASGI3Application
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from nacre.base.serving.health import Health
-from nacre.base.serving.sending import EXTENSION, PIECE, Unread
-from nacre.base.serving.sources import Shares, source_of
+from nacre.base.serving.sending import EXTENSION, PIECE, Unread, taken
+from nacre.base.serving.sources import Balancers, Shares
 
 log = structlog.get_logger()
 
@@ -23,14 +20,14 @@ _TOO_LARGE = (b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: te
               b"content-length: %d\r\nconnection: close\r\n\r\n%b")
 #: Bytes of a chunked body's framing that each of its own may have with it.
 _FRAMING = 8
+#: So many looks at what a client takes find that it is nothing, until its connection is closed.
+_LOOKS = 10
 #: Seconds from one line in the log to the next that says the same of the same source; and how many sources are named.
 _MINUTE, _SOURCES = 60.0, 100
+#: What a balancer says of whom a request is from.
+_SAID = b"x-forwarded-for", b"x-forwarded-proto"
 #: What uvicorn writes at each request of anybody's that is none, or wants another protocol.
 _UNSAID = "Invalid HTTP request received.", "Unsupported upgrade request.", "No supported WebSocket library detected."
-
-
-async def _nothing(*_: Any) -> None:
-    """No app: uvicorn's middleware is asked whom it trusts, and wants one."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +36,16 @@ class Patience:
     head_seconds: until they are there; of_one: connections of one source on which no request has come, or none since
     the last answer; waiting: in all. Beyond, the oldest are closed: of that source, or of the one that has most. As
     many may be in the middle of sending a body; beyond that the newest are closed. unread: seconds until one is closed
-    whose client takes nothing of what it is sent; unread_bytes: what is held of such answers for one project or user,
-    or one source that is nobody known. Beyond, those that have taken nothing for longest are closed."""
+    whose client takes nothing at all of what it is sent (curl's --limit-rate pauses for 100); unread_bytes: what is
+    held of such answers for one project or user, or one source that is nobody known. Beyond, those that have taken
+    nothing for longest are closed."""
 
     idle: int = 30
     head: int = 32768
     head_seconds: float = 10.0
     of_one: int = 500
     waiting: int = 4000
-    unread: int = 60
+    unread: float = 300.0
     unread_bytes: int = 256 << 20
     ahead: int = 100
 
@@ -57,8 +55,8 @@ PATIENCE = Patience()
 
 @dataclass
 class Waiting:
-    """The connections that wait for a request, and those that send a body, by their sources. proxies: those addresses
-    that stand for many."""
+    """The connections that wait for a request, and those that send a body, by their sources. proxies: the addresses
+    and networks of balancers, which stand for many."""
 
     patience: Patience
     proxies: tuple[str, ...] = ()
@@ -67,20 +65,18 @@ class Waiting:
     _told: dict[tuple[str, str], int] = field(default_factory=dict)  # why and whose -> so many since the last line
 
     def __post_init__(self) -> None:
-        self._balancers = ProxyHeadersMiddleware(_nothing, list(self.proxies)).trusted_hosts
+        self.balancers = Balancers(self.proxies)
         self._unread = Unread["Connection"](self.patience.unread_bytes)
 
-    def source(self, address: str) -> str:
-        """Whose a connection from there is."""
-        return address if address in self.proxies else source_of(address)
-
-    def sender(self, one: "Connection") -> str:
-        """Whose the request is whose head has come: a balancer says for whom it passes one on, as uvicorn reads it."""
-        said = [value for name, value in one.headers if name == b"x-forwarded-for"]
-        if not said or one.source not in self.proxies:
-            return one.source
-        host, _ = self._balancers.get_trusted_client_address(b", ".join(said).decode("latin-1"))
-        return self.source(host) if host else one.source
+    def set_sender(self, one: "Connection") -> None:
+        """Whose the request is whose head has come, and how it came to a balancer: its app is told so."""
+        one.sender = one.source
+        if one.source in self.balancers:
+            said = {name: [value for each, value in one.headers if each == name] for name in _SAID}
+            one.sender = self.balancers.sender(one.source, said[b"x-forwarded-for"])
+            if said[b"x-forwarded-proto"][-1:] in ([b"http"], [b"https"]):
+                one.scope["scheme"] = said[b"x-forwarded-proto"][-1].decode()
+        one.scope["client"] = one.sender, 0
 
     def add(self, one: "Connection") -> None:
         """It waits from now on. Those that are too many are closed."""
@@ -94,7 +90,6 @@ class Waiting:
 
     def begin_body(self, one: "Connection") -> None:
         """It is in the middle of a body; `end_body` follows. One that is too many is closed: perhaps another's."""
-        one.sender = self.sender(one)
         self._bodies.add(one.sender, one)
         if (full := self._full(self._bodies, one.sender)) is not None:
             self._close(self._bodies.newest(full), full, "a connection is closed: too many send bodies")
@@ -113,7 +108,7 @@ class Waiting:
         """It does again, or has gone."""
         self._unread.remove(one)
 
-    def tell(self, why: str, one: "Connection", who: str = "") -> None:
+    def tell(self, why: str, one: "_InTurn", who: str = "") -> None:
         """That it is closed: a line in the log for each source and minute, and one for all where there are many. who:
         its source, where that is not the connection's own."""
         whose = (why, who or one.source)
@@ -134,7 +129,7 @@ class Waiting:
 
     def _full(self, those: "Shares[Connection]", who: str) -> str | None:
         """Whose are too many, now that one of these has come: where it is all together, that is who has most."""
-        if those.count(who) > (self.patience.waiting if who in self.proxies else self.patience.of_one):
+        if those.count(who) > (self.patience.waiting if who in self.balancers else self.patience.of_one):
             return who
         return those.greatest() if those.total > self.patience.waiting else None
 
@@ -146,9 +141,12 @@ class Waiting:
 
 
 class _InTurn(HttpToolsProtocol):
-    """Begins a request when its client takes the answers before it. With the connection ends what is being answered:
-    uvicorn ends what was asked for last."""
+    """Begins a request when its client takes the answers before it; ends when it takes none for long. With the
+    connection ends what is being answered: uvicorn ends what was asked for last."""
 
+    waiting: Waiting  # set by `kind`
+    source = ""  # whose it is
+    _looks, _taken = 0, None  # how often its client was found to take nothing, and what it had taken
     owner, held = "", 0  # whose answer is being sent, and how many bytes of it are held meanwhile
     _running: RequestResponseCycle | None = None
     _next: tuple[RequestResponseCycle, ASGI3Application] | None = None
@@ -156,14 +154,26 @@ class _InTurn(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         transport.set_write_buffer_limits(PIECE)  # under TLS it would be more
+        self._look()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._again.cancel()
         self._next = None
         self.pipeline.clear()
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
+
+    def _look(self) -> None:
+        """Now and then, to the end: whether its client takes what it is sent. The kernel knows, under TLS too; its own
+        limit (TCP_USER_TIMEOUT) would end many that take a little all the time."""
+        before, self._taken = self._taken, taken(self.transport.get_extra_info("socket"))
+        self._looks = self._looks + 1 if self._taken is not None and self._taken == before else 0
+        if self._looks >= _LOOKS:
+            self.waiting.tell("a connection is closed: its client takes nothing", self)
+            self.transport.abort()
+        self._again = self.loop.call_later(self.waiting.patience.unread / _LOOKS, self._look)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -199,7 +209,7 @@ class Connection(_InTurn):
     waiting: Waiting
 
     arriving = False
-    source = sender = ""  # whose it is; and whose the request, which may have come through a balancer
+    sender = ""  # whose the request is, which may have come through a balancer
     #: The head, or what of a chunked body is not its own, that has arrived so far; and of its own.
     _head = _framing = _body = 0
     _reading = False  # a request's body is still coming
@@ -210,12 +220,9 @@ class Connection(_InTurn):
         super().connection_made(transport)
         if self.secure:
             self.scheme = "https"
-        self.source = self.waiting.source(self.client[0] if self.client else "")
+        self.source = self.waiting.balancers.source(self.client[0] if self.client else "")
         self.waiting.add(self)
         self._expect_head(self.waiting.patience.head_seconds)
-        # The kernel sees what a client takes, under TLS too and when nothing but unsent bytes keeps a closed one.
-        if (own := transport.get_extra_info("socket")) is not None:
-            own.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self.waiting.patience.unread * 1000)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._met_head()
@@ -258,6 +265,7 @@ class Connection(_InTurn):
         self._head = self._framing = self._body = 0
         self._met_head()
         self.waiting.remove(self)
+        self.waiting.set_sender(self)
         super().on_headers_complete()
         if self.health.draining:
             self.cycle.keep_alive = False

@@ -2,6 +2,8 @@
 not take is held meanwhile, and bounded."""
 
 import asyncio
+import socket
+import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
@@ -18,6 +20,18 @@ Hold = Callable[[str, int], None]
 PIECE = 64 << 10
 #: The ASGI extension by which a connection is told what of its answer is held.
 EXTENSION = "nacre.hold"
+#: Of the kernel's tcp_info: packets on their way, bytes that were acknowledged, bytes that have not been sent.
+_TCP_INFO = struct.Struct("=24xI92xQ16xI")
+
+
+def taken(own: socket.socket) -> int | None:
+    """How many bytes the other side has taken of what it was sent, in all; None: every one, or it is closed."""
+    try:
+        found = own.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+    except OSError:
+        return None
+    on_their_way, acknowledged, unsent = _TCP_INFO.unpack(found)
+    return acknowledged if on_their_way or unsent else None
 
 
 def hold_of(scope: Mapping[str, Any]) -> Hold:

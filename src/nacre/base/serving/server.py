@@ -59,8 +59,7 @@ async def serve(app: App, listen: Listen, health: Health) -> None:
     server = _Server(uvicorn.Config(
         app, loop="none", http="httptools", ws="none", lifespan="off", access_log=False, log_config=None,
         server_header=False, date_header=False, timeout_graceful_shutdown=FINISH if listen.drain else FINISH_ALL,
-        timeout_keep_alive=listen.patience.idle, proxy_headers=bool(listen.proxies),
-        forwarded_allow_ips=list(listen.proxies), **tls),
+        timeout_keep_alive=listen.patience.idle, proxy_headers=False, **tls),
         kind(listen.secure, health, Waiting(listen.patience, listen.proxies)))
     signals: asyncio.Queue[None] = asyncio.Queue()
     on_stop_signal(lambda: signals.put_nowait(None))

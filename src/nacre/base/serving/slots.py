@@ -8,7 +8,7 @@ from contextvars import ContextVar
 
 from nacre.base.errors import NacreError, TooMany, Unavailable
 
-#: Whom the request that is being answered is from: the client, by `sources.source_of` its address.
+#: Whom the request that is being answered is from: its client, as `sources.Balancers` says it.
 source: ContextVar[str] = ContextVar("source", default="")
 
 #: Seconds until one of a source's refusals too many is said: else it is asked again at once, and to say no all the time
