@@ -17,6 +17,7 @@ from nacre.cloud.membership import Removal
 from nacre.compute.contract import Outcome, Place, StoryOrder
 from nacre.compute.ledger_admin import LedgerAdmin
 from nacre.compute.tables import allocations, servers
+from nacre.conductor.hosts import Patience
 from nacre.scheduler.contract import Allocation, Amounts
 from tests.cloud.conductor_lab import CONTEXT, Controller, Lab
 
@@ -54,6 +55,24 @@ async def test_a_restarted_conductor_tries_no_other_host_while_the_first_is_sile
         del lab.nodes[host].spawn  # type: ignore[method-assign]
     await lab.until(server, "active", "error", seconds=15)
     assert [h for h, hypervisor in lab.hypervisors.items() if server in hypervisor.servers] == list(lab.silent)
+
+
+async def test_a_build_that_another_takes_up_waits_for_its_silent_host_as_the_first_did(lab: Lab) -> None:
+    lab.patience = Patience(stalled=3.0, silence=60.0)
+    for host in lab.nodes:
+        cut_off_after(lab, host, "prepare")
+    (server,) = await lab.accept()
+    async with asyncio.timeout(5):
+        while not lab.silent:
+            await asyncio.sleep(0.01)
+    (host,) = lab.silent
+    await lab.reborn()
+    await asyncio.sleep(0.3)
+    del lab.nodes[host].prepare  # type: ignore[method-assign]
+    lab.silent.clear()
+    lab.down.clear()
+    assert (await lab.until(server, "active", "error"))["host"] == host
+    assert server in lab.hypervisors[host].servers
 
 
 async def test_a_delete_whose_answer_was_lost_leaves_nothing(lab: Lab) -> None:

@@ -120,7 +120,7 @@ def test_down_and_up_again_keeps_everything(cloud: Cloud) -> None:
     assert "stopped" in cloud.nacre("down").stdout
     assert not [p for p in pids if runs(p)]
     assert cloud.nacre("status", check=False).returncode == 1
-    cloud.up()
+    cloud.nacre("up", "-d")  # as it was started: with this port, and without guests
     assert (cloud.data / "clouds.yaml").read_text() == before
     assert cloud.token("demo").status_code == 201
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,22 @@ def datagram(source, target, *ports):
         source.ip, target.ip, 17, udp(*ports)))
 
 
+@asynccontextmanager
+async def connected():
+    """A cloud's host with two guests, the connection from the one to the other, and their zones."""
+    net = network()
+    ports = [port(11, net), port(12, net)]
+    async with lab(NetworkStub([net], ports, [OPEN])) as place:
+        one, two = [await place.guest(facts) for facts in ports]
+        await place.wire(one, two)
+        connection = await Connection().open(one, two)
+        assert await connection.carries(b"hello")
+        try:
+            yield place, (one, two), connection, await place.bridge.zones([one.port.id, two.port.id])
+        finally:
+            connection.close()
+
+
 async def test_the_same_network_in_two_clouds():
     net = network()
     ports = [port(11, net), port(12, net)]
@@ -122,44 +139,28 @@ async def test_the_same_network_in_two_clouds():
 
 
 async def test_connections_outlive_the_node():
-    net = network()
-    ports = [port(11, net), port(12, net)]
-    async with lab(NetworkStub([net], ports, [OPEN])) as place:
-        one, two = [await place.guest(facts) for facts in ports]
-        await place.wire(one, two)
-        connection = await Connection().open(one, two)
-        assert await connection.carries(b"hello")
-        zones = await place.bridge.zones([facts.id for facts in ports])
+    async with connected() as (place, (one, two), connection, zones):
         await place.restart()
         # The server speaks first: to a zone that forgot the connection that would be one which nothing lets in.
         assert await connection.carries(b"still", back=True) and await connection.carries(b"there")
-        connection.close()
-        assert await place.bridge.zones([facts.id for facts in ports]) == zones
+        assert await place.bridge.zones([one.port.id, two.port.id]) == zones
 
 
 async def test_a_zone_is_flushed_for_its_port_also_by_the_node_that_comes_next_and_no_other():
     """The node dies between giving a zone and flushing what another port left in it."""
-    net = network()
-    ports = [port(11, net), port(12, net)]
-    async with lab(NetworkStub([net], ports, [OPEN])) as place:
-        one, two = [await place.guest(facts) for facts in ports]
-        await place.wire(one, two)
-        connection = await Connection().open(one, two)
-        assert await connection.carries(b"hello")
-        zones = await place.bridge.zones([facts.id for facts in ports])
-        assert [await tracked(zones[facts.id]) for facts in ports] == [True, True]
+    async with connected() as (place, (one, two), _, zones):
+        assert [await tracked(zones[each.port.id]) for each in (one, two)] == [True, True]
 
-        third = await place.guest(port(13, net))
+        third = await place.guest(port(13, place.stub.networks[0]))
         given, unused = await asyncio.to_thread(place.bridge._db.zones, frozenset([third.port.id]))
         assert unused == {third.port.id} and await marked(third) and not await marked(one)
         await run(["ovs-vsctl", "set", "interface", one.outer, "external_ids:nacre-zone-unused=yes"])
         await place.restart()
         place.stub.ports.append(third.port)
         await place.wire(third)
-        assert [await tracked(zones[facts.id]) for facts in ports] == [False, True]
+        assert [await tracked(zones[each.port.id]) for each in (one, two)] == [False, True]
         assert not await marked(one) and not await marked(third)
         assert await place.bridge.zones([third.port.id]) == given
-        connection.close()
 
 
 async def tracked(zone):

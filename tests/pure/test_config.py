@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nacre.config import Settings, SettingsError, load, options
+from nacre.config import KEPT_FILE, Settings, SettingsError, load, options
 
 
 def settings(folder: Path, toml: str = "", **environ: str) -> Settings:
@@ -158,3 +158,15 @@ def test_images_of_a_project_are_bounded_by_default() -> None:
     """What becomes of it: `tests/stories/image/test_image_lifecycle.py:TestQuotas`."""
     own = Settings().images
     assert 0 < own.max_project_bytes <= 100 << 30 and 0 < own.max_project_images <= 1000
+
+
+def test_what_a_cloud_was_started_with_counts_where_nothing_else_is_said(tmp_path: Path) -> None:
+    (tmp_path / KEPT_FILE).write_text('{"port": 9999, "hypervisor": "fake", "of a later release": 1}')
+    found = load(tmp_path, environ={})
+    assert (found.port, found.hypervisor) == (9999, "fake")
+    found = load(tmp_path, environ={"NACRE_PORT": "9998"}, hypervisor="libvirt")
+    assert (found.port, found.hypervisor) == (9998, "libvirt")
+    assert settings(tmp_path, "port = 9997").port == 9997
+    (tmp_path / KEPT_FILE).write_text("{")
+    with pytest.raises(SettingsError, match=KEPT_FILE):
+        load(tmp_path, environ={})

@@ -22,7 +22,7 @@ import yaml
 from nacre.base.errors import NacreError
 from nacre.cli.client import ApiError, Client
 from nacre.cli.supervisor import ROLES
-from nacre.config import Settings, load
+from nacre.config import KEPT_FILE, Settings, kept, load
 
 #: How long the cloud may take to answer, in seconds.
 PATIENCE = 60.0
@@ -82,7 +82,7 @@ def start(settings: Settings, roles: tuple[str, ...], given: str | None = None) 
     else:
         folder.prepare(settings.data, None, control=False)
     (settings.data / "run" / "node.ready").unlink(missing_ok=True)  # of a node that was killed with its supervisor
-    _remembered(settings.data).write_text(json.dumps({"port": settings.port, "hypervisor": settings.hypervisor}))
+    _keep(settings)
     environ = {**os.environ, "NACRE_PORT": str(settings.port), "NACRE_HYPERVISOR": settings.hypervisor}
     with (settings.data / "logs" / "supervisor.log").open("ab") as log:
         subprocess.Popen([sys.executable, "-m", "nacre.cli.main", "supervise", "--roles", ",".join(roles),
@@ -103,9 +103,13 @@ def _check_port(settings: Settings) -> None:
                              "choose another port with --port.") from None
 
 
-def _remembered(data: Path) -> Path:
-    """What the running cloud was started with."""
-    return data / "logs" / "up.json"
+def _keep(settings: Settings) -> None:
+    """What it is started with is what later starts take."""
+    file = settings.data / KEPT_FILE
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(json.dumps({"port": settings.port, "hypervisor": settings.hypervisor}) + "\n")
+    part.chmod(0o644)  # under sudo control reads it as the user
+    part.rename(file)
 
 
 def running_settings(data: Path | None, **given: Any) -> Settings:
@@ -116,10 +120,7 @@ def running_settings(data: Path | None, **given: Any) -> Settings:
     if (member := membership(settings.data)) is not None:
         return load(data, **given | {"hypervisor": member.hypervisor})
     if supervisor_pid(settings.data) is not None:
-        try:
-            settings = load(data, **json.loads(_remembered(settings.data).read_text()))
-        except (OSError, ValueError):
-            return settings
+        return load(data, **kept(settings.data))
     return settings
 
 

@@ -253,7 +253,7 @@ class _Build:
                           guest=guest, images=story.images, spec=story.order.spec)
         async with Undo(but=asyncio.CancelledError) as undo:
             undo.add(self._take_back, allocation)
-            plugged = await _beside(self._plug(host), self._prepare(attempt))
+            plugged = await self._ready(attempt)
             with self._events.step("spawn", host):
                 self._unsettled = host
                 order = orders.spawn_order(attempt, plugged)
@@ -290,15 +290,24 @@ class _Build:
                 return allocation, await self._p.progress.guest_facts(allocation.host, self.server.id)
         return None
 
+    async def _ready(self, attempt: Attempt) -> Plugged:
+        """Ports and host, side by side; but a host that may have the guest is heard first. It has the same patience as
+        in the middle of a start, and its ports would not be bound while it is silent."""
+        host = attempt.allocation.host
+        if not self._unsettled:
+            return await _beside(self._plug(host), self._prepare(attempt))
+        await self._prepare(attempt, self._p.hosts.patience.silence)
+        return await self._plug(host)
+
     async def _plug(self, host: str) -> Plugged:
         with self._events.step("network.plug", host):
             order = orders.ports_order(self.server, self._story.order, self._story.lease)
             return await self._p.network.plug(order, host)
 
-    async def _prepare(self, attempt: Attempt) -> None:
+    async def _prepare(self, attempt: Attempt, silence: float = 0.0) -> None:
         order = orders.build_order(attempt)
         with self._events.step("prepare", attempt.allocation.host):
-            await self._p.hosts.order(attempt.allocation.host, lambda node: node.prepare(order))
+            await self._p.hosts.order(attempt.allocation.host, lambda node: node.prepare(order), silence)
 
     async def _take_back(self, allocation: Allocation) -> None:
         """Undo of an attempt. Where the host does not confirm it the sweep goes on asking."""

@@ -1,5 +1,6 @@
 """Reading the options: defaults, then the TOML file, then NACRE_* variables, then the command line."""
 
+import json
 import os
 import pwd
 import tomllib
@@ -16,6 +17,8 @@ from nacre.config.sections import Section, Settings
 
 #: The file in the data folder that holds the database's URL.
 DATABASE_FILE = "database-url"
+#: The file in the data folder that holds what its cloud was started with last, of what `nacre up` may be told.
+KEPT_FILE = "kept.json"
 #: Where the folders of clouds lie that are started by `sudo`, by the user's name: only root can put anything else in
 #: their place, which is not so in a home.
 CLOUDS = Path("/var/lib/nacre/clouds")
@@ -62,12 +65,24 @@ def load(data: Path | None = None, *, environ: Mapping[str, str] | None = None, 
     _merge_environment(tree, environ)
     if not tree.get("database_url"):
         tree["database_url"] = _text(folder / DATABASE_FILE).strip()
+    for name, value in kept(folder).items():
+        tree.setdefault(name, value)
     tree |= {k: v for k, v in given.items() if v is not None}
     tree["data_dir"] = str(folder)
     try:
         return msgspec.convert(tree, Settings)
     except msgspec.ValidationError as error:
         raise SettingsError(_explain(str(error))) from None
+
+
+def kept(folder: Path) -> dict[str, Any]:
+    """What the folder's cloud was started with last: its port and its hypervisor; nothing of one that is new."""
+    try:
+        found = json.loads(_text(folder / KEPT_FILE) or "{}")
+    except ValueError:
+        raise SettingsError(f"{folder / KEPT_FILE} is not JSON: remove it, and say --port and --hypervisor once more "
+                            "to `nacre up`.") from None
+    return {name: found[name] for name in ("port", "hypervisor") if name in found}
 
 
 def _file(path: Path, *, must: bool) -> dict[str, Any]:
