@@ -1,7 +1,7 @@
 """One server never becomes two, and who lost the right to act leaves no mark: what was once found wrong."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,49 @@ async def test_a_build_that_another_takes_up_waits_for_its_silent_host_as_the_fi
     lab.down.clear()
     assert (await lab.until(server, "active", "error"))["host"] == host
     assert server in lab.hypervisors[host].servers
+
+
+async def test_what_an_earlier_runner_gave_up_is_gone_before_another_host_is_tried(lab: Lab) -> None:
+    """The guest runs, the host cannot write so, nor that it takes it back; and the runner dies while it asks."""
+    lab.patience = Patience(stalled=3.0, silence=60.0)
+    full, asked = OSError("database or disk is full"), asyncio.Event()
+
+    def elsewhere(host: str) -> Callable[[str], Awaitable[None]]:
+        async def look(server: str) -> None:
+            twice.extend(each for each in lab.hypervisors
+                         if each != host and server in lab.hypervisors[each].servers)
+        return look
+
+    async def refuse(*_: Any) -> None:
+        raise full
+
+    async def unwritable(server: str) -> None:
+        (host,) = (each for each, hypervisor in lab.hypervisors.items() if server in hypervisor.servers)
+        lab.nodes[host].here.journal.write = refuse  # type: ignore[assignment,method-assign]
+
+    async def never(*_: Any) -> None:
+        asked.set()
+        await asyncio.sleep(3600)
+
+    twice: list[str] = []
+    for host, node in lab.nodes.items():
+        lab.hypervisors[host].faults.before.update(resume=unwritable, define=elsewhere(host))
+        node.end = never  # type: ignore[method-assign,assignment]
+    (server,) = await lab.accept()
+    await asyncio.wait_for(asked.wait(), 5)
+    for host, node in lab.nodes.items():
+        lab.hypervisors[host].faults.before.pop("resume")
+        del node.end
+    (first,) = (host for host, hypervisor in lab.hypervisors.items() if server in hypervisor.servers)
+    lab.silent.add(first)
+    lab.down.add(first)
+    await lab.reborn()
+    await asyncio.sleep(0.3)
+    del lab.nodes[first].here.journal.write  # type: ignore[method-assign]
+    lab.silent.clear()
+    lab.down.clear()
+    await lab.until(server, "active")
+    assert not twice
 
 
 async def test_a_delete_whose_answer_was_lost_leaves_nothing(lab: Lab) -> None:

@@ -21,9 +21,9 @@ from nacre.network import tables as t
 from nacre.network.contract import GroupFacts, GroupMembers, HostWiring, PortFacts, RuleFacts, Versions
 from nacre.network.hosts import members
 from nacre.network.work import NetworkSettings, Work
+from nacre.node.ovs.client import WiringClient
 from nacre.node.ovs.contract import Standing
 from nacre.node.ovs.groups.peers import PeerFlows
-from nacre.node.ovs.wanted import Wanted
 from tests import schema
 
 NOW, GROUPS, PORTS = datetime(2026, 1, 1), ("g0", "g1"), tuple(f"p{n}" for n in range(3))
@@ -191,7 +191,7 @@ class Run:
         if self.asking:
             self.asking.cancel()
         self.control.waiting.clear()
-        self.host, self.flows = Wanted("h", self.control), PeerFlows()  # type: ignore[arg-type]
+        self.host, self.flows = WiringClient("h", self.control), PeerFlows()  # type: ignore[arg-type]
         self.host.follow(Standing(trusted=True, n=1))
         self.asking = None
 
@@ -268,7 +268,7 @@ class Run:
                 await self.answered()
 
     def known(self) -> dict[str, set[str]]:
-        return {group: self.host.members.of(group) for group in GROUPS}
+        return {group: self.host.members.cidrs(group) for group in GROUPS}
 
 
 _MOVE = st.tuples(st.sampled_from(PORTS), st.sets(st.sampled_from(GROUPS)), st.integers(-1, 6))
@@ -308,7 +308,7 @@ def test_whatever_becomes_of_messages_the_host_has_the_databases_members_in_the_
             await story.step(*step)
         await story.finish()
         assert story.known() == story.control.truth()
-        assert not story.host.lacking()
+        assert not story.host.outdated_groups()
         await asyncio.gather(*filter(None, [story.asking]), return_exceptions=True)
         story.control.engine.dispose()
         story.control.backup.close()
@@ -328,12 +328,12 @@ def test_when_nothing_is_lost_no_removed_member_stays_once_all_is_delivered(step
         story.wire += story.control.news()
         while story.wire:
             story.deliver(0, False)
-        lacking, known, truth = story.host.lacking(), story.known(), story.control.truth()
+        lacking, known, truth = story.host.outdated_groups(), story.known(), story.control.truth()
         assert all(known[group] == truth[group] for group in GROUPS if group not in lacking)
         story.ask()
         for _ in range(3):
             await story.answered()
-        assert story.known() == truth and not story.host.lacking()
+        assert story.known() == truth and not story.host.outdated_groups()
         story.control.engine.dispose()
         story.control.backup.close()
 

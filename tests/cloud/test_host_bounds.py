@@ -15,7 +15,7 @@ from nacre.base.rpc.link import DEFAULTS
 from nacre.conductor.contract import Beat, Conductor, NodeHello, WorkState
 from nacre.image.contract import Images
 from nacre.network.contract import MOST_ERAS, MOST_GROUPS, AgentReport, GroupMembers, Network
-from nacre.network.hosts.member_news import MOST_IN_ONE, MemberNotice
+from nacre.network.hosts.notifications import MOST_IN_ONE, MemberNotice
 from nacre.node.contract import CONSOLE, Guest, Node, Orphan, Step, Work
 from nacre.scheduler.contract import DiskReport, Held, HostReport, TooEarly
 from nacre.scheduler.hosts import SPARE

@@ -113,7 +113,7 @@ def _golden(name, flows):
 def test_members_beside_the_rules_that_name_their_groups():
     groups, numbers, peers, members = {"friends": FRIENDS}, {"friends": 1, "admins": 2}, PeerFlows(), Members()
     ports = [port(n, "f", security_groups=("friends",)) for n in (5, 6)]
-    members.take(MEMBERS)
+    members.apply(MEMBERS)
     lines = peers.lines(members, uses(ports, groups, numbers))
     flows = flow_table(
         HostWiring(whole=True, ports=tuple(ports), groups=(FRIENDS,), networks=(

@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nacre.network.ml2.binding import MAX_LEVELS, bind
-from nacre.network.ml2.driver import Bound, Continue, HostAgent, PortBinding, Segment
-from nacre.network.ml2.mechanisms.openvswitch import OpenVSwitch
-from nacre.network.ml2.mechanisms.tor_vlan import TorVlan
+from nacre.network.ml2.driver_api import Bound, Continue, HostAgent, PortBinding, Segment
+from nacre.network.ml2.mechanism_drivers.openvswitch import OpenVSwitch
+from nacre.network.ml2.mechanism_drivers.tor_vlan import TorVlan
 
 VXLAN = Segment(id="top", network_type="vxlan", segmentation_id=7)
 

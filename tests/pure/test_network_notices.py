@@ -3,7 +3,7 @@
 import asyncio
 
 from nacre.base.errors import Unavailable
-from nacre.network.hosts.notices import QUIET, Notice, Notices
+from nacre.network.hosts.notifications import QUIET, Notice, Notifier
 
 
 class Hosts:
@@ -29,9 +29,9 @@ async def settle() -> None:
 
 async def test_what_comes_while_a_message_is_under_way_goes_into_the_next():
     hosts = Hosts()
-    notices = Notices(hosts.notify)
+    notifier = Notifier(hosts.notify)
     for n in range(1, 6):
-        notices.add([Notice("h", frozenset({f"p{n}"}), n, n - 1)])
+        notifier.add([Notice("h", frozenset({f"p{n}"}), n, n - 1)])
         await settle()
     assert hosts.asked == 1
     hosts.open.set()
@@ -43,15 +43,15 @@ async def test_what_comes_while_a_message_is_under_way_goes_into_the_next():
 async def test_silent_hosts_are_left_alone_and_hold_up_nobody(monkeypatch):
     hosts = Hosts(*(f"silent-{n}" for n in range(50)))
     hosts.open.set()
-    notices = Notices(hosts.notify)
+    notifier = Notifier(hosts.notify)
     for n in range(100):
-        notices.add([Notice(host, frozenset({"p"}), n, n - 1) for host in (*sorted(hosts.silent), "h")])
+        notifier.add([Notice(host, frozenset({"p"}), n, n - 1) for host in (*sorted(hosts.silent), "h")])
         await asyncio.sleep(0.001)
     assert len(hosts.heard) == 100 and hosts.asked == 150  # one try each
     loop = asyncio.get_running_loop()
     later = loop.time() + QUIET[0] + 1
     monkeypatch.setattr(loop, "time", lambda: later)
     hosts.silent.clear()
-    notices.add([Notice("silent-0", frozenset({"p"}), 101, 100)])
+    notifier.add([Notice("silent-0", frozenset({"p"}), 101, 100)])
     await settle()
     assert hosts.heard[-1].host == "silent-0"

@@ -18,7 +18,7 @@ from nacre.network.contract import (
 from nacre.node.names import Names
 from nacre.node.ovs.flows import Flow
 from nacre.node.ovs.local import served, wanted_place
-from nacre.node.ovs.plan import Desired, changes, local_networks, numbered
+from nacre.node.ovs.plan import DesiredWiring, changes, local_networks, numbered
 from nacre.node.ovs.seal import ruleset
 from nacre.node.ovs.service import alive
 
@@ -37,9 +37,10 @@ def remote(network, ip):
     return RemotePort(network_id=network, mac_address="fa:16:3e:00:00:09", ip_addresses=(), tunnel_ip=ip)
 
 
-FIRST = Desired().merge(HostWiring(whole=True, ports=(port("a"), port("b", "m")), networks=(network(), network("m")),
-                                   groups=(GroupFacts(id="g", stateful=True, rules=()),), tunnels=("1.1.1.1",),
-                                   remotes=(remote("n", "1.1.1.1"), remote("m", "1.1.1.1"))))
+FIRST = DesiredWiring().merge(HostWiring(
+    whole=True, ports=(port("a"), port("b", "m")), networks=(network(), network("m")),
+    groups=(GroupFacts(id="g", stateful=True, rules=()),), tunnels=("1.1.1.1",),
+    remotes=(remote("n", "1.1.1.1"), remote("m", "1.1.1.1"))))
 
 
 def test_a_partial_answer_replaces_what_it_speaks_of():

@@ -47,13 +47,13 @@ def apply(state, lines):
 
 def test_one_member_more_is_one_flow_however_many_there_are():
     members, flows = Members(), PeerFlows()
-    members.take([told(A, 1, {f"p{n}": (f"10.0.{n >> 8}.{n & 255}/32",) for n in range(2000)})])
+    members.apply([told(A, 1, {f"p{n}": (f"10.0.{n >> 8}.{n & 255}/32",) for n in range(2000)})])
     where = uses([port("g")], {"g": GroupFacts(id="g", stateful=True, rules=tuple(
         rule(A, protocol="tcp", port_min=n, port_max=n) for n in range(1, 30)))}, NUMBERS)
     assert len(flows.lines(members, where)) == 2000 == len(flows)
-    members.hear([told(A, 2, {"new": ("10.9.9.9/32",)}, since=1)])
+    members.apply_news([told(A, 2, {"new": ("10.9.9.9/32",)}, since=1)])
     assert flows.lines(members, where) == [f"add {peer_flow(INGRESS_TRACKED, '10.9.9.9/32', [1]).text}"]
-    members.hear([told(A, 3, {"new": (), "p7": ("10.0.0.7/32",)}, since=2)])
+    members.apply_news([told(A, 3, {"new": (), "p7": ("10.0.0.7/32",)}, since=2)])
     assert flows.lines(members) == [f"delete_strict {peer_flow(INGRESS_TRACKED, '10.9.9.9/32', [1]).key}"]
     assert flows.lines(members) == []
 
@@ -61,20 +61,20 @@ def test_one_member_more_is_one_flow_however_many_there_are():
 def test_an_address_of_two_ports_stays_until_both_are_gone_and_of_two_groups_is_one_flow():
     members, flows = Members(), PeerFlows()
     where = frozenset({(INGRESS, 1, A), (INGRESS, 2, B), (EGRESS, 2, B)})
-    members.take([told(A, 1, {"p": ("10.0.0.1/32",), "q": ("10.0.0.1/32",)}), told(B, 1, {"r": ("10.0.0.1/32",)})])
+    members.apply([told(A, 1, {"p": ("10.0.0.1/32",), "q": ("10.0.0.1/32",)}), told(B, 1, {"r": ("10.0.0.1/32",)})])
     flows.lines(members, where)
     one, two = peer_flow(INGRESS, "10.0.0.1/32", [1, 2]), peer_flow(EGRESS, "10.0.0.1/32", [2])
     assert {f.key: f for f in flows.all()} == {one.key: one, two.key: two}
     assert one.actions == "conjunction(1,1/2),conjunction(2,1/2)" and two.match == "ip,nw_dst=10.0.0.1/32"
-    members.hear([told(A, 2, {"p": ()}, since=1)])
+    members.apply_news([told(A, 2, {"p": ()}, since=1)])
     assert flows.lines(members) == []
-    members.hear([told(A, 3, {"q": ()}, since=2)])
+    members.apply_news([told(A, 3, {"q": ()}, since=2)])
     assert flows.lines(members) == [f"add {peer_flow(INGRESS, '10.0.0.1/32', [2]).text}"]
 
 
 def test_what_is_no_address_is_skipped_alone_and_what_is_no_prefix_is_made_one():
     members, flows = Members(), PeerFlows()
-    members.take([told(A, 1, {"p": ("10.0.0.1,actions=normal", "10.0.0.9/24", "2001:db8::1/128", "0.0.0.0/0")})])
+    members.apply([told(A, 1, {"p": ("10.0.0.1,actions=normal", "10.0.0.9/24", "2001:db8::1/128", "0.0.0.0/0")})])
     flows.lines(members, frozenset({(INGRESS, 1, A)}))
     assert {f.match for f in flows.all()} == {"ip,nw_src=10.0.0.0/24", "ipv6,ipv6_src=2001:db8::1/128", "ip"}
 
@@ -88,20 +88,20 @@ _STEPS = st.lists(st.tuples(st.sampled_from([A, B]), st.sampled_from("pqr"), st.
 @given(_STEPS)
 def test_small_steps_come_to_what_a_fresh_start_would_make(steps):
     members, flows, state = Members(), PeerFlows(), {}
-    members.take([told(A, 0, {}), told(B, 0, {})])
+    members.apply([told(A, 0, {}), told(B, 0, {})])
     where = frozenset()
     for n, (group, who, cidrs, more, drop) in enumerate(steps, 1):
         others = {g: n for g in (A, B) if g != group}
-        members.hear([told(group, n, {who: cidrs}, since=n - 1), *(told(g, n, {}, since=n - 1) for g in others)])
+        members.apply_news([told(group, n, {who: cidrs}, since=n - 1), *(told(g, n, {}, since=n - 1) for g in others)])
         # A group has one number in a table at a time.
         where = frozenset({(t, g): (t, number, g) for t, number, g in sorted(more)}.values())
         if drop:
-            members.keep({A})
-            members.take([told(B, n, {})])
+            members.keep_only({A})
+            members.apply([told(B, n, {})])
         apply(state, flows.lines(members, where))
         fresh = PeerFlows()
         other = Members()
-        other.take([told(g, 1, {str(i): (c,) for i, c in enumerate(sorted(members.of(g)))}) for g in (A, B)])
+        other.apply([told(g, 1, {str(i): (c,) for i, c in enumerate(sorted(members.cidrs(g)))}) for g in (A, B)])
         fresh.lines(other, where)
         assert state == lines_of(fresh.all()) == lines_of(flows.all())
 
@@ -117,7 +117,7 @@ def test_conjunctions_let_in_what_the_rules_say_and_nothing_else(rules, stateful
     """A packet of this protocol, whose other end is in these groups, held against the flows as Open vSwitch does."""
     groups = {"g": GroupFacts(id="g", stateful=stateful, rules=tuple(rules))}
     members = Members()
-    members.take([told(g, 1, {"p": ("10.0.0.1/32",)} if g in peer else {"p": ("10.0.0.2/32",)}) for g in (A, B)])
+    members.apply([told(g, 1, {"p": ("10.0.0.1/32",)} if g in peer else {"p": ("10.0.0.2/32",)}) for g in (A, B)])
     peers = PeerFlows()
     peers.lines(members, uses([port("g")], groups, NUMBERS))
     place = table(way, stateful)

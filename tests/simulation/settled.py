@@ -133,8 +133,8 @@ def _hosts(world: "World", facts: Facts) -> Iterator[str]:
         if {i: power for i, power in guests.items() if wanted.get(i, "") is not None} != {
                 i: power for i, power in wanted.items() if power is not None}:
             yield f"{host.name} has guests {guests}, and should have {wanted}"
-        heard = here.wiring.wanted
-        named = {group: heard.members.of(group) for group in heard.desired.named()}
+        heard = here.wiring.client
+        named = {group: heard.members.cidrs(group) for group in heard.desired.named()}
         if wrong := {group: cidrs for group, cidrs in named.items() if cidrs != facts.members.get(group, set())}:
             yield f"{host.name} believes {wrong} of the members {facts.members}"
         elif not named and any(port["host"] == host.name for port in facts.ports):

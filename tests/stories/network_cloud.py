@@ -16,9 +16,8 @@ from nacre.base.web import App
 from nacre.identity.policy import PolicyEngine
 from nacre.network.api.service import service
 from nacre.network.contract import AgentReport
-from nacre.network.hosts.member_news import MemberNotice
-from nacre.network.hosts.notices import Notice
-from nacre.network.manager import Around, NetworkManager
+from nacre.network.hosts.notifications import MemberNotice, Notice
+from nacre.network.manager import NetworkManager, NetworkParts
 from nacre.network.policies import POLICIES
 from nacre.network.tables import agents
 from nacre.network.work import NetworkSettings
@@ -56,7 +55,7 @@ class Cloud:
         self.told: list[MemberNotice] = []
         self.policy = Asked()
         self.network = NetworkManager(self.db, self.policy, self.clock, settings,
-                                      Around(notify=self._notify, tell=self._tell))
+                                      NetworkParts(notify=self._notify, tell=self._tell))
         app = App([service(self.network)], self._authenticate, self.policy.allows)
         self._transport = httpx.ASGITransport(app=app)
 
@@ -85,7 +84,7 @@ class Cloud:
 
     async def hear(self) -> list[MemberNotice]:
         """What hosts were told of group members until a moment later."""
-        while (task := self.network.member_news._task) is not None and not task.done():
+        while (task := self.network.member_notifier._task) is not None and not task.done():
             await settle()
             await self.clock.advance(1)
             await asyncio.sleep(0.002)  # the database may have threads

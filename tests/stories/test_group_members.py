@@ -18,32 +18,32 @@ from nacre.cloud.control import tell_members
 from nacre.network import tables as t
 from nacre.network.contract import NetworkRequest, PortsOrder
 from nacre.network.hosts import members
-from nacre.network.hosts.member_news import MemberNotice, joined
+from nacre.network.hosts.notifications import MemberNotice, joined
 from nacre.network.work import NetworkSettings
+from nacre.node.ovs.client import WiringClient
 from nacre.node.ovs.contract import Standing
-from nacre.node.ovs.wanted import Wanted
 
 
 class Host:
     """What a host makes of what it hears."""
 
     def __init__(self, cloud: Cloud, name: str):
-        self.name, self.cloud, self.wanted = name, cloud, Wanted(name, cloud.network)
-        self.wanted.follow(Standing(trusted=True, n=1))
+        self.name, self.cloud, self.client = name, cloud, WiringClient(name, cloud.network)
+        self.client.follow(Standing(trusted=True, n=1))
 
     async def hear(self, told: list[MemberNotice]) -> None:
         for notice in told:
             if notice.host == self.name:
-                self.wanted.regroup(notice.groups.values())
+                self.client.regroup(notice.groups.values())
 
     async def truth(self) -> dict[str, set[str]]:
         """group -> CIDRs, by whoever knows nothing."""
         fresh = Host(self.cloud, self.name)
-        await fresh.wanted.ask()
+        await fresh.client.ask()
         return fresh.known()
 
     def known(self) -> dict[str, set[str]]:
-        return {group: self.wanted.members.of(group) for group in sorted(self.wanted.desired.named())}
+        return {group: self.client.members.cidrs(group) for group in sorted(self.client.desired.named())}
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ async def test_every_way_to_change_members_is_heard(cloud: Cloud) -> None:
     net, sub = await cloud.network_with_subnet()
     await plug(cloud, "s1", net, "h1")
     here = Host(cloud, "h1")
-    await here.wanted.ask()
+    await here.client.ask()
     await cloud.hear()
     [group] = here.known()
     port = await plug(cloud, "s2", net, "h2")
@@ -110,7 +110,7 @@ async def test_every_way_to_change_members_is_heard(cloud: Cloud) -> None:
         await work()
         told = await cloud.hear()
         await here.hear(told)
-        assert not here.wanted.lacking(), way
+        assert not here.client.outdated_groups(), way
         assert here.known() == await here.truth() != before, way
 
 
@@ -234,7 +234,7 @@ async def create_costs(others: int) -> dict[str, int]:
     await lab.cloud.db.run(lambda c: c.execute(sa.delete(t.member_changes)))
     hosts = [Host(cloud, name) for name in ("h0", "h1", "h2", "h3")]
     for host in hosts:
-        await host.wanted.ask()
+        await host.client.ask()
     await cloud.hear()
     # The port is on a network of its own, so that only the group is large.
     net, _ = await cloud.network_with_subnet(cidr="192.168.0.0/24")
@@ -251,14 +251,14 @@ async def create_costs(others: int) -> dict[str, int]:
     answers = []
 
     async def ask() -> None:
-        answers.append(await cloud.network.wiring("h1", (port,), hosts[1].wanted.members.versions()))
+        answers.append(await cloud.network.wiring("h1", (port,), hosts[1].client.members.versions()))
 
     found["answer, steps"] = await lab.cost(ask())
     found["answer, rows"] = sum(len(news.ports) for news in answers[0].members)
     found["answer, bytes"] = len(msgspec.msgpack.encode(answers[0]))
     for host in hosts:
         await host.hear(told)
-        assert not host.wanted.lacking() and host.known() == await host.truth()
+        assert not host.client.outdated_groups() and host.known() == await host.truth()
         (cidrs,) = host.known().values()
         assert len(cidrs) == others + 5
     await lab.db.close()

@@ -13,8 +13,8 @@ from nacre.network import tables as t
 from nacre.network.contract import NetworkRequest, PortsOrder
 from nacre.network.hosts import bindings
 from nacre.network.ml2 import manager as ml2
-from nacre.network.ml2.mechanisms.tor_vlan import TorVlan
-from nacre.network.ml2.types import SegmentTypes
+from nacre.network.ml2.mechanism_drivers.tor_vlan import TorVlan
+from nacre.network.ml2.type_drivers import SegmentTypes
 from nacre.network.work import NetworkSettings
 
 

@@ -8,7 +8,7 @@ from tests import schema
 from tests.stories.network_cloud import THREE, Cloud
 
 from nacre.network.api.versions import EXTENSIONS
-from nacre.network.ml2.types import SegmentTypes
+from nacre.network.ml2.type_drivers import SegmentTypes
 from nacre.network.work import NetworkSettings
 
 RULE = {"security_group_id": "{security_group}", "direction": "ingress"}

@@ -13,7 +13,7 @@ from tests.stories.network_cloud import CALLERS, Cloud
 from nacre.base.db import Database
 from nacre.network import tables as t
 from nacre.network.contract import NetworkRequest, PortsOrder
-from nacre.network.ml2.types import SegmentTypes
+from nacre.network.ml2.type_drivers import SegmentTypes
 from nacre.network.work import NetworkSettings
 
 HOSTS = [f"h{n}" for n in range(4)]

@@ -21,10 +21,10 @@ from nacre.base.rpc.server import Peer
 from nacre.base.rpc.stub import stub
 from nacre.network import tables as t
 from nacre.network.contract import TARGET, AgentReport, Guard, HostWiring, Network, NetworkRequest, PortsOrder
-from nacre.network.hosts import notices, wiring
-from nacre.network.hosts.notices import Notice
-from nacre.network.manager import Around, NetworkManager
-from nacre.network.ml2.types import SegmentTypes
+from nacre.network.hosts import notifications, wiring
+from nacre.network.hosts.notifications import Notice
+from nacre.network.manager import NetworkManager, NetworkParts
+from nacre.network.ml2.type_drivers import SegmentTypes
 from nacre.network.work import NetworkSettings, Work
 
 
@@ -90,7 +90,7 @@ class Seams:
         self.recorded.append(set(hosts))
         if self.breaks:
             raise Unavailable("cannot be written down")
-        return notices.record(work, hosts)
+        return notifications.record(work, hosts)
 
 
 class Held:
@@ -112,7 +112,7 @@ GOOD, LOST = Held(True), Held(False)
 async def seams(cloud: Cloud) -> Seams:
     made = Seams()
     cloud.network = NetworkManager(cloud.db, cloud.network.policy, cloud.clock, cloud.network.settings,
-                                   Around(notify=cloud._notify, record=made.record))
+                                   NetworkParts(notify=cloud._notify, record=made.record))
     return made
 
 

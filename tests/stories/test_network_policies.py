@@ -15,7 +15,7 @@ from tests import schema
 from tests.stories.network_cloud import THREE, Cloud
 
 from nacre.network.api.service import service
-from nacre.network.ml2.types import SegmentTypes
+from nacre.network.ml2.type_drivers import SegmentTypes
 from nacre.network.policies import POLICIES
 from nacre.network.work import COUNTED, NetworkSettings
 

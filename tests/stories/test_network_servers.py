@@ -9,7 +9,7 @@ from nacre.base.db import Database
 from nacre.base.errors import BadRequest, BuildFailed, Conflict, NotFound, QuotaExceeded
 from nacre.network import networks
 from nacre.network.contract import AUTO, NetworkRequest, PortsOrder
-from nacre.network.ml2.types import SegmentTypes
+from nacre.network.ml2.type_drivers import SegmentTypes
 from nacre.network.work import NetworkSettings
 
 

@@ -16,7 +16,7 @@ from nacre.base.db import Database
 from nacre.base.errors import NacreError
 from nacre.network import tables as t
 from nacre.network.contract import NetworkRequest, PortsOrder
-from nacre.network.ml2.types import SegmentTypes
+from nacre.network.ml2.type_drivers import SegmentTypes
 from nacre.network.networks import Networks
 from nacre.network.work import COUNTED, NetworkSettings, Work
 

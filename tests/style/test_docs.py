@@ -8,9 +8,9 @@ import pytest
 
 TOP = Path(__file__).parents[2]
 SOURCE = TOP / "src" / "nacre"
-PAGES = sorted([*TOP.glob("*.md"), *(TOP / "docs").rglob("*.md")])
+PAGES = sorted([*TOP.glob("*.md"), *(TOP / "docs").rglob("*.md"), TOP / "tests" / "README.md"])
 #: Pages whose tables claim things: each row names the tests that would fail without what it says.
-CLAIMS = ("seed-map.md", "badinputs.md", "faults.md")
+CLAIMS = ("flow.md", "badinputs.md", "faults.md")
 #: `folder/file.py` or `folder/file.py:Name.func`, relative to the source, the tests or the top.
 MENTION = re.compile(r"`((?:[\w.-]+/)+[\w.-]+\.(?:py|md|txt|sh|toml))(?::([\w.]+))?`")
 

@@ -90,10 +90,9 @@ from nacre.network import policies as network_policies
 from nacre.network.api.service import service as network_service
 from nacre.network.contract import TARGET as NETWORK
 from nacre.network.contract import Network
-from nacre.network.hosts.member_news import MemberNews, MemberNotice
-from nacre.network.hosts.notices import Notice
-from nacre.network.manager import Around, NetworkManager
-from nacre.network.ml2.types import SegmentTypes
+from nacre.network.hosts.notifications import MemberNotice, MemberNotifier, Notice
+from nacre.network.manager import NetworkManager, NetworkParts
+from nacre.network.ml2.type_drivers import SegmentTypes
 from nacre.network.work import DEFAULT_QUOTAS, NetworkSettings
 from nacre.node.contract import TARGET as NODE
 from nacre.node.contract import Node
@@ -265,9 +264,9 @@ def _network(base: Base) -> NetworkManager:
         quotas={**DEFAULT_QUOTAS, "network": quotas.networks, "port": quotas.ports,
                 "security_group": quotas.security_groups, "subnetpool": quotas.subnetpools,
                 "address_group": quotas.address_groups, "address_scope": quotas.address_scopes}),
-        Around(notify=notify, tell=tell, project_of=project_of, nodes=nodes_of))
-    base.changes.subscribe(("members",), network.member_news.changed, network.member_news.reload)
-    base.running.tasks.append(network.member_news.run)
+        NetworkParts(notify=notify, tell=tell, project_of=project_of, nodes=nodes_of))
+    base.changes.subscribe(("members",), network.member_notifier.changed, network.member_notifier.reload)
+    base.running.tasks.append(network.member_notifier.run)
     base.transport.serve(NETWORK, network, Network, NETWORK_ALLOW)
     return network
 
@@ -330,7 +329,7 @@ def _compute(base: Base, seams: Seams, ask: Suppliers,
     claimed = barred_on(registry, parts.progress.load)
     runner = StoryRunner(stories, {"build": Builder(parts, endings, claimed), "delete": Deleter(parts, endings),
                                    "power": Switch(parts)}, clock, blocked(registry, claimed, around.nodes))
-    conductor = _conductor(base, parts, endings, around, network.member_news)
+    conductor = _conductor(base, parts, endings, around, network.member_notifier)
     servers = Servers(db, clock, ask, stories, runner.run)
     return _Compute(ask, aggregates, scheduler, registry, stories, runner, endings, around, conductor, servers,
                     node, Plans(servers, conductor),
@@ -341,7 +340,7 @@ def _compute(base: Base, seams: Seams, ask: Suppliers,
 
 
 def _conductor(base: Base, parts: Parts, endings: Endings, around: Introductions,
-               members: MemberNews) -> ConductorManager:
+               members: MemberNotifier) -> ConductorManager:
     async def judge(seen: Sequence[Position]) -> list[tuple[Position, bool]]:
         here, older = await base.db.read(lambda connection: (position(connection), later(connection, seen)))
         return [(here, each in older) for each in seen]
@@ -367,7 +366,7 @@ def _start(base: Base, compute: _Compute, joins: Joins, network: NetworkManager)
 
     compute.membership.watch(base.changes)
     compute.scheduler.subscribe(base.changes)
-    base.running.start += [enter, base.changes.start, compute.around.start, network.member_news.reload,
+    base.running.start += [enter, base.changes.start, compute.around.start, network.member_notifier.reload,
                            compute.scheduler.start, open_door]
     base.running.tasks += [base.processes.run, base.changes.run, compute.scheduler.run, compute.runner.sweep,
                            compute.endings.sweep]

@@ -152,7 +152,7 @@ class Introductions:
             self._directory.register(key, Peer(token, "join"))
 
     async def _reload_wiring(self) -> None:
-        self._wiring |= await self._changes.latest("wiring")
+        self._wiring = await self._changes.latest("wiring")
 
     async def _wiring_changed(self, changes: Sequence[Change]) -> None:
         self._wiring |= await self._changes.latest("wiring", changes[0].n - 1)

@@ -196,6 +196,7 @@ class _Build:
             try:
                 if not first.host:  # more than min_count, and no room for it
                     raise NoValidHost(first.why, details=first.details)
+                await self._settle()
                 await self._until_it_stands(first, last=last)
                 return last
             except Superseded:
@@ -221,14 +222,29 @@ class _Build:
                 if not self._wanted:
                     raise Superseded from None
                 if self._unsettled:
-                    why = "The host stopped answering while it started the server" if isinstance(error, Unavailable) \
-                        else f"{error.message.rstrip('.')}; it has not yet taken back what it had begun"
-                    raise NoValidHost(f"{why}, so no other host was tried.",
-                                      details=f"{self._unsettled}: {error}") from None
+                    raise self._stranded(error) from None
                 placement = await self._next(reasons)
         told = "; ".join(dict.fromkeys(why.message for why in reasons))
         raise NoValidHost(f"No valid host was found. {len(self._tried)} tried: {told}",
                           details="; ".join(why.details for why in reasons if why.details))
+
+    async def _settle(self) -> None:
+        """An attempt that an earlier runner gave up last may have been sent a spawn, nobody knows: its host confirms
+        that nothing of it is left before another is tried. Of those before it that runner knew. Raises NoValidHost."""
+        last = max(await self._p.ledger.of_server(self.server.id), key=lambda each: each.epoch, default=None)
+        if last is None or last.state != "ending":
+            return
+        self._unsettled = last.host
+        try:
+            await self._endings.end(last, self._p.hosts.patience.silence)
+        except (Refused, BuildFailed, Unavailable) as error:
+            raise self._stranded(error) from None
+        self._unsettled = ""
+
+    def _stranded(self, error: NacreError) -> NoValidHost:
+        why = "The host stopped answering while it started the server" if isinstance(error, Unavailable) \
+            else f"{error.message.rstrip('.')}; it has not yet taken back what it had begun"
+        return NoValidHost(f"{why}, so no other host was tried.", details=f"{self._unsettled}: {error}")
 
     async def _next(self, reasons: list[Words]) -> Placement | None:
         """Another host, unless enough were tried (FLOW A13)."""

@@ -29,19 +29,20 @@ class Endings:
         self._tasks: set[asyncio.Task[None]] = set()
         self._places: dict[str, asyncio.Semaphore] = {}
 
-    async def leave(self, allocation: Allocation) -> None:
-        """The host has nothing of it any more. Raises its errors; Unavailable: it is silent."""
+    async def leave(self, allocation: Allocation, silence: float = 0.0) -> None:
+        """The host has nothing of it any more. Raises its errors; Unavailable: it is silent, and was for so many
+        seconds."""
         order = EndOrder(cloud=self._p.cloud(), allocation=allocation.id, server_id=allocation.server_id,
                          epoch=allocation.epoch)
         self._busy.add(allocation.id)
         try:
-            await self._p.hosts.order(allocation.host, lambda node: node.end(order))
+            await self._p.hosts.order(allocation.host, lambda node: node.end(order), silence)
         finally:
             self._busy.discard(allocation.id)
 
-    async def end(self, allocation: Allocation) -> None:
+    async def end(self, allocation: Allocation, silence: float = 0.0) -> None:
         """As `leave`, with its ports and its row. Raises Interrupted."""
-        await self.leave(allocation)
+        await self.leave(allocation, silence)
         await self._close(allocation)
 
     async def bury(self, host: str) -> list[Allocation]:

@@ -175,7 +175,8 @@ class HostWiring(msgspec.Struct, frozen=True, kw_only=True):
     """What a host must have wired: everything, or what belongs to the ports asked for (`whole` says which)."""
 
     whole: bool
-    n: int = 0  # the number of the last change of this host that the answer contains; 0: not counted
+    n: int = 0  # how far the database was, and in which era (0, "": of a control process that does not say)
+    era: str = ""
     ports: tuple[PortFacts, ...] = ()
     networks: tuple[NetworkFacts, ...] = ()
     groups: tuple[GroupFacts, ...] = ()

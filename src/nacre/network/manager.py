@@ -25,22 +25,22 @@ from nacre.network.contract import (
     PortsOrder,
     Versions,
 )
-from nacre.network.hosts import adoption, agents, bindings, dhcp, heartbeats, members, notices, reach, servers, wiring
-from nacre.network.hosts.member_news import MemberNews, MemberNotice
+from nacre.network.hosts import adoption, agents, bindings, dhcp, members, notifications, servers, wiring
+from nacre.network.hosts.notifications import MemberNotice, MemberNotifier, Notice, Notifier
 from nacre.network.work import NetworkSettings, ProjectOf, Work
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Around:
-    """What the process around the service gives it. notify, tell: messages to a host, of its ports and of members of
-    security groups; only speed depends on them. record: as `notices.record`. project_of: of a server. nodes: those of
-    these names that are hosts of the cloud."""
+class NetworkParts:
+    """What the service is given. notify, tell: messages to a host, of its ports and of members of security groups; only
+    speed depends on them. record: as `notifications.record`. project_of: of a server. nodes: those of these names that
+    are hosts of the cloud."""
 
-    notify: Callable[[notices.Notice], Awaitable[None]] | None = None
+    notify: Callable[[Notice], Awaitable[None]] | None = None
     tell: Callable[[MemberNotice], Awaitable[None]] | None = None
-    record: Callable[[Work, Collection[str]], tuple[int, Mapping[str, int]]] = notices.record
+    record: Callable[[Work, Collection[str]], tuple[int, Mapping[str, int]]] = notifications.record
     project_of: ProjectOf = lambda *_: None
     nodes: Callable[[sa.Connection, Collection[str]], Collection[str]] = lambda _, names: names
 
@@ -49,15 +49,16 @@ class NetworkManager:
     """Implements `contract.Network`."""
 
     def __init__(self, db: Database, policy: Policy, clock: Clock, settings: NetworkSettings | None = None,
-                 around: Around | None = None):
+                 parts: NetworkParts | None = None):
         self.db, self.policy, self.clock = db, policy, clock
-        self.settings, self._around = settings or NetworkSettings(), around or Around()
-        self._notices, self.member_news = notices.Notices(self._around.notify), MemberNews(db, clock, self._around.tell)
-        self.heartbeats = heartbeats.Heartbeats(db, clock, self.settings.agent_down_after)
+        self.settings, self._parts = settings or NetworkSettings(), parts or NetworkParts()
+        self._notifier = Notifier[Notice](self._parts.notify)
+        self.member_notifier = MemberNotifier(db, clock, self._parts.tell)
+        self.heartbeats = agents.Heartbeats(db, clock, self.settings.agent_down_after)
         self._reports, self._elsewhere = Together(self._hear), wiring.Elsewhere()
 
     def _work(self, conn: sa.Connection, context: Context) -> Work:
-        return Work(conn, context, self.clock, self.settings, self.policy, self._around.project_of,
+        return Work(conn, context, self.clock, self.settings, self.policy, self._parts.project_of,
                     heard=self.heartbeats.heard)
 
     async def read(self, context: Context, step: Callable[[Work], T]) -> T:
@@ -66,7 +67,7 @@ class NetworkManager:
 
     async def write(self, context: Context, step: Callable[[Work], T], guard: Guard | None = None) -> T:
         """One transaction, in which the guard stands; after it, messages to the hosts that it concerns."""
-        def unit(conn: sa.Connection) -> tuple[T, list[notices.Notice], dict[str, tuple[int, int]]]:
+        def unit(conn: sa.Connection) -> tuple[T, list[Notice], dict[str, tuple[int, int]]]:
             if guard is not None:
                 guard.hold(conn)
             work = self._work(conn, context)
@@ -74,9 +75,9 @@ class NetworkManager:
             for network_id in work.changes.subnets:
                 dhcp.sync(work, network_id)
             work.count()
-            hosts = notices.affected(work) if work.changes else {}
-            n, before = self._around.record(work, hosts) if hosts else (0, {})
-            return result, [notices.Notice(host, frozenset(ports), n, before.get(host, 0))
+            hosts = notifications.affected(work) if work.changes else {}
+            n, before = self._parts.record(work, hosts) if hosts else (0, {})
+            return result, [Notice(host, frozenset(ports), n, before.get(host, 0))
                             for host, ports in hosts.items()], members.note(work)
 
         try:
@@ -84,8 +85,8 @@ class NetworkManager:
         except IntegrityError as error:
             raise Conflict("The request conflicts with one made at the same time, or with what refers to the resource. "
                            "Try again.", type="Conflict") from error
-        self._notices.add(told)
-        self.member_news.add(moved)
+        self._notifier.add(told)
+        self.member_notifier.add(moved)
         return result
 
     async def check(self, order: PortsOrder, count: int, least: int = 0) -> int:
@@ -148,7 +149,7 @@ class NetworkManager:
     async def forget_host(self, host: str) -> None:
         """What the host's agents said of themselves is gone."""
         def step(work: Work) -> None:
-            work.changes.hosts.update(reach.tunnels(work, host))
+            work.changes.hosts.update(notifications.tunnels(work, host))
             work.conn.execute(sa.delete(t.agents).where(t.agents.c.host == host))
 
         await self.write(service_context(), step)
@@ -173,12 +174,12 @@ class NetworkManager:
         news = [said for host, said in latest.items() if host not in known]
 
         def step(work: Work) -> tuple[dict[str, BadRequest], set[str]]:
-            here = set(self._around.nodes(work.conn, [said.host for said in news]))
+            here = set(self._parts.nodes(work.conn, [said.host for said in news]))
             counts = [said for said in news if said.host in here]
             refused = agents.claimed(work, counts)
             for host in agents.report(work, [said for said in counts if said.host not in refused]):
                 # Hosts that share networks with this one reach it by what it says now.
-                work.changes.hosts.update(reach.tunnels(work, host))
+                work.changes.hosts.update(notifications.tunnels(work, host))
             return refused, {said.host for said in news} - here
 
         refused, gone = await self.write(service_context(), step) if news else ({}, set())

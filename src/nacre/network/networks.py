@@ -10,10 +10,10 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest, Conflict
 from nacre.network import tables as t
 from nacre.network.attributes.definitions import NETWORK
-from nacre.network.hosts import reach
-from nacre.network.ml2 import types
-from nacre.network.ml2.driver import Segment
-from nacre.network.work import Row, Work, conflict, missing, standard_view, where
+from nacre.network.hosts import notifications
+from nacre.network.ml2 import type_drivers
+from nacre.network.ml2.driver_api import Segment
+from nacre.network.work import MANY, Row, Work, conflict, missing, standard_view, where
 
 #: Ports that go with their network or subnet without being asked.
 AUTO_DELETE = ("network:dhcp",)
@@ -24,9 +24,6 @@ _PROVIDER = ("provider:network_type", "provider:physical_network", "provider:seg
 MIN_MTU = {4: 68, 6: 1280}
 _SCOPES = sa.select(t.subnets.c.network_id, t.subnets.c.ip_version, t.subnetpools.c.address_scope_id).join(
     t.subnetpools, t.subnetpools.c.id == t.subnets.c.subnetpool_id).where(t.subnetpools.c.address_scope_id.is_not(None))
-
-#: More ids than this are not listed in a statement; what is found is looked through instead.
-MANY = 500
 
 
 def among(column: sa.Column[Any], ids: Collection[str]) -> sa.ColumnElement[bool]:
@@ -118,7 +115,7 @@ class Networks:
         work.change(t.networks, current["id"], values)
         work.changes.networks.add(current["id"])
         if values.get("admin_state_up", current["admin_state_up"]) != current["admin_state_up"]:
-            work.changes.hosts.update(host for _, host in reach.of_networks(work, [current["id"]]))
+            work.changes.hosts.update(host for _, host in notifications.hosts_of_networks(work, [current["id"]]))
         return current | data
 
     def _check_mtu(self, work: Work, current: Row, data: Row) -> None:
@@ -250,7 +247,7 @@ def _allocate(work: Work, network_id: str, wanted: Row, position: int) -> Row:
     settings = work.settings.types
     kind, physical, number = (wanted.get(k) for k in _PROVIDER)
     if kind:
-        types.validate(settings, kind, physical, number)
+        type_drivers.validate(settings, kind, physical, number)
         return reserve(work, network_id, (kind, physical, number), position=position)
     if wanted:
         raise BadRequest("Invalid input for operation: provider:network_type required.", type="InvalidInput")
@@ -264,7 +261,7 @@ def _allocate(work: Work, network_id: str, wanted: Row, position: int) -> Row:
 def _free(work: Work, kind: str, physical: str | None) -> int | None:
     """A free number of the operator's range; None when it is used up, or there is none. First the one above all that
     were given out, then by chance: only a range that is nearly full is read."""
-    s, numbers = t.segments.c, types.numbers(work.settings.types, kind, physical)
+    s, numbers = t.segments.c, type_drivers.numbers(work.settings.types, kind, physical)
     if not numbers:
         return None
     given = sa.select(s.segmentation_id).where(
@@ -290,7 +287,7 @@ def reserve(work: Work, network_id: str, what: tuple[str, str | None, int | None
         number = _free(work, kind, physical)
         if number is None:
             raise conflict("NoNetworkAvailable", f"Unable to create the network. No free {kind} segment is left.")
-    claim = types.claim(kind, physical, number)
+    claim = type_drivers.claim(kind, physical, number)
     if claim and work.row(sa.select(t.segments.c.id).where(t.segments.c.claim == claim)):
         kinds = {"flat": ("FlatNetworkInUse", f"Unable to create the flat network. Physical network {physical} is in "
                                               "use."),

@@ -13,11 +13,9 @@ from nacre.base.db import statements
 from nacre.network import ipam, networks, security_groups
 from nacre.network import tables as t
 from nacre.network.attributes.definitions import PORT
-from nacre.network.extensions import addresses
-from nacre.network.extensions.addresses import Wish
 from nacre.network.hosts import agents, bindings
-from nacre.network.networks import MANY
-from nacre.network.work import Row, Work, conflict, missing, standard_view
+from nacre.network.ipam import AddressRequest
+from nacre.network.work import MANY, Row, Work, conflict, missing, standard_view
 
 #: Ports that only the thing they belong to may delete.
 SERVICE_OWNERS = ("network:router_interface", "network:router_gateway", "network:floatingip")
@@ -96,8 +94,8 @@ class Ports:
                 t.subnets.c.ipv6_address_mode.in_(ipam.AUTO_MODES))).scalars())
             wanted = [{"subnet_id": s, "ip_address": a} for s, a in kept if s not in auto]
             kept = tuple(k for k in kept if k[0] not in auto)
-        chosen = addresses.choose(work, Wish(port["network_id"], port["mac_address"], port["device_owner"], wanted,
-                                             kept))
+        chosen = ipam.choose(work, AddressRequest(
+            port["network_id"], port["mac_address"], port["device_owner"], wanted, kept))
         work.conn.execute(sa.delete(t.addresses).where(t.addresses.c.port_id == port["id"]))
         _set_addresses(work, port["id"], chosen, current["security_groups"])
 
@@ -181,7 +179,7 @@ def build(work: Work, network: Row, data: Row) -> tuple[Row, list[tuple[str, str
     if groups is None:
         groups = None if secured and not owner.startswith("network:") else []
     mac = _mac(work, network["id"], data.get("mac_address"))
-    chosen = addresses.choose(work, Wish(network["id"], mac, owner, data.get("fixed_ips")))
+    chosen = ipam.choose(work, AddressRequest(network["id"], mac, owner, data.get("fixed_ips")))
     data["security_groups"] = security_groups.choose(work, groups, data["project_id"])
     row = work.insert(t.ports, {
         **work.new(data), **({"id": data["id"]} if "id" in data else {}),

@@ -12,7 +12,7 @@ from nacre.network import ipam, networks
 from nacre.network import tables as t
 from nacre.network.attributes.definitions import SUBNET
 from nacre.network.extensions import subnetpools
-from nacre.network.hosts import dhcp, reach
+from nacre.network.hosts import dhcp, notifications
 from nacre.network.networks import EXTERNAL, SHARED, granted
 from nacre.network.work import Row, Work, conflict, missing, standard_view, where
 
@@ -173,7 +173,7 @@ class Subnets:
 
 def _every_port(work: Work, network_id: str) -> None:
     """Guests' addresses came or went: what each of the network's ports may send is not what it was."""
-    work.changes.hosts.update(host for _, host in reach.of_networks(work, [network_id]))
+    work.changes.hosts.update(host for _, host in notifications.hosts_of_networks(work, [network_id]))
     p, g = t.ports.c, t.port_groups.c
     for port_id, group_id in work.conn.execute(sa.select(g.port_id, g.group_id).join_from(
             t.ports, t.port_groups, g.port_id == p.id).where(p.network_id == network_id)):

@@ -23,9 +23,12 @@ from nacre.base.durable.processes import database_now
 from nacre.base.errors import Conflict, NotFound, QuotaExceeded
 from nacre.identity.contract import Policy
 from nacre.network import tables as t
-from nacre.network.ml2.types import SegmentTypes
+from nacre.network.ml2.type_drivers import SegmentTypes
 
 Row = dict[str, Any]
+
+#: More ids than this are not listed in a statement; what is found is looked through instead.
+MANY = 500
 
 #: What a project may have where no row of the quota table says otherwise; -1: no limit.
 DEFAULT_QUOTAS = {

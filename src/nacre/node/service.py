@@ -225,7 +225,7 @@ class NodeService:
         self._orphans = frozenset(welcome.orphans)
         for allocation in self._orphans:
             log.warning("the database does not know this; it is kept", allocation=allocation)
-        await self._follow()
+        await self._follow(Heard(era=welcome.era))
 
     async def _follow(self, heard: Heard = Heard()) -> None:
         """What the wiring is to believe. Guests that the database does not know keep their network."""

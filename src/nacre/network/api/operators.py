@@ -15,7 +15,7 @@ from nacre.network.api.resource import fields_of
 from nacre.network.attributes import checks
 from nacre.network.attributes.table import Attribute, Resource, Row
 from nacre.network.extensions.routers import Routers
-from nacre.network.hosts import agents, dhcp, reach
+from nacre.network.hosts import agents, dhcp, notifications
 from nacre.network.manager import NetworkManager
 from nacre.network.networks import Networks
 from nacre.network.work import Work, missing
@@ -94,7 +94,7 @@ class Operators:
         """The hosts that serve DHCP for a network: those that have ports of it."""
 
         def step(work: Work) -> list[Row]:
-            hosts = {host for _, host in reach.of_networks(work, [request.params["id"]])}
+            hosts = {host for _, host in notifications.hosts_of_networks(work, [request.params["id"]])}
             return [a for a in agents.views(work) if a["agent_type"] == "DHCP agent" and a["host"] in hosts]
 
         return {"agents": await self._manager.read(request.context, step)}

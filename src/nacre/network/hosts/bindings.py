@@ -22,7 +22,7 @@ from nacre.network import networks
 from nacre.network import tables as t
 from nacre.network.hosts import agents
 from nacre.network.ml2 import binding, manager
-from nacre.network.ml2.driver import HostAgent, MechanismDriver, PortBinding, Segment
+from nacre.network.ml2.driver_api import HostAgent, MechanismDriver, PortBinding, Segment
 from nacre.network.work import Row, Work
 
 log = structlog.get_logger()

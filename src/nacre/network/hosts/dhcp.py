@@ -7,7 +7,6 @@ import sqlalchemy as sa
 
 from nacre.network import ipam
 from nacre.network import tables as t
-from nacre.network.extensions import addresses
 from nacre.network.hosts import bindings
 from nacre.network.work import Row, Work
 
@@ -55,7 +54,7 @@ def sync(work: Work, network_id: str, fixed: Mapping[str, str] = NONE) -> None:
     for subnet_id in set(wants) - has:
         subnet = wants[subnet_id]
         address = fixed.get(subnet_id) or (
-            ipam.eui64(subnet["cidr"], port["mac_address"]) if ipam.is_auto(subnet) else addresses.lowest(work, subnet))
+            ipam.eui64(subnet["cidr"], port["mac_address"]) if ipam.is_auto(subnet) else ipam.lowest_free(work, subnet))
         if address:  # a full subnet goes without DHCP rather than without ports
             work.insert(t.addresses, {"port_id": port["id"], "subnet_id": subnet_id, "ip_address": address,
                                       "position": 0})

@@ -20,8 +20,7 @@ from nacre.base.durable.eras import Position
 from nacre.base.durable.tables import changes
 from nacre.network import tables as t
 from nacre.network.contract import GroupMembers, Versions
-from nacre.network.networks import MANY
-from nacre.network.work import Work
+from nacre.network.work import MANY, Work
 
 _C, _ON, _G, _R = t.member_changes.c, t.port_groups.c, t.security_groups.c, t.security_group_rules.c
 _GROUPS: sa.BindParameter[Any] = sa.bindparam("groups", expanding=True)

@@ -7,12 +7,11 @@ import msgspec
 import sqlalchemy as sa
 
 from nacre.base.errors import BadRequest, Forbidden, NotFound, QuotaExceeded
-from nacre.network import networks, ports, security_groups
+from nacre.network import ipam, networks, ports, security_groups
 from nacre.network import tables as t
 from nacre.network.attributes import checks
 from nacre.network.attributes.definitions import PORT
 from nacre.network.contract import AUTO, NetworkRequest, Plugged, PortFacts, PortsOrder
-from nacre.network.extensions import addresses
 from nacre.network.hosts import bindings, dhcp, facts
 from nacre.network.policies import may_create_port
 from nacre.network.work import Row, Work, conflict, missing
@@ -144,8 +143,8 @@ def check(work: Work, order: PortsOrder, count: int, least: int) -> int:
     for interface in made:
         data = _wish(work, order, interface, None)
         if "fixed_ips" in data:
-            addresses.choose(work, addresses.Wish(interface.network["id"], NO_MAC, data["device_owner"],
-                                                  data["fixed_ips"]))
+            ipam.choose(work, ipam.AddressRequest(
+                interface.network["id"], NO_MAC, data["device_owner"], data["fixed_ips"]))
     return _room(work, len(made), count, least)
 
 

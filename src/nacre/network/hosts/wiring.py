@@ -13,7 +13,7 @@ from nacre.base.durable import changes as outbox
 from nacre.base.durable import eras
 from nacre.network import tables as t
 from nacre.network.contract import GroupFacts, GroupMembers, HostWiring, RemotePort, RuleFacts, Versions
-from nacre.network.hosts import facts, members, reach
+from nacre.network.hosts import facts, members, notifications
 from nacre.network.work import Row, Work
 
 log = structlog.get_logger()
@@ -25,18 +25,19 @@ def read(work: Work, host: str, port_ids: Sequence[str], have: Versions | None, 
     asked: Row = {"id": port_ids} if port_ids else {}
     rows = work.find(t.placed, host=host, vif_type="ovs", **asked)
     network_ids = {r["network_id"] for r in rows}
-    ways = reach.ways(work, host)
+    tunnel_ips = notifications.tunnel_ips(work, host)
     ports = facts.ports(work, rows)
     groups = _groups(work, {g for p in ports for g in p.security_groups})
     named = {rule.remote_group for group in groups for rule in group.rules if rule.remote_group}
     found = members.read(work.conn, named, have or {})
     if have is None:
         groups = _filled(groups, found)
+    at = eras.position(work.conn)
     return HostWiring(
-        whole=not port_ids, n=eras.position(work.conn).n, ports=ports, groups=groups,
+        whole=not port_ids, n=at.n, era=at.era, ports=ports, groups=groups,
         networks=facts.networks(work, network_ids, host), members=found,
-        remotes=elsewhere.of(work, network_ids, host, ways),
-        tunnels=tuple(sorted(address for other, address in ways.items() if other != host)))
+        remotes=elsewhere.of(work, network_ids, host, tunnel_ips),
+        tunnels=tuple(sorted(address for other, address in tunnel_ips.items() if other != host)))
 
 
 def _groups(work: Work, ids: set[str]) -> tuple[GroupFacts, ...]:
@@ -101,15 +102,15 @@ class _Network(NamedTuple):
 
 class Elsewhere:
     """The ports of large networks, as the last who asked was told. After a change each host of a network asks, and all
-    are told nearly the same. What changes in a network is a change of each of its hosts (notices.py): with what was
-    read since its own last one a host has missed nothing."""
+    are told nearly the same. What changes in a network is a change of each of its hosts (notifications.py): with what
+    was read since its own last one a host has missed nothing."""
 
     def __init__(self) -> None:
         self._known: dict[str, _Network] = {}
         self._one = threading.Lock()  # with PostgreSQL reads have threads: one reads for those who wait
 
-    def of(self, work: Work, network_ids: set[str], host: str, ways: Mapping[str, str]) -> tuple[RemotePort, ...]:
-        """Those on other hosts. ways: tunnel addresses, its own too."""
+    def of(self, work: Work, network_ids: set[str], host: str, tunnel_ips: Mapping[str, str]) -> tuple[RemotePort, ...]:
+        """Those on other hosts. tunnel_ips: tunnel addresses, its own too."""
         if not network_ids:
             return ()
         here, changed = eras.position(work.conn), outbox.latest(work.conn, "wiring", ids=[host]).get(host, 0)
@@ -117,7 +118,7 @@ class Elsewhere:
             known = {id: network for id in network_ids if (network := self._known.get(id)) is not None
                      and network.at.era == here.era and network.at.n >= changed}
             if lacking := network_ids - known.keys():
-                known |= {id: _Network(here, ports) for id, ports in _read(work, lacking, ways).items()}
+                known |= {id: _Network(here, ports) for id, ports in _read(work, lacking, tunnel_ips).items()}
                 self._keep({id: known[id] for id in lacking})
         return tuple(port for network in known.values() for other, port in network.ports if other != host)
 
@@ -130,15 +131,15 @@ class Elsewhere:
             del self._known[next(iter(self._known))]
 
 
-def _read(work: Work, network_ids: set[str], ways: Mapping[str, str]) -> dict[str, list[tuple[str, RemotePort]]]:
+def _read(work: Work, network_ids: set[str], tunnel_ips: Mapping[str, str]) -> dict[str, list[tuple[str, RemotePort]]]:
     found: dict[str, tuple[str, str, str, list[str]]] = {}
     for port_id, network_id, mac, host, address in work.conn.execute(_PLACED, {"networks": list(network_ids)}):
-        if host in ways:
+        if host in tunnel_ips:
             addresses = found.setdefault(port_id, (network_id, mac, host, []))[3]
             if address:
                 addresses.append(address)
     ports: dict[str, list[tuple[str, RemotePort]]] = {id: [] for id in network_ids}
     for network_id, mac, host, addresses in found.values():
         ports[network_id].append((host, RemotePort(
-            network_id=network_id, mac_address=mac, ip_addresses=tuple(addresses), tunnel_ip=ways[host])))
+            network_id=network_id, mac_address=mac, ip_addresses=tuple(addresses), tunnel_ip=tunnel_ips[host])))
     return ports

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from nacre.network.ml2.driver import Bound, Continue, MechanismDriver, Outcome, PortBinding, Segment, Segments
+from nacre.network.ml2.driver_api import Bound, Continue, MechanismDriver, Outcome, PortBinding, Segment, Segments
 
 #: As in Neutron: deeper than this no fabric is; it stops drivers that hand segments to one another forever.
 MAX_LEVELS = 10

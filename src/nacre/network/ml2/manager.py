@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from importlib.metadata import entry_points
 
-from nacre.network.ml2.driver import DriverFactory, MechanismDriver
-from nacre.network.ml2.mechanisms.openvswitch import OpenVSwitch
-from nacre.network.ml2.mechanisms.tor_vlan import TorVlan
+from nacre.network.ml2.driver_api import DriverFactory, MechanismDriver
+from nacre.network.ml2.mechanism_drivers.openvswitch import OpenVSwitch
+from nacre.network.ml2.mechanism_drivers.tor_vlan import TorVlan
 
 MECHANISMS: dict[str, DriverFactory] = {
     "openvswitch": OpenVSwitch,

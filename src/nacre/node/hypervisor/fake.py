@@ -14,7 +14,7 @@ from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import BuildFailed, NotFound, Refused
 from nacre.node.contract import BuildOrder, SpawnOrder, Step
 from nacre.node.hypervisor.driver import Capabilities, PowerChanged, Progress, last_lines
-from nacre.node.servers.timeline import Timeline
+from nacre.node.servers.step_timer import StepTimer
 
 #: A host as any, where nobody says how large it is.
 CAPABILITIES = Capabilities(
@@ -70,24 +70,24 @@ class FakeHypervisor:
         return self._capabilities
 
     async def prepare(self, order: BuildOrder, progress: Progress) -> tuple[Step, ...]:
-        timeline = Timeline(self._clock)
-        with timeline.step("disks"):
+        timer = StepTimer(self._clock)
+        with timer.step("disks"):
             await self._pretend_fetch(order, progress)
             await self._fault("prepare", order.server_id)
             if order.selected_dir not in (self._capabilities.directories_mb or {""}):
                 raise BuildFailed(f"this host has no disk directory {order.selected_dir or 'of its own'}")
             self.servers.setdefault(order.server_id, FakeGuest(name=order.guest.name))
             self._save(order.server_id)
-        return timeline.steps
+        return timer.steps
 
     async def define(self, order: BuildOrder, spawn: SpawnOrder) -> tuple[Step, ...]:
-        timeline = Timeline(self._clock)
-        with timeline.step("domain"):
+        timer = StepTimer(self._clock)
+        with timer.step("domain"):
             await self._fault("define", order.server_id)
             guest = self._guest(order.server_id)
             guest.power, guest.ports = "paused", tuple(port.id for port in spawn.ports)
             self._save(order.server_id)
-        return timeline.steps
+        return timer.steps
 
     async def boot(self, server_id: str) -> None:
         await self._fault("boot", server_id)

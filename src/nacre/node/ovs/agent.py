@@ -27,6 +27,7 @@ from nacre.node.metadata import Facts, Metadata
 from nacre.node.names import RUN, Names
 from nacre.node.netns import Namespaces
 from nacre.node.ovs.bridge import Bridge, FlowTable
+from nacre.node.ovs.client import ControlAway, WiringClient, reached
 from nacre.node.ovs.contract import Standing
 from nacre.node.ovs.flows import Local, meters
 from nacre.node.ovs.groups.peers import uses
@@ -36,7 +37,6 @@ from nacre.node.ovs.plan import local_networks, numbered
 from nacre.node.ovs.seal import Seal
 from nacre.node.ovs.service import ensure_services
 from nacre.node.ovs.switching import flow_table
-from nacre.node.ovs.wanted import ControlAway, Wanted, reached
 from nacre.node.servers.limits import Rate
 
 log = structlog.get_logger()
@@ -65,7 +65,7 @@ class OvsAgent:
         self.host, self.network, self.bridge, self.places = settings.host, network, bridge, places
         self.names, self.seal = bridge.names, Seal(bridge.names.table)
         self.settings, self.clock = settings, clock or RealClock()
-        self.wanted, self.table = Wanted(settings.host, network, self.clock), FlowTable(bridge)
+        self.client, self.table = WiringClient(settings.host, network, self.clock), FlowTable(bridge)
         self._numbers: dict[str, int] = {}  # of networks
         self._groups: dict[str, int] = {}  # of groups that rules name
         self._seen: dict[str, int] = {}
@@ -112,13 +112,13 @@ class OvsAgent:
         await _plugged(ids, self.bridge, self.clock, self.settings.plug_timeout)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((ids, future))
-        self.wanted.asked |= ids
+        self.client.asked |= ids
         self._wake.set()
         await future
 
     async def unwire(self, port_ids: Sequence[str]) -> None:
         """These ports are gone: their interfaces and flows at once, their networks where nobody is left."""
-        self.wanted.forget(port_ids)
+        self.client.forget(port_ids)
         self._up -= set(port_ids)
         self._rates = {port: rate for port, rate in self._rates.items() if port not in set(port_ids)}
         await self.bridge.unplug(port_ids)
@@ -126,23 +126,23 @@ class OvsAgent:
 
     async def rewire(self, port_ids: Sequence[str], n: int = 0, before: int = 0) -> None:
         """Fetch and apply soon; everything if none are named, or a change was missed."""
-        self.wanted.changed(port_ids, n, before)
+        self.client.changed(port_ids, n, before)
         self._wake.set()
 
     async def regroup(self, news: Sequence[GroupMembers]) -> None:
         """Apply what joins on to what is here, and ask for the rest."""
-        self.wanted.regroup(news)
+        self.client.regroup(news)
         self._moved.set()
 
     def versions(self) -> dict[str, int]:
         """For beats."""
-        return self.wanted.members.numbers()
+        return self.client.members.numbers()
 
     async def follow(self, standing: Standing) -> None:
         """Fetch everything soon if that became right, or something newer than what is here has changed."""
-        if self.wanted.follow(standing):
+        if self.client.follow(standing):
             self._wake.set()
-        elif self.wanted.lacking():
+        elif self.client.outdated_groups():
             self._moved.set()
 
     def report(self) -> AgentReport:
@@ -169,7 +169,7 @@ class OvsAgent:
                 continue
             except Exception as error:  # the look-out tries the rest again
                 log.warning("wiring failed", why=repr(error))
-                self.wanted.whole, self.table.applied = True, None
+                self.client.whole, self.table.applied = True, None
                 for _, future in waiting:
                     if not future.done():
                         future.set_exception(BuildFailed(f"wiring on {self.host} failed: {error}"))
@@ -179,7 +179,7 @@ class OvsAgent:
                     self._settle(ids, future)
 
     def _settle(self, ids: frozenset[str], future: asyncio.Future[None]) -> None:
-        named = {key for i in ids if (port := self.wanted.desired.ports.get(i)) for key in (port.id, port.network_id)}
+        named = {key for i in ids if (port := self.client.desired.ports.get(i)) for key in (port.id, port.network_id)}
         if refused := named & self._unsealed.keys():
             future.set_exception(BuildFailed(f"{min(refused)} could not be kept from the host's own network stack on "
                                              f"{self.host}: {self._unsealed[min(refused)]}"))
@@ -200,12 +200,12 @@ class OvsAgent:
             self._moved.clear()
             try:
                 async with self._turn:
-                    await self.table.move(self.wanted.members)
-                if self.wanted.standing.trusted and self.wanted.lacking():
+                    await self.table.update_members(self.client.members)
+                if self.client.standing.trusted and self.client.outdated_groups():
                     await self.clock.sleep(self.settings.glance)
                     async with self._turn:
-                        await self.wanted.ask_members()
-                        await self.table.move(self.wanted.members)
+                        await self.client.ask_members()
+                        await self.table.update_members(self.client.members)
             except Exception as error:
                 log.warning("members of security groups are not applied", why=repr(error))
                 await self.clock.sleep(self.settings.look)
@@ -214,41 +214,41 @@ class OvsAgent:
     async def _round(self) -> None:
         """Ask, look, plan, apply, tell."""
         away: ControlAway | None = None
-        if self.wanted.standing.trusted:
+        if self.client.standing.trusted:
             try:
-                if await self.wanted.ask() and self.wanted.desired.tunnels and self.bridge.settings.alone:
+                if await self.client.ask() and self.client.desired.tunnels and self.bridge.settings.alone:
                     log.warning("other hosts' guests are not reached: node.tunnel_ip is a loopback address")
             except ControlAway as error:
                 away = error  # meanwhile what is known here is kept right
-        elif not self.wanted.desired.ports:
+        elif not self.client.desired.ports:
             return  # what is wired since before this process began stays
         here = await self._served()
         sealed = await self._sealed(here)
-        wiring = self.wanted.desired.wiring(self._numbers)
-        self._groups = numbered(self._groups, sorted(self.wanted.desired.named()))
+        wiring = self.client.desired.wiring(self._numbers)
+        self._groups = numbered(self._groups, sorted(self.client.desired.named()))
         local = await self._local(sealed)
         self._seen = here
         await self.bridge.set_meters(meters(local), known=self.table.applied is not None)
         await self.table.make(await asyncio.to_thread(flow_table, wiring, local),
-                              uses(wiring.ports, self.wanted.desired.groups, self._groups), self.wanted.members)
+                              uses(wiring.ports, self.client.desired.groups, self._groups), self.client.members)
         await self.bridge.drop_meters()
-        await self._tell({p for p in sealed if p in local.zones and p in self.wanted.desired.ports})
+        await self._tell({p for p in sealed if p in local.zones and p in self.client.desired.ports})
         if away is not None:
             raise away
 
     async def _served(self) -> dict[str, int]:
         """Ports that are here, with DHCP and metadata ready for their networks and gone from others."""
         here = await self.bridge.ports()
-        networks = local_networks(self.wanted.desired, here)
+        networks = local_networks(self.client.desired, here)
         self._numbers = numbered(self._numbers, networks)
-        present = [port for port in self.wanted.desired.ports.values() if port.id in here]
-        await self.places.serve([self.wanted.desired.networks[n] for n in networks], present, self.bridge)
-        return {port: number for port, number in here.items() if port in self.wanted.desired.ports}
+        present = [port for port in self.client.desired.ports.values() if port.id in here]
+        await self.places.serve([self.client.desired.networks[n] for n in networks], present, self.bridge)
+        return {port: number for port, number in here.items() if port in self.client.desired.ports}
 
     async def _sealed(self, here: dict[str, int]) -> dict[str, int]:
         """Those of the ports whose links, and whose networks' links, the host's own stack is kept out of."""
         self._unsealed = await self.seal.close(await self.bridge.links(), hook=self.bridge.datapath == "netdev")
-        ports = self.wanted.desired.ports  # some may be unwired by now
+        ports = self.client.desired.ports  # some may be unwired by now
         return {port: number for port, number in here.items()
                 if port in ports and not {port, ports[port].network_id} & self._unsealed.keys()}
 
@@ -265,7 +265,7 @@ class OvsAgent:
 
     async def _tell(self, up: set[str]) -> None:
         """The network service hears what is new; a loss is told by `look`, the deletion of a port by no one."""
-        lost = {port for port in self._up - up if port in self.wanted.desired.ports}
+        lost = {port for port in self._up - up if port in self.client.desired.ports}
         for ports, state in ((up - self._up, True), (lost, False)):
             for some in pieces(sorted(ports), MOST_PORTS):
                 await reached(self.network.wired(self.host, some, state))
@@ -278,8 +278,8 @@ class OvsAgent:
             await self.clock.sleep(self.settings.glance)
             now = self.clock.monotonic()
             try:
-                here = {p: n for p, n in (await self.bridge.ports()).items() if p in self.wanted.desired.ports}
-                if here != self._seen or self.wanted.overdue():
+                here = {p: n for p, n in (await self.bridge.ports()).items() if p in self.client.desired.ports}
+                if here != self._seen or self.client.overdue():
                     self._wake.set()
                 if now - looked > self.settings.look:
                     looked = now
@@ -290,8 +290,8 @@ class OvsAgent:
                         self._wake.set()
             except Exception as error:  # Open vSwitch is away for now; the look-out stays
                 log.warning("the bridge cannot be looked at", why=repr(error))
-            if now - asked > (self.settings.look if self.wanted.whole else self.settings.whole):
-                asked, self.wanted.whole, self.table.applied = now, True, None
+            if now - asked > (self.settings.look if self.client.whole else self.settings.whole):
+                asked, self.client.whole, self.table.applied = now, True, None
                 self._wake.set()
 
 

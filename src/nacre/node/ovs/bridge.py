@@ -163,7 +163,7 @@ class FlowTable:
             await self._bridge.change([*changes(applied, flows), *self._peers.lines(members, uses)])
         self.applied = flows
 
-    async def move(self, members: Members) -> None:
+    async def update_members(self, members: Members) -> None:
         """Other members, and nothing else changed: the cost is that of the difference."""
         applied, self.applied = self.applied, None
         if applied is not None:

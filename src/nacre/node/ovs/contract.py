@@ -11,9 +11,9 @@ from nacre.node.servers.limits import Rate
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """trusted: this host's cloud and its database are of one mind; else nothing that is wired may change for their
-    word. n: of the last change to this host's wiring: what is older here is fetched anew. era: of the database: the
-    members of groups are asked for where it is another than before. members: numbers of groups whose members changed.
-    ports, networks: of guests that the database does not know; they stay wired."""
+    word. n: of the last change to this host's wiring: what is older here is fetched anew. era: of the database: where
+    it is another than any before ("": not said), everything is fetched anew. members: numbers of groups whose members
+    changed. ports, networks: of guests that the database does not know; they stay wired."""
 
     trusted: bool
     n: int = 0

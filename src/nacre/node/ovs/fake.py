@@ -11,8 +11,8 @@ import structlog
 from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import BuildFailed
 from nacre.network.contract import AgentReport, GroupMembers, Network, NetworkFacts, PortFacts
+from nacre.node.ovs.client import PATIENCE, ControlAway, WiringClient, reached
 from nacre.node.ovs.contract import Standing
-from nacre.node.ovs.wanted import PATIENCE, ControlAway, Wanted, reached
 from nacre.node.servers.limits import Rate
 
 log = structlog.get_logger()
@@ -44,7 +44,7 @@ class FakeWiring:
         self.up: set[str] = set()
         self.rates: dict[str, Rate] = {}
         self.rewired: list[tuple[str, ...]] = []
-        self.wanted = Wanted(host, network, self.clock)
+        self.client = WiringClient(host, network, self.clock)
         self._waiting: list[tuple[frozenset[str], asyncio.Future[None]]] = []
         self._behind = False
         self._soon: asyncio.Task[None] | None = None
@@ -89,9 +89,9 @@ class FakeWiring:
             waiting, self._waiting, self._behind = self._waiting, [], False
             ids, fresh = frozenset[str]().union(*(ports for ports, _ in waiting)), tuple[str, ...]()
             try:
-                self.wanted.asked |= ids
-                await self.wanted.ask()
-                there = self.wanted.desired.ports.keys() - self.faults.refuse
+                self.client.asked |= ids
+                await self.client.ask()
+                there = self.client.desired.ports.keys() - self.faults.refuse
                 if fresh := tuple(sorted((there & ids) - self.up)):
                     self.up.update(fresh)
                     await reached(self.network.wired(self.host, fresh, True))
@@ -103,7 +103,7 @@ class FakeWiring:
                 continue
             except Exception as error:
                 there = set()
-                self.wanted.asked.clear()
+                self.client.asked.clear()
                 log.warning("wiring failed", host=self.host, why=repr(error))
             for ports, future in waiting:
                 if future.done():
@@ -117,26 +117,26 @@ class FakeWiring:
     async def unwire(self, port_ids: Sequence[str]) -> None:
         """The ports are gone."""
         self.up -= set(port_ids)
-        self.wanted.forget(port_ids)
+        self.client.forget(port_ids)
         self.rates = {port: rate for port, rate in self.rates.items() if port not in set(port_ids)}
 
     async def rewire(self, port_ids: Sequence[str], n: int = 0, before: int = 0) -> None:
         """Remembered in `rewired`, and fetched with what is fetched next."""
         self.rewired.append(tuple(port_ids))
-        self.wanted.changed(port_ids, n, before)
+        self.client.changed(port_ids, n, before)
 
     async def regroup(self, news: Sequence[GroupMembers]) -> None:
         """As the real one: what does not join on is asked for."""
-        self.wanted.regroup(news)
+        self.client.regroup(news)
         self._wait()
 
     def versions(self) -> dict[str, int]:
         """For beats."""
-        return self.wanted.members.numbers()
+        return self.client.members.numbers()
 
     async def follow(self, standing: Standing) -> None:
         """What is lacking is fetched soon."""
-        if self.wanted.follow(standing):
+        if self.client.follow(standing):
             self._catch_up()
         else:
             self._wait()
@@ -144,7 +144,7 @@ class FakeWiring:
     @property
     def standing(self) -> Standing:
         """As last heard."""
-        return self.wanted.standing
+        return self.client.standing
 
     def _wait(self) -> None:
         """What is lacking may be under way."""
@@ -156,7 +156,7 @@ class FakeWiring:
         self._catch_up()
 
     def _catch_up(self) -> None:
-        if self.standing.trusted and (self.wanted.overdue() or self.wanted.whole or self.wanted.lacking()):
+        if self.standing.trusted and (self.client.overdue() or self.client.whole or self.client.outdated_groups()):
             self._behind = True
             self._begin()
 

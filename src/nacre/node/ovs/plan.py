@@ -8,7 +8,7 @@ from nacre.network.contract import GroupFacts, HostWiring, NetworkFacts, PortFac
 from nacre.node.ovs.flows import Flow
 
 
-class Desired(msgspec.Struct, kw_only=True):
+class DesiredWiring(msgspec.Struct, kw_only=True):
     """All that is known of what this host should wire, gathered from whole and partial answers."""
 
     ports: dict[str, PortFacts] = {}
@@ -17,24 +17,24 @@ class Desired(msgspec.Struct, kw_only=True):
     remotes: tuple[RemotePort, ...] = ()
     tunnels: tuple[str, ...] = ()
 
-    def merge(self, wiring: HostWiring) -> "Desired":
+    def merge(self, wiring: HostWiring) -> "DesiredWiring":
         """With the answer taken in: a whole one replaces everything, a partial one what it speaks of."""
-        old = Desired() if wiring.whole else self
+        old = DesiredWiring() if wiring.whole else self
         spoken = {network.id for network in wiring.networks}
-        return Desired(
+        return DesiredWiring(
             ports=old.ports | {port.id: port for port in wiring.ports},
             networks=old.networks | {network.id: network for network in wiring.networks},
             groups=old.groups | {group.id: group for group in wiring.groups},
             remotes=(*(r for r in old.remotes if r.network_id not in spoken), *wiring.remotes),
             tunnels=wiring.tunnels if wiring.whole or wiring.tunnels else old.tunnels)
 
-    def beside(self, ports: Iterable[PortFacts], networks: Iterable[NetworkFacts]) -> "Desired":
+    def beside(self, ports: Iterable[PortFacts], networks: Iterable[NetworkFacts]) -> "DesiredWiring":
         """The same, with these ports and their networks where nothing else is known of them."""
         return msgspec.structs.replace(
             self, ports={port.id: port for port in ports} | self.ports,
             networks={network.id: network for network in networks} | self.networks)
 
-    def without(self, port_ids: Iterable[str]) -> "Desired":
+    def without(self, port_ids: Iterable[str]) -> "DesiredWiring":
         """The same, these ports gone."""
         gone = set(port_ids)
         return msgspec.structs.replace(self, ports={k: v for k, v in self.ports.items() if k not in gone})
@@ -74,7 +74,7 @@ def numbered(current: Mapping[str, int], networks: Iterable[str]) -> dict[str, i
     return numbers
 
 
-def local_networks(desired: Desired, here: Iterable[str]) -> list[str]:
+def local_networks(desired: DesiredWiring, here: Iterable[str]) -> list[str]:
     """The ids of the networks that have at least one of the ports `here`, in a stable order."""
     present = set(here)
     return sorted({port.network_id for port in desired.ports.values()

@@ -17,7 +17,7 @@ from nacre.node.contract import WAITING, BuildOrder, EndOrder, Guest, SpawnOrder
 from nacre.node.journal import Entry, Unwritable, unwritten
 from nacre.node.servers.limits import check, rates
 from nacre.node.servers.state import NodeState
-from nacre.node.servers.timeline import Timeline
+from nacre.node.servers.step_timer import StepTimer
 from nacre.node.servers.works import Doing
 
 log = structlog.get_logger()
@@ -31,9 +31,9 @@ class Builds:
 
     async def prepare(self, order: BuildOrder, doing: Doing) -> Guest:
         """Raises Refused; BuildFailed: tried and taken back, or no host can hold such limits."""
-        timeline = Timeline(self._node.clock)
+        timer = StepTimer(self._node.clock)
         doing.begin("claim")
-        with timeline.step("claim"):
+        with timer.step("claim"):
             entry = await self._claim(order)
         doing.begin(WAITING)
         async with self._node.locks(order.server_id), self._places:
@@ -43,7 +43,7 @@ class Builds:
                     doing.begin("image and disks")
                     steps = await self._node.hypervisor.prepare(order, doing.progress)
                     entry = await self._node.journal.write(msgspec.structs.replace(
-                        entry, stage="prepared", steps=(*timeline.steps, *steps)))
+                        entry, stage="prepared", steps=(*timer.steps, *steps)))
             return await self._node.guest(entry)
 
     async def _claim(self, order: BuildOrder) -> Entry:
@@ -85,18 +85,18 @@ class Builds:
             async with self._attempt(entry) as order:
                 kept = msgspec.structs.replace(spawn, guest=None)
                 entry = await node.journal.write(msgspec.structs.replace(entry, stage="spawning", spawn=kept))
-                timeline = Timeline(node.clock)
+                timer = StepTimer(node.clock)
                 doing.begin("domain")
                 steps = await node.hypervisor.define(order, spawn)
                 doing.begin("wiring")
-                with timeline.step("wiring"):
+                with timer.step("wiring"):
                     await node.wiring.limit(rates(order, [port.id for port in spawn.ports]))
                     await node.wiring.wire(spawn.ports, spawn.networks)
                 doing.begin("boot")
-                with timeline.step("boot"):
+                with timer.step("boot"):
                     await node.hypervisor.resume(spawn.server_id)
                 entry = await node.journal.write(msgspec.structs.replace(
-                    entry, stage="running", steps=(*entry.steps, *steps, *timeline.steps)))
+                    entry, stage="running", steps=(*entry.steps, *steps, *timer.steps)))
             return await node.guest(entry)
 
     async def end(self, order: EndOrder, doing: Doing) -> None:

@@ -25,7 +25,7 @@ from nacre.node.hypervisor.libvirt.places import Places
 from nacre.node.hypervisor.libvirt.service import ensure_services
 from nacre.node.hypervisor.libvirt.xml import Place, domain_xml
 from nacre.node.image_cache import CacheSettings, ImageCache, cache_name, work
-from nacre.node.servers.timeline import Timeline
+from nacre.node.servers.step_timer import StepTimer
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -85,7 +85,7 @@ class LibvirtHypervisor:
 
     async def prepare(self, order: BuildOrder, progress: Progress) -> tuple[Step, ...]:
         """Image, kernel and ramdisk into the cache; the disks but for the config drive."""
-        timeline, folder = Timeline(self._clock), self._places.of(order)
+        timer, folder = StepTimer(self._clock), self._places.of(order)
         largest = order.root_gb << 30 or None
         parts = {"disk": order.image, "kernel": order.kernel, "ramdisk": order.ramdisk}
         images = {name: image for name, image in parts.items() if image is not None}
@@ -97,29 +97,29 @@ class LibvirtHypervisor:
         # Before they are there: what a build waits for must not be dropped from under it.
         write_file(folder / "bases", "\n".join(map(cache_name, images.values())).encode())
         files, before, total = dict[str, Path](), 0, sum(map(work, images.values()))
-        with timeline.step("image"):
+        with timer.step("image"):
             for name, image in images.items():
                 files[name] = await self.cache.fetch(
                     image, largest if name == "disk" else BOOT_FILE, _shifted(progress, before, total))
                 before += work(image)
             if order.image is not None:
                 check_size(order.image, files["disk"].stat().st_size, largest)
-        with timeline.step("disks"):
+        with timer.step("disks"):
             for name in files.keys() & {"kernel", "ramdisk"}:
                 await asyncio.to_thread(link, files[name], folder / name)
             for disk in disk_info(order):
                 if disk.file != "disk.config":
                     await make_disk(folder, disk, files.get("disk") if disk.file == "disk" else None)
-        return timeline.steps
+        return timer.steps
 
     async def define(self, order: BuildOrder, spawn: SpawnOrder) -> tuple[Step, ...]:
         """Config drive and domain, started but paused."""
-        timeline, folder = Timeline(self._clock), self._places.of(order)
+        timer, folder = StepTimer(self._clock), self._places.of(order)
         if needs_drive(order):
-            with timeline.step("config drive"):
+            with timer.step("config drive"):
                 data = await asyncio.to_thread(lambda: iso(drive_documents(order, spawn)))
                 write_file(folder / "disk.config", data)
-        with timeline.step("domain"):
+        with timer.step("domain"):
             xml = domain_xml(order, spawn, disk_info(order), Place(
                 folder=str(folder), names=self._settings.names, virt_type=self._virt_type,
                 offloads=self._datapath() != "netdev", kernel=_if_there(folder / "kernel"),
@@ -127,7 +127,7 @@ class LibvirtHypervisor:
             write_file(folder / "domain.xml", xml.encode())
             owner = self._owner
             await self._host.call(lambda connection: domain.define_paused(connection, order.server_id, xml, owner))
-        return timeline.steps
+        return timer.steps
 
     async def boot(self, server_id: str) -> None:
         await self._on(server_id, domain.boot)

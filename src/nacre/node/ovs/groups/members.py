@@ -28,8 +28,8 @@ class Members:
     def __init__(self) -> None:
         self.changed, self.doubts = set[str](), 0
         self._groups: dict[str, _Group] = {}
-        self._holders: dict[str, dict[str, int]] = {}  # CIDR -> group -> how many of its ports have it
-        self._spoken: dict[str, int] = {}  # group -> the latest number of it that was spoken of
+        self._groups_with: dict[str, dict[str, int]] = {}  # CIDR -> group -> how many of its ports have it
+        self._newer: dict[str, int] = {}  # group -> the latest number of it that was said
         self._doubted: set[str] = set()
 
     def versions(self, groups: Collection[str] | None = None) -> Versions:
@@ -50,7 +50,7 @@ class Members:
             self._groups |= {group: self._groups.pop(group) for group in some}
         return {group: self._groups[group].n for group in some}
 
-    def hear(self, news: Iterable[GroupMembers]) -> None:
+    def apply_news(self, news: Iterable[GroupMembers]) -> None:
         """Differences that somebody sent: late, twice or in another order, it does not matter."""
         for each in news:
             known = self._groups.get(each.id)
@@ -62,9 +62,9 @@ class Members:
             elif each.since is not None and each.since <= known.n < each.n:
                 self._write(each)
             else:
-                self.lag({each.id: each.n})
+                self.note_newer({each.id: each.n})
 
-    def take(self, answer: Iterable[GroupMembers], asked: Collection[str] = (), *, doubts: int | None = None) -> None:
+    def apply(self, answer: Iterable[GroupMembers], asked: Collection[str] = (), *, doubts: int | None = None) -> None:
         """What the network service answered. Of a group that was asked for and is not in it there are no members.
         doubts: how many there were when it was asked (None: as many as now); it takes away none that came since."""
         given, sure = set(), doubts in (None, self.doubts)
@@ -86,43 +86,44 @@ class Members:
             self._drop(group)
             self._groups[group] = _Group()
             self._answered(group, sure=sure)
-            self._spoken.pop(group, None)
+            self._newer.pop(group, None)
 
-    def lag(self, numbers: Mapping[str, int]) -> None:
-        """Somebody spoke of these."""
+    def note_newer(self, numbers: Mapping[str, int]) -> None:
+        """These changed up to those numbers, as somebody said: whoever has less is outdated."""
         for group, n in numbers.items():
             if group in self._groups:
-                self._spoken[group] = max(n, self._spoken.get(group, 0))
+                self._newer[group] = max(n, self._newer.get(group, 0))
 
-    def settle(self, groups: Iterable[str]) -> dict[str, int]:
-        """These are being asked for: what was spoken of them, which the answer contains."""
-        return {group: self._spoken.pop(group) for group in groups if group in self._spoken}
+    def take_newer(self, groups: Iterable[str]) -> dict[str, int]:
+        """What was said of these by `note_newer`, which no longer counts: they are being asked for, and the answer
+        contains it. Without an answer it is to be noted again."""
+        return {group: self._newer.pop(group) for group in groups if group in self._newer}
 
-    def doubt(self) -> None:
+    def doubt_all(self) -> None:
         """The database may have another history than it had: all must be asked for."""
         self._doubted |= self._groups.keys()
         self.doubts += 1
 
-    def lacking(self, named: Collection[str]) -> set[str]:
+    def outdated(self, named: Collection[str]) -> set[str]:
         """Those of these groups that must be asked for."""
         return {group for group in named if group in self._doubted or (known := self._groups.get(group)) is None
-                or self._spoken.get(group, 0) > known.n}
+                or self._newer.get(group, 0) > known.n}
 
-    def keep(self, named: Collection[str]) -> None:
-        """No rule here names others any more."""
+    def keep_only(self, named: Collection[str]) -> None:
+        """The others go: no rule here names them any more."""
         for group in self._groups.keys() - set(named):
             self._drop(group)
-            self._spoken.pop(group, None)
+            self._newer.pop(group, None)
             self._doubted.discard(group)
 
-    def of(self, group: str) -> set[str]:
+    def cidrs(self, group: str) -> set[str]:
         """The CIDRs of its members."""
         known = self._groups.get(group)
         return {cidr for cidrs in known.ports.values() for cidr in cidrs} if known else set()
 
-    def holders(self, cidr: str) -> Iterable[str]:
+    def groups_with(self, cidr: str) -> Iterable[str]:
         """The groups with such a member."""
-        return self._holders.get(cidr, ())
+        return self._groups_with.get(cidr, ())
 
     def _write(self, news: GroupMembers) -> None:
         known = self._groups.setdefault(news.id, _Group())
@@ -148,14 +149,14 @@ class Members:
 
     def _count(self, group: str, cidrs: Iterable[str], by: int) -> None:
         for cidr in cidrs:
-            holders = self._holders.setdefault(cidr, {})
+            holders = self._groups_with.setdefault(cidr, {})
             holders[group] = now = holders.get(group, 0) + by
             if now in (0, 1):  # gone, or new
                 self.changed.add(cidr)
             if not holders[group]:
                 del holders[group]
             if not holders:
-                del self._holders[cidr]
+                del self._groups_with[cidr]
 
 
 def _network(cidr: str) -> str | None:

@@ -65,14 +65,14 @@ class PeerFlows:
         now = self._uses if now is None else now
         touched, members.changed = members.changed, set()
         for _, _, group in self._uses ^ now:
-            touched |= members.of(group)
+            touched |= members.cidrs(group)
         numbers: dict[int, dict[str, int]] = defaultdict(dict)
         for where, number, group in now:
             numbers[where][group] = number
         places = {where for where, _, _ in self._uses | now}
         self._uses = now
         return [line for where in sorted(places) for cidr in sorted(touched) for line in self._line(where, cidr, tuple(
-            sorted(numbers[where][group] for group in members.holders(cidr) if group in numbers[where])))]
+            sorted(numbers[where][group] for group in members.groups_with(cidr) if group in numbers[where])))]
 
     def _line(self, where: int, cidr: str, wanted: tuple[int, ...]) -> Iterable[str]:
         before = self._flows.get((where, cidr), ())

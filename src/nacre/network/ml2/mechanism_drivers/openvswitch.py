@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from nacre.network.ml2.driver import Bound, HostAgent, PortBinding, Segment, Segments
+from nacre.network.ml2.driver_api import Bound, HostAgent, PortBinding, Segment, Segments
 
 VNIC_TYPES = ("normal",)
 

@@ -6,7 +6,7 @@ leaves the host's side to the drivers below it. The switch itself would be told 
 
 from collections.abc import Mapping, Sequence
 
-from nacre.network.ml2.driver import Continue, PortBinding, Segment, Segments
+from nacre.network.ml2.driver_api import Continue, PortBinding, Segment, Segments
 
 
 class TorVlan:

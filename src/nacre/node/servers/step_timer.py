@@ -8,7 +8,7 @@ from nacre.base.crash import point
 from nacre.node.contract import Step
 
 
-class Timeline:
+class StepTimer:
     """Collects steps. A step that fails is kept too: it is the one to look at."""
 
     def __init__(self, clock: Clock):

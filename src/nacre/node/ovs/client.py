@@ -1,15 +1,25 @@
-"""What the network service wants of this host, as far as it was heard, and what has to be asked of it."""
+"""A host's client of the network service: it keeps what that wants of the host, and asks for what is not here.
+
+A database that was restored lacks what this host has from the history that was lost. An era that was not heard of
+before says that this may be so: everything is asked for anew. Before a control process, which knows of the loss, has
+said that era (and which of the guests here its database does not know), an answer of it takes nothing away.
+"""
 
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import TypeVar
 
+import msgspec
+import structlog
+
 from nacre.base.bounds import pieces
 from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import Unavailable
-from nacre.network.contract import MOST_GROUPS, MOST_PORTS, GroupMembers, Network
+from nacre.network.contract import MOST_ERAS, MOST_GROUPS, MOST_PORTS, GroupMembers, HostWiring, Network
 from nacre.node.ovs.contract import Standing
 from nacre.node.ovs.groups.members import Members
-from nacre.node.ovs.plan import Desired
+from nacre.node.ovs.plan import DesiredWiring
+
+log = structlog.get_logger()
 
 #: For so long a change that a beat's answer speaks of may be under way as a message (seconds).
 PATIENCE = 1.0
@@ -29,15 +39,18 @@ async def reached(question: Awaitable[T]) -> T:
         raise ControlAway(error.message) from error
 
 
-class Wanted:
-    """`ask` by one task at a time; the rest at any time, also meanwhile. Whatever asks raises ControlAway if nobody
+class WiringClient:
+    """desired: the wiring of this host, as far as it was heard; members: those of the groups that its rules name.
+
+    `ask` by one task at a time; the rest at any time, also meanwhile. Whatever asks raises ControlAway if nobody
     answers: what is here counts on, and what was to be asked for is still to be."""
 
     def __init__(self, host: str, network: Network, clock: Clock | None = None):
         self._host, self._network, self._clock = host, network, clock or RealClock()
-        self.desired, self.members, self.standing = Desired(), Members(), Standing(trusted=False)
+        self.desired, self.members, self.standing = DesiredWiring(), Members(), Standing(trusted=False)
         self.asked: set[str] = set()
-        self._era = ""
+        self._eras: dict[str, None] = {}  # that were said, those said last at the end
+        self._era, self._n = "", 0  # the newest of them, and how far the answers came in it that are here
         self.whole, self._heard = True, 0  # the last change that is here, or asked for
         self._due: tuple[int, float] | None = None  # a change that is not, and until when it may yet come
 
@@ -54,16 +67,30 @@ class Wanted:
         before, self.standing = self.standing, standing
         if not standing.trusted:
             return False
-        if standing.era and standing.era != self._era:
-            self._era = standing.era
-            self.members.doubt()
-        self.members.lag(standing.members)
-        if (standing.trusted, standing.ports, standing.networks) != (before.trusted, before.ports, before.networks):
+        if anew := self._is_news(standing.era):
+            self.members.doubt_all()
+            self._heard, self._due = 0, None  # by other numbers
+        self.members.note_newer(standing.members)
+        if anew or (before.trusted, before.ports, before.networks) != (True, standing.ports, standing.networks):
             self._heard, self.whole = max(self._heard, standing.n), True
             return True
         if standing.n > self._heard and self._due is None:
             self._due = standing.n, self._clock.monotonic() + PATIENCE
         return False
+
+    def _is_news(self, era: str) -> bool:
+        """Whether nobody said it before. Of those that somebody did, one that has not looked for long may say an older
+        one again, and again."""
+        if not era:
+            return False
+        news = era not in self._eras
+        self._eras.pop(era, None)
+        self._eras[era] = None
+        for oldest in list(self._eras)[:-MOST_ERAS]:
+            del self._eras[oldest]
+        if news:
+            self._era, self._n = era, 0
+        return news
 
     def overdue(self) -> bool:
         """Whether everything has to be fetched, as a change that was spoken of has not come."""
@@ -78,11 +105,11 @@ class Wanted:
     def regroup(self, news: Iterable[GroupMembers]) -> None:
         """As `Wiring.regroup`."""
         if self.standing.trusted:
-            self.members.hear(news)
+            self.members.apply_news(news)
 
-    def lacking(self) -> set[str]:
+    def outdated_groups(self) -> set[str]:
         """The groups whose members have to be asked for."""
-        return self.members.lacking(self.desired.named())
+        return self.members.outdated(self.desired.named())
 
     async def ask(self) -> bool:
         """Everything, if that has to be; the ports that are asked for; and members that are lacking then. Whether it
@@ -92,16 +119,16 @@ class Wanted:
             if whole:
                 doubts = self.members.doubts
                 answer = await reached(self._network.wiring(self._host, (), self.members.versions()))
-                self.desired = self.desired.merge(answer).beside(self.standing.ports, self.standing.networks)
-                self.members.take(answer.members, doubts=doubts)
-                if self._heard == heard:  # also back: a database may have been restored
+                sure = self._take(answer)
+                self.members.apply(answer.members, doubts=doubts)
+                if sure and self._heard == heard:
                     self._heard = answer.n
-                asked -= self.desired.ports.keys()
+                asked -= {port.id for port in (*answer.ports, *self.standing.ports)}
             for some in pieces(sorted(asked), MOST_PORTS):
                 doubts = self.members.doubts
                 answer = await reached(self._network.wiring(self._host, some, self.members.versions()))
-                self.desired = self.desired.without(some).merge(answer)
-                self.members.take(answer.members, doubts=doubts)
+                self._take(answer, some)
+                self.members.apply(answer.members, doubts=doubts)
         except BaseException:
             self.asked |= asked
             self.whole = self.whole or whole
@@ -109,18 +136,33 @@ class Wanted:
         await self.ask_members()
         return whole
 
+    def _take(self, answer: HostWiring, asked: Sequence[str] = ()) -> bool:
+        """The answer is here. asked: the ports (none: all) that are not wanted if it lacks them; unless it is of an era
+        that was not said yet, or behind what was answered before, as that of a database that was put back a moment ago:
+        then False, and nothing goes until the era has been said."""
+        if "" not in (answer.era, self._era) and (answer.era != self._era or answer.n < self._n):
+            log.info("an answer of another history of the database, maybe: nothing is taken away yet", n=answer.n)
+            self.desired = self.desired.merge(msgspec.structs.replace(answer, whole=False))
+            return False
+        if answer.era:
+            self._n = answer.n
+        self.desired = self.desired.without(asked).merge(answer)
+        if answer.whole:
+            self.desired = self.desired.beside(self.standing.ports, self.standing.networks)
+        return True
+
     async def ask_members(self) -> None:
         """Those that are lacking; those that no rule names any more go."""
         named = self.desired.named()
-        self.members.keep(named)
-        for groups in pieces(sorted(self.members.lacking(named)), MOST_GROUPS):
-            spoken, doubts = self.members.settle(groups), self.members.doubts
+        self.members.keep_only(named)
+        for groups in pieces(sorted(self.members.outdated(named)), MOST_GROUPS):
+            newer, doubts = self.members.take_newer(groups), self.members.doubts
             try:
                 answer = await reached(self._network.members(self._host, groups, self.members.versions(groups)))
             except BaseException:
-                self.members.lag(spoken)
+                self.members.note_newer(newer)
                 raise
-            self.members.take(answer, groups, doubts=doubts)
+            self.members.apply(answer, groups, doubts=doubts)
 
     def forget(self, port_ids: Sequence[str]) -> None:
         """These ports are gone."""

@@ -1,0 +1,307 @@
+"""Who is told of a change: which hosts have ports of a network or of a security group, active or prepared; which of
+them a unit of work concerns; and messages to them. Only speed depends on messages: hosts also ask by themselves.
+
+Who joined or left a security group is told to the hosts whose rules name it. What changes within some tens of
+milliseconds is read together, once for all hosts, and goes to each as one message. A message says from which number on
+it is complete: a host that has missed something before that asks (members.py). One that was lost is noticed with the
+host's next beat, which names the numbers it has.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+import msgspec
+import sqlalchemy as sa
+import structlog
+
+from nacre.base.clock import Clock
+from nacre.base.db import Database
+from nacre.base.durable import changes as outbox
+from nacre.base.durable.changes import Change
+from nacre.network import tables as t
+from nacre.network.contract import MOST_GROUPS, GroupMembers
+from nacre.network.hosts import members
+from nacre.network.work import Work
+
+log = structlog.get_logger()
+
+#: Seconds for which a host that did not answer gets no messages: at first, and at most.
+QUIET = 5.0, 300.0
+#: Changes of members that come together make one message (seconds); and what each message to a host costs the next
+#: ones: a process sends no more than five hundred of them a second.
+GATHER, EACH = 0.05, 0.002
+#: Ports and CIDRs of one message: a host's door takes some four times as much.
+MOST_IN_ONE = 20_000
+#: Seconds between two looks for what is too old to be kept.
+TRIM = 60.0
+
+Affected = dict[str, set[str]]
+
+
+# --- which hosts have ports of something --------------------------------------------------------------------
+
+# Asked at every change, so the cost must not grow with the ports: both tables have an index in the order (key, host),
+# and a recursive statement goes from each host to the next one in it.
+
+
+def _distinct(keys: sa.Select[Any], key: sa.Column[Any], value: sa.Column[Any], name: str) -> sa.CTE:
+    """(key, value) of each value that the table has for the keys; a row whose value is NULL ends each key's."""
+    first = keys.subquery()
+    start = sa.select(first.c[0].label("key"), sa.select(sa.func.min(value)).where(
+        key == first.c[0], value > "").scalar_subquery().label("value")).cte(name, recursive=True)
+    following = sa.select(sa.func.min(value)).where(key == start.c.key, value > start.c.value).scalar_subquery()
+    return start.union_all(sa.select(start.c.key, following).where(start.c.value.is_not(None)))
+
+
+def _each(table: sa.Table, key: sa.Column[Any], keys: sa.Select[Any]) -> sa.Select[Any]:
+    """(a port of the key on the host, host): any port, for it stands for all."""
+    found = _distinct(keys, key, table.c.host, "hosts")
+    port = sa.select(table.c.port_id).where(key == found.c.key, table.c.host == found.c.value).limit(1)
+    return sa.select(port.scalar_subquery(), found.c.value).where(found.c.value.is_not(None))
+
+
+_IDS: sa.BindParameter[Any] = sa.bindparam("ids", expanding=True)
+_B, _G, _A = t.bindings.c, t.binding_groups.c, t.agents.c
+_OF_NETWORKS = _each(t.bindings, _B.network_id, sa.select(t.networks.c.id).where(t.networks.c.id.in_(_IDS)))
+_OF_GROUPS = _each(t.binding_groups, _G.group_id, sa.select(t.security_groups.c.id).where(
+    t.security_groups.c.id.in_(_IDS)))
+_OWN = _distinct(sa.select(sa.bindparam("host", type_=sa.String).label("key")), _B.host, _B.network_id, "own")
+_NEIGHBOURS = _distinct(sa.select(_OWN.c.value).where(_OWN.c.value.is_not(None)), _B.network_id, _B.host, "neighbours")
+_TUNNELS = sa.select(_A.host, _A.tunnel_ip).where(
+    _A.host.in_(sa.select(_NEIGHBOURS.c.value)), _A.tunnel_ip.is_not(None))
+_R = t.security_group_rules.c
+#: The groups with rules that name these security groups, or these address groups.
+_NAMING, _NAMING_LISTS = (sa.select(_R.security_group_id).distinct().where(column.in_(sa.bindparam(
+    "ids", expanding=True))) for column in (_R.remote_group_id, _R.remote_address_group_id))
+
+
+def hosts_of_networks(work: Work, network_ids: Collection[str]) -> list[tuple[str, str]]:
+    """(one of its ports, host) for each host of each of the networks."""
+    return [(port, host) for port, host in work.conn.execute(_OF_NETWORKS, {"ids": list(network_ids)})]
+
+
+def hosts_of_groups(connection: sa.Connection, group_ids: Collection[str]) -> list[tuple[str, str]]:
+    """(one of its ports, host) for each host of each of the security groups."""
+    return [(port, host) for port, host in connection.execute(_OF_GROUPS, {"ids": list(group_ids)})]
+
+
+def tunnels(work: Work, host: str) -> dict[str, str]:
+    """host -> tunnel address, of the hosts that share a network with this one and have one: to them frames go, and from
+    them they are taken."""
+    return {other: address for other, address in tunnel_ips(work, host).items() if other != host}
+
+
+def tunnel_ips(work: Work, host: str) -> dict[str, str]:
+    """As `tunnels`, with its own, if it has ports."""
+    return {row.host: row.tunnel_ip for row in work.conn.execute(_TUNNELS, {"host": host})}
+
+
+def hosts_naming(connection: sa.Connection, group: str) -> set[str]:
+    """The hosts where rules of ports name the group."""
+    groups = list(connection.execute(_NAMING, {"ids": [group]}).scalars())
+    return {host for _, host in hosts_of_groups(connection, groups)} if groups else set()
+
+
+# --- whom a unit of work concerns ---------------------------------------------------------------------------
+
+
+def affected(work: Work) -> Affected:
+    """host -> ports whose wiring the unit changed; none: all of the host's. For changes to a whole network or group one
+    port a host stands for all: what a host fetches for it holds the network's or group's new facts. Of members hosts
+    hear otherwise (`MemberNotifier`)."""
+    changes = work.changes
+    found = defaultdict[str, set[str]](set, changes.left)
+    if changes.ports:
+        for binding in work.find(t.bindings, port_id=changes.ports):
+            found[binding["host"]].add(binding["port_id"])
+    pairs = hosts_of_networks(work, changes.networks) if changes.networks else []
+    groups = set(changes.groups)
+    if changes.address_groups:
+        groups.update(work.conn.execute(_NAMING_LISTS, {"ids": list(changes.address_groups)}).scalars())
+    if groups:
+        pairs += hosts_of_groups(work.conn, groups)
+    for port_id, host in pairs:
+        found[host].add(port_id)
+    found.pop("", None)
+    return {**found, **{host: set() for host in changes.hosts}}
+
+
+def record(work: Work, hosts: Collection[str]) -> tuple[int, Mapping[str, int]]:
+    """Writes down which hosts the unit concerns. The number of that change, and that of each host's before it."""
+    return outbox.chain(work.conn, work.now, "wiring", hosts)
+
+
+# --- messages -----------------------------------------------------------------------------------------------
+
+
+class Message(Protocol):
+    """Something for a host to hear."""
+
+    @property
+    def host(self) -> str: ...
+    def then(self, other: Self) -> Self:
+        """Both in one."""
+        ...
+
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True)
+class Notice:
+    """These ports (none: all) of a host are to be wired anew. n: the number of the change; before: that of the change
+    of this host before it. A host that has taken in that one misses nothing with this one."""
+
+    host: str
+    ports: frozenset[str]
+    n: int = 0
+    before: int = 0
+
+    def then(self, other: "Notice") -> "Notice":
+        """Both in one. Where another process's change lies between them, the host has to see that it misses it."""
+        first, last = sorted((self, other), key=lambda each: each.n)
+        whole = not self.ports or not other.ports
+        return Notice(self.host, frozenset() if whole else self.ports | other.ports, last.n,
+                      first.before if last.before <= first.n else last.before)
+
+
+class Notifier(Generic[M]):
+    """Sends hosts what concerns them: one message to a host at a time, what comes meanwhile is gathered into the next.
+    One that did not answer is left alone for a while: it hears the number of the last change with its next beat, so
+    that a lost notice costs time only, and however many hosts are silent, the others are not kept waiting."""
+
+    def __init__(self, notify: Callable[[M], Awaitable[None]] | None):
+        self._notify = notify
+        self._pending: dict[str, M] = {}
+        self._sending: dict[str, asyncio.Task[None]] = {}
+        self._silent: dict[str, tuple[float, float]] = {}  # host -> until when, and how long that was
+
+    def add(self, notices: Iterable[M]) -> None:
+        """Send these soon."""
+        if self._notify is None:
+            return
+        loop = asyncio.get_running_loop()
+        for notice in notices:
+            if self._silent.get(notice.host, (0.0, 0.0))[0] > loop.time():
+                continue
+            known = self._pending.get(notice.host)
+            self._pending[notice.host] = known.then(notice) if known else notice
+            if notice.host not in self._sending:
+                self._sending[notice.host] = loop.create_task(self._send(notice.host, self._notify))
+
+    async def _send(self, host: str, notify: Callable[[M], Awaitable[None]]) -> None:
+        try:
+            while host in self._pending:
+                await asyncio.sleep(0)
+                await notify(self._pending.pop(host))
+                self._silent.pop(host, None)
+        except Exception as error:
+            before = self._silent.get(host, (0.0, 0.0))[1]
+            pause = min(2 * before, QUIET[1]) or QUIET[0]
+            self._silent[host] = asyncio.get_running_loop().time() + pause, pause
+            self._pending.pop(host, None)
+            log.info("a host does not hear of network changes", host=host, why=str(error), seconds=pause)
+        finally:
+            del self._sending[host]
+
+
+# --- members of security groups -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MemberNotice:
+    """What a host is to hear: by group."""
+
+    host: str
+    groups: Mapping[str, GroupMembers]
+
+    def message(self) -> tuple[GroupMembers, ...]:
+        """What is sent: no more than a host takes at once. Of what is too much only the number, so that it asks."""
+        found, room = [], MOST_IN_ONE
+        for each in sorted(self.groups.values(), key=lambda each: len(each.ports))[:MOST_GROUPS]:
+            room -= sum(1 + len(cidrs) for cidrs in each.ports.values())
+            found.append(each if room >= 0 else msgspec.structs.replace(each, since=each.n, ports={}))
+        return tuple(found)
+
+    def then(self, other: "MemberNotice") -> "MemberNotice":
+        """Both in one."""
+        both = {group: joined(self.groups[group], other.groups[group])
+                for group in self.groups.keys() & other.groups.keys()}
+        return MemberNotice(self.host, {**self.groups, **other.groups, **both})
+
+
+def joined(one: GroupMembers, other: GroupMembers) -> GroupMembers:
+    """Both differences in one; where something lies between them, the later alone: who hears it sees the gap."""
+    first, last = sorted((one, other), key=lambda each: each.n)
+    if first.era != last.era or first.since is None or last.since is None or last.since > first.n:
+        return last
+    return msgspec.structs.replace(last, since=min(first.since, last.since), ports=first.ports | last.ports)
+
+
+class MemberNotifier:
+    """tell: a message to a host; only speed depends on it. last: the number of each group's last change, as far as this
+    process has read."""
+
+    def __init__(self, db: Database, clock: Clock, tell: Callable[[MemberNotice], Awaitable[None]] | None):
+        self._db, self._clock, self._tell = db, clock, tell
+        self._notices = Notifier(tell)
+        self._due: dict[str, int] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._rest = 0.0  # until then nothing is sent
+        self._last: dict[str, int] = {}
+
+    def add(self, changed: Mapping[str, tuple[int, int]]) -> None:
+        """Tell of these soon: group -> the number of the change before, and of this one."""
+        if self._tell is None or not changed:
+            return
+        for group, (before, _) in changed.items():
+            self._due[group] = min(before, self._due.get(group, before))
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._send())
+
+    async def _send(self) -> None:
+        while self._due:
+            await self._clock.sleep(max(GATHER, self._rest - self._clock.monotonic()))
+            due, self._due = self._due, {}
+            try:
+                found = await self._db.read(lambda connection, due=due: _read(connection, due))  # type: ignore[misc]
+            except Exception as error:  # hosts hear it with their next beat
+                log.info("hosts do not hear of group members at once", groups=len(due), why=str(error))
+                continue
+            hosts: dict[str, dict[str, GroupMembers]] = {}
+            for news, naming_it in found:
+                for host in naming_it:
+                    hosts.setdefault(host, {})[news.id] = news
+            self._rest = self._clock.monotonic() + EACH * len(hosts)
+            self._notices.add(MemberNotice(host, groups) for host, groups in hosts.items())
+
+    def behind(self, versions: Mapping[str, int]) -> dict[str, int]:
+        """Of a host that has these: the numbers of the groups that have changed since."""
+        return {group: last for group, n in versions.items() if (last := self._last.get(group, 0)) > n}
+
+    async def changed(self, changes: Sequence[Change]) -> None:
+        """A reader of changes: members changed, in whatever process."""
+        after = changes[0].n - 1
+        self._last |= await self._db.read(lambda connection: members.newer(connection, after))
+
+    async def reload(self) -> None:
+        """Everything anew."""
+        self._last = await self._db.read(members.newer)
+
+    async def run(self) -> None:
+        """For ever: what is too old goes."""
+        while True:
+            await self._clock.sleep(TRIM)
+            try:
+                await self._db.run(members.trim)
+            except Exception as error:
+                log.info("changes of group members are not trimmed yet", why=str(error))
+
+
+def _read(connection: sa.Connection, due: Mapping[str, int]) -> list[tuple[GroupMembers, set[str]]]:
+    """What there is to say of each group, and to whom."""
+    hosts = {group: found for group in due if (found := hosts_naming(connection, group))}
+    return [(news, hosts[news.id]) for news in members.news(connection, {group: due[group] for group in hosts})]

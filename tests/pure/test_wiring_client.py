@@ -1,0 +1,255 @@
+"""What is fetched because of what a beat's answer says: nothing that may still be under way, all that never came."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from nacre.base.clock import VirtualClock
+from nacre.base.errors import NotFound, Unavailable
+from nacre.network.contract import (
+    MOST_ERAS,
+    MOST_GROUPS,
+    MOST_PORTS,
+    GroupFacts,
+    GroupMembers,
+    HostWiring,
+    PortFacts,
+    RuleFacts,
+    Versions,
+)
+from nacre.node.ovs.client import PATIENCE, ControlAway, WiringClient
+from nacre.node.ovs.contract import Standing
+
+PORT = PortFacts(id="p", name="", project_id="p", network_id="n", network_name="n", device_id="d",
+                 mac_address="fa:16:3e:00:00:01", fixed_ips=(), security_groups=("g",))
+GROUP = GroupFacts(id="g", stateful=True, rules=(RuleFacts(direction="ingress", ethertype="IPv4", remote_group="g"),))
+
+
+class Network:
+    """Answers, and counts what it is asked."""
+
+    def __init__(self) -> None:
+        self.wirings, self.asked, self.n, self.away = list[tuple[str, ...]](), list[tuple[str, ...]](), 5, False
+        self.have: list[Versions] = []
+        self.era, self.ports = "", (PORT,)
+        self.groups: tuple[GroupFacts, ...] = (GROUP,)
+
+    def _news(self, have: Versions) -> GroupMembers:
+        known = have.get("e", {}).get("g")
+        return GroupMembers(id="g", n=self.n, era="e", since=known, ports={f"p{self.n}": (f"10.0.0.{self.n}/32",)})
+
+    async def wiring(self, host: str, port_ids: tuple[str, ...] = (), have: Versions | None = None) -> HostWiring:
+        self.wirings.append(port_ids)
+        if self.away:
+            raise Unavailable("away")
+        self.have.append(have or {})
+        return HostWiring(whole=not port_ids, n=self.n, era=self.era, ports=self.ports, groups=self.groups,
+                          members=(self._news(have or {}),))
+
+    async def members(self, host: str, groups: tuple[str, ...], have: Versions) -> tuple[GroupMembers, ...]:
+        self.asked.append(groups)
+        if self.away:
+            raise Unavailable("away")
+        self.have.append(have)
+        return tuple(msgspec.structs.replace(self._news(have), id=group) for group in groups)
+
+
+def standing(**more: Any) -> Standing:
+    return Standing(**{"trusted": True, "era": "e"} | more)
+
+
+Made = tuple[WiringClient, Network, VirtualClock]
+
+
+@pytest.fixture
+async def made() -> Made:
+    network, clock = Network(), VirtualClock()
+    client = WiringClient("h", network, clock)  # type: ignore[arg-type]
+    assert client.follow(standing())
+    await client.ask()
+    assert network.wirings == [()] and client.members.numbers() == {"g": 5}
+    return client, network, clock
+
+
+async def test_a_change_that_is_under_way_is_waited_for(made: Made) -> None:
+    client, network, clock = made
+    assert not client.follow(standing(n=7)) and not client.overdue()
+    client.changed(("p",), 7, 5)
+    await clock.advance(2 * PATIENCE)
+    assert not client.overdue()
+    await client.ask()
+    assert network.wirings == [(), ("p",)]
+
+
+async def test_a_change_that_never_comes_is_fetched_with_everything(
+        made: Made) -> None:
+    client, network, clock = made
+    for n in (7, 8):
+        assert not client.follow(standing(n=n))
+        await clock.advance(0.6 * PATIENCE)
+    assert client.overdue() and not client.overdue()
+    await client.ask()
+    assert network.wirings == [(), ()]
+
+
+async def test_members_that_were_spoken_of_are_asked_for_once(made: Made) -> None:
+    client, network, _ = made
+    client.follow(standing(members={"g": 9, "not named": 50}))
+    assert client.outdated_groups() == {"g"}
+    network.away = True
+    with pytest.raises(ControlAway):
+        await client.ask_members()
+    assert client.outdated_groups() == {"g"}
+    network.n, network.away = 9, False
+    await client.ask_members()
+    await client.ask_members()
+    assert network.asked == [("g",), ("g",)] and network.have[-1] == {"e": {"g": 5}}
+    assert client.members.cidrs("g") == {"10.0.0.5/32", "10.0.0.9/32"}
+    # Another history of the database: what is here is held against it.
+    client.follow(standing(era="f"))
+    assert client.outdated_groups() == {"g"}
+
+
+async def test_another_history_of_the_database_is_a_reason_to_ask_for_everything(
+        made: Made) -> None:
+    """Its numbers are others: one that is here already there may be missing here."""
+    client, network, clock = made
+    client.changed(("p",), 900, 5)  # of the history that is lost
+    await client.ask()
+    assert not client.follow(standing(n=905))
+    network.n, network.era, network.ports = 3, "f", ()
+    assert client.follow(standing(era="f", n=2))
+    await client.ask()
+    assert client.desired.ports == {} and network.wirings[2:] == [()]
+    await clock.advance(2 * PATIENCE)
+    assert not client.overdue()
+    client.changed(("p",), 6, 4)
+    await client.ask()
+    assert network.wirings[3:] == [()]  # 4 was missed
+    for era in ("e", "f", "e"):  # a control process that has not looked for long
+        assert not client.follow(standing(era=era))
+
+
+@pytest.mark.parametrize(("n", "era"), [(9, "f"), (4, "e")], ids=["of an era that nobody said", "that is behind"])
+@pytest.mark.parametrize("asked", [(), ("p",)], ids=["whole", "a port"])
+async def test_an_answer_of_what_may_be_a_restored_database_takes_nothing_away_before_that_is_said(
+        made: Made, n: int, era: str, asked: tuple[str, ...]) -> None:
+    """It lacks guests that run here; which, is said with the era."""
+    client, network, _ = made
+    network.era, client.whole = "e", True
+    await client.ask()
+    other = msgspec.structs.replace(PORT, id="q")
+    network.n, network.era, network.ports = n, era, (other,)
+    for port in asked:
+        client.changed((port,), n, 5)
+    client.whole = not asked
+    await client.ask()
+    assert client.desired.ports == {"p": PORT, "q": other}
+    network.n, network.era = 9, "f"
+    assert client.follow(standing(era="f", ports=(PORT,)))
+    await client.ask()
+    assert client.desired.ports == {"p": PORT, "q": other}
+    assert client.follow(standing(era="f"))
+    await client.ask()
+    assert client.desired.ports == {"q": other}
+
+
+async def test_nothing_is_taken_from_those_who_are_not_trusted(made: Made) -> None:
+    client, _, _ = made
+    client.follow(Standing(trusted=False))
+    news = GroupMembers(id="g", n=6, era="e", since=5, ports={"p5": ()})
+    client.regroup([news])
+    assert client.members.cidrs("g") == {"10.0.0.5/32"} and not client.outdated_groups()
+    client.follow(standing())
+    client.regroup([news])
+    assert client.members.cidrs("g") == set()
+
+
+async def test_members_of_a_group_that_no_rule_names_any_more_go(made: Made) -> None:
+    client, _, _ = made
+    client.forget(["p"])
+    await client.ask_members()
+    assert client.members.numbers() == {} and client.members.changed == {"10.0.0.5/32"}
+
+
+@pytest.mark.parametrize(("n", "since", "era", "taken", "asked"), [
+    (6, 5, "e", True, False), (9, 2, "e", True, False), (8, 7, "e", False, True), (4, 3, "e", False, False),
+    (5, 4, "e", False, False), (9, 5, "f", False, True), (9, None, "e", False, True)],
+    ids=["next", "overlapping", "gap", "older", "again", "other history", "no difference"])
+async def test_news_count_only_where_they_join_on(
+        made: Made, n: int, since: int | None, era: str, taken: bool,
+        asked: bool) -> None:
+    client, _, _ = made
+    for _ in range(2):  # twice is as once
+        client.regroup([GroupMembers(id="g", n=n, era=era, since=since, ports={"p5": ()})])
+        assert client.members.cidrs("g") == (set() if taken else {"10.0.0.5/32"})
+        assert client.members.numbers() == {"g": n if taken else 5}
+        assert client.outdated_groups() == ({"g"} if asked else set())
+
+
+async def test_what_nobody_answers_is_still_to_be_asked_for_and_what_is_here_counts_on(
+        made: Made) -> None:
+    client, network, _ = made
+    for ask in ({"p", "q"}, set[str]()):
+        client.asked |= ask
+        client.whole, network.away = not ask, True
+        with pytest.raises(ControlAway):
+            await client.ask()
+        assert client.asked == {"p", "q"} and client.whole is not bool(ask)
+        assert client.desired.ports == {"p": PORT} and client.members.cidrs("g") == {"10.0.0.5/32"}
+    network.away = False
+    assert await client.ask()
+    assert network.wirings[-2:] == [(), ("q",)] and not client.asked and not client.whole
+
+
+async def test_an_answer_that_was_under_way_takes_no_later_doubt_away(
+        made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is of the history of before; of a group that it brought, too."""
+    client, network, _ = made
+    answer = network.wiring
+
+    async def wiring(*args: Any) -> HostWiring:
+        found = await answer(*args)
+        if args[1] == ("q",):  # the database turns out to have another history while the answer is under way
+            client.follow(standing(era="f"))
+            return msgspec.structs.replace(
+                found, members=(*found.members, GroupMembers(id="new", n=7, era="e", ports={})), groups=(
+                    msgspec.structs.replace(GROUP, rules=(*GROUP.rules, msgspec.structs.replace(
+                        GROUP.rules[0], remote_group="new"))),))
+        return found
+
+    monkeypatch.setattr(network, "wiring", wiring)
+    client.asked.add("q")
+    await client.ask()
+    assert network.asked[-1:] == [("g", "new")] and not client.outdated_groups()
+
+
+async def test_an_answer_that_is_a_refusal_is_an_answer(made: Made) -> None:
+    client, network, _ = made
+
+    async def wiring(*_: Any) -> HostWiring:
+        raise NotFound
+
+    network.wiring = wiring  # type: ignore[method-assign]
+    client.asked.add("q")
+    with pytest.raises(NotFound):
+        await client.ask()
+
+
+async def test_more_than_may_be_asked_for_at_once_is_asked_for_in_parts(
+        made: Made) -> None:
+    client, network, _ = made
+    names = [f"{n:05d}" for n in range(2 * MOST_GROUPS + 1)]
+    network.groups = (msgspec.structs.replace(GROUP, rules=tuple(
+        RuleFacts(direction="ingress", ethertype="IPv4", remote_group=name) for name in names)),)
+    client.asked |= {f"q{n}" for n in range(MOST_PORTS + 1)}
+    await client.ask()
+    assert [len(ports) for ports in network.wirings[1:]] == [MOST_PORTS, 1]
+    assert [len(groups) for groups in network.asked] == [MOST_GROUPS, MOST_GROUPS, 1]
+    assert not client.outdated_groups() and client.members.cidrs(names[-1])
+    beats = [client.members.numbers() for _ in range(3)]  # each names others, until all were named
+    assert [len(beat) for beat in beats] == [MOST_GROUPS] * 3 and set().union(*beats) == set(names)
+    assert [len(known) for known in client.members.versions().values()] == [MOST_GROUPS]
+    client.members.apply(GroupMembers(id=name, n=9, era=name) for name in names[:2 * MOST_ERAS])
+    assert len(client.members.versions()) == MOST_ERAS
