@@ -10,15 +10,17 @@ import msgspec
 import zmq
 
 from nacre.base.errors import NacreError, NotFound, Unavailable
-from nacre.base.rpc.codec import Answer, Request
+from nacre.base.rpc.codec import Answer, Request, verbs
 from nacre.base.rpc.keys import KeyPair
 from nacre.base.rpc.link import DEFAULTS, Link, dealer
 from nacre.base.rpc.stub import Client, stub
 from nacre.base.rpc.target import Target
 from nacre.conductor.contract import TARGET as CONDUCTOR
-from nacre.conductor.contract import Beat, Conductor, NodeHello
+from nacre.conductor.contract import Beat, Conductor, Heard, NodeHello
 from nacre.network.contract import AgentReport
 from nacre.scheduler.contract import HostReport
+
+BEAT = verbs(Conductor)["beat"]
 
 
 class Orders(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +71,8 @@ class Session:
         self.name, self.latency, self.period, self.met, self.known = name, 0.0, 0.0, False, False
         self._open = lambda: Link(dealer(context, keys, control, DEFAULTS), control[0], DEFAULTS.queue)
         self._link: Link | None = None
-        self.conductor = stub(Conductor, Client(self, CONDUCTOR))
+        self._client = Client(self, CONDUCTOR)
+        self.conductor = stub(Conductor, self._client)
 
     def close(self) -> None:
         if self._link is not None:
@@ -99,9 +102,9 @@ class Session:
             raise SystemExit(welcome.refused)
         self.met = self.known = True
 
-    async def beat(self, beat: Beat) -> None:
-        """A node's regular word."""
-        heard = await self.conductor.beat(beat)
+    async def beat(self, beat: bytes) -> None:
+        """A node's regular word, as it goes to each control."""
+        heard: Heard = await self._client.send(BEAT, beat)
         self.met, self.period = not heard.again, heard.period
 
 
@@ -137,15 +140,16 @@ class Worker:
         busy = set[Session]()
         while True:
             beat = host.next()
+            packed = BEAT.pack(beat)
             for session in host.sessions:
                 if session not in busy:
                     busy.add(session)
-                    said.add(task := asyncio.create_task(self._say(session, beat, host)))
+                    said.add(task := asyncio.create_task(self._say(session, beat, packed, host)))
                     task.add_done_callback(lambda task, session=session: (said.discard(task), busy.discard(session)))
             due += max(self._orders.period, *(session.period for session in host.sessions))
             await asyncio.sleep(due - time.monotonic())
 
-    async def _say(self, session: Session, beat: Beat, host: Host) -> None:
+    async def _say(self, session: Session, beat: Beat, packed: bytes, host: Host) -> None:
         pause, first = 0.5, not session.known
         while not session.met:
             try:
@@ -162,7 +166,7 @@ class Worker:
                     self._joined.value += 1
             return
         try:
-            await session.beat(beat)
+            await session.beat(packed)
         except NacreError:
             self.figures.failed += 1
         else:

@@ -101,12 +101,6 @@ class ControlProcess:
 
     def cpu_seconds(self) -> tuple[float, dict[str, float]]:
         """Of the process, and of each of its threads by name."""
-        tick = os.sysconf("SC_CLK_TCK")
-
-        def used(stat: Path) -> float:
-            fields = stat.read_text().rpartition(")")[2].split()
-            return (int(fields[11]) + int(fields[12])) / tick
-
         found: dict[str, float] = {}
         for task in Path(f"/proc/{self.process.pid}/task").iterdir():
             name = (task / "comm").read_text().strip()
@@ -122,6 +116,12 @@ class ControlProcess:
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait(30)
+
+
+def used(stat: Path) -> float:
+    """Seconds of processor time, of a process's or a thread's file."""
+    fields = stat.read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Beside:
@@ -217,13 +217,16 @@ def measure(args: argparse.Namespace, controls: list[ControlProcess], nodes: dic
         time.sleep(0.1)
     greeted, greeting = time.monotonic() - started, transactions(args.database) - first
     time.sleep(args.period)
-    beside.start()
+    if not args.alone:
+        beside.start()
     before, first = [control.figures() for control in controls], transactions(args.database)
+    hosts = sum(used(Path(f"/proc/{worker.pid}/stat")) for worker in workers)
     begin.set()
     at = time.monotonic()
     time.sleep(args.seconds)
     took, after = time.monotonic() - at, [control.figures() for control in controls]
     steady = transactions(args.database) - first
+    hosts = sum(used(Path(f"/proc/{worker.pid}/stat")) for worker in workers) - hosts
     stop.set()
     seen = [msgspec.msgpack.decode(results.get(timeout=60), type=Figures) for _ in workers]
     for worker in workers:
@@ -237,6 +240,7 @@ def measure(args: argparse.Namespace, controls: list[ControlProcess], nodes: dic
         "create_ms": spread(beside.create), "active_ms": spread(beside.active), "creates": len(beside.create),
         "reports_per_s": round(len(reports) / took, 1), "report_ms": spread(reports),
         "call_ms": spread([r for s in seen for r in s.call]), "failed": sum(s.failed for s in seen),
+        "hosts_cpu": round(hosts / took, 3),
         "controls": [{
             "connections": old["connections"], "cpu": round((new["cpu"] - old["cpu"]) / took, 3),
             "cpu_by_thread": {n: round((s - old["threads"].get(n, 0.0)) / took, 3) for n, s in new["threads"].items()},
@@ -252,6 +256,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="how long is measured")
     parser.add_argument("--period", type=float, default=10.0, help="seconds between two reports of a host")
     parser.add_argument("--join", type=float, default=30.0, help="seconds over which the hosts come")
+    parser.add_argument("--alone", action="store_true", help="no users beside: what the reports themselves cost")
     parser.add_argument("--changes", type=float, default=0.05, help="the share of reports that differ from the last")
     parser.add_argument("--workers", type=int, default=2, help="processes that the hosts share, at least: each "
                         "has no more connections than it may have descriptors")

@@ -28,9 +28,9 @@ from nacre.compute.records import move
 from nacre.compute.tables import events, servers
 from nacre.conductor.build import Builder
 from nacre.conductor.delete import Deleter
+from nacre.conductor.deps import StoryDeps
 from nacre.conductor.endings import Endings
 from nacre.conductor.hosts import Hosts, Patience
-from nacre.conductor.parts import Parts
 from nacre.conductor.power import Switch
 from nacre.conductor.stories import StoryRunner
 from nacre.image.contract import ImageFacts
@@ -53,7 +53,7 @@ from nacre.node.manager import NodeManager, NodeSettings
 from nacre.node.ovs.fake import FakeWiring
 from nacre.scheduler.contract import HostReport
 from nacre.scheduler.filter_scheduler import FilterScheduler
-from nacre.scheduler.manager import Facts, SchedulerManager
+from nacre.scheduler.manager import SchedulerDeps, SchedulerManager
 from nacre.scheduler.registry import HostRegistry
 from tests import schema
 
@@ -92,7 +92,7 @@ class DictNetwork:
 
     async def _hold(self, guard: Guard | None) -> None:
         if guard is not None:
-            await self._db.run(guard.hold)
+            await self._db.run(guard.check)
 
     async def unbind(self, server_id: str, host: str, guard: Guard | None = None) -> None:
         await self._hold(guard)
@@ -175,15 +175,15 @@ class Controller:
         self.lab, self.name = lab, name
         self.processes = Processes(lab.seen_db, lab.clock)
         self.stories = Stories(lab.seen_db, lab.clock, self.processes)
-        self.parts = Parts(
+        self.deps = StoryDeps(
             cloud=lambda: "cloud", ledger=lab.ledger, progress=lab.progress, scheduler=lab.scheduler,
             registry=lab.registry, network=lab.network, images=OneImage(), clock=lab.clock, zones=lab.zones,  # type: ignore[arg-type]
             hosts=Hosts(lambda host: Line(lab, host), lab.alive, lab.clock, lab.patience, lab.registry.check))  # type: ignore[arg-type,return-value]
-        self.endings = Endings(self.parts)
+        self.endings = Endings(self.deps)
         claimed = barred_on(lab.registry, lab.progress.load)
         self.runner = StoryRunner(self.stories, {
-            "build": Builder(self.parts, self.endings, claimed), "delete": Deleter(self.parts, self.endings),
-            "power": Switch(self.parts)}, lab.clock, blocked(lab.registry, claimed, lambda: lab.registry.states))
+            "build": Builder(self.deps, self.endings, claimed), "delete": Deleter(self.deps, self.endings),
+            "power": Switch(self.deps)}, lab.clock, blocked(lab.registry, claimed, lambda: lab.registry.states))
 
     async def start(self) -> None:
         await self.processes.start(Process(id=self.name, role="control", name=self.name))
@@ -227,7 +227,7 @@ class Lab:
         self.chooser = FilterScheduler(best=1, sign=1)
         self.registry = HostRegistry(self.seen_db, self.clock)
         self.scheduler = SchedulerManager(
-            self.registry, self.clock, self.chooser, Facts(aggregates=zones, allocations=self.ledger.of))
+            self.registry, self.clock, self.chooser, SchedulerDeps(aggregates=zones, allocations=self.ledger.of))
         self.changes = Changes(self.db, self.clock)
         self.scheduler.subscribe(self.changes)
         self.patience = patience or Patience(stalled=3.0, silence=1.0)

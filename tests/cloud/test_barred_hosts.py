@@ -178,7 +178,7 @@ async def test_a_host_whose_answers_cannot_be_read_holds_up_nobody(
     for server in servers:
         assert (await lab.until(server, "active"))["host"] == "host1"
     with pytest.raises(BuildFailed, match="answers cannot be read") as error:
-        await lab.control.parts.hosts.order("host0", lambda node: node.end(None))  # type: ignore[arg-type]
+        await lab.control.deps.hosts.order("host0", lambda node: node.end(None))  # type: ignore[arg-type]
     assert error.value.details.startswith("host0: ") and "breaks the contract" in error.value.details
 
 

@@ -2,13 +2,16 @@
 
 import contextlib
 import socket
+import ssl
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 import pytest
 
+from nacre.base.serving import certificates
 from tests.cloud.serving_lab import Server, server
 
 pytestmark = pytest.mark.processes
@@ -123,3 +126,32 @@ def test_an_answer_that_nobody_reads_has_its_time(tmp_path: Path, path: str, mor
             assert time.monotonic() < end, "they stay, with all that is unsent"
             time.sleep(0.1)
         assert one.get("/app/fast")[0] == 200
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_answers_that_nobody_reads_are_bounded(tmp_path: Path, tls: bool) -> None:
+    """Each is of 16 MiB, and asked for several times over one connection."""
+    trust = ssl.create_default_context()
+    if tls:
+        authority = certificates.new_authority(datetime.now(UTC))
+        (tmp_path / "server.pem").write_bytes(certificates.issue(authority, {"127.0.0.1"}, datetime.now(UTC)))
+        trust = ssl.create_default_context(cadata=certificates.public_part(authority).decode())
+    with server(tmp_path, unread_bytes=40 * MB) as one, contextlib.ExitStack() as stack:
+        def ask() -> socket.socket:
+            made = stack.enter_context(told(one))
+            if tls:
+                made = stack.enter_context(trust.wrap_socket(made, server_hostname="127.0.0.1"))
+            made.sendall(b"GET /app/much HTTP/1.1\r\nhost: x\r\n\r\n" * 5)
+            return made
+
+        for _ in range(30):
+            last = ask()
+        end = time.monotonic() + 15
+        while connections(one) > 2:
+            assert time.monotonic() < end, connections(one)
+            time.sleep(0.05)
+        got = 0
+        while got < 5 * 16 * MB:
+            got += len(last.recv(1 << 20))
+        log = one.said()
+        assert "too much is unread" in log and log.count("a connection is closed") == 1

@@ -16,7 +16,7 @@ from nacre.base.errors import Unavailable
 from nacre.compute.tables import allocations, servers
 from nacre.conductor import manager
 from nacre.conductor.contract import Beat, NodeHello, Welcome
-from nacre.conductor.manager import WHOLE, ConductorManager, Surroundings
+from nacre.conductor.manager import WHOLE, ConductorDeps, ConductorManager
 from nacre.node.service import NodeService
 from nacre.scheduler.contract import Held
 from nacre.scheduler.tables import compute_hosts
@@ -49,7 +49,7 @@ class Talk:
         self.node, self.away = lab.nodes["host0"], False
         self.introduced: list[str] = []
         self._service = NodeService(self.node, None)  # type: ignore[arg-type]
-        self.conductor = ConductorManager(lab.control.parts, lab.control.endings, Surroundings(
+        self.conductor = ConductorManager(lab.control.deps, lab.control.endings, ConductorDeps(
             introduce=introduce, admits=lambda host: True, controls=nothing, judge=judge,
             seen=Position, wiring=lambda host: 0, members=lambda versions: {}))
 

@@ -15,7 +15,7 @@ from nacre.base.durable.processes import Process, Processes
 from nacre.base.errors import NoValidHost
 from nacre.scheduler.contract import Allocation, Amounts, HostReport, TooEarly
 from nacre.scheduler.filter_scheduler import FilterScheduler
-from nacre.scheduler.manager import Facts, SchedulerManager
+from nacre.scheduler.manager import SchedulerDeps, SchedulerManager
 from nacre.scheduler.registry import HostRegistry
 from tests import schema
 from tests.pure.scheduler_lab import ask, held, report
@@ -31,7 +31,7 @@ class Lab:
         self.allocations: dict[str, Allocation] = {}
         self.chooser = FilterScheduler(best=1)
         self.registry = HostRegistry(self.db, self.clock)
-        self.manager = SchedulerManager(self.registry, self.clock, self.chooser, Facts(
+        self.manager = SchedulerManager(self.registry, self.clock, self.chooser, SchedulerDeps(
             aggregates=self._none, allocations=self._allocations))
         self.changes = Changes(self.db, self.clock)
         self.manager.subscribe(self.changes)
@@ -250,3 +250,32 @@ async def test_a_row_that_is_written_late_undoes_no_later_one() -> None:
     await other.manager.report(numbered(1, incarnation=0, memory_mb_used=256), anew=True)  # its journal was lost
     await other.registry.records.flush(other.registry.states)
     assert await row() == ((0, 1), 256)
+
+
+async def test_hosts_are_counted_anew_only_where_that_changes_something() -> None:
+    lab, heard = Lab(), list[str]()
+    await lab.start()
+    for name in ("h", "other"):
+        await lab.manager.report(msgspec.structs.replace(numbered(1), host=name))
+    [placed] = await lab.manager.select(ask("s", host="h"))
+    assert lab.free("h") < lab.free("other")
+    hear = lab.chooser.hear
+
+    def watch(report: HostReport, now: float) -> None:
+        heard.append(report.host)
+        hear(report, now)
+
+    lab.chooser.hear = watch  # type: ignore[method-assign]
+    for n in range(2, 40):
+        await lab.clock.advance(10)
+        for name in ("h", "other"):
+            await lab.manager.report(msgspec.structs.replace(numbered(n), host=name))
+        await lab.manager.build_queue()
+    assert heard == ["h"]  # when the placement that came to nothing was forgotten
+    assert lab.free("h") == lab.free("other")
+    await lab.clock.advance(61)
+    await lab.manager.build_queue()
+    with pytest.raises(NoValidHost, match="2 are down"):
+        await lab.manager.select(ask("t"))
+    await lab.manager.report(msgspec.structs.replace(numbered(40), host="other"))
+    assert [p.host for p in await lab.manager.select(ask("t"))] == ["other"] and placed.host == "h"

@@ -2,6 +2,7 @@
 processes of one database; nothing runs in the background."""
 
 import asyncio
+import sys
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
+import nacre
 from nacre.base.rpc.memory import MemoryHub, MemoryTransport
 from nacre.base.rpc.server import Peer
 from nacre.cloud.control import Control, build_control
@@ -186,7 +188,7 @@ async def test_each_host_hears_what_is_true_of_its_own(two: Two) -> None:
         return Held(allocation=f"a{n}", server_id=f"s{n}", epoch=epoch)
 
     has = [(held(0), held(9)), (held(1),), (held(0),), (held(3, epoch=8),), ()]
-    found = await asyncio.gather(*(two.one.conductor._p.ledger.audit(f"h{n}", each) for n, each in enumerate(has)))
+    found = await asyncio.gather(*(two.one.conductor._deps.ledger.audit(f"h{n}", each) for n, each in enumerate(has)))
     assert [each.unknown for each in found] == [("a9",), (), ("a0",), (), ()]
     assert [[a.id for a in each.ending] for each in found] == [[], ["a1"], [], [], []]
     assert [each.later for each in found] == [(), (), (), ("a3",), ()]
@@ -257,3 +259,21 @@ def test_hosts_that_start_or_come_back_at_once_do_not_all_speak_at_once(
     for verb in ("hello", "beat"):
         watched(verb)
     virtually(tmp_path, story, hosts=40)
+
+
+async def test_a_word_without_news_takes_few_steps(two: Two) -> None:
+    """Counted in calls of our functions, as each control hears some hundred such words a second."""
+    await two.greet(two.one, two.beats(MANY))
+    await two.say(two.one, two.beats(MANY))
+    beats, calls, ours = two.beats(MANY), Counter[str](), str(Path(nacre.__file__).parent)
+
+    def count(frame: Any, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(ours):
+            calls[frame.f_code.co_qualname] += 1
+
+    sys.setprofile(count)
+    try:
+        assert not any(await two.say(two.one, beats))
+    finally:
+        sys.setprofile(None)
+    assert calls.total() <= 50 * MANY, calls.most_common()

@@ -13,6 +13,7 @@ import zmq
 from nacre.base.errors import Unavailable
 from nacre.base.rpc.keys import new_keys
 from nacre.base.rpc.link import AGAIN, DEFAULTS, SELDOM, Link, dealer
+from nacre.base.rpc.pump import Pump
 from nacre.base.rpc.server import Peer
 from nacre.base.rpc.stub import stub
 from nacre.base.rpc.target import Target
@@ -108,6 +109,80 @@ async def test_who_is_refused_asks_ever_more_seldom_and_not_with_the_others() ->
     assert len({pauses[1] for pauses in seen}) > 1
 
 
+class Count:
+    async def count(self, n: int) -> int:
+        return n
+
+
+async def test_who_waits_hears_that_another_program_answers_there() -> None:
+    """The library gives such a way up and says no more; the right process is found when it is there again."""
+    keys, own, where = new_keys(), new_keys(), f"tcp://127.0.0.1:{free_port()}"
+    client = ZmqTransport(Peer("host", "node"), own)
+    client.directory.route("control", "control", where, keys.public)
+    ask = stub(Counts, client.client(TARGET).prepare(timeout=60))
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    other = context.socket(zmq.ROUTER)
+    other.bind(where)
+    try:
+        async with asyncio.timeout(20):
+            answers = await asyncio.gather(*(ask.count(n) for n in range(3)), return_exceptions=True)
+        assert all(isinstance(answer, Unavailable) for answer in answers), answers
+    except BaseException:
+        await client.close()
+        raise
+    finally:
+        context.destroy(linger=0)
+    server = ZmqTransport(Peer("control", "control"), keys, where)
+    server.serve(TARGET, Count(), Counts)
+    server.directory.register(own.public, Peer("host", "node"))
+    await server.start()
+    try:
+        async with asyncio.timeout(20):
+            assert await ask.count(4) == 4
+    finally:
+        await client.close()
+        await server.close()
+
+
+async def test_who_asks_before_another_has_heard_that_he_was_refused_has_a_new_link() -> None:
+    keys, own = new_keys(), new_keys()
+    server = ZmqTransport(Peer("control", "control"), keys, "tcp://127.0.0.1:0")
+    server.serve(TARGET, Count(), Counts)
+    await server.start()
+    client = ZmqTransport(Peer("host", "node"), own)
+    client.directory.route("control", "control", server.address, keys.public)
+    ask = stub(Counts, client.client(TARGET).prepare(timeout=60))
+    try:
+        async with asyncio.timeout(20):
+            first = asyncio.ensure_future(ask.count(1))
+            while not any(link.lost for link in client._links.values()):
+                await asyncio.sleep(0)
+            assert not first.done()
+            server.directory.register(own.public, Peer("host", "node"))
+            assert await ask.count(2) == 2
+        with pytest.raises(Unavailable):
+            await first
+    finally:
+        await client.close()
+        await server.close()
+
+
+async def test_who_waits_for_a_process_hears_that_it_has_another_key() -> None:
+    keys, where = new_keys(), f"tcp://127.0.0.1:{free_port()}"
+    client = ZmqTransport(Peer("host", "node"), new_keys())
+    client.directory.route("control", "control", where, keys.public)
+    waiting = asyncio.ensure_future(stub(Counts, client.client(TARGET).prepare(timeout=60)).count(1))
+    while not client._links:
+        await asyncio.sleep(0)
+    client.directory.route("control", "control", where, new_keys().public)
+    try:
+        async with asyncio.timeout(20):
+            with pytest.raises(Unavailable):
+                await waiting
+    finally:
+        await client.close()
+
+
 async def test_a_link_that_is_asked_for_in_vain_can_be_closed_at_any_moment() -> None:
     """The library's thread tells of each try: were nobody there to be told, it would hold its lock for ever."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -117,3 +192,35 @@ async def test_a_link_that_is_asked_for_in_vain_can_be_closed_at_any_moment() ->
         await asyncio.sleep(n % 20 / 1000)
         link.close()
     context.destroy(linger=0)
+
+
+async def test_words_that_come_one_upon_the_other_are_taken_together() -> None:
+    """And whatever may not come late ends no rest, but begins none either."""
+    context, loop, heard = zmq.Context(), asyncio.get_running_loop(), asyncio.Queue[float]()
+    pairs = [(context.socket(zmq.PAIR), context.socket(zmq.PAIR)) for _ in range(2)]
+
+    def receive(frames: list[bytes], _: str) -> bool:
+        heard.put_nowait(loop.time())
+        return frames[0] == b"word"
+
+    pumps = []
+    for n, (here, there) in enumerate(pairs):
+        here.bind(f"inproc://{n}")
+        there.connect(f"inproc://{n}")
+        pumps.append(Pump(here, receive, rest=0.5 if n == 0 else 60.0))
+    for _ in range(2):  # the second comes soon after the first
+        pairs[0][1].send(b"word")
+        first = await heard.get()
+    for word in (b"word", b"question", b"word"):
+        pairs[0][1].send(word)
+    assert pumps[0].send([b"an answer"])  # which looks at the socket, too
+    later = [await heard.get() for _ in range(3)]
+    assert later[0] - first > 0.4 and pairs[0][1].recv() == b"an answer"
+    async with asyncio.timeout(30):
+        for word in (b"question", b"word", b"question", b"question"):
+            pairs[1][1].send(word)
+            await heard.get()
+    for pump, (_, there) in zip(pumps, pairs, strict=True):
+        pump.close()
+        there.close()
+    context.term()

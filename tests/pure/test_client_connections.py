@@ -50,9 +50,24 @@ class Wire(asyncio.Transport):
     def __init__(self, address: str):
         super().__init__({"peername": (address, 1), "sockname": ("192.0.2.250", 80)})
         self.sent, self.closed = b"", False
+        self.taking, self.unsent, self.high = True, 0, 0
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self.high = high or 0
 
     def write(self, data: Any) -> None:
         self.sent += bytes(data)
+        if not self.taking:
+            self.unsent += len(data)
+            if self.unsent > self.high >= self.unsent - len(data):
+                self.made.pause_writing()
+
+    async def take(self, *, more: bool = False) -> None:
+        """The client takes what waits; and all that comes, unless it is only that and `more` of it waits."""
+        self.taking, paused, self.unsent = not more, self.unsent > self.high, 0
+        if paused:
+            self.made.resume_writing()
+        await settle()
 
     def close(self) -> None:
         if not self.closed:
@@ -69,6 +84,11 @@ class Wire(asyncio.Transport):
     def resume_reading(self) -> None: ...
 
     made: Connection
+
+
+async def settle() -> None:
+    for _ in range(40):
+        await asyncio.sleep(0)
 
 
 class Lab:

@@ -158,6 +158,7 @@ def test_images_of_a_project_are_bounded_by_default() -> None:
     """What becomes of it: `tests/stories/image/test_image_lifecycle.py:TestQuotas`."""
     own = Settings().images
     assert 0 < own.max_project_bytes <= 100 << 30 and 0 < own.max_project_images <= 1000
+    assert 0 < own.max_project_uploads <= 20
 
 
 def test_what_a_cloud_was_started_with_counts_where_nothing_else_is_said(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import jsonschema_rs
 import pytest
 
 from nacre.base.errors import BadRequest
-from nacre.base.serving.inputs import MAX_PARTS, MOST, first_error, refuse_long, whole_number
+from nacre.base.serving.inputs import MAX_PARTS, MOST, Bounds, first_error, refuse_beyond, whole_number
 
 NUMBERS = {"type": "array", "items": {"type": "array", "items": {"type": "string"}}}
 
@@ -33,11 +33,24 @@ def test_not_every_error_of_a_large_body_is_described():
     f"k{n}": 1 for n in range(2000)}}}, [[[1] * 5000] * 3]])
 def test_lists_and_objects_have_an_end(body):
     with pytest.raises(BadRequest, match="1000 are allowed"):
-        refuse_long(body)
+        refuse_beyond(body)
 
 
 def test_many_parts_in_many_places_are_none_too_many():
-    refuse_long({"servers": [{"tags": ["a"] * 50}] * MAX_PARTS})
+    refuse_beyond({"servers": [{"tags": ["a"] * 50}] * MAX_PARTS})
+
+
+@pytest.mark.parametrize(("body", "field", "why"), [
+    ({"a": "x" * 11}, "a", "11 characters, and 10 are allowed"),
+    ({"a": {"b" * 7: 1}}, "bbbbbbb", "at most 6 characters"), ({"a": [[{}]]}, "a", "deeper in the body than 2 levels"),
+    ({"a": [1, 2, 3, 4, 5]}, "a", "5 parts, and 4 are allowed")])
+def test_a_narrower_measure(body, field, why):
+    bounds = Bounds(parts=4, text=10, name=6, nesting=2)
+    refuse_beyond({"a": [1, 2, 3, 4], "b": "x" * 10, "c" * 6: [[]]}, bounds)
+    with pytest.raises(BadRequest, match=why) as caught:
+        refuse_beyond(body, bounds)
+    assert caught.value.field == field
+    refuse_beyond(body)
 
 
 @pytest.mark.parametrize(("text", "number"), [

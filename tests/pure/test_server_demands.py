@@ -11,8 +11,7 @@ import pytest
 from nacre.base.errors import BadRequest
 from nacre.compute.contract import Group, Server, ServerFlavor, ServerSpec, StoryOrder
 from nacre.conductor.build import known_to
-from nacre.conductor.demands import amounts
-from nacre.conductor.orders import NOBODY, placement_request
+from nacre.conductor.orders import NOBODY, amounts, placement_request
 from nacre.scheduler.contract import GroupRule
 from tests.cloud.conductor_lab import CONTEXT
 

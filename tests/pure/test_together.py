@@ -1,12 +1,14 @@
 """Many who ask at once: they are answered together, and none of them has to suffer for another."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
 
-from nacre.base.db.together import AT_ONCE, Together
+from nacre.base.db.together import AT_ONCE, Groups, Together
 from nacre.base.errors import BadRequest, Interrupted
+from nacre.simulation.virtual_time import LoopClock, VirtualLoop
 
 
 class Source:
@@ -66,3 +68,26 @@ async def test_who_gives_up_harms_nobody() -> None:
     assert await stays == 4
     with pytest.raises(asyncio.CancelledError):
         await gone
+
+
+def test_who_comes_alone_goes_on_at_once_and_a_crowd_in_groups() -> None:
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        groups, went = Groups(LoopClock(), 0.25), list[float]()
+
+        async def come(after: float) -> None:
+            await asyncio.sleep(after)
+            await groups.join()
+            went.append(round(loop.time() - begin, 3))
+
+        begin = loop.time()
+        await asyncio.gather(*(come(n / 100) for n in range(100)), come(0), come(5))
+        assert went[:2] == [0, 0] and went[-1] == 5
+        assert Counter(went[2:-1]) == {0.25: 25, 0.5: 25, 0.75: 25, 1.0: 24}
+        asked, cancelled = asyncio.create_task(come(0)), asyncio.create_task(come(0))
+        await asyncio.sleep(0.01)
+        cancelled.cancel()  # it alone goes
+        await asked
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(story())

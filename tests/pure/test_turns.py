@@ -12,7 +12,7 @@ from nacre.base.context import Context
 from nacre.base.errors import NacreError, TooMany
 from nacre.base.serving.gate import AUTHENTICATED, PUBLIC
 from nacre.base.serving.turns import Turns
-from nacre.base.web import OPEN_BODY, App, Reply, Request, Route, Service
+from nacre.base.web import OSLO_BODY, App, Reply, Request, Route, Service
 from nacre.image.api.data import DataApi
 from nacre.image.api.images import ImagesApi
 from nacre.image.api.service import _image_routes
@@ -209,7 +209,7 @@ async def test_users_of_a_project_take_turns_and_one_with_many_makes_room() -> N
 
 async def test_of_somebody_unknown_no_large_body_is_taken() -> None:
     cloud = Cloud(Turns())
-    for size, status in ((OPEN_BODY, 200), (OPEN_BODY + 1, 413)):
+    for size, status in ((OSLO_BODY, 200), (OSLO_BODY + 1, 413)):
         body = b'"' + b"x" * (size - 2) + b'"'
         assert (await cloud.http.post("/s/open", content=body)).status_code == status
         assert (await cloud.http.post("/s/made", content=body, headers={"x-auth-token": "red"})).status_code == 200

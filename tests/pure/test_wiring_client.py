@@ -131,6 +131,17 @@ async def test_another_history_of_the_database_is_a_reason_to_ask_for_everything
         assert not client.follow(standing(era=era))
 
 
+async def test_a_control_process_that_says_an_older_era_last_keeps_nothing_here(made: Made) -> None:
+    """It was frozen, and its host never heard of its era: the database goes on in the one that was said before."""
+    client, network, _ = made
+    network.era, client.whole = "e", True
+    await client.ask()
+    assert client.follow(standing(era="before e"))
+    network.n, network.ports = 9, ()
+    await client.ask()
+    assert client.desired.ports == {}
+
+
 @pytest.mark.parametrize(("n", "era"), [(9, "f"), (4, "e")], ids=["of an era that nobody said", "that is behind"])
 @pytest.mark.parametrize("asked", [(), ("p",)], ids=["whole", "a port"])
 async def test_an_answer_of_what_may_be_a_restored_database_takes_nothing_away_before_that_is_said(

@@ -99,7 +99,7 @@ class Held:
     def __init__(self, stands: bool) -> None:
         self.stands = stands
 
-    def hold(self, connection: sa.Connection) -> None:
+    def check(self, connection: sa.Connection) -> None:
         assert connection.in_transaction()
         if not self.stands:
             raise Unavailable("the lease is lost")

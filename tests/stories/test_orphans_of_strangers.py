@@ -49,7 +49,7 @@ class Stranger:
 class AlwaysStands:
     """A word that is never used up."""
 
-    def hold(self, connection: sa.Connection) -> None: ...
+    def check(self, connection: sa.Connection) -> None: ...
 
 
 class _Describes:

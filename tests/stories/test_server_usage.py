@@ -22,8 +22,9 @@ from nacre.compute.catalog.flavors import Flavor, Flavors
 from nacre.compute.catalog.keypairs import KeyPairs
 from nacre.compute.catalog.quotas import Quotas
 from nacre.compute.contract import Outcome, Place, ServerSpec, StoryOrder
+from nacre.compute.create import CreateDeps
 from nacre.compute.progress import Progress
-from nacre.compute.servers import Servers, Suppliers
+from nacre.compute.servers import Servers
 from nacre.compute.tables import servers, usage
 from nacre.image.contract import ImageFacts
 from nacre.scheduler.contract import Amounts
@@ -56,7 +57,7 @@ class Life:
         self.processes = Processes(db, clock)
         self.stories = Stories(db, clock, self.processes)
         self.progress, self.ledger = Progress(db, clock), Ledger(db, clock)
-        self.servers = Servers(db, clock, Suppliers(
+        self.servers = Servers(db, clock, CreateDeps(
             flavors=self.flavors, keypairs=KeyPairs(db, clock), quotas=Quotas(db, LIMITS), images=around,  # type: ignore[arg-type]
             network=around, policy=around), self.stories, self.accepted)  # type: ignore[arg-type]
         self.open: list[Story] = []

@@ -20,4 +20,4 @@ async def test_one_create_runs_through_few_modules_and_its_page_names_them(tmp_p
     ran = min(sum(lines_run(profile, module) for module in modules(profile)) for profile in profiles)
     assert len(named) <= MODULES and ran <= LINES, (len(named), ran)
     # By way of a request, a task, the thread that writes, and a message to a host.
-    assert {"compute/servers.py", "conductor/build.py", "compute/states.py", "node/servers/builds.py"} <= always
+    assert {"compute/create.py", "conductor/build.py", "compute/states.py", "node/servers/builds.py"} <= always

@@ -17,13 +17,15 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     #: True for a token scoped to the whole system ("system": {"all": true}).
     system: bool = False
     roles: tuple[str, ...] = ()
+    #: What the policy in force says of `is_admin`; None: nobody asked it.
+    admin: bool | None = None
     #: The token's first audit id: what revocation and logs speak of. Never the token itself.
     audit_id: str | None = None
 
     @property
     def is_admin(self) -> bool:
-        """Has the cloud administrator's role (on whatever the token is scoped to)."""
-        return "admin" in self.roles
+        """Is the cloud's administrator, as the edge found by the policy in force; who came by no edge is it by role."""
+        return "admin" in self.roles if self.admin is None else self.admin
 
 
 def service_context(request_id: str = "req-nacre") -> Context:

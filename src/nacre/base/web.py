@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
@@ -20,6 +21,7 @@ from nacre.base.serving import gate
 from nacre.base.serving.bodies import announced, nul_in, parse_json, read, refuse_nul
 from nacre.base.serving.gate import PUBLIC, Allows, Facts, Gate
 from nacre.base.serving.paths import Paths
+from nacre.base.serving.sending import Hold, Receive, Send, close, hold_of, send_stream, send_whole
 from nacre.base.serving.slots import source
 from nacre.base.serving.sources import source_of
 from nacre.base.serving.turns import Turns
@@ -28,8 +30,9 @@ log = structlog.get_logger()
 
 #: The largest JSON body taken, in bytes, unless a service has another limit. Uploads stream and have their own.
 MAX_BODY = 1 << 20
-#: The largest of somebody who is not known yet: only connections bound how many there are. Keystone's default.
-OPEN_BODY = 112 << 10
+#: oslo.middleware's default, which Nova and Keystone have. Of somebody who is not known yet always: only connections
+#: bound how many there are.
+OSLO_BODY = 114_688
 #: How many lists and objects of a body may lie in each other, unless an option says otherwise.
 NESTING = 64
 
@@ -42,8 +45,6 @@ STATUS: dict[type[e.NacreError], int] = {
 
 Version = tuple[int, int]
 Scope = Mapping[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 def status_of(error: e.NacreError) -> int:
@@ -226,7 +227,7 @@ class App:
                 f"Unexpected error. Give the operator this request id: {request.request_id}"))
         log.debug("request", method=request.method, path=request.path, status=reply.status,
                   request_id=request.request_id)
-        await _send(request, reply, send)
+        await _send(request, reply, send, hold_of(scope))
 
     async def _answer(self, request: Request) -> Reply:
         head, _, _ = request.path.lstrip("/").partition("/")
@@ -245,8 +246,9 @@ class App:
         if not public:
             if not request.token:
                 raise e.Unauthenticated
-            request.context = msgspec.structs.replace(
-                await self._authenticate(request.token), request_id=request.request_id)
+            context = await self._authenticate(request.token)
+            request.context = msgspec.structs.replace(context, request_id=request.request_id, admin=self._allows(
+                context, gate.ADMIN, gate.own(context)))
         if not routes:
             raise e.NotAllowed if matches else e.NoSuchRoute
         if public or routes[0][0].raw:  # a body that is long on its way holds up nobody
@@ -314,7 +316,7 @@ async def work(request: Request, routes: list[tuple[Route, dict[str, str]]], raw
 def _most(request: Request, routes: list[tuple[Route, dict[str, str]]]) -> int:
     """Bytes of the largest body."""
     most = request.service.max_body if request.service else MAX_BODY
-    return min(most, OPEN_BODY) if routes[0][0].public else most
+    return min(most, OSLO_BODY) if routes[0][0].public else most
 
 
 def _with_body(routes: list[tuple[Route, dict[str, str]]]) -> bool:
@@ -363,28 +365,25 @@ def _request(scope: Scope, receive: Receive) -> Request:
                    slash=path.endswith("/"))
 
 
-async def _send(request: Request, reply: Reply, send: Send) -> None:
+async def _send(request: Request, reply: Reply, send: Send, hold: Hold) -> None:
     service, body = request.service, reply.body
     headers = list(reply.headers.items())
     headers += [(h, request.request_id) for h in (service.request_id_headers if service else ())]
     if service and service.negotiator:
         headers += service.negotiator.headers(request.version, service.negotiator.asked(request.headers))
     stream = hasattr(body, "__aiter__")
-    if body is None:
-        data = b""
-    elif stream or isinstance(body, bytes):
-        data = b"" if stream else body
+    if body is not None:
         headers.append(("content-type", reply.content_type))
-    else:
-        data = msgspec.json.encode(body)
-        headers.append(("content-type", reply.content_type))
+    data = b"" if stream or body is None else body if isinstance(body, bytes) else msgspec.json.encode(body)
     bodiless = reply.status in (204, 304) or reply.status < 200
     if not stream and not bodiless and not any(k.lower() == "content-length" for k, _ in headers):
         headers.append(("content-length", str(len(data))))
+    who = request.context.project_id or request.context.user_id or source.get()
     await send({"type": "http.response.start", "status": reply.status,
                 "headers": [(k.lower().encode("latin-1"), v.encode("latin-1", "replace")) for k, v in headers]})
     if stream and request.method != "HEAD":
-        async for chunk in body:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        data = b""
-    await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" or bodiless else data})
+        return await send_stream(send, request.receive, body, partial(hold, who))
+    if stream:
+        await close(body)
+    reply.body = body = request.body = request.found = None  # nothing but the bytes while a client takes its time
+    await send_whole(send, b"" if request.method == "HEAD" or bodiless else data, partial(hold, who))

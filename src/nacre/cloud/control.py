@@ -35,31 +35,31 @@ from nacre.cloud.running import Running, Transport
 from nacre.compute import policies as compute_policies
 from nacre.compute.allocations import Ledger
 from nacre.compute.api.hosts.plans import Plans
-from nacre.compute.api.placement.service import Parts as PlacementParts
+from nacre.compute.api.placement.service import PlacementDeps
 from nacre.compute.api.placement.service import service as placement_service
 from nacre.compute.api.servers.limits import Limits as ServerLimits
-from nacre.compute.api.service import Asks
-from nacre.compute.api.service import Parts as ComputeParts
+from nacre.compute.api.service import ComputeDeps, Proxied
 from nacre.compute.api.service import service as compute_service
 from nacre.compute.catalog.aggregates import Aggregates
 from nacre.compute.catalog.flavors import Flavors
 from nacre.compute.catalog.keypairs import KeyPairs
 from nacre.compute.catalog.quotas import Quotas
 from nacre.compute.catalog.server_groups import ServerGroups
+from nacre.compute.create import CreateDeps
 from nacre.compute.history import History
 from nacre.compute.ledger_admin import LedgerAdmin
 from nacre.compute.progress import Progress
 from nacre.compute.records import project_of
-from nacre.compute.servers import Servers, Suppliers
+from nacre.compute.servers import Servers
 from nacre.conductor.build import Builder
 from nacre.conductor.contract import TARGET as CONDUCTOR
 from nacre.conductor.contract import Conductor
 from nacre.conductor.delete import Deleter
+from nacre.conductor.deps import StoryDeps
 from nacre.conductor.endings import Endings
 from nacre.conductor.hosts import Hosts, Patience
-from nacre.conductor.manager import ConductorManager, Surroundings
-from nacre.conductor.orphans import OrphanNeeds, Orphans
-from nacre.conductor.parts import Parts
+from nacre.conductor.manager import ConductorDeps, ConductorManager
+from nacre.conductor.orphans import OrphanDeps, Orphans
 from nacre.conductor.power import Switch
 from nacre.conductor.stories import StoryRunner
 from nacre.config import Settings
@@ -97,7 +97,7 @@ from nacre.network.work import DEFAULT_QUOTAS, NetworkSettings
 from nacre.node.contract import TARGET as NODE
 from nacre.node.contract import Node
 from nacre.scheduler.filter_scheduler import FilterScheduler
-from nacre.scheduler.manager import Facts, Options, SchedulerManager
+from nacre.scheduler.manager import Options, SchedulerDeps, SchedulerManager
 from nacre.scheduler.registry import HostRegistry
 
 log = structlog.get_logger()
@@ -181,12 +181,12 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
     images, image_api = _images(base)
     network = _network(base)
     network_api, limits = network_service(network), settings.limits
-    compute = _compute(base, seams, Suppliers(
+    compute = _compute(base, seams, CreateDeps(
         flavors=Flavors(db, clock), keypairs=KeyPairs(db, clock), images=images, network=network, policy=policy,
         quotas=Quotas(db, _quotas(settings), limits.servers)), identity.project_exists, network)
-    compute_api = compute_service(ComputeParts(
+    compute_api = compute_service(ComputeDeps(
         identity=identity, clock=clock, network=network,
-        asks=Asks(image=Inside(image_api, policy.allows), network=Inside(network_api, policy.allows)),
+        proxied=Proxied(image=Inside(image_api, policy.allows), network=Inside(network_api, policy.allows)),
         servers=compute.servers, history=History(db), node=compute.node, scheduler=compute.scheduler,
         hosts=compute.registry, controls=lambda: base.processes.all("control"),
         nodes=lambda: base.processes.all("node"),
@@ -198,7 +198,7 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
     joins = JoinService(db, clock, Signer(Ring(keys, "join")), compute.around, settings.network.vxlan_port)
     _start(base, compute, joins, network)
     health = Health(lambda: db.read(lambda conn: conn.exec_driver_sql("SELECT 1")), clock)
-    placement_api = placement_service(PlacementParts(
+    placement_api = placement_service(PlacementDeps(
         hosts=compute.registry, ledger=base.ledger, servers=compute.servers, aggregates=compute.aggregates,
         clock=clock))
     services = [front(), identity_api, image_api, network_api, compute_api, placement_api, health.service()]
@@ -230,7 +230,7 @@ def _images(base: Base) -> tuple[ImageService, Service]:
     data = Locations(base.process, stores, ImagePeers(base.transport, base.processes))
     images = ImageService(base.db, base.policy, data, base.clock, ImageLimits(
         max_image_bytes=own.max_bytes, max_project_bytes=own.max_project_bytes or None,
-        max_project_images=own.max_project_images or None))
+        max_project_images=own.max_project_images or None, max_project_uploads=own.max_project_uploads or None))
     uploads, cleanup = Uploads(images), Cleanup(images)
     base.running.start.append(cleanup.start)
     base.running.tasks.append(cleanup.run)
@@ -279,7 +279,7 @@ def _quotas(settings: Settings) -> Mapping[str, int]:
 class _Compute:
     """The servers' part, from the API's verbs to the hosts."""
 
-    ask: Suppliers
+    ask: CreateDeps
     aggregates: Aggregates
     scheduler: Any
     registry: HostRegistry
@@ -295,7 +295,7 @@ class _Compute:
     membership: Membership
 
 
-def _compute(base: Base, seams: Seams, ask: Suppliers,
+def _compute(base: Base, seams: Seams, ask: CreateDeps,
              project_exists: Callable[[str], Awaitable[bool]], network: NetworkManager) -> _Compute:
     db, clock, ledger = base.db, base.clock, base.ledger
     own = base.settings.scheduler
@@ -308,7 +308,7 @@ def _compute(base: Base, seams: Seams, ask: Suppliers,
     registry = HostRegistry(db, clock)
     scheduler = seams.watch(SchedulerManager(
         registry, clock, FilterScheduler(own.strategy, own.sign, own.best, filters=own.filters, chance=seams.chance),
-        Facts(aggregates=aggregates.by_host, allocations=ledger.of, expected=around.nodes),
+        SchedulerDeps(aggregates=aggregates.by_host, allocations=ledger.of, expected=around.nodes),
         Options(default_queue=own.default_queue, rebuild_seconds=own.period)))
     nodes = base.transport.client(NODE).prepare(timeout=NODE_TIMEOUT)
 
@@ -320,32 +320,32 @@ def _compute(base: Base, seams: Seams, ask: Suppliers,
         return state.up if state is not None else registry.awaits([host] if host in around.nodes() else [])
 
     patience = base.settings.conductor
-    parts = Parts(
+    deps = StoryDeps(
         cloud=lambda: base.processes.cloud_id, ledger=ledger, progress=Progress(db, clock), scheduler=scheduler,
         registry=registry, network=ask.network, images=ask.images, clock=clock, zones=aggregates.zones,
         attempts=own.attempts, hosts=Hosts(node, alive, clock, Patience(
             stalled=patience.stalled, ceiling=patience.ceiling, silence=patience.silence), registry.check))
-    endings, stories = Endings(parts), Stories(db, clock, base.processes)
-    claimed = barred_on(registry, parts.progress.load)
-    runner = StoryRunner(stories, {"build": Builder(parts, endings, claimed), "delete": Deleter(parts, endings),
-                                   "power": Switch(parts)}, clock, blocked(registry, claimed, around.nodes))
-    conductor = _conductor(base, parts, endings, around, network.member_notifier)
+    endings, stories = Endings(deps), Stories(db, clock, base.processes)
+    claimed = barred_on(registry, deps.progress.load)
+    runner = StoryRunner(stories, {"build": Builder(deps, endings, claimed), "delete": Deleter(deps, endings),
+                                   "power": Switch(deps)}, clock, blocked(registry, claimed, around.nodes))
+    conductor = _conductor(base, deps, endings, around, network.member_notifier)
     servers = Servers(db, clock, ask, stories, runner.run)
     return _Compute(ask, aggregates, scheduler, registry, stories, runner, endings, around, conductor, servers,
                     node, Plans(servers, conductor),
-                    Orphans(parts, endings, OrphanNeeds(
+                    Orphans(deps, endings, OrphanDeps(
                         LedgerAdmin(db, clock), node, project_exists, conductor.meet_again)),
                     Membership(base.processes, registry, conductor, around, network.heard_lately,
                                (aggregates.forget_host, network.forget_host)))
 
 
-def _conductor(base: Base, parts: Parts, endings: Endings, around: Introductions,
+def _conductor(base: Base, deps: StoryDeps, endings: Endings, around: Introductions,
                members: MemberNotifier) -> ConductorManager:
     async def judge(seen: Sequence[Position]) -> list[tuple[Position, bool]]:
         here, older = await base.db.read(lambda connection: (position(connection), later(connection, seen)))
         return [(here, each in older) for each in seen]
 
-    conductor = ConductorManager(parts, endings, Surroundings(
+    conductor = ConductorManager(deps, endings, ConductorDeps(
         introduce=around.of_node, admits=around.admits, controls=around.controls, wiring=around.wiring,
         members=members.behind, judge=Together(judge), seen=lambda: base.changes.seen))
     around.changed = conductor.meet_again

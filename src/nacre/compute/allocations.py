@@ -102,7 +102,7 @@ class Ledger:
         now = self._now()
 
         def unit(connection: sa.Connection) -> tuple[Allocation, GuestFacts] | None:
-            lease.hold(connection)
+            lease.check(connection)
             row = _building(connection, server_id)
             if row is None:
                 return None
@@ -126,7 +126,7 @@ class Ledger:
         now = self._now()
 
         def unit(connection: sa.Connection) -> bool:
-            lease.hold(connection)
+            lease.check(connection)
             _end(connection, now, allocation.epoch, id=allocation.id)
             return _building(connection, allocation.server_id) is not None
 
@@ -138,7 +138,7 @@ class Ledger:
         now = self._now()
 
         def unit(connection: sa.Connection) -> list[Allocation]:
-            lease.hold(connection)
+            lease.check(connection)
             if not statements.update(connection, servers, {"updated_at": now}, "epoch", id=server_id, deleted=False):
                 raise NotFound(f"Instance {server_id} could not be found.")
             row = find_row(connection, server_id)
@@ -182,7 +182,7 @@ class Ledger:
         seen = {each.server_id: each.epoch for each in held}
 
         def unit(connection: sa.Connection) -> None:
-            word.hold(connection)
+            word.check(connection)
             for (_, id), epoch in _epochs(connection, {(host, server) for server in seen}).items():
                 if epoch < seen[id] <= min(epoch + LEAP, FOLLOWED):
                     statements.update(connection, servers, {"epoch": seen[id]}, id=id)
@@ -198,7 +198,7 @@ class Over(msgspec.Struct, frozen=True):
 
     allocation: Allocation
 
-    def hold(self, connection: sa.Connection) -> None:
+    def check(self, connection: sa.Connection) -> None:
         """Raises Conflict."""
         if not _is_over(connection, self.allocation):
             raise Conflict(f"Server {self.allocation.server_id} has another place now.")
@@ -209,7 +209,7 @@ class Alone(msgspec.Struct, frozen=True):
 
     allocation: Allocation
 
-    def hold(self, connection: sa.Connection) -> None:
+    def check(self, connection: sa.Connection) -> None:
         """Raises Conflict."""
         there = [a for a in of_server(connection, self.allocation.server_id) if a.host == self.allocation.host]
         if [(a.id, a.state) for a in there] != [(self.allocation.id, "ending")]:

@@ -28,7 +28,7 @@ class LedgerAdmin:
 
     async def check(self, guard: Guard) -> None:
         """Raises what the guard raises now."""
-        await self._db.read(guard.hold)
+        await self._db.read(guard.check)
 
     def free_of(self, host: str, *, dead: bool = False) -> "FreeOf":
         """Stands while the host has nothing; dead: but what is ending."""
@@ -43,7 +43,7 @@ class LedgerAdmin:
         found, now = order.found, self._now()
 
         def unit(connection: sa.Connection) -> Server:
-            Unknown(found).hold(connection)
+            Unknown(found).check(connection)
             row, context = find_row(connection, found.server_id), order.context
             made = _adopted(order, _flavor_id(connection, found), now)
             if row is None:
@@ -68,7 +68,7 @@ class LedgerAdmin:
         now = self._now()
 
         def unit(connection: sa.Connection) -> Allocation:
-            Unknown(found, ending=True).hold(connection)
+            Unknown(found, ending=True).check(connection)
             row = find_row(connection, found.server_id, deleted=True)
             if not sure and row and not row["deleted"] and row["host"] not in ("", host):
                 raise Conflict(f"Server {found.server_id} lives on host {row['host']}, and {host} says that it has it "
@@ -91,7 +91,7 @@ class FreeOf(msgspec.Struct, frozen=True):
     host: str
     dead: bool = False
 
-    def hold(self, connection: sa.Connection) -> None:
+    def check(self, connection: sa.Connection) -> None:
         """Raises Conflict, naming what is there and what to do."""
         there = [row for row in statements.find(connection, allocations, ("server_id",), host=self.host)
                  if not (self.dead and row["state"] == "ending")]
@@ -110,7 +110,7 @@ class Unknown(msgspec.Struct, frozen=True):
     found: Orphan
     ending: bool = False
 
-    def hold(self, connection: sa.Connection) -> None:
+    def check(self, connection: sa.Connection) -> None:
         """Raises Conflict."""
         found, server_id = self.found, self.found.server_id
         if statements.one(connection, allocations, id=found.allocation):

@@ -203,7 +203,7 @@ class Progress:
         now, server_id = self._now(), outcome.server_id
 
         def unit(connection: sa.Connection) -> bool:
-            lease.hold(connection)
+            lease.check(connection)
             row = find_row(connection, server_id)
             if row is None or (row["task_state"] == "deleting" and event != "deleted") or (
                     outcome.task and row["task_state"] != outcome.task):

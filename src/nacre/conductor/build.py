@@ -27,11 +27,10 @@ from nacre.base.errors import (
 from nacre.base.undo import Undo
 from nacre.compute.contract import Group, Outcome, Place, Server, StoryOrder
 from nacre.conductor import orders
-from nacre.conductor.demands import amounts
+from nacre.conductor.deps import StoryDeps
 from nacre.conductor.endings import Endings
 from nacre.conductor.events import ActionEvents
 from nacre.conductor.orders import Attempt
-from nacre.conductor.parts import Parts
 from nacre.image.contract import ImageFacts
 from nacre.network.contract import Plugged
 from nacre.node.contract import GuestFacts
@@ -66,27 +65,27 @@ class _Story:
 class Builder:
     """Runs build stories. barred_on: servers that wait until an operator decides; the others of their story do not."""
 
-    def __init__(self, parts: Parts, endings: Endings, barred_on: BarredOn):
-        self._p, self._endings, self._barred_on = parts, endings, barred_on
-        self._room = asyncio.Semaphore(parts.builds)
+    def __init__(self, deps: StoryDeps, endings: Endings, barred_on: BarredOn):
+        self._deps, self._endings, self._barred_on = deps, endings, barred_on
+        self._room = asyncio.Semaphore(deps.builds)
 
     async def run(self, lease: Lease, order: StoryOrder) -> None:
         """Build every server of the story that is not built yet. Raises Waiting: some may not be touched now."""
         claimed = await self._barred_on(order.server_ids)
         ours = [id for id in order.server_ids if id not in claimed]
-        there = await self._p.progress.load(ours)
+        there = await self._deps.progress.load(ours)
         for server_id in set(ours) - {s.id for s in there}:  # deleted while this story was stopped
-            if not await self._p.ledger.of_server(server_id):  # else the last that a host confirms frees its ports
-                await self._p.network.deallocate(server_id, lease)
+            if not await self._deps.ledger.of_server(server_id):  # else the last that a host confirms frees its ports
+                await self._deps.network.deallocate(server_id, lease)
         servers = [s for s in there if s.vm_state == "building" and s.task_state != "deleting"]
         try:
-            images, zones = await asyncio.gather(self._images(order, servers), self._p.zones())
+            images, zones = await asyncio.gather(self._images(order, servers), self._deps.zones())
             placements = await self._place(order, servers)
         except NacreError as error:
             await self._fail(lease, order, servers, words_of(error))
             return await self._finish(lease, claimed)
         story = _Story(lease, order, zones, images)
-        builds = [_Build(self._p, self._endings, story, server) for server in servers]
+        builds = [_Build(self._deps, self._endings, story, server) for server in servers]
         ends = await asyncio.gather(*(
             build.run(self._room, placements[build.server.id], last=len(order.server_ids) == 1) for build in builds),
             return_exceptions=True)
@@ -99,7 +98,7 @@ class Builder:
     async def give_up(self, lease: Lease, order: StoryOrder, why: str) -> None:
         """Those that are not built end in ERROR; what hosts have of them is taken back. Raises Waiting, as `run`."""
         claimed = await self._barred_on(order.server_ids)
-        servers = [s for s in await self._p.progress.load([id for id in order.server_ids if id not in claimed])
+        servers = [s for s in await self._deps.progress.load([id for id in order.server_ids if id not in claimed])
                    if s.vm_state == "building" and s.task_state != "deleting"]
         await self._fail(lease, order, servers, Words(why))
         await self._finish(lease, claimed)
@@ -108,28 +107,28 @@ class Builder:
         """The story is over, unless some of its servers wait."""
         for server_id, host in claimed.items():
             raise Waiting(f"Host {host} may have server {server_id}, and takes no orders.")
-        await self._p.progress.finish(lease)
+        await self._deps.progress.finish(lease)
 
     async def _place(self, order: StoryOrder, servers: Sequence[Server]) -> dict[str, Placement]:
         """A host for each server. After a crash the host of the last attempt is asked first: it may be nearly done."""
         placements = {s.id: found for s in servers if (found := await self._resumed(s)) is not None}
         if fresh := [s for s in servers if s.id not in placements]:
             request = orders.placement_request(
-                fresh, order, await group_of(self._p, fresh[0]), known=await known_to(self._p, order, fresh[0]))
-            placements |= {p.server_id: p for p in await select(self._p, request)}
+                fresh, order, await group_of(self._deps, fresh[0]), known=await known_to(self._deps, order, fresh[0]))
+            placements |= {p.server_id: p for p in await select(self._deps, request)}
         return placements
 
     async def _resumed(self, server: Server) -> Placement | None:
         """Limits stand as they were granted: the host's own journal has the claim."""
-        last = next((a for a in await self._p.ledger.of_server(server.id) if a.state == "wanted"), None)
+        last = next((a for a in await self._deps.ledger.of_server(server.id) if a.state == "wanted"), None)
         return None if last is None else Placement(
             server_id=server.id, host=last.host, allocation=last.id, selected_dir=last.amounts.disk,
-            limits=await self._p.scheduler.limits(last.host, last.amounts.disk), why="goes on after a restart")
+            limits=await self._deps.scheduler.limits(last.host, last.amounts.disk), why="goes on after a restart")
 
     async def _images(self, order: StoryOrder, servers: Sequence[Server]) -> ImageSet:
         """The story's servers have one image, with its kernel and ramdisk."""
         async def find(image_id: str | None) -> ImageFacts | None:
-            return await self._p.images.find(order.context, image_id) if image_id else None
+            return await self._deps.images.find(order.context, image_id) if image_id else None
 
         if not servers:
             return None, None, None
@@ -138,52 +137,52 @@ class Builder:
 
     async def _fail(self, lease: Lease, order: StoryOrder, servers: Sequence[Server], why: Words) -> None:
         for server in servers:
-            for allocation in await self._p.ledger.of_server(server.id):  # of an earlier runner's attempt
-                await self._p.ledger.give_up(lease, allocation)
-            events = ActionEvents(self._p.clock)
+            for allocation in await self._deps.ledger.of_server(server.id):  # of an earlier runner's attempt
+                await self._deps.ledger.give_up(lease, allocation)
+            events = ActionEvents(self._deps.clock)
             events.failed("schedule", "; ".join(filter(None, why)))
-            await fail(self._p, lease, Outcome(
+            await fail(self._deps, lease, Outcome(
                 server_id=server.id, request_id=order.context.request_id, steps=tuple(events.steps),
                 message=why.message, details=why.details))
 
 
-async def fail(parts: Parts, lease: Lease, outcome: Outcome) -> None:
+async def fail(deps: StoryDeps, lease: Lease, outcome: Outcome) -> None:
     """No host is left: the server is in ERROR with the reason, and its ports go, unless a host may still have it."""
     log.warning("server not built", server=outcome.server_id, why=outcome.message, details=outcome.details,
                 request_id=outcome.request_id)
-    if freed := not await parts.ledger.of_server(outcome.server_id):
-        await parts.network.deallocate(outcome.server_id, lease)
-    await parts.progress.failed(lease, outcome, freed=freed)
+    if freed := not await deps.ledger.of_server(outcome.server_id):
+        await deps.network.deallocate(outcome.server_id, lease)
+    await deps.progress.failed(lease, outcome, freed=freed)
 
 
-async def group_of(parts: Parts, server: Server) -> Group | None:
+async def group_of(deps: StoryDeps, server: Server) -> Group | None:
     """The wish of the server's group, if it has one."""
-    return await parts.progress.group(server.group_id) if server.group_id else None
+    return await deps.progress.group(server.group_id) if server.group_id else None
 
 
-async def known_to(parts: Parts, order: StoryOrder, server: Server) -> frozenset[str]:
+async def known_to(deps: StoryDeps, order: StoryOrder, server: Server) -> frozenset[str]:
     """Of the servers that the server's hints name those of its own project; for an administrator all. Who may name
     others' would learn that they are there, and choose whose neighbour to be."""
     if not (named := orders.named(server)) or order.context.is_admin:
         return frozenset(named)
-    return frozenset(s.id for s in await parts.progress.load(named) if s.project_id == server.project_id)
+    return frozenset(s.id for s in await deps.progress.load(named) if s.project_id == server.project_id)
 
 
-async def select(parts: Parts, request: PlacementRequest) -> tuple[Placement, ...]:
+async def select(deps: StoryDeps, request: PlacementRequest) -> tuple[Placement, ...]:
     """As the scheduler's, but nobody is refused before every host had the chance to say that it lives."""
     while True:
         try:
-            return await parts.scheduler.select(request)
+            return await deps.scheduler.select(request)
         except TooEarly:
-            await parts.clock.sleep(TOO_EARLY)
+            await deps.clock.sleep(TOO_EARLY)
 
 
 class _Build:
     """One server of a build story."""
 
-    def __init__(self, parts: Parts, endings: Endings, story: _Story, server: Server):
-        self._p, self._endings, self._story, self.server = parts, endings, story, server
-        self._events = ActionEvents(parts.clock)
+    def __init__(self, deps: StoryDeps, endings: Endings, story: _Story, server: Server):
+        self._deps, self._endings, self._story, self.server = deps, endings, story, server
+        self._events = ActionEvents(deps.clock)
         self._tried: list[str] = []
         #: The host that may have been sent a spawn and has not confirmed that nothing of it is left.
         self._unsettled = ""
@@ -196,16 +195,15 @@ class _Build:
             try:
                 if not first.host:  # more than min_count, and no room for it
                     raise NoValidHost(first.why, details=first.details)
-                await self._settle()
                 await self._until_it_stands(first, last=last)
                 return last
             except Superseded:
                 log.info("build superseded", server=self.server.id)
-                if not await self._p.ledger.of_server(self.server.id):
+                if not await self._deps.ledger.of_server(self.server.id):
                     # The delete may have looked for ports before they were made.
-                    await self._p.network.deallocate(self.server.id, self._story.lease)
+                    await self._deps.network.deallocate(self.server.id, self._story.lease)
             except NacreError as error:
-                await fail(self._p, self._story.lease, self._outcome(message=error.message, details=error.details))
+                await fail(self._deps, self._story.lease, self._outcome(message=error.message, details=error.details))
             return False
 
     async def _until_it_stands(self, first: Placement, *, last: bool) -> None:
@@ -222,39 +220,24 @@ class _Build:
                 if not self._wanted:
                     raise Superseded from None
                 if self._unsettled:
-                    raise self._stranded(error) from None
+                    why = "The host stopped answering while it started the server" if isinstance(error, Unavailable) \
+                        else f"{error.message.rstrip('.')}; it has not yet taken back what it had begun"
+                    raise NoValidHost(f"{why}, so no other host was tried.",
+                                      details=f"{self._unsettled}: {error}") from None
                 placement = await self._next(reasons)
         told = "; ".join(dict.fromkeys(why.message for why in reasons))
         raise NoValidHost(f"No valid host was found. {len(self._tried)} tried: {told}",
                           details="; ".join(why.details for why in reasons if why.details))
 
-    async def _settle(self) -> None:
-        """An attempt that an earlier runner gave up last may have been sent a spawn, nobody knows: its host confirms
-        that nothing of it is left before another is tried. Of those before it that runner knew. Raises NoValidHost."""
-        last = max(await self._p.ledger.of_server(self.server.id), key=lambda each: each.epoch, default=None)
-        if last is None or last.state != "ending":
-            return
-        self._unsettled = last.host
-        try:
-            await self._endings.end(last, self._p.hosts.patience.silence)
-        except (Refused, BuildFailed, Unavailable) as error:
-            raise self._stranded(error) from None
-        self._unsettled = ""
-
-    def _stranded(self, error: NacreError) -> NoValidHost:
-        why = "The host stopped answering while it started the server" if isinstance(error, Unavailable) \
-            else f"{error.message.rstrip('.')}; it has not yet taken back what it had begun"
-        return NoValidHost(f"{why}, so no other host was tried.", details=f"{self._unsettled}: {error}")
-
     async def _next(self, reasons: list[Words]) -> Placement | None:
         """Another host, unless enough were tried (FLOW A13)."""
-        if len(self._tried) >= self._p.attempts:
+        if len(self._tried) >= self._deps.attempts:
             return None
         try:
             request = orders.placement_request(
-                [self.server], self._story.order, await group_of(self._p, self.server), self._tried,
-                await known_to(self._p, self._story.order, self.server))
-            found = (await select(self._p, request))[0]
+                [self.server], self._story.order, await group_of(self._deps, self.server), self._tried,
+                await known_to(self._deps, self._story.order, self.server))
+            found = (await select(self._deps, request))[0]
         except NoValidHost as error:
             reasons.append(words_of(error))
             return None
@@ -265,7 +248,7 @@ class _Build:
         """One host, from the committed allocation to ACTIVE. Raises Refused, BuildFailed, Unavailable, Superseded."""
         host, story = placement.host, self._story
         allocation, guest = await self._allocate(placement)
-        attempt = Attempt(cloud=self._p.cloud(), server=self.server, allocation=allocation, limits=placement.limits,
+        attempt = Attempt(cloud=self._deps.cloud(), server=self.server, allocation=allocation, limits=placement.limits,
                           guest=guest, images=story.images, spec=story.order.spec)
         async with Undo(but=asyncio.CancelledError) as undo:
             undo.add(self._take_back, allocation)
@@ -273,10 +256,11 @@ class _Build:
             with self._events.step("spawn", host):
                 self._unsettled = host
                 order = orders.spawn_order(attempt, plugged)
-                built = await self._p.hosts.order(host, lambda node: node.spawn(order), self._p.hosts.patience.silence)
+                hosts = self._deps.hosts
+                built = await hosts.order(host, lambda node: node.spawn(order), hosts.patience.silence)
             self._events.add("host", built.steps if built else (), host)
             outcome = self._outcome(guest=built)
-            if not await self._p.progress.built(story.lease, allocation, outcome, last=last):
+            if not await self._deps.progress.built(story.lease, allocation, outcome, last=last):
                 self._wanted = False
                 raise Superseded
         log.info("server built", server=self.server.id, host=host, request_id=outcome.request_id)
@@ -286,24 +270,35 @@ class _Build:
         runner may choose another host. Should it be written down all the same, the outbox says so."""
         made: tuple[Allocation, GuestFacts] | None = None
         try:
-            made = await self._resume(placement) or await self._p.ledger.allocate(
+            if not self._tried:
+                await self._settle()
+            made = await self._resume(placement) or await self._deps.ledger.allocate(
                 self._story.lease, self.server.id, Place(
                     allocation=placement.allocation, host=placement.host,
                     zone=self._story.zones.get(placement.host, "nova"), amounts=msgspec.structs.replace(
-                        amounts(self.server), disk=placement.selected_dir)))
+                        orders.amounts(self.server), disk=placement.selected_dir)))
         finally:
             if made is None:
-                await self._p.scheduler.withdrawn(self.server.id)
+                await self._deps.scheduler.withdrawn(self.server.id)
         if made is None:
             raise Superseded
         return made
 
+    async def _settle(self) -> None:
+        """An attempt that an earlier runner gave up last may have been sent a spawn, nobody knows: its host confirms
+        that nothing of it is left before another is tried. Of those before it that runner knew."""
+        last = max(await self._deps.ledger.of_server(self.server.id), key=lambda each: each.epoch, default=None)
+        if last is not None and last.state == "ending":
+            self._unsettled = last.host
+            await self._endings.end(last, self._deps.hosts.patience.silence)
+            self._unsettled = ""
+
     async def _resume(self, placement: Placement) -> tuple[Allocation, GuestFacts] | None:
         """One that an earlier runner wrote goes on; what was sent to its host is not known any more."""
-        for allocation in await self._p.ledger.of_server(self.server.id) if self.server.epoch else ():
+        for allocation in await self._deps.ledger.of_server(self.server.id) if self.server.epoch else ():
             if allocation.id == placement.allocation:
                 self._unsettled = allocation.host
-                return allocation, await self._p.progress.guest_facts(allocation.host, self.server.id)
+                return allocation, await self._deps.progress.guest_facts(allocation.host, self.server.id)
         return None
 
     async def _ready(self, attempt: Attempt) -> Plugged:
@@ -312,22 +307,22 @@ class _Build:
         host = attempt.allocation.host
         if not self._unsettled:
             return await _beside(self._plug(host), self._prepare(attempt))
-        await self._prepare(attempt, self._p.hosts.patience.silence)
+        await self._prepare(attempt, self._deps.hosts.patience.silence)
         return await self._plug(host)
 
     async def _plug(self, host: str) -> Plugged:
         with self._events.step("network.plug", host):
             order = orders.ports_order(self.server, self._story.order, self._story.lease)
-            return await self._p.network.plug(order, host)
+            return await self._deps.network.plug(order, host)
 
     async def _prepare(self, attempt: Attempt, silence: float = 0.0) -> None:
         order = orders.build_order(attempt)
         with self._events.step("prepare", attempt.allocation.host):
-            await self._p.hosts.order(attempt.allocation.host, lambda node: node.prepare(order), silence)
+            await self._deps.hosts.order(attempt.allocation.host, lambda node: node.prepare(order), silence)
 
     async def _take_back(self, allocation: Allocation) -> None:
         """Undo of an attempt. Where the host does not confirm it the sweep goes on asking."""
-        self._wanted = await self._p.ledger.give_up(self._story.lease, allocation) and self._wanted
+        self._wanted = await self._deps.ledger.give_up(self._story.lease, allocation) and self._wanted
         try:
             await self._endings.end(allocation)
         except (NacreError, Waiting) as error:

@@ -12,9 +12,9 @@ import structlog
 from nacre.base.durable.stories import Lease
 from nacre.base.errors import NacreError, NotFound, Waiting
 from nacre.compute.contract import Outcome, StoryOrder
+from nacre.conductor.deps import StoryDeps
 from nacre.conductor.endings import Endings
 from nacre.conductor.events import ActionEvents
-from nacre.conductor.parts import Parts
 from nacre.scheduler.contract import Allocation
 
 log = structlog.get_logger()
@@ -23,40 +23,40 @@ log = structlog.get_logger()
 class Deleter:
     """Runs delete stories."""
 
-    def __init__(self, parts: Parts, endings: Endings):
-        self._p, self._endings = parts, endings
+    def __init__(self, deps: StoryDeps, endings: Endings):
+        self._deps, self._endings = deps, endings
 
     async def run(self, lease: Lease, order: StoryOrder) -> None:
         """Delete the story's server, whatever state it is in."""
-        (server_id,), events = order.server_ids, ActionEvents(self._p.clock)
+        (server_id,), events = order.server_ids, ActionEvents(self._deps.clock)
         try:
-            allocations = await self._p.ledger.end_all(lease, server_id)
+            allocations = await self._deps.ledger.end_all(lease, server_id)
         except NotFound:
-            return await self._p.progress.finish(lease)
+            return await self._deps.progress.finish(lease)
         gone = [done for done in await asyncio.gather(*(self._leave(a, events) for a in allocations)) if done]
         if len(gone) < len(allocations):  # the ports go with the last that is confirmed: each row reminds of them
             return await self._end(lease, order, events, ())
         with events.step("network.deallocate"):
-            await self._p.network.deallocate(server_id, lease)
+            await self._deps.network.deallocate(server_id, lease)
         await self._end(lease, order, events, gone)
 
     async def give_up(self, lease: Lease, order: StoryOrder, why: str) -> None:
         """The server goes for its user; the sweep ends what hosts have."""
-        events = ActionEvents(self._p.clock)
+        events = ActionEvents(self._deps.clock)
         events.failed("delete", why)
         try:
-            if not await self._p.ledger.end_all(lease, order.server_ids[0]):
-                await self._p.network.deallocate(order.server_ids[0], lease)
+            if not await self._deps.ledger.end_all(lease, order.server_ids[0]):
+                await self._deps.network.deallocate(order.server_ids[0], lease)
         except NotFound:
-            return await self._p.progress.finish(lease)
+            return await self._deps.progress.finish(lease)
         await self._end(lease, order, events, ())
 
     async def _end(self, lease: Lease, order: StoryOrder, events: ActionEvents, gone: Sequence[Allocation]) -> None:
         (server_id,) = order.server_ids
-        await self._p.progress.deleted(lease, Outcome(
+        await self._deps.progress.deleted(lease, Outcome(
             server_id=server_id, request_id=order.context.request_id, steps=tuple(events.steps)), gone)
         for allocation in gone:
-            await self._p.scheduler.released(allocation.id)
+            await self._deps.scheduler.released(allocation.id)
         log.info("server deleted", server=server_id, request_id=order.context.request_id)
 
     async def _leave(self, allocation: Allocation, events: ActionEvents) -> Allocation | None:

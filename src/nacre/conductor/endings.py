@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import structlog
 
 from nacre.base.errors import Conflict, Interrupted, NacreError
-from nacre.conductor.parts import Parts
+from nacre.conductor.deps import StoryDeps
 from nacre.node.contract import EndOrder
 from nacre.scheduler.contract import Allocation
 
@@ -22,8 +22,8 @@ AT_ONCE = 20
 class Endings:
     """The endings of allocations."""
 
-    def __init__(self, parts: Parts):
-        self._p, self._clock = parts, parts.clock
+    def __init__(self, deps: StoryDeps):
+        self._deps, self._clock = deps, deps.clock
         self._busy: set[str] = set()
         self._seen: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -32,11 +32,11 @@ class Endings:
     async def leave(self, allocation: Allocation, silence: float = 0.0) -> None:
         """The host has nothing of it any more. Raises its errors; Unavailable: it is silent, and was for so many
         seconds."""
-        order = EndOrder(cloud=self._p.cloud(), allocation=allocation.id, server_id=allocation.server_id,
+        order = EndOrder(cloud=self._deps.cloud(), allocation=allocation.id, server_id=allocation.server_id,
                          epoch=allocation.epoch)
         self._busy.add(allocation.id)
         try:
-            await self._p.hosts.order(allocation.host, lambda node: node.end(order), silence)
+            await self._deps.hosts.order(allocation.host, lambda node: node.end(order), silence)
         finally:
             self._busy.discard(allocation.id)
 
@@ -54,26 +54,26 @@ class Endings:
 
     async def ending(self, host: str) -> list[Allocation]:
         """What the host has yet to confirm as gone."""
-        return [allocation for allocation in await self._p.ledger.ending() if allocation.host == host]
+        return [allocation for allocation in await self._deps.ledger.ending() if allocation.host == host]
 
     async def _close(self, allocation: Allocation) -> None:
         """Its host has nothing of it any more."""
         try:
             freed = await self._free_ports(allocation)
-            await self._p.ledger.ended(allocation, freed=freed)
+            await self._deps.ledger.ended(allocation, freed=freed)
         except Conflict as error:
             log.info("an allocation cannot go yet", server=allocation.server_id, why=str(error))
             return  # the sweep looks again
-        await self._p.scheduler.released(allocation.id)
+        await self._deps.scheduler.released(allocation.id)
 
     async def _free_ports(self, allocation: Allocation) -> bool:
         """Whether they are gone, and not only unbound."""
-        server_id, host, ledger = allocation.server_id, allocation.host, self._p.ledger
+        server_id, host, ledger = allocation.server_id, allocation.host, self._deps.ledger
         if await ledger.is_over(allocation):
-            await self._p.network.deallocate(server_id, ledger.over(allocation))
+            await self._deps.network.deallocate(server_id, ledger.over(allocation))
             return True
         if not any(other.host == host and other.id != allocation.id for other in await ledger.of_server(server_id)):
-            await self._p.network.unbind(server_id, host, ledger.alone(allocation))
+            await self._deps.network.unbind(server_id, host, ledger.alone(allocation))
         return False
 
     async def sweep(self) -> None:
@@ -84,7 +84,7 @@ class Endings:
 
     async def look(self) -> None:
         """Go on with what nobody is at, where hosts live."""
-        ending = await self._p.ledger.ending()
+        ending = await self._deps.ledger.ending()
         self.begin(allocation for allocation in ending if allocation.id in self._seen)
         self._seen = {allocation.id for allocation in ending}
 
@@ -107,7 +107,7 @@ class Endings:
         place = self._places.setdefault(allocation.host, asyncio.Semaphore(AT_ONCE))
         try:
             async with place:
-                state = await self._p.registry.get(allocation.host)
+                state = await self._deps.registry.get(allocation.host)
                 if state is not None and state.up and not state.barred:
                     await self.end(allocation)
         except (NacreError, Interrupted) as error:

@@ -7,14 +7,15 @@ import msgspec
 import structlog
 
 from nacre.base.bounds import pieces
+from nacre.base.db.together import Groups
 from nacre.base.durable.eras import Position
 from nacre.base.errors import BadRequest, Forbidden, Unavailable
 from nacre.compute.contract import Server, StoryOrder
 from nacre.conductor import orders
 from nacre.conductor.build import group_of, known_to
 from nacre.conductor.contract import Beat, ControlAddress, Heard, NodeHello, Welcome, WorkState
+from nacre.conductor.deps import StoryDeps
 from nacre.conductor.endings import Endings
-from nacre.conductor.parts import Parts
 from nacre.node.contract import GuestFacts
 from nacre.scheduler.contract import Held, HostReport, HostState, Placement
 
@@ -29,6 +30,8 @@ HELD = "report.held"
 MOST_BEATS, SELDOM = 500, 20.0
 #: What a host hears whose hello was overtaken.
 LATE = "A later word of this host has come already."
+#: Seconds between two groups of hosts that say hello: each group costs the database what one host alone costs it.
+GREET = 0.25
 #: Guests of one look into the database.
 AT_ONCE = 500
 
@@ -45,7 +48,7 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class ConductorDeps:
     """What the endpoint asks of its process. introduce: a host's way is known from now on; admits: it was not removed;
     controls: the living control processes; judge: how far the database is now, and whether it is older than one that
     was so far; seen: how far it was a moment ago; wiring: a host's last change; members: those of these security groups
@@ -63,9 +66,10 @@ class Surroundings:
 class ConductorManager:
     """Implements `Conductor`."""
 
-    def __init__(self, parts: Parts, endings: Endings, around: Surroundings):
-        self._p, self._endings, self._around = parts, endings, around
+    def __init__(self, deps: StoryDeps, endings: Endings, around: ConductorDeps):
+        self._deps, self._endings, self._around = deps, endings, around
         self._sessions: dict[str, Session] = {}
+        self._greetings = Groups(deps.clock, GREET)
         #: What a host had said when an operator's word about it was used up: it hears it until it says something else.
         self._accepted: dict[str, tuple[str, str, int, str]] = {}
         #: What was said already to be wrong in a host's words.
@@ -73,14 +77,15 @@ class ConductorManager:
 
     async def hello(self, hello: NodeHello) -> Welcome:
         host = hello.host
-        before = await self._p.registry.get(host)
+        await self._greetings.join()
+        before = await self._deps.registry.get(host)
         anew = before is not None and before.journal not in ("", hello.journal)
         report = self._read(hello.beat, before)
         if before is not None and before.met and report.number <= before.report.number and not anew:
             raise Unavailable(LATE)  # where it says that it listens is over, too
         await self._around.introduce(hello)
-        cloud, (now, older) = self._p.cloud(), await self._around.judge(Position(hello.position, hello.era))
-        audit, word = await self._p.ledger.audit(host, report.held), await self._p.registry.word(host)
+        cloud, (now, older) = self._deps.cloud(), await self._around.judge(Position(hello.position, hello.era))
+        audit, word = await self._deps.ledger.audit(host, report.held), await self._deps.registry.word(host)
         said = (hello.journal, hello.cloud, hello.position, hello.era)
         accepted = word is not None or self._accepted.get(host) == said
         why = ""
@@ -93,11 +98,11 @@ class ConductorManager:
         # Judged before it is heard: nothing is placed on a host that takes no orders, or was removed in between.
         if not self._around.admits(host):
             raise Forbidden(f"Host {host} is not of this cloud any more: let it join again.")
-        if not await self._p.scheduler.report(report, anew=anew):
+        if not await self._deps.scheduler.report(report, anew=anew):
             raise Unavailable(LATE)
-        await self._p.registry.bar(host, why, hello.journal)
+        await self._deps.registry.bar(host, why, hello.journal)
         refused = await self._agent(hello.beat)
-        self._p.hosts.greeted(host)
+        self._deps.hosts.greeted(host)
         welcome = Welcome(cloud=cloud, position=now.n, era=now.era, older=older or bool(audit.later), accepted=accepted,
                           orphans=audit.unknown, controls=tuple(await self._around.controls()), refused=refused,
                           wrong=hello.beat.wrong)
@@ -105,12 +110,12 @@ class ConductorManager:
             log.error("a host takes no orders until an operator decides", host=host, why=why, accepted=accepted)
             self.meet_again(host)  # until it is decided
             if word is not None:
-                await self._p.ledger.catch_up(host, report.held, word)
+                await self._deps.ledger.catch_up(host, report.held, word)
                 self._accepted[host] = said
             return welcome
         self._accepted.pop(host, None)
         if word is not None:  # which was not needed: it shall not let the next older database in
-            await self._p.ledger.catch_up(host, (), word)
+            await self._deps.ledger.catch_up(host, (), word)
         session = self._sessions[host] = Session()
         await self._notice(session, hello.beat)
         self._endings.begin(audit.ending)
@@ -121,7 +126,8 @@ class ConductorManager:
         if session is None:
             return Heard(again=True)
         refused, seen = "", self._around.seen()
-        if await self._p.scheduler.report(self._read(beat, await self._p.registry.get(beat.host))):
+        known = await self._deps.registry.get(beat.host) if beat.wrong else None
+        if await self._deps.scheduler.report(self._read(beat, known)):
             refused = await self._agent(beat)
             await self._notice(session, beat)
         return Heard(wiring=self._around.wiring(beat.host), members=self._around.members(beat.members),
@@ -129,13 +135,13 @@ class ConductorManager:
                      period=min(SELDOM, len(self._sessions) / MOST_BEATS))
 
     async def guest_facts(self, host: str, server_id: str) -> GuestFacts:
-        return await self._p.progress.guest_facts(host, server_id)
+        return await self._deps.progress.guest_facts(host, server_id)
 
     async def plan(self, order: StoryOrder, servers: tuple[Server, ...]) -> tuple[Placement, ...]:
         """Where these servers would be placed now. Changes nothing. Raises BadRequest."""
-        group = await group_of(self._p, servers[0])
-        known = await known_to(self._p, order, servers[0])
-        return await self._p.scheduler.plan(orders.placement_request(servers, order, group, known=known))
+        group = await group_of(self._deps, servers[0])
+        known = await known_to(self._deps, order, servers[0])
+        return await self._deps.scheduler.plan(orders.placement_request(servers, order, group, known=known))
 
     def meet_again(self, host: str | None = None) -> None:
         """The host, or each, says hello at its next beat: there is something to say to it."""
@@ -167,7 +173,7 @@ class ConductorManager:
         if beat.agent.host != beat.host:
             return f"The network agent's report is refused: it is of {beat.agent.host[:64]}, and this is {beat.host}."
         try:
-            await self._p.network.agent_report(beat.agent)
+            await self._deps.network.agent_report(beat.agent)
         except BadRequest as error:
             return error.message
         return ""
@@ -179,9 +185,9 @@ class ConductorManager:
         news = [h for h in held if whole or session.power.get(h.allocation) != (h.power, h.since)]
         unjudged = set[str]()
         for some in pieces(news, AT_ONCE):
-            unjudged |= await self._p.progress.noticed(beat.host, beat.report.number, some)
+            unjudged |= await self._deps.progress.noticed(beat.host, beat.report.number, some)
         if whole:
-            for server in await self._p.progress.missed(
+            for server in await self._deps.progress.missed(
                     beat.host, beat.report.number, held, settled=session.beats > 1):
                 log.error("a server is not on its host", server=server, host=beat.host)
         session.power = {h.allocation: (h.power, h.since) for h in held if h.allocation not in unjudged}

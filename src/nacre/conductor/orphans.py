@@ -18,8 +18,8 @@ from nacre.base.errors import BadRequest, Conflict, NacreError, NotFound, Unavai
 from nacre.base.undo import Undo
 from nacre.compute.contract import Adoption, LedgerAdmin
 from nacre.conductor.contract import Adopted, AdoptWish, OrphanAt
+from nacre.conductor.deps import StoryDeps
 from nacre.conductor.endings import Endings
-from nacre.conductor.parts import Parts
 from nacre.network.contract import Plugged, PortsOrder
 from nacre.node.contract import BuildOrder, Node, Orphan
 from nacre.scheduler.contract import Allocation, Amounts, Held
@@ -37,7 +37,7 @@ _Texts = dict[bounds.Name, Annotated[str, Meta(max_length=65535)]]
 
 
 @dataclass(frozen=True)
-class OrphanNeeds:
+class OrphanDeps:
     """What more this needs than stories do. node: a client of a host; project_exists: whether the cloud has a project;
     meet: the host of that name is to say hello again."""
 
@@ -50,15 +50,15 @@ class OrphanNeeds:
 class Orphans:
     """Implements `contract.Orphans`."""
 
-    def __init__(self, parts: Parts, endings: Endings, needs: OrphanNeeds):
-        self._p, self._endings, self._node, self._admin = parts, endings, needs.node, needs.admin
-        self._project_exists, self._meet = needs.project_exists, needs.meet
+    def __init__(self, deps: StoryDeps, endings: Endings, more: OrphanDeps):
+        self._deps, self._endings, self._node, self._admin = deps, endings, more.node, more.admin
+        self._project_exists, self._meet = more.project_exists, more.meet
 
     async def counts(self) -> dict[str, int]:
         return {host: len(held) for host, held in (await self._unknown(None)).items()}
 
     async def all(self, host: str | None = None) -> Sequence[OrphanAt]:
-        if host is not None and await self._p.registry.get(host) is None:
+        if host is not None and await self._deps.registry.get(host) is None:
             raise NotFound(f"Compute host {host} could not be found.")
         found = []
         for name, held in sorted((await self._unknown(host)).items()):
@@ -78,11 +78,11 @@ class Orphans:
         adoption = Adoption(
             context=context, host=at.host, found=found, name=wish.name or order.guest.name, project_id=project,
             user_id=(order.guest.user_id if project == order.guest.project_id else context.user_id) or "",
-            zone=(await self._p.zones()).get(at.host, "nova"), amounts=amounts(order))
+            zone=(await self._deps.zones()).get(at.host, "nova"), amounts=amounts(order))
         async with Undo() as undo:
             # A guard: should another have adopted it at the same moment, its ports stay.
-            undo.add(self._p.network.deallocate, found.server_id, self._admin.unknown(found))
-            plugged = await self._p.network.adopt(
+            undo.add(self._deps.network.deallocate, found.server_id, self._admin.unknown(found))
+            plugged = await self._deps.network.adopt(
                 PortsOrder(server_id=found.server_id, requests=(), hostname=order.guest.hostname,
                            context=msgspec.structs.replace(context, project_id=project),
                            availability_zone=adoption.zone, guard=self._admin.unknown(found)),
@@ -94,7 +94,7 @@ class Orphans:
 
     async def forget(self, guest: str, host: str = "") -> Allocation:
         at = await self._find(guest, host)
-        state = await self._p.registry.get(at.host)
+        state = await self._deps.registry.get(at.host)
         if state is not None and state.barred:
             raise Conflict(f"Host {at.host} takes no orders: {state.barred}.")
         order = at.found.order
@@ -128,19 +128,19 @@ class Orphans:
 
     async def _unknown(self, host: str | None) -> dict[str, list[Held]]:
         """host -> what it said last that it has, and the database has no row of."""
-        said = {state.report.host: state.report.held for state in await self._p.registry.all()
+        said = {state.report.host: state.report.held for state in await self._deps.registry.all()
                 if state.report.held and host in (None, state.report.host)}
         ids = [each.allocation for held in said.values() for each in held]
         known = set[tuple[str, str]]()
         for some in pieces(ids, AT_ONCE):
-            known |= {(a.id, a.host) for a in await self._p.ledger.of(some)}
+            known |= {(a.id, a.host) for a in await self._deps.ledger.of(some)}
         unknown = {name: [each for each in held if (each.allocation, name) not in known] for name, held in said.items()}
         return {name: held for name, held in unknown.items() if held}
 
     async def _described(self, host: str, held: Collection[Held], *, asked: bool = False) -> list[tuple[Orphan, str]]:
         """What the host says of them now, and why they cannot be adopted ("": they can). What it does not have any more
         is left out; if it is silent its last word counts, unless it must be asked: raises Unavailable."""
-        state = await self._p.registry.get(host)
+        state = await self._deps.registry.get(host)
         try:
             found: Sequence[Orphan] = await self._node(host).describe(tuple(each.allocation for each in held))
         except NacreError as error:

@@ -4,8 +4,8 @@ process, it is done once, and not at all once the host has seen a later one."""
 from nacre.base.durable.stories import Lease
 from nacre.base.errors import NacreError, Words, words_of
 from nacre.compute.contract import Outcome, Server, StoryOrder
+from nacre.conductor.deps import StoryDeps
 from nacre.conductor.events import ActionEvents
-from nacre.conductor.parts import Parts
 from nacre.node.contract import Guest, PowerOrder
 
 #: guest's power -> what happened to the server, where that was asked for. One that halted again is news, not an end.
@@ -17,22 +17,22 @@ _TASKS = {"stop": "powering-off", "start": "powering-on", "reboot-soft": "reboot
 class Switch:
     """Runs power stories."""
 
-    def __init__(self, parts: Parts):
-        self._p = parts
+    def __init__(self, deps: StoryDeps):
+        self._deps = deps
 
     async def run(self, lease: Lease, order: StoryOrder) -> None:
         """Do the story's action; a host that cannot leaves the server as it was, with the reason as its fault."""
         server = await self._server(lease, order)
         if server is None:
             return
-        events, action = ActionEvents(self._p.clock), order.action
-        wish = PowerOrder(cloud=self._p.cloud(), allocation=server.allocation_id, server_id=server.id,
+        events, action = ActionEvents(self._deps.clock), order.action
+        wish = PowerOrder(cloud=self._deps.cloud(), allocation=server.allocation_id, server_id=server.id,
                           epoch=server.epoch, action=action)
         guest: Guest | None = None
         why: Words | None = None
         try:
             with events.step(action, server.host):
-                guest = await self._p.hosts.order(server.host, lambda node: node.power(wish))
+                guest = await self._deps.hosts.order(server.host, lambda node: node.power(wish))
         except NacreError as error:
             why = words_of(error)
         event = (_STOPPED if action == "stop" else _RUNNING).get(guest.power, "give up") if guest else "give up"
@@ -49,12 +49,12 @@ class Switch:
                 server_id=server.id, request_id=order.context.request_id, message=why, task=_TASKS[order.action]))
 
     async def _server(self, lease: Lease, order: StoryOrder) -> Server | None:
-        found = await self._p.progress.load(order.server_ids)
+        found = await self._deps.progress.load(order.server_ids)
         if found and found[0].task_state == _TASKS[order.action]:
             return found[0]
-        await self._p.progress.finish(lease)
+        await self._deps.progress.finish(lease)
         return None
 
     async def _end(self, lease: Lease, event: str, outcome: Outcome) -> None:
-        if not await self._p.progress.powered(lease, event, outcome):
-            await self._p.progress.finish(lease)  # it is being deleted, or another task has begun
+        if not await self._deps.progress.powered(lease, event, outcome):
+            await self._deps.progress.finish(lease)  # it is being deleted, or another task has begun

@@ -122,13 +122,14 @@ S3_OPTIONS = frozenset({"bucket", "endpoint", "prefix", "region", "access_key", 
 
 
 class Images(Section, frozen=True):
-    """Where image data lies, how much of it (bytes) and how many images a project may have (0: no limit). New data goes
-    into the bucket if there is one, else into the shared folder, else into the own folder of the control process that
-    takes it."""
+    """Where image data lies, how much of it (bytes), how many images and how many uploads at once a project may have
+    (0: no limit). New data goes into the bucket if there is one, else into the shared folder, else into the own folder
+    of the control process that takes it."""
 
     max_bytes: Positive = 1 << 40
     max_project_bytes: Annotated[int, msgspec.Meta(ge=0)] = 50 << 30
     max_project_images: Annotated[int, msgspec.Meta(ge=0)] = 500
+    max_project_uploads: Annotated[int, msgspec.Meta(ge=0)] = 10
     folder: str = ""  # one that all control processes mount
     #: bucket, endpoint, prefix, region, access_key, secret_key: see `image/data/s3.py`.
     s3: dict[str, str] = {}

@@ -64,8 +64,8 @@ def since(conn: sa.Connection, at: int, ids: Iterable[str]) -> bool:
 
 
 def take_grants(conn: sa.Connection, *where: sa.ColumnElement[bool]) -> int:
-    """Takes assignments away, and ends what they gave. How many they were. A user's application credentials for a
-    project go with a role there: they would work again with the next one. As in Keystone not with an inherited one."""
+    """Takes assignments away, and ends what they gave. How many they were. Application credentials stay: what one may
+    do is found when it is used, as in Keystone."""
     m = t.memberships.c
     gone = conn.execute(sa.select(t.assignments).where(*where)).mappings().all()
     groups = {row["actor_id"] for row in gone if row["actor_type"] == "group"}
@@ -76,6 +76,4 @@ def take_grants(conn: sa.Connection, *where: sa.ColumnElement[bool]) -> int:
     users = [(row, user) for row in gone for user in (
         members.get(row["actor_id"], ()) if row["actor_type"] == "group" else (row["actor_id"],))]
     end(conn, (of_user(user) if row["inherited"] else of_grant(user, row["target_id"]) for row, user in users))
-    for user, target in {(user, row["target_id"]) for row, user in users if not row["inherited"]}:
-        statements.delete(conn, t.application_credentials, user_id=user, project_id=target)
     return len(gone)

@@ -15,6 +15,7 @@ from oslo_policy import policy
 
 from nacre.base.context import Context
 from nacre.base.errors import BadRequest, Forbidden
+from nacre.base.serving import gate
 
 Facts = Mapping[str, Any]
 Test = Callable[[Facts, Facts], bool]  # (who is asking, about what)
@@ -31,8 +32,10 @@ class PolicyEngine:
 
     def __init__(self, defaults: Iterable[Mapping[str, str]], overrides: Path | None = None,
                  scopes: Iterable[Mapping[str, frozenset[str]]] = ()):
-        self._scopes = {rule: wanted for each in scopes for rule, wanted in each.items()}
-        texts: dict[str, str] = {}
+        # A domain's administrator, or the whole system's, is not the cloud's: Nova takes tokens of projects alone.
+        self._scopes = {gate.ADMIN: frozenset({"project"})} | {
+            rule: wanted for each in scopes for rule, wanted in each.items()}
+        texts = {gate.ADMIN: "role:admin"}
         for each in defaults:
             texts |= each
         parsed = {name: _parsed(text) for name, text in texts.items()}

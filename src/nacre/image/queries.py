@@ -2,7 +2,7 @@
 
 import csv
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -114,6 +114,12 @@ def visible(context: Context, member_status: str = "all") -> sa.ColumnElement[bo
         shared.append(image_members.c.status == member_status)
     return sa.or_(images.c.owner == context.project_id, images.c.visibility.in_(("public", "community")),
                   sa.and_(images.c.visibility == "shared", sa.exists().where(*shared)))
+
+
+def sees(context: Context, row: Mapping[str, Any], *, member: bool) -> bool:
+    """As `visible`, of one image at hand. member: whether it is shared with the caller's project."""
+    return (context.is_admin or row["owner"] == context.project_id or row["visibility"] in ("public", "community")
+            or (row["visibility"] == "shared" and member))
 
 
 def select(listing: Listing, context: Context, marker: Any = None) -> sa.Select[Any]:

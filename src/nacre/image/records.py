@@ -9,11 +9,12 @@ import msgspec
 import sqlalchemy as sa
 
 from nacre.base.context import Context
+from nacre.base.db import statements
 from nacre.base.errors import Conflict, NotFound
 from nacre.image.contract import ImageFacts
 from nacre.image.data.ledger import located, orphan_all
 from nacre.image.data.locations import Location
-from nacre.image.queries import Listing, select, visible
+from nacre.image.queries import Listing, sees, select, visible
 from nacre.image.tables import (
     deleted_images,
     image_cache,
@@ -59,13 +60,13 @@ def load(conn: sa.Connection, context: Context, image_id: str) -> Image:
     """The image, if the caller may see it. Raises NotFound."""
     if len(image_id) > 36 or "\x00" in image_id:  # no id looks so, and PostgreSQL refuses a NUL
         raise missing(image_id)
-    row = conn.execute(sa.select(images).where(images.c.id == image_id, visible(context))).first()
-    if row is None:
+    row, member = statements.one(conn, images, id=image_id), None
+    if row is not None and row["visibility"] == "shared" and row["owner"] != context.project_id:
+        member = statements.one(conn, image_members, image_id=image_id, member_id=context.project_id)
+    if row is None or not sees(context, row, member=member is not None):
         raise missing(image_id)
     image = _assemble(conn, [row])[0]
-    if row.visibility == "shared" and row.owner != context.project_id:
-        image.member_id = conn.execute(sa.select(image_members.c.member_id).where(
-            image_members.c.image_id == image_id, image_members.c.member_id == context.project_id)).scalar()
+    image.member_id = member["member_id"] if member else None
     return image
 
 
@@ -77,7 +78,7 @@ def load_page(conn: sa.Connection, context: Context, listing: Listing) -> tuple[
         if marker is None:
             raise missing(listing.marker)
     rows = conn.execute(select(listing, context, marker)).all()
-    return _assemble(conn, rows[:listing.limit]), len(rows) > listing.limit
+    return _assemble(conn, [dict(row._mapping) for row in rows[:listing.limit]]), len(rows) > listing.limit
 
 
 def insert(conn: sa.Connection, image: Image) -> None:
@@ -133,16 +134,16 @@ def missing(image_id: str) -> NotFound:
     return NotFound(f"No image found with ID {image_id[:64]}")
 
 
-def _assemble(conn: sa.Connection, rows: Sequence[Any]) -> list[Image]:
+def _assemble(conn: sa.Connection, rows: Sequence[dict[str, Any]]) -> list[Image]:
     """The rows with their properties, tags and locations: three more statements, however many rows."""
-    ids = [row.id for row in rows]
+    ids = [row["id"] for row in rows]
     properties: dict[str, dict[str, str]] = defaultdict(dict)
     tags: dict[str, list[str]] = defaultdict(list)
     if ids:
-        for p in conn.execute(sa.select(image_properties).where(image_properties.c.image_id.in_(ids))):
-            properties[p.image_id][p.name] = p.value
-        for t in conn.execute(sa.select(image_tags).where(image_tags.c.image_id.in_(ids)).order_by(image_tags.c.tag)):
-            tags[t.image_id].append(t.tag)
-    places = located(conn, [row.data_key for row in rows if row.data_key])
-    return [Image(row=dict(row._mapping), properties=properties[row.id], tags=tags[row.id],
-                  location=places.get(row.data_key)) for row in rows]
+        for p in statements.find(conn, image_properties, image_id=ids):
+            properties[p["image_id"]][p["name"]] = p["value"]
+        for t in statements.find(conn, image_tags, ("tag",), image_id=ids):
+            tags[t["image_id"]].append(t["tag"])
+    places = located(conn, [row["data_key"] for row in rows if row["data_key"]])
+    return [Image(row=row, properties=properties[row["id"]], tags=tags[row["id"]],
+                  location=places.get(row["data_key"])) for row in rows]

@@ -7,7 +7,7 @@ import jsonschema_rs
 
 from nacre.base import errors as e
 from nacre.base.image_formats import DISK_FORMATS
-from nacre.base.serving.inputs import first_error, refuse_long
+from nacre.base.serving.inputs import first_error, refuse_beyond
 
 CONTAINER_FORMATS = ("ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed")
 STATUSES = ("queued", "saving", "uploading", "importing", "active", "deactivated", "killed", "deleted",
@@ -140,7 +140,7 @@ def check_image(attributes: Any) -> None:
 
 def check(validator: Any, body: Any) -> None:
     """Raises BadRequest naming the first field that breaks the schema."""
-    refuse_long(body)
+    refuse_beyond(body)
     if (error := first_error(validator, body)) is not None:
         path = "/".join(str(part) for part in error.instance_path)
         reason = str(error.message).replace("\x00", "")

@@ -17,6 +17,7 @@ from nacre.image import records
 from nacre.image.contract import MOST, ImageFacts
 from nacre.image.data.ledger import Ledger, located
 from nacre.image.data.locations import Location, Locations
+from nacre.image.data.verdicts import Verdicts
 from nacre.image.patches import Change, Draft, check_name
 from nacre.image.queries import Listing
 from nacre.image.records import Image
@@ -29,11 +30,13 @@ HELD = ("active", "deactivated")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits, as Glance has them. Sizes in bytes; None is no limit."""
+    """Limits, as Glance has them. Sizes in bytes; None is no limit. patience: seconds for each MiB of an upload."""
 
     max_image_bytes: int = 1 << 40
     max_project_bytes: int | None = None
     max_project_images: int | None = None
+    max_project_uploads: int | None = None
+    patience: float = 300.0
     max_properties: int = 128
     max_tags: int = 128
     max_members: int = 128
@@ -44,7 +47,7 @@ class ImageService:
 
     def __init__(self, db: Database, policy: Policy, data: Locations, clock: Clock, settings: Settings | None = None):
         self.db, self.policy, self.data, self.clock = db, policy, data, clock
-        self.ledger = Ledger(db, data)
+        self.ledger, self.verdicts = Ledger(db, data), Verdicts(data)
         self.settings = settings or Settings()
 
     # What others ask (contract.Images)

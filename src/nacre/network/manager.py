@@ -69,7 +69,7 @@ class NetworkManager:
         """One transaction, in which the guard stands; after it, messages to the hosts that it concerns."""
         def unit(conn: sa.Connection) -> tuple[T, list[Notice], dict[str, tuple[int, int]]]:
             if guard is not None:
-                guard.hold(conn)
+                guard.check(conn)
             work = self._work(conn, context)
             result = step(work)
             for network_id in work.changes.subnets:
@@ -161,7 +161,7 @@ class NetworkManager:
             agents.alive(work, row) for row in work.find(t.agents, host=host)))
 
     async def agent_report(self, report: AgentReport) -> None:
-        said = agents.parse(report)
+        said = self.heartbeats.parsed(report)
         if not self.heartbeats.repeated(said) and (refusal := await self._reports(said)):
             raise refusal
 

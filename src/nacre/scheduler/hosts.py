@@ -140,6 +140,10 @@ class Host:
             del self.claims[allocation]
         self._count()
 
+    def settles(self, now: float) -> bool:
+        """Whether the same report, heard again now, would change what is free: a placement is forgotten."""
+        return any(claim.until <= now and a not in self._listed for a, claim in self.claims.items())
+
     def take(self, allocation: str, claim: Claim) -> None:
         """An allocation of this host. Its amounts have its directory, where the host has several. Taking again only
         makes sure of it."""

@@ -29,7 +29,7 @@ FLUSH = 1.0
 AT_ONCE = 250
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
+class SchedulerDeps(msgspec.Struct, frozen=True, kw_only=True):
     """What the scheduler asks of others."""
 
     #: host -> its aggregates: at each rebuild, and when they changed
@@ -52,7 +52,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 class SchedulerManager:
     """Implements `contract.Scheduler` over a `FilterScheduler`."""
 
-    def __init__(self, registry: HostRegistry, clock: Clock, chooser: FilterScheduler, facts: Facts,
+    def __init__(self, registry: HostRegistry, clock: Clock, chooser: FilterScheduler, facts: SchedulerDeps,
                  options: Options = Options()):
         self.registry, self._clock, self._chooser = registry, clock, chooser
         self._facts, self._options = facts, options
@@ -97,8 +97,8 @@ class SchedulerManager:
                 log.exception("queue rebuild failed; the old queues stay")
 
     async def build_queue(self) -> None:
-        """Every host anew from its last report and what was placed and released since, a few at a time: a placement in
-        between finds each host either before or after, which is the same."""
+        """Every host as by its last report and what was placed and released since, where that is not how it is counted
+        already; a few at a time: a placement in between finds each host either before or after, which is the same."""
         await self.refresh()
         for n, name in enumerate(list(self.registry.states)):
             self._hear_again(name)
@@ -111,8 +111,12 @@ class SchedulerManager:
         """One host that cannot be counted does not keep the others from it."""
         try:
             if (state := self.registry.states.get(name)) is not None:
-                self._chooser.hear(state.report, self._clock.monotonic())
-                self._look_at(name)
+                now, host = self._clock.monotonic(), self._chooser.host(name)
+                anew = host is not None and (host.settles(now) or not same(state.report, host.report))
+                if anew:
+                    self._chooser.hear(state.report, now)
+                if anew or not self._as_counted(name):
+                    self._look_at(name)
         except Exception:
             log.exception("a host cannot be counted", host=name)
 
@@ -169,7 +173,7 @@ class SchedulerManager:
         if before is report or not same(report, before):
             self._look_at(report.host)
             self._chooser.hear(report, self._clock.monotonic())
-        else:
+        elif not self._as_counted(report.host):
             self._look_at(report.host)
         return True
 
@@ -191,6 +195,12 @@ class SchedulerManager:
         if names := {change.id for change in changes if change.kind == "host"}:
             await self.registry.read(names)
         await self.refresh()
+
+    def _as_counted(self, name: str) -> bool:
+        """Whether a host of which nothing but the time has changed takes servers as before, or takes none. (When
+        aggregates or an operator's word change, it is looked at by `refresh` and the registry.)"""
+        host = self._chooser.host(name)
+        return host is not None and host.out == self.registry.out(name)
 
     def _look_at(self, name: str) -> None:
         """Tell the chooser what a host is by its last report, its aggregates, its operator and the clock."""

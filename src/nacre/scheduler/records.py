@@ -40,7 +40,7 @@ class Word(msgspec.Struct, frozen=True):
 
     host: str
 
-    def hold(self, connection: sa.Connection) -> None:
+    def check(self, connection: sa.Connection) -> None:
         """Raises Unavailable: it is used up."""
         if not statements.update(connection, compute_hosts, {"accepted": False}, host=self.host, accepted=True):
             raise Unavailable(f"The operator's word about host {self.host} was heard at the same time.")

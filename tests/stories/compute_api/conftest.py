@@ -16,17 +16,19 @@ from nacre.base.db import Database
 from nacre.base.durable.processes import Process, Processes
 from nacre.base.durable.stories import Stories, Story
 from nacre.base.errors import Conflict, Forbidden, NotFound, Unauthenticated
+from nacre.base.serving.gate import ADMIN
 from nacre.base.web import App
-from nacre.compute.api.service import Asks, Parts, service
+from nacre.compute.api.service import ComputeDeps, Proxied, service
 from nacre.compute.catalog.aggregates import Aggregates
 from nacre.compute.catalog.flavors import Flavors
 from nacre.compute.catalog.keypairs import KeyPairs
 from nacre.compute.catalog.quotas import Quotas
 from nacre.compute.catalog.server_groups import ServerGroups
 from nacre.compute.contract import ServerSpec
+from nacre.compute.create import CreateDeps
 from nacre.compute.history import History
 from nacre.compute.policies import POLICIES
-from nacre.compute.servers import Servers, Suppliers
+from nacre.compute.servers import Servers
 from nacre.image.contract import ImageFacts
 from nacre.network.contract import PortFacts
 from nacre.scheduler.contract import HostReport, HostState, Placement
@@ -55,7 +57,7 @@ class Rules:
     def __init__(self, rules: Mapping[str, str]):
         conf = cfg.ConfigOpts()
         conf([])
-        self._enforcer = oslo.Enforcer(conf, use_conf=False, rules=oslo.Rules.from_dict(dict(rules)))
+        self._enforcer = oslo.Enforcer(conf, use_conf=False, rules=oslo.Rules.from_dict({ADMIN: "role:admin", **rules}))
 
     def allows(self, context: Context, rule: str, target: Mapping[str, Any] | None = None) -> bool:
         who = {"roles": list(context.roles), "user_id": context.user_id, "project_id": context.project_id}
@@ -257,21 +259,21 @@ async def client(db, clock, policy):
     scheduler = FakeHosts("host-1", "host-2")
     processes = Processes(db, clock)
     await processes.start(Process(id="control", role="control", name="control"))
-    servers = Servers(db, clock, Suppliers(flavors=flavors, keypairs=keypairs, quotas=quotas, images=images,
+    servers = Servers(db, clock, CreateDeps(flavors=flavors, keypairs=keypairs, quotas=quotas, images=images,
                                            network=network, policy=policy), Stories(db, clock, processes), nobody_runs)
 
     async def planner(context: Context, spec: ServerSpec) -> tuple[Placement, ...]:
         return tuple(Placement(server_id=str(n), host="host-1" if n < 2 else "", why="0 of 2 hosts fit", details="h")
                      for n, _ in enumerate(await servers.sketch(context, spec)))
 
-    made = service(Parts(
+    made = service(ComputeDeps(
         planner=planner, identity=people, clock=clock, servers=servers,
         history=History(db), node=nodes, network=network, scheduler=scheduler, hosts=scheduler,
         controls=lambda: processes.all("control"),
         nodes=lambda: processes.all("node"), orphans=FakeOrphans(), removal=scheduler,
         flavors=flavors, keypairs=keypairs, quotas=quotas,
         aggregates=Aggregates(db, clock, scheduler.refresh), groups=ServerGroups(db, clock),
-        asks=Asks(image=Nothing(), network=Nothing())))
+        proxied=Proxied(image=Nothing(), network=Nothing())))
     client = Client(App([made], people.authenticate, policy.allows))
     client.db, client.network, client.scheduler, client.clock = db, network, scheduler, clock
     yield client

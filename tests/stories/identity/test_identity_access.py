@@ -133,7 +133,7 @@ async def test_assignments_are_listed(lab: Lab, admin: httpx.AsyncClient) -> Non
     assert {a["user"]["name"] for a in worked_out} == {"ann"}
     assert worked_out[0]["scope"]["project"]["domain"] == {"id": "default", "name": "Default"}
     for query in ("user.id=a&group.id=b", "scope.project.id=a&scope.domain.id=b", "effective&group.id=a",
-                  "include_subtree"):
+                  "include_subtree", "include_subtree&scope.project.id=a&scope.project.id="):
         assert (await admin.get(f"/role_assignments?{query}")).status_code == 400, query
 
 

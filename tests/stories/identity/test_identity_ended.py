@@ -200,21 +200,48 @@ async def test_a_token_of_a_history_that_was_lost_ends_as_others_do(
     assert not await lab.works(token)
 
 
-async def test_an_application_credential_goes_with_a_role_on_its_project(
-        lab: Lab, admin: httpx.AsyncClient, ids: dict[str, str]) -> None:
-    async def proof(project_id: str) -> Json:
-        token = await lab.token("u", "pw", {"project": {"id": project_id}}, ids["home"])
-        async with lab.client(token) as user:
-            key = await made(user, f"/users/{ids['user']}/application_credentials", "application_credential",
-                             name=project_id)
-        return {"identity": {"methods": ["application_credential"], "application_credential": {
-            "id": key["id"], "secret": key["secret"]}}}
+async def credential(lab: Lab, ids: dict[str, str], project_id: str) -> Json:
+    """What proves to be an application credential of the user's for a project."""
+    token = await lab.token("u", "pw", {"project": {"id": project_id}}, ids["home"])
+    async with lab.client(token) as user:
+        key = await made(user, f"/users/{ids['user']}/application_credentials", "application_credential",
+                         name=project_id)
+    return {"identity": {"methods": ["application_credential"], "application_credential": {
+        "id": key["id"], "secret": key["secret"]}}}
 
+
+@pytest.mark.parametrize("path", [
+    "/projects/{project}/users/{user}/roles/{member}", "/projects/{project}/groups/{group}/roles/{member}",
+    "/OS-INHERIT/domains/{home}/users/{user}/roles/{member}/inherited_to_projects"], ids=["user", "group", "inherited"])
+async def test_an_application_credential_works_while_its_user_has_a_role(
+        lab: Lab, admin: httpx.AsyncClient, ids: dict[str, str], path: str) -> None:
+    """As in Keystone: it stays when a grant is taken, and is found to allow nothing, or what is left."""
+    where = {**ids, "project": (await made(admin, "/projects", "project", name="other", domain_id=ids["home"]))["id"]}
+    inherited = "/OS-INHERIT/domains/{home}/users/{user}/roles/{reader}/inherited_to_projects".format(**ids)
+    assert (await admin.delete(inherited)).status_code == 204
+    grant = path.format(**where)
+    assert (await admin.put(grant)).status_code == 204
+    mine = await credential(lab, ids, where["project"])
+    for change, status in ((admin.delete, 401), (admin.put, 201)):
+        assert (await change(grant)).status_code == 204
+        assert (await lab.post_auth(mine)).status_code == status
+    assert (await admin.put(inherited)).status_code == 204
+    assert (await admin.delete(grant)).status_code == 204
+    answer = await lab.post_auth(mine)
+    assert [role["name"] for role in answer.json()["token"]["roles"]] == ["reader"], "what the credential has of it"
+
+
+async def test_application_credentials_go_with_a_role_that_is_deleted(
+        lab: Lab, admin: httpx.AsyncClient, ids: dict[str, str]) -> None:
+    """Those of the users who have it themselves, for the project on which they do, whatever else they have there."""
     other = (await made(admin, "/projects", "project", name="other", domain_id=ids["home"]))["id"]
-    grant, elsewhere = (f"/projects/{p}/users/{ids['user']}/roles/{ids['member']}" for p in (ids["work"], other))
-    assert (await admin.put(elsewhere)).status_code == 204
-    mine, theirs = await proof(ids["work"]), await proof(other)
-    for again in (admin.delete, admin.put):
-        assert (await again(grant)).status_code == 204
+    role = (await made(admin, "/roles", "role", name="passing"))["id"]
+    for path in (f"/projects/{ids['work']}/users/{ids['user']}", f"/projects/{other}/groups/{ids['group']}"):
+        assert (await admin.put(f"{path}/roles/{role}")).status_code == 204
+    mine, theirs = await credential(lab, ids, ids["work"]), await credential(lab, ids, other)
+    assert (await admin.delete(f"/roles/{role}")).status_code == 204
     assert (await lab.post_auth(mine)).status_code == 401
     assert (await lab.post_auth(theirs)).status_code == 201
+    async with lab.client(await lab.token("u", "pw", {"project": {"id": ids["work"]}}, ids["home"])) as user:
+        answer = await user.get(f"/users/{ids['user']}/application_credentials")
+        assert [each["project_id"] for each in answer.json()["application_credentials"]] == [other]

@@ -5,6 +5,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from nacre.base.clock import Clock
 from nacre.base.errors import Interrupted
 
 A = TypeVar("A")
@@ -63,3 +64,39 @@ class Together(Generic[A, R]):
             if not future.done():
                 future.set_result(answer)
         return True
+
+
+class Groups:
+    """Those who come one upon the other go on in groups, `seconds` after the group before: what each then asks of a
+    `Together` is asked once for its group. Who comes when nobody did for so long goes on at once."""
+
+    def __init__(self, clock: Clock, seconds: float):
+        self._clock, self._seconds, self._last = clock, seconds, -seconds
+        self._open = False
+        self._next: asyncio.Task[None] | None = None
+
+    async def join(self) -> None:
+        """Until a group goes on."""
+        if self._open:
+            return
+        if self._next is None:
+            left = self._last + self._seconds - self._clock.monotonic()
+            if left <= 0:
+                return self._go()
+            self._next = asyncio.get_running_loop().create_task(self._wait(left))
+        await asyncio.shield(self._next)
+
+    async def _wait(self, seconds: float) -> None:
+        try:
+            await self._clock.sleep(seconds)
+        finally:
+            self._next = None
+        self._go()
+
+    def _go(self) -> None:
+        """Also those who come in the same round of the loop."""
+        self._open, self._last = True, self._clock.monotonic()
+        asyncio.get_running_loop().call_soon(self._close)
+
+    def _close(self) -> None:
+        self._open = False

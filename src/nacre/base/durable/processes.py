@@ -79,7 +79,7 @@ def cloud_id(connection: sa.Connection, now: datetime) -> str:
 class Guard(Protocol):
     """What must stand in the transaction of a change."""
 
-    def hold(self, connection: sa.Connection) -> None:
+    def check(self, connection: sa.Connection) -> None:
         """Raises the reason why it does not stand."""
         ...
 
@@ -236,7 +236,7 @@ class Processes:
         """A process that shall never speak to us again. False: there was none. Raises what the guard raises."""
         def unit(connection: sa.Connection) -> bool:
             if guard is not None:
-                guard.hold(connection)
+                guard.check(connection)
             keys = {row["public_key"] for row in statements.find(connection, processes, role=role, name=name)}
             if statements.delete(connection, processes, role=role, name=name):
                 now = database_now(connection, self._clock)

@@ -1,9 +1,9 @@
 """Stories: what was accepted and is not finished. One runner at a time, and every write of a runner says which one.
 
 A story belongs to a process in one of its generations, and its epoch counts how often it was taken. A verb by which a
-story changes anything calls `Lease.hold` in its own transaction: a runner that was frozen, cut off or started anew, and
-whose story another has taken meanwhile, changes nothing any more. There is no lease a story to renew: a process that is
-silent for too long (`processes.LEASE`) has lost all that it held.
+story changes anything calls `Lease.check` in its own transaction: a runner that was frozen, cut off or started anew,
+and whose story another has taken meanwhile, changes nothing any more. There is no lease a story to renew: a process
+that is silent for too long (`processes.LEASE`) has lost all that it held.
 
 An order's bytes may hold an admin password and files: they are never logged, and go with the story.
 """
@@ -43,7 +43,7 @@ class Lease(msgspec.Struct, frozen=True):
     generation: int
     epoch: int
 
-    def hold(self, connection: sa.Connection) -> None:
+    def check(self, connection: sa.Connection) -> None:
         """Raises LeaseLost unless it stands in this transaction."""
         if connection.execute(_HELD, msgspec.structs.asdict(self)).first() is None:
             raise LeaseLost(f"Story {self.story} is another runner's now.")

@@ -6,7 +6,7 @@ is what lets a host be one release behind.
 
 import inspect
 import typing
-from functools import cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -154,6 +154,7 @@ def _kinds(kind: type[NacreError]) -> dict[str, type[NacreError]]:
     return found
 
 
+@lru_cache(64)
 def compatible(asked: str, served: str) -> bool:
     """The version rule: the same major, and a minor that the server already has."""
     try:

@@ -2,6 +2,7 @@
 looks through all that are known."""
 
 from collections import Counter
+from collections.abc import Callable
 
 from nacre.base.errors import Unavailable
 from nacre.base.rpc.server import Peer
@@ -13,9 +14,10 @@ Where = tuple[str, str]
 
 class Directory:
     """Peers by their public keys, and ways to processes by topic and name. shut_out: the names of those whose key was
-    revoked."""
+    revoked. leaves: told when somewhere a process listens no more, while that may not be all that is to be said."""
 
-    def __init__(self) -> None:
+    def __init__(self, leaves: Callable[[], None] = lambda: None) -> None:
+        self._leaves = leaves
         self.peers: dict[str, Peer] = {}
         self.shut_out: set[str] = set()
         self._keys: dict[Peer, list[str]] = {}
@@ -62,6 +64,7 @@ class Directory:
             if not self._listening[where]:
                 del self._listening[where]
                 self._left.add(where)
+                self._leaves()
 
     def ways(self, target: Target) -> list[Where]:
         """To the target's server, or to each of its topic. Raises Unavailable if none is known."""

@@ -1,8 +1,10 @@
 """The way to one other process over ZeroMQ, and what a server remembers of the calls that came over one."""
 
 import asyncio
+import contextlib
 import random
 import sys
+from collections.abc import Callable, Iterable
 
 import msgspec
 import structlog
@@ -10,6 +12,7 @@ import zmq
 
 from nacre.base.errors import BadRequest, BrokenAnswer, Unavailable
 from nacre.base.rpc.codec import Answer, Request, decode_answer, encode
+from nacre.base.rpc.directory import Where
 from nacre.base.rpc.keys import KeyPair
 from nacre.base.rpc.pump import Pump
 from nacre.base.rpc.recent import Recent
@@ -19,33 +22,40 @@ log = structlog.get_logger()
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds. message: bytes of one; request: of one that this process is to answer; queue: messages waiting for one
-    peer; incoming: those of one peer that came and are not read yet; running: verbs at work at once; of_one: of these,
-    for one host; waiting: how many more of it may wait; held: bytes of all these; unread: bytes of answers that a host
-    has not taken, beyond which its connections end; stalled: milliseconds until a connection ends whose other end takes
-    nothing; cut: milliseconds until one ends over which the other machine does not answer; silence: seconds until a
-    call that any process of a topic may answer is sent to one more. handshake: milliseconds until one must be done;
-    entry: how long who asks for a connection waits for it; backlog: peers that may wait to be let in (no more than the
-    machine's net.core.somaxconn): when a control process starts anew, thousands come at once, and those who are turned
-    away come again."""
+    """Bounds of what others send and ask, of what is sent to them, and of how long they may be silent."""
 
+    #: Bytes of one message.
     message: int = 64 << 20
-    #: An honest host's largest is a beat: 1.2 MiB with 10,000 guests, 2.2 with work on each, 3 with all that may.
+    #: Of one request that this process is to answer. An honest host's largest is a beat: 1.2 MiB with 10,000 guests,
+    #: 2.2 with work on each, 3 with all that may.
     request: int = 4 << 20
+    #: Messages waiting for one peer.
     queue: int = 2000
+    #: Those of one peer that came and are not read yet.
     incoming: int = 64
+    #: Verbs at work at once.
     running: int = 5000
-    #: Images are fetched by `node.max_builds` at once (10), the wiring asks for one thing at a time; guests that ask
-    #: for their facts after a power cut wait for one another.
+    #: Of these, for one host. Images are fetched by `node.max_builds` at once (10), the wiring asks for one thing at a
+    #: time; guests that ask for their facts after a power cut wait for one another.
     of_one: int = 16
+    #: How many more of one host may wait.
     waiting: int = 500
+    #: Bytes of all these.
     held: int = 32 << 20
+    #: Bytes of answers that a host has not taken, beyond which its connections end.
     unread: int = 64 << 20
+    #: Milliseconds until a connection ends whose other end takes nothing.
     stalled: int = 60_000
+    #: Milliseconds until one ends over which the other machine does not answer.
     cut: int = 20_000
+    #: Milliseconds until a handshake must be done.
     handshake: int = 30_000
+    #: Milliseconds for which who asks for a connection waits for it.
     entry: int = 120_000
+    #: Peers that may wait to be let in (no more than the machine's net.core.somaxconn): when a control process starts
+    #: anew, thousands come at once, and those who are turned away come again.
     backlog: int = 16_384
+    #: Seconds until a call that any process of a topic may answer is sent to one more.
     silence: float = 2.0
 
 
@@ -56,6 +66,8 @@ AGAIN, SELDOM = (15, 30), (2000, 4000)
 CONNECT = 5000
 #: After these the library tries again and says so, or gives the socket's way up: it was refused, or broke the protocol.
 _LOST = zmq.Event.DISCONNECTED | zmq.Event.HANDSHAKE_FAILED_AUTH
+#: Seconds in which it says that it tries again. It does so in the same moment, but for a thread that has no time.
+GRACE = 1.0
 _EVENTS = zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.CONNECT_RETRIED | _LOST
 
 
@@ -101,13 +113,21 @@ class Link:
         self.connected = event == zmq.Event.HANDSHAKE_SUCCEEDED
         self.lost = bool(event & _LOST)
         if event == zmq.Event.HANDSHAKE_FAILED_AUTH:
-            self._fail(UnknownKey(details=f"{self.address} does not know this process's key."))
+            self.fail(UnknownKey(details=f"{self.address} does not know this process's key."))
+        elif self.lost and self.waiting:
+            asyncio.get_running_loop().call_later(GRACE, self._given_up)
         if self.connected:
             for data, _ in self.waiting.values():
                 self.pump.send([data])
 
-    def _fail(self, why: Unavailable) -> None:
-        """Nobody who waits gets an answer: whose this was cannot be told."""
+    def _given_up(self) -> None:
+        """No connection will be made any more, as another program answers there: who waits hears so, and who asks
+        next has a new link, which finds the right one when it is there again."""
+        if self.lost:
+            self.fail(Unavailable(details=f"What answers at {self.address} is not the process that was asked."))
+
+    def fail(self, why: Unavailable) -> None:
+        """Nobody who waits gets an answer."""
         for _, future in self.waiting.values():
             if not future.done():
                 future.set_exception(why)
@@ -118,8 +138,9 @@ class Link:
         try:
             answer = decode_answer(frames[-1])
         except BadRequest as error:
+            # Whose this was cannot be told: nobody gets one.
             log.warning("rpc answer cannot be read", address=self.address, reason=str(error))
-            return self._fail(BrokenAnswer(details=f"{self.address} answers what cannot be read: {error}"))
+            return self.fail(BrokenAnswer(details=f"{self.address} answers what cannot be read: {error}"))
         waiting = self.waiting.pop(answer.id, None)
         if waiting is not None and not waiting[1].done():
             waiting[1].set_result(answer)
@@ -136,6 +157,42 @@ class Link:
         if not self._socket.closed:
             self._socket.disable_monitor()
         self._monitor.close()
+
+
+class Links(dict[Where, Link]):
+    """Those of a process, by where they lead. make: one that is new; raises Unavailable."""
+
+    def __init__(self, make: Callable[[Where], Link]):
+        super().__init__()
+        self._make = make
+
+    def to(self, where: Where) -> Link:
+        """The link there. Raises Unavailable."""
+        if where in self:
+            self.doubt(self[where])
+        if where not in self:
+            self[where] = self._make(where)
+        return self[where]
+
+    def doubt(self, link: Link) -> None:
+        """A link that was refused is made anew. One that is still on its way is only waited for, like one that has a
+        connection: to begin anew is the last thing that a busy server needs."""
+        if link.lost and not link.waiting:
+            for where in [where for where, other in self.items() if other is link]:
+                del self[where]
+            link.close()
+
+    def leave(self, gone: Iterable[Where]) -> None:
+        """No process listens there any more, or by another key: who waits hears so."""
+        for where in gone:
+            if (link := self.pop(where, None)) is not None:
+                link.fail(Unavailable(details=f"No process is known at {link.address} any more."))
+                link.close()
+
+    def leave_soon(self, left: Callable[[], Iterable[Where]]) -> None:
+        """As `leave`, when all is said that is said now. Without a loop nobody waits."""
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_running_loop().call_soon(lambda: self.leave(left()))
 
 
 class Answers:

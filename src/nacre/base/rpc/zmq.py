@@ -18,9 +18,9 @@ from zmq.utils import z85
 
 from nacre.base.errors import BadRequest, Forbidden, Unavailable
 from nacre.base.rpc.codec import Answer, Request, decode_answer, decode_request, encode, failure
-from nacre.base.rpc.directory import Directory, Where
+from nacre.base.rpc.directory import Directory
 from nacre.base.rpc.keys import KeyPair
-from nacre.base.rpc.link import DEFAULTS, Answers, Limits, Link, bounded, dealer
+from nacre.base.rpc.link import DEFAULTS, Answers, Limits, Link, Links, bounded, dealer
 from nacre.base.rpc.pump import Pump
 from nacre.base.rpc.server import Allow, Dispatcher, Peer
 from nacre.base.rpc.stub import Client
@@ -45,8 +45,8 @@ class ZmqTransport:
         # The library's default is 1,023, which the ways to 340 hosts use up.
         self._context.set(zmq.MAX_SOCKETS, self._context.get(zmq.SOCKET_LIMIT))
         self._dispatcher = Dispatcher()
-        self.directory = Directory()
-        self._links: dict[Where, Link] = {}
+        self._links = Links(lambda where: Link(dealer(self._context, keys, where, limits), where[0], limits.queue))
+        self.directory = Directory(lambda: self._links.leave_soon(self.directory.left))
         self._router: Pump | None = None
         self._zap: Pump | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -121,10 +121,10 @@ class ZmqTransport:
                 return await future
         except TimeoutError:
             link.waiting.pop(request.id, None)
-            self._doubt(link)
+            self._links.doubt(link)
             raise _silent(target, request, timeout) from None
         except Unavailable:
-            self._doubt(link)
+            self._links.doubt(link)
             raise
         finally:
             link.waiting.pop(request.id, None)
@@ -154,7 +154,7 @@ class ZmqTransport:
             for link in asked:
                 link.waiting.pop(request.id, None)
                 if link.silent:
-                    self._doubt(link)
+                    self._links.doubt(link)
 
     async def _ask_here(self, target: Target, request: Request, timeout: float) -> Answer:
         """This process is its own server: no socket, but the same codec."""
@@ -174,26 +174,14 @@ class ZmqTransport:
         """The link to the target's server, or in turn to one of its topic that is not among those. Raises Unavailable
         if none is known."""
         known = self.directory.ways(target)
-        for gone in self.directory.left():
-            if gone in self._links:
-                self._links.pop(gone).close()
+        self._links.leave(self.directory.left())
         known = [way for way in known if self._links.get(way) not in but] or known
         # One that was met before a doubtful one, and both before one that keeps silent, each in turn.
         links = {way: self._links.get(way) for way in known}
         heard = [way for way, link in links.items() if link is None or not link.silent] or known
         known = [way for way in heard if (link := links[way]) is not None and link.connected] or heard
         self._turn += 1
-        where = known[self._turn % len(known)]
-        if where not in self._links:
-            self._links[where] = Link(dealer(self._context, self.keys, where, self.limits), where[0], self.limits.queue)
-        return self._links[where]
-
-    def _doubt(self, link: Link) -> None:
-        """A link that was refused is made anew. One that is still on its way is only waited for, like one that has a
-        connection: to begin anew is the last thing that a busy server needs."""
-        if link.lost and not link.waiting:
-            self._links = {where: other for where, other in self._links.items() if other is not link}
-            link.close()
+        return self._links.to(known[self._turn % len(known)])
 
     def _authenticate(self, frames: list[bytes], _user: str) -> None:
         """ZAP: is this key one of ours? The user id that it answers comes with every message of the connection."""
@@ -206,18 +194,20 @@ class ZmqTransport:
             log.warning("rpc peer refused", address=address.decode(errors="replace"), key=key)
             self._zap.send([*back, version, sequence, b"400", b"unknown key", b"", b""])
 
-    def _receive(self, frames: list[bytes], key: str) -> None:
-        """One request: dropped if its sender is unknown, run if it did not come before."""
+    def _receive(self, frames: list[bytes], key: str) -> bool:
+        """One request: dropped if its sender is unknown, run if it did not come before. Whether it is of a kind that
+        may come late: hosts' regular words."""
         sender = self.directory.peers.get(key)
         if sender is None or len(frames) != 2:
-            return
+            return False
         assert self._router is not None
         way = Way(frames[0]) if sender.role == "control" else way_of(frames[0], self._router.frame)
         try:
             request = decode_request(frames[1])
         except BadRequest as error:
             log.warning("rpc connection ended: it sends what is no request", peer=sender.name, reason=str(error))
-            return hang_up(way)
+            hang_up(way)
+            return False
         if busy := self._full(request, sender):
             self._reply(sender, way, encode(Answer(request.id, failure(busy))))
         elif not self._dispatcher.again(request, sender):
@@ -226,6 +216,7 @@ class ZmqTransport:
             self._enter(request, sender)
         elif given := self._answers.again(sender.name, request.id, way):
             self._reply(sender, way, given)
+        return self._dispatcher.latest(request)
 
     def _full(self, request: Request, sender: Peer) -> Unavailable | None:
         """Why the request is not taken on now."""

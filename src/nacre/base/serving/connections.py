@@ -1,5 +1,6 @@
 """A client's connection: what it may keep a server waiting with. uvicorn closes one that is idle after an answer; the
-head of a request, and connections on which none has come, have limits here, as its httptools protocol has none."""
+head of a request, connections on which none has come, and answers that are not read have limits here, as its httptools
+protocol has none."""
 
 import asyncio
 import logging
@@ -8,10 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
+from uvicorn._types import ASGI3Application
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from nacre.base.serving.health import Health
+from nacre.base.serving.sending import EXTENSION, PIECE, Unread
 from nacre.base.serving.sources import Shares, source_of
 
 log = structlog.get_logger()
@@ -36,7 +39,8 @@ class Patience:
     head_seconds: until they are there; of_one: connections of one source on which no request has come, or none since
     the last answer; waiting: in all. Beyond, the oldest are closed: of that source, or of the one that has most. As
     many may be in the middle of sending a body; beyond that the newest are closed. unread: seconds until one is closed
-    whose client takes nothing of what it is sent."""
+    whose client takes nothing of what it is sent; unread_bytes: what is held of such answers for one project or user,
+    or one source that is nobody known. Beyond, those that have taken nothing for longest are closed."""
 
     idle: int = 30
     head: int = 32768
@@ -44,6 +48,8 @@ class Patience:
     of_one: int = 500
     waiting: int = 4000
     unread: int = 60
+    unread_bytes: int = 256 << 20
+    ahead: int = 100
 
 
 PATIENCE = Patience()
@@ -62,6 +68,7 @@ class Waiting:
 
     def __post_init__(self) -> None:
         self._balancers = ProxyHeadersMiddleware(_nothing, list(self.proxies)).trusted_hosts
+        self._unread = Unread["Connection"](self.patience.unread_bytes)
 
     def source(self, address: str) -> str:
         """Whose a connection from there is."""
@@ -96,6 +103,16 @@ class Waiting:
         """It is there, or will not come."""
         self._bodies.remove(one.sender, one)
 
+    def begin_unread(self, one: "Connection") -> None:
+        """Its client takes nothing now; `end_unread` follows."""
+        who = one.owner or one.source
+        for oldest in self._unread.add(who, one, one.held + PIECE):
+            self._close(oldest, who, "a connection is closed: too much is unread")
+
+    def end_unread(self, one: "Connection") -> None:
+        """It does again, or has gone."""
+        self._unread.remove(one)
+
     def tell(self, why: str, one: "Connection", who: str = "") -> None:
         """That it is closed: a line in the log for each source and minute, and one for all where there are many. who:
         its source, where that is not the connection's own."""
@@ -128,7 +145,51 @@ class Waiting:
         one.transport.abort()
 
 
-class Connection(HttpToolsProtocol):
+class _InTurn(HttpToolsProtocol):
+    """Begins a request when its client takes the answers before it. With the connection ends what is being answered:
+    uvicorn ends what was asked for last."""
+
+    owner, held = "", 0  # whose answer is being sent, and how many bytes of it are held meanwhile
+    _running: RequestResponseCycle | None = None
+    _next: tuple[RequestResponseCycle, ASGI3Application] | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(PIECE)  # under TLS it would be more
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._next = None
+        self.pipeline.clear()
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {EXTENSION: self.hold}  # type: ignore[dict-item]
+
+    def hold(self, who: str, size: int) -> None:
+        """Such an answer is sent from now on."""
+        self.owner, self.held = who, size
+        if self.flow.write_paused:  # more of a long one
+            self.pause_writing()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._next is not None and not self.transport.is_closing():
+            (cycle, app), self._next = self._next, None
+            self._start_asgi_task(cycle, app)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        if self.flow.write_paused:
+            self._next = cycle, app
+        else:
+            self._running = cycle
+            super()._start_asgi_task(cycle, app)
+
+
+class Connection(_InTurn):
     """Seen by the scheme that clients use; ends with its next answer while draining, and never in the middle of a
     request that has begun to arrive."""
 
@@ -160,6 +221,7 @@ class Connection(HttpToolsProtocol):
         self._met_head()
         self._met_body()
         self.waiting.remove(self)
+        self.waiting.end_unread(self)
         super().connection_lost(exc)
         if self.cycle is not None:
             self.cycle.body = bytearray()  # it and this refer to each other, and are collected late
@@ -199,6 +261,10 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
         if self.health.draining:
             self.cycle.keep_alive = False
+        if len(self.pipeline) > self.waiting.patience.ahead:
+            self.waiting.tell("a connection is closed: it asks too far ahead", self)
+            self.transport.abort()
+            raise ValueError("too many requests at once")
 
     def on_body(self, body: bytes) -> None:
         self._framing -= len(body)
@@ -218,6 +284,14 @@ class Connection(HttpToolsProtocol):
             self.waiting.add(self)
             if self._reading:  # the rest of a body that nobody reads: each byte of it would put off uvicorn's end
                 self._expect_head(self.waiting.patience.idle)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.waiting.begin_unread(self)
+
+    def resume_writing(self) -> None:
+        self.waiting.end_unread(self)
+        super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
         if not self.transport.is_closing():

@@ -60,6 +60,9 @@ class Gate:
 
 #: In a rule's place: there is nothing to ask of whoever has a token.
 EVERYBODY = "@"
+#: The rule that makes a caller the cloud's administrator (`Context.is_admin`), for what has no rule of its own: other
+#: projects' things, deleted ones, what went wrong on which host. Nova, Neutron and Glance have it by this name.
+ADMIN = "context_is_admin"
 #: No token is needed.
 PUBLIC = Gate()
 #: Whoever has a token may: the answer is of nobody's, or is refused or allowed where it comes from.

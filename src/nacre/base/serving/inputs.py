@@ -1,5 +1,7 @@
 """What clients send, held to a measure before anything looks at it closely."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import jsonschema_rs
@@ -14,19 +16,49 @@ FEW_PARTS = 2000
 MOST = 1 << 63
 
 
-def refuse_long(value: Any, most: int = MAX_PARTS) -> None:
-    """Level by level, the outermost first. Raises BadRequest naming the list or object that holds more than `most`."""
-    level: list[tuple[str, Any]] = [("body", value)]
-    while level:
-        inner: list[tuple[str, Any]] = []
-        for name, part in level:
+@dataclass(frozen=True)
+class Bounds:
+    """parts: of one list or object; text, name: characters of a text and of an attribute's name; nesting: how deep they
+    may lie in each other. None: without."""
+
+    parts: int = MAX_PARTS
+    text: int | None = None
+    name: int | None = None
+    nesting: int | None = None
+
+
+def refuse_beyond(value: Any, bounds: Bounds = Bounds()) -> None:
+    """The outermost first. Raises BadRequest naming the field that is beyond its bounds."""
+    for depth, level in enumerate(_levels(value)):
+        if bounds.nesting is not None and depth > bounds.nesting:
+            field = level[0][0]
+            raise BadRequest(f"Invalid input for field/attribute {field}. It lies deeper in the body than "
+                             f"{bounds.nesting} levels.", field=field)
+        for field, part in level:
             if isinstance(part, dict | list):
-                if len(part) > most:
-                    raise BadRequest(f"Invalid input for field/attribute {name}. It has {len(part)} parts, and {most} "
-                                     "are allowed.", field=name)
-                inner += ((str(key)[:64], each) for key, each in part.items()) if isinstance(part, dict) else (
-                    (name, each) for each in part)
-        level = inner
+                _refuse_more(field, len(part), "parts", bounds.parts)
+            elif isinstance(part, str):
+                _refuse_more(field, len(part), "characters", bounds.text)
+            for name in part if isinstance(part, dict) else ():
+                if bounds.name is not None and len(name) > bounds.name:
+                    raise BadRequest(f"Names of attributes are at most {bounds.name} characters long: {name[:40]}...",
+                                     field=name[:40])
+
+
+def _refuse_more(field: str, size: int, what: str, most: int | None) -> None:
+    if most is not None and size > most:
+        raise BadRequest(f"Invalid input for field/attribute {field}. It has {size} {what}, and {most} are allowed.",
+                         field=field)
+
+
+def _levels(value: Any) -> Iterator[list[tuple[str, Any]]]:
+    """What lies equally deep in a body, with its fields' names: a recursion would itself need a limit. The next is
+    looked for when the one before it was found good."""
+    level = [("body", value)]
+    while level:
+        yield level
+        level = [(str(name)[:64], inner) for field, part in level if isinstance(part, dict | list)
+                 for name, inner in (part.items() if isinstance(part, dict) else ((field, each) for each in part))]
 
 
 def first_error(validator: Any, value: Any) -> Any:
@@ -44,16 +76,11 @@ def first_error(validator: Any, value: Any) -> Any:
 
 
 def _few(value: Any) -> bool:
-    level, seen = [value], 0
-    while level:
-        inner: list[Any] = []
-        for part in level:
-            if isinstance(part, dict | list):
-                seen += len(part)
-                if seen > FEW_PARTS:
-                    return False
-                inner += part.values() if isinstance(part, dict) else part
-        level = inner
+    seen = 0
+    for level in _levels(value):
+        seen += sum(len(part) for _, part in level if isinstance(part, dict | list))
+        if seen > FEW_PARTS:
+            return False
     return True
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from nacre.base.clock import Clock
 from nacre.base.serving.inside import Asked
-from nacre.base.web import Route, Service
+from nacre.base.web import OSLO_BODY, Route, Service
 from nacre.compute.api import versions
 from nacre.compute.api.faults import render
 from nacre.compute.api.flavors import FlavorRoutes
@@ -49,7 +49,7 @@ PREFIX = "/compute"
 
 
 @dataclass(frozen=True)
-class Asks:
+class Proxied:
     """The services that the proxies pass on to."""
 
     image: Asked
@@ -57,7 +57,7 @@ class Asks:
 
 
 @dataclass(frozen=True)
-class Parts:
+class ComputeDeps:
     """What the API speaks for."""
 
     identity: Identity
@@ -78,23 +78,20 @@ class Parts:
     aggregates: Aggregates
     groups: ServerGroups
     planner: Planner
-    asks: Asks
+    proxied: Proxied
     limits: Limits = DEFAULTS
 
-#: Bytes of a request's JSON, as Nova takes them.
-MAX_BODY = 114_688
 
-
-def service(parts: Parts) -> Service:
+def service(deps: ComputeDeps) -> Service:
     """The service to put into `App`."""
-    routes = [*versions.ROUTES, *_catalog(parts), *_servers(parts), *_hosts(parts)]
-    return Service("compute", PREFIX, routes, render, Microversions(), max_body=MAX_BODY,
+    routes = [*versions.ROUTES, *_catalog(deps), *_servers(deps), *_hosts(deps)]
+    return Service("compute", PREFIX, routes, render, Microversions(), max_body=OSLO_BODY,
                    request_id_headers=("x-openstack-request-id", "x-compute-request-id"))
 
 
-def _catalog(parts: Parts) -> list[Route]:
+def _catalog(deps: ComputeDeps) -> list[Route]:
     """What servers are made of, and how much of it a project may have."""
-    p = parts
+    p = deps
 
     async def used(project_id: str | None, user_id: str | None) -> Mapping[str, int]:
         return {**await p.servers.used(project_id or "", user_id),
@@ -109,28 +106,28 @@ def _catalog(parts: Parts) -> list[Route]:
     ]
 
 
-def _servers(parts: Parts) -> list[Route]:
-    servers, network = parts.servers, parts.network
+def _servers(deps: ComputeDeps) -> list[Route]:
+    servers, network = deps.servers, deps.network
     return [
-        *ServerRoutes(servers, network, HostFacts(parts.scheduler, parts.hosts, parts.aggregates),
-                      parts.limits).routes(),
-        *ActionRoutes(servers, parts.node).routes(),
-        *MetadataRoutes(servers, parts.quotas).routes(),
+        *ServerRoutes(servers, network, HostFacts(deps.scheduler, deps.hosts, deps.aggregates),
+                      deps.limits).routes(),
+        *ActionRoutes(servers, deps.node).routes(),
+        *MetadataRoutes(servers, deps.quotas).routes(),
         *TagRoutes(servers).routes(),
         *InterfaceRoutes(servers, network).routes(),
-        *HistoryRoutes(servers, parts.history).routes(),
+        *HistoryRoutes(servers, deps.history).routes(),
         *RestRoutes(servers).routes(),
-        *ImageRoutes(parts.asks.image).routes(),
-        *NetworkRoutes(parts.asks.network).routes(),
-        *SecurityGroupRoutes(parts.asks.network, Finder(servers)).routes(),
-        *FloatingIpActions(parts.asks.network, Finder(servers)).routes(),
-        *FixedIpActions(parts.asks.network, Finder(servers)).routes(),
+        *ImageRoutes(deps.proxied.image).routes(),
+        *NetworkRoutes(deps.proxied.network).routes(),
+        *SecurityGroupRoutes(deps.proxied.network, Finder(servers)).routes(),
+        *FloatingIpActions(deps.proxied.network, Finder(servers)).routes(),
+        *FixedIpActions(deps.proxied.network, Finder(servers)).routes(),
     ]
 
 
-def _hosts(parts: Parts) -> list[Route]:
+def _hosts(deps: ComputeDeps) -> list[Route]:
     """What administrators see of the hosts."""
-    p = parts
+    p = deps
 
     async def names() -> set[str]:
         return {host.report.host for host in await p.hosts.all()}

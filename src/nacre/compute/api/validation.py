@@ -19,7 +19,7 @@ from oslo_utils.uuidutils import is_uuid_like
 
 from nacre.base.errors import BadRequest
 from nacre.base.log import MASK, SECRET_KEYS, mask
-from nacre.base.serving.inputs import first_error, refuse_long
+from nacre.base.serving.inputs import first_error, refuse_beyond
 from nacre.base.web import Request, Version
 from nacre.compute.api.microversions import known
 
@@ -55,7 +55,7 @@ class Schema:
         if validator is None:
             validator = self._validators[version] = jsonschema_rs.Draft202012Validator(
                 at(self._schema, version), formats=FORMATS, validate_formats=True)
-        refuse_long(value)
+        refuse_beyond(value)
         error = first_error(validator, value)
         if error is None:
             return

@@ -39,6 +39,28 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     domain_roles: set[str]  # they show only in what they imply
 
 
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a query asks for: of what is given twice the last counts, and what is empty is no filter."""
+
+    filters: dict[str, str]
+    effective: bool
+    subtree: bool
+    names: bool
+
+    @property
+    def project_id(self) -> str | None:
+        """The one whose assignments are asked for."""
+        return self.filters.get("scope.project.id")
+
+
+def asked_of(request: Request) -> Asked:
+    """The query of a request for assignments."""
+    last = dict(request.query)
+    effective, subtree, names = (name in last and truth(last[name])
+                                 for name in ("effective", "include_subtree", "include_names"))
+    return Asked(filters={k: v for k, v in last.items() if v}, effective=effective, subtree=subtree, names=names)
+
+
 CONFLICTS = (("scope.domain.id", "scope.project.id", "Specify a domain or project, not both"),
              ("scope.domain.id", "scope.system", "Specify system or domain, not both"),
              ("scope.project.id", "scope.system", "Specify system or project, not both"),
@@ -52,33 +74,30 @@ class Assignments:
         self._providers, self._store = providers, providers.store
 
     async def index(self, request: Request) -> Any:
-        asked = {k: v for k, v in request.query if v}
-        effective = "effective" in dict(request.query) and truth(request.one("effective"))
-        subtree = "include_subtree" in dict(request.query) and truth(request.one("include_subtree"))
-        names = "include_names" in dict(request.query) and truth(request.one("include_names"))
-        _check(asked, effective, subtree)
+        asked = asked_of(request)
+        _check(asked.filters, asked.effective, asked.subtree)
         only = own_domain(request.context)
 
         def unit(conn: sa.Connection) -> Any:
             rows = conn.execute(sa.select(t.assignments)).mappings()
             grants = [Grant(**{**r, "inherited": bool(r["inherited"])}) for r in rows]
             world = _world(conn, grants)
-            if effective:
+            if asked.effective:
                 grants = worked_out(grants, world)
-            project = asked.get("scope.project.id")
-            projects = {project, *(below(conn, [project]) if subtree and project else [])} if project else None
-            kept = [g for g in grants if _wanted(g, asked, projects) and (
+            project = asked.project_id
+            projects = {project, *(below(conn, [project]) if asked.subtree else [])} if project else None
+            kept = [g for g in grants if _wanted(g, asked.filters, projects) and (
                 only is None or _home(g, world.projects) == only)]
-            return kept, _names(conn) if names else None
+            return kept, _names(conn) if asked.names else None
         kept, known = await self._store.read(unit)
         return collection(request, "role_assignments", [_shown(g, url(request), known) for g in kept])
 
     async def scope(self, request: Request) -> Subject:
         """Whose assignments are listed: those of a domain, or below a project."""
-        if not ("include_subtree" in dict(request.query) and truth(request.one("include_subtree"))):
-            return Subject(facts({"target.domain_id": request.context.domain_id}))
-        project_id, domain_id = request.one("scope.project.id"), request.context.domain_id
-        if project_id:
+        asked, domain_id = asked_of(request), request.context.domain_id
+        if not asked.subtree:
+            return Subject(facts({"target.domain_id": domain_id}))
+        if project_id := asked.project_id:
             query = sa.select(t.projects.c.domain_id).where(t.projects.c.id == project_id)
             domain_id = await self._store.read(lambda conn: conn.scalar(query))
         return Subject(facts({"target.domain_id": domain_id}), rule="identity:list_role_assignments_for_tree")

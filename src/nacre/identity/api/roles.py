@@ -5,6 +5,7 @@ from uuid import uuid4
 
 import sqlalchemy as sa
 
+from nacre.base.db import statements
 from nacre.base.errors import BadRequest, Forbidden, NotFound
 from nacre.base.serving.gate import Subject
 from nacre.base.web import Reply, Request, Route
@@ -60,6 +61,7 @@ class Roles:
         check_mutable("role", row, None)
 
         def unit(conn: sa.Connection) -> None:
+            _end_credentials(conn, row["id"])
             take_grants(conn, t.assignments.c.role_id == row["id"])
             conn.execute(sa.delete(t.implied_roles).where(
                 (t.implied_roles.c.prior_id == row["id"]) | (t.implied_roles.c.implied_id == row["id"])))
@@ -143,6 +145,15 @@ class Roles:
         id = request.params["role_id"]
         row = await self._store.read(lambda conn: find(conn, ROLE, id))
         return Subject(about(ROLE, row), row, _rule(request, bool(row and row["domain_id"])), missing=missing(ROLE, id))
+
+
+def _end_credentials(conn: sa.Connection, role_id: str) -> None:
+    """With a role go, as in Keystone, all application credentials of its users for the projects on which they have it;
+    of users alone, not of groups' members."""
+    a = t.assignments.c
+    for user_id, project_id in conn.execute(sa.select(a.actor_id, a.target_id).where(
+            a.role_id == role_id, a.actor_type == "user", a.target_type == "project")).fetchall():
+        statements.delete(conn, t.application_credentials, user_id=user_id, project_id=project_id)
 
 
 def _rule(request: Request, of_domain: bool) -> str:

@@ -9,20 +9,19 @@ from oslo_utils.strutils import bool_from_string
 from oslo_utils.timeutils import parse_isotime
 
 from nacre.base.errors import BadRequest
-from nacre.base.serving.inputs import first_error
+from nacre.base.serving.inputs import Bounds, first_error, refuse_beyond
 from nacre.base.web import Check, Request
 
 SECRETS = frozenset({"password", "original_password", "secret", "blob", "token"})
-#: What holds of everything in a body that has no narrower limit: characters of a text and of a name, parts of a list or
-#: an object, and how deep they may lie in each other.
-MAX_TEXT, MAX_NAME, MAX_PARTS, MAX_NESTING = 65535, 255, 1000, 16
+#: What holds of everything in a body that has no narrower limit.
+BOUNDS = Bounds(parts=1000, text=65535, name=255, nesting=16)
 
 NAME = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"\S"}
 SHORT_NAME = {**NAME, "maxLength": 64}
 ID = {"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[a-zA-Z0-9-]+$"}
 ID_OR_NULL = {**ID, "type": ["string", "null"]}
 ANY_ID = {"type": "string", "minLength": 1, "maxLength": 64}
-TEXT = {"type": ["string", "null"], "maxLength": MAX_TEXT}
+TEXT = {"type": ["string", "null"], "maxLength": BOUNDS.text}
 BOOLEAN = {"enum": [True, False, None, "True", "TRUE", "true", "False", "FALSE", "false", "", "1", "0", "y", "Y", "n",
                     "N", "on", "ON", "off", "OFF", "yes", "no"]}
 IMMUTABLE = {"type": "object", "properties": {"immutable": {"type": ["boolean", "null"]}},
@@ -53,33 +52,9 @@ def wrapped(key: str, properties: Mapping[str, Any], required: list[str] | None 
 def bounded(check: Check) -> Body:
     """`check`, of a body that was found to be within the limits that hold of every one. Raises BadRequest."""
     def run(request: Request, body: Any) -> Any:
-        _measure(body)
+        refuse_beyond(body, BOUNDS)
         return check(request, body)
     return Body(getattr(check, "schema", {}), run)
-
-
-def _measure(body: Any) -> None:
-    """Level by level, as a recursion would itself need a limit."""
-    level: list[tuple[str, Any]] = [("body", body)]
-    for _ in range(MAX_NESTING + 1):
-        for field, value in level:
-            size, limit = (len(value), MAX_PARTS) if isinstance(value, dict | list) else (0, 0)
-            if isinstance(value, str):
-                size, limit = len(value), MAX_TEXT
-            if size > limit:
-                what = "characters" if isinstance(value, str) else "parts"
-                raise BadRequest(f"Invalid input for field {field}: it has {size} {what}, and {limit} are allowed.",
-                                 field=field)
-            for name in value if isinstance(value, dict) else ():
-                if len(name) > MAX_NAME:
-                    raise BadRequest(f"Names of attributes are at most {MAX_NAME} characters long: {name[:40]}...",
-                                     field=name[:40])
-        level = [(name, inner) for field, value in level if isinstance(value, dict | list)
-                 for name, inner in (value.items() if isinstance(value, dict) else ((field, x) for x in value))]
-        if not level:
-            return
-    raise BadRequest(f"Invalid input for field {level[0][0]}: it lies deeper in the body than {MAX_NESTING} levels.",
-                     field=level[0][0])
 
 
 def schema(rules: Mapping[str, Any]) -> Body:

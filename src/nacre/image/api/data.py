@@ -1,7 +1,8 @@
 """/v2/images/{id}/file and /stage: the bytes."""
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 
 from nacre.base import errors as e
 from nacre.base.web import Reply, Request
@@ -46,10 +47,11 @@ class DataApi:
         return Reply(body, 206 if partial else 200, headers, OCTETS)
 
 
-async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for piece in rest:
-        yield piece
+async def _after(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
+    async with aclosing(rest):
+        yield first
+        async for piece in rest:
+            yield piece
 
 
 def announced(headers: Mapping[str, str]) -> int | None:

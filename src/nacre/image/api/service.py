@@ -132,7 +132,8 @@ class InfoApi:
 
     async def usage(self, request: Request) -> dict[str, Any]:
         used, own = await self._images.usage(request.context), self._images.settings
-        limits = {"image_size_total": own.max_project_bytes, "image_count_total": own.max_project_images}
+        limits = {"image_size_total": own.max_project_bytes, "image_count_total": own.max_project_images,
+                  "image_count_uploading": own.max_project_uploads}
         return {"usage": {name: {"usage": value, "limit": limits.get(name) or -1} for name, value in used.items()}}
 
     async def delete_from_store(self, request: Request) -> Reply:

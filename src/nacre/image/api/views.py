@@ -8,11 +8,14 @@ from typing import Any
 from nacre.base import errors as e
 from nacre.base.clock import iso
 from nacre.base.web import Reply, Request
+from nacre.image.data.uploads import TooManyUploads
 from nacre.image.records import Image
 
 _SHOWN = ("name", "disk_format", "container_format", "visibility", "size", "virtual_size", "status", "checksum",
           "protected", "min_ram", "min_disk", "owner", "os_hidden", "os_hash_algo", "os_hash_value", "id")
 
+#: Seconds after which one of the project's uploads may have ended.
+RETRY = "30"
 #: What the person is told who sent no token, in place of our own words: clients compare it.
 _UNAUTHENTICATED = (
     "This server could not verify that you are authorized to access the document you requested. Either you supplied "
@@ -57,6 +60,8 @@ def fault(error: e.NacreError, status: int, request: Request) -> Reply:
     headers: dict[str, str] = {}
     if isinstance(error, e.Unauthenticated):
         headers["WWW-Authenticate"] = f'Keystone uri="{request.base_url}/identity/v3"'
+    if isinstance(error, TooManyUploads):
+        headers["Retry-After"] = RETRY
     if isinstance(error, e.NotAllowed) and request.service is not None:
         inner = request.path[len(request.service.prefix):] or "/"
         headers["Allow"] = ", ".join(sorted({route.method for route, _ in request.service.find(inner)}))

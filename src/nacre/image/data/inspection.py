@@ -19,7 +19,7 @@ import msgspec
 
 from nacre.base.errors import Unavailable, UnsupportedMedia
 from nacre.base.image_formats import ARCHIVES, SLICE, WHOLE, Inspected, Inspector
-from nacre.base.shell import MB, renounce
+from nacre.base.shell import MB, renounce, syscalls
 
 #: What the process of an upload may use: bytes of address space, seconds of processor time for one slice.
 MEMORY, CPU = 512 * MB, 20
@@ -107,37 +107,49 @@ NURSERY = Nursery()
 
 
 class Apart:
-    """An `Inspector` in a process of its own, which is there from the first slice until the verdict. All verbs block,
-    one at a time."""
+    """An `Inspector` in a process of its own, which is there from the first slice until the verdict. All verbs
+    block."""
 
     def __init__(self, declared: str, container: str = "bare", nursery: Nursery | None = None):
         self._declared, self._container, self._nursery = declared, container, nursery or NURSERY
-        self._buffer, self.size = bytearray(), 0
+        self._buffer, self._lock = bytearray(), threading.Lock()
         self._talk: socket.socket | None = None
         self._verdict: Verdict | None = None
         self._lost = False
 
+    @property
+    def settled(self) -> bool:
+        """Whether more data can change nothing: the process has ended."""
+        return self._verdict is not None
+
     def feed(self, data: bytes) -> None:
         """The next bytes, in any cut. Raises Unavailable."""
-        self.size += len(data)
-        if self._verdict is None:
-            self._buffer += data
-        while len(self._buffer) >= SLICE and self._verdict is None:
-            self._ask(DATA, self._buffer[:SLICE])
-            del self._buffer[:SLICE]
-        if self._verdict is not None:
-            self._buffer.clear()
+        with self._lock:
+            if self._verdict is None:
+                self._buffer += data
+            while len(self._buffer) >= SLICE and self._verdict is None:
+                self._ask(DATA, self._buffer[:SLICE])
+                del self._buffer[:SLICE]
+            if self._verdict is not None:
+                self._buffer.clear()
 
-    def finish(self) -> Inspected:
-        """The verdict. Raises UnsupportedMedia: not what was declared, or not safe; Unavailable."""
-        verdict = self._verdict or self._ask(LAST, self._buffer)
+    def finish(self, size: int) -> Inspected:
+        """The verdict on data of so many bytes, of which all was fed that matters. Raises UnsupportedMedia: not what
+        was declared, or not safe; Unavailable."""
+        with self._lock:
+            verdict = self._verdict or self._ask(LAST, self._buffer)
         if verdict is None or (found := verdict.found) is None:
             raise UnsupportedMedia(verdict.refused if verdict else TOO_MUCH, field="disk_format")
         whole = self._declared in WHOLE and self._container not in ARCHIVES
-        return msgspec.structs.replace(found, size=self.size, virtual_size=self.size if whole else found.virtual_size)
+        return msgspec.structs.replace(found, size=size, virtual_size=size if whole else found.virtual_size)
 
     def close(self) -> None:
-        """Ends the process, if it is there. May be repeated."""
+        """Ends the process, if it is there, and for good. May be repeated, and comes while a verb is at work."""
+        with self._lock:
+            self._lost = True
+            self._hang_up()
+
+    def _hang_up(self) -> None:
         if self._talk is not None:
             self._talk.close()
             self._talk = None
@@ -155,7 +167,7 @@ class Apart:
             answer = b""
         if answer == MORE:
             return None
-        self.close()
+        self._hang_up()
         try:
             self._verdict = Verdict(refused=TOO_MUCH) if answer == ENDED else msgspec.json.decode(answer, type=Verdict)
         except msgspec.DecodeError:
@@ -169,6 +181,9 @@ class Apart:
 
 def main() -> None:
     """Forks a process for each that is asked for, until nobody asks any more, and says of those that end how."""
+    if syscalls() is None:
+        print("uploads are inspected with limits, and without a filter of system calls: there is no libseccomp",
+              file=sys.stderr)
     if os.geteuid() == 0:
         os.setgroups([])
         os.setgid(NOBODY)
@@ -207,6 +222,7 @@ def _bear(wish: bytes, talk: socket.socket, own: tuple[socket.socket, ...], chil
         signal.set_wakeup_fd(-1)
         for each in (*own, *children.values()):
             each.close()
+        os.dup2(1, 2)  # what control writes its log to is none of its business
         _serve(talk, *wish.decode().split(" "))
     finally:  # without a traceback for each image that breaks it
         os._exit(0)
@@ -229,7 +245,11 @@ def _say(talk: socket.socket, what: bytes) -> None:
 def _serve(talk: socket.socket, declared: str, container: str) -> None:
     """Gives up all that it does not need, and only then reads."""
     inspector = Inspector(declared, container)
-    renounce(memory=MEMORY)
+    try:
+        renounce(memory=MEMORY)
+    except OSError:  # a kernel that takes no filter
+        talk.send(LACK)
+        return
     talk.send(MORE)
     while frame := talk.recv(SLICE + 1):
         resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + CPU, resource.RLIM_INFINITY))

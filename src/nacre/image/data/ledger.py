@@ -10,7 +10,7 @@ from functools import partial
 import sqlalchemy as sa
 import structlog
 
-from nacre.base.db import Database
+from nacre.base.db import Database, statements
 from nacre.base.errors import NacreError
 from nacre.image.data.locations import OWN, Location, Locations
 from nacre.image.tables import image_locations
@@ -65,8 +65,8 @@ def located(conn: sa.Connection, keys: Iterable[str]) -> dict[str, Location]:
     wanted = list(keys)
     if not wanted:
         return {}
-    rows = conn.execute(sa.select(*_COLUMNS).where(image_locations.c.data_key.in_(wanted)))
-    return {row.data_key: Location(*row) for row in rows}
+    return {row["data_key"]: Location(row["data_key"], row["store"], row["place"])
+            for row in statements.find(conn, image_locations, data_key=wanted)}
 
 
 def written(conn: sa.Connection, key: str) -> None:

@@ -16,10 +16,9 @@ from nacre.base.locks import NamedLocks
 from nacre.image import records
 from nacre.image.contract import ImageFacts, SnapshotOrder
 from nacre.image.data.cleanup import HOST
-from nacre.image.data.inspection import Apart
+from nacre.image.data.intake import Intake, Received
 from nacre.image.data.ledger import orphan, written
 from nacre.image.data.locations import Location
-from nacre.image.data.uploads import Intake, Received
 from nacre.image.schemas import check_image
 from nacre.image.service import ImageService, draft_of
 from nacre.image.tables import images
@@ -69,6 +68,8 @@ class Snapshots:
             self._open.pop(image_id)
             try:
                 received = await self._run(intake.finish)
+                found = await self._service.verdicts.of(row._mapping, to, received.size)
+                received = msgspec.structs.replace(received, virtual_size=found.virtual_size)
                 if not await self._db.run(lambda conn: self._finished(conn, image_id, to, received)):
                     await self._row(image_id)
                     raise e.Conflict(f"Image {image_id} was begun anew elsewhere; start anew from 0.")
@@ -107,8 +108,7 @@ class Snapshots:
             raise
         if found := self._open.pop(image_id, None):
             await self._drop(*found)
-        self._open[image_id] = to, Intake(data.stores[to.store], to.key, Apart(
-            row.disk_format, row.container_format), self._service.settings.max_image_bytes)
+        self._open[image_id] = to, Intake(data.stores[to.store], to.key, self._service.settings.max_image_bytes)
 
     async def _drop(self, to: Location, intake: Intake) -> None:
         await self._run(intake.discard)

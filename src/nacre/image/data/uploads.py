@@ -6,10 +6,8 @@ crash leaves behind is `cleanup.py`'s.
 """
 
 import asyncio
-import hashlib
-import threading
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -23,77 +21,21 @@ from nacre.base.db import Unit
 from nacre.base.undo import Undo
 from nacre.image import records
 from nacre.image.data.cleanup import NO_DATA, WRITING
-from nacre.image.data.inspection import Apart
+from nacre.image.data.intake import PIECE, READ, Intake, Received, steady
 from nacre.image.data.ledger import orphan, written
 from nacre.image.data.locations import Location
-from nacre.image.data.store import Sink, Store
 from nacre.image.records import Image
 from nacre.image.service import ImageService
 from nacre.image.tables import image_tasks, images
 
 log = structlog.get_logger()
 
-HASH = "sha512"
-#: Data is written and read in pieces of these many bytes: worth a hop to a thread or a bucket, small enough to hold.
-PIECE, READ = 1 << 20, 4 << 20
+#: States of an image that count as an upload of its project, as in Glance.
+UPLOADING = ("saving", "uploading", "importing")
 
 
-class Received(msgspec.Struct, frozen=True, kw_only=True):
-    """What arrived. Sizes in bytes, hashes in hexadecimal."""
-
-    size: int
-    virtual_size: int | None
-    checksum: str
-    os_hash_algo: str
-    os_hash_value: str
-
-
-class Intake:
-    """One upload. All verbs block, one at a time; the store is not touched before the first. End it with `finish` or
-    `discard`, which may come while a write is still at work in its thread."""
-
-    def __init__(self, store: Store, key: str, inspector: Apart | None, limit: int):
-        self._store, self._key, self._inspector, self._limit, self.size = store, key, inspector, limit, 0
-        self._md5, self._sha = hashlib.md5(usedforsecurity=False), hashlib.sha512()
-        self._sink: Sink | None = None
-        self._lock, self._over = threading.Lock(), False
-
-    def write(self, data: bytes) -> None:
-        """The next bytes. Raises TooLarge past the limit, before they are written."""
-        with self._lock:
-            self.size += len(data)
-            if self.size > self._limit:
-                raise e.TooLarge(f"The image is larger than the limit of {self._limit} bytes.", field="size")
-            sink = self._open()
-            if self._inspector is not None:
-                self._inspector.feed(data)
-            self._md5.update(data)
-            self._sha.update(data)
-            sink.write(data)
-
-    def finish(self) -> Received:
-        """The verdict, then the commit. Raises UnsupportedMedia: nothing is kept then."""
-        with self._lock:
-            inspected = self._inspector.finish() if self._inspector is not None else None
-            self._open().commit()
-            return Received(size=self.size, virtual_size=inspected.virtual_size if inspected else None,
-                            checksum=self._md5.hexdigest(), os_hash_algo=HASH, os_hash_value=self._sha.hexdigest())
-
-    def discard(self) -> None:
-        """Keeps nothing, also of what is still to come. May be repeated."""
-        with self._lock:
-            self._over = True
-            if self._inspector is not None:
-                self._inspector.close()
-            if self._sink is not None:
-                self._sink.discard()
-
-    def _open(self) -> Sink:
-        if self._over:
-            raise e.Gone("The upload was given up.")
-        if self._sink is None:
-            self._sink = self._store.create(self._key)
-        return self._sink
+class TooManyUploads(e.TooLarge):
+    """Other uploads of the project have to end first."""
 
 
 class Coming:
@@ -119,14 +61,14 @@ class Uploads:
         the image stays queued and nothing is kept."""
         image, to = await self._begin(context, image_id, "saving")
         async with self._filling(image_id, to):
-            received = await self._take(image, to, chunks, inspect=True, announced=size)
+            received = await self._take(image, to, steady(chunks, self._limits.patience), inspect=True, announced=size)
             await self._end(image, to, received)
 
     async def stage(self, context: Context, image_id: str, chunks: AsyncIterator[bytes], size: int | None) -> None:
         """Puts data aside for a later import; the image is uploading then."""
         image, to = await self._begin(context, image_id, "uploading")
         async with self._filling(image_id, to):
-            received = await self._take(image, to, chunks, inspect=False, announced=size)
+            received = await self._take(image, to, steady(chunks, self._limits.patience), inspect=False, announced=size)
             after = {"size": received.size, "worker": None, "updated_at": self._service.now()}
             if not await self._move(image, to, after):
                 raise e.Gone(f"Image {image_id} was deleted while its data arrived.")
@@ -168,7 +110,7 @@ class Uploads:
             raise e.Forbidden("The requested image has been deactivated. Image data download is forbidden.")
         return image
 
-    async def pieces(self, image: Image, offset: int, length: int) -> AsyncIterator[bytes]:
+    async def pieces(self, image: Image, offset: int, length: int) -> AsyncGenerator[bytes]:
         """The bytes from `offset`, piece by piece; the next is on its way while one is used. Raises NotFound,
         Unavailable."""
         coming: asyncio.Future[bytes] | None = None
@@ -204,6 +146,7 @@ class Uploads:
             if status == "saving":
                 check_formats(image, e.BadRequest)
             self._check_quota(conn, image)
+            self._check_uploads(conn, image)
             after = {"data_key": to.key, "status": status, "worker": self._worker}
             image.row |= after
             records.move(conn, image_id, {"status": "queued"}, after)
@@ -225,6 +168,19 @@ class Uploads:
         limit, used = self._limits.max_project_bytes, self._used(conn, image)
         if limit is not None and used >= limit:
             raise e.TooLarge(f"The project's images use {used} of the {limit} bytes they may use.", field="size")
+
+    def _check_uploads(self, conn: sa.Connection, image: Image) -> None:
+        """Whoever is slow, or keeps the service busy, does so with so many uploads; others do not wait for them. Also
+        those count here whose image is deleted: they find out at their end."""
+        limit, owner = self._limits.max_project_uploads, image.row["owner"]
+        if limit is None or owner is None:
+            return
+        number = conn.execute(sa.select(sa.func.count()).where(
+            images.c.owner == owner, images.c.status.in_(UPLOADING))).scalar() or 0
+        if (number := max(number, len(self._coming.get(owner, ())))) >= limit:
+            raise TooManyUploads(f"Project {owner} is over a limit of image_count_uploading: data of {number} of its "
+                                 f"images is being uploaded, staged or imported, and {limit} are the most at once. Try "
+                                 "again when one has ended.", field="image_count_uploading")
 
     def _used(self, conn: sa.Connection, image: Image) -> int:
         """Bytes of the project's other images, staged ones included."""
@@ -261,11 +217,10 @@ class Uploads:
     async def _take(self, image: Image, to: Location, chunks: AsyncIterator[bytes], *, inspect: bool,
                     announced: int | None) -> Received:
         """Streams into the store. On any failure nothing is kept there."""
-        limit, row = self._limits.max_image_bytes, image.row
+        limit = self._limits.max_image_bytes
         if announced is not None and announced > limit:
             raise e.TooLarge(f"The image is larger than the limit of {limit} bytes.", field="size")
-        inspector = Apart(row["disk_format"], row["container_format"]) if inspect else None
-        intake = Intake(self._data.stores[to.store], to.key, inspector, limit)
+        intake = Intake(self._data.stores[to.store], to.key, limit)
         async with Undo() as undo, self._counted(image) as count:
             undo.add(self._data.run, intake.discard)
             buffer, total = bytearray(), 0
@@ -280,7 +235,11 @@ class Uploads:
                 raise e.BadRequest(f"{announced} bytes were announced, but {total} arrived.", field="size")
             if buffer:
                 await self._data.run(intake.write, bytes(buffer))
-            return await self._data.run(intake.finish)
+            received = await self._data.run(intake.finish)
+            if not inspect:
+                return received
+            found = await self._service.verdicts.of(image.row, to, received.size)
+            return msgspec.structs.replace(received, virtual_size=found.virtual_size)
 
     async def _end(self, image: Image, to: Location, received: Received) -> None:
         """-> active, with what arrived. Raises Gone if the image was deleted, or taken back, meanwhile."""

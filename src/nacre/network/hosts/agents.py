@@ -228,10 +228,19 @@ class Heartbeats:
     def __init__(self, db: Database, clock: Clock, down_after: float):
         self._db, self._clock, self._down_after, self.period = db, clock, down_after, down_after * PART
         self._heard: dict[str, float] = {}
+        #: What each said last, as it came and checked.
+        self._said: dict[str, tuple[AgentReport, Report]] = {}
         #: host -> what its rows say, when they were last written, and where the wall clock stood then (`_offset`)
         self._written: dict[str, tuple[Report, float, float]] = {}
         self._due: set[str] = set()
         self._task: asyncio.Task[None] | None = None
+
+    def parsed(self, said: AgentReport) -> Report:
+        """As `parse`; who repeats itself was checked before."""
+        known = self._said.get(said.host)
+        if known is None or known[0] != said:
+            known = self._said[said.host] = said, parse(said)
+        return known[1]
 
     def repeated(self, report: Report) -> bool:
         """Whether the report only says that the host lives; then its rows are refreshed when it is time."""
@@ -262,8 +271,8 @@ class Heartbeats:
     def forget(self, hosts: Iterable[str]) -> None:
         """Rows of these hosts may be gone: their next reports are written as new."""
         for host in hosts:
-            self._written.pop(host, None)
-            self._heard.pop(host, None)
+            for known in (self._said, self._written, self._heard):
+                known.pop(host, None)
 
     def _offset(self) -> float:
         """From the steady clock to the wall clock, in seconds: it changes when that is set, or the machine slept."""

@@ -50,7 +50,7 @@ class WiringClient:
         self.desired, self.members, self.standing = DesiredWiring(), Members(), Standing(trusted=False)
         self.asked: set[str] = set()
         self._eras: dict[str, None] = {}  # that were said, those said last at the end
-        self._era, self._n = "", 0  # the newest of them, and how far the answers came in it that are here
+        self._n = 0  # how far the answers came that are here, since the last of them was news
         self.whole, self._heard = True, 0  # the last change that is here, or asked for
         self._due: tuple[int, float] | None = None  # a change that is not, and until when it may yet come
 
@@ -89,7 +89,7 @@ class WiringClient:
         for oldest in list(self._eras)[:-MOST_ERAS]:
             del self._eras[oldest]
         if news:
-            self._era, self._n = era, 0
+            self._n = 0
         return news
 
     def overdue(self) -> bool:
@@ -139,8 +139,9 @@ class WiringClient:
     def _take(self, answer: HostWiring, asked: Sequence[str] = ()) -> bool:
         """The answer is here. asked: the ports (none: all) that are not wanted if it lacks them; unless it is of an era
         that was not said yet, or behind what was answered before, as that of a database that was put back a moment ago:
-        then False, and nothing goes until the era has been said."""
-        if "" not in (answer.era, self._era) and (answer.era != self._era or answer.n < self._n):
+        then False, and nothing goes until the era has been said. Which of those said is the database's own nobody here
+        knows: a control process that was frozen says an older one last."""
+        if answer.era and self._eras and (answer.era not in self._eras or answer.n < self._n):
             log.info("an answer of another history of the database, maybe: nothing is taken away yet", n=answer.n)
             self.desired = self.desired.merge(msgspec.structs.replace(answer, whole=False))
             return False

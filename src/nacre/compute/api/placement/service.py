@@ -47,7 +47,7 @@ NOT_BUILT: tuple[tuple[str, str, str, int], ...] = (
 
 
 @dataclass(frozen=True)
-class Parts:
+class PlacementDeps:
     """What the API speaks for."""
 
     hosts: Hosts
@@ -57,22 +57,22 @@ class Parts:
     clock: Clock
 
 
-def service(parts: Parts) -> Service:
+def service(deps: PlacementDeps) -> Service:
     """The service to put into `App`."""
-    return Service("placement", PREFIX, PlacementRoutes(parts).routes(), fault, Microversions())
+    return Service("placement", PREFIX, PlacementRoutes(deps).routes(), fault, Microversions())
 
 
 class PlacementRoutes:
     """What may be asked."""
 
-    def __init__(self, parts: Parts):
-        self._parts = parts
+    def __init__(self, deps: PlacementDeps):
+        self._deps = deps
 
     def routes(self) -> list[Route]:
         """Every URL."""
         def get(path: str, handler: Handler, policy: str | Gate, since: int = 0) -> Route:
             asked = policy if isinstance(policy, Gate) else asks(f"placement:{policy}")
-            return Route("GET", path, _dated(handler, self._parts.clock), asked, since=(1, since))
+            return Route("GET", path, _dated(handler, self._deps.clock), asked, since=(1, since))
 
         return [
             Route("GET", "/", self.versions, PUBLIC),
@@ -147,7 +147,7 @@ class PlacementRoutes:
     async def allocations(self, request: Request) -> Any:
         """GET /allocations/{server}: by host. Empty for what has none."""
         ident, found = request.params["uuid"], dict[str, Any]()
-        mine = await self._parts.ledger.of_server(ident)
+        mine = await self._deps.ledger.of_server(ident)
         known = {one.name: one for one in await self._all({each.host for each in mine})}
         for each in mine:
             if each.host in known:
@@ -155,7 +155,7 @@ class PlacementRoutes:
                 found[one.uuid] = {"resources": p.resources(each.amounts), "generation": one.generation}
         answer: dict[str, Any] = {"allocations": found}
         if found and request.version >= (1, 12):
-            server = await self._parts.servers.get(ident, deleted=True)
+            server = await self._deps.servers.get(ident, deleted=True)
             answer |= {"project_id": server.project_id, "user_id": server.user_id}
             if request.version >= (1, 28):
                 answer["consumer_generation"] = mine[0].epoch
@@ -166,7 +166,7 @@ class PlacementRoutes:
     async def total_usages(self, request: Request) -> Any:
         """GET /usages: a project's, or those of one of its users."""
         project, user, kind = request.found, request.one("user_id"), request.one("consumer_type")
-        found, count = await self._parts.ledger.of_project(project, user)
+        found, count = await self._deps.ledger.of_project(project, user)
         sums = {name: amount for name, amount in p.total(found).items() if amount}
         if request.version < (1, 38):
             return {"usages": sums}
@@ -213,17 +213,17 @@ class PlacementRoutes:
 
     async def _all(self, names: Iterable[str] | None = None) -> list[Provider]:
         """Every provider, or those of these hosts, in the order of their names."""
-        hosts = [host for host in await self._parts.hosts.all() if host.uuid and (
+        hosts = [host for host in await self._deps.hosts.all() if host.uuid and (
             names is None or host.report.host in names)]
-        taken = await self._parts.ledger.on_hosts([host.report.host for host in hosts])
-        every = await self._parts.aggregates.all()
+        taken = await self._deps.ledger.on_hosts([host.report.host for host in hosts])
+        every = await self._deps.aggregates.all()
         return [p.provider(host, taken.get(host.report.host, ()),
                            [each.uuid for each in every if host.report.host in each.hosts])
                 for host in sorted(hosts, key=lambda host: host.report.host)]
 
     async def _one(self, request: Request) -> Provider:
         ident = request.params["uuid"]
-        names = [host.report.host for host in await self._parts.hosts.all() if host.uuid == ident]
+        names = [host.report.host for host in await self._deps.hosts.all() if host.uuid == ident]
         if not names:
             raise NotFound(f"No resource provider with uuid {ident} found")
         return (await self._all(names))[0]

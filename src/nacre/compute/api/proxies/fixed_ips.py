@@ -7,9 +7,9 @@ from nacre.base.errors import BadRequest, Conflict, NotFound
 from nacre.base.serving.inside import Asked
 from nacre.base.web import Reply, Request, Route, Version
 from nacre.compute.api import types as t
+from nacre.compute.api.proxies.ports import ports_of
 from nacre.compute.api.servers.finding import Finder, unlocked
 from nacre.compute.api.validation import Schema
-from nacre.compute.contract import Server
 
 UNTIL: Version = (2, 43)
 _ADD = Schema(t.wrap("addFixedIp", t.obj({"networkId": {
@@ -35,7 +35,7 @@ class FixedIpActions:
         """Action addFixedIp: of the network's first subnet that has one, for the server's first port there."""
         server = unlocked(request)
         network = str(request.body["addFixedIp"]["networkId"])
-        ports = [port for port in await self._ports(request, server) if port["network_id"] == network]
+        ports = [port for port in await ports_of(self._network, request) if port["network_id"] == network]
         subnets = (await self._network.ask(request.context, "GET /v2.0/subnets", query=[("network_id", network)]))[
             "subnets"] if ports else []
         if not subnets:
@@ -52,7 +52,7 @@ class FixedIpActions:
         """Action removeFixedIp."""
         server = unlocked(request)
         address = request.body["removeFixedIp"]["address"]
-        for port in await self._ports(request, server):
+        for port in await ports_of(self._network, request):
             left = [each for each in port["fixed_ips"] if each["ip_address"] != address]
             if len(left) < len(port["fixed_ips"]):
                 return await self._put(request, port, left)
@@ -61,7 +61,3 @@ class FixedIpActions:
     async def _put(self, request: Request, port: dict[str, Any], fixed: list[dict[str, str]]) -> Reply:
         await self._network.ask(request.context, f"PUT /v2.0/ports/{port['id']}", {"port": {"fixed_ips": fixed}})
         return Reply(status=202)
-
-    async def _ports(self, request: Request, server: Server) -> list[dict[str, Any]]:
-        found = await self._network.ask(request.context, "GET /v2.0/ports", query=[("device_id", server.id)])
-        return [port for port in found["ports"] if port["project_id"] == server.project_id]

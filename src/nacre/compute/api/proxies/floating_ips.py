@@ -6,9 +6,9 @@ from nacre.base.errors import BadRequest, Conflict, NotFound
 from nacre.base.serving.inside import Asked
 from nacre.base.web import Reply, Request, Route, Version
 from nacre.compute.api import types as t
+from nacre.compute.api.proxies.ports import ports_of
 from nacre.compute.api.servers.finding import Finder
 from nacre.compute.api.validation import Schema
-from nacre.compute.contract import Server
 
 UNTIL: Version = (2, 43)
 _ADD = Schema(t.wrap("addFloatingIp", t.obj({"address": t.ADDRESS, "fixed_address": t.ADDRESS}, "address")))
@@ -35,7 +35,7 @@ class FloatingIpActions:
         """Action addFloatingIp: for the address given, or for the server's first of IPv4."""
         server = request.found
         given = request.body["addFloatingIp"]
-        fixed = [(port["id"], each["ip_address"]) for port in await self._ports(request, server)
+        fixed = [(port["id"], each["ip_address"]) for port in await ports_of(self._network, request)
                  for each in port["fixed_ips"]]
         if not fixed:
             raise BadRequest("No fixed IPs associated to instance")
@@ -59,15 +59,12 @@ class FloatingIpActions:
         server = request.found
         address = request.body["removeFloatingIp"]["address"]
         floating = await self._floating_ip(request, address)
-        if not floating["port_id"] or floating["port_id"] not in {p["id"] for p in await self._ports(request, server)}:
+        mine = {port["id"] for port in await ports_of(self._network, request)}
+        if floating["port_id"] not in mine:
             raise Conflict(f"Floating IP {address} is not associated with instance {server.id}.")
         await self._network.ask(request.context, f"PUT {_FLOATING_IPS}/{floating['id']}", {
             "floatingip": {"port_id": None}})
         return Reply(status=202)
-
-    async def _ports(self, request: Request, server: Server) -> list[dict[str, Any]]:
-        found = await self._network.ask(request.context, "GET /v2.0/ports", query=[("device_id", server.id)])
-        return [port for port in found["ports"] if port["project_id"] == server.project_id]
 
     async def _floating_ip(self, request: Request, address: str) -> dict[str, Any]:
         found: list[dict[str, Any]] = (await self._network.ask(request.context, f"GET {_FLOATING_IPS}", query=[

@@ -13,9 +13,9 @@ from nacre.base.web import Reply, Request, Route
 from nacre.compute.api import types as t
 from nacre.compute.api.microversions import PROXIES_UNTIL
 from nacre.compute.api.paging import MAX_LIMIT
+from nacre.compute.api.proxies.ports import ports_of
 from nacre.compute.api.servers.finding import Finder
 from nacre.compute.api.validation import Query, Schema
-from nacre.compute.contract import Server
 from nacre.compute.policies import rule
 
 _GROUPS = "/v2.0/security-groups"
@@ -109,8 +109,7 @@ class GroupRoutes:
 
     async def of_server(self, request: Request) -> Any:
         """GET /servers/{id}/os-security-groups: the groups of its ports."""
-        server = request.found
-        ids = {group for port in await self._ports(request, server) for group in port["security_groups"]}
+        ids = {group for port in await ports_of(self._network, request) for group in port["security_groups"]}
         query = [("id", ident) for ident in sorted(ids)]
         found = (await self._network.ask(request.context, f"GET {_GROUPS}", query=query))[
             "security_groups"] if ids else []
@@ -120,7 +119,7 @@ class GroupRoutes:
         """Action addSecurityGroup: every port of the server gets it."""
         server = request.found
         group = await self._named(request, request.body["addSecurityGroup"]["name"])
-        ports = await self._ports(request, server)
+        ports = await ports_of(self._network, request)
         if not ports:
             raise NotFound(f"instance_id {server.id} could not be found as device id on any ports")
         for port in ports:
@@ -136,7 +135,7 @@ class GroupRoutes:
         server = request.found
         name = request.body["removeSecurityGroup"]["name"]
         group = await self._named(request, name)
-        ports = [port for port in await self._ports(request, server) if group in port["security_groups"]]
+        ports = [port for port in await ports_of(self._network, request) if group in port["security_groups"]]
         if not ports:
             raise NotFound(f"Security group {name} not associated with the instance {server.id}")
         for port in ports:
@@ -145,10 +144,6 @@ class GroupRoutes:
 
     async def _put(self, request: Request, port: str, groups: list[str]) -> None:
         await self._network.ask(request.context, f"PUT /v2.0/ports/{port}", {"port": {"security_groups": groups}})
-
-    async def _ports(self, request: Request, server: Server) -> list[dict[str, Any]]:
-        found = await self._network.ask(request.context, "GET /v2.0/ports", query=[("device_id", server.id)])
-        return [port for port in found["ports"] if port["project_id"] == server.project_id]
 
     async def _named(self, request: Request, name: str) -> str:
         """The id of the caller's group of that id or name. Raises NotFound, Conflict."""

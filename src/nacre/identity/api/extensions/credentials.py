@@ -21,7 +21,7 @@ from nacre.base.web import Reply, Request, Route
 from nacre.identity import tables as t
 from nacre.identity.api.answers import collection, page_of, url
 from nacre.identity.api.providers import Providers, asking, stated
-from nacre.identity.api.validation import ANY_ID, MAX_TEXT, wrapped
+from nacre.identity.api.validation import ANY_ID, BOUNDS, wrapped
 from nacre.identity.derive import roles_on
 from nacre.identity.keys.vault import Unreadable
 from nacre.identity.records import PROJECT, USER, Kind, Page, delete, find, get, given, insert, listing, missing, update
@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 CREDENTIAL = Kind("credential", "credentials", t.credentials, frozenset({"secret"}))
 PROPERTIES = {
-    "blob": {"type": "string", "minLength": 1, "maxLength": MAX_TEXT}, "user_id": ANY_ID,
+    "blob": {"type": "string", "minLength": 1, "maxLength": BOUNDS.text}, "user_id": ANY_ID,
     "project_id": {**ANY_ID, "type": ["string", "null"]}, "type": {"type": "string", "minLength": 1, "maxLength": 255}}
 CREATE = wrapped("credential", PROPERTIES, ["blob", "type", "user_id"])
 UPDATE = wrapped("credential", PROPERTIES, minProperties=1)

@@ -13,7 +13,7 @@ from nacre.scheduler.contract import Scheduler
 
 
 @dataclass(frozen=True)
-class Parts:
+class StoryDeps:
     """Everything a story may call. cloud: its id, which every order carries; zones: host -> availability zone;
     attempts: hosts that are tried for a server; builds: servers built at the same time by one process."""
 
