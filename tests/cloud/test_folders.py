@@ -7,7 +7,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,35 +17,18 @@ from click.testing import CliRunner
 from nacre.base.errors import NacreError, Unavailable
 from nacre.base.rpc.keys import new_keys
 from nacre.cli.database import db
-from nacre.cli.processes import folder, left, run
+from nacre.cli.processes import accounts, folder
 from nacre.cli.processes.join import join
 from nacre.cli.status import members
 from nacre.cli.supervisor import free_port
 from nacre.cloud import join_client
 from nacre.cloud.tokens import JoinToken, payload
 from nacre.config import load, reading
+from tests.cloud.folder_lab import ROOT, USER, former, owners, python_of_all, reached_by_all
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120),
               pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")]
-ROOT = Path(__file__).parents[2]
-USER = pwd.getpwnam("games")
 OTHERS = 0o022
-
-
-def owners(data: Path) -> dict[str, int]:
-    return {p.name: p.lstat().st_uid for p in (data, *data.iterdir())}
-
-
-def former(data: Path) -> None:
-    """As an earlier release left it: the folder is the user's, control's files lie in it."""
-    data.mkdir()
-    for name in ("run", "logs", "node", "control"):
-        (data / name).mkdir()
-    for name in ("nacre.db", "nacre.db-wal", "clouds.yaml", "nacre.toml"):
-        (data / name).write_text(name)
-        os.chown(data / name, USER.pw_uid, USER.pw_gid)
-    for path in (data, data / "control"):
-        os.chown(path, USER.pw_uid, USER.pw_gid)
 
 
 def test_a_folder_is_roots_but_for_controls(tmp_path: Path) -> None:
@@ -54,7 +36,7 @@ def test_a_folder_is_roots_but_for_controls(tmp_path: Path) -> None:
     folder.prepare(data, USER)
     assert {k: v for k, v in owners(data).items() if v} == {"control": USER.pw_uid}
     assert not [p for p in (data, *data.iterdir()) if not p.is_symlink() and p.stat().st_mode & OTHERS]
-    assert folder.whose(data) == USER
+    assert accounts.whose(data) == USER
 
 
 def test_a_folder_of_an_earlier_release_is_taken_over_with_its_database(tmp_path: Path) -> None:
@@ -112,7 +94,7 @@ def test_the_users_link_above_a_data_folder_is_refused_and_roots_is_followed(tmp
             folder.prepare(tmp_path / name, USER)
     assert owners(others / "cloud") == before and [p.name for p in others.iterdir()] == ["cloud"]
     folder.prepare(tmp_path / "roots" / "deep" / "cloud", USER)
-    assert folder.whose(tmp_path / "home" / "deep" / "cloud") == USER
+    assert accounts.whose(tmp_path / "home" / "deep" / "cloud") == USER
 
 
 def test_control_goes_from_one_account_to_another_with_a_word(
@@ -139,21 +121,6 @@ def test_what_the_user_had_in_logs_becomes_roots_and_his_links_in_there_stop_the
     for _ in range(2):
         with pytest.raises(folder.NotPrepared, match=r"control\.log"):
             folder.prepare(data, USER)
-
-
-def test_a_hand_over_that_died_is_done_by_the_next_start(tmp_path: Path) -> None:
-    data, secret, daemon = tmp_path / "data", tmp_path / "secret", pwd.getpwnam("daemon")
-    folder.prepare(data, daemon)
-    control = data / "control"
-    (control / "images").mkdir()
-    for path in (control / "rpc-key.json", control / "images" / "one", secret):
-        path.write_text("")
-    os.link(secret, control / "linked")
-    for path in (control / "rpc-key.json", control / "images"):
-        os.chown(path, daemon.pw_uid, daemon.pw_gid)
-    os.chown(control, 0, 0)  # as it is in the middle
-    folder.prepare(data, USER)
-    assert {p.name for p in (control, *control.rglob("*")) if p.stat().st_uid != USER.pw_uid} == {"linked"}
 
 
 def test_a_home_or_a_folder_of_all_is_not_taken(tmp_path: Path) -> None:
@@ -216,10 +183,10 @@ def test_a_move_that_dies_in_its_middle_loses_no_row(
     with_rows(data)
     move = os.rename
 
-    def rename(name: str, *args: object, **more: int) -> None:
+    def rename(name: str, *args: str, **more: int) -> None:
         if name == "nacre.db":
             raise KeyboardInterrupt
-        move(name, name, **more)
+        move(name, *args, **more)
 
     with monkeypatch.context() as dying:
         dying.setattr(os, "rename", rename)
@@ -300,51 +267,8 @@ def test_a_folder_is_made_ready_before_a_token_is_used_in_it(
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A folder that other accounts reach."""
-    path = Path(f"/var/tmp/nacre-folders-{os.getpid()}")
-    path.mkdir()
-    yield path
-    shutil.rmtree(path)
-
-
-def test_a_command_beside_a_running_cloud_locks_nobody_out(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process is none, but is named like one."""
-    data = place / "data"
-    folder.prepare(data, None)
-    monkeypatch.setattr(folder, "account", lambda: USER)
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "nacre.cli.main", "control", "--data",
-                           str(data)]) as control:
-        try:
-            while not left.find(data):
-                time.sleep(0.01)
-            for command in (lambda: CliRunner().invoke(db, ["upgrade", "--data", str(data)], catch_exceptions=False),
-                            lambda: run._database_is_ours(load(data), None)):
-                with pytest.raises(NacreError, match=r"runs as root.*games's: `nacre down` first"):
-                    command()
-        finally:
-            control.kill()
-    assert not any(owners(data).values()) and not list((data / "control").iterdir())
-
-    folder.prepare(data, USER)
-    monkeypatch.setattr(folder, "account", lambda: None)
-    monkeypatch.setattr(folder, "_runs", lambda user: True)
-    assert folder.takes(data) == USER
-
-
-def test_a_control_of_sudo_in_the_foreground_is_the_users(place: Path) -> None:
-    python, environ = python_of_all()
-    with subprocess.Popen([python, "-m", "nacre.cli.main", "control", "--port", str(free_port()), "--data",
-                           str(place / "data")], env=environ) as control:
-        try:
-            end = time.monotonic() + 60
-            while not (place / "data" / "control" / "clouds.yaml").exists():
-                assert control.poll() is None and time.monotonic() < end
-                time.sleep(0.05)
-            assert Path(f"/proc/{control.pid}").stat().st_uid == USER.pw_uid
-            made = [place / "data" / "control", *(place / "data" / "control").rglob("*")]
-            assert {p.lstat().st_uid for p in made} == {USER.pw_uid}
-        finally:
-            control.terminate()
+    with reached_by_all() as path:
+        yield path
 
 
 def test_a_cloud_of_sudo_comes_up_in_a_folder_of_an_earlier_release(place: Path) -> None:
@@ -377,25 +301,3 @@ def test_a_cloud_of_sudo_comes_up_in_a_folder_of_an_earlier_release(place: Path)
         assert "token" in nacre("keys", "list")
     finally:
         nacre("down")
-
-
-def python_of_all() -> tuple[str, dict[str, str]]:
-    """One that the account can run, and its environment under sudo: where this one lies in root's home, the system's
-    does."""
-    python = sys.executable
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "src"), "SUDO_USER": USER.pw_name}
-    if not runs(python, environ):
-        python = "/usr/bin/python3"
-        environ["PYTHONPATH"] += f":{next(p for p in sys.path if p.endswith('site-packages'))}"
-        if not runs(python, environ):
-            pytest.skip("the account games can run no Python that has the libraries")
-    return python, environ
-
-
-def runs(python: str, environ: dict[str, str]) -> bool:
-    """Whether the account gets as far as Nacre's libraries with it."""
-    try:
-        return not subprocess.run([python, "-c", "import msgspec, zmq, uvloop"], user=USER.pw_uid, group=USER.pw_gid,
-                                  extra_groups=[], env=environ, capture_output=True, timeout=30, check=False).returncode
-    except OSError:
-        return False

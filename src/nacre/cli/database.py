@@ -11,8 +11,8 @@ from typing import TypeVar
 import click
 
 from nacre.base.errors import NacreError
-from nacre.cli.processes.folder import account, acting, takes, whose
-from nacre.cli.processes.folder import prepare as prepare_folder
+from nacre.cli.processes.accounts import Account, acting, runs_as, whose
+from nacre.cli.processes.folder import DATABASES, both, prepared
 from nacre.config import DATABASE_FILE, Settings, load
 
 T = TypeVar("T")
@@ -60,11 +60,12 @@ def refuse_strangers(settings: Settings, sealed: bool) -> None:
             "NACRE_IDENTITY_SEAL_KEY to what it holds; for a cloud of its own use an empty database.")
 
 
-def keep(settings: Settings, given: str | None) -> None:
-    """Remember what the command line said. The file is its owner's only: the URL may hold a password."""
+def keep(settings: Settings, given: str | None, user: Account | None) -> None:
+    """Remember what the command line said. The file is control's only, who runs as the user: the URL may hold a
+    password."""
     if not given:
         return
-    file, user = settings.data / DATABASE_FILE, account()
+    file = settings.data / DATABASE_FILE
     part = file.with_name(f".{file.name}.part")
     part.unlink(missing_ok=True)
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as out:
@@ -115,9 +116,8 @@ def present(settings: Settings) -> None:
     if not settings.database.startswith("sqlite:///"):
         return
     file = Path(settings.database.removeprefix("sqlite:///"))
-    if file == settings.control / "nacre.db" and any(
-            os.path.lexists(settings.data / f"nacre.db{end}") for end in ("", "-wal")):
-        raise NacreError(f"The database is where an earlier release kept it, in {settings.data}: `nacre up` moves it.")
+    if file == settings.control / "nacre.db":
+        moved(settings)
     try:
         file.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -126,6 +126,13 @@ def present(settings: Settings) -> None:
         raise NacreError(f"There is no cloud in {settings.data}: `{start_with(settings.data)}` makes one.") from None
     except OSError:  # whoever opens it is told why
         return
+
+
+def moved(settings: Settings) -> None:
+    """Raises NacreError where the database has yet to come to where this release has it."""
+    if any(os.path.lexists(settings.data / name) for name in DATABASES):
+        raise NacreError(both(settings.data) or "The database is where an earlier release kept it, in "
+                         f"{settings.data}: `nacre up` moves it.")
 
 
 @click.group()
@@ -140,11 +147,10 @@ def upgrade(data: Path | None) -> None:
     from nacre import migrations
 
     settings = load(data)
-    if (settings.data / "nacre.db").is_file() and settings.database.startswith("sqlite"):
-        raise NacreError(f"The database is where an earlier release kept it, in {settings.data}: `nacre up` moves it.")
-    user = takes(settings.data)
-    prepare_folder(settings.data, user)
-    with acting(user):
+    if settings.database.startswith("sqlite"):
+        moved(settings)
+    user = runs_as(settings.data)
+    with prepared(settings.data, user), acting(user):
         done = reached(settings.database, migrations.upgrade)
     click.echo(f"{'upgraded to' if done else 'already at'} {migrations.newest()}")
 

@@ -12,7 +12,7 @@ import click
 from nacre.base.clock import RealClock
 from nacre.base.errors import NacreError
 from nacre.cli.database import present, reached
-from nacre.cli.processes.folder import acting, whose
+from nacre.cli.processes.accounts import acting, whose
 from nacre.config import Settings, load
 from nacre.identity.keys import rows, seal
 from nacre.identity.keys.store import Keys

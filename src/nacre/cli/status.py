@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from nacre.base.errors import NacreError
-from nacre.cli.processes.folder import acting, whose
+from nacre.cli.processes.accounts import acting, whose
 from nacre.cli.processes.membership import controls, membership
 from nacre.cli.up import roles_of, running_settings, supervised
 from nacre.config import Settings

@@ -23,8 +23,9 @@ import click
 
 from nacre.base.rpc import addresses
 from nacre.base.rpc.keys import KeyPair, load_keys
-from nacre.cli.processes.folder import Account, NotPrepared, account, acting
-from nacre.cli.processes.folder import prepare as prepare_folder
+from nacre.cli.processes.accounts import Account, acting, runs_as
+from nacre.cli.processes.folder import NotPrepared
+from nacre.cli.processes.lock import held
 from nacre.config import Settings, is_loopback, load
 
 #: Seconds between two starts of a process that keeps dying: grows to the second.
@@ -124,7 +125,7 @@ def cloud_id(folder: Path) -> str:
 
 def children(settings: Settings, roles: Collection[str] = ROLES) -> list[Child]:
     """Control, and the node of this machine, introduced to each other; or one of them."""
-    folder, user = settings.data, account()
+    folder, user = settings.data, runs_as(settings.data)
     common = {**os.environ, "NACRE_PORT": str(settings.port), "NACRE_HYPERVISOR": settings.hypervisor}
     node_only = {k: v for k, v in common.items() if k not in SECRETS}
     if roles == ("node",):
@@ -169,10 +170,10 @@ def _joined(settings: Settings) -> dict[str, str]:
         "NACRE_NETWORK_VXLAN_PORT": str(member.vxlan_port)}
 
 
-def prepare(settings: Settings) -> None:
-    """The data folder, and the database at this release's schema. Raises NotPrepared."""
-    folder, user = settings.data, account()
-    prepare_folder(folder, user)
+def prepare(settings: Settings, user: Account | None) -> None:
+    """In a prepared data folder the database, at this release's schema. user: who control runs as. Raises
+    NotPrepared."""
+    folder = settings.data
     with acting(user):
         cloud = _ready(settings)
     if not cloud:
@@ -224,7 +225,7 @@ def supervise(roles: str, data: Path) -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     run = settings.data / "run"
-    with (run / "supervisor.pid").open("a+") as pid:
+    with held(settings.data), (run / "supervisor.pid").open("a+") as pid:
         try:
             fcntl.flock(pid, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from typing import Any
 import click
 import yaml
 
+from nacre.base.durable.files import write_whole
 from nacre.base.errors import NacreError
+from nacre.cli import supervisor
 from nacre.cli.client import ApiError, Client
 from nacre.cli.supervisor import ROLES
 from nacre.config import KEPT_FILE, Settings, kept, load
@@ -65,31 +67,37 @@ def start(settings: Settings, roles: tuple[str, ...], given: str | None = None) 
     """Start the supervisor, detached. False if it runs already. given: the database that the command line names.
 
     Raises NacreError with what to do."""
-    from nacre.cli import database, supervisor
-    from nacre.cli.processes import folder
+    from nacre.cli import database
+    from nacre.cli.processes import accounts, folder
     from nacre.cli.processes import left as behind
 
     left = behind.find(settings.data)  # first: what a supervisor started counts as its own only if it is seen next
     if supervisor_pid(settings.data) is not None:
         return False
     behind.end(left)
-    if "control" in roles:
+    control = "control" in roles
+    user = accounts.runs_as(settings.data) if control else None
+    if control:
         _check_port(settings)
-        with folder.acting(folder.account()):
+        with accounts.acting(user):
             database.check(settings)
-        supervisor.prepare(settings)
-        database.keep(settings, given)
-    else:
-        folder.prepare(settings.data, None, control=False)
-    (settings.data / "run" / "node.ready").unlink(missing_ok=True)  # of a node that was killed with its supervisor
-    _keep(settings)
+    with folder.prepared(settings.data, user, control=control) as locks:
+        if control:
+            supervisor.prepare(settings, user)
+            database.keep(settings, given, user)
+        (settings.data / "run" / "node.ready").unlink(missing_ok=True)  # of a node that was killed with its supervisor
+        _keep(settings)
+        _supervise(settings, roles, locks)
+    return True
+
+
+def _supervise(settings: Settings, roles: tuple[str, ...], locks: Sequence[int]) -> None:
     environ = {**os.environ, "NACRE_PORT": str(settings.port), "NACRE_HYPERVISOR": settings.hypervisor}
     with (settings.data / "logs" / "supervisor.log").open("ab") as log:
         subprocess.Popen([sys.executable, "-m", "nacre.cli.main", "supervise", "--roles", ",".join(roles),
                           "--data", str(settings.data)],
                          stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environ,
-                         umask=0o077)
-    return True
+                         umask=0o077, pass_fds=locks)
 
 
 def _check_port(settings: Settings) -> None:
@@ -105,11 +113,8 @@ def _check_port(settings: Settings) -> None:
 
 def _keep(settings: Settings) -> None:
     """What it is started with is what later starts take."""
-    file = settings.data / KEPT_FILE
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(json.dumps({"port": settings.port, "hypervisor": settings.hypervisor}) + "\n")
-    part.chmod(0o644)  # under sudo control reads it as the user
-    part.rename(file)
+    said = json.dumps({"port": settings.port, "hypervisor": settings.hypervisor}) + "\n"
+    write_whole(settings.data / KEPT_FILE, said, 0o644)  # under sudo control reads it as the user
 
 
 def running_settings(data: Path | None, **given: Any) -> Settings:

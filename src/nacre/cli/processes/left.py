@@ -26,9 +26,18 @@ def find(data: Path) -> dict[int, str]:
             words = (entry / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"nacre.cli.main" in words and words[-3:] == [b"--data", os.fsencode(data), b""] and words[-4] in ROLES:
-            found[int(entry.name)] = words[-4].decode()
+        role, option, folder = words[-4:-1] if len(words) > 4 else (b"", b"", b"")
+        if b"nacre.cli.main" in words and role in ROLES and option == b"--data" and _same(folder, data):
+            found[int(entry.name)] = role.decode()
     return found
+
+
+def _same(word: bytes, data: Path) -> bool:
+    """Whether a process's folder is this one, which a link of root's may lead to by another name."""
+    try:
+        return word == os.fsencode(data) or os.path.samefile(word, data)
+    except (OSError, ValueError):
+        return False
 
 
 def end(there: Mapping[int, str], patience: float = 15.0) -> bool:

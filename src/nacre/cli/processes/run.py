@@ -7,7 +7,7 @@ import gc
 import os
 import resource
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from nacre.base.rpc.keys import load_keys
 from nacre.base.rpc.server import Peer
 from nacre.base.serving.signals import on_stop_signal
 from nacre.cli import supervisor
-from nacre.cli.processes import folder
+from nacre.cli.processes import accounts, folder, lock
 from nacre.config import Settings, load
 
 #: From malloc.h; and bytes, less than a connection's read may bring.
@@ -49,9 +49,13 @@ def control(detach: bool, port: int | None, host: str | None, database: str | No
     """Run a control process here: every one of a cloud serves every API. It needs the cloud's PostgreSQL and its seal
     key, in control/seal-key or NACRE_IDENTITY_SEAL_KEY."""
     settings = load(data, port=port, host=host, database_url=database)
-    user = _database_is_ours(settings, database)
-    if detach:
-        return _detached(settings, database)
+    with _database_is_ours(settings, database) as user:
+        if not detach:
+            return _in_foreground(settings, user)
+    _detached(settings, database)
+
+
+def _in_foreground(settings: Settings, user: accounts.Account | None) -> None:
     _give_memory_back()
     # A host's connection is a descriptor, and many systems start with 1,024.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -59,7 +63,7 @@ def control(detach: bool, port: int | None, host: str | None, database: str | No
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, hard), hard))
     with contextlib.suppress(PermissionError):  # where it is the supervisor's to write
         (settings.data / "run" / "control.pid").write_text(str(os.getpid()))
-    folder.become(user)
+    accounts.become(user)
     if settings.metrics.port:
         _serve_metrics(settings.metrics.port)
     _run(settings, _control(settings))
@@ -72,21 +76,22 @@ def _give_memory_back() -> None:
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, BLOCK)
 
 
-def _database_is_ours(settings: Settings, given: str | None) -> folder.Account | None:
-    """As `up` sees to it: the folder's cloud, at this release's schema. Who control is to run as, as `folder.takes`.
-    Raises NacreError."""
+@contextlib.contextmanager
+def _database_is_ours(settings: Settings, given: str | None) -> Iterator[accounts.Account | None]:
+    """As `up` sees to it: the folder's cloud, at this release's schema. Gives who control is to run as; in here nobody
+    takes the folder. Raises NacreError."""
     from nacre.cli import database
 
     database.check(settings)
-    user = folder.takes(settings.data)
-    folder.prepare(settings.data, user)
-    with folder.acting(user):
-        if database.reached(settings.database, database.revision) != supervisor.newest_revision():
-            from nacre import migrations
+    user = accounts.runs_as(settings.data)
+    with folder.prepared(settings.data, user):
+        with accounts.acting(user):
+            if database.reached(settings.database, database.revision) != supervisor.newest_revision():
+                from nacre import migrations
 
-            database.reached(settings.database, migrations.upgrade)
-    database.keep(settings, given)
-    return user
+                database.reached(settings.database, migrations.upgrade)
+        database.keep(settings, given, user)
+        yield user
 
 
 def _detached(settings: Settings, database: str | None) -> None:
@@ -143,7 +148,8 @@ def _serve_metrics(port: int) -> None:
 def node(data: Path) -> None:
     """The compute host and its network agent."""
     settings = load(data)
-    _run(settings, _node(settings))
+    with lock.held(settings.data):
+        _run(settings, _node(settings))
 
 
 async def _node(settings: Settings) -> None:
