@@ -15,7 +15,7 @@ from nacre.scheduler.registry import HostRegistry
 
 def _without_the_lease() -> Any:
     """Who writes for a story is not asked whether it is still that story's runner."""
-    return mock.patch.object(Lease, "hold", lambda self, connection: None)
+    return mock.patch.object(Lease, "check", lambda self, connection: None)
 
 
 def _without_the_epoch() -> Any:
