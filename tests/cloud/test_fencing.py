@@ -43,13 +43,19 @@ def cut_off_after(lab: Lab, host: str, verb: str) -> None:
     setattr(lab.nodes[host], verb, last_words)
 
 
-async def test_a_restarted_conductor_tries_no_other_host_while_the_first_is_silent(lab: Lab) -> None:
+async def begun_until(lab: Lab, verb: str) -> str:
+    """A server that was accepted, whose host fell silent in the middle of that verb."""
     for host in lab.nodes:
-        cut_off_after(lab, host, "spawn")
+        cut_off_after(lab, host, verb)
     (server,) = await lab.accept()
     async with asyncio.timeout(5):
         while not lab.silent:
             await asyncio.sleep(0.01)
+    return server
+
+
+async def test_a_restarted_conductor_tries_no_other_host_while_the_first_is_silent(lab: Lab) -> None:
+    server = await begun_until(lab, "spawn")
     await lab.reborn()
     for host in lab.nodes:
         del lab.nodes[host].spawn  # type: ignore[method-assign]
@@ -59,12 +65,7 @@ async def test_a_restarted_conductor_tries_no_other_host_while_the_first_is_sile
 
 async def test_a_build_that_another_takes_up_waits_for_its_silent_host_as_the_first_did(lab: Lab) -> None:
     lab.patience = Patience(stalled=3.0, silence=60.0)
-    for host in lab.nodes:
-        cut_off_after(lab, host, "prepare")
-    (server,) = await lab.accept()
-    async with asyncio.timeout(5):
-        while not lab.silent:
-            await asyncio.sleep(0.01)
+    server = await begun_until(lab, "prepare")
     (host,) = lab.silent
     await lab.reborn()
     await asyncio.sleep(0.3)

@@ -32,21 +32,25 @@ _UNSAID = "Invalid HTTP request received.", "Unsupported upgrade request.", "No 
 
 @dataclass(frozen=True)
 class Patience:
-    """idle: seconds until a connection is closed after its last answer; head: bytes of a request's line and headers;
-    head_seconds: until they are there; of_one: connections of one source on which no request has come, or none since
-    the last answer; waiting: in all. Beyond, the oldest are closed: of that source, or of the one that has most. As
-    many may be in the middle of sending a body; beyond that the newest are closed. unread: seconds until one is closed
-    whose client takes nothing at all of what it is sent (curl's --limit-rate pauses for 100); unread_bytes: what is
-    held of such answers for one project or user, or one source that is nobody known. Beyond, those that have taken
-    nothing for longest are closed."""
+    """How long, and how much, is waited for clients; beyond that their connections are closed."""
 
+    #: Seconds from the last answer until a connection is closed.
     idle: int = 30
+    #: Bytes of a request's line and headers, and seconds until they are there.
     head: int = 32768
     head_seconds: float = 10.0
+    #: Connections of one source on which no request has come, or none since the last answer, and of all sources.
+    #: Beyond, the oldest are closed: of that source, or of the one that has most. As many may be in the middle of
+    #: sending a body; beyond that the newest are closed.
     of_one: int = 500
     waiting: int = 4000
+    #: Seconds until one is closed whose client takes nothing at all of what it is sent (curl's --limit-rate pauses for
+    #: 100).
     unread: float = 300.0
+    #: Bytes held of such answers for one project or user, or one source that is nobody known. Beyond, those that have
+    #: taken nothing for longest are closed.
     unread_bytes: int = 256 << 20
+    #: Requests that a connection may send before the answers to those before them: one with more is closed.
     ahead: int = 100
 
 

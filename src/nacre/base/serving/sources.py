@@ -10,8 +10,6 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 #: Of an IPv6 address this much is given out at once: whoever has one of these networks has all its addresses.
 _NETWORK = 64
-
-
 #: An address with the port that some balancers add.
 _WITH_PORT = re.compile(r"\[([^]]*)\](?::\d+)?|([\d.]+):\d+")
 #: So many of X-Forwarded-For are looked at, the last ones.
