@@ -8,8 +8,8 @@ import pytest
 from nacre.base.context import Context
 from nacre.base.errors import BadRequest, NotFound
 from nacre.network.api import listing
-from nacre.network.attributes import definitions as d
-from nacre.network.attributes.table import Resource
+from nacre.network.nouns import definitions as d
+from nacre.network.nouns.attributes import Resource
 
 ID = "11111111-2222-3333-4444-555555555555"
 ROUTE = {"destination": "10.1.0.0/24", "nexthop": "10.0.0.1"}

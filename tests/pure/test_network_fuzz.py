@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from nacre.base.context import Context
 from nacre.base.errors import BadRequest
 from nacre.network.api.listing import parse
-from nacre.network.attributes import definitions
-from nacre.network.attributes.table import Resource
+from nacre.network.nouns import definitions
+from nacre.network.nouns.attributes import Resource
 
 RESOURCES = [v for v in vars(definitions).values() if isinstance(v, Resource)]
 LINES = [(r, a) for r in RESOURCES for a in r.attributes.values() if a.put]

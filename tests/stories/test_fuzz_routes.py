@@ -17,7 +17,7 @@ from tests.stories.whole_cloud import WholeCloud, whole_cloud
 from nacre.base.web import Route, Service
 from nacre.image import schemas as image
 from nacre.image.metadefs import schemas as metadefs
-from nacre.network.attributes import definitions
+from nacre.network.nouns import definitions
 
 #: Requests for each route, and for each known field of a route's body.
 CASES = 20

@@ -32,8 +32,8 @@ from nacre.identity.catalog import First, bootstrap
 from nacre.identity.tables import projects, users
 from nacre.image.metadefs.builtin import NAMESPACES
 from nacre.image.metadefs.service import Metadefs
-from nacre.network.attributes.table import Row
 from nacre.network.networks import Networks
+from nacre.network.nouns.attributes import Row
 from nacre.network.subnets import Subnets
 from nacre.network.work import Work
 

@@ -9,10 +9,10 @@ import sqlalchemy as sa
 
 from nacre.base.errors import BadRequest, Conflict
 from nacre.network import tables as t
-from nacre.network.attributes.definitions import NETWORK
 from nacre.network.hosts import notifications
 from nacre.network.ml2 import type_drivers
 from nacre.network.ml2.driver_api import Segment
+from nacre.network.nouns.definitions import NETWORK
 from nacre.network.work import MANY, Row, Work, conflict, missing, standard_view, where
 
 #: Ports that go with their network or subnet without being asked.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nacre.base.errors import Forbidden
-from nacre.network.attributes.table import UNSET, Resource, Row
+from nacre.network.nouns.attributes import UNSET, Resource, Row
 from nacre.network.work import Work
 
 ADMIN = "role:admin"

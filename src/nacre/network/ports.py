@@ -12,9 +12,9 @@ from nacre.base.bounds import pieces
 from nacre.base.db import statements
 from nacre.network import ipam, networks, security_groups
 from nacre.network import tables as t
-from nacre.network.attributes.definitions import PORT
 from nacre.network.hosts import agents, bindings
 from nacre.network.ipam import AddressRequest
+from nacre.network.nouns.definitions import PORT
 from nacre.network.work import MANY, Row, Work, conflict, missing, standard_view
 
 #: Ports that only the thing they belong to may delete.

@@ -10,10 +10,10 @@ from oslo_utils.uuidutils import is_uuid_like
 
 from nacre.base.db import statements
 from nacre.network import tables as t
-from nacre.network.attributes.definitions import SECURITY_GROUP, SECURITY_GROUP_RULE
-from nacre.network.attributes.rules import PROTOCOLS, bad, port, prefix, protocol
 from nacre.network.extensions import address_groups
 from nacre.network.networks import SHARED, among, granted
+from nacre.network.nouns.definitions import SECURITY_GROUP, SECURITY_GROUP_RULE
+from nacre.network.nouns.rules import PROTOCOLS, bad, port, prefix, protocol
 from nacre.network.work import Row, Work, conflict, missing, standard_view, where
 
 _WITH_PORTS = (6, 17, 33, 132, 136)

@@ -10,10 +10,10 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest
 from nacre.network import ipam, networks
 from nacre.network import tables as t
-from nacre.network.attributes.definitions import SUBNET
 from nacre.network.extensions import subnetpools
 from nacre.network.hosts import dhcp, notifications
 from nacre.network.networks import EXTERNAL, SHARED, granted
+from nacre.network.nouns.definitions import SUBNET
 from nacre.network.work import Row, Work, conflict, missing, standard_view, where
 
 _PLAIN = ("name", "description", "enable_dhcp", "dns_nameservers", "host_routes", "gateway_ip", "allocation_pools",

@@ -8,11 +8,11 @@ from nacre.base.errors import BadRequest, NotBuilt
 from nacre.base.serving.gate import asks
 from nacre.base.web import Request, Route
 from nacre.network.api.resource import Controller
-from nacre.network.attributes import checks
-from nacre.network.attributes.table import Row
 from nacre.network.extensions.address_groups import AddressGroups
 from nacre.network.extensions.subnetpools import Subnetpools
 from nacre.network.manager import NetworkManager
+from nacre.network.nouns import checks
+from nacre.network.nouns.attributes import Row
 from nacre.network.work import Work
 
 

@@ -5,9 +5,9 @@ from nacre.base.web import Reply, Request, Route
 from nacre.network import tables as t
 from nacre.network.api import listing as lists
 from nacre.network.api.resource import any_body, bodies, fields_of
-from nacre.network.attributes.definitions import BINDING
 from nacre.network.hosts import bindings
 from nacre.network.manager import NetworkManager
+from nacre.network.nouns.definitions import BINDING
 from nacre.network.work import Row, Work, conflict, missing
 
 

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from nacre.base.errors import BadRequest, NotFound
 from nacre.base.serving.inputs import whole_number
-from nacre.network.attributes.table import Attribute, Resource, Row
+from nacre.network.nouns.attributes import Attribute, Resource, Row
 
 _CONTROL = ("fields", "limit", "marker", "page_reverse", "sort_key", "sort_dir")
 _TAGS = ("tags", "tags-any", "not-tags", "not-tags-any")

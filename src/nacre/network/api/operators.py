@@ -12,12 +12,12 @@ from nacre.network import ipam
 from nacre.network import tables as t
 from nacre.network.api import listing as lists
 from nacre.network.api.resource import fields_of
-from nacre.network.attributes import checks
-from nacre.network.attributes.table import Attribute, Resource, Row
 from nacre.network.extensions.routers import Routers
 from nacre.network.hosts import agents, dhcp, notifications
 from nacre.network.manager import NetworkManager
 from nacre.network.networks import Networks
+from nacre.network.nouns import checks
+from nacre.network.nouns.attributes import Attribute, Resource, Row
 from nacre.network.work import Work, missing
 
 _FLAG: dict[str, Any] = {"convert": checks.boolean}

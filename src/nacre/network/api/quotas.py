@@ -9,9 +9,9 @@ from nacre.base.errors import BadRequest
 from nacre.base.serving.gate import AUTHENTICATED, EVERYBODY, Gate, Subject, asks, stated
 from nacre.base.web import Reply, Request, Route
 from nacre.network import tables as t
-from nacre.network.attributes import checks
-from nacre.network.attributes.table import Row
 from nacre.network.manager import NetworkManager
+from nacre.network.nouns import checks
+from nacre.network.nouns.attributes import Row
 from nacre.network.work import COUNTED, DEFAULT_QUOTAS, Work
 
 

@@ -9,8 +9,8 @@ from nacre.base.serving.gate import Gate, Subject, Target, asks, own
 from nacre.base.serving.inputs import whole_number
 from nacre.base.web import Reply, Request, Route
 from nacre.network.api import listing as lists
-from nacre.network.attributes.table import Resource, Row
 from nacre.network.manager import NetworkManager
+from nacre.network.nouns.attributes import Resource, Row
 from nacre.network.policies import asked, attribute_rules, seen_rules
 from nacre.network.work import MISSING, Work, missing
 

@@ -9,11 +9,11 @@ from nacre.base.serving.gate import Gate, asks
 from nacre.base.web import Request, Route
 from nacre.network import tables as t
 from nacre.network.api.resource import Controller
-from nacre.network.attributes import checks
-from nacre.network.attributes.table import Row
 from nacre.network.extensions.routers import Routers
 from nacre.network.hosts import agents
 from nacre.network.manager import NetworkManager
+from nacre.network.nouns import checks
+from nacre.network.nouns.attributes import Row
 from nacre.network.work import Work
 
 

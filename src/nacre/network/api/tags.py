@@ -10,8 +10,8 @@ from nacre.base.serving.gate import Gate, asks
 from nacre.base.web import Reply, Request, Route
 from nacre.network import tables as t
 from nacre.network.api.resource import Controller
-from nacre.network.attributes import checks
 from nacre.network.manager import NetworkManager
+from nacre.network.nouns import checks
 from nacre.network.work import Row, Work
 
 TAGGED: dict[str, sa.Table] = {

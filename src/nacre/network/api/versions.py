@@ -4,7 +4,7 @@ tests/stories/test_network_extensions.py."""
 from nacre.base.errors import NotFound
 from nacre.base.serving.gate import AUTHENTICATED, PUBLIC
 from nacre.base.web import Request, Route
-from nacre.network.attributes.table import Row
+from nacre.network.nouns.attributes import Row
 
 UPDATED = "2026-01-01T00:00:00-00:00"
 

@@ -6,8 +6,8 @@ import sqlalchemy as sa
 
 from nacre.base.errors import BadRequest, NotFound
 from nacre.network import tables as t
-from nacre.network.attributes.definitions import ADDRESS_GROUP
 from nacre.network.extensions import rbac
+from nacre.network.nouns.definitions import ADDRESS_GROUP
 from nacre.network.work import Row, Work, conflict, standard_view, where
 
 MAX_ADDRESSES = 1000

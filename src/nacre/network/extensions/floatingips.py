@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest, NotFound
 from nacre.network import networks, ports
 from nacre.network import tables as t
-from nacre.network.attributes.definitions import FLOATINGIP
 from nacre.network.extensions.gateways import own, service_port
 from nacre.network.networks import among
+from nacre.network.nouns.definitions import FLOATINGIP
 from nacre.network.work import Row, Work, conflict, missing, standard_view, where
 
 OWNER = "network:floatingip"

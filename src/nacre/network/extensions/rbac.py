@@ -7,8 +7,8 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest, Conflict, Forbidden
 from nacre.network import networks
 from nacre.network import tables as t
-from nacre.network.attributes.definitions import RBAC
 from nacre.network.networks import EXTERNAL, SHARED, granted
+from nacre.network.nouns.definitions import RBAC
 from nacre.network.work import Row, Work, conflict, missing, where
 
 #: What can be shared, and how.

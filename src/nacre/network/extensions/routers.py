@@ -9,9 +9,9 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest, NotFound
 from nacre.network import ipam, networks, ports, subnets
 from nacre.network import tables as t
-from nacre.network.attributes.definitions import ROUTER
 from nacre.network.extensions.gateways import own, refuse_floating, service_port, settle
 from nacre.network.networks import among
+from nacre.network.nouns.definitions import ROUTER
 from nacre.network.work import Row, Work, conflict, missing, standard_view, where
 
 INTERFACE, GATEWAY = "network:router_interface", "network:router_gateway"

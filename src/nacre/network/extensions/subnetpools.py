@@ -9,9 +9,9 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest, NotBuilt, NotFound
 from nacre.network import ipam
 from nacre.network import tables as t
-from nacre.network.attributes.definitions import ADDRESS_SCOPE, SUBNETPOOL
 from nacre.network.extensions import rbac
 from nacre.network.networks import SHARED
+from nacre.network.nouns.definitions import ADDRESS_SCOPE, SUBNETPOOL
 from nacre.network.work import Row, Work, conflict, missing, standard_view, where
 
 _PLAIN = ("name", "prefixes", "default_prefixlen", "min_prefixlen", "max_prefixlen", "default_quota", "is_default",

@@ -12,8 +12,6 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest, Conflict
 from nacre.network import ipam, networks, ports
 from nacre.network import tables as t
-from nacre.network.attributes import checks as c
-from nacre.network.attributes import shapes
 from nacre.network.contract import (
     AddressPair,
     FixedIp,
@@ -26,6 +24,8 @@ from nacre.network.contract import (
 )
 from nacre.network.hosts import dhcp, servers
 from nacre.network.ml2 import type_drivers
+from nacre.network.nouns import checks as c
+from nacre.network.nouns import shapes
 from nacre.network.work import Row, Work, conflict
 
 S = TypeVar("S", bound=msgspec.Struct)

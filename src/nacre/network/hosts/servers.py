@@ -9,10 +9,10 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest, Forbidden, NotFound, QuotaExceeded
 from nacre.network import ipam, networks, ports, security_groups
 from nacre.network import tables as t
-from nacre.network.attributes import checks
-from nacre.network.attributes.definitions import PORT
 from nacre.network.contract import AUTO, NetworkRequest, Plugged, PortFacts, PortsOrder
 from nacre.network.hosts import bindings, dhcp, facts
+from nacre.network.nouns import checks
+from nacre.network.nouns.definitions import PORT
 from nacre.network.policies import may_create_port
 from nacre.network.work import Row, Work, conflict, missing
 

@@ -7,7 +7,7 @@ import json
 import re
 from typing import Any
 
-from nacre.network.attributes.checks import (
+from nacre.network.nouns.checks import (
     boolean,
     cidr,
     duplicate,

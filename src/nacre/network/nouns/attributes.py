@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from nacre.base.context import Context
 from nacre.base.errors import BadRequest
-from nacre.network.attributes import checks
+from nacre.network.nouns import checks
 
 Row = dict[str, Any]
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from nacre.network.attributes import checks as c
-from nacre.network.attributes import rules, shapes
-from nacre.network.attributes.table import Attribute as A
-from nacre.network.attributes.table import Resource, resource
+from nacre.network.nouns import checks as c
+from nacre.network.nouns import rules, shapes
+from nacre.network.nouns.attributes import Attribute as A
+from nacre.network.nouns.attributes import Resource, resource
 
 _MODES = c.one_of("slaac", "dhcpv6-stateful", "dhcpv6-stateless", None)
 _VNIC = c.one_of("normal", "direct", "macvtap", "baremetal", "direct-physical", "virtio-forwarder", "smart-nic", "vdpa",
