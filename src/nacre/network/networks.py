@@ -2,7 +2,7 @@
 
 import uuid
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -76,6 +76,9 @@ class Networks:
             segments[row["network_id"]].append(row)
         shared.update(work.conn.execute(granted("network", work.context.project_id, SHARED)).scalars())
         return [_view(r, subnets[r["id"]], segments[r["id"]], r["id"] in shared) | scopes[r["id"]] for r in rows]
+
+    def views(self, work: Work, found: Sequence[Row]) -> Sequence[Row]:
+        return found
 
     def target(self, work: Work, data: Row) -> Row:
         return {}

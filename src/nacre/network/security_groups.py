@@ -3,6 +3,7 @@
 import ipaddress
 import uuid
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -113,6 +114,9 @@ class SecurityGroups:
         shared = set(work.conn.execute(granted("security_group", work.context.project_id, SHARED)).scalars())
         return [_view(r, rules[r["id"]], r["id"] in shared) for r in rows]
 
+    def views(self, work: Work, found: Sequence[Row]) -> Sequence[Row]:
+        return found
+
     def target(self, work: Work, data: Row) -> Row:
         return {}
 
@@ -166,6 +170,9 @@ class SecurityGroupRules:
         default = sa.exists().where(t.default_groups.c.group_id == rules.c.security_group_id).label("of_default")
         return [_rule_view(r, bool(r["of_default"])) for r in work.rows(sa.select(rules, default).where(
             sa.or_(_own(work, rules), rules.c.security_group_id.in_(mine)), *where(rules, filters)))]
+
+    def views(self, work: Work, found: Sequence[Row]) -> Sequence[Row]:
+        return found
 
     def target(self, work: Work, data: Row) -> Row:
         # A rule belongs to whom its group belongs to.

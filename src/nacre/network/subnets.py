@@ -2,7 +2,7 @@
 
 import ipaddress
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -43,6 +43,9 @@ class Subnets:
         mine = sa.select(t.networks.c.id).where(t.networks.c.project_id == project)
         return sa.or_(s.project_id == project, s.network_id.in_(mine),
                       s.network_id.in_(granted("network", project, SHARED, EXTERNAL)))
+
+    def views(self, work: Work, found: Sequence[Row]) -> Sequence[Row]:
+        return found
 
     def target(self, work: Work, data: Row) -> Row:
         return {"network:project_id": networks.get(work, data["network_id"])["project_id"]}

@@ -18,14 +18,19 @@ _MANY = (list, tuple, set, frozenset)
 def find(conn: sa.Connection, table: sa.FromClause, order: tuple[str, ...] = (), **conditions: Any) -> list[Row]:
     """Whole rows for which every condition holds. A condition is a column's value, None (IS NULL) or a collection of
     values (IN). order: names of columns, ascending."""
-    names, values = _conditions(conditions)
-    return rows(conn.execute(_select(table, names, order), values))
+    return rows(select(conn, table, (), order, conditions))
 
 
 def one(conn: sa.Connection, table: sa.FromClause, **conditions: Any) -> Row | None:
     """As `find`, the first row."""
+    return next(iter(rows(select(conn, table, (), (), conditions))), None)
+
+
+def select(conn: sa.Connection, table: sa.FromClause, columns: tuple[str, ...], order: tuple[str, ...],
+           conditions: Mapping[str, Any]) -> sa.CursorResult[Any]:
+    """As `find`, the rows as tuples of these columns, in their order; none named: of all."""
     names, values = _conditions(conditions)
-    return next(iter(rows(conn.execute(_select(table, names, ()), values))), None)
+    return conn.execute(_select(table, columns, names, order), values)
 
 
 def rows(result: sa.CursorResult[Any]) -> list[Row]:
@@ -85,8 +90,10 @@ def _where(table: sa.FromClause, shape: Collection[tuple[str, str]]) -> list[sa.
 
 
 @lru_cache(maxsize=1024)
-def _select(table: sa.FromClause, shape: tuple[tuple[str, str], ...], order: tuple[str, ...]) -> sa.Select[Any]:
-    return sa.select(table).where(*_where(table, shape)).order_by(*(table.c[n] for n in order))
+def _select(table: sa.FromClause, columns: tuple[str, ...], shape: tuple[tuple[str, str], ...],
+            order: tuple[str, ...]) -> sa.Select[Any]:
+    wanted = sa.select(*(table.c[n] for n in columns)) if columns else sa.select(table)
+    return wanted.where(*_where(table, shape)).order_by(*(table.c[n] for n in order))
 
 
 @lru_cache(maxsize=1024)

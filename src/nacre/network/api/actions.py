@@ -39,7 +39,7 @@ class AddressGroupActions:
         def step(work: Work) -> Row:
             current = self._controller.one(work, request.params["id"])
             self._store.change(work, current, request.body, add=add)
-            return self._controller.one(work, request.params["id"])
+            return self._controller.view(work, request.params["id"])
 
         return {"address_group": await self._manager.write(request.context, step)}
 
@@ -70,7 +70,7 @@ class SubnetpoolActions:
         def step(work: Work) -> Row:
             pool = self._controller.one(work, request.params["id"])
             change(work, pool)
-            return {"prefixes": self._controller.one(work, pool["id"])["prefixes"]}
+            return {"prefixes": self._controller.view(work, request.params["id"])["prefixes"]}
 
         return await self._manager.write(request.context, step)
 

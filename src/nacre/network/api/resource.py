@@ -1,7 +1,7 @@
 """The five verbs of every resource: parse, ask the policy, run the store's step in one transaction, render."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from nacre.base.context import Context
 from nacre.base.errors import BadRequest, PreconditionFailed
@@ -11,6 +11,7 @@ from nacre.base.web import Reply, Request, Route
 from nacre.network.api import listing as lists
 from nacre.network.manager import NetworkManager
 from nacre.network.nouns.attributes import Resource, Row
+from nacre.network.nouns.noun import View
 from nacre.network.policies import asked, attribute_rules, seen_rules
 from nacre.network.work import MISSING, Work, missing
 
@@ -18,22 +19,29 @@ from nacre.network.work import MISSING, Work, missing
 MAX_BULK, MAX_BULK_PARTS = 256, 5000
 
 
-class Store(Protocol):
-    """What a resource's module offers. Rows are the API's views, with every attribute."""
+N = TypeVar("N")
+
+
+class Store(Protocol[N]):
+    """What a resource's module offers, for its nouns. A view has every attribute of the API."""
 
     resource: Resource
 
-    def list(self, work: Work, filters: Row) -> list[Row]:
+    def list(self, work: Work, filters: Row) -> list[N]:
         """What the caller may see; `filters` may be used to read less."""
+        ...
+
+    def views(self, work: Work, found: Sequence[N]) -> Sequence[View]:
+        """The nouns as the API shows them, in a few statements for any number of them."""
         ...
 
     def target(self, work: Work, data: Row) -> Row:
         """What policy rules need to know besides the data: {"network:project_id": ...}."""
         ...
 
-    def create(self, work: Work, data: Row) -> Row: ...
-    def update(self, work: Work, current: Row, data: Row) -> Row: ...
-    def delete(self, work: Work, current: Row) -> None: ...
+    def create(self, work: Work, data: Row) -> View: ...
+    def update(self, work: Work, current: N, data: Row) -> object: ...
+    def delete(self, work: Work, current: N) -> None: ...
 
 
 class Prepared(Protocol):
@@ -46,7 +54,7 @@ class Prepared(Protocol):
 class Controller:
     """The HTTP side of one store."""
 
-    def __init__(self, manager: NetworkManager, store: Store, prepared: Callable[[Row], Prepared] | None = None):
+    def __init__(self, manager: NetworkManager, store: Store[Any], prepared: Callable[[Row], Prepared] | None = None):
         self._manager, self._store, self._prepared = manager, store, prepared
         self._resource = store.resource
 
@@ -68,7 +76,8 @@ class Controller:
     async def index(self, request: Request) -> Row:
         listing = lists.parse(self._resource, request.query)
         await self._prepare(request.context, listing.filters)
-        rows = await self._manager.read(request.context, lambda work: self._store.list(work, listing.filters))
+        rows = await self._manager.read(request.context, lambda work: self._store.views(
+            work, self._store.list(work, listing.filters)))
         secret = self._secret(request)  # hidden before filters look at them
         rows = [_without(row, secret) for row in rows]
         if listing.filters or listing.tags or listing.changed_since:
@@ -87,7 +96,7 @@ class Controller:
         context, name, plural = request.context, self._resource.name, self._resource.plural
         parsed, bulk = request.found
 
-        def step(work: Work) -> list[Row]:
+        def step(work: Work) -> list[View]:
             return [self._store.create(work, dict(data)) for data in parsed]
 
         rows = [self._shown(request, row) for row in await self._manager.write(context, step)]
@@ -96,11 +105,11 @@ class Controller:
     async def update(self, request: Request) -> Row:
         data: Row = request.found
 
-        def step(work: Work) -> Row:
+        def step(work: Work) -> View:
             current = self.one(work, request.params["id"])
             _check_revision(request, current)
             self._store.update(work, current, dict(data))
-            return self.one(work, request.params["id"])
+            return self.view(work, request.params["id"])
 
         return {self._resource.name: self._shown(request, await self._manager.write(request.context, step))}
 
@@ -113,24 +122,28 @@ class Controller:
         await self._manager.write(request.context, step)
         return Reply(status=204)
 
-    def one(self, work: Work, row_id: str) -> Row:
-        """A row that the caller may see. Raises NotFound."""
+    def one(self, work: Work, row_id: str) -> Any:
+        """The noun of that id, if the caller may see it. Raises NotFound."""
         found = self._store.list(work, {"id": [row_id]})
         if not found:
             raise missing(self._resource.name if self._resource.name in MISSING else "network", row_id)
         return found[0]
 
+    def view(self, work: Work, row_id: str) -> View:
+        """As `one`, as the API shows it."""
+        return self._store.views(work, [self.one(work, row_id)])[0]
+
     async def seen(self, request: Request) -> Subject:
-        """The row of the URL, to be looked at: who may see it need not own it. Raises NotFound."""
+        """What the URL names, to be looked at: who may see it need not own it. Raises NotFound."""
         await self._prepare(request.context, {})
-        row = await self._manager.read(request.context, lambda work: self.one(work, request.params["id"]))
-        return Subject(own(request.context), row)
+        found = await self._manager.read(request.context, lambda work: self.view(work, request.params["id"]))
+        return Subject(own(request.context), found)
 
     async def about(self, request: Request) -> Subject:
-        """The row of the URL, to be changed, if the caller may see it. Raises NotFound."""
+        """What the URL names, to be changed, if the caller may see it. Raises NotFound."""
         def step(work: Work) -> Row:
-            row = self.one(work, request.params["id"])
-            return row | self._store.target(work, row)
+            found = self.view(work, request.params["id"])
+            return found | self._store.target(work, found)
 
         return Subject(await self._manager.read(request.context, step))
 
@@ -154,7 +167,7 @@ class Controller:
         data = self._resource.parse_update(raw, request.context)
 
         def step(work: Work) -> list[tuple[str, Row]]:
-            new = self.one(work, request.params["id"]) | data
+            new = self.view(work, request.params["id"]) | data
             return asked(f"update_{name}", self._resource, raw, new | self._store.target(work, new))
 
         (_, facts), *more = await self._manager.read(request.context, step)

@@ -56,7 +56,7 @@ class RouterActions:
             kept = [r for r in router["routes"] if r not in request.body]
             routes = kept + (request.body if add else [])
             self._store.update(work, router, {"routes": routes})
-            return {"router": self._controller.one(work, router["id"])}
+            return {"router": self._controller.view(work, request.params["id"])}
 
         return await self._manager.write(request.context, step)
 

@@ -1,5 +1,7 @@
 """The network API as one service: the routes of every resource."""
 
+from typing import Any
+
 from nacre.base.web import Route, Service
 from nacre.network.api import faults, operators, quotas, versions
 from nacre.network.api.actions import AddressGroupActions, SubnetpoolActions
@@ -31,7 +33,7 @@ ACTIONS: dict[str, type[RouterActions] | type[AddressGroupActions] | type[Subnet
 
 def service(manager: NetworkManager) -> Service:
     """Neutron's API v2.0 over the network service."""
-    stores: list[Store] = [Networks(), Subnets(), Ports(), SecurityGroups(), SecurityGroupRules(), Routers(),
+    stores: list[Store[Any]] = [Networks(), Subnets(), Ports(), SecurityGroups(), SecurityGroupRules(), Routers(),
                            FloatingIps(), Subnetpools(), AddressScopes(), AddressGroups(), RbacPolicies()]
     routes: list[Route] = []
     for store in stores:

@@ -25,6 +25,9 @@ class AddressGroups:
             rbac.visible(work, t.address_groups, "address_group"), *where(t.address_groups, filters)))
         return [standard_view(r) | {"addresses": r["addresses"]} for r in rows]
 
+    def views(self, work: Work, found: Sequence[Row]) -> Sequence[Row]:
+        return found
+
     def target(self, work: Work, data: Row) -> Row:
         return {}
 

@@ -4,6 +4,7 @@ Their status is DOWN: translating addresses on hosts is not wired by this module
 """
 
 import uuid
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 
@@ -31,6 +32,9 @@ class FloatingIps:
             p.id, p.name, p.network_id, p.mac_address, p.admin_state_up, p.status, p.device_id, p.device_owner).where(
                 among(p.id, ids)))} if ids else {}
         return [_view(r, details.get(r["port_id"])) for r in rows]
+
+    def views(self, work: Work, found: Sequence[Row]) -> Sequence[Row]:
+        return found
 
     def target(self, work: Work, data: Row) -> Row:
         return {}

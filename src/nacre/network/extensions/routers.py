@@ -31,6 +31,9 @@ class Routers:
                 fixed[a["port_id"]].append({"subnet_id": a["subnet_id"], "ip_address": a["ip_address"]})
         return [_view(r, fixed[r["gateway_port_id"]]) for r in rows]
 
+    def views(self, work: Work, found: Sequence[Row]) -> Sequence[Row]:
+        return found
+
     def target(self, work: Work, data: Row) -> Row:
         return {}
 

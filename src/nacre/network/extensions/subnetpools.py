@@ -40,6 +40,9 @@ class Subnetpools:
         return [standard_view(r) | {k: r[k] for k in (*_PLAIN, "ip_version")} | {k: str(r[k]) for k in _LENGTHS}
                 | {"shared": r["id"] in shared} for r in rows]
 
+    def views(self, work: Work, found: Sequence[Row]) -> Sequence[Row]:
+        return found
+
     def target(self, work: Work, data: Row) -> Row:
         return {}
 
@@ -129,6 +132,9 @@ class AddressScopes:
             rbac.visible(work, t.address_scopes, "address_scope"), *where(t.address_scopes, filters)))
         shared = rbac.shared(work, "address_scope")
         return [standard_view(r) | {"ip_version": r["ip_version"], "shared": r["id"] in shared} for r in rows]
+
+    def views(self, work: Work, found: Sequence[Row]) -> Sequence[Row]:
+        return found
 
     def target(self, work: Work, data: Row) -> Row:
         return {}
