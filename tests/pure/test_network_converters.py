@@ -1,6 +1,7 @@
 """What each attribute of the network API takes, and what it becomes: Neutron's converters and validators, by its own
 attribute maps. An attribute that takes less, or more, than these says why."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,13 +9,15 @@ import pytest
 from nacre.base.context import Context
 from nacre.base.errors import BadRequest, NotFound
 from nacre.network.api import listing
-from nacre.network.nouns import definitions as d
+from nacre.network.api.service import STORES
 from nacre.network.nouns.attributes import Resource
+from nacre.network.nouns.definitions import BINDING
 
 ID = "11111111-2222-3333-4444-555555555555"
 ROUTE = {"destination": "10.1.0.0/24", "nexthop": "10.0.0.1"}
 CONTEXT = Context(request_id="req-test", user_id="u", project_id="p", roles=("admin", "member", "reader"))
-RESOURCES: dict[str, Resource] = {r.plural: r for r in vars(d).values() if isinstance(r, Resource)}
+RESOURCES: dict[str, Resource] = {r.plural: r for r in (*(store.resource for store in STORES), BINDING)}
+d = SimpleNamespace(**{r.name.removesuffix("_policy").upper(): r for r in RESOURCES.values()})
 
 #: A name that `resource.attribute` is found by -> (what is sent, what is kept).
 TAKEN: list[tuple[str, Any, Any]] = [

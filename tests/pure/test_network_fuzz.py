@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from nacre.base.context import Context
 from nacre.base.errors import BadRequest
 from nacre.network.api.listing import parse
-from nacre.network.nouns import definitions
-from nacre.network.nouns.attributes import Resource
+from nacre.network.api.service import STORES
+from nacre.network.nouns.definitions import BINDING
+from nacre.network.nouns.network import NETWORK
 
-RESOURCES = [v for v in vars(definitions).values() if isinstance(v, Resource)]
+RESOURCES = [*(store.resource for store in STORES), BINDING]
 LINES = [(r, a) for r in RESOURCES for a in r.attributes.values() if a.put]
 ME = Context(request_id="r", project_id="p")
 
@@ -35,6 +36,6 @@ def test_any_value_is_kept_or_refused_by_name(resource, attribute, value):
                                            "changed_since", "x"]), st.text(max_size=8)), max_size=4))
 def test_any_query_is_understood_or_refused(query):
     try:
-        parse(definitions.NETWORK, query)
+        parse(NETWORK, query)
     except BadRequest as refused:
         assert refused.field

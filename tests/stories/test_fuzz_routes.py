@@ -17,7 +17,8 @@ from tests.stories.whole_cloud import WholeCloud, whole_cloud
 from nacre.base.web import Route, Service
 from nacre.image import schemas as image
 from nacre.image.metadefs import schemas as metadefs
-from nacre.network.nouns import definitions
+from nacre.network.api.service import STORES
+from nacre.network.nouns.definitions import BINDING
 
 #: Requests for each route, and for each known field of a route's body.
 CASES = 20
@@ -63,8 +64,8 @@ def fields_of(service: Service, route: Route) -> list[tuple[str, ...]]:
     if service.name == "image":
         return [(name,) for name in (image.IMAGE if last == "images" else _METADEFS.get(last, ()))]
     if service.name == "network":
-        for resource in vars(definitions).values():
-            if getattr(resource, "plural", None) and resource.path == last:
+        for resource in (*(store.resource for store in STORES), BINDING):
+            if resource.path == last:
                 return [(resource.name, a.name) for a in resource.attributes.values()]
     return []
 

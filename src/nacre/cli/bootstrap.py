@@ -33,7 +33,7 @@ from nacre.identity.tables import projects, users
 from nacre.image.metadefs.builtin import NAMESPACES
 from nacre.image.metadefs.service import Metadefs
 from nacre.network.networks import Networks
-from nacre.network.nouns.attributes import Row
+from nacre.network.nouns.noun import View
 from nacre.network.subnets import Subnets
 from nacre.network.work import Work
 
@@ -185,9 +185,9 @@ async def _public_network(control: Control) -> None:
     context = await _context(control)
 
     def step(work: Work) -> None:
-        if any(n["name"] == "public" for n in networks.list(work, {})):
+        if any(n.name == "public" for n in networks.list(work, {})):
             return
-        network: Row = networks.create(work, networks.resource.parse_create({
+        network: View = networks.create(work, networks.resource.parse_create({
             "name": "public", "router:external": True, "provider:network_type": "flat",
             "provider:physical_network": "public"}, context))
         subnets.create(work, subnets.resource.parse_create({

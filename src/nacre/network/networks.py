@@ -11,14 +11,14 @@ from nacre.base.errors import BadRequest, Conflict
 from nacre.network import tables as t
 from nacre.network.hosts import notifications
 from nacre.network.ml2 import type_drivers
-from nacre.network.ml2.driver_api import Segment
-from nacre.network.nouns.definitions import NETWORK
-from nacre.network.work import MANY, Row, Work, conflict, missing, standard_view, where
+from nacre.network.nouns.attributes import Attributes
+from nacre.network.nouns.network import NETWORK, PROVIDER, Network, NetworkSegment, provider, view
+from nacre.network.nouns.noun import View
+from nacre.network.work import MANY, Row, Work, conflict, missing, where
 
 #: Ports that go with their network or subnet without being asked.
 AUTO_DELETE = ("network:dhcp",)
 SHARED, EXTERNAL = "access_as_shared", "access_as_external"
-_PROVIDER = ("provider:network_type", "provider:physical_network", "provider:segmentation_id")
 
 #: The least MTU that an IP version demands of a link (RFC 791, RFC 8200).
 MIN_MTU = {4: 68, 6: 1280}
@@ -58,79 +58,79 @@ class Networks:
 
     resource = NETWORK
 
-    def list(self, work: Work, filters: Row) -> list[Row]:
-        rows = work.rows(sa.select(t.networks).where(visible(work), *where(t.networks, filters)))
-        ids = [r["id"] for r in rows]
+    def list(self, work: Work, filters: Row) -> list[Network]:
+        return work.select(Network, visible(work), *where(t.networks, filters))
+
+    def views(self, work: Work, found: Sequence[Network]) -> Sequence[View]:
+        ids = [network.id for network in found]
         if not ids:
             return []
-        subnets, segments, shared = defaultdict(list), defaultdict(list), set[str]()
-        scopes: dict[str, Row] = defaultdict(dict)
+        subnets, segments = defaultdict[str, list[str]](list), defaultdict[str, list[NetworkSegment]](list)
+        scopes = defaultdict[str, View](dict)
         for row in work.rows(sa.select(t.subnets.c.id, t.subnets.c.network_id).where(
                 among(t.subnets.c.network_id, ids))):
             subnets[row["network_id"]].append(row["id"])
         for row in work.rows(_SCOPES.where(among(t.subnets.c.network_id, ids))):
             scopes[row["network_id"]][f"ipv{row['ip_version']}_address_scope"] = row["address_scope_id"]
-        for row in work.rows(sa.select(t.segments).where(among(t.segments.c.network_id, ids),
-                                                         t.segments.c.dynamic.is_(False)).order_by(
-                                                             t.segments.c.position)):
-            segments[row["network_id"]].append(row)
-        shared.update(work.conn.execute(granted("network", work.context.project_id, SHARED)).scalars())
-        return [_view(r, subnets[r["id"]], segments[r["id"]], r["id"] in shared) | scopes[r["id"]] for r in rows]
+        for segment in work.select(NetworkSegment, among(t.segments.c.network_id, ids),
+                                   t.segments.c.dynamic.is_(False), order=("position",)):
+            segments[segment.network_id].append(segment)
+        shared = set(work.conn.execute(granted("network", work.context.project_id, SHARED)).scalars())
+        return [view(n, subnets[n.id], segments[n.id], n.id in shared) | scopes[n.id] for n in found]
 
-    def views(self, work: Work, found: Sequence[Row]) -> Sequence[Row]:
-        return found
-
-    def target(self, work: Work, data: Row) -> Row:
+    def target(self, work: Work, data: Attributes) -> Attributes:
         return {}
 
-    def create(self, work: Work, data: Row) -> Row:
+    def create(self, work: Work, data: Attributes) -> View:
         work.room("network", data["project_id"])
         wanted = _wanted(data)
-        network_id = str(uuid.uuid4())
         mtu = min(work.settings.types.mtu(s.get("provider:network_type") or work.settings.types.tenant_types[0])
                   for s in wanted or [{}])
         if data["mtu"] > mtu or (data["mtu"] and data["mtu"] < 68):
             raise BadRequest(f"Invalid input for operation: Requested MTU is too big, maximum is {mtu}."
                              if data["mtu"] > mtu else "Invalid input for operation: the minimum MTU is 68.",
                              field="mtu", type="InvalidInput")
-        row = work.insert(t.networks, {
-            **work.new(data), "id": network_id, "mtu": data["mtu"] or mtu, "external": data["router:external"],
+        network = work.add(Network(
+            **work.new(data), mtu=data["mtu"] or mtu, external=data["router:external"],
             **{k: data[k] for k in ("name", "admin_state_up", "port_security_enabled", "is_default", "dns_domain",
-                                    "availability_zone_hints")}})
-        segments = [_allocate(work, network_id, s, i) for i, s in enumerate(wanted or [{}])]
+                                    "availability_zone_hints")}))
+        segments = [_allocate(work, network.id, s, i) for i, s in enumerate(wanted or [{}])]
         for action, given in ((SHARED, data["shared"]), (EXTERNAL, data["router:external"])):
             if given:
-                grant(work, row, action)
-        return _view(row, [], segments, data["shared"])
+                grant(work, network, action)
+        return view(network, [], segments, data["shared"])
 
-    def update(self, work: Work, current: Row, data: Row) -> Row:
-        if changed := [k for k in (*_PROVIDER, "segments") if k in data and data[k] != current.get(k)]:
+    def update(self, work: Work, current: Network, data: Attributes) -> None:
+        segments = work.select(NetworkSegment, order=("position",), network_id=current.id, dynamic=False)
+        seen = provider(segments)
+        if changed := [k for k in (*PROVIDER, "segments") if k in data and data[k] != seen.get(k)]:
             raise BadRequest(f"Invalid input for operation: Plugin does not support updating provider attributes "
                              f"({changed[0]}).", field=changed[0], type="InvalidInput")
-        for name, action in (("shared", SHARED), ("router:external", EXTERNAL)):
-            if name in data and data[name] != current[name]:
-                grant(work, current, action) if data[name] else _revoke(work, current, action)
-        self._check_mtu(work, current, data)
+        if "shared" in data and data["shared"] != is_shared(work, current.id):
+            grant(work, current, SHARED) if data["shared"] else _revoke(work, current, SHARED)
         values: Row = {k: data[k] for k in ("name", "description", "admin_state_up", "port_security_enabled",
-                                            "is_default", "dns_domain", "mtu") if k in data}
+                                            "is_default", "dns_domain") if k in data}
         if "router:external" in data:
             values["external"] = data["router:external"]
-        work.change(t.networks, current["id"], values)
-        work.changes.networks.add(current["id"])
-        if values.get("admin_state_up", current["admin_state_up"]) != current["admin_state_up"]:
-            work.changes.hosts.update(host for _, host in notifications.hosts_of_networks(work, [current["id"]]))
-        return current | data
+            if values["external"] != current.external:
+                grant(work, current, EXTERNAL) if values["external"] else _revoke(work, current, EXTERNAL)
+        if "mtu" in data:
+            values["mtu"] = self._mtu(work, current.id, data["mtu"], seen["provider:network_type"] or "local")
+        work.change(t.networks, current.id, values)
+        work.changes.networks.add(current.id)
+        if values.get("admin_state_up", current.admin_state_up) != current.admin_state_up:
+            work.changes.hosts.update(host for _, host in notifications.hosts_of_networks(work, [current.id]))
 
-    def _check_mtu(self, work: Work, current: Row, data: Row) -> None:
-        if "mtu" not in data:
-            return
-        limit = work.settings.types.mtu(current["provider:network_type"] or "local")
-        data["mtu"] = data["mtu"] or limit
-        for version in {s["ip_version"] for s in work.find(t.subnets, network_id=current["id"])}:
-            check_subnet_mtu(current["id"], data["mtu"], version)
-        if not MIN_MTU[4] <= data["mtu"] <= limit:
+    def _mtu(self, work: Work, network_id: str, wanted: int, network_type: str) -> int:
+        """The MTU that is wanted, or where none is the largest. Raises BadRequest, Conflict."""
+        limit = work.settings.types.mtu(network_type)
+        mtu = wanted or limit
+        for version in {s["ip_version"] for s in work.find(t.subnets, network_id=network_id)}:
+            check_subnet_mtu(network_id, mtu, version)
+        if not MIN_MTU[4] <= mtu <= limit:
             raise BadRequest(f"Invalid input for operation: Requested MTU is out of range, 68 to {limit}.",
                              field="mtu", type="InvalidInput")
+        return mtu
 
     def _drop_floating(self, work: Work, network_id: str) -> None:
         """Floating IPs that no port uses go with their external network."""
@@ -141,8 +141,8 @@ class Networks:
             work.remove(t.floatingips, id=[r["id"] for r in rows])
             work.remove(t.ports, id=[r["floating_port_id"] for r in rows])
 
-    def delete(self, work: Work, current: Row) -> None:
-        network_id = current["id"]
+    def delete(self, work: Work, current: Network) -> None:
+        network_id = current.id
         self._drop_floating(work, network_id)
         used = [r["id"] for r in work.rows(sa.select(t.ports.c.id).where(
             t.ports.c.network_id == network_id, t.ports.c.device_owner.not_in(AUTO_DELETE)).limit(20))]
@@ -162,35 +162,35 @@ def check_subnet_mtu(network_id: str, mtu: int, version: int) -> None:
                        f"{MIN_MTU[version]}")
 
 
-def get(work: Work, network_id: str) -> Row:
-    """A network's row, if the caller may see it. Raises NotFound."""
-    found = work.one(t.networks, id=network_id)
-    if found and found["project_id"] != work.context.project_id:
-        found = work.row(sa.select(t.networks).where(t.networks.c.id == network_id, visible(work)))
+def get(work: Work, network_id: str) -> Network:
+    """A network, if the caller may see it. Raises NotFound."""
+    found = work.first(Network, id=network_id)
+    if found and found.project_id != work.context.project_id:
+        found = work.first(Network, visible(work), id=network_id)
     if found is None:
         raise missing("network", network_id)
     return found
 
 
-def grant(work: Work, network: Row, action: str) -> None:
+def grant(work: Work, network: Network, action: str) -> None:
     """Opens a network to everybody (idempotent)."""
     r = t.rbac_policies.c
-    there = work.row(sa.select(r.id).where(r.object_id == network["id"], r.action == action, r.target_project == "*"))
+    there = work.row(sa.select(r.id).where(r.object_id == network.id, r.action == action, r.target_project == "*"))
     if there is None:
         work.insert(t.rbac_policies, {
-            "id": str(uuid.uuid4()), "project_id": network["project_id"], "object_type": "network",
-            "object_id": network["id"], "action": action, "target_project": "*"})
+            "id": str(uuid.uuid4()), "project_id": network.project_id, "object_type": "network",
+            "object_id": network.id, "action": action, "target_project": "*"})
 
 
-def _revoke(work: Work, network: Row, action: str) -> None:
+def _revoke(work: Work, network: Network, action: str) -> None:
     """Sharing ends with everybody; a network that is external no more is so for nobody."""
     if action == SHARED:
-        refuse_withdrawal(work, network["id"], action, "*")
-        work.remove(t.rbac_policies, object_id=network["id"], action=action, target_project="*")
+        refuse_withdrawal(work, network.id, action, "*")
+        work.remove(t.rbac_policies, object_id=network.id, action=action, target_project="*")
         return
-    if _external_users(work, network["id"]):
-        raise _in_use(network["id"], action)
-    work.remove(t.rbac_policies, object_id=network["id"], action=action)
+    if _external_users(work, network.id):
+        raise _in_use(network.id, action)
+    work.remove(t.rbac_policies, object_id=network.id, action=action)
 
 
 def settle_external(work: Work, network_id: str) -> None:
@@ -237,18 +237,18 @@ def _in_use(network_id: str, action: str) -> Conflict:
                     "Multiple projects are using it.")
 
 
-def _wanted(data: Row) -> list[Row]:
-    given = {k: data[k] for k in _PROVIDER if data.get(k) is not None}
+def _wanted(data: Attributes) -> list[Attributes]:
+    given = {k: data[k] for k in PROVIDER if data.get(k) is not None}
     if given and data.get("segments"):
         raise BadRequest("Invalid input for operation: Segments and provider values cannot both be set.",
                          field="segments", type="SegmentsSetInConjunctionWithProviders")
     return data.get("segments") or ([given] if given else [])
 
 
-def _allocate(work: Work, network_id: str, wanted: Row, position: int) -> Row:
+def _allocate(work: Work, network_id: str, wanted: Attributes, position: int) -> NetworkSegment:
     """A segment as asked for by an administrator, or a free one of the tenant types."""
     settings = work.settings.types
-    kind, physical, number = (wanted.get(k) for k in _PROVIDER)
+    kind, physical, number = (wanted.get(k) for k in PROVIDER)
     if kind:
         type_drivers.validate(settings, kind, physical, number)
         return reserve(work, network_id, (kind, physical, number), position=position)
@@ -282,8 +282,8 @@ def _free(work: Work, kind: str, physical: str | None) -> int | None:
 
 
 def reserve(work: Work, network_id: str, what: tuple[str, str | None, int | None], *, position: int = 0,
-            dynamic: bool = False) -> Row:
-    """A segment's row. what: (type, physical network, number or None for a free one). Raises Conflict where it is
+            dynamic: bool = False) -> NetworkSegment:
+    """A new segment. what: (type, physical network, number or None for a free one). Raises Conflict where it is
     taken or none is free."""
     kind, physical, number = what
     if number is None and kind in ("vlan", "vxlan"):
@@ -298,30 +298,6 @@ def reserve(work: Work, network_id: str, what: tuple[str, str | None, int | None
                                          f"{physical} is in use.")}
         raise conflict(*kinds.get(kind, ("TunnelIdInUse", f"Unable to create the network. The tunnel ID {number} "
                                                           "is in use.")))
-    return work.insert(t.segments, {
-        "id": str(uuid.uuid4()), "network_id": network_id, "network_type": kind, "physical_network": physical,
-        "segmentation_id": number, "position": position, "dynamic": dynamic, "claim": claim})
-
-
-def segment(row: Row) -> Segment:
-    """A segment's row as binding sees it."""
-    return Segment(**{k: row[k] for k in ("id", "network_type", "physical_network", "segmentation_id", "dynamic")})
-
-
-def _provider(row: Row) -> Row:
-    return {"provider:network_type": row["network_type"], "provider:physical_network": row["physical_network"],
-            "provider:segmentation_id": row["segmentation_id"]}
-
-
-def _view(row: Row, subnets: list[str], segments: list[Row], shared: bool) -> Row:
-    view = standard_view(row) | {
-        "admin_state_up": row["admin_state_up"], "status": "ACTIVE", "subnets": subnets, "shared": shared,
-        "router:external": row["external"], "port_security_enabled": row["port_security_enabled"], "mtu": row["mtu"],
-        "dns_domain": row["dns_domain"], "availability_zone_hints": row["availability_zone_hints"],
-        "availability_zones": ["nova"] if subnets else [], "ipv4_address_scope": None, "ipv6_address_scope": None,
-        "vlan_transparent": None, "is_default": row["is_default"],
-    }
-    if len(segments) > 1:
-        return view | {"segments": [_provider(s) for s in segments],
-                       **dict.fromkeys(_PROVIDER)}
-    return view | (_provider(segments[0]) if segments else dict.fromkeys(_PROVIDER))
+    return work.add(NetworkSegment(
+        id=str(uuid.uuid4()), network_id=network_id, network_type=kind, physical_network=physical,
+        segmentation_id=number, position=position, dynamic=dynamic, claim=claim))

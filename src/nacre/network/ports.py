@@ -15,6 +15,7 @@ from nacre.network import tables as t
 from nacre.network.hosts import agents, bindings
 from nacre.network.ipam import AddressRequest
 from nacre.network.nouns.definitions import PORT
+from nacre.network.nouns.network import Network
 from nacre.network.work import MANY, Row, Work, conflict, missing, standard_view
 
 #: Ports that only the thing they belong to may delete.
@@ -150,10 +151,10 @@ def _listing(every: bool, names: tuple[str, ...]) -> sa.Select[Any]:
     return found if every else found.where(_own(t.placed, sa.bindparam("own", type_=sa.String)))
 
 
-def policy_target(work: Work, network: Row, data: Row) -> Row:
+def policy_target(work: Work, network: Network, data: Row) -> Row:
     """What the rules of a port need to know of its network: that it is shared, where addresses are chosen."""
-    shared = "fixed_ips" in data and networks.is_shared(work, network["id"])
-    return {"network:project_id": network["project_id"], "network:shared": shared}
+    shared = "fixed_ips" in data and networks.is_shared(work, network.id)
+    return {"network:project_id": network.project_id, "network:shared": shared}
 
 
 def _check_device(work: Work, device_id: str, project_id: str) -> None:
@@ -165,29 +166,29 @@ def _check_device(work: Work, device_id: str, project_id: str) -> None:
                    "matches another tenants router.")
 
 
-def insert(work: Work, network: Row, data: Row) -> tuple[Row, list[tuple[str, str]]]:
+def insert(work: Work, network: Network, data: Row) -> tuple[Row, list[tuple[str, str]]]:
     """A new port, unbound. As `build` otherwise."""
     row, chosen = build(work, network, data)
     bindings.add(work, [row])
     return row, chosen
 
 
-def build(work: Work, network: Row, data: Row) -> tuple[Row, list[tuple[str, str]]]:
+def build(work: Work, network: Network, data: Row) -> tuple[Row, list[tuple[str, str]]]:
     """A new port with its addresses and groups; its binding's row is the caller's to write, at once. `data` gets the
     groups and MAC that were chosen; its id, if it has one, is the port's."""
     secured = data.get("port_security_enabled")
-    secured = network["port_security_enabled"] if secured is None else secured
+    secured = network.port_security_enabled if secured is None else secured
     owner = data["device_owner"]
     groups = _security(data, secured, [], [])
     if groups is None:
         groups = None if secured and not owner.startswith("network:") else []
-    mac = _mac(work, network["id"], data.get("mac_address"))
-    chosen = ipam.choose(work, AddressRequest(network["id"], mac, owner, data.get("fixed_ips")))
+    mac = _mac(work, network.id, data.get("mac_address"))
+    chosen = ipam.choose(work, AddressRequest(network.id, mac, owner, data.get("fixed_ips")))
     data["security_groups"] = security_groups.choose(work, groups, data["project_id"])
     row = work.insert(t.ports, {
         **work.new(data), **({"id": data["id"]} if "id" in data else {}),
         **{k: data[k] for k in _SAME if k not in ("description", "mac_address")},
-        "network_id": network["id"], "mac_address": mac, "port_security_enabled": secured, "status": "DOWN",
+        "network_id": network.id, "mac_address": mac, "port_security_enabled": secured, "status": "DOWN",
         "preserve": data.get("preserve", False), "device_tag": data.get("device_tag"),
         "position": data.get("position", 0), "server_id": data.get("server_id")})
     _set_addresses(work, row["id"], chosen, data["security_groups"])

@@ -48,7 +48,7 @@ class Subnets:
         return found
 
     def target(self, work: Work, data: Row) -> Row:
-        return {"network:project_id": networks.get(work, data["network_id"])["project_id"]}
+        return {"network:project_id": networks.get(work, data["network_id"]).project_id}
 
     def create(self, work: Work, data: Row) -> Row:
         network = networks.get(work, data["network_id"])
@@ -59,11 +59,11 @@ class Subnets:
             raise BadRequest("Bad subnets request: a subnetpool must be specified in the absence of a cidr.",
                              field="cidr", type="BadRequest")
         _check_version(cidr, data)
-        networks.check_subnet_mtu(network["id"], network["mtu"], data["ip_version"])
+        networks.check_subnet_mtu(network.id, network.mtu, data["ip_version"])
         _check_modes(data, cidr)
         if data["enable_dhcp"]:
             _check_dhcp(cidr)
-        self._check_overlap(work, network["id"], cidr)
+        self._check_overlap(work, network.id, cidr)
         gateway = data["gateway_ip"] if "gateway_ip" in data else ipam.default_gateway(cidr)
         if gateway:
             _check_gateway(gateway, cidr)
@@ -73,7 +73,7 @@ class Subnets:
             _check_gateway_outside(gateway, pools)
         _check_families(data, ipaddress.ip_network(cidr).version)
         return self._insert(work, data | {
-            "external": network["external"],
+            "external": network.external,
             "subnetpool_id": pool_id, "cidr": cidr, "gateway_ip": gateway,
             "allocation_pools": pools if pools is not None else ipam.default_pools(cidr, gateway)})
 

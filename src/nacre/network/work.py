@@ -137,19 +137,20 @@ class Work:
         return statements.one(self.conn, table, **conditions)
 
     def select(self, kind: type[N], *where: sa.ColumnElement[bool], order: tuple[str, ...] = (),
-               **conditions: Any) -> list[N]:
-        """The nouns for which all of that holds. conditions, order: as `statements.find`, and quicker than `where`."""
-        if not where:
-            rows = statements.select(self.conn, kind.TABLE, kind.__struct_fields__, order, conditions)
-        else:
+               limit: int | None = None, **conditions: Any) -> list[N]:
+        """The nouns for which all of that holds. conditions, order: as `statements.find`, and quicker than `where`, to
+        which alone a limit applies."""
+        if where:
             table = kind.TABLE.c
-            rows = self.conn.execute(sa.select(*columns(kind)).where(*where, *(
-                table[name] == value for name, value in conditions.items())).order_by(*(table[n] for n in order)))
+            wanted = sa.select(*columns(kind)).where(*where, *(table[n] == value for n, value in conditions.items()))
+            rows = self.conn.execute(wanted.order_by(*(table[n] for n in order)).limit(limit))
+        else:
+            rows = statements.select(self.conn, kind.TABLE, kind.__struct_fields__, order, conditions)
         return [kind(*row) for row in rows]
 
     def first(self, kind: type[N], *where: sa.ColumnElement[bool], **conditions: Any) -> N | None:
         """As `select`, one of them."""
-        return next(iter(self.select(kind, *where, **conditions)), None)
+        return next(iter(self.select(kind, *where, limit=1, **conditions)), None)
 
     def new(self, data: Row) -> Row:
         """The standard columns of a new row, filled."""

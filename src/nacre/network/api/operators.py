@@ -101,12 +101,14 @@ class Operators:
 
     async def dhcp_networks(self, request: Request) -> Row:
 
+        networks = Networks()
+
         def step(work: Work) -> list[Row]:
             host = agents.get(work, request.params["id"])["host"]
             bound = set(work.conn.execute(sa.select(t.bindings.c.network_id).distinct().where(
                 t.bindings.c.host == host)).scalars())
             served = sorted(n for n in bound if dhcp.port_of(work, n))
-            return Networks().list(work, {"id": served}) if served else []
+            return list(networks.views(work, networks.list(work, {"id": served}))) if served else []
 
         return {"networks": await self._manager.read(request.context, step)}
 
@@ -159,8 +161,8 @@ def _availability(work: Work, network_id: str | None) -> list[Row]:
             "subnet_id": s["id"], "subnet_name": s["name"], "cidr": s["cidr"], "ip_version": s["ip_version"],
             "total_ips": ipam.size(s["allocation_pools"]), "used_ips": counts.get(s["id"], 0)})
     filters = {"id": [network_id]} if network_id else {}
-    return [{"network_id": n["id"], "network_name": n["name"], "project_id": n["project_id"],
-             "tenant_id": n["project_id"], "subnet_ip_availability": (own := subnets.get(n["id"], [])),
+    return [{"network_id": n.id, "network_name": n.name, "project_id": n.project_id,
+             "tenant_id": n.project_id, "subnet_ip_availability": (own := subnets.get(n.id, [])),
              "total_ips": sum(s["total_ips"] for s in own), "used_ips": sum(s["used_ips"] for s in own)}
             for n in Networks().list(work, filters)]
 

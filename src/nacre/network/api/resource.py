@@ -226,7 +226,11 @@ def bodies(body: Row, name: str, plural: str | None) -> tuple[list[Row], bool]:
     return raws, bulk
 
 
-def _check_revision(request: Request, current: Row) -> None:
+def value_of(noun: Any, name: str) -> Any:
+    return noun[name] if isinstance(noun, dict) else getattr(noun, name)
+
+
+def _check_revision(request: Request, current: Any) -> None:
     wanted = request.headers.get("if-match", "")
     if not wanted:
         return
@@ -234,6 +238,6 @@ def _check_revision(request: Request, current: Row) -> None:
     number = whole_number(text)
     if key != "revision_number" or number is None:
         raise BadRequest(f"Bad If-Match header: {wanted[:64]}; it must be revision_number=N.", field="If-Match")
-    if number != current["revision_number"]:
-        raise PreconditionFailed(f"Constrained to {number}, but current revision is {current['revision_number']}",
+    if number != (now := value_of(current, "revision_number")):
+        raise PreconditionFailed(f"Constrained to {number}, but current revision is {now}",
                                  type="RevisionNumberConstraintFailed")

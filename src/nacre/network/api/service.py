@@ -31,12 +31,17 @@ ACTIONS: dict[str, type[RouterActions] | type[AddressGroupActions] | type[Subnet
 }
 
 
+#: What has the five verbs.
+STORES: tuple[Store[Any], ...] = (
+    Networks(), Subnets(), Ports(), SecurityGroups(), SecurityGroupRules(), Routers(), FloatingIps(), Subnetpools(),
+    AddressScopes(), AddressGroups(), RbacPolicies(),
+)
+
+
 def service(manager: NetworkManager) -> Service:
     """Neutron's API v2.0 over the network service."""
-    stores: list[Store[Any]] = [Networks(), Subnets(), Ports(), SecurityGroups(), SecurityGroupRules(), Routers(),
-                           FloatingIps(), Subnetpools(), AddressScopes(), AddressGroups(), RbacPolicies()]
     routes: list[Route] = []
-    for store in stores:
+    for store in STORES:
         resource = store.resource
         controller = Controller(manager, store, DefaultGroups if resource.name in DEFAULTED else None)
         routes += controller.routes(update=resource.name not in ("security_group_rule",))
@@ -45,6 +50,6 @@ def service(manager: NetworkManager) -> Service:
         if resource.plural in TAGGED:
             routes += Tags(manager, controller, (resource.name, resource.plural, resource.path)).routes()
     routes += Bindings(manager).routes()
-    routes += versions.routes([(s.resource.name, s.resource.plural) for s in stores])
+    routes += versions.routes([(s.resource.name, s.resource.plural) for s in STORES])
     routes += quotas.Quotas(manager).routes() + operators.Operators(manager).routes()
     return Service("network", PREFIX, routes, faults.fault, statuses=faults.STATUSES, refusal=refused)

@@ -9,7 +9,7 @@ from nacre.base.errors import BadRequest, NotFound
 from nacre.base.serving.gate import Gate, asks
 from nacre.base.web import Reply, Request, Route
 from nacre.network import tables as t
-from nacre.network.api.resource import Controller
+from nacre.network.api.resource import Controller, value_of
 from nacre.network.manager import NetworkManager
 from nacre.network.nouns import checks
 from nacre.network.work import Row, Work
@@ -81,11 +81,11 @@ class Tags:
 
     async def _write(self, request: Request, change: Callable[[list[str]], list[str]]) -> list[str]:
         def step(work: Work) -> list[str]:
-            row = self._controller.one(work, request.params["id"])
-            tags = sorted(set(change(row["tags"])))
+            found = self._controller.one(work, request.params["id"])
+            tags = sorted(set(change(value_of(found, "tags"))))
             if len(tags) > MAX_TAGS:
                 raise BadRequest(f"A resource has at most {MAX_TAGS} tags.", field="tags")
-            work.change(TAGGED[self._plural], row["id"], {"tags": tags})
+            work.change(TAGGED[self._plural], request.params["id"], {"tags": tags})
             return tags
 
         return await self._manager.write(request.context, step)

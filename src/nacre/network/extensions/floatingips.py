@@ -41,23 +41,23 @@ class FloatingIps:
 
     def create(self, work: Work, data: Row) -> Row:
         network = networks.get(work, data["floating_network_id"])
-        if not network["external"]:
-            raise BadRequest(f"Bad floatingip request: Network {network['id']} is not a valid external network.",
+        if not network.external:
+            raise BadRequest(f"Bad floatingip request: Network {network.id} is not a valid external network.",
                              field="floating_network_id", type="BadRequest")
         work.room("floatingip", data["project_id"])
         wish = {k: v for k, v in (("subnet_id", data["subnet_id"]), ("ip_address", data["floating_ip_address"])) if v}
         if not wish:
-            wish = {"subnet_id": self._subnet(work, network["id"])}
+            wish = {"subnet_id": self._subnet(work, network.id)}
         new_id = str(uuid.uuid4())
         port = service_port(work, network, (new_id, OWNER), [wish])
         values: Row = {"port_id": None, "fixed_ip_address": None, "router_id": None, "status": "DOWN"}
         if data.get("port_id"):
-            values |= self._associate(work, network["id"], data, None)
+            values |= self._associate(work, network.id, data, None)
         elif data.get("fixed_ip_address"):
             raise BadRequest("Bad floatingip request: fixed_ip_address cannot be specified without a port_id.",
                              field="fixed_ip_address", type="BadRequest")
         work.insert(t.floatingips, {
-            **work.new(data), "id": new_id, "floating_network_id": network["id"], "floating_port_id": port["id"],
+            **work.new(data), "id": new_id, "floating_network_id": network.id, "floating_port_id": port["id"],
             "floating_ip_address": port["fixed_ips"][0]["ip_address"], "dns_name": data["dns_name"],
             "dns_domain": data["dns_domain"], **values})
         return self.list(work, {"id": [new_id]})[0]

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from nacre.network import ports
 from nacre.network import tables as t
 from nacre.network.hosts import agents
+from nacre.network.nouns.network import Network
 from nacre.network.work import Row, Work, conflict
 
 
@@ -17,7 +18,7 @@ def own(work: Work, table: sa.Table) -> sa.ColumnElement[bool]:
     return table.c.project_id == work.context.project_id
 
 
-def service_port(work: Work, network: Row, device: tuple[str, str], fixed_ips: Sequence[dict[str, str]] | None,
+def service_port(work: Work, network: Network, device: tuple[str, str], fixed_ips: Sequence[dict[str, str]] | None,
                  project_id: str = "") -> Row:
     """A port of the cloud's own (a gateway, a router's interface, a floating IP's address). device: (id, owner)."""
     device_id, owner = device

@@ -87,17 +87,17 @@ class Routers:
 
     def _new_gateway(self, work: Work, current: Row, old: Row, info: Row) -> Row:
         network = networks.get(work, info["network_id"])
-        if not network["external"]:
-            raise BadRequest(f"Bad router request: Network {network['id']} is not an external network.",
+        if not network.external:
+            raise BadRequest(f"Bad router request: Network {network.id} is not an external network.",
                              field="external_gateway_info", type="BadRequest")
         if old["gateway_port_id"]:
-            if old["gateway_network_id"] != network["id"]:
+            if old["gateway_network_id"] != network.id:
                 refuse_floating(work, current["id"], "RouterExternalGatewayInUseByFloatingIp", (
                     f"Gateway cannot be updated for router {current['id']}, since a gateway to external network "
                     f"{old['gateway_network_id']} is required by one or more floating IPs."))
             ports.drop(work, [old["gateway_port_id"]])
         port = service_port(work, network, (current["id"], GATEWAY), info.get("external_fixed_ips"))
-        return {"gateway_port_id": port["id"], "gateway_network_id": network["id"]}
+        return {"gateway_port_id": port["id"], "gateway_network_id": network.id}
 
     def _check_routes(self, work: Work, router_id: str, routes: Sequence[Row]) -> None:
         nets = [ipaddress.ip_network(s["cidr"]) for s in connected(work, router_id, (INTERFACE, GATEWAY))]
@@ -128,9 +128,9 @@ class Routers:
             return _joined(router, port["id"], port["network_id"], ids)
         subnet = subnets.get(work, body["subnet_id"])
         network = networks.get(work, subnet["network_id"])
-        if network["project_id"] != router["project_id"] and not work.context.is_admin:
+        if network.project_id != router["project_id"] and not work.context.is_admin:
             shared = networks.granted("network", work.context.project_id, networks.SHARED)
-            if network["id"] not in set(work.conn.execute(shared).scalars()):
+            if network.id not in set(work.conn.execute(shared).scalars()):
                 raise missing("subnet", subnet["id"])
         if not subnet["gateway_ip"]:
             raise BadRequest("Bad router request: Subnet for router interface must have a gateway IP.",
@@ -139,7 +139,7 @@ class Routers:
         port = service_port(work, network, (router["id"], INTERFACE),
                             [{"subnet_id": subnet["id"], "ip_address": subnet["gateway_ip"]}], router["project_id"])
         work.touch(t.routers, router["id"])
-        return _joined(router, port["id"], network["id"], [subnet["id"]])
+        return _joined(router, port["id"], network.id, [subnet["id"]])
 
     def _own_port(self, work: Work, port_id: str) -> Row:
         found = ports.Ports().list(work, {"id": [port_id]})

@@ -108,7 +108,7 @@ def _may_keep(work: Work, order: PortsOrder, found: Collection[PortFacts], named
             gateways = {subnet["gateway_ip"] for subnet in work.find(t.subnets, network_id=port.network_id)}
             has = ", ".join(ip + " (its subnet's gateway)" * (ip in gateways) for ip in asked)
             raise conflict("NetworkInUse", (
-                f"Network {port.network_id} is of project {network['project_id']}, and shared with "
+                f"Network {port.network_id} is of project {network.project_id}, and shared with "
                 f"{member.project_id}, which may not choose addresses there. Port {port.id} has {has}, as the host "
                 f"says. It keeps them only if you name them: --address {' --address '.join(unnamed)}, or addresses of "
                 "the request."))

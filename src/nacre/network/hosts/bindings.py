@@ -23,6 +23,7 @@ from nacre.network import tables as t
 from nacre.network.hosts import agents
 from nacre.network.ml2 import binding, manager
 from nacre.network.ml2.driver_api import HostAgent, MechanismDriver, PortBinding, Segment
+from nacre.network.nouns.network import NetworkSegment
 from nacre.network.work import Row, Work
 
 log = structlog.get_logger()
@@ -71,13 +72,12 @@ class DynamicSegments:
 
     def allocate(self, network_id: str, network_type: str, physical_network: str) -> Segment:
         s = t.segments.c
-        row = self._work.row(sa.select(t.segments).where(
-            s.network_id == network_id, s.network_type == network_type, s.physical_network == physical_network,
-            s.dynamic))
-        if row is None:
-            row = networks.reserve(self._work, network_id, (network_type, physical_network, None), dynamic=True)
-            self._made.add(row["id"])
-        return networks.segment(row)
+        found = self._work.first(NetworkSegment, s.dynamic, network_id=network_id, network_type=network_type,
+                                 physical_network=physical_network)
+        if found is None:
+            found = networks.reserve(self._work, network_id, (network_type, physical_network, None), dynamic=True)
+            self._made.add(found.id)
+        return found.offered()
 
     def release(self, segment: Segment) -> None:
         # One that was there before belongs to other ports too.
@@ -263,6 +263,6 @@ def _bind(work: Work, port: Row, host: str, agent: HostAgent | None,
 
 def _segments(work: Work, network_ids: set[str]) -> dict[str, list[Segment]]:
     found: dict[str, list[Segment]] = defaultdict(list)
-    for row in work.find(t.segments, ("position",), network_id=network_ids, dynamic=False):
-        found[row["network_id"]].append(networks.segment(row))
+    for segment in work.select(NetworkSegment, order=("position",), network_id=network_ids, dynamic=False):
+        found[segment.network_id].append(segment.offered())
     return found

@@ -13,6 +13,7 @@ from nacre.network.contract import AUTO, NetworkRequest, Plugged, PortFacts, Por
 from nacre.network.hosts import bindings, dhcp, facts
 from nacre.network.nouns import checks
 from nacre.network.nouns.definitions import PORT
+from nacre.network.nouns.network import Network
 from nacre.network.policies import may_create_port
 from nacre.network.work import Row, Work, conflict, missing
 
@@ -25,7 +26,7 @@ class Interface:
     """One interface of the order, looked up: on a network, or a port that the user brought."""
 
     request: NetworkRequest
-    network: Row
+    network: Network
     port: Row | None = None
 
 
@@ -56,12 +57,12 @@ def resolve(work: Work, order: PortsOrder) -> list[Interface]:
 def _automatic(work: Work) -> list[Interface]:
     n = t.networks.c
     shared = networks.granted("network", work.context.project_id, networks.SHARED)
-    rows = work.rows(sa.select(t.networks).where(
-        sa.or_(n.project_id == work.context.project_id, n.id.in_(shared)), n.external.is_(False)).limit(2))
-    if len(rows) > 1:
+    found = work.select(Network, sa.or_(n.project_id == work.context.project_id, n.id.in_(shared)),
+                        n.external.is_(False), limit=2)
+    if len(found) > 1:
         raise conflict("NetworkAmbiguous",
                        "Multiple possible networks found, use a Network ID to be more specific.")
-    return [Interface(NetworkRequest(network_id=r["id"]), r) for r in rows]
+    return [Interface(NetworkRequest(network_id=network.id), network) for network in found]
 
 
 def _one(work: Work, order: PortsOrder, request: NetworkRequest) -> Interface:
@@ -81,21 +82,22 @@ def _one(work: Work, order: PortsOrder, request: NetworkRequest) -> Interface:
         return Interface(request, network, row)
     network = networks.get(work, request.network_id or "")
     _check_external(work, network)
-    if not work.find(t.subnets, network_id=network["id"]):
-        raise BadRequest(f"Network {network['id']} requires a subnet in order to boot instances on.",
+    if not work.find(t.subnets, network_id=network.id):
+        raise BadRequest(f"Network {network.id} requires a subnet in order to boot instances on.",
                          type="NetworkRequiresSubnet")
     if request.fixed_ip:
-        _check_fixed(work, network["id"], request.fixed_ip)
+        _check_fixed(work, network.id, request.fixed_ip)
     return Interface(request, network)
 
 
-def _check_external(work: Work, network: Row) -> None:
+def _check_external(work: Work, network: Network) -> None:
     """A server sits on an external network where that is shared too, or the operator lets its project."""
-    if not network["external"] or work.policy.allows(work.context, "network:attach_external_network", network):
+    if not network.external or work.policy.allows(
+            work.context, "network:attach_external_network", msgspec.structs.asdict(network)):
         return
     shared = networks.granted("network", work.context.project_id, networks.SHARED)
-    if network["id"] not in set(work.conn.execute(shared).scalars()):
-        raise Forbidden(f"It is not allowed to create an interface on external network {network['id']}",
+    if network.id not in set(work.conn.execute(shared).scalars()):
+        raise Forbidden(f"It is not allowed to create an interface on external network {network.id}",
                         type="ExternalNetworkAttachForbidden")
 
 
@@ -144,7 +146,7 @@ def check(work: Work, order: PortsOrder, count: int, least: int) -> int:
         data = _wish(work, order, interface, None)
         if "fixed_ips" in data:
             ipam.choose(work, ipam.AddressRequest(
-                interface.network["id"], NO_MAC, data["device_owner"], data["fixed_ips"]))
+                interface.network.id, NO_MAC, data["device_owner"], data["fixed_ips"]))
     return _room(work, len(made), count, least)
 
 
@@ -208,11 +210,11 @@ def _wish(work: Work, order: PortsOrder, interface: Interface, groups: list[str]
     """The new port as its owner could ask for it at POST /ports, and with what is asked of them there. Raises
     BadRequest, Forbidden."""
     network = interface.network
-    raw: Row = {"network_id": network["id"], "device_id": order.server_id, "dns_name": _dns(order.hostname),
+    raw: Row = {"network_id": network.id, "device_id": order.server_id, "dns_name": _dns(order.hostname),
                 "device_owner": f"compute:{order.availability_zone}"}
     if interface.request.fixed_ip:
         raw["fixed_ips"] = [{"ip_address": interface.request.fixed_ip}]
-    if groups is not None and network["port_security_enabled"]:
+    if groups is not None and network.port_security_enabled:
         raw["security_groups"] = groups
     data = PORT.parse_create(raw, work.context)
     may_create_port(work, PORT, raw, data | ports.policy_target(work, network, data))

@@ -8,7 +8,9 @@ from nacre.base.context import Context
 from nacre.base.errors import BadRequest
 from nacre.network.nouns import checks
 
-Row = dict[str, Any]
+#: Attribute -> value: what a client asked for, checked.
+Attributes = dict[str, Any]
+Row = Attributes
 
 
 class _Unset:
@@ -18,6 +20,12 @@ class _Unset:
 
 #: No default: the attribute is absent when the client does not send it.
 UNSET: Final = _Unset()
+
+
+#: What lines have in common: set by both verbs, a truth value, asked for by no list (neither to filter nor to sort by).
+BOTH: dict[str, Any] = {"post": True, "put": True}
+FLAG: dict[str, Any] = {"check": checks.boolean, "convert": checks.boolean}
+MUTE: dict[str, Any] = {"filter": False}
 
 
 @dataclass(frozen=True)
