@@ -13,13 +13,12 @@ import sqlalchemy as sa
 
 from nacre.base.errors import BadRequest, Conflict
 from nacre.network import tables as t
-from nacre.network.work import Row, Work, conflict
+from nacre.network.nouns.subnet import Subnet
+from nacre.network.work import Work, conflict
 
 #: A range of addresses: the first and the last, as numbers.
 Span = tuple[int, int]
 
-#: IPv6 modes in which the guest derives its own address from the prefix and its MAC.
-AUTO_MODES = ("slaac", "dhcpv6-stateless")
 MAX_FIXED_IPS = 5
 #: How many random addresses are tried, round by round, before all that is taken is read.
 ROUNDS = (8, 64, 512)
@@ -45,26 +44,26 @@ def choose(work: Work, request: AddressRequest) -> list[tuple[str, str]]:
     if len(request.wanted or ()) > MAX_FIXED_IPS and not request.device_owner.startswith("network:"):
         raise BadRequest(f"Exceeded maximum amount of fixed ips per port ({MAX_FIXED_IPS}).", field="fixed_ips",
                          type="InvalidInput")
-    subnets = [s for s in work.find(t.subnets, ("created_at", "id"), network_id=request.network_id)
-               if not s["service_types"] or request.device_owner in s["service_types"]]
+    subnets = [s for s in work.select(Subnet, order=("created_at", "id"), network_id=request.network_id)
+               if not s.service_types or request.device_owner in s.service_types]
     chosen = _chosen(work, request, subnets) if request.wanted is None else _wanted(work, request, subnets)
     if not request.router:
         there = {s for s, _ in chosen}
-        chosen += [(s["id"], eui64(s["cidr"], request.mac)) for s in subnets
-                   if is_auto(s) and s["id"] not in there]
+        chosen += [(s.id, eui64(s.cidr, request.mac)) for s in subnets
+                   if s.automatic and s.id not in there]
     return list(dict.fromkeys(chosen))
 
 
-def _chosen(work: Work, request: AddressRequest, subnets: list[Row]) -> list[tuple[str, str]]:
+def _chosen(work: Work, request: AddressRequest, subnets: list[Subnet]) -> list[tuple[str, str]]:
     found = []
     for version in (4, 6):
-        fitting = [s for s in subnets if s["ip_version"] == version and not is_auto(s)]
+        fitting = [s for s in subnets if s.ip_version == version and not s.automatic]
         if not fitting:
             continue
         work.rng.shuffle(fitting) if len(fitting) > 1 and version == 6 else None
         for subnet in fitting:
             if address := random_free(work, subnet, set()):
-                found.append((subnet["id"], address))
+                found.append((subnet.id, address))
                 break
         else:
             raise _full(request)
@@ -75,38 +74,38 @@ def _full(request: AddressRequest) -> Conflict:
     return conflict("IpAddressGenerationFailure", f"No more IP addresses available on network {request.network_id}.")
 
 
-def random_free(work: Work, subnet: Row, besides: set[str]) -> str | None:
+def random_free(work: Work, subnet: Subnet, besides: set[str]) -> str | None:
     """A free address of the subnet's pools, not one of `besides`; None when they are full. The fuller they are the
     more are tried at once, so that hardly ever all that is taken must be read."""
     for tries in ROUNDS:
-        some = candidates(subnet["allocation_pools"], subnet["ip_version"], work.rng, tries)
+        some = candidates(subnet.allocation_pools, subnet.ip_version, work.rng, tries)
         if free := _free(work, subnet, [x for x in some if x not in besides]):
             return free
     return lowest_free(work, subnet, besides)
 
 
-def lowest_free(work: Work, subnet: Row, besides: Collection[str] = ()) -> str | None:
+def lowest_free(work: Work, subnet: Subnet, besides: Collection[str] = ()) -> str | None:
     """The first free address of the subnet's pools: what a network's own services get, as with Neutron, so that they
     seldom sit on an address that somebody asks for by number."""
-    pools, version = subnet["allocation_pools"], subnet["ip_version"]
+    pools, version = subnet.allocation_pools, subnet.ip_version
     first = list(itertools.islice(walk(pools, version), ROUNDS[-1]))
     if free := _free(work, subnet, [x for x in first if x not in besides]):
         return free
     a = t.addresses.c
-    taken = set(work.conn.execute(sa.select(a.ip_address).where(a.subnet_id == subnet["id"])).scalars())
+    taken = set(work.conn.execute(sa.select(a.ip_address).where(a.subnet_id == subnet.id)).scalars())
     return next((x for x in walk(pools, version) if x not in taken and x not in besides), None)
 
 
-def _free(work: Work, subnet: Row, tries: Sequence[str]) -> str | None:
+def _free(work: Work, subnet: Subnet, tries: Sequence[str]) -> str | None:
     """The first of these addresses that nobody has."""
     if not tries:
         return None
-    taken = {row["ip_address"] for row in work.find(t.addresses, subnet_id=subnet["id"], ip_address=tries)}
+    taken = {row["ip_address"] for row in work.find(t.addresses, subnet_id=subnet.id, ip_address=tries)}
     return next((x for x in tries if x not in taken), None)
 
 
-def _wanted(work: Work, request: AddressRequest, subnets: list[Row]) -> list[tuple[str, str]]:
-    by_id = {s["id"]: s for s in subnets}
+def _wanted(work: Work, request: AddressRequest, subnets: list[Subnet]) -> list[tuple[str, str]]:
+    by_id = {s.id: s for s in subnets}
     found: list[tuple[str, str]] = []
     spare = list(request.kept)
     exact = {w["ip_address"] for w in request.wanted or () if "ip_address" in w}
@@ -115,20 +114,20 @@ def _wanted(work: Work, request: AddressRequest, subnets: list[Row]) -> list[tup
         if "ip_address" in item:
             found.append(_exact(work, request, subnet, item["ip_address"]))
             continue
-        old = next((k for k in spare if k[0] == subnet["id"] and k[1] not in exact), None)
+        old = next((k for k in spare if k[0] == subnet.id and k[1] not in exact), None)
         if old:
             spare.remove(old)
             found.append(old)
-        elif is_auto(subnet) and not request.router:
-            found.append((subnet["id"], eui64(subnet["cidr"], request.mac)))
+        elif subnet.automatic and not request.router:
+            found.append((subnet.id, eui64(subnet.cidr, request.mac)))
         elif address := random_free(work, subnet, {a for _, a in found} | exact):
-            found.append((subnet["id"], address))
+            found.append((subnet.id, address))
         else:
             raise _full(request)
     return found
 
 
-def _subnet_of(request: AddressRequest, item: dict[str, str], by_id: dict[str, Row]) -> Row:
+def _subnet_of(request: AddressRequest, item: dict[str, str], by_id: dict[str, Subnet]) -> Subnet:
     address = item.get("ip_address")
     if subnet_id := item.get("subnet_id"):
         if subnet_id not in by_id:
@@ -136,7 +135,7 @@ def _subnet_of(request: AddressRequest, item: dict[str, str], by_id: dict[str, R
                              f"because fixed_ips included invalid subnet {subnet_id}.", field="fixed_ips",
                              type="InvalidInput")
         subnet = by_id[subnet_id]
-        if address and not usable(address, subnet["cidr"]):
+        if address and not usable(address, subnet.cidr):
             raise BadRequest(f"IP address {address} is not a valid IP for the specified subnet.", field="fixed_ips",
                              type="InvalidIpForSubnet")
         return subnet
@@ -144,23 +143,23 @@ def _subnet_of(request: AddressRequest, item: dict[str, str], by_id: dict[str, R
         raise BadRequest("Invalid input for operation: IP allocation requires subnet_id or ip_address.",
                          field="fixed_ips", type="InvalidInput")
     for subnet in by_id.values():
-        if usable(address, subnet["cidr"]):
+        if usable(address, subnet.cidr):
             return subnet
     raise BadRequest(f"IP address {address} is not a valid IP for any of the subnets on the specified network.",
                      field="fixed_ips", type="InvalidIpForNetwork")
 
 
-def _exact(work: Work, request: AddressRequest, subnet: Row, address: str) -> tuple[str, str]:
-    one = (subnet["id"], address)
+def _exact(work: Work, request: AddressRequest, subnet: Subnet, address: str) -> tuple[str, str]:
+    one = (subnet.id, address)
     if one in request.kept:
         return one
-    if is_auto(subnet) and not request.router and address != eui64(subnet["cidr"], request.mac):
+    if subnet.automatic and not request.router and address != eui64(subnet.cidr, request.mac):
         raise BadRequest(f"Invalid input for operation: IPv6 address {address} can not be directly assigned to a "
-                         f"port on subnet {subnet['id']} since the subnet is configured for automatic addresses.",
+                         f"port on subnet {subnet.id} since the subnet is configured for automatic addresses.",
                          field="fixed_ips", type="AllocationOnAutoAddressSubnet")
     a = t.addresses.c
-    if work.row(sa.select(a.port_id).where(a.subnet_id == subnet["id"], a.ip_address == address)):
-        raise conflict("IpAddressAlreadyAllocated", f"IP address {address} already allocated in subnet {subnet['id']}")
+    if work.row(sa.select(a.port_id).where(a.subnet_id == subnet.id, a.ip_address == address)):
+        raise conflict("IpAddressAlreadyAllocated", f"IP address {address} already allocated in subnet {subnet.id}")
     return one
 
 
@@ -174,11 +173,6 @@ def eui64(cidr: str, mac: str) -> str:
     interface = bytes([raw[0] ^ 2]) + raw[1:3] + b"\xff\xfe" + raw[3:]
     network = ipaddress.IPv6Network(cidr)
     return str(network.network_address + int.from_bytes(interface, "big"))
-
-
-def is_auto(subnet: dict[str, object]) -> bool:
-    """Whether addresses of the subnet come from the guest's MAC (SLAAC, stateless DHCPv6)."""
-    return subnet["ipv6_address_mode"] in AUTO_MODES
 
 
 def default_pools(cidr: str, gateway: str | None) -> list[dict[str, str]]:

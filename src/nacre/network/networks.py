@@ -14,6 +14,7 @@ from nacre.network.ml2 import type_drivers
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.network import NETWORK, PROVIDER, Network, NetworkSegment, provider, view
 from nacre.network.nouns.noun import View
+from nacre.network.nouns.subnet import Subnet
 from nacre.network.work import MANY, Row, Work, conflict, missing, where
 
 #: Ports that go with their network or subnet without being asked.
@@ -125,7 +126,7 @@ class Networks:
         """The MTU that is wanted, or where none is the largest. Raises BadRequest, Conflict."""
         limit = work.settings.types.mtu(network_type)
         mtu = wanted or limit
-        for version in {s["ip_version"] for s in work.find(t.subnets, network_id=network_id)}:
+        for version in {subnet.ip_version for subnet in work.select(Subnet, network_id=network_id)}:
             check_subnet_mtu(network_id, mtu, version)
         if not MIN_MTU[4] <= mtu <= limit:
             raise BadRequest(f"Invalid input for operation: Requested MTU is out of range, 68 to {limit}.",

@@ -16,6 +16,7 @@ from nacre.network.hosts import agents, bindings
 from nacre.network.ipam import AddressRequest
 from nacre.network.nouns.definitions import PORT
 from nacre.network.nouns.network import Network
+from nacre.network.nouns.subnet import AUTO_MODES
 from nacre.network.work import MANY, Row, Work, conflict, missing, standard_view
 
 #: Ports that only the thing they belong to may delete.
@@ -95,7 +96,7 @@ class Ports:
         if wanted is None:  # a new MAC moves the automatic addresses only
             auto = set(work.conn.execute(sa.select(t.subnets.c.id).where(
                 t.subnets.c.network_id == port["network_id"],
-                t.subnets.c.ipv6_address_mode.in_(ipam.AUTO_MODES))).scalars())
+                t.subnets.c.ipv6_address_mode.in_(AUTO_MODES))).scalars())
             wanted = [{"subnet_id": s, "ip_address": a} for s, a in kept if s not in auto]
             kept = tuple(k for k in kept if k[0] not in auto)
         chosen = ipam.choose(work, AddressRequest(

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from nacre.base.errors import BadRequest
@@ -12,9 +13,11 @@ from nacre.network import ipam, networks
 from nacre.network import tables as t
 from nacre.network.extensions import subnetpools
 from nacre.network.hosts import dhcp, notifications
-from nacre.network.networks import EXTERNAL, SHARED, granted
-from nacre.network.nouns.definitions import SUBNET
-from nacre.network.work import Row, Work, conflict, missing, standard_view, where
+from nacre.network.networks import EXTERNAL, SHARED, among, granted
+from nacre.network.nouns.attributes import Attributes
+from nacre.network.nouns.noun import View
+from nacre.network.nouns.subnet import AUTO_MODES, SUBNET, Subnet, view
+from nacre.network.work import Work, conflict, missing, where
 
 _PLAIN = ("name", "description", "enable_dhcp", "dns_nameservers", "host_routes", "gateway_ip", "allocation_pools",
           "service_types")
@@ -29,12 +32,15 @@ class Subnets:
 
     resource = SUBNET
 
-    def list(self, work: Work, filters: Row) -> list[Row]:
-        open_to_us = set(work.conn.execute(granted("network", work.context.project_id, SHARED)).scalars())
-        return [_view(r) | {"shared": r["network_id"] in open_to_us} for r in work.rows(
-            sa.select(t.subnets, t.networks.c.external).join(
-                t.networks, t.networks.c.id == t.subnets.c.network_id).where(
-                    self._visible(work), *where(t.subnets, filters)))]
+    def list(self, work: Work, filters: Attributes) -> list[Subnet]:
+        return work.select(Subnet, self._visible(work), *where(t.subnets, filters))
+
+    def views(self, work: Work, found: Sequence[Subnet]) -> Sequence[View]:
+        shared = set(work.conn.execute(granted("network", work.context.project_id, SHARED)).scalars())
+        n = t.networks.c
+        external = set(work.conn.execute(sa.select(n.id).where(
+            n.external, among(n.id, {subnet.network_id for subnet in found}))).scalars())
+        return [view(s, external=s.network_id in external, shared=s.network_id in shared) for s in found]
 
     def _visible(self, work: Work) -> sa.ColumnElement[bool]:
         if work.context.is_admin or "service" in work.context.roles:
@@ -44,13 +50,10 @@ class Subnets:
         return sa.or_(s.project_id == project, s.network_id.in_(mine),
                       s.network_id.in_(granted("network", project, SHARED, EXTERNAL)))
 
-    def views(self, work: Work, found: Sequence[Row]) -> Sequence[Row]:
-        return found
-
-    def target(self, work: Work, data: Row) -> Row:
+    def target(self, work: Work, data: Attributes) -> Attributes:
         return {"network:project_id": networks.get(work, data["network_id"]).project_id}
 
-    def create(self, work: Work, data: Row) -> Row:
+    def create(self, work: Work, data: Attributes) -> View:
         network = networks.get(work, data["network_id"])
         work.room("subnet", data["project_id"])
         pool_id = subnetpools.choose(work, data)
@@ -72,36 +75,31 @@ class Subnets:
             _check_pools(pools, cidr)
             _check_gateway_outside(gateway, pools)
         _check_families(data, ipaddress.ip_network(cidr).version)
-        return self._insert(work, data | {
-            "external": network.external,
-            "subnetpool_id": pool_id, "cidr": cidr, "gateway_ip": gateway,
-            "allocation_pools": pools if pools is not None else ipam.default_pools(cidr, gateway)})
+        subnet = work.add(Subnet(
+            **work.new(data), **{k: data[k] for k in (
+                "name", "network_id", "ip_version", "enable_dhcp", "dns_nameservers", "host_routes", "ipv6_ra_mode",
+                "ipv6_address_mode", "service_types")},
+            cidr=cidr, gateway_ip=gateway, subnetpool_id=pool_id,
+            allocation_pools=pools if pools is not None else ipam.default_pools(cidr, gateway)))
+        work.touch(t.networks, network.id)
+        self._add_auto_addresses(work, subnet)
+        dhcp.ensure(work, network.id)
+        work.changes.networks.add(network.id)
+        work.changes.subnets.add(network.id)
+        return view(subnet, external=network.external, shared=networks.is_shared(work, network.id))
 
-    def _insert(self, work: Work, data: Row) -> Row:
-        row = work.insert(t.subnets, {
-            **work.new(data), "network_id": data["network_id"], "cidr": data["cidr"],
-            "ip_version": data["ip_version"], "ipv6_ra_mode": data["ipv6_ra_mode"],
-            "ipv6_address_mode": data["ipv6_address_mode"], "subnetpool_id": data["subnetpool_id"],
-            **{k: data[k] for k in _PLAIN if k != "description"}})
-        work.touch(t.networks, row["network_id"])
-        self._add_auto_addresses(work, row)
-        dhcp.ensure(work, row["network_id"])
-        work.changes.networks.add(row["network_id"])
-        work.changes.subnets.add(row["network_id"])
-        return _view(row | {"external": data["external"]})
-
-    def _add_auto_addresses(self, work: Work, subnet: Row) -> None:
+    def _add_auto_addresses(self, work: Work, subnet: Subnet) -> None:
         """Guests on the network give themselves an address in a new SLAAC subnet: write it down."""
-        if not ipam.is_auto(subnet):
+        if not subnet.automatic:
             return
         owners = ["network:dhcp", "network:router_gateway", "network:router_interface"]
         rows = work.rows(sa.select(t.ports.c.id, t.ports.c.mac_address).where(
-            t.ports.c.network_id == subnet["network_id"], t.ports.c.device_owner.not_in(owners)))
+            t.ports.c.network_id == subnet.network_id, t.ports.c.device_owner.not_in(owners)))
         if rows:
             work.conn.execute(sa.insert(t.addresses), [
-                {"subnet_id": subnet["id"], "ip_address": ipam.eui64(subnet["cidr"], r["mac_address"]),
+                {"subnet_id": subnet.id, "ip_address": ipam.eui64(subnet.cidr, r["mac_address"]),
                  "port_id": r["id"], "position": 90} for r in rows])
-            _every_port(work, subnet["network_id"])
+            _every_port(work, subnet.network_id)
 
     def _check_overlap(self, work: Work, network_id: str, cidr: str) -> None:
         others = work.rows(sa.select(t.subnets.c.id, t.subnets.c.cidr).where(t.subnets.c.network_id == network_id))
@@ -109,69 +107,68 @@ class Subnets:
             raise _bad(f"Requested subnet with cidr: {cidr} for network: {network_id} overlaps with another subnet",
                        "cidr")
 
-    def update(self, work: Work, current: Row, data: Row) -> Row:
-        cidr = current["cidr"]
-        new = current | data
+    def update(self, work: Work, current: Subnet, data: Attributes) -> None:
+        cidr = current.cidr
+        new = msgspec.structs.replace(current, **{k: data[k] for k in _PLAIN if k in data})
         if "allocation_pools" in data:
             _check_pools(data["allocation_pools"], cidr)
-        if data.get("gateway_ip") and data["gateway_ip"] != current["gateway_ip"]:
+        if data.get("gateway_ip") and data["gateway_ip"] != current.gateway_ip:
             _check_gateway(data["gateway_ip"], cidr)
             self._check_gateway_free(work, current, data["gateway_ip"])
         if "gateway_ip" in data or "allocation_pools" in data:
             self._check_gateway_used(work, current, data)
-            _check_gateway_outside(new["gateway_ip"], new["allocation_pools"])
-        _check_families(data, current["ip_version"])
-        if "enable_dhcp" in data and not data["enable_dhcp"] and (current["ipv6_ra_mode"]
-                                                                 or current["ipv6_address_mode"]):
+            _check_gateway_outside(new.gateway_ip, new.allocation_pools)
+        _check_families(data, current.ip_version)
+        if "enable_dhcp" in data and not data["enable_dhcp"] and (current.ipv6_ra_mode
+                                                                 or current.ipv6_address_mode):
             raise _bad("Subnet has ipv6_address_mode or ipv6_ra_mode set; enable_dhcp cannot be False", "enable_dhcp")
-        if data.get("enable_dhcp") and not current["enable_dhcp"]:
+        if data.get("enable_dhcp") and not current.enable_dhcp:
             _check_dhcp(cidr)
-        work.change(t.subnets, current["id"], {k: data[k] for k in _PLAIN if k in data})
-        work.touch(t.networks, current["network_id"])
-        work.changes.networks.add(current["network_id"])
-        work.changes.subnets.add(current["network_id"])
-        return new
+        work.change(t.subnets, current.id, {k: data[k] for k in _PLAIN if k in data})
+        work.touch(t.networks, current.network_id)
+        work.changes.networks.add(current.network_id)
+        work.changes.subnets.add(current.network_id)
 
-    def _check_gateway_free(self, work: Work, subnet: Row, gateway: str) -> None:
+    def _check_gateway_free(self, work: Work, subnet: Subnet, gateway: str) -> None:
         holder = work.row(sa.select(t.ports.c.id, t.ports.c.device_owner).join(
             t.addresses, t.addresses.c.port_id == t.ports.c.id).where(
-                t.addresses.c.subnet_id == subnet["id"], t.addresses.c.ip_address == gateway))
+                t.addresses.c.subnet_id == subnet.id, t.addresses.c.ip_address == gateway))
         if holder and not holder["device_owner"].startswith("network:router"):
             raise conflict("GatewayIpInUse", f"Current gateway ip {gateway} already in use by port {holder['id']}. "
                            "Unable to update.")
 
-    def _check_gateway_used(self, work: Work, subnet: Row, data: Row) -> None:
-        old = subnet["gateway_ip"]
+    def _check_gateway_used(self, work: Work, subnet: Subnet, data: Attributes) -> None:
+        old = subnet.gateway_ip
         if "gateway_ip" not in data or not old or data["gateway_ip"] == old:
             return
         holder = work.row(sa.select(t.ports.c.id).join(t.addresses, t.addresses.c.port_id == t.ports.c.id).where(
-            t.addresses.c.subnet_id == subnet["id"], t.addresses.c.ip_address == old,
+            t.addresses.c.subnet_id == subnet.id, t.addresses.c.ip_address == old,
             t.ports.c.device_owner.like("network:router%")))
         if holder:
             raise conflict("GatewayIpInUse", f"Current gateway ip {old} already in use by port {holder['id']}. "
                            "Unable to update.")
 
-    def delete(self, work: Work, current: Row) -> None:
+    def delete(self, work: Work, current: Subnet) -> None:
         a, p = t.addresses.c, t.ports.c
         rows = work.rows(sa.select(p.id, p.device_owner).join(t.addresses, a.port_id == p.id).where(
-            a.subnet_id == current["id"]))
-        auto = ipam.is_auto(current)
+            a.subnet_id == current.id))
+        auto = current.automatic
         kept = [r for r in rows if r["device_owner"] not in networks.AUTO_DELETE
                 and not (auto and not r["device_owner"].startswith("network:"))]
         if kept:
-            raise conflict("SubnetInUse", f"Unable to complete operation on subnet {current['id']}: One or more ports "
+            raise conflict("SubnetInUse", f"Unable to complete operation on subnet {current.id}: One or more ports "
                            "have an IP allocation from this subnet.")
-        work.conn.execute(sa.delete(t.addresses).where(a.subnet_id == current["id"]))
+        work.conn.execute(sa.delete(t.addresses).where(a.subnet_id == current.id))
         own = [r["id"] for r in rows if r["device_owner"] in networks.AUTO_DELETE]
         left = {r["port_id"] for r in work.find(t.addresses, port_id=own)} if own else set()
         if gone := [i for i in own if i not in left]:
             work.remove(t.ports, id=gone)
-        work.remove(t.subnets, id=current["id"])
-        work.touch(t.networks, current["network_id"])
+        work.remove(t.subnets, id=current.id)
+        work.touch(t.networks, current.network_id)
         if auto:
-            _every_port(work, current["network_id"])
-        work.changes.networks.add(current["network_id"])
-        work.changes.subnets.add(current["network_id"])
+            _every_port(work, current.network_id)
+        work.changes.networks.add(current.network_id)
+        work.changes.subnets.add(current.network_id)
 
 
 def _every_port(work: Work, network_id: str) -> None:
@@ -183,7 +180,7 @@ def _every_port(work: Work, network_id: str) -> None:
         work.changes.moved(port_id, [group_id])
 
 
-def get(work: Work, subnet_id: str) -> Row:
+def get(work: Work, subnet_id: str) -> Subnet:
     """A subnet, if the caller may see it. Raises NotFound."""
     found = Subnets().list(work, {"id": [subnet_id]})
     if not found:
@@ -191,7 +188,7 @@ def get(work: Work, subnet_id: str) -> Row:
     return found[0]
 
 
-def _check_version(cidr: str, data: Row) -> None:
+def _check_version(cidr: str, data: Attributes) -> None:
     net = ipaddress.ip_network(cidr)
     if net.version != data["ip_version"]:
         raise _bad(f"Invalid CIDR {cidr} given as IP address version {data['ip_version']}: it does not match the "
@@ -213,7 +210,7 @@ def _check_dhcp(cidr: str) -> None:
         raise _bad("First IP '0.0.0.0' of network is not supported if enable_dhcp is True", "cidr")
 
 
-def _check_modes(data: Row, cidr: str) -> None:
+def _check_modes(data: Attributes, cidr: str) -> None:
     ra, address = data["ipv6_ra_mode"], data["ipv6_address_mode"]
     if not ra and not address:
         return
@@ -224,7 +221,7 @@ def _check_modes(data: Row, cidr: str) -> None:
     if ra and address and ra != address:
         raise _bad(f"ipv6_ra_mode set to '{ra}' with ipv6_address_mode set to '{address}' is not valid. If both "
                    "attributes are set, they must be the same value", "ipv6_address_mode")
-    if (ra in ipam.AUTO_MODES or address in ipam.AUTO_MODES) and ipaddress.ip_network(cidr).prefixlen != 64:
+    if (ra in AUTO_MODES or address in AUTO_MODES) and ipaddress.ip_network(cidr).prefixlen != 64:
         raise _bad(f"Invalid CIDR {cidr} for IPv6 address mode. OpenStack uses the EUI-64 address format, which "
                    "requires the prefix to be /64", "cidr")
 
@@ -270,7 +267,7 @@ def _check_pools(pools: list[dict[str, str]], cidr: str) -> None:
                            f"Found overlapping allocation pools: {one} {two} for subnet {cidr}.")
 
 
-def _check_families(data: Row, version: int) -> None:
+def _check_families(data: Attributes, version: int) -> None:
     def wrong(address: str) -> bool:
         return ipaddress.ip_network(address).version != version
 
@@ -280,9 +277,3 @@ def _check_families(data: Row, version: int) -> None:
     if any(wrong(r["destination"]) or wrong(r["nexthop"]) for r in routes):
         raise _bad(f"host_routes must be IPv{version} throughout", "host_routes")
 
-
-def _view(row: Row) -> Row:
-    return standard_view(row) | {k: row[k] for k in (
-        "network_id", "ip_version", "cidr", "gateway_ip", "enable_dhcp", "allocation_pools", "dns_nameservers",
-        "host_routes", "ipv6_ra_mode", "ipv6_address_mode", "subnetpool_id", "service_types")} | {
-        "router:external": row["external"]}

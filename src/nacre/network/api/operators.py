@@ -18,6 +18,7 @@ from nacre.network.manager import NetworkManager
 from nacre.network.networks import Networks
 from nacre.network.nouns import checks
 from nacre.network.nouns.attributes import Attribute, Resource, Row
+from nacre.network.nouns.subnet import Subnet
 from nacre.network.work import Work, missing
 
 _FLAG: dict[str, Any] = {"convert": checks.boolean}
@@ -156,10 +157,10 @@ def _availability(work: Work, network_id: str | None) -> list[Row]:
     counts = {r[0]: r[1] for r in work.conn.execute(
         sa.select(a.subnet_id, sa.func.count()).group_by(a.subnet_id))}
     subnets: dict[str, list[Row]] = {}
-    for s in work.rows(sa.select(t.subnets)):
-        subnets.setdefault(s["network_id"], []).append({
-            "subnet_id": s["id"], "subnet_name": s["name"], "cidr": s["cidr"], "ip_version": s["ip_version"],
-            "total_ips": ipam.size(s["allocation_pools"]), "used_ips": counts.get(s["id"], 0)})
+    for s in work.select(Subnet):
+        subnets.setdefault(s.network_id, []).append({
+            "subnet_id": s.id, "subnet_name": s.name, "cidr": s.cidr, "ip_version": s.ip_version,
+            "total_ips": ipam.size(s.allocation_pools), "used_ips": counts.get(s.id, 0)})
     filters = {"id": [network_id]} if network_id else {}
     return [{"network_id": n.id, "network_name": n.name, "project_id": n.project_id,
              "tenant_id": n.project_id, "subnet_ip_availability": (own := subnets.get(n.id, [])),

@@ -12,6 +12,7 @@ from nacre.network import tables as t
 from nacre.network.extensions.gateways import own, refuse_floating, service_port, settle
 from nacre.network.networks import among
 from nacre.network.nouns.definitions import ROUTER
+from nacre.network.nouns.subnet import Subnet
 from nacre.network.work import Row, Work, conflict, missing, standard_view, where
 
 INTERFACE, GATEWAY = "network:router_interface", "network:router_gateway"
@@ -100,7 +101,7 @@ class Routers:
         return {"gateway_port_id": port["id"], "gateway_network_id": network.id}
 
     def _check_routes(self, work: Work, router_id: str, routes: Sequence[Row]) -> None:
-        nets = [ipaddress.ip_network(s["cidr"]) for s in connected(work, router_id, (INTERFACE, GATEWAY))]
+        nets = [ipaddress.ip_network(s.cidr) for s in connected(work, router_id, (INTERFACE, GATEWAY))]
         for route in routes:
             hop = ipaddress.ip_address(route["nexthop"])
             if not any(hop.version == n.version and hop in n for n in nets):
@@ -127,19 +128,19 @@ class Routers:
             ids = [f["subnet_id"] for f in port["fixed_ips"]]
             return _joined(router, port["id"], port["network_id"], ids)
         subnet = subnets.get(work, body["subnet_id"])
-        network = networks.get(work, subnet["network_id"])
+        network = networks.get(work, subnet.network_id)
         if network.project_id != router["project_id"] and not work.context.is_admin:
             shared = networks.granted("network", work.context.project_id, networks.SHARED)
             if network.id not in set(work.conn.execute(shared).scalars()):
-                raise missing("subnet", subnet["id"])
-        if not subnet["gateway_ip"]:
+                raise missing("subnet", subnet.id)
+        if not subnet.gateway_ip:
             raise BadRequest("Bad router request: Subnet for router interface must have a gateway IP.",
                              type="BadRequest")
         self._check_new(work, router["id"], subnet)
         port = service_port(work, network, (router["id"], INTERFACE),
-                            [{"subnet_id": subnet["id"], "ip_address": subnet["gateway_ip"]}], router["project_id"])
+                            [{"subnet_id": subnet.id, "ip_address": subnet.gateway_ip}], router["project_id"])
         work.touch(t.routers, router["id"])
-        return _joined(router, port["id"], network.id, [subnet["id"]])
+        return _joined(router, port["id"], network.id, [subnet.id])
 
     def _own_port(self, work: Work, port_id: str) -> Row:
         found = ports.Ports().list(work, {"id": [port_id]})
@@ -147,14 +148,14 @@ class Routers:
             raise missing("port", port_id)
         return found[0]
 
-    def _check_new(self, work: Work, router_id: str, subnet: Row) -> None:
+    def _check_new(self, work: Work, router_id: str, subnet: Subnet) -> None:
         for other in connected(work, router_id, (INTERFACE, GATEWAY)):
-            if other["id"] == subnet["id"]:
-                raise BadRequest(f"Bad router request: Router already has a port on subnet {subnet['id']}.",
+            if other.id == subnet.id:
+                raise BadRequest(f"Bad router request: Router already has a port on subnet {subnet.id}.",
                                  type="BadRequest")
-            if ipam.overlap(subnet["cidr"], [other["cidr"]]):
-                raise BadRequest(f"Bad router request: Cidr {subnet['cidr']} of subnet {subnet['id']} overlaps with "
-                                 f"cidr {other['cidr']} of subnet {other['id']}.", type="BadRequest")
+            if ipam.overlap(subnet.cidr, [other.cidr]):
+                raise BadRequest(f"Bad router request: Cidr {subnet.cidr} of subnet {subnet.id} overlaps with "
+                                 f"cidr {other.cidr} of subnet {other.id}.", type="BadRequest")
 
     def remove_interface(self, work: Work, router: Row, body: Row) -> Row:
         """Takes a subnet's or port's interface away. Raises NotFound, Conflict while floating IPs or routes need it."""
@@ -185,20 +186,20 @@ class Routers:
             raise conflict("RouterInterfaceInUseByFloatingIP",
                            f"Router interface for subnet {subnet_ids[0]} on router {router['id']} cannot be deleted, "
                            "as it is required by one or more floating IPs.")
-        for subnet in work.rows(sa.select(t.subnets).where(t.subnets.c.id.in_(subnet_ids))):
-            net = ipaddress.ip_network(subnet["cidr"])
+        for subnet in work.select(Subnet, id=subnet_ids):
+            net = ipaddress.ip_network(subnet.cidr)
             if any(ipaddress.ip_address(r["nexthop"]) in net for r in router["routes"]):
                 raise conflict("RouterInterfaceInUseByRoute",
-                               f"Router interface for subnet {subnet['id']} on router {router['id']} cannot be "
+                               f"Router interface for subnet {subnet.id} on router {router['id']} cannot be "
                                "deleted, as it is required by one or more routes.")
 
 
-def connected(work: Work, router_id: str, owners: Sequence[str]) -> list[Row]:
+def connected(work: Work, router_id: str, owners: Sequence[str]) -> list[Subnet]:
     """The subnets that a router has a port on."""
     p, a = t.ports.c, t.addresses.c
-    return work.rows(sa.select(t.subnets).where(t.subnets.c.id.in_(
+    return work.select(Subnet, t.subnets.c.id.in_(
         sa.select(a.subnet_id).join(t.ports, p.id == a.port_id).where(
-            p.device_id == router_id, p.device_owner.in_(owners)))))
+            p.device_id == router_id, p.device_owner.in_(owners))))
 
 
 def _joined(router: Row, port_id: str, network_id: str, subnet_ids: list[str]) -> Row:

@@ -26,6 +26,8 @@ from nacre.network.hosts import dhcp, servers
 from nacre.network.ml2 import type_drivers
 from nacre.network.nouns import checks as c
 from nacre.network.nouns import shapes
+from nacre.network.nouns.network import Network
+from nacre.network.nouns.subnet import Subnet
 from nacre.network.work import Row, Work, conflict
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -57,7 +59,7 @@ def _known(work: Work, order: PortsOrder, found: Plugged) -> tuple[set[str], set
     one that is gone and was another's, by the host's word."""
     project = order.context.project_id
     ids = {network.id for network in found.networks} | {port.network_id for port in found.ports}
-    owners = {row["id"]: row["project_id"] for row in work.find(t.networks, id=list(ids))}
+    owners = {network.id: network.project_id for network in work.select(Network, id=list(ids))}
     shared = set(work.conn.execute(networks.granted("network", project, networks.SHARED)).scalars())
     for id, owner in owners.items():
         if owner != project and id not in shared:
@@ -105,7 +107,7 @@ def _may_keep(work: Work, order: PortsOrder, found: Collection[PortFacts], named
         unnamed = [address for address, what in asked.items() if address not in {each.lower() for each in named}
                    and not work.policy.allows(member, f"create_port:{what}", facts)]
         if unnamed and port.id not in there:
-            gateways = {subnet["gateway_ip"] for subnet in work.find(t.subnets, network_id=port.network_id)}
+            gateways = {subnet.gateway_ip for subnet in work.select(Subnet, network_id=port.network_id)}
             has = ", ".join(ip + " (its subnet's gateway)" * (ip in gateways) for ip in asked)
             raise conflict("NetworkInUse", (
                 f"Network {port.network_id} is of project {network.project_id}, and shared with "
@@ -126,19 +128,18 @@ def _segment_name(facts: NetworkFacts) -> str:
 
 
 def _network(work: Work, order: PortsOrder, facts: NetworkFacts) -> None:
-    owner = {"project_id": facts.project_id}
-    if work.one(t.networks, id=facts.id) is None:
-        work.insert(t.networks, {
-            **work.new(owner), "id": facts.id, "name": facts.name, "mtu": facts.mtu, "admin_state_up": True,
-            "port_security_enabled": True, "external": False, "is_default": False, "dns_domain": facts.dns_domain,
-            "availability_zone_hints": []})
+    if work.first(Network, id=facts.id) is None:
+        work.add(Network(
+            **work.new({"project_id": facts.project_id}) | {"id": facts.id}, name=facts.name, mtu=facts.mtu,
+            admin_state_up=True, port_security_enabled=True, external=False, is_default=False,
+            dns_domain=facts.dns_domain, availability_zone_hints=[]))
         _segment(work, facts)
-    there = {s["id"]: s["cidr"] for s in work.find(t.subnets, network_id=facts.id)}
+    known = {subnet.id: subnet.cidr for subnet in work.select(Subnet, network_id=facts.id)}
     for subnet in facts.subnets:
-        if subnet.id not in there:
-            if ipam.overlap(subnet.cidr, there.values()):
+        if subnet.id not in known:
+            if ipam.overlap(subnet.cidr, known.values()):
                 raise conflict("SubnetInUse", f"Network {facts.id} has another subnet now where {subnet.cidr} was.")
-            work.insert(t.subnets, _subnet(work, facts, subnet))
+            work.add(_subnet(work, facts, subnet))
 
 
 def _segment(work: Work, facts: NetworkFacts) -> None:
@@ -152,14 +153,14 @@ def _segment(work: Work, facts: NetworkFacts) -> None:
         networks.reserve(work, facts.id, (*what[:2], None))
 
 
-def _subnet(work: Work, network: NetworkFacts, facts: SubnetFacts) -> Row:
-    return {**work.new({"project_id": network.project_id}), "id": facts.id, "name": "", "network_id": network.id,
-            "ip_version": facts.ip_version, "cidr": facts.cidr, "gateway_ip": facts.gateway_ip,
-            "enable_dhcp": facts.enable_dhcp, "ipv6_ra_mode": facts.ipv6_ra_mode,
-            "ipv6_address_mode": facts.ipv6_address_mode, "subnetpool_id": None, "service_types": [],
-            "allocation_pools": ipam.default_pools(facts.cidr, facts.gateway_ip),
-            "dns_nameservers": list(facts.dns_nameservers),
-            "host_routes": [{"destination": d, "nexthop": n} for d, n in facts.host_routes]}
+def _subnet(work: Work, network: NetworkFacts, facts: SubnetFacts) -> Subnet:
+    return Subnet(
+        **work.new({"project_id": network.project_id}) | {"id": facts.id}, name="", network_id=network.id,
+        ip_version=facts.ip_version, cidr=facts.cidr, gateway_ip=facts.gateway_ip, enable_dhcp=facts.enable_dhcp,
+        ipv6_ra_mode=facts.ipv6_ra_mode, ipv6_address_mode=facts.ipv6_address_mode, subnetpool_id=None,
+        service_types=[], allocation_pools=ipam.default_pools(facts.cidr, facts.gateway_ip),
+        dns_nameservers=list(facts.dns_nameservers),
+        host_routes=[{"destination": d, "nexthop": n} for d, n in facts.host_routes])
 
 
 def _dhcp(work: Work, facts: NetworkFacts) -> None:
@@ -195,7 +196,7 @@ def _new_port(work: Work, order: PortsOrder, facts: PortFacts, made: bool) -> Ro
     known = {g["id"] for g in work.find(t.security_groups, id=list(facts.security_groups))
              if g["project_id"] == project or g["id"] in shared}
     groups = [group for group in facts.security_groups if group in known]
-    subnets = {s["id"]: s for s in work.find(t.subnets, network_id=facts.network_id)}
+    subnets = {subnet.id: subnet for subnet in work.select(Subnet, network_id=facts.network_id)}
     return ports.defaults() | {
         "id": facts.id, "project_id": project, "name": facts.name,
         "mac_address": facts.mac_address, "admin_state_up": facts.admin_state_up, "dns_name": order.hostname[:63],
@@ -203,7 +204,7 @@ def _new_port(work: Work, order: PortsOrder, facts: PortFacts, made: bool) -> Ro
         # None: the project's default group, for a guest that would be open without: it was in some, or was open before.
         "security_groups": groups or (None if facts.security_groups or not (loose or facts.port_security) else []),
         "fixed_ips": [{"subnet_id": ip.subnet_id, "ip_address": ip.ip_address} for ip in facts.fixed_ips
-                      if ip.subnet_id not in subnets or not ipam.is_auto(subnets[ip.subnet_id])],
+                      if ip.subnet_id not in subnets or not subnets[ip.subnet_id].automatic],
         "allowed_address_pairs": [{"ip_address": pair.ip_address} | (
             {"mac_address": pair.mac_address} if pair.mac_address else {})
             for pair in facts.allowed_pairs] if made else [],

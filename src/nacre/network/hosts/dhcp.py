@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from nacre.network import ipam
 from nacre.network import tables as t
 from nacre.network.hosts import bindings
+from nacre.network.nouns.subnet import Subnet
 from nacre.network.work import Row, Work
 
 OWNER = "network:dhcp"
@@ -48,17 +49,17 @@ def sync(work: Work, network_id: str, fixed: Mapping[str, str] = NONE) -> None:
         return
     a = t.addresses.c
     has = {address["subnet_id"] for address in work.find(t.addresses, port_id=port["id"])}
-    wants = {s["id"]: s for s in _subnets(work, network_id)}
+    wants = {s.id: s for s in _subnets(work, network_id)}
     if gone := has - set(wants):
         work.conn.execute(sa.delete(t.addresses).where(a.port_id == port["id"], a.subnet_id.in_(gone)))
     for subnet_id in set(wants) - has:
         subnet = wants[subnet_id]
         address = fixed.get(subnet_id) or (
-            ipam.eui64(subnet["cidr"], port["mac_address"]) if ipam.is_auto(subnet) else ipam.lowest_free(work, subnet))
+            ipam.eui64(subnet.cidr, port["mac_address"]) if subnet.automatic else ipam.lowest_free(work, subnet))
         if address:  # a full subnet goes without DHCP rather than without ports
             work.insert(t.addresses, {"port_id": port["id"], "subnet_id": subnet_id, "ip_address": address,
                                       "position": 0})
 
 
-def _subnets(work: Work, network_id: str) -> list[Row]:
-    return work.find(t.subnets, network_id=network_id, enable_dhcp=True)
+def _subnets(work: Work, network_id: str) -> list[Subnet]:
+    return work.select(Subnet, network_id=network_id, enable_dhcp=True)

@@ -9,12 +9,14 @@ import sqlalchemy as sa
 from nacre.network import tables as t
 from nacre.network.contract import AddressPair, FixedIp, NetworkFacts, PortFacts, SubnetFacts
 from nacre.network.hosts import dhcp
+from nacre.network.nouns.network import Network, NetworkSegment
+from nacre.network.nouns.subnet import Subnet
 from nacre.network.ports import parts
-from nacre.network.work import Row, Work
+from nacre.network.work import Row, Work, columns
 
 _NETWORKS: sa.BindParameter[Any] = sa.bindparam("networks", expanding=True)
 #: The segments that bindings on a host use, the bottom one of each network last (dynamic ones lie below the others).
-_USED = sa.select(t.segments).where(t.segments.c.network_id.in_(_NETWORKS), sa.exists().where(
+_USED = sa.select(*columns(NetworkSegment)).where(t.segments.c.network_id.in_(_NETWORKS), sa.exists().where(
     t.levels.c.segment_id == t.segments.c.id, t.levels.c.host == sa.bindparam("host"))).order_by(
         t.segments.c.dynamic, t.segments.c.position)
 _DHCP = sa.select(t.ports.c.network_id, t.ports.c.mac_address, t.addresses.c.subnet_id, t.addresses.c.ip_address).where(
@@ -28,12 +30,12 @@ def ports(work: Work, rows: Sequence[Row]) -> tuple[PortFacts, ...]:
         return ()
     fixed, groups = parts(work, rows)
     ids = {r["network_id"] for r in rows}
-    nets = {n["id"]: n for n in work.find(t.networks, id=ids)}
+    nets = {n.id: n for n in work.select(Network, id=ids)}
     return tuple(PortFacts(
         id=r["id"], name=r["name"], project_id=r["project_id"], network_id=r["network_id"],
-        network_name=nets[r["network_id"]]["name"], device_id=r["server_id"] or "", mac_address=r["mac_address"],
+        network_name=nets[r["network_id"]].name, device_id=r["server_id"] or "", mac_address=r["mac_address"],
         fixed_ips=tuple(FixedIp(subnet_id=s, ip_address=a) for s, a in fixed[r["id"]]),
-        admin_state_up=r["admin_state_up"] and nets[r["network_id"]]["admin_state_up"],
+        admin_state_up=r["admin_state_up"] and nets[r["network_id"]].admin_state_up,
         port_security=r["port_security_enabled"], security_groups=tuple(groups[r["id"]]),
         allowed_pairs=tuple(AddressPair(ip_address=p["ip_address"], mac_address=p.get("mac_address"))
                             for p in r["allowed_address_pairs"]),
@@ -48,26 +50,26 @@ def networks(work: Work, ids: Iterable[str], host: str) -> tuple[NetworkFacts, .
     ids = set(ids)
     if not ids:
         return ()
-    bottom: dict[str, Row] = {}
-    for row in work.conn.execute(_USED, {"host": host, "networks": list(ids)}).mappings():
-        bottom[row["network_id"]] = dict(row)
+    bottom: dict[str, NetworkSegment] = {}
+    for row in work.conn.execute(_USED, {"host": host, "networks": list(ids)}):
+        bottom[row.network_id] = NetworkSegment(*row)
     subnets, dhcp_ips, macs = defaultdict(list), dict[str, str](), dict[str, str]()
     for network_id, mac, subnet_id, address in work.conn.execute(_DHCP, {"networks": [dhcp.device(i) for i in ids]}):
         macs[network_id] = mac
         if subnet_id:
             dhcp_ips[subnet_id] = address
-    for subnet in work.find(t.subnets, network_id=ids):
-        subnets[subnet["network_id"]].append(_subnet(subnet, dhcp_ips.get(subnet["id"])))
+    for subnet in work.select(Subnet, network_id=ids):
+        subnets[subnet.network_id].append(_subnet(subnet, dhcp_ips.get(subnet.id)))
     return tuple(NetworkFacts(
-        id=n["id"], name=n["name"], project_id=n["project_id"], mtu=n["mtu"], dns_domain=n["dns_domain"],
-        network_type=bottom[n["id"]]["network_type"], physical_network=bottom[n["id"]]["physical_network"],
-        segmentation_id=bottom[n["id"]]["segmentation_id"], subnets=tuple(subnets[n["id"]]), dhcp_mac=macs.get(n["id"]))
-        for n in work.find(t.networks, id=ids) if n["id"] in bottom)
+        id=n.id, name=n.name, project_id=n.project_id, mtu=n.mtu, dns_domain=n.dns_domain,
+        network_type=bottom[n.id].network_type, physical_network=bottom[n.id].physical_network,
+        segmentation_id=bottom[n.id].segmentation_id, subnets=tuple(subnets[n.id]), dhcp_mac=macs.get(n.id))
+        for n in work.select(Network, id=ids) if n.id in bottom)
 
 
-def _subnet(row: Row, dhcp_ip: str | None) -> SubnetFacts:
+def _subnet(subnet: Subnet, dhcp_ip: str | None) -> SubnetFacts:
     return SubnetFacts(
-        id=row["id"], cidr=row["cidr"], ip_version=row["ip_version"], gateway_ip=row["gateway_ip"],
-        enable_dhcp=row["enable_dhcp"], dhcp_ip=dhcp_ip, dns_nameservers=tuple(row["dns_nameservers"]),
-        host_routes=tuple((r["destination"], r["nexthop"]) for r in row["host_routes"]),
-        ipv6_address_mode=row["ipv6_address_mode"], ipv6_ra_mode=row["ipv6_ra_mode"])
+        id=subnet.id, cidr=subnet.cidr, ip_version=subnet.ip_version, gateway_ip=subnet.gateway_ip,
+        enable_dhcp=subnet.enable_dhcp, dhcp_ip=dhcp_ip, dns_nameservers=tuple(subnet.dns_nameservers),
+        host_routes=tuple((r["destination"], r["nexthop"]) for r in subnet.host_routes),
+        ipv6_address_mode=subnet.ipv6_address_mode, ipv6_ra_mode=subnet.ipv6_ra_mode)

@@ -14,6 +14,7 @@ from nacre.network.hosts import bindings, dhcp, facts
 from nacre.network.nouns import checks
 from nacre.network.nouns.definitions import PORT
 from nacre.network.nouns.network import Network
+from nacre.network.nouns.subnet import Subnet
 from nacre.network.policies import may_create_port
 from nacre.network.work import Row, Work, conflict, missing
 
@@ -82,7 +83,7 @@ def _one(work: Work, order: PortsOrder, request: NetworkRequest) -> Interface:
         return Interface(request, network, row)
     network = networks.get(work, request.network_id or "")
     _check_external(work, network)
-    if not work.find(t.subnets, network_id=network.id):
+    if work.first(Subnet, network_id=network.id) is None:
         raise BadRequest(f"Network {network.id} requires a subnet in order to boot instances on.",
                          type="NetworkRequiresSubnet")
     if request.fixed_ip:

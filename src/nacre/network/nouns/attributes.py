@@ -26,6 +26,7 @@ UNSET: Final = _Unset()
 BOTH: dict[str, Any] = {"post": True, "put": True}
 FLAG: dict[str, Any] = {"check": checks.boolean, "convert": checks.boolean}
 MUTE: dict[str, Any] = {"filter": False}
+VERSION: dict[str, Any] = {"check": checks.ip_version, "convert": checks.integer}
 
 
 @dataclass(frozen=True)

@@ -4,37 +4,17 @@ from typing import Any
 
 from nacre.network.nouns import checks as c
 from nacre.network.nouns import rules, shapes
-from nacre.network.nouns.attributes import BOTH, FLAG, MUTE, Resource, resource
+from nacre.network.nouns.attributes import BOTH, FLAG, MUTE, VERSION, Resource, resource
 from nacre.network.nouns.attributes import Attribute as A
 
-_MODES = c.one_of("slaac", "dhcpv6-stateful", "dhcpv6-stateless", None)
 _VNIC = c.one_of("normal", "direct", "macvtap", "baremetal", "direct-physical", "virtio-forwarder", "smart-nic", "vdpa",
                  "accelerator-direct", "accelerator-direct-physical", "remote-managed")
-_VERSION: dict[str, Any] = {"check": c.ip_version, "convert": c.integer}
 _LENGTH: dict[str, Any] = {"check": c.number(0, 128), "convert": c.integer}
 
 
 def _object_type(value: Any) -> str:
     return str(c.text(255)(value)).strip().lower()
 
-
-SUBNET = resource("subnet", "subnets", [
-    A("network_id", c.uuid_, post=True, required=True),
-    A("ip_version", post=True, required=True, **_VERSION),
-    A("cidr", c.maybe(c.subnet_cidr), post=True, convert=c.subnet_cidr),
-    A("gateway_ip", c.maybe(c.ip), convert=c.canonical_ip, **BOTH),
-    A("enable_dhcp", default=True, **FLAG, **BOTH),
-    A("allocation_pools", c.pools, **MUTE, **BOTH),
-    A("dns_nameservers", c.nameservers, default=[], **MUTE, **BOTH),
-    A("host_routes", c.host_routes, default=[], **MUTE, **BOTH),
-    A("ipv6_ra_mode", _MODES, post=True, default=None),
-    A("ipv6_address_mode", _MODES, post=True, default=None),
-    A("subnetpool_id", c.maybe(shapes.pool_id), post=True),
-    A("prefixlen", c.number(0, 128), post=True, visible=False, **MUTE),
-    A("use_default_subnetpool", c.boolean, post=True, default=False, visible=False, **MUTE),
-    A("service_types", shapes.service_types, default=[], guard=True, **MUTE, **BOTH),
-    A("router:external", sort=False, **FLAG), A("shared", visible=False, sort=False, **FLAG),
-])
 
 PORT = resource("port", "ports", [
     A("network_id", c.uuid_, post=True, required=True),
@@ -118,7 +98,7 @@ SUBNETPOOL = resource("subnetpool", "subnetpools", [
 ])
 
 ADDRESS_SCOPE = resource("address_scope", "address_scopes", [
-    A("ip_version", post=True, required=True, **_VERSION),
+    A("ip_version", post=True, required=True, **VERSION),
     A("shared", default=False, guard=True, **FLAG, **BOTH),
     A("tags", visible=False, **MUTE), A("description", visible=False, **MUTE),
 ])
