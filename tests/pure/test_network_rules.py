@@ -1,10 +1,14 @@
 """Security group rules in their normal form."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nacre.base.errors import BadRequest
+from nacre.network.nouns.noun import Standard
+from nacre.network.nouns.security_group import SecurityGroupRule
 from nacre.network.security_groups import normalise, same
 
 BASE = {"direction": "ingress", "ethertype": "IPv4", "protocol": None, "port_range_min": None, "port_range_max": None,
@@ -36,8 +40,13 @@ def test_bad_rules_are_refused_by_neutrons_names(change, kind):
 def test_equal_rules_are_seen_as_equal():
     one = normalise(BASE | {"protocol": "TCP", "port_range_min": "22", "port_range_max": 22})
     two = normalise(BASE | {"protocol": 6, "port_range_min": 22, "port_range_max": 22, "remote_ip_prefix": "0.0.0.0/0"})
-    assert same(one) == same(two)
+    assert same(rule(one)) == same(rule(two)) != same(rule(one | {"direction": "egress"}))
     assert normalise(BASE | {"protocol": "any"})["protocol"] is None
+
+
+def rule(values: dict[str, Any]) -> SecurityGroupRule:
+    standard = dict.fromkeys(Standard.__struct_fields__) | {"security_group_id": "g"}
+    return SecurityGroupRule(**standard | values)
 
 
 junk = st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.floats() | st.lists(st.integers())

@@ -1,11 +1,11 @@
 """Security groups and their rules: a project's default group, normal forms, duplicates."""
 
 import ipaddress
-import uuid
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from oslo_utils.uuidutils import is_uuid_like
 
@@ -13,9 +13,18 @@ from nacre.base.db import statements
 from nacre.network import tables as t
 from nacre.network.extensions import address_groups
 from nacre.network.networks import SHARED, among, granted
-from nacre.network.nouns.definitions import SECURITY_GROUP, SECURITY_GROUP_RULE
+from nacre.network.nouns.attributes import Attributes
+from nacre.network.nouns.noun import View
 from nacre.network.nouns.rules import PROTOCOLS, bad, port, prefix, protocol
-from nacre.network.work import Row, Work, conflict, missing, standard_view, where
+from nacre.network.nouns.security_group import (
+    SECURITY_GROUP,
+    SECURITY_GROUP_RULE,
+    SecurityGroup,
+    SecurityGroupRule,
+    rule_view,
+    view,
+)
+from nacre.network.work import Work, conflict, missing, where
 
 _WITH_PORTS = (6, 17, 33, 132, 136)
 _ONLY_V6 = ("ipv6-encap", "ipv6-frag", "ipv6-icmp", "icmpv6", "ipv6-nonxt", "ipv6-opts", "ipv6-route")
@@ -31,7 +40,7 @@ def protocol_number(value: str | None) -> int | None:
     return PROTOCOLS[value] if value in PROTOCOLS else int(value)
 
 
-def normalise(data: Row) -> Row:
+def normalise(data: Attributes) -> Attributes:
     """A rule as it is kept: canonical protocol, ports as integers, prefix as given but checked. Raises BadRequest."""
     rule = dict(data)
     rule["protocol"] = protocol(data["protocol"])
@@ -54,7 +63,7 @@ def _check_family(prefix: str | None, ethertype: str) -> None:
                   "remote_ip_prefix")
 
 
-def _check_ports(rule: Row) -> None:
+def _check_ports(rule: Attributes) -> None:
     low, high, number = rule["port_range_min"], rule["port_range_max"], protocol_number(rule["protocol"])
     if low is None and high is None:
         return
@@ -78,13 +87,12 @@ def _check_ports(rule: Row) -> None:
                    "port_range_min")
 
 
-def same(rule: Row) -> tuple[Any, ...]:
+def same(rule: SecurityGroupRule) -> tuple[Any, ...]:
     """What two rules of a group may not have in common."""
-    prefix = rule["remote_ip_prefix"]
+    prefix = rule.remote_ip_prefix
     net = str(ipaddress.ip_network(prefix, strict=False)) if prefix else None
-    return (rule["direction"], rule["ethertype"], protocol_number(rule["protocol"]), rule["port_range_min"],
-            rule["port_range_max"], None if net in ("0.0.0.0/0", "::/0") else net, rule["remote_group_id"],
-            rule["remote_address_group_id"])
+    return (rule.direction, rule.ethertype, protocol_number(rule.protocol), rule.port_range_min, rule.port_range_max,
+            None if net in ("0.0.0.0/0", "::/0") else net, rule.remote_group_id, rule.remote_address_group_id)
 
 
 def _own(work: Work, table: sa.Table) -> sa.ColumnElement[bool]:
@@ -93,7 +101,7 @@ def _own(work: Work, table: sa.Table) -> sa.ColumnElement[bool]:
     return table.c.project_id == work.context.project_id
 
 
-def _may_use(work: Work) -> sa.ColumnElement[bool]:
+def may_use(work: Work) -> sa.ColumnElement[bool]:
     """The groups that the caller may see and put on ports: its own and those shared with it."""
     return sa.or_(_own(work, t.security_groups), t.security_groups.c.id.in_(
         granted("security_group", work.context.project_id, SHARED)))
@@ -104,59 +112,57 @@ class SecurityGroups:
 
     resource = SECURITY_GROUP
 
-    def list(self, work: Work, filters: Row) -> list[Row]:
-        rows = work.rows(sa.select(t.security_groups).where(_may_use(work), *where(t.security_groups, filters)))
-        rules = defaultdict(list)
-        if ids := [r["id"] for r in rows]:
-            for rule in work.rows(sa.select(t.security_group_rules).where(
-                    among(t.security_group_rules.c.security_group_id, ids))):
-                rules[rule["security_group_id"]].append(_rule_view(rule, False))
+    def list(self, work: Work, filters: Attributes) -> list[SecurityGroup]:
+        return work.select(SecurityGroup, may_use(work), *where(t.security_groups, filters))
+
+    def views(self, work: Work, found: Sequence[SecurityGroup]) -> Sequence[View]:
+        rules = defaultdict[str, list[View]](list)
+        if ids := [group.id for group in found]:
+            for rule in work.select(SecurityGroupRule, among(t.security_group_rules.c.security_group_id, ids)):
+                rules[rule.security_group_id].append(rule_view(rule, default=False))
         shared = set(work.conn.execute(granted("security_group", work.context.project_id, SHARED)).scalars())
-        return [_view(r, rules[r["id"]], r["id"] in shared) for r in rows]
+        return [view(group, rules[group.id], shared=group.id in shared) for group in found]
 
-    def views(self, work: Work, found: Sequence[Row]) -> Sequence[Row]:
-        return found
-
-    def target(self, work: Work, data: Row) -> Row:
+    def target(self, work: Work, data: Attributes) -> Attributes:
         return {}
 
-    def create(self, work: Work, data: Row) -> Row:
+    def create(self, work: Work, data: Attributes) -> View:
         if data["name"].lower() == "default":
             raise conflict("SecurityGroupDefaultAlreadyExists", "Default security group already exists.")
         ensure_default(work, data["project_id"])
         work.room("security_group", data["project_id"])
         work.room("security_group_rule", data["project_id"], 2)
-        return _create(work, data, default=False)
+        group, rules = _create(work, data, default=False)
+        return view(group, [rule_view(rule, default=False) for rule in rules], shared=False)
 
-    def update(self, work: Work, current: Row, data: Row) -> Row:
+    def update(self, work: Work, current: SecurityGroup, data: Attributes) -> None:
         if data.get("name", "").lower() == "default":
             raise conflict("SecurityGroupDefaultAlreadyExists", "Default security group already exists.")
-        if "name" in data and current["name"] == "default":
+        if "name" in data and current.name == "default":
             raise conflict("SecurityGroupCannotUpdateDefault", "Updating default security group not allowed.")
-        if "stateful" in data and data["stateful"] != current["stateful"]:
-            self._refuse_used(work, current["id"])
-        work.change(t.security_groups, current["id"], data)
-        return current | data
+        if "stateful" in data and data["stateful"] != current.stateful:
+            self._refuse_used(work, current.id)
+        work.change(t.security_groups, current.id, data)
 
     def _refuse_used(self, work: Work, group_id: str) -> None:
         if work.row(sa.select(t.port_groups.c.port_id).where(t.port_groups.c.group_id == group_id).limit(1)):
             raise conflict("SecurityGroupInUse", f"Security Group {group_id} in use.")
 
-    def delete(self, work: Work, current: Row) -> None:
-        if current["name"] == "default" and not work.context.is_admin:
+    def delete(self, work: Work, current: SecurityGroup) -> None:
+        if current.name == "default" and not work.context.is_admin:
             raise conflict("SecurityGroupCannotRemoveDefault",
                            "Insufficient rights for removing default security group.")
-        self._refuse_used(work, current["id"])
+        self._refuse_used(work, current.id)
         rules = t.security_group_rules
         using = work.conn.execute(sa.select(rules.c.security_group_id).where(
-            rules.c.remote_group_id == current["id"])).scalars()
+            rules.c.remote_group_id == current.id)).scalars()
         work.changes.groups.update(using)
-        work.remove(rules, security_group_id=current["id"])
-        work.remove(rules, remote_group_id=current["id"])
-        work.conn.execute(sa.delete(t.default_groups).where(t.default_groups.c.group_id == current["id"]))
-        work.remove(t.rbac_policies, object_id=current["id"])
-        statements.delete(work.conn, t.member_changes, group_id=current["id"])
-        work.remove(t.security_groups, id=current["id"])
+        work.remove(rules, security_group_id=current.id)
+        work.remove(rules, remote_group_id=current.id)
+        work.conn.execute(sa.delete(t.default_groups).where(t.default_groups.c.group_id == current.id))
+        work.remove(t.rbac_policies, object_id=current.id)
+        statements.delete(work.conn, t.member_changes, group_id=current.id)
+        work.remove(t.security_groups, id=current.id)
 
 
 class SecurityGroupRules:
@@ -164,17 +170,19 @@ class SecurityGroupRules:
 
     resource = SECURITY_GROUP_RULE
 
-    def list(self, work: Work, filters: Row) -> list[Row]:
+    def list(self, work: Work, filters: Attributes) -> list[SecurityGroupRule]:
         rules = t.security_group_rules
         mine = sa.select(t.security_groups.c.id).where(_own(work, t.security_groups))
-        default = sa.exists().where(t.default_groups.c.group_id == rules.c.security_group_id).label("of_default")
-        return [_rule_view(r, bool(r["of_default"])) for r in work.rows(sa.select(rules, default).where(
-            sa.or_(_own(work, rules), rules.c.security_group_id.in_(mine)), *where(rules, filters)))]
+        return work.select(SecurityGroupRule, sa.or_(_own(work, rules), rules.c.security_group_id.in_(mine)),
+                           *where(rules, filters))
 
-    def views(self, work: Work, found: Sequence[Row]) -> Sequence[Row]:
-        return found
+    def views(self, work: Work, found: Sequence[SecurityGroupRule]) -> Sequence[View]:
+        d = t.default_groups.c.group_id
+        default = set(work.conn.execute(sa.select(d).where(among(
+            d, {rule.security_group_id for rule in found}))).scalars())
+        return [rule_view(rule, default=rule.security_group_id in default) for rule in found]
 
-    def target(self, work: Work, data: Row) -> Row:
+    def target(self, work: Work, data: Attributes) -> Attributes:
         # A rule belongs to whom its group belongs to.
         group = work.row(sa.select(t.security_groups.c.project_id).where(
             t.security_groups.c.id == data["security_group_id"], _own(work, t.security_groups)))
@@ -182,51 +190,49 @@ class SecurityGroupRules:
             raise missing("security_group", data["security_group_id"])
         return {"project_id": group["project_id"]}
 
-    def create(self, work: Work, data: Row) -> Row:
-        rule = normalise(data)
-        group = work.row(sa.select(t.security_groups).where(
-            t.security_groups.c.id == rule["security_group_id"], _own(work, t.security_groups)))
+    def create(self, work: Work, data: Attributes) -> View:
+        wanted = normalise(data)
+        rule = SecurityGroupRule(**work.new(wanted), **{name: wanted[name] for name in _RULE})
+        group = work.first(SecurityGroup, _own(work, t.security_groups), id=rule.security_group_id)
         if group is None:
-            raise missing("security_group", rule["security_group_id"])
+            raise missing("security_group", rule.security_group_id)
         self._check_remote(work, rule)
-        work.room("security_group_rule", rule["project_id"])
-        rules = t.security_group_rules
+        work.room("security_group_rule", rule.project_id)
         key = same(rule)
-        for other in work.rows(sa.select(rules).where(rules.c.security_group_id == group["id"])):
+        for other in work.select(SecurityGroupRule, security_group_id=group.id):
             if same(other) == key:
                 raise conflict("SecurityGroupRuleExists",
-                               f"Security group rule already exists. Rule id is {other['id']}.")
-        row = work.insert(rules, {**work.new(rule), **{k: rule[k] for k in _RULE}})
-        if rule["remote_address_group_id"]:
-            address_groups.check_named(work, group["id"])
-        work.touch(t.security_groups, group["id"])
-        work.changes.groups.add(group["id"])
-        return _rule_view(row, group["name"] == "default")
+                               f"Security group rule already exists. Rule id is {other.id}.")
+        work.add(rule)
+        if rule.remote_address_group_id:
+            address_groups.check_named(work, group.id)
+        work.touch(t.security_groups, group.id)
+        work.changes.groups.add(group.id)
+        return rule_view(rule, default=group.name == "default")
 
-    def _check_remote(self, work: Work, rule: Row) -> None:
-        if (remote := rule["remote_group_id"]) and not work.row(
-                sa.select(t.security_groups.c.id).where(t.security_groups.c.id == remote, _may_use(work))):
+    def _check_remote(self, work: Work, rule: SecurityGroupRule) -> None:
+        if (remote := rule.remote_group_id) and not work.row(
+                sa.select(t.security_groups.c.id).where(t.security_groups.c.id == remote, may_use(work))):
             raise missing("security_group", remote)
         a = t.address_groups.c
-        if (remote := rule["remote_address_group_id"]) and not work.row(sa.select(a.id).where(a.id == remote, sa.or_(
+        if (remote := rule.remote_address_group_id) and not work.row(sa.select(a.id).where(a.id == remote, sa.or_(
                 _own(work, t.address_groups), a.id.in_(granted("address_group", work.context.project_id, SHARED))))):
             raise missing("address_group", remote)
 
-    def update(self, work: Work, current: Row, data: Row) -> Row:
-        work.change(t.security_group_rules, current["id"], data)
-        return current | data
+    def update(self, work: Work, current: SecurityGroupRule, data: Attributes) -> None:
+        work.change(t.security_group_rules, current.id, data)
 
-    def delete(self, work: Work, current: Row) -> None:
-        work.remove(t.security_group_rules, id=current["id"])
-        work.touch(t.security_groups, current["security_group_id"])
-        work.changes.groups.add(current["security_group_id"])
+    def delete(self, work: Work, current: SecurityGroupRule) -> None:
+        work.remove(t.security_group_rules, id=current.id)
+        work.touch(t.security_groups, current.security_group_id)
+        work.changes.groups.add(current.security_group_id)
 
 
 class DefaultGroups:
     """A project has its default group when its groups, or their rules, are asked for: one's own project, or another's
     that an administrator names."""
 
-    def __init__(self, filters: Row):
+    def __init__(self, filters: Attributes):
         self._named = filters.get("project_id") or []
 
     def _project(self, work: Work) -> str:
@@ -252,21 +258,22 @@ def ensure_default(work: Work, project_id: str) -> str:
     if found := default_of(work, project_id):
         return found
     data = {"name": "default", "description": "Default security group", "project_id": project_id, "stateful": True}
-    group_id: str = _create(work, data, default=True)["id"]
-    work.insert(t.default_groups, {"project_id": project_id, "group_id": group_id})
-    return group_id
+    group, _ = _create(work, data, default=True)
+    work.insert(t.default_groups, {"project_id": project_id, "group_id": group.id})
+    return group.id
 
 
-def _create(work: Work, data: Row, *, default: bool) -> Row:
-    row = work.insert(t.security_groups, {**work.new(data), "name": data["name"], "stateful": data["stateful"]})
-    rules = [("egress", kind, None) for kind in ("IPv4", "IPv6")]
+def _create(work: Work, data: Attributes, *, default: bool) -> tuple[SecurityGroup, list[SecurityGroupRule]]:
+    group = work.add(SecurityGroup(**work.new(data), name=data["name"], stateful=data["stateful"]))
+    rules: list[tuple[str, str, str | None]] = [("egress", kind, None) for kind in ("IPv4", "IPv6")]
     if default:
-        rules += [("ingress", kind, row["id"]) for kind in ("IPv4", "IPv6")]
-    made = [{**work.new({"project_id": data["project_id"]}), "id": str(uuid.uuid4()), **dict.fromkeys(_RULE),
-             "security_group_id": row["id"], "direction": direction, "ethertype": kind, "remote_group_id": remote}
-            for direction, kind, remote in rules]
-    work.insert_all(t.security_group_rules, made)
-    return _view(row, [_rule_view(r, default) for r in made], False)
+        rules += [("ingress", kind, group.id) for kind in ("IPv4", "IPv6")]
+    made = [SecurityGroupRule(
+        **work.new({"project_id": data["project_id"]}), security_group_id=group.id, direction=direction, ethertype=kind,
+        protocol=None, port_range_min=None, port_range_max=None, remote_ip_prefix=None, remote_group_id=remote,
+        remote_address_group_id=None) for direction, kind, remote in rules]
+    work.insert_all(t.security_group_rules, [msgspec.structs.asdict(rule) for rule in made])
+    return group, made
 
 
 def choose(work: Work, wanted: list[str] | None, project_id: str) -> list[str]:
@@ -275,7 +282,7 @@ def choose(work: Work, wanted: list[str] | None, project_id: str) -> list[str]:
         return [ensure_default(work, project_id)]
     if wanted:
         found = dict(work.conn.execute(sa.select(t.security_groups.c.id, t.security_groups.c.stateful).where(
-            t.security_groups.c.id.in_(wanted), _may_use(work))).all())
+            t.security_groups.c.id.in_(wanted), may_use(work))).all())
         if gone := [g for g in wanted if g not in found]:
             raise missing("security_group", gone[0])
         if len(set(found.values())) > 1:
@@ -283,15 +290,3 @@ def choose(work: Work, wanted: list[str] | None, project_id: str) -> list[str]:
                            "the same port while attempting the operation.")
     return wanted
 
-
-def _view(row: Row, rules: list[Row], shared: bool) -> Row:
-    return standard_view(row) | {"stateful": row["stateful"], "shared": shared, "security_group_rules": rules}
-
-
-def _rule_view(row: Row, default: bool) -> Row:
-    view = standard_view(row) | {k: row[k] for k in _RULE}
-    prefix = row["remote_ip_prefix"]
-    view["normalized_cidr"] = str(ipaddress.ip_network(prefix, strict=False)) if prefix else None
-    view["belongs_to_default_sg"] = default
-    del view["name"]
-    return view

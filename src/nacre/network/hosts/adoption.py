@@ -27,6 +27,7 @@ from nacre.network.ml2 import type_drivers
 from nacre.network.nouns import checks as c
 from nacre.network.nouns import shapes
 from nacre.network.nouns.network import Network
+from nacre.network.nouns.security_group import SecurityGroup
 from nacre.network.nouns.subnet import Subnet
 from nacre.network.work import Row, Work, conflict
 
@@ -193,8 +194,8 @@ def _port(work: Work, order: PortsOrder, facts: PortFacts, *, made: bool) -> Non
 def _new_port(work: Work, order: PortsOrder, facts: PortFacts, made: bool) -> Row:
     project, loose = order.context.project_id or "", made and not facts.port_security
     shared = set(work.conn.execute(networks.granted("security_group", project, networks.SHARED)).scalars())
-    known = {g["id"] for g in work.find(t.security_groups, id=list(facts.security_groups))
-             if g["project_id"] == project or g["id"] in shared}
+    known = {g.id for g in work.select(SecurityGroup, id=list(facts.security_groups))
+             if g.project_id == project or g.id in shared}
     groups = [group for group in facts.security_groups if group in known]
     subnets = {subnet.id: subnet for subnet in work.select(Subnet, network_id=facts.network_id)}
     return ports.defaults() | {

@@ -120,7 +120,7 @@ def group_ids(work: Work, order: PortsOrder) -> list[str] | None:
     if not order.security_groups:
         return None
     rows = work.rows(sa.select(t.security_groups.c.id, t.security_groups.c.name).where(
-        security_groups._may_use(work), sa.or_(t.security_groups.c.name.in_(order.security_groups),
+        security_groups.may_use(work), sa.or_(t.security_groups.c.name.in_(order.security_groups),
                                                t.security_groups.c.id.in_(order.security_groups)),
         t.security_groups.c.project_id == work.context.project_id))
     found = []

@@ -14,6 +14,7 @@ from nacre.base.durable import eras
 from nacre.network import tables as t
 from nacre.network.contract import GroupFacts, GroupMembers, HostWiring, RemotePort, RuleFacts, Versions
 from nacre.network.hosts import facts, members, notifications
+from nacre.network.nouns.security_group import SecurityGroup, SecurityGroupRule
 from nacre.network.work import Row, Work
 
 log = structlog.get_logger()
@@ -43,18 +44,18 @@ def read(work: Work, host: str, port_ids: Sequence[str], have: Versions | None, 
 def _groups(work: Work, ids: set[str]) -> tuple[GroupFacts, ...]:
     if not ids:
         return ()
-    rows = work.find(t.security_group_rules, security_group_id=ids)
-    named = {r["remote_address_group_id"] for r in rows if r["remote_address_group_id"]}
+    rules = work.select(SecurityGroupRule, security_group_id=ids)
+    named = {rule.remote_address_group_id for rule in rules if rule.remote_address_group_id}
     lists = {r["id"]: r["addresses"] for r in work.find(t.address_groups, id=named)} if named else {}
     found: dict[str, list[RuleFacts]] = defaultdict(list)
-    for row in rows:
+    for rule in rules:
         try:
-            found[row["security_group_id"]].append(_rule(row, lists))
+            found[rule.security_group_id].append(_rule(rule, lists))
         except Exception:
             # A rule that cannot be read must not take the other rules of the host with it: it opens nothing.
-            log.exception("security group rule left out", rule=row["id"])
-    return tuple(GroupFacts(id=g["id"], stateful=g["stateful"], rules=tuple(found[g["id"]])) for g in work.find(
-        t.security_groups, id=ids))
+            log.exception("security group rule left out", rule=rule.id)
+    return tuple(GroupFacts(id=g.id, stateful=g.stateful, rules=tuple(found[g.id])) for g in work.select(
+        SecurityGroup, id=ids))
 
 
 def _filled(groups: Iterable[GroupFacts], found: Iterable[GroupMembers]) -> tuple[GroupFacts, ...]:
@@ -69,19 +70,19 @@ def _of_family(cidrs: Iterable[str], ethertype: str) -> tuple[str, ...]:
     return tuple(sorted(c for c in cidrs if (":" in c) == (ethertype == "IPv6")))
 
 
-def _rule(row: Row, lists: dict[str, list[str]]) -> RuleFacts:
+def _rule(rule: SecurityGroupRule, lists: dict[str, list[str]]) -> RuleFacts:
     remote: Iterable[str] | None = None
-    if row["remote_group_id"]:
+    if rule.remote_group_id:
         remote = ()  # they come beside
-    elif row["remote_address_group_id"]:
-        remote = lists[row["remote_address_group_id"]]
-    elif row["remote_ip_prefix"]:
-        remote = [row["remote_ip_prefix"]]
+    elif rule.remote_address_group_id:
+        remote = lists[rule.remote_address_group_id]
+    elif rule.remote_ip_prefix:
+        remote = [rule.remote_ip_prefix]
     if remote is not None:
-        remote = _of_family(remote, row["ethertype"])
-    return RuleFacts(direction=row["direction"], ethertype=row["ethertype"], protocol=row["protocol"],
-                     port_min=row["port_range_min"], port_max=row["port_range_max"], remote=remote,
-                     remote_group=row["remote_group_id"])
+        remote = _of_family(remote, rule.ethertype)
+    return RuleFacts(direction=rule.direction, ethertype=rule.ethertype, protocol=rule.protocol,
+                     port_min=rule.port_range_min, port_max=rule.port_range_max, remote=remote,
+                     remote_group=rule.remote_group_id)
 
 
 _B, _P = t.bindings.c, t.ports.c

@@ -3,7 +3,7 @@
 from typing import Any
 
 from nacre.network.nouns import checks as c
-from nacre.network.nouns import rules, shapes
+from nacre.network.nouns import shapes
 from nacre.network.nouns.attributes import BOTH, FLAG, MUTE, VERSION, Resource, resource
 from nacre.network.nouns.attributes import Attribute as A
 
@@ -42,27 +42,6 @@ BINDING = Resource("binding", "bindings", {a.name: a for a in (
     A("vnic_type", _VNIC, default="normal", sort=False, **BOTH), A("profile", shapes.profile, **MUTE, **BOTH),
     A("status", sort=False), A("project_id", c.text(64), post=True, visible=False, **MUTE),
 )})
-
-SECURITY_GROUP = resource("security_group", "security_groups", [
-    A("name", c.text(255), default="", **BOTH),
-    A("stateful", default=True, sort=False, **FLAG, **BOTH),
-    A("security_group_rules", **MUTE), A("shared", sort=False, **FLAG),
-])
-
-SECURITY_GROUP_RULE = resource("security_group_rule", "security_group_rules", [
-    A("security_group_id", c.text(36), post=True, required=True),
-    A("direction", c.one_of("ingress", "egress"), post=True, required=True),
-    A("ethertype", rules.ethertype, post=True, default="IPv4", convert=rules.ethertype),
-    A("protocol", rules.protocol, post=True, default=None, convert=rules.protocol),
-    A("port_range_min", rules.port, post=True, default=None, convert=rules.port),
-    A("port_range_max", rules.port, post=True, default=None, convert=rules.port),
-    A("remote_ip_prefix", rules.prefix, post=True, default=None, convert=rules.prefix),
-    A("remote_group_id", shapes.reference, post=True, default=None),
-    A("remote_address_group_id", shapes.reference, post=True, default=None),
-    A("normalized_cidr"), A("belongs_to_default_sg", sort=False, **FLAG),
-    A("description", c.text(255), post=True, default="", sort=False),
-    A("tags", visible=False, **MUTE),
-], named=False)
 
 ROUTER = resource("router", "routers", [
     A("admin_state_up", default=True, **FLAG, **BOTH), A("status", filter=False, sort=True),
