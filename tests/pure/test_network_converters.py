@@ -11,7 +11,7 @@ from nacre.base.errors import BadRequest, NotFound
 from nacre.network.api import listing
 from nacre.network.api.service import STORES
 from nacre.network.nouns.attributes import Resource
-from nacre.network.nouns.definitions import BINDING
+from nacre.network.nouns.port import BINDING
 
 ID = "11111111-2222-3333-4444-555555555555"
 ROUTE = {"destination": "10.1.0.0/24", "nexthop": "10.0.0.1"}

@@ -8,8 +8,8 @@ from nacre.base.context import Context
 from nacre.base.errors import BadRequest
 from nacre.network.api.listing import parse
 from nacre.network.api.service import STORES
-from nacre.network.nouns.definitions import BINDING
 from nacre.network.nouns.network import NETWORK
+from nacre.network.nouns.port import BINDING
 
 RESOURCES = [*(store.resource for store in STORES), BINDING]
 LINES = [(r, a) for r in RESOURCES for a in r.attributes.values() if a.put]

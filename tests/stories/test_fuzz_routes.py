@@ -18,7 +18,7 @@ from nacre.base.web import Route, Service
 from nacre.image import schemas as image
 from nacre.image.metadefs import schemas as metadefs
 from nacre.network.api.service import STORES
-from nacre.network.nouns.definitions import BINDING
+from nacre.network.nouns.port import BINDING
 
 #: Requests for each route, and for each known field of a route's body.
 CASES = 20

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec.structs import replace
 from oslo_utils.uuidutils import is_uuid_like
 
 from nacre.base.bounds import pieces
@@ -14,14 +15,16 @@ from nacre.network import ipam, networks, security_groups
 from nacre.network import tables as t
 from nacre.network.hosts import agents, bindings
 from nacre.network.ipam import AddressRequest
-from nacre.network.nouns.definitions import PORT
+from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.network import Network
-from nacre.network.nouns.subnet import AUTO_MODES
-from nacre.network.work import MANY, Row, Work, conflict, missing, standard_view
+from nacre.network.nouns.noun import View
+from nacre.network.nouns.port import PORT, Fixed, Placed, Port, view
+from nacre.network.nouns.subnet import Subnet
+from nacre.network.work import MANY, Work, columns, conflict
 
 #: Ports that only the thing they belong to may delete.
 SERVICE_OWNERS = ("network:router_interface", "network:router_gateway", "network:floatingip")
-#: What of a binding a port's own attributes set: the column, the attribute (without `binding:`), and what null means.
+#: What of a binding a port's own attributes set: the field, the attribute (without `binding:`), and what null means.
 _BINDING: tuple[tuple[str, str, Any], ...] = (
     ("host", "host_id", ""), ("vnic_type", "vnic_type", "normal"), ("profile", "profile", {}))
 _SAME = ("name", "description", "admin_state_up", "device_id", "device_owner", "allowed_address_pairs",
@@ -33,99 +36,99 @@ class Ports:
 
     resource = PORT
 
-    def list(self, work: Work, filters: Row) -> list[Row]:
+    def list(self, work: Work, filters: Attributes) -> list[Placed]:
         # Of the filters those that are columns, so that less is read; all of them are compared afterwards.
         wanted = {"host" if name == "binding:host_id" and _sees_all(work) else name: values
                   for name, values in filters.items() if 0 < len(values) <= MANY}
         names = tuple(sorted(n for n in wanted if n in t.placed.c and isinstance(t.placed.c[n].type, sa.String)))
-        return views(work, statements.rows(work.conn.execute(_listing(_sees_all(work), names), {
-            "own": work.context.project_id or "", **{f"is_{name}": wanted[name] for name in names}})))
+        return [Placed(*row) for row in work.conn.execute(_listing(_sees_all(work), names), {
+            "own": work.context.project_id or "", **{f"is_{name}": wanted[name] for name in names}})]
 
-    def views(self, work: Work, found: Sequence[Row]) -> Sequence[Row]:
-        return found
+    def views(self, work: Work, found: Sequence[Placed]) -> Sequence[View]:
+        fixed, groups = parts(work, found)
+        return [view(port, fixed[port.id], groups[port.id], work.settings.dns_domain) for port in found]
 
-    def target(self, work: Work, data: Row) -> Row:
+    def target(self, work: Work, data: Attributes) -> Attributes:
         return policy_target(work, networks.get(work, data["network_id"]), data)
 
-    def create(self, work: Work, data: Row) -> Row:
+    def create(self, work: Work, data: Attributes) -> View:
         network = networks.get(work, data["network_id"])
         work.room("port", data["project_id"])
         _check_device(work, data["device_id"], data["project_id"])
-        row, chosen = build(work, network, data)
-        bindings.bind(work, [row], data.get("binding:host_id") or "", fresh=True)
-        return _view(row, chosen, data["security_groups"], work)
+        port, fixed, groups = build(work, network, data)
+        port, = bindings.bind(work, [port], data.get("binding:host_id") or "", fresh=True)
+        return view(port, fixed, groups, work.settings.dns_domain)
 
-    def update(self, work: Work, current: Row, data: Row) -> Row:
-        old = work.one(t.placed, id=current["id"], active=True)
-        if old is None:
-            raise missing("port", current["id"])
-        _refuse_estranged(work, old, data)
-        if data.get("device_id", old["device_id"]) != old["device_id"]:
-            _check_device(work, data["device_id"], old["project_id"])
+    def update(self, work: Work, current: Placed, data: Attributes) -> None:
+        _refuse_estranged(work, current, data)
+        if data.get("device_id", current.device_id) != current.device_id:
+            _check_device(work, data["device_id"], current.project_id)
         values = {k: data[k] for k in _SAME if k in data}
-        if data.get("mac_address") != old["mac_address"] and "mac_address" in values:
-            values["mac_address"] = self._new_mac(work, old, data["mac_address"])
-        secured = bool(data.get("port_security_enabled", old["port_security_enabled"]))
-        groups = _security(data, secured, current["security_groups"], old["allowed_address_pairs"])
+        if data.get("mac_address") != current.mac_address and "mac_address" in values:
+            values["mac_address"] = self._new_mac(work, current, data["mac_address"])
+        addresses, named = parts(work, [current])
+        fixed, before = addresses[current.id], named[current.id]
+        secured = bool(data.get("port_security_enabled", current.port_security_enabled))
+        groups = _security(data, secured, before, current.allowed_address_pairs)
         if groups is not None:
-            security_groups.choose(work, groups, old["project_id"])
-            _set_groups(work, old["id"], groups, current["security_groups"])
-            bindings.regroup(work, old["id"])
-        if values.get("admin_state_up", old["admin_state_up"]) != old["admin_state_up"]:
-            values["status"] = _switched(work, old | values)
+            security_groups.choose(work, groups, current.project_id)
+            _set_groups(work, current.id, groups, before)
+            bindings.regroup(work, current.id)
+        if values.get("admin_state_up", current.admin_state_up) != current.admin_state_up:
+            values["status"] = _switched(work, replace(current, **values))
+        new = replace(current, **values)
         if "fixed_ips" in data or "mac_address" in values:
-            self._readdress(work, old | values, current, data.get("fixed_ips"))
-            work.changes.networks.add(old["network_id"])  # other hosts answer for its addresses
-        work.change(t.ports, old["id"], values)
+            self._readdress(work, new, data.get("fixed_ips"), (fixed, before))
+            work.changes.networks.add(current.network_id)  # other hosts answer for its addresses
+        work.change(t.ports, current.id, values)
         wanted = {name: data[f"binding:{key}"] or empty for name, key, empty in _BINDING if f"binding:{key}" in data}
-        if any(old[name] != value for name, value in wanted.items()):
-            bindings.bind(work, [old | values | wanted | {"host": old["host"]}], str(wanted.get("host", old["host"])))
-        work.changes.ports.add(old["id"])
+        if any(getattr(current, name) != value for name, value in wanted.items()):
+            host = str(wanted.pop("host", current.host))
+            bindings.bind(work, [replace(new, **wanted)], host)
+        work.changes.ports.add(current.id)
         if "allowed_address_pairs" in values:
-            work.changes.moved(old["id"], current["security_groups"])
-        return current | data
+            work.changes.moved(current.id, before)
 
-    def _new_mac(self, work: Work, old: Row, wanted: str | None) -> str:
-        if old["host"]:
-            raise conflict("PortBound", f"Unable to complete operation on port {old['id']}, port is already bound, "
-                           f"port type: {old['vif_type']}, old_mac {old['mac_address']}, new_mac {wanted}.")
-        return _mac(work, old["network_id"], wanted)
+    def _new_mac(self, work: Work, old: Placed, wanted: str | None) -> str:
+        if old.host:
+            raise conflict("PortBound", f"Unable to complete operation on port {old.id}, port is already bound, "
+                           f"port type: {old.vif_type}, old_mac {old.mac_address}, new_mac {wanted}.")
+        return _mac(work, old.network_id, wanted)
 
-    def _readdress(self, work: Work, port: Row, current: Row, wanted: Sequence[dict[str, str]] | None) -> None:
-        kept = tuple((f["subnet_id"], f["ip_address"]) for f in current["fixed_ips"])
+    def _readdress(self, work: Work, port: Port, wanted: Sequence[dict[str, str]] | None,
+                   before: tuple[Fixed, Sequence[str]]) -> None:
+        """before: the addresses and groups that it has until now."""
+        kept, groups = tuple(before[0]), before[1]
         if wanted is None:  # a new MAC moves the automatic addresses only
-            auto = set(work.conn.execute(sa.select(t.subnets.c.id).where(
-                t.subnets.c.network_id == port["network_id"],
-                t.subnets.c.ipv6_address_mode.in_(AUTO_MODES))).scalars())
-            wanted = [{"subnet_id": s, "ip_address": a} for s, a in kept if s not in auto]
-            kept = tuple(k for k in kept if k[0] not in auto)
-        chosen = ipam.choose(work, AddressRequest(
-            port["network_id"], port["mac_address"], port["device_owner"], wanted, kept))
-        work.conn.execute(sa.delete(t.addresses).where(t.addresses.c.port_id == port["id"]))
-        _set_addresses(work, port["id"], chosen, current["security_groups"])
+            auto = {subnet.id for subnet in work.select(Subnet, network_id=port.network_id) if subnet.automatic}
+            kept = tuple((s, a) for s, a in kept if s not in auto)
+            wanted = [{"subnet_id": s, "ip_address": a} for s, a in kept]
+        chosen = ipam.choose(work, AddressRequest(port.network_id, port.mac_address, port.device_owner, wanted, kept))
+        work.conn.execute(sa.delete(t.addresses).where(t.addresses.c.port_id == port.id))
+        _set_addresses(work, port.id, chosen, groups)
 
-    def delete(self, work: Work, current: Row) -> None:
-        if current["device_owner"] in SERVICE_OWNERS:
-            raise conflict("ServicePortInUse", f"Port {current['id']} cannot be deleted directly via the port API: "
-                           f"has device owner {current['device_owner']}.")
-        drop(work, [current["id"]])
+    def delete(self, work: Work, current: Placed) -> None:
+        if current.device_owner in SERVICE_OWNERS:
+            raise conflict("ServicePortInUse", f"Port {current.id} cannot be deleted directly via the port API: "
+                           f"has device owner {current.device_owner}.")
+        drop(work, [current.id])
 
 
-def _refuse_estranged(work: Work, old: Row, data: Row) -> None:
+def _refuse_estranged(work: Work, old: Port, data: Attributes) -> None:
     """What a router or floating IP made stays with it: its owner may not say that it is another thing's, and so have it
     deleted, nor leave it without an address. Stricter than Neutron, which guards the delete alone. Raises Conflict."""
-    if _sees_all(work) or old["device_owner"] not in SERVICE_OWNERS:
+    if _sees_all(work) or old.device_owner not in SERVICE_OWNERS:
         return
-    changed = [k for k in ("device_owner", "device_id") if data.get(k, old[k]) != old[k]]
+    changed = [k for k in ("device_owner", "device_id") if data.get(k, getattr(old, k)) != getattr(old, k)]
     if changed or ("fixed_ips" in data and not data["fixed_ips"]):
-        raise conflict("ServicePortInUse", f"The {(changed or ['fixed_ips'])[0]} of port {old['id']} cannot be changed "
-                       f"directly via the port API: has device owner {old['device_owner']}.")
+        raise conflict("ServicePortInUse", f"The {(changed or ['fixed_ips'])[0]} of port {old.id} cannot be changed "
+                       f"directly via the port API: has device owner {old.device_owner}.")
 
 
-def _switched(work: Work, port: Row) -> str:
+def _switched(work: Work, port: Placed) -> str:
     """The status of a port that its owner switched on or off. The cloud's own ports are on no one host."""
-    serving = port["vif_type"] == "distributed" or (port["device_owner"] in SERVICE_OWNERS and agents.routing(work))
-    return bindings.status(port | {"wired": port["wired"] or serving})
+    serving = port.vif_type == "distributed" or (port.device_owner in SERVICE_OWNERS and agents.routing(work))
+    return bindings.status(replace(port, wired=port.wired or serving))
 
 
 def visible(work: Work, table: sa.FromClause) -> sa.ColumnElement[bool]:
@@ -147,12 +150,12 @@ def _listing(every: bool, names: tuple[str, ...]) -> sa.Select[Any]:
     """Ports with their active bindings, by columns that are one of `is_<name>`; not every one: the project `own` may
     see them. Built once a shape, as in base/db/statements.py."""
     p = t.placed.c
-    found = sa.select(t.placed).where(p.active, *(
+    found = sa.select(*columns(Placed)).where(p.active, *(
         p[name].in_(sa.bindparam(f"is_{name}", expanding=True)) for name in names)).order_by(p.created_at)
     return found if every else found.where(_own(t.placed, sa.bindparam("own", type_=sa.String)))
 
 
-def policy_target(work: Work, network: Network, data: Row) -> Row:
+def policy_target(work: Work, network: Network, data: Attributes) -> Attributes:
     """What the rules of a port need to know of its network: that it is shared, where addresses are chosen."""
     shared = "fixed_ips" in data and networks.is_shared(work, network.id)
     return {"network:project_id": network.project_id, "network:shared": shared}
@@ -167,49 +170,50 @@ def _check_device(work: Work, device_id: str, project_id: str) -> None:
                    "matches another tenants router.")
 
 
-def insert(work: Work, network: Network, data: Row) -> tuple[Row, list[tuple[str, str]]]:
+def insert(work: Work, network: Network, data: Attributes) -> tuple[Placed, Fixed, list[str]]:
     """A new port, unbound. As `build` otherwise."""
-    row, chosen = build(work, network, data)
-    bindings.add(work, [row])
-    return row, chosen
+    made = build(work, network, data)
+    bindings.add(work, [made[0]])
+    return made
 
 
-def build(work: Work, network: Network, data: Row) -> tuple[Row, list[tuple[str, str]]]:
-    """A new port with its addresses and groups; its binding's row is the caller's to write, at once. `data` gets the
-    groups and MAC that were chosen; its id, if it has one, is the port's."""
+def build(work: Work, network: Network, data: Attributes) -> tuple[Placed, Fixed, list[str]]:
+    """A new port with its addresses and groups; its binding's row is the caller's to write, at once. data: attributes,
+    and fields that the API does not set; its id, if there is one, is the port's."""
     secured = data.get("port_security_enabled")
     secured = network.port_security_enabled if secured is None else secured
     owner = data["device_owner"]
-    groups = _security(data, secured, [], [])
-    if groups is None:
-        groups = None if secured and not owner.startswith("network:") else []
+    named = _security(data, secured, [], [])
+    if named is None:
+        named = None if secured and not owner.startswith("network:") else []
     mac = _mac(work, network.id, data.get("mac_address"))
-    chosen = ipam.choose(work, AddressRequest(network.id, mac, owner, data.get("fixed_ips")))
-    data["security_groups"] = security_groups.choose(work, groups, data["project_id"])
-    row = work.insert(t.ports, {
-        **work.new(data), **({"id": data["id"]} if "id" in data else {}),
-        **{k: data[k] for k in _SAME if k not in ("description", "mac_address")},
-        "network_id": network.id, "mac_address": mac, "port_security_enabled": secured, "status": "DOWN",
-        "preserve": data.get("preserve", False), "device_tag": data.get("device_tag"),
-        "position": data.get("position", 0), "server_id": data.get("server_id")})
-    _set_addresses(work, row["id"], chosen, data["security_groups"])
-    _set_groups(work, row["id"], data["security_groups"])
-    return row | bindings.UNBOUND | {"vnic_type": data["binding:vnic_type"],
-                                     "profile": data.get("binding:profile") or {}}, chosen
+    fixed = ipam.choose(work, AddressRequest(network.id, mac, owner, data.get("fixed_ips")))
+    groups = security_groups.choose(work, named, data["project_id"])
+    standard = work.new(data)
+    port = Placed(
+        **standard | {"id": data.get("id", standard["id"])}, name=data["name"], network_id=network.id, mac_address=mac,
+        admin_state_up=data["admin_state_up"], status="DOWN", device_id=data["device_id"], device_owner=owner,
+        port_security_enabled=secured, allowed_address_pairs=data["allowed_address_pairs"],
+        extra_dhcp_opts=data["extra_dhcp_opts"], dns_name=data["dns_name"], server_id=data.get("server_id"),
+        preserve=data.get("preserve", False), device_tag=data.get("device_tag"), position=data.get("position", 0),
+        vnic_type=data["binding:vnic_type"], profile=data.get("binding:profile") or {}, **bindings.UNBOUND)
+    work.add(port.port())
+    _set_addresses(work, port.id, fixed, groups)
+    _set_groups(work, port.id, groups)
+    return port, fixed, groups
 
 
-def defaults() -> Row:
+def defaults() -> Attributes:
     """The values of a port that nobody said anything about."""
     return {"name": "", "description": "", "admin_state_up": True, "device_id": "", "device_owner": "", "tags": [],
             "allowed_address_pairs": [], "extra_dhcp_opts": [], "dns_name": "", "port_security_enabled": None,
             "binding:vnic_type": "normal"}
 
 
-def _security(data: Row, secured: bool, groups: list[str], pairs: list[Any]) -> list[str] | None:
+def _security(data: Attributes, secured: bool, groups: list[str], pairs: list[Any]) -> list[str] | None:
     """The port's groups if the change names them. Raises Conflict where groups or pairs meet no port security."""
     wanted: list[str] | None = data.get("security_groups")
     if secured:
-        data["port_security_enabled"] = True
         return wanted
     if wanted:
         raise conflict("PortSecurityAndIPRequiredForSecurityGroups", "Port security must be enabled and port must have "
@@ -220,14 +224,13 @@ def _security(data: Row, secured: bool, groups: list[str], pairs: list[Any]) -> 
     if data.get("allowed_address_pairs", pairs):
         raise conflict("AddressPairAndPortSecurityRequired",
                        "Port Security must be enabled in order to have allowed address pairs on a port.")
-    data["port_security_enabled"] = False
     return wanted
 
 
 def _mac(work: Work, network_id: str, wanted: str | None) -> str:
     """The wanted MAC if the network has it free, else a new one. Raises Conflict."""
     tries = [wanted] if wanted else [ipam.new_mac(work.rng) for _ in range(4)]
-    taken = {port["mac_address"] for port in work.find(t.ports, network_id=network_id, mac_address=tries)}
+    taken = {port.mac_address for port in work.select(Port, network_id=network_id, mac_address=tries)}
     free = next((m for m in tries if m not in taken), None)
     if free is None:
         raise conflict("MacAddressInUse", f"Unable to complete operation for network {network_id}. The mac address "
@@ -235,7 +238,7 @@ def _mac(work: Work, network_id: str, wanted: str | None) -> str:
     return free
 
 
-def _set_addresses(work: Work, port_id: str, chosen: Sequence[tuple[str, str]], groups: Sequence[str]) -> None:
+def _set_addresses(work: Work, port_id: str, chosen: Fixed, groups: Sequence[str]) -> None:
     """groups: those that the port was in until now, or is to be in."""
     work.changes.moved(port_id, groups)
     if chosen:
@@ -267,37 +270,14 @@ def drop(work: Work, port_ids: Sequence[str]) -> None:
     bindings.free_dynamic(work, dynamic)
 
 
-def parts(work: Work, rows: Sequence[Row]) -> tuple[dict[str, list[tuple[str, str]]], dict[str, list[str]]]:
+def parts(work: Work, found: Sequence[Port]) -> tuple[dict[str, list[tuple[str, str]]], dict[str, list[str]]]:
     """The addresses and the groups of these ports, in two statements for each MANY of them."""
     fixed: dict[str, list[tuple[str, str]]] = defaultdict(list)
     groups: dict[str, list[str]] = defaultdict(list)
-    for ids in pieces((r["id"] for r in rows), MANY):
+    for ids in pieces((port.id for port in found), MANY):
         for row in work.find(t.addresses, ("position", "ip_address"), port_id=ids):
             fixed[row["port_id"]].append((row["subnet_id"], row["ip_address"]))
         for row in work.find(t.port_groups, port_id=ids):
             groups[row["port_id"]].append(row["group_id"])
     return fixed, groups
 
-
-def views(work: Work, rows: Sequence[Row]) -> list[Row]:
-    """The ports as the API shows them."""
-    fixed, groups = parts(work, rows)
-    return [_view(r, fixed[r["id"]], groups[r["id"]], work) for r in rows]
-
-
-def _assignment(row: Row, address: str, domain: str) -> Row:
-    host = row["dns_name"] or "host-" + address.replace(".", "-").replace(":", "-")
-    return {"ip_address": address, "hostname": host.split(".")[0], "fqdn": f"{host.rstrip('.')}.{domain}."}
-
-
-def _view(row: Row, fixed: Sequence[tuple[str, str]], groups: list[str], work: Work) -> Row:
-    domain = work.settings.dns_domain
-    return standard_view(row) | {k: row[k] for k in (
-        "network_id", "mac_address", "admin_state_up", "status", "device_id", "device_owner", "port_security_enabled",
-        "allowed_address_pairs", "extra_dhcp_opts", "dns_name")} | {
-        "fixed_ips": [{"subnet_id": s, "ip_address": a} for s, a in fixed], "security_groups": groups,
-        "dns_assignment": [_assignment(row, a, domain) for _, a in fixed],
-        "binding:host_id": row["host"], "binding:profile": row["profile"], "binding:vnic_type": row["vnic_type"],
-        "binding:vif_type": row["vif_type"], "binding:vif_details": row["vif_details"],
-        "ip_allocation": "immediate" if fixed else "none", "qos_policy_id": None, "qos_network_policy_id": None,
-        "resource_request": None}

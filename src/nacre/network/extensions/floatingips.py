@@ -14,6 +14,7 @@ from nacre.network import tables as t
 from nacre.network.extensions.gateways import own, service_port
 from nacre.network.networks import among
 from nacre.network.nouns.definitions import FLOATINGIP
+from nacre.network.nouns.port import Port
 from nacre.network.work import Row, Work, conflict, missing, standard_view, where
 
 OWNER = "network:floatingip"
@@ -27,10 +28,7 @@ class FloatingIps:
     def list(self, work: Work, filters: Row) -> list[Row]:
         rows = work.rows(sa.select(t.floatingips).where(own(work, t.floatingips), *where(t.floatingips, filters)))
         ids = [r["port_id"] for r in rows if r["port_id"]]
-        p = t.ports.c
-        details = {r["id"]: r for r in work.rows(sa.select(
-            p.id, p.name, p.network_id, p.mac_address, p.admin_state_up, p.status, p.device_id, p.device_owner).where(
-                among(p.id, ids)))} if ids else {}
+        details = {port.id: port for port in work.select(Port, among(t.ports.c.id, ids))} if ids else {}
         return [_view(r, details.get(r["port_id"])) for r in rows]
 
     def views(self, work: Work, found: Sequence[Row]) -> Sequence[Row]:
@@ -49,7 +47,7 @@ class FloatingIps:
         if not wish:
             wish = {"subnet_id": self._subnet(work, network.id)}
         new_id = str(uuid.uuid4())
-        port = service_port(work, network, (new_id, OWNER), [wish])
+        port, fixed = service_port(work, network, (new_id, OWNER), [wish])
         values: Row = {"port_id": None, "fixed_ip_address": None, "router_id": None, "status": "DOWN"}
         if data.get("port_id"):
             values |= self._associate(work, network.id, data, None)
@@ -57,8 +55,8 @@ class FloatingIps:
             raise BadRequest("Bad floatingip request: fixed_ip_address cannot be specified without a port_id.",
                              field="fixed_ip_address", type="BadRequest")
         work.insert(t.floatingips, {
-            **work.new(data), "id": new_id, "floating_network_id": network.id, "floating_port_id": port["id"],
-            "floating_ip_address": port["fixed_ips"][0]["ip_address"], "dns_name": data["dns_name"],
+            **work.new(data), "id": new_id, "floating_network_id": network.id, "floating_port_id": port.id,
+            "floating_ip_address": fixed[0][1], "dns_name": data["dns_name"],
             "dns_domain": data["dns_domain"], **values})
         return self.list(work, {"id": [new_id]})[0]
 
@@ -90,25 +88,25 @@ class FloatingIps:
         if not found:
             raise missing("port", data["port_id"])
         port = found[0]
-        if port["project_id"] != owner and not work.context.is_admin:
-            raise BadRequest(f"Bad floatingip request: Port {port['id']} is associated with a different project than "
+        if port.project_id != owner and not work.context.is_admin:
+            raise BadRequest(f"Bad floatingip request: Port {port.id} is associated with a different project than "
                              "the floating IP.", field="port_id", type="BadRequest")
-        four = [f for f in port["fixed_ips"] if "." in f["ip_address"]]
+        four = [(s, a) for s, a in ports.parts(work, [port])[0][port.id] if "." in a]
         wanted = data.get("fixed_ip_address")
-        fixed = next((f for f in four if f["ip_address"] == wanted), None) if wanted else (four[0] if four else None)
+        fixed = next((each for each in four if wanted in (None, "", each[1])), None)
         if fixed is None:
-            why = (f"Port {port['id']} does not have fixed ip {wanted}." if wanted else
-                   f"Cannot add floating IP to port {port['id']} that has no fixed IPv4 addresses.")
+            why = (f"Port {port.id} does not have fixed ip {wanted}." if wanted else
+                   f"Cannot add floating IP to port {port.id} that has no fixed IPv4 addresses.")
             raise BadRequest(f"Bad floatingip request: {why}", field="port_id", type="BadRequest")
+        subnet_id, address = fixed
         f = t.floatingips.c
-        if work.row(sa.select(f.id).where(f.port_id == port["id"], f.fixed_ip_address == fixed["ip_address"],
+        if work.row(sa.select(f.id).where(f.port_id == port.id, f.fixed_ip_address == address,
                                           f.id != (current["id"] if current else ""))):
             raise conflict("FloatingIPPortAlreadyAssociated",
-                           f"Cannot associate floating IP with port {port['id']} using fixed IP "
-                           f"{fixed['ip_address']}, as that fixed IP already has a floating IP on external "
-                           f"network {network_id}.")
-        return {"port_id": port["id"], "fixed_ip_address": fixed["ip_address"],
-                "router_id": self._router(work, network_id, fixed["subnet_id"], port["id"])}
+                           f"Cannot associate floating IP with port {port.id} using fixed IP {address}, as that fixed "
+                           f"IP already has a floating IP on external network {network_id}.")
+        return {"port_id": port.id, "fixed_ip_address": address,
+                "router_id": self._router(work, network_id, subnet_id, port.id)}
 
     def _router(self, work: Work, network_id: str, subnet_id: str, port_id: str) -> str:
         p, a, r = t.ports.c, t.addresses.c, t.routers.c
@@ -129,9 +127,9 @@ class FloatingIps:
         ports.drop(work, [str(port_id)])
 
 
-def _view(row: Row, port: Row | None) -> Row:
-    details = {k: port[k] for k in ("name", "network_id", "mac_address", "admin_state_up", "status", "device_id",
-                                    "device_owner")} if port else None
+def _view(row: Row, port: Port | None) -> Row:
+    details = {k: getattr(port, k) for k in (
+        "name", "network_id", "mac_address", "admin_state_up", "status", "device_id", "device_owner")} if port else None
     view = standard_view(row) | {k: row[k] for k in (
         "floating_network_id", "floating_ip_address", "port_id", "fixed_ip_address", "router_id", "status", "dns_name",
         "dns_domain")} | {"port_details": details, "port_forwardings": [], "qos_policy_id": None}

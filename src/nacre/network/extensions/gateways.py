@@ -8,7 +8,8 @@ from nacre.network import ports
 from nacre.network import tables as t
 from nacre.network.hosts import agents
 from nacre.network.nouns.network import Network
-from nacre.network.work import Row, Work, conflict
+from nacre.network.nouns.port import Fixed, Placed
+from nacre.network.work import Work, conflict
 
 
 def own(work: Work, table: sa.Table) -> sa.ColumnElement[bool]:
@@ -19,16 +20,17 @@ def own(work: Work, table: sa.Table) -> sa.ColumnElement[bool]:
 
 
 def service_port(work: Work, network: Network, device: tuple[str, str], fixed_ips: Sequence[dict[str, str]] | None,
-                 project_id: str = "") -> Row:
-    """A port of the cloud's own (a gateway, a router's interface, a floating IP's address). device: (id, owner)."""
+                 project_id: str = "") -> tuple[Placed, Fixed]:
+    """A port of the cloud's own (a gateway, a router's interface, a floating IP's address), and its addresses. device:
+    (id, owner)."""
     device_id, owner = device
     data = ports.defaults() | {"project_id": project_id, "device_id": device_id, "device_owner": owner,
                                "port_security_enabled": False}
     if fixed_ips:
         data["fixed_ips"] = list(fixed_ips)
-    row, chosen = ports.insert(work, network, data)
-    settle(work, row["id"])
-    return row | {"fixed_ips": [{"subnet_id": s, "ip_address": a} for s, a in chosen]}
+    port, fixed, _ = ports.insert(work, network, data)
+    settle(work, port.id)
+    return port, fixed
 
 
 def settle(work: Work, port_id: str) -> None:

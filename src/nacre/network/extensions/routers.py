@@ -12,6 +12,7 @@ from nacre.network import tables as t
 from nacre.network.extensions.gateways import own, refuse_floating, service_port, settle
 from nacre.network.networks import among
 from nacre.network.nouns.definitions import ROUTER
+from nacre.network.nouns.port import Placed
 from nacre.network.nouns.subnet import Subnet
 from nacre.network.work import Row, Work, conflict, missing, standard_view, where
 
@@ -97,8 +98,8 @@ class Routers:
                     f"Gateway cannot be updated for router {current['id']}, since a gateway to external network "
                     f"{old['gateway_network_id']} is required by one or more floating IPs."))
             ports.drop(work, [old["gateway_port_id"]])
-        port = service_port(work, network, (current["id"], GATEWAY), info.get("external_fixed_ips"))
-        return {"gateway_port_id": port["id"], "gateway_network_id": network.id}
+        port, _ = service_port(work, network, (current["id"], GATEWAY), info.get("external_fixed_ips"))
+        return {"gateway_port_id": port.id, "gateway_network_id": network.id}
 
     def _check_routes(self, work: Work, router_id: str, routes: Sequence[Row]) -> None:
         nets = [ipaddress.ip_network(s.cidr) for s in connected(work, router_id, (INTERFACE, GATEWAY))]
@@ -115,18 +116,18 @@ class Routers:
                              type="BadRequest")
         if "port_id" in body:
             port = self._own_port(work, body["port_id"])
-            if port["device_id"] or work.one(t.ports, id=port["id"], server_id=None) is None:
-                raise conflict("PortInUse", f"Unable to complete operation on port {port['id']} for network "
-                               f"{port['network_id']}. Port already has an attached device {port['device_id']}.")
-            if not port["fixed_ips"]:
+            if port.device_id or port.server_id is not None:
+                raise conflict("PortInUse", f"Unable to complete operation on port {port.id} for network "
+                               f"{port.network_id}. Port already has an attached device {port.device_id}.")
+            ids = [subnet_id for subnet_id, _ in ports.parts(work, [port])[0][port.id]]
+            if not ids:
                 raise BadRequest("Bad router request: Router port must have at least one fixed IP.", type="BadRequest")
-            for fixed in port["fixed_ips"]:
-                self._check_new(work, router["id"], subnets.get(work, fixed["subnet_id"]))
-            work.change(t.ports, port["id"], {"device_id": router["id"], "device_owner": INTERFACE})
+            for subnet_id in ids:
+                self._check_new(work, router["id"], subnets.get(work, subnet_id))
+            work.change(t.ports, port.id, {"device_id": router["id"], "device_owner": INTERFACE})
             work.touch(t.routers, router["id"])
-            settle(work, port["id"])
-            ids = [f["subnet_id"] for f in port["fixed_ips"]]
-            return _joined(router, port["id"], port["network_id"], ids)
+            settle(work, port.id)
+            return _joined(router, port.id, port.network_id, ids)
         subnet = subnets.get(work, body["subnet_id"])
         network = networks.get(work, subnet.network_id)
         if network.project_id != router["project_id"] and not work.context.is_admin:
@@ -137,14 +138,14 @@ class Routers:
             raise BadRequest("Bad router request: Subnet for router interface must have a gateway IP.",
                              type="BadRequest")
         self._check_new(work, router["id"], subnet)
-        port = service_port(work, network, (router["id"], INTERFACE),
-                            [{"subnet_id": subnet.id, "ip_address": subnet.gateway_ip}], router["project_id"])
+        port, _ = service_port(work, network, (router["id"], INTERFACE),
+                               [{"subnet_id": subnet.id, "ip_address": subnet.gateway_ip}], router["project_id"])
         work.touch(t.routers, router["id"])
-        return _joined(router, port["id"], network.id, [subnet.id])
+        return _joined(router, port.id, network.id, [subnet.id])
 
-    def _own_port(self, work: Work, port_id: str) -> Row:
+    def _own_port(self, work: Work, port_id: str) -> Placed:
         found = ports.Ports().list(work, {"id": [port_id]})
-        if not found or (found[0]["project_id"] != work.context.project_id and not work.context.is_admin):
+        if not found or (found[0].project_id != work.context.project_id and not work.context.is_admin):
             raise missing("port", port_id)
         return found[0]
 

@@ -26,10 +26,12 @@ from nacre.network.hosts import dhcp, servers
 from nacre.network.ml2 import type_drivers
 from nacre.network.nouns import checks as c
 from nacre.network.nouns import shapes
+from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.network import Network
+from nacre.network.nouns.port import Port
 from nacre.network.nouns.security_group import SecurityGroup
 from nacre.network.nouns.subnet import Subnet
-from nacre.network.work import Row, Work, conflict
+from nacre.network.work import Work, conflict
 
 S = TypeVar("S", bound=msgspec.Struct)
 #: The most ports, networks, and subnets of a network.
@@ -100,7 +102,7 @@ def _may_keep(work: Work, order: PortsOrder, found: Collection[PortFacts], named
     the host says: those that a member of the project might ask for at `POST /ports`, and those that the operator named.
     Raises Conflict: others."""
     member = msgspec.structs.replace(order.context, roles=("manager", "member", "reader"), system=False)
-    there = {row["id"] for row in work.find(t.ports, id=[port.id for port in found])} if found else set()
+    there = {port.id for port in work.select(Port, id=[port.id for port in found])} if found else set()
     for port in found:
         network = networks.get(work, port.network_id)
         facts = {"project_id": member.project_id} | ports.policy_target(work, network, {"fixed_ips": True})
@@ -179,19 +181,19 @@ def _port(work: Work, order: PortsOrder, facts: PortFacts, *, made: bool) -> Non
     device = {"device_id": order.server_id, "server_id": order.server_id, "preserve": facts.preserve,
               "device_owner": f"compute:{order.availability_zone}", "position": facts.position,
               "device_tag": facts.tag}
-    row = work.one(t.ports, id=facts.id)
-    if row is None:
+    port = work.first(Port, id=facts.id)
+    if port is None:
         ports.insert(work, networks.get(work, facts.network_id), _new_port(work, order, facts, made) | device)
-    elif row["project_id"] != order.context.project_id:
-        raise conflict("PortInUse", f"Port {facts.id} belongs to project {row['project_id']}.")
-    elif row["server_id"] not in (None, order.server_id) or (
-            row["device_id"] not in ("", order.server_id)):
-        raise conflict("PortInUse", f"Port {facts.id} belongs to {row['server_id'] or row['device_id']} now.")
-    elif not row["server_id"]:
-        work.change(t.ports, row["id"], device)
+    elif port.project_id != order.context.project_id:
+        raise conflict("PortInUse", f"Port {facts.id} belongs to project {port.project_id}.")
+    elif port.server_id not in (None, order.server_id) or (
+            port.device_id not in ("", order.server_id)):
+        raise conflict("PortInUse", f"Port {facts.id} belongs to {port.server_id or port.device_id} now.")
+    elif not port.server_id:
+        work.change(t.ports, port.id, device)
 
 
-def _new_port(work: Work, order: PortsOrder, facts: PortFacts, made: bool) -> Row:
+def _new_port(work: Work, order: PortsOrder, facts: PortFacts, made: bool) -> Attributes:
     project, loose = order.context.project_id or "", made and not facts.port_security
     shared = set(work.conn.execute(networks.granted("security_group", project, networks.SHARED)).scalars())
     known = {g.id for g in work.select(SecurityGroup, id=list(facts.security_groups))

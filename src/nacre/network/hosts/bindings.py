@@ -5,16 +5,17 @@ a move: such a host gets all facts of the port, marked, and frames for the port 
 activate another one is what moves the frames; the former stays bound, so that the way back is as short. What hangs on a
 binding (levels, groups) goes with its row.
 
-A port's row here is one of `tables.placed`: the port with one of its bindings.
+A port is `Placed` here: with one of its bindings.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
 import structlog
+from msgspec.structs import replace
 
 from nacre.base.db import statements
 from nacre.base.errors import NotFound
@@ -24,12 +25,13 @@ from nacre.network.hosts import agents
 from nacre.network.ml2 import binding, manager
 from nacre.network.ml2.driver_api import HostAgent, MechanismDriver, PortBinding, Segment
 from nacre.network.nouns.network import NetworkSegment
+from nacre.network.nouns.port import FAILED, Placed
 from nacre.network.work import Row, Work
 
 log = structlog.get_logger()
 
 #: What a binding without a host says.
-UNBOUND: Row = {"host": "", "active": True, "wired": False, "vif_type": "unbound", "vif_details": {}}
+UNBOUND: dict[str, Any] = {"host": "", "active": True, "wired": False, "vif_type": "unbound", "vif_details": {}}
 _COLUMNS = tuple(c.name for c in t.bindings.c if c.name not in ("port_id", "network_id"))
 
 _PORTS: sa.BindParameter[Any] = sa.bindparam("ports", expanding=True)
@@ -91,55 +93,52 @@ def missing(port_id: str, host: str) -> NotFound:
     return NotFound(f"Binding for port {port_id} for host {host[:64]} could not be found.", type="PortBindingNotFound")
 
 
-def bound(port: Row) -> bool:
-    """Whether the binding carries frames, or would if it were active."""
-    return bool(port["host"]) and port["vif_type"] != "binding_failed"
-
-
-def status(port: Row) -> str:
+def status(port: Placed) -> str:
     """A port's status by its active binding: one that its owner switched off is DOWN, whatever its host says."""
-    return "ACTIVE" if port["admin_state_up"] and port["wired"] else "DOWN"
+    return "ACTIVE" if port.admin_state_up and port.wired else "DOWN"
 
 
-def add(work: Work, ports: Sequence[Row]) -> None:
-    """The bindings of new ports, as their rows say."""
+def failed(ports: Iterable[Placed]) -> list[str]:
+    """The ids of those of these ports that no driver bound."""
+    return [port.id for port in ports if port.vif_type == FAILED]
+
+
+def add(work: Work, ports: Sequence[Placed]) -> None:
+    """The bindings of new ports, as they say."""
     statements.insert(work.conn, t.bindings, [
-        {"port_id": p["id"], "network_id": p["network_id"], **{name: p[name] for name in _COLUMNS}} for p in ports])
+        {"port_id": p.id, "network_id": p.network_id, **{name: getattr(p, name) for name in _COLUMNS}} for p in ports])
 
 
-def bind(work: Work, ports: Sequence[Row], host: str, *, fresh: bool = False) -> list[str]:
-    """Binds the ports to the host (empty: to none), actively; their rows are of their active bindings, which go. The
-    ids of those that no driver binds come back; their vif_type says `binding_failed`. fresh: they have none yet."""
-    ids = [p["id"] for p in ports]
+def bind(work: Work, ports: Sequence[Placed], host: str, *, fresh: bool = False) -> list[Placed]:
+    """The ports bound to the host (empty: to none), actively; given with their active bindings, which go. Of those that
+    no driver binds the vif_type says so. fresh: they have none yet."""
+    ids = [p.id for p in ports]
     used, works = (set[str](), set[str]()) if fresh else (_dynamic(work, ids), _working(work, ids, host))
     if not fresh:
         _left(work, ports)
         work.conn.execute(_FORMER, {"ports": ids, "of": host})
-    failed, levels = _ask(work, ports, host)
-    for port in ports:
-        wired = port["id"] in works and bound(port)
-        port |= {"active": True, "wired": wired}
-        port["status"] = status(port)
-        if not fresh:
-            work.change(t.ports, port["id"], {"status": port["status"]})
-    _write(work, ports, levels)
+    found, levels = _ask(work, ports, host, works)
+    found = [replace(port, status=status(port)) for port in found]
+    if not fresh:
+        for port in found:
+            work.change(t.ports, port.id, {"status": port.status})
+    _write(work, found, levels)
     free_dynamic(work, used)
-    return failed
+    return found
 
 
-def prepare(work: Work, ports: Sequence[Row], host: str) -> list[str]:
-    """Binds the ports to one more host, inactively and, where they are already, anew; the rows follow. The ids of those
-    that no driver binds come back."""
-    ids = [p["id"] for p in ports]
+def prepare(work: Work, ports: Sequence[Placed], host: str) -> list[Placed]:
+    """As `bind`, at one more host, inactively and, where they are already, anew."""
+    ids = [p.id for p in ports]
     used, works = _dynamic(work, ids), _working(work, ids, host)
     statements.delete(work.conn, t.bindings, port_id=ids, host=host, active=False)
-    failed, levels = _ask(work, ports, host)
-    for port in ports:
-        port |= {"active": False, "wired": port["id"] in works and bound(port)}
-        work.touch(t.ports, port["id"])
-    _write(work, ports, levels)
+    found, levels = _ask(work, ports, host, works)
+    found = [replace(port, active=False) for port in found]
+    for port in found:
+        work.touch(t.ports, port.id)
+    _write(work, found, levels)
     free_dynamic(work, used)
-    return failed
+    return found
 
 
 def _working(work: Work, port_ids: Sequence[str], host: str) -> set[str]:
@@ -148,36 +147,34 @@ def _working(work: Work, port_ids: Sequence[str], host: str) -> set[str]:
     return {b["port_id"] for b in work.find(t.bindings, port_id=port_ids, host=host, wired=True)} if host else set()
 
 
-def activate(work: Work, ports: Sequence[Row]) -> None:
+def activate(work: Work, ports: Sequence[Placed]) -> None:
     """Makes these bindings the active ones of their ports; the others stay, inactive."""
-    ids = [p["id"] for p in ports]
+    ids = [p.id for p in ports]
     statements.update(work.conn, t.bindings, {"active": False}, port_id=ids, active=True)
     statements.delete(work.conn, t.bindings, port_id=ids, host="")
     for port in ports:
-        statements.update(work.conn, t.bindings, {"active": True}, port_id=port["id"], host=port["host"])
-        port["active"] = True
-        port["status"] = status(port)
-        work.change(t.ports, port["id"], {"status": port["status"]})
-        work.changes.ports.add(port["id"])
-        work.changes.networks.add(port["network_id"])
+        statements.update(work.conn, t.bindings, {"active": True}, port_id=port.id, host=port.host)
+        work.change(t.ports, port.id, {"status": status(port)})
+        work.changes.ports.add(port.id)
+        work.changes.networks.add(port.network_id)
 
 
-def clear(work: Work, ports: Sequence[Row]) -> None:
+def clear(work: Work, ports: Sequence[Placed]) -> None:
     """Their active bindings are on no host any more."""
-    if placed := [p for p in ports if p["host"]]:
+    if placed := [p for p in ports if p.host]:
         bind(work, placed, "")
 
 
-def drop(work: Work, ports: Sequence[Row]) -> None:
+def drop(work: Work, ports: Sequence[Placed]) -> None:
     """These inactive bindings are gone."""
     if ports:
-        used = _dynamic(work, [p["id"] for p in ports])
+        used = _dynamic(work, [p.id for p in ports])
         _left(work, ports)
-        for host in {p["host"] for p in ports}:
-            statements.delete(work.conn, t.bindings, port_id=[p["id"] for p in ports if p["host"] == host], host=host,
+        for host in {p.host for p in ports}:
+            statements.delete(work.conn, t.bindings, port_id=[p.id for p in ports if p.host == host], host=host,
                               active=False)
         for port in ports:
-            work.touch(t.ports, port["id"])
+            work.touch(t.ports, port.id)
         free_dynamic(work, used)
 
 
@@ -191,9 +188,11 @@ def wired(work: Work, host: str, port_ids: Sequence[str], up: bool) -> None:
 
 def end(work: Work, port_ids: Sequence[str]) -> set[str]:
     """The ports are about to be deleted, which concerns their hosts. The dynamic segments to be freed then."""
-    rows = statements.rows(work.conn.execute(_ENDING, {"ports": port_ids}))
-    _left(work, rows)
-    return {r["segment_id"] for r in rows if r["segment_id"]}
+    dynamic = set[str]()
+    for port_id, host, network_id, segment_id in work.conn.execute(_ENDING, {"ports": port_ids}):
+        _left_one(work, port_id, host, network_id)
+        dynamic |= {segment_id} - {None}
+    return dynamic
 
 
 def regroup(work: Work, port_id: str) -> None:
@@ -212,53 +211,55 @@ def _dynamic(work: Work, port_ids: Sequence[str]) -> set[str]:
     return set(work.conn.execute(_DYNAMIC, {"ports": port_ids}).scalars())
 
 
-def _left(work: Work, ports: Sequence[Row]) -> None:
+def _left(work: Work, ports: Sequence[Placed]) -> None:
     for port in ports:
-        if port["host"]:
-            work.changes.left[port["host"]].add(port["id"])
-            work.changes.networks.add(port["network_id"])
+        _left_one(work, port.id, port.host, port.network_id)
 
 
-def _write(work: Work, ports: Sequence[Row], levels: Sequence[Row]) -> None:
-    """The bindings of the ports as their rows say, with what hangs on them."""
+def _left_one(work: Work, port_id: str, host: str, network_id: str) -> None:
+    if host:
+        work.changes.left[host].add(port_id)
+        work.changes.networks.add(network_id)
+
+
+def _write(work: Work, ports: Sequence[Placed], levels: Sequence[Row]) -> None:
+    """The bindings of the ports as they say, with what hangs on them."""
     add(work, ports)
     if levels:
         statements.insert(work.conn, t.levels, levels)
-    if host := ports[0]["host"]:
-        work.conn.execute(_GROUPS, {"ports": [p["id"] for p in ports], "of": host})
+    if host := ports[0].host:
+        work.conn.execute(_GROUPS, {"ports": [p.id for p in ports], "of": host})
         for port in ports:
-            work.changes.ports.add(port["id"])
-            work.changes.networks.add(port["network_id"])
+            work.changes.ports.add(port.id)
+            work.changes.networks.add(port.network_id)
 
 
-def _ask(work: Work, ports: Sequence[Row], host: str) -> tuple[list[str], list[Row]]:
-    """What the drivers say, written into the ports' rows. The ids of those that none binds; the others' levels."""
-    failed, levels = list[str](), list[Row]()
+def _ask(work: Work, ports: Sequence[Placed], host: str, works: Collection[str]) -> tuple[list[Placed], list[Row]]:
+    """The ports as the drivers bind them, actively, and their levels. works: those that the host has wired already."""
     if not host:
-        for port in ports:
-            port |= UNBOUND
-        return failed, levels
-    segments = _segments(work, {p["network_id"] for p in ports})
+        return [replace(port, **UNBOUND) for port in ports], []
+    found, levels = list[Placed](), list[Row]()
+    segments = _segments(work, {p.network_id for p in ports})
     agent = agents.of_hosts(work, [host]).get(host)
     for port in ports:
-        done = _bind(work, port, host, agent, segments[port["network_id"]])
+        done = _bind(work, port, host, agent, segments[port.network_id])
         if done is None:
-            failed.append(port["id"])
-            port |= {"host": host, "vif_type": "binding_failed", "vif_details": {}}
-        else:
-            port |= {"host": host, "vif_type": done.bound.vif_type, "vif_details": dict(done.bound.vif_details)}
-            levels += [{"port_id": port["id"], "host": host, "level": lv.level, "driver": lv.driver,
-                        "segment_id": lv.segment.id} for lv in done.levels]
-    return failed, levels
+            found.append(replace(port, **UNBOUND | {"host": host, "vif_type": FAILED}))
+            continue
+        found.append(replace(port, host=host, active=True, wired=port.id in works, vif_type=done.bound.vif_type,
+                             vif_details=dict(done.bound.vif_details)))
+        levels += [{"port_id": port.id, "host": host, "level": lv.level, "driver": lv.driver,
+                    "segment_id": lv.segment.id} for lv in done.levels]
+    return found, levels
 
 
-def _bind(work: Work, port: Row, host: str, agent: HostAgent | None,
+def _bind(work: Work, port: Placed, host: str, agent: HostAgent | None,
           segments: Sequence[Segment]) -> binding.Binding | None:
-    asked = PortBinding(port_id=port["id"], network_id=port["network_id"], host=host, vnic_type=port["vnic_type"],
-                        profile=port["profile"], agent=agent)
+    asked = PortBinding(port_id=port.id, network_id=port.network_id, host=host, vnic_type=port.vnic_type,
+                        profile=port.profile, agent=agent)
     return binding.bind(
         asked, segments, _drivers(work.settings.drivers), DynamicSegments(work),
-        lambda name, error: log.error("mechanism driver crashed", driver=name, port=port["id"], error=repr(error)))
+        lambda name, error: log.error("mechanism driver crashed", driver=name, port=port.id, error=repr(error)))
 
 
 def _segments(work: Work, network_ids: set[str]) -> dict[str, list[Segment]]:

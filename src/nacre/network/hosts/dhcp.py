@@ -8,8 +8,10 @@ import sqlalchemy as sa
 from nacre.network import ipam
 from nacre.network import tables as t
 from nacre.network.hosts import bindings
+from nacre.network.nouns.network import Network
+from nacre.network.nouns.port import Placed, Port
 from nacre.network.nouns.subnet import Subnet
-from nacre.network.work import Row, Work
+from nacre.network.work import Work
 
 OWNER = "network:dhcp"
 NONE: Mapping[str, str] = MappingProxyType({})
@@ -20,25 +22,26 @@ def device(network_id: str) -> str:
     return f"dhcp-distributed-{network_id}"
 
 
-def port_of(work: Work, network_id: str) -> Row | None:
+def port_of(work: Work, network_id: str) -> Port | None:
     """The network's DHCP port, if it has one."""
-    return work.one(t.ports, device_id=device(network_id), device_owner=OWNER)
+    return work.first(Port, device_id=device(network_id), device_owner=OWNER)
 
 
 def ensure(work: Work, network_id: str, mac: str | None = None, fixed: Mapping[str, str] = NONE) -> None:
     """The network has its DHCP port if one of its subnets wants DHCP. mac, fixed: what a new one shall have, its
     addresses by subnets."""
     if port_of(work, network_id) is None and _subnets(work, network_id):
-        network = work.one(t.networks, id=network_id)
+        network = work.first(Network, id=network_id)
         if network is not None:
-            port = work.insert(t.ports, {
-                **work.new({"project_id": network["project_id"]}), "name": "", "network_id": network_id,
-                "mac_address": mac or ipam.new_mac(work.rng), "admin_state_up": True, "status": "ACTIVE",
-                "device_id": device(network_id), "device_owner": OWNER, "port_security_enabled": False,
-                "allowed_address_pairs": [], "extra_dhcp_opts": [], "dns_name": "", "preserve": False,
-                "device_tag": None, "position": 0, "server_id": None})
-            bindings.add(work, [port | bindings.UNBOUND | {
-                "vif_type": "distributed", "vnic_type": "normal", "profile": {}}])
+            port = Placed(
+                **work.new({"project_id": network.project_id}), name="", network_id=network_id,
+                mac_address=mac or ipam.new_mac(work.rng), admin_state_up=True, status="ACTIVE",
+                device_id=device(network_id), device_owner=OWNER, port_security_enabled=False,
+                allowed_address_pairs=[], extra_dhcp_opts=[], dns_name="", server_id=None, preserve=False,
+                device_tag=None, position=0, vnic_type="normal", profile={},
+                **bindings.UNBOUND | {"vif_type": "distributed"})
+            work.add(port.port())
+            bindings.add(work, [port])
         sync(work, network_id, fixed)
 
 
@@ -48,16 +51,16 @@ def sync(work: Work, network_id: str, fixed: Mapping[str, str] = NONE) -> None:
     if port is None:
         return
     a = t.addresses.c
-    has = {address["subnet_id"] for address in work.find(t.addresses, port_id=port["id"])}
+    has = {address["subnet_id"] for address in work.find(t.addresses, port_id=port.id)}
     wants = {s.id: s for s in _subnets(work, network_id)}
     if gone := has - set(wants):
-        work.conn.execute(sa.delete(t.addresses).where(a.port_id == port["id"], a.subnet_id.in_(gone)))
+        work.conn.execute(sa.delete(t.addresses).where(a.port_id == port.id, a.subnet_id.in_(gone)))
     for subnet_id in set(wants) - has:
         subnet = wants[subnet_id]
         address = fixed.get(subnet_id) or (
-            ipam.eui64(subnet.cidr, port["mac_address"]) if subnet.automatic else ipam.lowest_free(work, subnet))
+            ipam.eui64(subnet.cidr, port.mac_address) if subnet.automatic else ipam.lowest_free(work, subnet))
         if address:  # a full subnet goes without DHCP rather than without ports
-            work.insert(t.addresses, {"port_id": port["id"], "subnet_id": subnet_id, "ip_address": address,
+            work.insert(t.addresses, {"port_id": port.id, "subnet_id": subnet_id, "ip_address": address,
                                       "position": 0})
 
 

@@ -10,9 +10,10 @@ from nacre.network import tables as t
 from nacre.network.contract import AddressPair, FixedIp, NetworkFacts, PortFacts, SubnetFacts
 from nacre.network.hosts import dhcp
 from nacre.network.nouns.network import Network, NetworkSegment
+from nacre.network.nouns.port import Placed
 from nacre.network.nouns.subnet import Subnet
 from nacre.network.ports import parts
-from nacre.network.work import Row, Work, columns
+from nacre.network.work import Work, columns
 
 _NETWORKS: sa.BindParameter[Any] = sa.bindparam("networks", expanding=True)
 #: The segments that bindings on a host use, the bottom one of each network last (dynamic ones lie below the others).
@@ -24,25 +25,25 @@ _DHCP = sa.select(t.ports.c.network_id, t.ports.c.mac_address, t.addresses.c.sub
         t.ports, t.addresses, t.addresses.c.port_id == t.ports.c.id)
 
 
-def ports(work: Work, rows: Sequence[Row]) -> tuple[PortFacts, ...]:
+def ports(work: Work, found: Sequence[Placed]) -> tuple[PortFacts, ...]:
     """The contract's view of these ports, in their order."""
-    if not rows:
+    if not found:
         return ()
-    fixed, groups = parts(work, rows)
-    ids = {r["network_id"] for r in rows}
+    fixed, groups = parts(work, found)
+    ids = {p.network_id for p in found}
     nets = {n.id: n for n in work.select(Network, id=ids)}
     return tuple(PortFacts(
-        id=r["id"], name=r["name"], project_id=r["project_id"], network_id=r["network_id"],
-        network_name=nets[r["network_id"]].name, device_id=r["server_id"] or "", mac_address=r["mac_address"],
-        fixed_ips=tuple(FixedIp(subnet_id=s, ip_address=a) for s, a in fixed[r["id"]]),
-        admin_state_up=r["admin_state_up"] and nets[r["network_id"]].admin_state_up,
-        port_security=r["port_security_enabled"], security_groups=tuple(groups[r["id"]]),
-        allowed_pairs=tuple(AddressPair(ip_address=p["ip_address"], mac_address=p.get("mac_address"))
-                            for p in r["allowed_address_pairs"]),
-        vnic_type=r["vnic_type"], vif_type=r["vif_type"], vif_details=r["vif_details"], host=r["host"],
-        active=r["active"], status=r["status"], preserve=r["preserve"], tag=r["device_tag"], position=r["position"],
-        dhcp_options=tuple((o["opt_name"], o["opt_value"], o["ip_version"]) for o in r["extra_dhcp_opts"]
-                           if o["opt_value"] is not None)) for r in rows)
+        id=p.id, name=p.name, project_id=p.project_id, network_id=p.network_id,
+        network_name=nets[p.network_id].name, device_id=p.server_id or "", mac_address=p.mac_address,
+        fixed_ips=tuple(FixedIp(subnet_id=s, ip_address=a) for s, a in fixed[p.id]),
+        admin_state_up=p.admin_state_up and nets[p.network_id].admin_state_up,
+        port_security=p.port_security_enabled, security_groups=tuple(groups[p.id]),
+        allowed_pairs=tuple(AddressPair(ip_address=pair["ip_address"], mac_address=pair.get("mac_address"))
+                            for pair in p.allowed_address_pairs),
+        vnic_type=p.vnic_type, vif_type=p.vif_type, vif_details=p.vif_details, host=p.host,
+        active=p.active, status=p.status, preserve=p.preserve, tag=p.device_tag, position=p.position,
+        dhcp_options=tuple((o["opt_name"], o["opt_value"], o["ip_version"]) for o in p.extra_dhcp_opts
+                           if o["opt_value"] is not None)) for p in found)
 
 
 def networks(work: Work, ids: Iterable[str], host: str) -> tuple[NetworkFacts, ...]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -12,11 +13,12 @@ from nacre.network import tables as t
 from nacre.network.contract import AUTO, NetworkRequest, Plugged, PortFacts, PortsOrder
 from nacre.network.hosts import bindings, dhcp, facts
 from nacre.network.nouns import checks
-from nacre.network.nouns.definitions import PORT
+from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.network import Network
+from nacre.network.nouns.port import PORT, Placed, Port
 from nacre.network.nouns.subnet import Subnet
 from nacre.network.policies import may_create_port
-from nacre.network.work import Row, Work, conflict, missing
+from nacre.network.work import Work, conflict, missing
 
 #: Of a port that is only asked about: no automatic address can be asked for by number.
 NO_MAC = "00:00:00:00:00:00"
@@ -28,7 +30,7 @@ class Interface:
 
     request: NetworkRequest
     network: Network
-    port: Row | None = None
+    port: Port | None = None
 
 
 def resolve(work: Work, order: PortsOrder) -> list[Interface]:
@@ -48,7 +50,7 @@ def resolve(work: Work, order: PortsOrder) -> list[Interface]:
         if key not in alike:
             alike[key] = _one(work, order, request)
         found.append(replace(alike[key], request=request))
-    brought = [i.port["id"] for i in found if i.port]
+    brought = [i.port.id for i in found if i.port]
     if len(brought) != len(set(brought)):
         raise conflict("PortInUse", f"Port {brought[0]} is still in use.")
     group_ids(work, order)
@@ -68,19 +70,19 @@ def _automatic(work: Work) -> list[Interface]:
 
 def _one(work: Work, order: PortsOrder, request: NetworkRequest) -> Interface:
     if request.port_id:
-        row = work.row(sa.select(t.ports).where(t.ports.c.id == request.port_id, ports.visible(work, t.ports)))
-        if row is None:
+        port = work.first(Port, ports.visible(work, t.ports), id=request.port_id)
+        if port is None:
             raise missing("port", request.port_id)
-        if row["project_id"] != work.context.project_id:
-            raise BadRequest(f"Port {row['id']} not usable for instance {order.server_id}.", type="PortNotUsable")
-        if {row["device_id"], row["server_id"]} - {"", None, order.server_id}:
-            raise conflict("PortInUse", f"Port {row['id']} is still in use.")
-        fixed = work.row(sa.select(t.addresses.c.ip_address).where(t.addresses.c.port_id == row["id"]).limit(1))
+        if port.project_id != work.context.project_id:
+            raise BadRequest(f"Port {port.id} not usable for instance {order.server_id}.", type="PortNotUsable")
+        if {port.device_id, port.server_id} - {"", None, order.server_id}:
+            raise conflict("PortInUse", f"Port {port.id} is still in use.")
+        fixed = work.row(sa.select(t.addresses.c.ip_address).where(t.addresses.c.port_id == port.id).limit(1))
         if fixed is None:
-            raise BadRequest(f"Port {row['id']} requires a FixedIP in order to be used.", type="PortRequiresFixedIP")
-        network = networks.get(work, row["network_id"])
+            raise BadRequest(f"Port {port.id} requires a FixedIP in order to be used.", type="PortRequiresFixedIP")
+        network = networks.get(work, port.network_id)
         _check_external(work, network)
-        return Interface(request, network, row)
+        return Interface(request, network, port)
     network = networks.get(work, request.network_id or "")
     _check_external(work, network)
     if work.first(Subnet, network_id=network.id) is None:
@@ -162,26 +164,28 @@ def _room(work: Work, each: int, count: int, least: int) -> int:
 
 def plug(work: Work, order: PortsOrder, host: str) -> tuple[Plugged, list[str]]:
     """As the contract's `plug`: one transaction for all the server's ports. And the ids of those that nothing binds."""
-    rows, failed = of_server(work, order.server_id), list[str]()
-    if not rows:
-        rows = _make(work, order)
-        failed = bindings.bind(work, rows, host, fresh=True) if rows else []
+    found, tried = of_server(work, order.server_id), set[str]()
+    if not found:
+        if fresh := _make(work, order):
+            found = bindings.bind(work, fresh, host, fresh=True)
+            tried = {port.id for port in found}
         if any(request.port_id for request in order.requests or ()):
-            rows = of_server(work, order.server_id)
-    if todo := [r for r in rows if r["id"] not in failed and (r["host"] != host or not bindings.bound(r))]:
-        failed += bindings.bind(work, todo, host)
-    return _plugged(work, rows, host), failed
+            found = of_server(work, order.server_id)
+    if todo := [p for p in found if p.id not in tried and (p.host != host or not p.bound)]:
+        anew = {port.id: port for port in bindings.bind(work, todo, host)}
+        found = [anew.get(port.id, port) for port in found]
+    return _plugged(work, found, host), bindings.failed(found)
 
 
-def _plugged(work: Work, rows: list[Row], host: str) -> Plugged:
-    network_ids = {r["network_id"] for r in rows}
+def _plugged(work: Work, found: Sequence[Placed], host: str) -> Plugged:
+    network_ids = {port.network_id for port in found}
     for network_id in network_ids:
         dhcp.ensure(work, network_id)
-    return Plugged(ports=facts.ports(work, rows), networks=facts.networks(work, network_ids, host))
+    return Plugged(ports=facts.ports(work, found), networks=facts.networks(work, network_ids, host))
 
 
-def _make(work: Work, order: PortsOrder) -> list[Row]:
-    """The server's ports. Those that were made, without a binding; the user's own are as they were."""
+def _make(work: Work, order: PortsOrder) -> list[Placed]:
+    """The server's new ports, without a binding; of the user's own it is written down whose they are now."""
     interfaces = resolve(work, order)
     groups = group_ids(work, order)
     project = work.context.project_id or ""
@@ -192,26 +196,25 @@ def _make(work: Work, order: PortsOrder) -> list[Row]:
     fresh = []
     for position, interface in enumerate(interfaces):
         if interface.port:
-            _adopt(work, order, interface, position)
+            _adopt(work, order, interface, interface.port, position)
         else:
             fresh.append(ports.build(work, interface.network, _wish(work, order, interface, groups) | {
                 "server_id": order.server_id, "position": position, "device_tag": interface.request.tag})[0])
     return fresh
 
 
-def _adopt(work: Work, order: PortsOrder, interface: Interface, position: int) -> None:
-    assert interface.port is not None
-    work.change(t.ports, interface.port["id"], {
+def _adopt(work: Work, order: PortsOrder, interface: Interface, port: Port, position: int) -> None:
+    work.change(t.ports, port.id, {
         "device_id": order.server_id, "server_id": order.server_id, "preserve": True,
         "device_owner": f"compute:{order.availability_zone}", "position": position,
-        "device_tag": interface.request.tag, "dns_name": interface.port["dns_name"] or _dns(order.hostname)})
+        "device_tag": interface.request.tag, "dns_name": port.dns_name or _dns(order.hostname)})
 
 
-def _wish(work: Work, order: PortsOrder, interface: Interface, groups: list[str] | None) -> Row:
+def _wish(work: Work, order: PortsOrder, interface: Interface, groups: list[str] | None) -> Attributes:
     """The new port as its owner could ask for it at POST /ports, and with what is asked of them there. Raises
     BadRequest, Forbidden."""
     network = interface.network
-    raw: Row = {"network_id": network.id, "device_id": order.server_id, "dns_name": _dns(order.hostname),
+    raw: Attributes = {"network_id": network.id, "device_id": order.server_id, "dns_name": _dns(order.hostname),
                 "device_owner": f"compute:{order.availability_zone}"}
     if interface.request.fixed_ip:
         raw["fixed_ips"] = [{"ip_address": interface.request.fixed_ip}]
@@ -229,57 +232,59 @@ def _dns(hostname: str) -> str:
         return ""
 
 
-def of_server(work: Work, server_id: str) -> list[Row]:
-    """The rows of a server's ports with their active bindings, in their order."""
+def of_server(work: Work, server_id: str) -> list[Placed]:
+    """A server's ports with their active bindings, in their order."""
     return _of(work, server_id=server_id, active=True)
 
 
-def _of(work: Work, **conditions: object) -> list[Row]:
-    return work.find(t.placed, ("position",), **conditions)
+def _of(work: Work, **conditions: Any) -> list[Placed]:
+    return work.select(Placed, order=("position",), **conditions)
 
 
 def bind(work: Work, server_id: str, host: str) -> tuple[Plugged, list[str]]:
     """As the contract's `bind`, and the ids of the ports that nothing binds."""
-    ready, rows = _ready(work, server_id, host), of_server(work, server_id)
-    todo = [r for r in rows if r["id"] not in ready]
+    ready, found = _ready(work, server_id, host), of_server(work, server_id)
+    todo = [port for port in found if port.id not in ready]
     # An active binding that failed at this host stays what it is until the port is plugged again.
-    failed = [r["id"] for r in todo if r["host"] == host]
+    failed = [port.id for port in todo if port.host == host]
     if todo and not failed:
-        failed = bindings.prepare(work, todo, host)
-    return _plugged(work, [ready.get(r["id"], r) for r in rows], host), failed
+        anew = bindings.prepare(work, todo, host)
+        ready |= {port.id: port for port in anew}
+        failed = bindings.failed(anew)
+    return _plugged(work, [ready.get(port.id, port) for port in found], host), failed
 
 
 def activate(work: Work, server_id: str, host: str) -> None:
     """As the contract's `activate`. Raises NotFound, naming a port that is not bound at the host."""
     ready = _ready(work, server_id, host)
-    if lacking := [r["id"] for r in of_server(work, server_id) if r["id"] not in ready]:
+    if lacking := [port.id for port in of_server(work, server_id) if port.id not in ready]:
         raise bindings.missing(lacking[0], host)
-    if todo := [r for r in ready.values() if not r["active"]]:
+    if todo := [port for port in ready.values() if not port.active]:
         bindings.activate(work, todo)
 
 
-def _ready(work: Work, server_id: str, host: str) -> dict[str, Row]:
+def _ready(work: Work, server_id: str, host: str) -> dict[str, Placed]:
     """The server's ports that are bound at the host, active or not, with that binding."""
-    return {r["id"]: r for r in _of(work, server_id=server_id, host=host) if bindings.bound(r)}
+    return {port.id: port for port in _of(work, server_id=server_id, host=host) if port.bound}
 
 
 def unbind(work: Work, server_id: str, host: str) -> None:
     """As the contract's `unbind`."""
-    rows = _of(work, server_id=server_id, host=host)
-    bindings.clear(work, [r for r in rows if r["active"]])
-    bindings.drop(work, [r for r in rows if not r["active"]])
+    found = _of(work, server_id=server_id, host=host)
+    bindings.clear(work, [port for port in found if port.active])
+    bindings.drop(work, [port for port in found if not port.active])
 
 
 def deallocate(work: Work, server_id: str) -> None:
     """As the contract's `deallocate`."""
-    rows = of_server(work, server_id)
-    ports.drop(work, [r["id"] for r in rows if not r["preserve"]])
-    kept = [r for r in rows if r["preserve"]]
+    found = of_server(work, server_id)
+    ports.drop(work, [port.id for port in found if not port.preserve])
+    kept = [port for port in found if port.preserve]
     bindings.clear(work, kept)
-    bindings.drop(work, _of(work, id=[r["id"] for r in kept], active=False) if kept else [])
-    for row in kept:
-        work.change(t.ports, row["id"], {"device_id": "", "device_owner": "", "server_id": None, "preserve": False,
-                                         "position": 0, "device_tag": None})
+    bindings.drop(work, _of(work, id=[port.id for port in kept], active=False) if kept else [])
+    for port in kept:
+        work.change(t.ports, port.id, {"device_id": "", "device_owner": "", "server_id": None, "preserve": False,
+                                       "position": 0, "device_tag": None})
 
 
 def of_servers(work: Work, server_ids: Sequence[str]) -> dict[str, tuple[PortFacts, ...]]:

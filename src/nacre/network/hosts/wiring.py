@@ -3,7 +3,7 @@
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -14,8 +14,9 @@ from nacre.base.durable import eras
 from nacre.network import tables as t
 from nacre.network.contract import GroupFacts, GroupMembers, HostWiring, RemotePort, RuleFacts, Versions
 from nacre.network.hosts import facts, members, notifications
+from nacre.network.nouns.port import Placed
 from nacre.network.nouns.security_group import SecurityGroup, SecurityGroupRule
-from nacre.network.work import Row, Work
+from nacre.network.work import Work
 
 log = structlog.get_logger()
 
@@ -23,11 +24,11 @@ log = structlog.get_logger()
 def read(work: Work, host: str, port_ids: Sequence[str], have: Versions | None, elsewhere: "Elsewhere") -> HostWiring:
     """As the contract's `wiring`, in one consistent read. have: None, a host of the release that had the members in its
     rules asks, and has them there."""
-    asked: Row = {"id": port_ids} if port_ids else {}
-    rows = work.find(t.placed, host=host, vif_type="ovs", **asked)
-    network_ids = {r["network_id"] for r in rows}
+    asked: dict[str, Any] = {"id": port_ids} if port_ids else {}
+    placed = work.select(Placed, host=host, vif_type="ovs", **asked)
+    network_ids = {port.network_id for port in placed}
     tunnel_ips = notifications.tunnel_ips(work, host)
-    ports = facts.ports(work, rows)
+    ports = facts.ports(work, placed)
     groups = _groups(work, {g for p in ports for g in p.security_groups})
     named = {rule.remote_group for group in groups for rule in group.rules if rule.remote_group}
     found = members.read(work.conn, named, have or {})

@@ -4,44 +4,15 @@ from typing import Any
 
 from nacre.network.nouns import checks as c
 from nacre.network.nouns import shapes
-from nacre.network.nouns.attributes import BOTH, FLAG, MUTE, VERSION, Resource, resource
+from nacre.network.nouns.attributes import BOTH, FLAG, MUTE, VERSION, resource
 from nacre.network.nouns.attributes import Attribute as A
 
-_VNIC = c.one_of("normal", "direct", "macvtap", "baremetal", "direct-physical", "virtio-forwarder", "smart-nic", "vdpa",
-                 "accelerator-direct", "accelerator-direct-physical", "remote-managed")
 _LENGTH: dict[str, Any] = {"check": c.number(0, 128), "convert": c.integer}
 
 
 def _object_type(value: Any) -> str:
     return str(c.text(255)(value)).strip().lower()
 
-
-PORT = resource("port", "ports", [
-    A("network_id", c.uuid_, post=True, required=True),
-    A("admin_state_up", default=True, **FLAG, **BOTH), A("status"),
-    A("mac_address", c.maybe(c.mac), guard=True, convert=c.mac, **BOTH),
-    A("fixed_ips", shapes.fixed_ips, guard=True, sort=False, convert=shapes.key_and_value, **BOTH),
-    A("device_id", c.text(255, lines=False), default="", **BOTH),
-    A("device_owner", c.text(255, lines=False), default="", guard=True, **BOTH),
-    A("allowed_address_pairs", shapes.address_pairs, default=[], guard=True, **MUTE, **BOTH),
-    A("extra_dhcp_opts", shapes.dhcp_options, default=[], **MUTE, **BOTH),
-    A("port_security_enabled", c.boolean, guard=True, **MUTE, **BOTH),
-    A("security_groups", c.groups, sort=False, **BOTH),
-    A("binding:host_id", c.maybe(c.text(255, lines=False)), guard=True, secret=True, sort=False, **BOTH),
-    A("binding:profile", shapes.profile, guard=True, secret=True, **MUTE, **BOTH),
-    A("binding:vnic_type", _VNIC, default="normal", guard=True, **MUTE, **BOTH),
-    A("binding:vif_type", secret=True, **MUTE), A("binding:vif_details", secret=True, **MUTE),
-    A("dns_name", c.dns_host, default="", **MUTE, **BOTH), A("dns_assignment", **MUTE),
-    A("ip_allocation"), A("qos_policy_id", **MUTE), A("qos_network_policy_id", **MUTE),
-    A("resource_request", secret=True, **MUTE),
-    A("tags", c.tags, post=True, default=[], guard=True, **MUTE),
-])
-
-BINDING = Resource("binding", "bindings", {a.name: a for a in (
-    A("host", c.host, required=True, sort=False, **BOTH), A("vif_type", sort=False), A("vif_details", **MUTE),
-    A("vnic_type", _VNIC, default="normal", sort=False, **BOTH), A("profile", shapes.profile, **MUTE, **BOTH),
-    A("status", sort=False), A("project_id", c.text(64), post=True, visible=False, **MUTE),
-)})
 
 ROUTER = resource("router", "routers", [
     A("admin_state_up", default=True, **FLAG, **BOTH), A("status", filter=False, sort=True),
