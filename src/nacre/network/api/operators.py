@@ -115,10 +115,11 @@ class Operators:
 
     async def l3_routers(self, request: Request) -> Row:
         """What an L3 agent forwards for: every router."""
+        routers = Routers()
 
         def step(work: Work) -> list[Row]:
             l3 = agents.get(work, request.params["id"])["agent_type"] == agents.L3
-            return Routers().list(work, {}) if l3 else []
+            return list(routers.views(work, routers.list(work, {}))) if l3 else []
 
         return {"routers": await self._manager.read(request.context, step)}
 

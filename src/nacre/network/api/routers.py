@@ -53,7 +53,7 @@ class RouterActions:
     async def _routes(self, request: Request, *, add: bool) -> Row:
         def step(work: Work) -> Row:
             router = self._controller.one(work, request.params["id"])
-            kept = [r for r in router["routes"] if r not in request.body]
+            kept = [r for r in router.routes if r not in request.body]
             routes = kept + (request.body if add else [])
             self._store.update(work, router, {"routes": routes})
             return {"router": self._controller.view(work, request.params["id"])}

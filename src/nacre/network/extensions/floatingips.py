@@ -13,11 +13,16 @@ from nacre.network import networks, ports
 from nacre.network import tables as t
 from nacre.network.extensions.gateways import own, service_port
 from nacre.network.networks import among
-from nacre.network.nouns.definitions import FLOATINGIP
+from nacre.network.nouns.attributes import Attributes
+from nacre.network.nouns.noun import View
 from nacre.network.nouns.port import Port
-from nacre.network.work import Row, Work, conflict, missing, standard_view, where
+from nacre.network.nouns.router import FLOATINGIP, FloatingIp
+from nacre.network.nouns.router import floatingip_view as view
+from nacre.network.work import Work, conflict, missing, where
 
 OWNER = "network:floatingip"
+#: What it stands for while it stands for nothing.
+NOTHING: Attributes = {"port_id": None, "fixed_ip_address": None, "router_id": None}
 
 
 class FloatingIps:
@@ -25,19 +30,18 @@ class FloatingIps:
 
     resource = FLOATINGIP
 
-    def list(self, work: Work, filters: Row) -> list[Row]:
-        rows = work.rows(sa.select(t.floatingips).where(own(work, t.floatingips), *where(t.floatingips, filters)))
-        ids = [r["port_id"] for r in rows if r["port_id"]]
-        details = {port.id: port for port in work.select(Port, among(t.ports.c.id, ids))} if ids else {}
-        return [_view(r, details.get(r["port_id"])) for r in rows]
+    def list(self, work: Work, filters: Attributes) -> list[FloatingIp]:
+        return work.select(FloatingIp, own(work, t.floatingips), *where(t.floatingips, filters))
 
-    def views(self, work: Work, found: Sequence[Row]) -> Sequence[Row]:
-        return found
+    def views(self, work: Work, found: Sequence[FloatingIp]) -> Sequence[View]:
+        ids = [floating.port_id for floating in found if floating.port_id]
+        known = {port.id: port for port in work.select(Port, among(t.ports.c.id, ids))} if ids else {}
+        return [view(floating, known.get(floating.port_id or "")) for floating in found]
 
-    def target(self, work: Work, data: Row) -> Row:
+    def target(self, work: Work, data: Attributes) -> Attributes:
         return {}
 
-    def create(self, work: Work, data: Row) -> Row:
+    def create(self, work: Work, data: Attributes) -> View:
         network = networks.get(work, data["floating_network_id"])
         if not network.external:
             raise BadRequest(f"Bad floatingip request: Network {network.id} is not a valid external network.",
@@ -48,17 +52,18 @@ class FloatingIps:
             wish = {"subnet_id": self._subnet(work, network.id)}
         new_id = str(uuid.uuid4())
         port, fixed = service_port(work, network, (new_id, OWNER), [wish])
-        values: Row = {"port_id": None, "fixed_ip_address": None, "router_id": None, "status": "DOWN"}
         if data.get("port_id"):
-            values |= self._associate(work, network.id, data, None)
+            values = self._associate(work, network.id, data, None)
         elif data.get("fixed_ip_address"):
             raise BadRequest("Bad floatingip request: fixed_ip_address cannot be specified without a port_id.",
                              field="fixed_ip_address", type="BadRequest")
-        work.insert(t.floatingips, {
-            **work.new(data), "id": new_id, "floating_network_id": network.id, "floating_port_id": port.id,
-            "floating_ip_address": fixed[0][1], "dns_name": data["dns_name"],
-            "dns_domain": data["dns_domain"], **values})
-        return self.list(work, {"id": [new_id]})[0]
+        else:
+            values = NOTHING
+        floating = work.add(FloatingIp(
+            **work.new(data) | {"id": new_id}, floating_network_id=network.id, floating_port_id=port.id,
+            floating_ip_address=fixed[0][1], status="DOWN", dns_name=data["dns_name"], dns_domain=data["dns_domain"],
+            **values))
+        return self.views(work, [floating])[0]
 
     def _subnet(self, work: Work, network_id: str) -> str:
         s = t.subnets.c
@@ -69,22 +74,21 @@ class FloatingIps:
                              field="floating_network_id", type="BadRequest")
         return found
 
-    def update(self, work: Work, current: Row, data: Row) -> Row:
-        values: Row = {k: data[k] for k in ("description",) if k in data}
+    def update(self, work: Work, current: FloatingIp, data: Attributes) -> None:
+        values: Attributes = {k: data[k] for k in ("description",) if k in data}
         if data.get("port_id"):
-            values |= self._associate(work, current["floating_network_id"], data, current)
+            values |= self._associate(work, current.floating_network_id, data, current)
         elif "port_id" in data or "description" not in data:
             # As in Neutron: an update without a port takes the floating IP off its port.
             if data.get("fixed_ip_address"):
                 raise BadRequest("Bad floatingip request: fixed_ip_address cannot be specified without a port_id.",
                                  field="fixed_ip_address", type="BadRequest")
-            values |= {"port_id": None, "fixed_ip_address": None, "router_id": None, "status": "DOWN"}
-        work.change(t.floatingips, current["id"], values)
-        return current | values
+            values |= {**NOTHING, "status": "DOWN"}
+        work.change(t.floatingips, current.id, values)
 
-    def _associate(self, work: Work, network_id: str, data: Row, current: Row | None) -> Row:
+    def _associate(self, work: Work, network_id: str, data: Attributes, current: FloatingIp | None) -> Attributes:
         found = ports.Ports().list(work, {"id": [data["port_id"]]})
-        owner = current["project_id"] if current else data["project_id"]
+        owner = current.project_id if current else data["project_id"]
         if not found:
             raise missing("port", data["port_id"])
         port = found[0]
@@ -101,7 +105,7 @@ class FloatingIps:
         subnet_id, address = fixed
         f = t.floatingips.c
         if work.row(sa.select(f.id).where(f.port_id == port.id, f.fixed_ip_address == address,
-                                          f.id != (current["id"] if current else ""))):
+                                          f.id != (current.id if current else ""))):
             raise conflict("FloatingIPPortAlreadyAssociated",
                            f"Cannot associate floating IP with port {port.id} using fixed IP {address}, as that fixed "
                            f"IP already has a floating IP on external network {network_id}.")
@@ -120,18 +124,6 @@ class FloatingIps:
                            type="ExternalGatewayForFloatingIPNotFound")
         return found
 
-    def delete(self, work: Work, current: Row) -> None:
-        f = t.floatingips.c
-        port_id = work.conn.execute(sa.select(f.floating_port_id).where(f.id == current["id"])).scalar()
-        work.remove(t.floatingips, id=current["id"])
-        ports.drop(work, [str(port_id)])
-
-
-def _view(row: Row, port: Port | None) -> Row:
-    details = {k: getattr(port, k) for k in (
-        "name", "network_id", "mac_address", "admin_state_up", "status", "device_id", "device_owner")} if port else None
-    view = standard_view(row) | {k: row[k] for k in (
-        "floating_network_id", "floating_ip_address", "port_id", "fixed_ip_address", "router_id", "status", "dns_name",
-        "dns_domain")} | {"port_details": details, "port_forwardings": [], "qos_policy_id": None}
-    del view["name"]
-    return view
+    def delete(self, work: Work, current: FloatingIp) -> None:
+        work.remove(t.floatingips, id=current.id)
+        ports.drop(work, [current.floating_port_id])

@@ -14,28 +14,6 @@ def _object_type(value: Any) -> str:
     return str(c.text(255)(value)).strip().lower()
 
 
-ROUTER = resource("router", "routers", [
-    A("admin_state_up", default=True, **FLAG, **BOTH), A("status", filter=False, sort=True),
-    A("external_gateway_info", shapes.gateway_info, default=None, guard=True, **MUTE, **BOTH),
-    A("routes", c.listing(c.route, limit=30, unique=True), put=True, **MUTE),
-    A("availability_zone_hints", shapes.hints, post=True, default=[], **MUTE), A("availability_zones", **MUTE),
-    A("distributed", c.maybe(c.one_of(False, None)), guard=True, secret=True, sort=False, **BOTH),
-    A("ha", c.maybe(c.one_of(False, None)), guard=True, secret=True, sort=False, **BOTH),
-    A("flavor_id", **MUTE), A("service_type_id", **MUTE), A("enable_ndp_proxy", **MUTE),
-])
-
-FLOATINGIP = resource("floatingip", "floatingips", [
-    A("floating_network_id", c.uuid_, post=True, required=True),
-    A("floating_ip_address", c.maybe(c.ip), post=True, default=None, guard=True),
-    A("subnet_id", c.maybe(c.uuid_), post=True, default=None, visible=False, **MUTE),
-    A("port_id", c.maybe(c.uuid_), sort=False, **BOTH),
-    A("fixed_ip_address", c.maybe(c.ip), **BOTH),
-    A("router_id"), A("status"), A("port_details", **MUTE), A("port_forwardings", **MUTE),
-    A("dns_name", c.dns_relative, post=True, default="", **MUTE),
-    A("dns_domain", c.dns_domain, post=True, default="", **MUTE),
-    A("qos_policy_id", **MUTE), A("qos_network_policy_id", **MUTE),
-], named=False)
-
 SUBNETPOOL = resource("subnetpool", "subnetpools", [
     A("name", c.not_empty, post=True, put=True, required=True),
     A("prefixes", c.cidrs, post=True, put=True, required=True, **MUTE), A("ip_version", convert=c.integer),
