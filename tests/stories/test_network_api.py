@@ -333,6 +333,14 @@ async def test_a_dhcp_port_is_there_as_soon_as_a_subnet_wants_one(cloud):
     await cloud.call("one", "DELETE", f"/networks/{net}")
 
 
+async def test_what_has_no_revision_is_not_matched_by_one(cloud):
+    net, _ = await cloud.network_with_subnet()
+    policy = (await cloud.call("one", "POST", "/rbac-policies", {"rbac_policy": {
+        "object_type": "network", "object_id": net, "action": "access_as_shared", "target_tenant": THREE}}))
+    await cloud.call("one", "DELETE", f"/rbac-policies/{policy['rbac_policy']['id']}", expect=400,
+                     headers={"If-Match": "revision_number=1"})
+
+
 async def test_numbers_of_any_length_are_numbers_or_refused(cloud):
     net, _ = await cloud.network_with_subnet()
     assert len((await cloud.call("one", "GET", "/networks?limit=" + "1" * 5000))["networks"]) == 1

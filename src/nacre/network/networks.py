@@ -14,6 +14,7 @@ from nacre.network.ml2 import type_drivers
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.network import NETWORK, PROVIDER, Network, NetworkSegment, provider, view
 from nacre.network.nouns.noun import View
+from nacre.network.nouns.rbac import RbacPolicy
 from nacre.network.nouns.subnet import Subnet
 from nacre.network.work import MANY, Row, Work, conflict, missing, where
 
@@ -175,12 +176,9 @@ def get(work: Work, network_id: str) -> Network:
 
 def grant(work: Work, network: Network, action: str) -> None:
     """Opens a network to everybody (idempotent)."""
-    r = t.rbac_policies.c
-    there = work.row(sa.select(r.id).where(r.object_id == network.id, r.action == action, r.target_project == "*"))
-    if there is None:
-        work.insert(t.rbac_policies, {
-            "id": str(uuid.uuid4()), "project_id": network.project_id, "object_type": "network",
-            "object_id": network.id, "action": action, "target_project": "*"})
+    if not work.first(RbacPolicy, object_id=network.id, action=action, target_project="*"):
+        work.add(RbacPolicy(id=str(uuid.uuid4()), project_id=network.project_id, object_type="network",
+                            object_id=network.id, action=action, target_project="*"))
 
 
 def _revoke(work: Work, network: Network, action: str) -> None:
@@ -197,7 +195,7 @@ def _revoke(work: Work, network: Network, action: str) -> None:
 def settle_external(work: Work, network_id: str) -> None:
     """A network is external while a policy opens it as such to anybody. Raises Conflict where routers or floating IPs
     still need it to be."""
-    external = bool(work.find(t.rbac_policies, object_id=network_id, action=EXTERNAL))
+    external = bool(work.first(RbacPolicy, object_id=network_id, action=EXTERNAL))
     if not external and _external_users(work, network_id):
         raise _in_use(network_id, EXTERNAL)
     work.change(t.networks, network_id, {"external": external})
@@ -206,9 +204,8 @@ def settle_external(work: Work, network_id: str) -> None:
 def refuse_withdrawal(work: Work, network_id: str, action: str, target: str) -> None:
     """Raises InvalidSharedSetting or ExternalNetworkInUse while a project that only this sharing lets in uses the
     network."""
-    r = t.rbac_policies.c
-    opened = {row["target_project"] for row in work.rows(sa.select(r.target_project).where(
-        r.object_id == network_id, r.action == action))} - {target}
+    opened = {policy.target_project for policy in work.select(
+        RbacPolicy, object_id=network_id, action=action)} - {target}
     if "*" in opened:
         return
     users = _external_users(work, network_id) if action == EXTERNAL else _users(work, network_id)

@@ -12,6 +12,7 @@ from nacre.network.extensions.address_groups import AddressGroups
 from nacre.network.extensions.subnetpools import Subnetpools
 from nacre.network.manager import NetworkManager
 from nacre.network.nouns import checks
+from nacre.network.nouns.address import SubnetPool
 from nacre.network.nouns.attributes import Row
 from nacre.network.work import Work
 
@@ -60,13 +61,13 @@ class SubnetpoolActions:
 
     async def add(self, request: Request) -> Row:
         return await self._change(request, lambda work, pool: self._store.update(
-            work, pool, {"prefixes": [*pool["prefixes"], *request.body]}))
+            work, pool, {"prefixes": [*pool.prefixes, *request.body]}))
 
     async def remove(self, request: Request) -> Row:
         return await self._change(request, lambda work, pool: self._store.remove_prefixes(
             work, pool, request.body))
 
-    async def _change(self, request: Request, change: Callable[[Work, Row], Any]) -> Row:
+    async def _change(self, request: Request, change: Callable[[Work, SubnetPool], object]) -> Row:
         def step(work: Work) -> Row:
             pool = self._controller.one(work, request.params["id"])
             change(work, pool)

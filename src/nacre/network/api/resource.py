@@ -11,7 +11,7 @@ from nacre.base.web import Reply, Request, Route
 from nacre.network.api import listing as lists
 from nacre.network.manager import NetworkManager
 from nacre.network.nouns.attributes import Resource, Row
-from nacre.network.nouns.noun import View
+from nacre.network.nouns.noun import Standard, View
 from nacre.network.policies import asked, attribute_rules, seen_rules
 from nacre.network.work import MISSING, Work, missing
 
@@ -107,7 +107,7 @@ class Controller:
 
         def step(work: Work) -> View:
             current = self.one(work, request.params["id"])
-            _check_revision(request, current)
+            _check_revision(request, self._resource.plural, current)
             self._store.update(work, current, dict(data))
             return self.view(work, request.params["id"])
 
@@ -116,7 +116,7 @@ class Controller:
     async def delete(self, request: Request) -> Reply:
         def step(work: Work) -> None:
             current = self.one(work, request.params["id"])
-            _check_revision(request, current)
+            _check_revision(request, self._resource.plural, current)
             self._store.delete(work, current)
 
         await self._manager.write(request.context, step)
@@ -226,11 +226,7 @@ def bodies(body: Row, name: str, plural: str | None) -> tuple[list[Row], bool]:
     return raws, bulk
 
 
-def value_of(noun: Any, name: str) -> Any:
-    return noun[name] if isinstance(noun, dict) else getattr(noun, name)
-
-
-def _check_revision(request: Request, current: Any) -> None:
+def _check_revision(request: Request, plural: str, current: object) -> None:
     wanted = request.headers.get("if-match", "")
     if not wanted:
         return
@@ -238,6 +234,9 @@ def _check_revision(request: Request, current: Any) -> None:
     number = whole_number(text)
     if key != "revision_number" or number is None:
         raise BadRequest(f"Bad If-Match header: {wanted[:64]}; it must be revision_number=N.", field="If-Match")
-    if number != (now := value_of(current, "revision_number")):
-        raise PreconditionFailed(f"Constrained to {number}, but current revision is {now}",
+    if not isinstance(current, Standard):
+        raise BadRequest(f"Bad {plural} request: Revision matching not supported for this resource.", field="If-Match",
+                         type="BadRequest")
+    if number != current.revision_number:
+        raise PreconditionFailed(f"Constrained to {number}, but current revision is {current.revision_number}",
                                  type="RevisionNumberConstraintFailed")

@@ -9,7 +9,7 @@ from nacre.base.errors import BadRequest, NotFound
 from nacre.base.serving.gate import Gate, asks
 from nacre.base.web import Reply, Request, Route
 from nacre.network import tables as t
-from nacre.network.api.resource import Controller, value_of
+from nacre.network.api.resource import Controller
 from nacre.network.manager import NetworkManager
 from nacre.network.nouns import checks
 from nacre.network.work import Row, Work
@@ -82,7 +82,7 @@ class Tags:
     async def _write(self, request: Request, change: Callable[[list[str]], list[str]]) -> list[str]:
         def step(work: Work) -> list[str]:
             found = self._controller.one(work, request.params["id"])
-            tags = sorted(set(change(value_of(found, "tags"))))
+            tags = sorted(set(change(found.tags)))
             if len(tags) > MAX_TAGS:
                 raise BadRequest(f"A resource has at most {MAX_TAGS} tags.", field="tags")
             work.change(TAGGED[self._plural], request.params["id"], {"tags": tags})

@@ -7,8 +7,10 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest, NotFound
 from nacre.network import tables as t
 from nacre.network.extensions import rbac
-from nacre.network.nouns.definitions import ADDRESS_GROUP
-from nacre.network.work import Row, Work, conflict, standard_view, where
+from nacre.network.nouns.address import ADDRESS_GROUP, AddressGroup, group_view
+from nacre.network.nouns.attributes import Attributes
+from nacre.network.nouns.noun import View
+from nacre.network.work import Work, conflict, where
 
 MAX_ADDRESSES = 1000
 #: What the rules of one security group name through address groups, a group that two rules name twice.
@@ -20,42 +22,39 @@ class AddressGroups:
 
     resource = ADDRESS_GROUP
 
-    def list(self, work: Work, filters: Row) -> list[Row]:
-        rows = work.rows(sa.select(t.address_groups).where(
-            rbac.visible(work, t.address_groups, "address_group"), *where(t.address_groups, filters)))
-        return [standard_view(r) | {"addresses": r["addresses"]} for r in rows]
+    def list(self, work: Work, filters: Attributes) -> list[AddressGroup]:
+        return work.select(AddressGroup, rbac.visible(work, t.address_groups, "address_group"),
+                           *where(t.address_groups, filters))
 
-    def views(self, work: Work, found: Sequence[Row]) -> Sequence[Row]:
-        return found
+    def views(self, work: Work, found: Sequence[AddressGroup]) -> Sequence[View]:
+        return [group_view(group) for group in found]
 
-    def target(self, work: Work, data: Row) -> Row:
+    def target(self, work: Work, data: Attributes) -> Attributes:
         return {}
 
-    def create(self, work: Work, data: Row) -> Row:
+    def create(self, work: Work, data: Attributes) -> View:
         work.room("address_group", data["project_id"])
-        row = work.insert(t.address_groups, {
-            **work.new(data), "name": data["name"], "addresses": data["addresses"]})
-        return standard_view(row) | {"addresses": row["addresses"]}
+        return group_view(work.add(AddressGroup(
+            **work.new(data), name=data["name"], addresses=data["addresses"])))
 
-    def update(self, work: Work, current: Row, data: Row) -> Row:
-        work.change(t.address_groups, current["id"], data)
-        return current | data
+    def update(self, work: Work, current: AddressGroup, data: Attributes) -> None:
+        work.change(t.address_groups, current.id, data)
 
-    def delete(self, work: Work, current: Row) -> None:
+    def delete(self, work: Work, current: AddressGroup) -> None:
         r = t.security_group_rules.c
-        if work.row(sa.select(r.id).where(r.remote_address_group_id == current["id"]).limit(1)):
-            raise conflict("AddressGroupInUse", f"Address group {current['id']} is in use on one or more security "
+        if work.row(sa.select(r.id).where(r.remote_address_group_id == current.id).limit(1)):
+            raise conflict("AddressGroupInUse", f"Address group {current.id} is in use on one or more security "
                            "group rules.")
-        rbac.forget(work, current["id"])
-        work.remove(t.address_groups, id=current["id"])
+        rbac.forget(work, current.id)
+        work.remove(t.address_groups, id=current.id)
 
-    def change(self, work: Work, current: Row, addresses: Sequence[str], *, add: bool) -> Row:
+    def change(self, work: Work, current: AddressGroup, addresses: Sequence[str], *, add: bool) -> None:
         """Adds addresses to the group or takes them out; hosts whose rules use it are told."""
-        have: Sequence[str] = current["addresses"]
+        have: Sequence[str] = current.addresses
         known = set(have)
         wrong = [a for a in addresses if (a in known) == add]
         if wrong:
-            named, group = ", ".join(wrong[:20]), current["id"]
+            named, group = ", ".join(wrong[:20]), current.id
             if add:
                 raise BadRequest(f"Addresses {named} already exist in address group {group}.", field="addresses",
                                  type="AddressesAlreadyExist")
@@ -65,14 +64,13 @@ class AddressGroups:
         new = [*have, *addresses] if add else [a for a in have if a not in gone]
         if len(new) > MAX_ADDRESSES:
             raise BadRequest(f"An address group has at most {MAX_ADDRESSES} addresses.", field="addresses")
-        work.change(t.address_groups, current["id"], {"addresses": new})
-        work.changes.address_groups.add(current["id"])
+        work.change(t.address_groups, current.id, {"addresses": new})
+        work.changes.address_groups.add(current.id)
         if add:
             r = t.security_group_rules.c
             for group in set(work.conn.execute(sa.select(r.security_group_id).where(
-                    r.remote_address_group_id == current["id"], r.project_id == current["project_id"])).scalars()):
+                    r.remote_address_group_id == current.id, r.project_id == current.project_id)).scalars()):
                 check_named(work, group)
-        return current | {"addresses": new}
 
 
 def check_named(work: Work, security_group_id: str) -> None:

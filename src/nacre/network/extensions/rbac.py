@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -9,8 +10,10 @@ from nacre.base.errors import BadRequest, Conflict, Forbidden
 from nacre.network import networks
 from nacre.network import tables as t
 from nacre.network.networks import EXTERNAL, SHARED, granted
-from nacre.network.nouns.definitions import RBAC
-from nacre.network.work import Row, Work, conflict, missing, where
+from nacre.network.nouns.attributes import Attributes
+from nacre.network.nouns.noun import Standard, View
+from nacre.network.nouns.rbac import RBAC, RbacPolicy, view
+from nacre.network.work import Work, conflict, missing, where
 
 #: What can be shared, and how.
 OBJECTS: dict[str, tuple[sa.Table, tuple[str, ...]]] = {
@@ -33,11 +36,11 @@ def shared(work: Work, object_type: str) -> set[str]:
     return set(work.conn.execute(granted(object_type, work.context.project_id, SHARED)).scalars())
 
 
-def grant(work: Work, object_type: str, row: Row, action: str) -> None:
+def grant(work: Work, object_type: str, shared: Standard, action: str) -> None:
     """Opens an object to everybody."""
-    work.insert(t.rbac_policies, {
-        "id": str(uuid.uuid4()), "project_id": row["project_id"], "object_type": object_type, "object_id": row["id"],
-        "action": action, "target_project": "*"})
+    work.add(RbacPolicy(
+        id=str(uuid.uuid4()), project_id=shared.project_id, object_type=object_type, object_id=shared.id, action=action,
+        target_project="*"))
 
 
 def forget(work: Work, object_id: str) -> None:
@@ -50,18 +53,17 @@ class RbacPolicies:
 
     resource = RBAC
 
-    def list(self, work: Work, filters: Row) -> list[Row]:
-        r = t.rbac_policies
-        mine = sa.true() if work.context.is_admin else r.c.project_id == work.context.project_id
-        return [_view(x) for x in work.rows(sa.select(r).where(mine, *where(r, filters)))]
+    def list(self, work: Work, filters: Attributes) -> list[RbacPolicy]:
+        mine = sa.true() if work.context.is_admin else t.rbac_policies.c.project_id == work.context.project_id
+        return work.select(RbacPolicy, mine, *where(t.rbac_policies, filters))
 
-    def views(self, work: Work, found: Sequence[Row]) -> Sequence[Row]:
-        return found
+    def views(self, work: Work, found: Sequence[RbacPolicy]) -> Sequence[View]:
+        return [view(policy) for policy in found]
 
-    def target(self, work: Work, data: Row) -> Row:
+    def target(self, work: Work, data: Attributes) -> Attributes:
         return {}
 
-    def create(self, work: Work, data: Row) -> Row:
+    def create(self, work: Work, data: Attributes) -> View:
         if data["object_type"] not in OBJECTS:
             raise BadRequest(f"RBAC policies for '{data['object_type'][:64]}' are not supported; known: "
                              f"{', '.join(OBJECTS)}.", field="object_type", type="RbacPolicyInvalidType")
@@ -81,60 +83,58 @@ class RbacPolicies:
             raise Forbidden("Only administrators can open networks as external ones.",
                             type="PolicyNotAuthorized")
         work.room("rbac_policy", data["project_id"])
-        r = t.rbac_policies.c
-        if work.row(sa.select(r.id).where(r.object_id == data["object_id"], r.action == data["action"],
-                                          r.target_project == data["target_tenant"])):
+        if work.first(RbacPolicy, object_id=data["object_id"], action=data["action"],
+                      target_project=data["target_tenant"]):
             raise conflict("DuplicatePolicyError", "An RBAC policy already exists with those values.")
-        row = work.insert(t.rbac_policies, {
-            "id": str(uuid.uuid4()), "project_id": data["project_id"], "object_type": data["object_type"],
-            "object_id": data["object_id"], "action": data["action"], "target_project": data["target_tenant"]})
-        self._settle(work, data)
-        return _view(row)
+        policy = work.add(RbacPolicy(
+            id=str(uuid.uuid4()), project_id=data["project_id"], object_type=data["object_type"],
+            object_id=data["object_id"], action=data["action"], target_project=data["target_tenant"]))
+        self._settle(work, policy)
+        return view(policy)
 
-    def _settle(self, work: Work, policy: Row) -> None:
+    def _settle(self, work: Work, policy: RbacPolicy) -> None:
         """Of the objects only networks are revised by who sees them, as in Neutron."""
-        if policy["action"] == EXTERNAL:
-            networks.settle_external(work, policy["object_id"])
-        elif policy["object_type"] == "network":
-            work.touch(t.networks, policy["object_id"])
+        if policy.action == EXTERNAL:
+            networks.settle_external(work, policy.object_id)
+        elif policy.object_type == "network":
+            work.touch(t.networks, policy.object_id)
 
-    def update(self, work: Work, current: Row, data: Row) -> Row:
-        target: str = (current | data)["target_tenant"]
-        if target != current["target_tenant"]:
+    def update(self, work: Work, current: RbacPolicy, data: Attributes) -> None:
+        target: str = data.get("target_tenant", current.target_project)
+        if target != current.target_project:
             self._refuse_used(work, current)
-            work.conn.execute(sa.update(t.rbac_policies).where(t.rbac_policies.c.id == current["id"]).values(
+            work.conn.execute(sa.update(t.rbac_policies).where(t.rbac_policies.c.id == current.id).values(
                 target_project=target))
             self._settle(work, current)
-        return current | data
 
-    def delete(self, work: Work, current: Row) -> None:
+    def delete(self, work: Work, current: RbacPolicy) -> None:
         self._refuse_used(work, current)
-        work.remove(t.rbac_policies, id=current["id"])
+        work.remove(t.rbac_policies, id=current.id)
         self._settle(work, current)
 
-    def _refuse_used(self, work: Work, policy: Row) -> None:
+    def _refuse_used(self, work: Work, policy: RbacPolicy) -> None:
         """Raises Conflict while the target project uses what it would lose."""
-        target, object_id = policy["target_tenant"], policy["object_id"]
-        if policy["object_type"] == "network":
+        target, object_id = policy.target_project, policy.object_id
+        if policy.object_type == "network":
             try:
-                networks.refuse_withdrawal(work, object_id, policy["action"], target)
+                networks.refuse_withdrawal(work, object_id, policy.action, target)
             except Conflict as error:
                 raise conflict("RbacPolicyInUse", f"RBAC policy on object {object_id} cannot be removed because other "
                                "objects depend on it.") from error
             return
-        r, table = t.rbac_policies.c, OBJECTS[policy["object_type"]][0]
-        opened = set(work.conn.execute(sa.select(r.target_project).where(
-            r.object_id == object_id, r.action == policy["action"])).scalars()) - {target}
+        table = OBJECTS[policy.object_type][0]
+        opened = {other.target_project for other in work.select(
+            RbacPolicy, object_id=object_id, action=policy.action)} - {target}
         owner = work.conn.execute(sa.select(table.c.project_id).where(table.c.id == object_id)).scalar()
         if "*" in opened or target == owner:
             return
-        users = set(work.conn.execute(_users(policy["object_type"], object_id)).scalars())
+        users = set(work.conn.execute(_users(policy.object_type, object_id)).scalars())
         if users - opened - {owner} if target == "*" else target in users:
             raise conflict("RbacPolicyInUse", f"RBAC policy on object {object_id} cannot be removed because other "
                            "objects depend on it.")
 
 
-def _users(object_type: str, object_id: str) -> sa.Select[tuple[str]]:
+def _users(object_type: str, object_id: str) -> sa.Select[Any]:
     """The projects with something that uses an object which is no network."""
     if object_type == "security_group":
         p, g = t.ports.c, t.port_groups.c
@@ -144,8 +144,3 @@ def _users(object_type: str, object_id: str) -> sa.Select[tuple[str]]:
                      "address_scope": (t.subnetpools, "address_scope_id")}[object_type]
     return sa.select(table.c.project_id).where(table.c[column] == object_id).distinct()
 
-
-def _view(row: Row) -> Row:
-    return {"id": row["id"], "project_id": row["project_id"], "tenant_id": row["project_id"],
-            "object_type": row["object_type"], "object_id": row["object_id"], "action": row["action"],
-            "target_tenant": row["target_project"]}

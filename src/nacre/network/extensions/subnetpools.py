@@ -5,14 +5,25 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 import sqlalchemy as sa
+from msgspec.structs import replace
 
 from nacre.base.errors import BadRequest, NotBuilt, NotFound
 from nacre.network import ipam
 from nacre.network import tables as t
 from nacre.network.extensions import rbac
 from nacre.network.networks import SHARED
-from nacre.network.nouns.definitions import ADDRESS_SCOPE, SUBNETPOOL
-from nacre.network.work import Row, Work, conflict, missing, standard_view, where
+from nacre.network.nouns.address import (
+    ADDRESS_SCOPE,
+    SUBNETPOOL,
+    AddressScope,
+    SubnetPool,
+    pool_view,
+    scope_view,
+)
+from nacre.network.nouns.attributes import Attributes
+from nacre.network.nouns.noun import View
+from nacre.network.nouns.subnet import Subnet
+from nacre.network.work import Work, conflict, missing, where
 
 _PLAIN = ("name", "prefixes", "default_prefixlen", "min_prefixlen", "max_prefixlen", "default_quota", "is_default",
           "address_scope_id")
@@ -32,21 +43,17 @@ class Subnetpools:
 
     resource = SUBNETPOOL
 
-    def list(self, work: Work, filters: Row) -> list[Row]:
-        rows = work.rows(sa.select(t.subnetpools).where(
-            rbac.visible(work, t.subnetpools, "subnetpool"), *where(t.subnetpools, filters)))
+    def list(self, work: Work, filters: Attributes) -> list[SubnetPool]:
+        return work.select(SubnetPool, rbac.visible(work, t.subnetpools, "subnetpool"), *where(t.subnetpools, filters))
+
+    def views(self, work: Work, found: Sequence[SubnetPool]) -> Sequence[View]:
         shared = rbac.shared(work, "subnetpool")
-        # The lengths are strings in this API's answers, whatever they were in the request.
-        return [standard_view(r) | {k: r[k] for k in (*_PLAIN, "ip_version")} | {k: str(r[k]) for k in _LENGTHS}
-                | {"shared": r["id"] in shared} for r in rows]
+        return [pool_view(pool, shared=pool.id in shared) for pool in found]
 
-    def views(self, work: Work, found: Sequence[Row]) -> Sequence[Row]:
-        return found
-
-    def target(self, work: Work, data: Row) -> Row:
+    def target(self, work: Work, data: Attributes) -> Attributes:
         return {}
 
-    def create(self, work: Work, data: Row) -> Row:
+    def create(self, work: Work, data: Attributes) -> View:
         work.room("subnetpool", data["project_id"])
         version, prefixes = _merged(data["prefixes"])
         bits = 32 if version == 4 else 128
@@ -57,14 +64,15 @@ class Subnetpools:
         self._check_default(work, data, version)
         self._check_scope(work, data, version)
         _check_unique(work, data.get("address_scope_id"), prefixes)
-        row = work.insert(t.subnetpools, {
-            **work.new(data), **{k: data.get(k) for k in _PLAIN}, **lengths, "prefixes": prefixes,
-            "ip_version": version})
+        pool = work.add(SubnetPool(
+            **work.new(data), **lengths, name=data["name"], ip_version=version, prefixes=prefixes,
+            default_quota=data.get("default_quota"), is_default=data["is_default"],
+            address_scope_id=data["address_scope_id"]))
         if data["shared"]:
-            rbac.grant(work, "subnetpool", row, SHARED)
-        return self.list(work, {"id": [row["id"]]})[0]
+            rbac.grant(work, "subnetpool", pool, SHARED)
+        return self.views(work, [pool])[0]
 
-    def _check_default(self, work: Work, data: Row, version: int, but: str = "") -> None:
+    def _check_default(self, work: Work, data: Attributes, version: int, but: str = "") -> None:
         p = t.subnetpools.c
         if data.get("is_default") and work.row(sa.select(p.id).where(p.is_default, p.ip_version == version,
                                                                      p.id != but)):
@@ -72,54 +80,52 @@ class Subnetpools:
                              "set.",
                              field="is_default", type="InvalidInput")
 
-    def _check_scope(self, work: Work, data: Row, version: int) -> None:
+    def _check_scope(self, work: Work, data: Attributes, version: int) -> None:
         if not (scope_id := data.get("address_scope_id")):
             return
         scope = next(iter(AddressScopes().list(work, {"id": [scope_id]})), None)
         if scope is None:
             raise missing("address_scope", scope_id)
-        if scope["ip_version"] != version:
+        if scope.ip_version != version:
             raise _bad("IllegalSubnetPoolIpVersionAssociation", f"Illegal subnetpool association: subnetpool cannot be "
                        f"associated with address scope {scope_id} because their ip_version differ.", "address_scope_id")
 
-    def update(self, work: Work, current: Row, data: Row) -> Row:
-        version, values = current["ip_version"], {k: data[k] for k in (*_PLAIN, "description") if k in data}
+    def update(self, work: Work, current: SubnetPool, data: Attributes) -> None:
+        version, values = current.ip_version, {k: data[k] for k in (*_PLAIN, "description") if k in data}
         if "prefixes" in data:
-            new, values["prefixes"] = _merged(data["prefixes"], len(current["prefixes"]))
+            new, values["prefixes"] = _merged(data["prefixes"], len(current.prefixes))
             spans = ipam.merged(values["prefixes"])
-            if new != version or not all(ipam.covers(spans, ipam.span(p)) for p in current["prefixes"]):
+            if new != version or not all(ipam.covers(spans, ipam.span(p)) for p in current.prefixes):
                 raise _bad("IllegalSubnetPoolPrefixUpdate", "Illegal update to prefixes: existing prefixes cannot be "
-                           f"removed from the subnet pool; it has {current['prefixes']}.", "prefixes")
-        _check_lengths({k: int((current | data)[k]) for k in _LENGTHS},
-                       32 if version == 4 else 128)
-        self._check_default(work, data, version, current["id"])
+                           f"removed from the subnet pool; it has {current.prefixes}.", "prefixes")
+        new_pool = replace(current, **values)
+        _check_lengths({k: getattr(new_pool, k) for k in _LENGTHS}, 32 if version == 4 else 128)
+        self._check_default(work, data, version, current.id)
         self._check_scope(work, data, version)
-        new_pool = current | values
         if values.keys() & {"prefixes", "address_scope_id"}:
-            _check_unique(work, new_pool["address_scope_id"], new_pool["prefixes"], current["id"])
-        work.change(t.subnetpools, current["id"], values)
-        return current | values
+            _check_unique(work, new_pool.address_scope_id, new_pool.prefixes, current.id)
+        work.change(t.subnetpools, current.id, values)
 
-    def remove_prefixes(self, work: Work, current: Row, prefixes: Iterable[str]) -> None:
+    def remove_prefixes(self, work: Work, current: SubnetPool, prefixes: Iterable[str]) -> None:
         """Takes prefixes, or parts of them, from a pool; those that it has not are none. Raises BadRequest where a
         subnet has some of it."""
-        version = current["ip_version"]
-        has, gone = ipam.merged(current["prefixes"]), ipam.merged(p for p in prefixes if (":" in p) == (version == 6))
+        version = current.ip_version
+        has, gone = ipam.merged(current.prefixes), ipam.merged(p for p in prefixes if (":" in p) == (version == 6))
         if not any(ipam.meets(has, span) for span in gone):
             return
-        if any(ipam.meets(gone, ipam.span(row["cidr"])) for row in work.find(
-                t.subnets, subnetpool_id=current["id"])):
+        if any(ipam.meets(gone, ipam.span(subnet.cidr)) for subnet in work.select(
+                Subnet, subnetpool_id=current.id)):
             raise _bad("IllegalSubnetPoolPrefixUpdate", "Illegal update to prefixes: One or more the prefixes to be "
                        "removed is in use by a subnet.", "prefixes")
-        left = _few(ipam.networks(ipam.without(has, gone), version), len(current["prefixes"]))
-        work.change(t.subnetpools, current["id"], {"prefixes": left})
+        left = _few(ipam.networks(ipam.without(has, gone), version), len(current.prefixes))
+        work.change(t.subnetpools, current.id, {"prefixes": left})
 
-    def delete(self, work: Work, current: Row) -> None:
-        if work.row(sa.select(t.subnets.c.id).where(t.subnets.c.subnetpool_id == current["id"]).limit(1)):
+    def delete(self, work: Work, current: SubnetPool) -> None:
+        if work.first(Subnet, subnetpool_id=current.id):
             raise _bad("SubnetPoolDeleteError",
                        "Unable to delete subnet pool: Subnet pool has existing allocations.")
-        rbac.forget(work, current["id"])
-        work.remove(t.subnetpools, id=current["id"])
+        rbac.forget(work, current.id)
+        work.remove(t.subnetpools, id=current.id)
 
 
 class AddressScopes:
@@ -127,43 +133,41 @@ class AddressScopes:
 
     resource = ADDRESS_SCOPE
 
-    def list(self, work: Work, filters: Row) -> list[Row]:
-        rows = work.rows(sa.select(t.address_scopes).where(
-            rbac.visible(work, t.address_scopes, "address_scope"), *where(t.address_scopes, filters)))
+    def list(self, work: Work, filters: Attributes) -> list[AddressScope]:
+        return work.select(AddressScope, rbac.visible(work, t.address_scopes, "address_scope"),
+                           *where(t.address_scopes, filters))
+
+    def views(self, work: Work, found: Sequence[AddressScope]) -> Sequence[View]:
         shared = rbac.shared(work, "address_scope")
-        return [standard_view(r) | {"ip_version": r["ip_version"], "shared": r["id"] in shared} for r in rows]
+        return [scope_view(scope, shared=scope.id in shared) for scope in found]
 
-    def views(self, work: Work, found: Sequence[Row]) -> Sequence[Row]:
-        return found
-
-    def target(self, work: Work, data: Row) -> Row:
+    def target(self, work: Work, data: Attributes) -> Attributes:
         return {}
 
-    def create(self, work: Work, data: Row) -> Row:
+    def create(self, work: Work, data: Attributes) -> View:
         work.room("address_scope", data["project_id"])
-        row = work.insert(t.address_scopes, {**work.new(data), "name": data["name"], "ip_version": data["ip_version"]})
+        scope = work.add(AddressScope(**work.new(data), name=data["name"], ip_version=data["ip_version"]))
         if data["shared"]:
-            rbac.grant(work, "address_scope", row, SHARED)
-        return self.list(work, {"id": [row["id"]]})[0]
+            rbac.grant(work, "address_scope", scope, SHARED)
+        return self.views(work, [scope])[0]
 
-    def update(self, work: Work, current: Row, data: Row) -> Row:
-        if current["shared"] and data.get("shared") is False:
-            raise _bad("AddressScopeUpdateError", f"Unable to update address scope {current['id']}: Shared address "
-                       "scope can't be unshared.", "shared")
-        if data.get("shared") and not current["shared"]:
+    def update(self, work: Work, current: AddressScope, data: Attributes) -> None:
+        if "shared" in data and data["shared"] != (current.id in rbac.shared(work, "address_scope")):
+            if not data["shared"]:
+                raise _bad("AddressScopeUpdateError", f"Unable to update address scope {current.id}: Shared address "
+                           "scope can't be unshared.", "shared")
             rbac.grant(work, "address_scope", current, SHARED)
-        work.change(t.address_scopes, current["id"], {k: data[k] for k in ("name",) if k in data})
-        return current | data
+        work.change(t.address_scopes, current.id, {k: data[k] for k in ("name",) if k in data})
 
-    def delete(self, work: Work, current: Row) -> None:
-        if work.row(sa.select(t.subnetpools.c.id).where(t.subnetpools.c.address_scope_id == current["id"]).limit(1)):
-            raise conflict("AddressScopeInUse", f"Unable to complete operation on address scope {current['id']}. There "
+    def delete(self, work: Work, current: AddressScope) -> None:
+        if work.first(SubnetPool, address_scope_id=current.id):
+            raise conflict("AddressScopeInUse", f"Unable to complete operation on address scope {current.id}. There "
                            "are one or more subnet pools in use on the address scope.")
-        rbac.forget(work, current["id"])
-        work.remove(t.address_scopes, id=current["id"])
+        rbac.forget(work, current.id)
+        work.remove(t.address_scopes, id=current.id)
 
 
-def choose(work: Work, data: Row) -> str | None:
+def choose(work: Work, data: Attributes) -> str | None:
     """The pool that a new subnet's range comes from, if any; sets data["cidr"] where the client left it to the pool."""
     pool_id = data.get("subnetpool_id")
     if data.get("use_default_subnetpool"):
@@ -178,27 +182,27 @@ def choose(work: Work, data: Row) -> str | None:
     pool = next(iter(Subnetpools().list(work, {"id": [pool_id]})), None)
     if pool is None:
         raise missing("subnetpool", pool_id)
-    if pool["ip_version"] != data["ip_version"]:
+    if pool.ip_version != data["ip_version"]:
         raise _bad("BadRequest", "Bad subnets request: Cannot associate a subnet with a pool of another ip_version.",
                    "ip_version")
     cidr = data.get("cidr")
     length: int = ipaddress.ip_network(cidr).prefixlen if cidr else (
-        data["prefixlen"] if "prefixlen" in data else int(pool["default_prefixlen"]))
-    low, high = int(pool["min_prefixlen"]), int(pool["max_prefixlen"])
+        data.get("prefixlen", pool.default_prefixlen))
+    low, high = pool.min_prefixlen, pool.max_prefixlen
     if not low <= length <= high:
         edge, kind = ((low, "MinPrefixSubnetAllocationError") if length < low
                       else (high, "MaxPrefixSubnetAllocationError"))
         raise _bad(kind, f"Unable to allocate subnet with prefix length {length}, the allowed prefix at that end is "
                    f"{edge}.", "prefixlen")
-    taken = [r["cidr"] for r in work.rows(sa.select(t.subnets.c.cidr).where(t.subnets.c.subnetpool_id == pool_id))]
+    taken = [subnet.cidr for subnet in work.select(Subnet, subnetpool_id=pool_id)]
     if cidr:
-        fits = ipam.covers(ipam.merged(pool["prefixes"]), ipam.span(cidr)) and not ipam.overlap(cidr, taken)
-    found = (cidr if fits else None) if cidr else next(_free(pool["prefixes"], length, taken), None)
+        fits = ipam.covers(ipam.merged(pool.prefixes), ipam.span(cidr)) and not ipam.overlap(cidr, taken)
+    found = (cidr if fits else None) if cidr else next(_free(pool.prefixes, length, taken), None)
     if found is None:
         raise conflict("SubnetAllocationError", "Failed to allocate subnet: Cannot allocate requested subnet from the "
                        "available set of prefixes.")
     data["cidr"] = found
-    return str(pool_id)
+    return pool.id
 
 
 def _free(prefixes: Iterable[str], length: int, taken: list[str]) -> Iterator[str]:
@@ -243,8 +247,8 @@ def _check_unique(work: Work, scope_id: str | None, prefixes: Iterable[str], but
     if not scope_id:
         return
     own = ipam.merged(prefixes)
-    if any(ipam.meets(own, ipam.span(prefix)) for row in work.find(t.subnetpools, address_scope_id=scope_id)
-           if row["id"] != but for prefix in row["prefixes"]):
+    if any(ipam.meets(own, ipam.span(prefix)) for pool in work.select(SubnetPool, address_scope_id=scope_id)
+           if pool.id != but for prefix in pool.prefixes):
         raise conflict("AddressScopePrefixConflict", "Failed to associate address scope: subnetpools within an address "
                        "scope must have unique prefixes.")
 

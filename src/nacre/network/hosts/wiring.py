@@ -14,6 +14,7 @@ from nacre.base.durable import eras
 from nacre.network import tables as t
 from nacre.network.contract import GroupFacts, GroupMembers, HostWiring, RemotePort, RuleFacts, Versions
 from nacre.network.hosts import facts, members, notifications
+from nacre.network.nouns.address import AddressGroup
 from nacre.network.nouns.port import Placed
 from nacre.network.nouns.security_group import SecurityGroup, SecurityGroupRule
 from nacre.network.work import Work
@@ -47,7 +48,7 @@ def _groups(work: Work, ids: set[str]) -> tuple[GroupFacts, ...]:
         return ()
     rules = work.select(SecurityGroupRule, security_group_id=ids)
     named = {rule.remote_address_group_id for rule in rules if rule.remote_address_group_id}
-    lists = {r["id"]: r["addresses"] for r in work.find(t.address_groups, id=named)} if named else {}
+    lists = {group.id: group.addresses for group in work.select(AddressGroup, id=named)} if named else {}
     found: dict[str, list[RuleFacts]] = defaultdict(list)
     for rule in rules:
         try:
