@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from nacre.base.errors import BadRequest, Conflict
 from nacre.network import tables as t
+from nacre.network.nouns.port import PortAddress
 from nacre.network.nouns.subnet import Subnet
 from nacre.network.work import Work, conflict
 
@@ -100,7 +101,7 @@ def _free(work: Work, subnet: Subnet, tries: Sequence[str]) -> str | None:
     """The first of these addresses that nobody has."""
     if not tries:
         return None
-    taken = {row["ip_address"] for row in work.find(t.addresses, subnet_id=subnet.id, ip_address=tries)}
+    taken = {taken.ip_address for taken in work.select(PortAddress, subnet_id=subnet.id, ip_address=tries)}
     return next((x for x in tries if x not in taken), None)
 
 
@@ -157,8 +158,7 @@ def _exact(work: Work, request: AddressRequest, subnet: Subnet, address: str) ->
         raise BadRequest(f"Invalid input for operation: IPv6 address {address} can not be directly assigned to a "
                          f"port on subnet {subnet.id} since the subnet is configured for automatic addresses.",
                          field="fixed_ips", type="AllocationOnAutoAddressSubnet")
-    a = t.addresses.c
-    if work.row(sa.select(a.port_id).where(a.subnet_id == subnet.id, a.ip_address == address)):
+    if work.first(PortAddress, subnet_id=subnet.id, ip_address=address):
         raise conflict("IpAddressAlreadyAllocated", f"IP address {address} already allocated in subnet {subnet.id}")
     return one
 

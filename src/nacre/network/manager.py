@@ -27,6 +27,7 @@ from nacre.network.contract import (
 )
 from nacre.network.hosts import adoption, agents, bindings, dhcp, members, notifications, servers, wiring
 from nacre.network.hosts.notifications import MemberNotice, MemberNotifier, Notice, Notifier
+from nacre.network.nouns.agent import Agent
 from nacre.network.work import NetworkSettings, ProjectOf, Work
 
 T = TypeVar("T")
@@ -158,7 +159,7 @@ class NetworkManager:
     async def heard_lately(self, host: str) -> bool:
         """Whether any control process heard one of the host's agents, within the time after which it is down."""
         return await self.read(service_context(), lambda work: any(
-            agents.alive(work, row) for row in work.find(t.agents, host=host)))
+            agents.alive(work, agent) for agent in work.select(Agent, host=host)))
 
     async def agent_report(self, report: AgentReport) -> None:
         said = self.heartbeats.parsed(report)

@@ -16,7 +16,7 @@ from nacre.network.nouns.network import NETWORK, PROVIDER, Network, NetworkSegme
 from nacre.network.nouns.noun import View
 from nacre.network.nouns.rbac import RbacPolicy
 from nacre.network.nouns.subnet import Subnet
-from nacre.network.work import MANY, Row, Work, conflict, missing, where
+from nacre.network.work import MANY, Work, conflict, missing, where
 
 #: Ports that go with their network or subnet without being asked.
 AUTO_DELETE = ("network:dhcp",)
@@ -60,7 +60,7 @@ class Networks:
 
     resource = NETWORK
 
-    def list(self, work: Work, filters: Row) -> list[Network]:
+    def list(self, work: Work, filters: Attributes) -> list[Network]:
         return work.select(Network, visible(work), *where(t.networks, filters))
 
     def views(self, work: Work, found: Sequence[Network]) -> Sequence[View]:
@@ -110,7 +110,7 @@ class Networks:
                              f"({changed[0]}).", field=changed[0], type="InvalidInput")
         if "shared" in data and data["shared"] != is_shared(work, current.id):
             grant(work, current, SHARED) if data["shared"] else _revoke(work, current, SHARED)
-        values: Row = {k: data[k] for k in ("name", "description", "admin_state_up", "port_security_enabled",
+        values: Attributes = {k: data[k] for k in ("name", "description", "admin_state_up", "port_security_enabled",
                                             "is_default", "dns_domain") if k in data}
         if "router:external" in data:
             values["external"] = data["router:external"]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nacre.base.errors import Forbidden
-from nacre.network.nouns.attributes import UNSET, Resource, Row
+from nacre.network.nouns.attributes import UNSET, Attributes, Resource
 from nacre.network.work import Work
 
 ADMIN = "role:admin"
@@ -117,7 +117,7 @@ def refused(rule: str) -> Forbidden:
     return Forbidden(f"(rule:{rule}) is disallowed by policy", type="PolicyNotAuthorized")
 
 
-def asked(rule: str, resource: Resource, raw: Mapping[str, Any], target: Row) -> list[tuple[str, Row]]:
+def asked(rule: str, resource: Resource, raw: Mapping[str, Any], target: Attributes) -> list[tuple[str, Attributes]]:
     """What is asked of whoever makes or changes (rule: `create_port`) such a thing and sets those of its attributes
     that the request names, `raw`; target: all of the thing's values, and what rules need to know besides."""
     found = [(rule, target)]
@@ -146,7 +146,7 @@ def seen_rules(resource: Resource) -> tuple[str, ...]:
     return tuple(f"get_{resource.name}:{name}" for name in resource.secrets())
 
 
-def may_create_port(work: Work, resource: Resource, raw: Mapping[str, Any], target: Row) -> None:
+def may_create_port(work: Work, resource: Resource, raw: Mapping[str, Any], target: Attributes) -> None:
     """What `POST /ports` asks, for the ports that a server's `networks` name. Raises Forbidden."""
     for rule, facts in asked("create_port", resource, raw, target):
         if not work.policy.allows(work.context, rule, facts):

@@ -18,7 +18,7 @@ from nacre.network.ipam import AddressRequest
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.network import Network
 from nacre.network.nouns.noun import View
-from nacre.network.nouns.port import PORT, Fixed, Placed, Port, view
+from nacre.network.nouns.port import PORT, Fixed, Placed, Port, PortAddress, PortGroup, view
 from nacre.network.nouns.subnet import Subnet
 from nacre.network.work import MANY, Work, columns, conflict
 
@@ -241,9 +241,8 @@ def _mac(work: Work, network_id: str, wanted: str | None) -> str:
 def _set_addresses(work: Work, port_id: str, chosen: Fixed, groups: Sequence[str]) -> None:
     """groups: those that the port was in until now, or is to be in."""
     work.changes.moved(port_id, groups)
-    if chosen:
-        statements.insert(work.conn, t.addresses, [
-            {"port_id": port_id, "subnet_id": s, "ip_address": a, "position": i} for i, (s, a) in enumerate(chosen)])
+    work.add_all([PortAddress(subnet_id=s, ip_address=a, port_id=port_id, position=i)
+                  for i, (s, a) in enumerate(chosen)])
 
 
 def _set_groups(work: Work, port_id: str, groups: Sequence[str], before: Sequence[str] = ()) -> None:
@@ -251,8 +250,7 @@ def _set_groups(work: Work, port_id: str, groups: Sequence[str], before: Sequenc
     work.changes.moved(port_id, {*groups, *before})
     if before:
         statements.delete(work.conn, t.port_groups, port_id=port_id)
-    if groups:
-        statements.insert(work.conn, t.port_groups, [{"port_id": port_id, "group_id": g} for g in groups])
+    work.add_all([PortGroup(port_id=port_id, group_id=group) for group in groups])
 
 
 def drop(work: Work, port_ids: Sequence[str]) -> None:
@@ -260,8 +258,8 @@ def drop(work: Work, port_ids: Sequence[str]) -> None:
     if not port_ids:
         return
     dynamic = bindings.end(work, port_ids)
-    for row in work.find(t.port_groups, port_id=port_ids):
-        work.changes.moved(row["port_id"], [row["group_id"]])
+    for each in work.select(PortGroup, port_id=port_ids):
+        work.changes.moved(each.port_id, [each.group_id])
     statements.delete(work.conn, t.port_groups, port_id=port_ids)
     statements.update(work.conn, t.floatingips, {
         "port_id": None, "fixed_ip_address": None, "router_id": None, "status": "DOWN"}, port_id=port_ids)
@@ -275,9 +273,9 @@ def parts(work: Work, found: Sequence[Port]) -> tuple[dict[str, list[tuple[str, 
     fixed: dict[str, list[tuple[str, str]]] = defaultdict(list)
     groups: dict[str, list[str]] = defaultdict(list)
     for ids in pieces((port.id for port in found), MANY):
-        for row in work.find(t.addresses, ("position", "ip_address"), port_id=ids):
-            fixed[row["port_id"]].append((row["subnet_id"], row["ip_address"]))
-        for row in work.find(t.port_groups, port_id=ids):
-            groups[row["port_id"]].append(row["group_id"])
+        for address in work.select(PortAddress, order=("position", "ip_address"), port_id=ids):
+            fixed[address.port_id].append((address.subnet_id, address.ip_address))
+        for each in work.select(PortGroup, port_id=ids):
+            groups[each.port_id].append(each.group_id)
     return fixed, groups
 

@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 from oslo_utils.uuidutils import is_uuid_like
 
@@ -19,6 +18,7 @@ from nacre.network.nouns.rules import PROTOCOLS, bad, port, prefix, protocol
 from nacre.network.nouns.security_group import (
     SECURITY_GROUP,
     SECURITY_GROUP_RULE,
+    DefaultGroup,
     SecurityGroup,
     SecurityGroupRule,
     rule_view,
@@ -249,8 +249,8 @@ class DefaultGroups:
 
 def default_of(work: Work, project_id: str) -> str | None:
     """The id of the project's default group, if it has one by now."""
-    found = work.one(t.default_groups, project_id=project_id)
-    return found["group_id"] if found else None
+    found = work.first(DefaultGroup, project_id=project_id)
+    return found.group_id if found else None
 
 
 def ensure_default(work: Work, project_id: str) -> str:
@@ -259,7 +259,7 @@ def ensure_default(work: Work, project_id: str) -> str:
         return found
     data = {"name": "default", "description": "Default security group", "project_id": project_id, "stateful": True}
     group, _ = _create(work, data, default=True)
-    work.insert(t.default_groups, {"project_id": project_id, "group_id": group.id})
+    work.add(DefaultGroup(project_id=project_id, group_id=group.id))
     return group.id
 
 
@@ -272,7 +272,7 @@ def _create(work: Work, data: Attributes, *, default: bool) -> tuple[SecurityGro
         **work.new({"project_id": data["project_id"]}), security_group_id=group.id, direction=direction, ethertype=kind,
         protocol=None, port_range_min=None, port_range_max=None, remote_ip_prefix=None, remote_group_id=remote,
         remote_address_group_id=None) for direction, kind, remote in rules]
-    work.insert_all(t.security_group_rules, [msgspec.structs.asdict(rule) for rule in made])
+    work.add_all(made)
     return group, made
 
 

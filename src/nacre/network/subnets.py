@@ -16,6 +16,7 @@ from nacre.network.hosts import dhcp, notifications
 from nacre.network.networks import EXTERNAL, SHARED, among, granted
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.noun import View
+from nacre.network.nouns.port import PortAddress
 from nacre.network.nouns.subnet import AUTO_MODES, SUBNET, Subnet, view
 from nacre.network.work import Work, conflict, missing, where
 
@@ -96,9 +97,9 @@ class Subnets:
         rows = work.rows(sa.select(t.ports.c.id, t.ports.c.mac_address).where(
             t.ports.c.network_id == subnet.network_id, t.ports.c.device_owner.not_in(owners)))
         if rows:
-            work.conn.execute(sa.insert(t.addresses), [
-                {"subnet_id": subnet.id, "ip_address": ipam.eui64(subnet.cidr, r["mac_address"]),
-                 "port_id": r["id"], "position": 90} for r in rows])
+            work.add_all([PortAddress(
+                subnet_id=subnet.id, ip_address=ipam.eui64(subnet.cidr, r["mac_address"]), port_id=r["id"], position=90)
+                for r in rows])
             _every_port(work, subnet.network_id)
 
     def _check_overlap(self, work: Work, network_id: str, cidr: str) -> None:
@@ -160,7 +161,7 @@ class Subnets:
                            "have an IP allocation from this subnet.")
         work.conn.execute(sa.delete(t.addresses).where(a.subnet_id == current.id))
         own = [r["id"] for r in rows if r["device_owner"] in networks.AUTO_DELETE]
-        left = {r["port_id"] for r in work.find(t.addresses, port_id=own)} if own else set()
+        left = {address.port_id for address in work.select(PortAddress, port_id=own)} if own else set()
         if gone := [i for i in own if i not in left]:
             work.remove(t.ports, id=gone)
         work.remove(t.subnets, id=current.id)

@@ -7,7 +7,7 @@ A unit may be run again by the database, so a `Work` is made anew for each run a
 import random
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -24,6 +24,7 @@ from nacre.base.errors import Conflict, NotFound, QuotaExceeded
 from nacre.identity.contract import Policy
 from nacre.network import tables as t
 from nacre.network.ml2.type_drivers import SegmentTypes
+from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.noun import Noun
 
 Row = dict[str, Any]
@@ -128,14 +129,6 @@ class Work:
         found = self.conn.execute(statement).mappings().first()
         return dict(found) if found else None
 
-    def find(self, table: sa.FromClause, order: tuple[str, ...] = (), **conditions: Any) -> list[Row]:
-        """As `statements.find`."""
-        return statements.find(self.conn, table, order, **conditions)
-
-    def one(self, table: sa.FromClause, **conditions: Any) -> Row | None:
-        """As `statements.one`."""
-        return statements.one(self.conn, table, **conditions)
-
     def select(self, kind: type[N], *where: sa.ColumnElement[bool], order: tuple[str, ...] = (),
                limit: int | None = None, **conditions: Any) -> list[N]:
         """The nouns for which all of that holds. conditions, order: as `statements.find`, and quicker than `where`, to
@@ -152,7 +145,7 @@ class Work:
         """As `select`, one of them."""
         return next(iter(self.select(kind, *where, limit=1, **conditions)), None)
 
-    def new(self, data: Row) -> Row:
+    def new(self, data: Attributes) -> Attributes:
         """The standard columns of a new row, filled."""
         return {"id": str(uuid.uuid4()), "created_at": self.now, "updated_at": self.now, "revision_number": 1,
                 "tags": data.get("tags") or [], "description": data.get("description", ""),
@@ -160,16 +153,16 @@ class Work:
 
     def add(self, noun: N) -> N:
         """A new row, which is this."""
-        self.insert_all(noun.TABLE, [msgspec.structs.asdict(noun)])
+        self.add_all([noun])
         return noun
 
-    def insert(self, table: sa.Table, row: Row) -> Row:
-        self.insert_all(table, [row])
-        return row
-
-    def insert_all(self, table: sa.FromClause, rows: list[Row]) -> None:
-        """New rows of the same columns."""
+    def add_all(self, nouns: Sequence[Noun]) -> None:
+        """New rows, which are these: all of one kind."""
+        if not nouns:
+            return
+        table = nouns[0].TABLE
         assert isinstance(table, sa.Table)
+        rows = [msgspec.structs.asdict(noun) for noun in nouns]
         statements.insert(self.conn, table, rows if len(rows) > 1 else rows[0])
         if resource := _RESOURCE.get(table):
             self.usage.update((row["project_id"], resource) for row in rows)
@@ -187,7 +180,7 @@ class Work:
             if more and not self.conn.execute(_MORE, values).rowcount:
                 statements.insert(self.conn, t.usage, {"project_id": project, "resource": resource, "used": more})
 
-    def change(self, table: sa.Table, row_id: str, values: Row) -> None:
+    def change(self, table: sa.Table, row_id: str, values: Attributes) -> None:
         """Writes values into a row and counts its revision up."""
         statements.update(self.conn, table, {**values, "updated_at": self.now}, "revision_number", id=row_id)
 
@@ -243,22 +236,12 @@ def conflict(kind: str, message: str) -> Conflict:
     return Conflict(message, type=kind)
 
 
-def standard_view(row: Row) -> Row:
-    """The standard attributes as the API shows them."""
-    return {
-        "id": row["id"], "name": row.get("name", ""), "project_id": row["project_id"], "tenant_id": row["project_id"],
-        "description": row["description"], "tags": row["tags"], "revision_number": row["revision_number"],
-        "created_at": row["created_at"].isoformat(timespec="seconds") + "Z",
-        "updated_at": row["updated_at"].isoformat(timespec="seconds") + "Z",
-    }
-
-
 def columns(kind: type[Noun]) -> list[sa.ColumnElement[Any]]:
     """What to select for nouns of that kind: their fields, in order."""
     return [kind.TABLE.c[name] for name in kind.__struct_fields__]
 
 
-def where(table: sa.FromClause, filters: Row) -> list[sa.ColumnElement[bool]]:
+def where(table: sa.FromClause, filters: Attributes) -> list[sa.ColumnElement[bool]]:
     """Conditions for those filters that are columns of the table (values: lists; the rest is compared later)."""
     return [table.c[name].in_(values) for name, values in filters.items()
             if name in table.c and isinstance(table.c[name].type, sa.String) and 0 < len(values) <= 500

@@ -13,7 +13,7 @@ from nacre.network.extensions.subnetpools import Subnetpools
 from nacre.network.manager import NetworkManager
 from nacre.network.nouns import checks
 from nacre.network.nouns.address import SubnetPool
-from nacre.network.nouns.attributes import Row
+from nacre.network.nouns.noun import View
 from nacre.network.work import Work
 
 
@@ -30,14 +30,14 @@ class AddressGroupActions:
                 Route("PUT", f"{one}/remove_addresses", self.remove, asks("remove_addresses", about=about),
                       body=_addresses)]
 
-    async def add(self, request: Request) -> Row:
+    async def add(self, request: Request) -> View:
         return await self._change(request, True)
 
-    async def remove(self, request: Request) -> Row:
+    async def remove(self, request: Request) -> View:
         return await self._change(request, False)
 
-    async def _change(self, request: Request, add: bool) -> Row:
-        def step(work: Work) -> Row:
+    async def _change(self, request: Request, add: bool) -> View:
+        def step(work: Work) -> View:
             current = self._controller.one(work, request.params["id"])
             self._store.change(work, current, request.body, add=add)
             return self._controller.view(work, request.params["id"])
@@ -59,16 +59,16 @@ class SubnetpoolActions:
                       body=_prefixes),
                 Route("PUT", f"{one}/onboard_network_subnets", _onboard, asks("onboard_network_subnets", about=about))]
 
-    async def add(self, request: Request) -> Row:
+    async def add(self, request: Request) -> View:
         return await self._change(request, lambda work, pool: self._store.update(
             work, pool, {"prefixes": [*pool.prefixes, *request.body]}))
 
-    async def remove(self, request: Request) -> Row:
+    async def remove(self, request: Request) -> View:
         return await self._change(request, lambda work, pool: self._store.remove_prefixes(
             work, pool, request.body))
 
-    async def _change(self, request: Request, change: Callable[[Work, SubnetPool], object]) -> Row:
-        def step(work: Work) -> Row:
+    async def _change(self, request: Request, change: Callable[[Work, SubnetPool], object]) -> View:
+        def step(work: Work) -> View:
             pool = self._controller.one(work, request.params["id"])
             change(work, pool)
             return {"prefixes": self._controller.view(work, request.params["id"])["prefixes"]}
@@ -76,7 +76,7 @@ class SubnetpoolActions:
         return await self._manager.write(request.context, step)
 
 
-async def _onboard(request: Request) -> Row:
+async def _onboard(request: Request) -> View:
     raise NotBuilt("Subnets are not taken into a pool once they are there: make them from the pool.")
 
 

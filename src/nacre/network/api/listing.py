@@ -7,7 +7,8 @@ from urllib.parse import urlencode
 
 from nacre.base.errors import BadRequest, NotFound
 from nacre.base.serving.inputs import whole_number
-from nacre.network.nouns.attributes import Attribute, Resource, Row
+from nacre.network.nouns.attributes import Attribute, Resource
+from nacre.network.nouns.noun import View
 
 _CONTROL = ("fields", "limit", "marker", "page_reverse", "sort_key", "sort_dir")
 _TAGS = ("tags", "tags-any", "not-tags", "not-tags-any")
@@ -123,7 +124,7 @@ def _equal_item(value: Any, wanted: str) -> bool:
     return key in value and str(value[key]) == rest
 
 
-def matches(row: Row, listing: Listing) -> bool:
+def matches(row: View, listing: Listing) -> bool:
     """Whether a row is wanted: each filter has one of its values (fixed_ips: all of them)."""
     for name, wanted in listing.filters.items():
         some = all if name == "fixed_ips" else any
@@ -137,12 +138,12 @@ def matches(row: Row, listing: Listing) -> bool:
                for kind, given in listing.tags.items())
 
 
-def _key(row: Row, name: str) -> tuple[bool, Any]:
+def _key(row: View, name: str) -> tuple[bool, Any]:
     value = row.get(name)
     return (value is not None, value if isinstance(value, int | str) else str(value))
 
 
-def page(rows: list[Row], listing: Listing) -> list[Row]:
+def page(rows: list[View], listing: Listing) -> list[View]:
     """The rows of the page asked for, in order. Raises NotFound where the marker is not among them."""
     if listing.sort or listing.limit or listing.marker:
         rows = sorted(rows, key=lambda r: str(r["id"]))
@@ -158,7 +159,7 @@ def page(rows: list[Row], listing: Listing) -> list[Row]:
     return rows
 
 
-def links(url: str, query: Sequence[tuple[str, str]], listing: Listing, rows: Sequence[Row]) -> list[dict[str, str]]:
+def links(url: str, query: Sequence[tuple[str, str]], listing: Listing, rows: Sequence[View]) -> list[dict[str, str]]:
     """The next and previous links of a page."""
     if not listing.limit:
         return []

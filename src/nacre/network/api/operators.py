@@ -1,7 +1,6 @@
 """What operators look at: agents, availability zones, how full networks are."""
 
 from collections.abc import Callable
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -11,23 +10,16 @@ from nacre.base.web import Reply, Request, Route
 from nacre.network import ipam
 from nacre.network import tables as t
 from nacre.network.api import listing as lists
-from nacre.network.api.resource import fields_of
+from nacre.network.api.resource import any_body, bodies, fields_of
 from nacre.network.extensions.routers import Routers
 from nacre.network.hosts import agents, dhcp, notifications
 from nacre.network.manager import NetworkManager
 from nacre.network.networks import Networks
-from nacre.network.nouns import checks
-from nacre.network.nouns.attributes import Attribute, Resource, Row
+from nacre.network.nouns.agent import AGENT, DHCP, L3, Agent
+from nacre.network.nouns.noun import View
 from nacre.network.nouns.subnet import Subnet
 from nacre.network.work import Work, missing
 
-_FLAG: dict[str, Any] = {"convert": checks.boolean}
-_TIME: dict[str, Any] = {"filter": False, "sort": True}
-#: What a list of agents may be filtered and sorted by.
-AGENT = Resource("agent", "agents", {each.name: each for each in (
-    *map(Attribute, ("id", "agent_type", "host", "binary", "availability_zone", "description", "topic")),
-    Attribute("alive", **_FLAG), Attribute("admin_state_up", **_FLAG), Attribute("created_at", **_TIME),
-    Attribute("started_at", **_TIME), Attribute("heartbeat_timestamp", **_TIME))})
 _PROVIDER_FILTERS = ("service_type", "name", "default")
 _AVAILABILITY_FILTERS = ("network_id", "network_name", "tenant_id", "project_id", "ip_version")
 
@@ -44,7 +36,7 @@ class Operators:
         return [Route("GET", "/v2.0/agents", self.agents, Gate(AUTHENTICATED.rules, parts=("get_agent",))),
                 Route("POST", "/v2.0/agents", _reported, "create_agent"),
                 Route("GET", agent, self.agent, "get_agent"),
-                Route("PUT", agent, self.update_agent, "update_agent", body=_agent_body),
+                Route("PUT", agent, self.update_agent, "update_agent", body=any_body),
                 Route("DELETE", agent, self.delete_agent, "delete_agent"),
                 Route("GET", "/v2.0/networks/{id}/dhcp-agents", self.dhcp_agents, "get_dhcp-agents"),
                 Route("GET", dhcp, self.dhcp_networks, "get_dhcp-networks"),
@@ -58,54 +50,55 @@ class Operators:
                 Route("GET", full, self.availabilities, "get_network_ip_availability"),
                 Route("GET", f"{full}/{{id}}", self.availability, "get_network_ip_availability")]
 
-    async def agents(self, request: Request) -> Row:
+    async def agents(self, request: Request) -> View:
         listing = lists.parse(AGENT, request.query)
         # As in Neutron: a list that one may not see is empty, a single agent is refused.
         if not request.allows("get_agent"):
             return {"agents": []}
-        rows = await self._manager.read(request.context, agents.views)
+        rows = await self._manager.read(request.context, lambda work: agents.views(work, work.select(Agent)))
         rows = lists.page([a for a in rows if lists.matches(a, listing)], listing)
         links = lists.links(request.base_url + request.path, request.query, listing, rows)
         return {"agents": fields_of(rows, listing.fields), **({"agents_links": links} if links else {})}
 
-    async def agent(self, request: Request) -> Row:
-        return {"agent": await self._manager.read(request.context, lambda w: agents.get(w, request.params["id"]))}
+    async def agent(self, request: Request) -> View:
+        return {"agent": await self._manager.read(request.context, lambda work: _agent(work, request))}
 
-    async def update_agent(self, request: Request) -> Row:
+    async def update_agent(self, request: Request) -> View:
+        values = AGENT.parse_update(bodies(request.body, "agent", None)[0][0], request.context)
 
-        def step(work: Work) -> Row:
-            agents.get(work, request.params["id"])
-            if request.body:
-                work.conn.execute(sa.update(t.agents).where(t.agents.c.id == request.params["id"]).values(request.body))
-            return agents.get(work, request.params["id"])
+        def step(work: Work) -> View:
+            _agent(work, request)
+            if values:
+                work.conn.execute(sa.update(t.agents).where(t.agents.c.id == request.params["id"]).values(values))
+            return _agent(work, request)
 
         return {"agent": await self._manager.write(request.context, step)}
 
     async def delete_agent(self, request: Request) -> Reply:
 
         def step(work: Work) -> str:
-            host = agents.get(work, request.params["id"])["host"]
+            host = agents.get(work, request.params["id"]).host
             work.conn.execute(sa.delete(t.agents).where(t.agents.c.id == request.params["id"]))
-            return str(host)
+            return host
 
         self._manager.heartbeats.forget([await self._manager.write(request.context, step)])
         return Reply(status=204)
 
-    async def dhcp_agents(self, request: Request) -> Row:
+    async def dhcp_agents(self, request: Request) -> View:
         """The hosts that serve DHCP for a network: those that have ports of it."""
 
-        def step(work: Work) -> list[Row]:
+        def step(work: Work) -> list[View]:
             hosts = {host for _, host in notifications.hosts_of_networks(work, [request.params["id"]])}
-            return [a for a in agents.views(work) if a["agent_type"] == "DHCP agent" and a["host"] in hosts]
+            return agents.views(work, work.select(Agent, agent_type=DHCP, host=hosts))
 
         return {"agents": await self._manager.read(request.context, step)}
 
-    async def dhcp_networks(self, request: Request) -> Row:
+    async def dhcp_networks(self, request: Request) -> View:
 
         networks = Networks()
 
-        def step(work: Work) -> list[Row]:
-            host = agents.get(work, request.params["id"])["host"]
+        def step(work: Work) -> list[View]:
+            host = agents.get(work, request.params["id"]).host
             bound = set(work.conn.execute(sa.select(t.bindings.c.network_id).distinct().where(
                 t.bindings.c.host == host)).scalars())
             served = sorted(n for n in bound if dhcp.port_of(work, n))
@@ -113,29 +106,28 @@ class Operators:
 
         return {"networks": await self._manager.read(request.context, step)}
 
-    async def l3_routers(self, request: Request) -> Row:
+    async def l3_routers(self, request: Request) -> View:
         """What an L3 agent forwards for: every router."""
         routers = Routers()
 
-        def step(work: Work) -> list[Row]:
-            l3 = agents.get(work, request.params["id"])["agent_type"] == agents.L3
+        def step(work: Work) -> list[View]:
+            l3 = agents.get(work, request.params["id"]).agent_type == L3
             return list(routers.views(work, routers.list(work, {}))) if l3 else []
 
         return {"routers": await self._manager.read(request.context, step)}
 
-    async def providers(self, request: Request) -> Row:
+    async def providers(self, request: Request) -> View:
         """The drivers that an operator can choose among for a service: there is no choice."""
         _filter(request, _PROVIDER_FILTERS)
         return {"service_providers": []}
 
-    async def zones(self, request: Request) -> Row:
-        kinds = await self._manager.read(request.context, lambda work: {
-            a["agent_type"] for a in agents.views(work) if a["alive"]})
+    async def zones(self, request: Request) -> View:
+        routed = await self._manager.read(request.context, agents.routing)
         found = [{"name": "nova", "resource": "network", "state": "available"}]
         return {"availability_zones": found + (
-            [{"name": "nova", "resource": "router", "state": "available"}] if "L3 agent" in kinds else [])}
+            [{"name": "nova", "resource": "router", "state": "available"}] if routed else [])}
 
-    async def availabilities(self, request: Request) -> Row:
+    async def availabilities(self, request: Request) -> View:
         keep = _filter(request, _AVAILABILITY_FILTERS)
         rows = await self._manager.read(request.context, lambda work: _availability(work, None))
         if version := request.one("ip_version"):
@@ -146,18 +138,18 @@ class Operators:
                 row["used_ips"] = sum(s["used_ips"] for s in row["subnet_ip_availability"])
         return {"network_ip_availabilities": [r for r in rows if keep(r)]}
 
-    async def availability(self, request: Request) -> Row:
+    async def availability(self, request: Request) -> View:
         rows = await self._manager.read(request.context, lambda work: _availability(work, request.params["id"]))
         if not rows:
             raise missing("network", request.params["id"])
         return {"network_ip_availability": rows[0]}
 
 
-def _availability(work: Work, network_id: str | None) -> list[Row]:
+def _availability(work: Work, network_id: str | None) -> list[View]:
     a = t.addresses.c
     counts = {r[0]: r[1] for r in work.conn.execute(
         sa.select(a.subnet_id, sa.func.count()).group_by(a.subnet_id))}
-    subnets: dict[str, list[Row]] = {}
+    subnets: dict[str, list[View]] = {}
     for s in work.select(Subnet):
         subnets.setdefault(s.network_id, []).append({
             "subnet_id": s.id, "subnet_name": s.name, "cidr": s.cidr, "ip_version": s.ip_version,
@@ -169,7 +161,7 @@ def _availability(work: Work, network_id: str | None) -> list[Row]:
             for n in Networks().list(work, filters)]
 
 
-def _filter(request: Request, allowed: tuple[str, ...]) -> Callable[[Row], bool]:
+def _filter(request: Request, allowed: tuple[str, ...]) -> Callable[[View], bool]:
     wanted: dict[str, list[str]] = {}
     for key, value in request.query:
         if key in ("fields", "limit", "marker", "sort_key", "sort_dir", "page_reverse"):
@@ -182,29 +174,17 @@ def _filter(request: Request, allowed: tuple[str, ...]) -> Callable[[Row], bool]
         any(str(row.get(k)).lower() == v.lower() for v in values) for k, values in wanted.items())
 
 
-def _agent_body(request: Request, body: Any) -> Row:
-    given = body.get("agent") if isinstance(body, dict) else None
-    if not isinstance(given, dict):
-        raise BadRequest("Unable to find 'agent' in request body", field="agent")
-    found: Row = {}
-    for name, value in given.items():
-        check = {"admin_state_up": checks.boolean, "description": checks.maybe(checks.text(255))}.get(name)
-        if check is None:
-            raise BadRequest(f"Unrecognized attribute(s) '{name[:64]}'", field=name)
-        try:
-            found[name] = check(value)
-        except ValueError as error:
-            raise BadRequest(f"Invalid input for {name}. Reason: {error}.", field=name) from None
-    return found
+def _agent(work: Work, request: Request) -> View:
+    return agents.views(work, [agents.get(work, request.params["id"])])[0]
 
 
-async def _reported(request: Request) -> Row:
+async def _reported(request: Request) -> View:
     raise BadRequest("Bad agents request: Agent creation using API is not supported.", type="BadRequest")
 
 
-async def _unscheduled(request: Request) -> Row:
+async def _unscheduled(request: Request) -> View:
     raise NotBuilt("Routers are not scheduled to agents.")
 
 
-async def _distributed(request: Request) -> Row:
+async def _distributed(request: Request) -> View:
     raise NotBuilt("DHCP is served by every host for its own guests; networks are not scheduled to agents.")

@@ -11,7 +11,8 @@ from nacre.base.web import Reply, Request, Route
 from nacre.network import tables as t
 from nacre.network.manager import NetworkManager
 from nacre.network.nouns import checks
-from nacre.network.nouns.attributes import Row
+from nacre.network.nouns.attributes import Attributes
+from nacre.network.nouns.noun import View
 from nacre.network.work import COUNTED, DEFAULT_QUOTAS, Work
 
 
@@ -42,34 +43,34 @@ class Quotas:
         rows = work.rows(sa.select(t.quotas).where(t.quotas.c.project_id == project_id))
         return {**DEFAULT_QUOTAS, **work.settings.quotas, **{r["resource"]: r["limit"] for r in rows}}
 
-    async def index(self, request: Request) -> Row:
-        def step(work: Work) -> list[Row]:
+    async def index(self, request: Request) -> View:
+        def step(work: Work) -> list[View]:
             projects = sorted(set(work.conn.execute(sa.select(t.quotas.c.project_id)).scalars()))
             return [{"tenant_id": p, "project_id": p, **self._limits(work, p)} for p in projects]
 
         return {"quotas": await self._manager.read(request.context, step)}
 
-    async def tenant(self, request: Request) -> Row:
+    async def tenant(self, request: Request) -> View:
         project = request.context.project_id or ""
         return {"tenant": {"tenant_id": project, "project_id": project}}
 
-    async def show(self, request: Request) -> Row:
+    async def show(self, request: Request) -> View:
         project = request.params["id"]
         return {"quota": await self._manager.read(request.context, lambda work: self._limits(work, project))}
 
-    async def default(self, request: Request) -> Row:
+    async def default(self, request: Request) -> View:
         return {"quota": {**DEFAULT_QUOTAS, **self._manager.settings.quotas}}
 
-    async def details(self, request: Request) -> Row:
+    async def details(self, request: Request) -> View:
         project = request.params["id"]
 
-        def step(work: Work) -> Row:
+        def step(work: Work) -> View:
             return {name: {"limit": limit, "used": work.used(name, project), "reserved": 0}
                     for name, limit in self._limits(work, project).items() if name in COUNTED}
 
         return {"quota": await self._manager.read(request.context, step)}
 
-    async def update(self, request: Request) -> Row:
+    async def update(self, request: Request) -> View:
         project, body = request.params["id"], dict(request.body)
         body.pop("check_limit", None)  # as Neutron by now: what is used is looked at unless one forces it
         if not body.pop("force", False):
@@ -105,14 +106,14 @@ async def _seen(request: Request) -> Subject:
     return Subject({"project_id": project}, rule=EVERYBODY if project == request.context.project_id else None)
 
 
-def _limits(request: Request, body: Any) -> Row:
+def _limits(request: Request, body: Any) -> Attributes:
     given = body.get("quota") if isinstance(body, dict) else None
     if not isinstance(given, dict):
         raise BadRequest("Unable to find 'quota' in request body", field="quota")
     flags = ("force", "check_limit")
     if unknown := [k for k in given if k not in COUNTED and k not in (*flags, "tenant_id", "project_id")]:
         raise BadRequest(f"Unrecognized attribute(s) '{', '.join(unknown)[:200]}'", field=unknown[0])
-    found: Row = {}
+    found: Attributes = {}
     for name, value in given.items():
         if name in ("tenant_id", "project_id"):
             continue

@@ -10,7 +10,7 @@ from nacre.base.serving.inputs import whole_number
 from nacre.base.web import Reply, Request, Route
 from nacre.network.api import listing as lists
 from nacre.network.manager import NetworkManager
-from nacre.network.nouns.attributes import Resource, Row
+from nacre.network.nouns.attributes import Attributes, Resource
 from nacre.network.nouns.noun import Standard, View
 from nacre.network.policies import asked, attribute_rules, seen_rules
 from nacre.network.work import MISSING, Work, missing
@@ -27,7 +27,7 @@ class Store(Protocol[N]):
 
     resource: Resource
 
-    def list(self, work: Work, filters: Row) -> list[N]:
+    def list(self, work: Work, filters: Attributes) -> list[N]:
         """What the caller may see; `filters` may be used to read less."""
         ...
 
@@ -35,12 +35,12 @@ class Store(Protocol[N]):
         """The nouns as the API shows them, in a few statements for any number of them."""
         ...
 
-    def target(self, work: Work, data: Row) -> Row:
+    def target(self, work: Work, data: Attributes) -> Attributes:
         """What policy rules need to know besides the data: {"network:project_id": ...}."""
         ...
 
-    def create(self, work: Work, data: Row) -> View: ...
-    def update(self, work: Work, current: N, data: Row) -> object: ...
+    def create(self, work: Work, data: Attributes) -> View: ...
+    def update(self, work: Work, current: N, data: Attributes) -> object: ...
     def delete(self, work: Work, current: N) -> None: ...
 
 
@@ -54,7 +54,8 @@ class Prepared(Protocol):
 class Controller:
     """The HTTP side of one store."""
 
-    def __init__(self, manager: NetworkManager, store: Store[Any], prepared: Callable[[Row], Prepared] | None = None):
+    def __init__(self, manager: NetworkManager, store: Store[Any],
+                 prepared: Callable[[Attributes], Prepared] | None = None):
         self._manager, self._store, self._prepared = manager, store, prepared
         self._resource = store.resource
 
@@ -73,7 +74,7 @@ class Controller:
         return [*found, Route("PUT", one, self.update, change("update", self._changed), body=any_body)] if (
             update) else found
 
-    async def index(self, request: Request) -> Row:
+    async def index(self, request: Request) -> View:
         listing = lists.parse(self._resource, request.query)
         await self._prepare(request.context, listing.filters)
         rows = await self._manager.read(request.context, lambda work: self._store.views(
@@ -83,12 +84,12 @@ class Controller:
         if listing.filters or listing.tags or listing.changed_since:
             rows = [row for row in rows if lists.matches(row, listing)]
         rows = [_without(row, self._resource.unseen()) for row in lists.page(rows, listing)]
-        found: Row = {}
+        found: Attributes = {}
         if links := lists.links(request.base_url + request.path, request.query, listing, rows):
             found[f"{self._resource.plural}_links"] = links
         return {self._resource.plural: fields_of(rows, listing.fields), **found}
 
-    async def show(self, request: Request) -> Row:
+    async def show(self, request: Request) -> View:
         fields = [v for k, v in request.query if k == "fields" and v]
         return {self._resource.name: fields_of([self._shown(request, request.found)], fields)[0]}
 
@@ -102,8 +103,8 @@ class Controller:
         rows = [self._shown(request, row) for row in await self._manager.write(context, step)]
         return Reply({plural: rows} if bulk else {name: rows[0]}, 201)
 
-    async def update(self, request: Request) -> Row:
-        data: Row = request.found
+    async def update(self, request: Request) -> View:
+        data: Attributes = request.found
 
         def step(work: Work) -> View:
             current = self.one(work, request.params["id"])
@@ -141,7 +142,7 @@ class Controller:
 
     async def about(self, request: Request) -> Subject:
         """What the URL names, to be changed, if the caller may see it. Raises NotFound."""
-        def step(work: Work) -> Row:
+        def step(work: Work) -> View:
             found = self.view(work, request.params["id"])
             return found | self._store.target(work, found)
 
@@ -153,7 +154,7 @@ class Controller:
         raws, bulk = bodies(request.body, name, self._resource.plural)
         parsed = [self._resource.parse_create(raw, request.context) for raw in raws]
 
-        def step(work: Work) -> list[tuple[str, Row]]:
+        def step(work: Work) -> list[tuple[str, Attributes]]:
             return [ask for raw, data in zip(raws, parsed, strict=True) for ask in asked(
                 f"create_{name}", self._resource, raw, data | self._store.target(work, dict(data)))]
 
@@ -166,14 +167,14 @@ class Controller:
         raw = bodies(request.body, name, None)[0][0]
         data = self._resource.parse_update(raw, request.context)
 
-        def step(work: Work) -> list[tuple[str, Row]]:
+        def step(work: Work) -> list[tuple[str, Attributes]]:
             new = self.view(work, request.params["id"]) | data
             return asked(f"update_{name}", self._resource, raw, new | self._store.target(work, new))
 
         (_, facts), *more = await self._manager.read(request.context, step)
         return Subject(facts, data, more=tuple(more))
 
-    async def _prepare(self, context: Context, filters: Row) -> None:
+    async def _prepare(self, context: Context, filters: Attributes) -> None:
         if self._prepared is None:
             return
         prepared = self._prepared(filters)
@@ -185,15 +186,15 @@ class Controller:
         return {name for name in self._resource.secrets()
                 if not request.allows(f"get_{self._resource.name}:{name}")}
 
-    def _shown(self, request: Request, row: Row) -> Row:
+    def _shown(self, request: Request, row: View) -> View:
         return _without(row, self._secret(request) | self._resource.unseen())
 
 
-def _without(row: Row, names: Collection[str]) -> Row:
+def _without(row: View, names: Collection[str]) -> View:
     return {k: v for k, v in row.items() if k not in names} if names else row
 
 
-def fields_of(rows: Sequence[Row], fields: Sequence[str]) -> list[Row]:
+def fields_of(rows: Sequence[View], fields: Sequence[str]) -> list[View]:
     """The rows with these attributes alone; none named: as they are."""
     if not fields:
         return list(rows)
@@ -206,7 +207,7 @@ def any_body(request: Request, body: Any) -> Any:
     return body
 
 
-def bodies(body: Row, name: str, plural: str | None) -> tuple[list[Row], bool]:
+def bodies(body: Attributes, name: str, plural: str | None) -> tuple[list[Attributes], bool]:
     """The resources of a body, and whether it was a bulk one."""
     if plural and plural in body and name not in body:
         raws, bulk = body[plural], True

@@ -2,18 +2,18 @@
 
 from typing import Any
 
-import sqlalchemy as sa
-
 from nacre.base.errors import BadRequest
 from nacre.base.serving.gate import Gate, asks
 from nacre.base.web import Request, Route
-from nacre.network import tables as t
 from nacre.network.api.resource import Controller
 from nacre.network.extensions.routers import Routers
 from nacre.network.hosts import agents
 from nacre.network.manager import NetworkManager
 from nacre.network.nouns import checks
-from nacre.network.nouns.attributes import Row
+from nacre.network.nouns.agent import L3, Agent
+from nacre.network.nouns.attributes import Attributes
+from nacre.network.nouns.noun import View
+from nacre.network.nouns.router import Router
 from nacre.network.work import Work
 
 
@@ -36,22 +36,22 @@ class RouterActions:
                 Route("PUT", f"{one}/remove_extraroutes", self.remove_routes, act("remove_extraroutes"), body=_routes),
                 Route("GET", f"{one}/l3-agents", self.agents, "get_l3-agents")]
 
-    async def add(self, request: Request) -> Row:
+    async def add(self, request: Request) -> View:
         return await self._manager.write(request.context, lambda w: self._store.add_interface(
             w, self._controller.one(w, request.params["id"]), request.body))
 
-    async def remove(self, request: Request) -> Row:
+    async def remove(self, request: Request) -> View:
         return await self._manager.write(request.context, lambda w: self._store.remove_interface(
             w, self._controller.one(w, request.params["id"]), request.body))
 
-    async def add_routes(self, request: Request) -> Row:
+    async def add_routes(self, request: Request) -> View:
         return await self._routes(request, add=True)
 
-    async def remove_routes(self, request: Request) -> Row:
+    async def remove_routes(self, request: Request) -> View:
         return await self._routes(request, add=False)
 
-    async def _routes(self, request: Request, *, add: bool) -> Row:
-        def step(work: Work) -> Row:
+    async def _routes(self, request: Request, *, add: bool) -> View:
+        def step(work: Work) -> View:
             router = self._controller.one(work, request.params["id"])
             kept = [r for r in router.routes if r not in request.body]
             routes = kept + (request.body if add else [])
@@ -60,13 +60,13 @@ class RouterActions:
 
         return await self._manager.write(request.context, step)
 
-    async def agents(self, request: Request) -> Row:
-        return {"agents": await self._manager.read(request.context, lambda work: [
-            a for a in agents.views(work) if a["agent_type"] == "L3 agent" and work.row(
-                sa.select(t.routers.c.id).where(t.routers.c.id == request.params["id"]))])}
+    async def agents(self, request: Request) -> View:
+        """Every router is forwarded for by all that forward."""
+        return {"agents": await self._manager.read(request.context, lambda work: agents.views(
+            work, work.select(Agent, agent_type=L3) if work.first(Router, id=request.params["id"]) else []))}
 
 
-def _interface(request: Request, body: Any) -> Row:
+def _interface(request: Request, body: Any) -> Attributes:
     if not isinstance(body, dict) or not body:
         raise BadRequest("Bad router request: Either subnet_id or port_id must be specified.", type="BadRequest")
     if unknown := [k for k in body if k not in ("subnet_id", "port_id")]:
@@ -77,12 +77,12 @@ def _interface(request: Request, body: Any) -> Row:
         raise BadRequest(f"Invalid input for router interface. Reason: {error}.", type="HTTPBadRequest") from None
 
 
-def _routes(request: Request, body: Any) -> list[Row]:
+def _routes(request: Request, body: Any) -> list[Attributes]:
     given = body.get("router") if isinstance(body, dict) else None
     if not isinstance(given, dict) or set(given) != {"routes"}:
         raise BadRequest("Unable to find 'router' with 'routes' in request body", field="router")
     try:
-        found: list[Row] = checks.listing(checks.route, limit=30, unique=True)(given["routes"])
+        found: list[Attributes] = checks.listing(checks.route, limit=30, unique=True)(given["routes"])
     except ValueError as error:
         raise BadRequest(f"Invalid input for routes. Reason: {error}.", field="routes") from None
     return found

@@ -12,7 +12,8 @@ from nacre.network import tables as t
 from nacre.network.api.resource import Controller
 from nacre.network.manager import NetworkManager
 from nacre.network.nouns import checks
-from nacre.network.work import Row, Work
+from nacre.network.nouns.noun import View
+from nacre.network.work import Work
 
 TAGGED: dict[str, sa.Table] = {
     "networks": t.networks, "subnets": t.subnets, "ports": t.ports, "security_groups": t.security_groups,
@@ -41,7 +42,7 @@ class Tags:
                 Route("POST", all_, self.extend, write("create"), body=_tags_body),
                 Route("DELETE", all_, self.clear, write("delete")), Route("DELETE", one, self.remove, write("delete"))]
 
-    async def index(self, request: Request) -> Row:
+    async def index(self, request: Request) -> View:
         return {"tags": request.found["tags"]}
 
     async def show(self, request: Request) -> Reply:
@@ -58,10 +59,10 @@ class Tags:
         await self._write(request, lambda tags: [*tags, tag])
         return Reply(status=201)
 
-    async def extend(self, request: Request) -> Row:
+    async def extend(self, request: Request) -> View:
         return {"tags": await self._write(request, lambda tags: [*tags, *request.body])}
 
-    async def replace(self, request: Request) -> Row:
+    async def replace(self, request: Request) -> View:
         return {"tags": await self._write(request, lambda tags: request.body)}
 
     async def clear(self, request: Request) -> Reply:

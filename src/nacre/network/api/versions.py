@@ -4,7 +4,7 @@ tests/stories/test_network_extensions.py."""
 from nacre.base.errors import NotFound
 from nacre.base.serving.gate import AUTHENTICATED, PUBLIC
 from nacre.base.web import Request, Route
-from nacre.network.nouns.attributes import Row
+from nacre.network.nouns.noun import View
 
 UPDATED = "2026-01-01T00:00:00-00:00"
 
@@ -46,19 +46,19 @@ EXTENSIONS = {
 def routes(collections: list[tuple[str, str]]) -> list[Route]:
     """The public documents, and /extensions. collections: (name, plural) of the resources served."""
 
-    async def root(request: Request) -> Row:
+    async def root(request: Request) -> View:
         return {"versions": [{"id": "v2.0", "status": "CURRENT",
                               "links": [{"rel": "self", "href": f"{request.service_url}/v2.0/"}]}]}
 
-    async def resources(request: Request) -> Row:
+    async def resources(request: Request) -> View:
         return {"resources": [{"name": name, "collection": plural, "links": [
             {"rel": "self", "href": f"{request.service_url}/v2.0/{plural.replace('_', '-')}"}]}
             for name, plural in collections]}
 
-    async def index(request: Request) -> Row:
+    async def index(request: Request) -> View:
         return {"extensions": [_extension(alias) for alias in EXTENSIONS]}
 
-    async def show(request: Request) -> Row:
+    async def show(request: Request) -> View:
         if request.params["alias"] not in EXTENSIONS:
             raise NotFound(f"Extension with alias {request.params['alias'][:64]} does not exist")
         return {"extension": _extension(request.params["alias"])}
@@ -68,6 +68,6 @@ def routes(collections: list[tuple[str, str]]) -> list[Route]:
             Route("GET", "/v2.0/extensions/{alias}", show, AUTHENTICATED)]
 
 
-def _extension(alias: str) -> Row:
+def _extension(alias: str) -> View:
     return {"alias": alias, "name": EXTENSIONS[alias], "description": EXTENSIONS[alias], "updated": UPDATED,
             "links": []}

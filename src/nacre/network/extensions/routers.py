@@ -13,7 +13,7 @@ from nacre.network.extensions.gateways import own, refuse_floating, service_port
 from nacre.network.networks import among
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.noun import View
-from nacre.network.nouns.port import Placed, Port
+from nacre.network.nouns.port import Placed, Port, PortAddress
 from nacre.network.nouns.router import ROUTER, Router, interface_view, view
 from nacre.network.nouns.subnet import Subnet
 from nacre.network.work import Work, conflict, missing, where
@@ -32,9 +32,8 @@ class Routers:
     def views(self, work: Work, found: Sequence[Router]) -> Sequence[View]:
         fixed = defaultdict[str | None, list[tuple[str, str]]](list)
         if gateways := [router.gateway_port_id for router in found if router.gateway_port_id]:
-            for a in work.rows(sa.select(t.addresses).where(among(t.addresses.c.port_id, gateways)).order_by(
-                    t.addresses.c.position)):
-                fixed[a["port_id"]].append((a["subnet_id"], a["ip_address"]))
+            for address in work.select(PortAddress, among(t.addresses.c.port_id, gateways), order=("position",)):
+                fixed[address.port_id].append((address.subnet_id, address.ip_address))
         return [view(router, fixed[router.gateway_port_id]) for router in found]
 
     def target(self, work: Work, data: Attributes) -> Attributes:

@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable
 from typing import Any, TypeVar
 
 import msgspec
-import sqlalchemy as sa
 
 from nacre.base.errors import BadRequest, Conflict
 from nacre.network import ipam, networks, ports
@@ -28,7 +27,8 @@ from nacre.network.nouns import checks as c
 from nacre.network.nouns import shapes
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.network import Network
-from nacre.network.nouns.port import Port
+from nacre.network.nouns.noun import Noun
+from nacre.network.nouns.port import Port, PortAddress
 from nacre.network.nouns.security_group import SecurityGroup
 from nacre.network.nouns.subnet import Subnet
 from nacre.network.work import Work, conflict
@@ -89,10 +89,10 @@ def _fits(work: Work, order: PortsOrder, found: Plugged, known: Collection[str],
                 f"Network {network.id} is gone, and its guest is wired to {_segment_name(network)}, as the host says. "
                 "It is made again there only if you name that segment: --segment, or segments of the request."))
     project = order.context.project_id or ""
-    subnets = sum(_missing(work, t.subnets, {subnet.id for subnet in network.subnets}) for network in found.networks)
+    subnets = sum(_missing(work, Subnet, {subnet.id for subnet in network.subnets}) for network in found.networks)
     for resource, new in (
             ("network", len({network.id for network in found.networks} - set(known))), ("subnet", subnets),
-            ("port", _missing(work, t.ports, {port.id for port in found.ports}))):
+            ("port", _missing(work, Port, {port.id for port in found.ports}))):
         if new:
             work.room(resource, project, new)
 
@@ -119,9 +119,9 @@ def _may_keep(work: Work, order: PortsOrder, found: Collection[PortFacts], named
                 "the request."))
 
 
-def _missing(work: Work, table: sa.Table, ids: set[str]) -> int:
+def _missing(work: Work, kind: type[Noun], ids: set[str]) -> int:
     """How many of these there are not."""
-    return len(ids) - len(work.find(table, id=list(ids))) if ids else 0
+    return len(ids) - len(work.select(kind, id=list(ids))) if ids else 0
 
 
 def _segment_name(facts: NetworkFacts) -> str:
@@ -169,10 +169,10 @@ def _subnet(work: Work, network: NetworkFacts, facts: SubnetFacts) -> Subnet:
 def _dhcp(work: Work, facts: NetworkFacts) -> None:
     """The guest knows its address, as that of its DHCP server and of the metadata."""
     fixed = {s.id: s.dhcp_ip for s in facts.subnets if s.dhcp_ip and s.enable_dhcp}
-    taken = work.find(t.addresses, subnet_id=list(fixed), ip_address=list(fixed.values())) if fixed else []
-    for row in taken:
-        if fixed.get(row["subnet_id"]) == row["ip_address"]:
-            del fixed[row["subnet_id"]]
+    taken = work.select(PortAddress, subnet_id=list(fixed), ip_address=list(fixed.values())) if fixed else []
+    for address in taken:
+        if fixed.get(address.subnet_id) == address.ip_address:
+            del fixed[address.subnet_id]
     dhcp.ensure(work, facts.id, facts.dhcp_mac, fixed)
 
 

@@ -22,12 +22,11 @@ from nacre.network import tables as t
 from nacre.network.contract import AgentReport
 from nacre.network.ml2.driver_api import HostAgent
 from nacre.network.ml2.type_drivers import OVERHEAD
-from nacre.network.work import Row, Work, missing
+from nacre.network.nouns.agent import BINARY, L3, OVS, Agent, view
+from nacre.network.nouns.noun import View
+from nacre.network.work import Work, missing
 
 log = structlog.get_logger()
-
-OVS, L3 = "Open vSwitch agent", "L3 agent"
-BINARY = {OVS: "nacre-node", "DHCP agent": "nacre-node", "Metadata agent": "nacre-node", L3: "nacre-node"}
 
 _A = t.agents.c
 _OTHER = sa.update(t.agents).where(_A.id == sa.bindparam("of")).values(
@@ -109,8 +108,8 @@ def _refusal(field: str, given: object, reason: str) -> BadRequest:
 def claimed(work: Work, reports: Sequence[Report]) -> dict[str, BadRequest]:
     """Of these hosts, those whose address is another's, and why that is refused: frames for that one's guests would go
     to them. A host that is gone gives its address back when it is removed, one that moved when it says so."""
-    known = work.find(t.agents, tunnel_ip=sorted({str(r.tunnel_ip) for r in reports if r.tunnel_ip}))
-    owners, found = {row["tunnel_ip"]: row["host"] for row in known}, dict[str, BadRequest]()
+    known = work.select(Agent, tunnel_ip=sorted({str(r.tunnel_ip) for r in reports if r.tunnel_ip}))
+    owners, found = {str(agent.tunnel_ip): agent.host for agent in known}, dict[str, BadRequest]()
     for said in reports:
         owner = owners.setdefault(str(said.tunnel_ip), said.host) if said.tunnel_ip else said.host
         if owner != said.host:
@@ -123,19 +122,18 @@ def report(work: Work, reports: Iterable[Report]) -> set[str]:
     """Writes down what hosts report. Those of which what they can reach changed (they are new, or mapped otherwise) and
     that have ports."""
     values = {(said.host, kind): row for said in reports for kind, row in rows_of(said).items()}
-    known = {(r["host"], r["agent_type"]): r for r in work.find(t.agents, host={host for host, _ in values})}
+    known = {(agent.host, agent.agent_type): agent for agent in work.select(Agent, host={host for host, _ in values})}
     same = [place for place, row in values.items() if place in known and says(known[place], row)]
     other = [place for place in values if place in known and place not in set(same)]
-    if fresh := [place for place in values if place not in known]:
-        work.insert_all(t.agents, [{
-            "id": str(uuid.uuid4()), "host": host, "agent_type": kind, "admin_state_up": True, "description": None,
-            "created_at": work.now, "started_at": work.now, "heartbeat_at": work.shared_now, **values[host, kind]}
-            for host, kind in fresh])
+    fresh = [place for place in values if place not in known]
+    work.add_all([Agent(
+        id=str(uuid.uuid4()), host=host, agent_type=kind, admin_state_up=True, description=None, created_at=work.now,
+        started_at=work.now, heartbeat_at=work.shared_now, **values[host, kind]) for host, kind in fresh])
     if other:
-        work.conn.execute(_OTHER, [{"of": known[place]["id"], "now": work.shared_now, **{
+        work.conn.execute(_OTHER, [{"of": known[place].id, "now": work.shared_now, **{
             f"new_{name}": value for name, value in values[place].items()}} for place in other])
     if same:
-        statements.update(work.conn, t.agents, {"heartbeat_at": work.shared_now}, id=[known[p]["id"] for p in same])
+        statements.update(work.conn, t.agents, {"heartbeat_at": work.shared_now}, id=[known[p].id for p in same])
     hosts = {host for host, _ in (*fresh, *other)}
     return set(work.conn.execute(_WITH_PORTS, {"hosts": list(hosts)}).scalars()) if hosts else set()
 
@@ -143,22 +141,20 @@ def report(work: Work, reports: Iterable[Report]) -> set[str]:
 def fresh(work: Work, reports: Iterable[Report], seconds: float) -> dict[str, float]:
     """How old the rows of each of these hosts are (seconds), of such as say just what it reports and are not older than
     that: another control process wrote them."""
-    rows: dict[tuple[str, str], Row] = {}
     values = {said.host: rows_of(said) for said in reports}
-    for row in work.find(t.agents, host=list(values)):
-        rows[row["host"], row["agent_type"]] = row
+    known = {(agent.host, agent.agent_type): agent for agent in work.select(Agent, host=list(values))}
     found: dict[str, float] = {}
     for host, wanted in values.items():
-        theirs = [rows[host, kind] for kind in wanted if (host, kind) in rows]
-        if len(theirs) == len(wanted) > 0 and all(says(row, wanted[row["agent_type"]]) for row in theirs):
-            ages = [(work.shared_now - row["heartbeat_at"]).total_seconds() for row in theirs]
+        theirs = [known[host, kind] for kind in wanted if (host, kind) in known]
+        if len(theirs) == len(wanted) > 0 and all(says(agent, wanted[agent.agent_type]) for agent in theirs):
+            ages = [(work.shared_now - agent.heartbeat_at).total_seconds() for agent in theirs]
             if min(ages) >= 0 and max(ages) < seconds:
                 found[host] = max(ages)
     return found
 
 
-def rows_of(said: Report) -> dict[str, Row]:
-    """What a host's report means for the rows of its agents, by their types."""
+def rows_of(said: Report) -> dict[str, dict[str, Any]]:
+    """What a host's report means for its agents, by their types."""
     tunnel_ip = str(said.tunnel_ip) if said.tunnel_ip else None
     config = {"tunnel_ip": tunnel_ip, "bridge_mappings": said.bridge_mappings,
               "tunnel_types": list(said.tunnel_types), "datapath_type": said.datapath_type,
@@ -167,52 +163,41 @@ def rows_of(said: Report) -> dict[str, Row]:
             else {"configurations": {}, "tunnel_ip": None} for kind in said.agents}
 
 
-def says(row: Row, values: Row) -> bool:
-    """Whether an agent's row says this already."""
-    return all(row[name] == value for name, value in values.items())
+def says(agent: Agent, values: Mapping[str, Any]) -> bool:
+    """Whether the agent is written down so already."""
+    return all(getattr(agent, name) == value for name, value in values.items())
 
 
-def alive(work: Work, row: Row) -> bool:
+def alive(work: Work, agent: Agent) -> bool:
     """Whether the agent reported lately enough, to whichever control process."""
-    return work.heard(row["host"]) or bool(
-        work.shared_now - row["heartbeat_at"] <= timedelta(seconds=work.settings.agent_down_after))
+    return work.heard(agent.host) or bool(
+        work.shared_now - agent.heartbeat_at <= timedelta(seconds=work.settings.agent_down_after))
 
 
-def of_hosts(work: Work, hosts: Iterable[str] | None = None) -> dict[str, HostAgent]:
-    """The Open vSwitch agents of these hosts (or of all), as binding sees them."""
-    named: Row = {} if hosts is None else {"host": list(hosts)}
-    return {r["host"]: HostAgent(
-        host=r["host"], alive=alive(work, r) and r["admin_state_up"],
-        bridge_mappings=r["configurations"].get("bridge_mappings") or {},
-        tunnel_types=tuple(r["configurations"].get("tunnel_types") or ()),
-        datapath_type=r["configurations"].get("datapath_type") or "system",
-        bridge=r["configurations"].get("integration_bridge") or "br-int")
-        for r in work.find(t.agents, agent_type=OVS, **named)}
+def of_hosts(work: Work, hosts: Iterable[str]) -> dict[str, HostAgent]:
+    """The Open vSwitch agents of these hosts, as binding sees them."""
+    return {agent.host: HostAgent(
+        host=agent.host, alive=alive(work, agent) and agent.admin_state_up,
+        bridge_mappings=agent.configurations.get("bridge_mappings") or {},
+        tunnel_types=tuple(agent.configurations.get("tunnel_types") or ()),
+        datapath_type=agent.configurations.get("datapath_type") or "system",
+        bridge=agent.configurations.get("integration_bridge") or "br-int")
+        for agent in work.select(Agent, agent_type=OVS, host=list(hosts))}
 
 
 def routing(work: Work) -> bool:
     """Whether somebody forwards between networks: a living L3 agent."""
-    return any(alive(work, row) for row in work.find(t.agents, agent_type=L3))
+    return any(alive(work, agent) for agent in work.select(Agent, agent_type=L3))
 
 
-def _iso(moment: Any) -> str:
-    return str(moment.strftime("%Y-%m-%d %H:%M:%S"))
+def views(work: Work, found: Iterable[Agent]) -> list[View]:
+    """Agents as the API shows them."""
+    return [view(agent, alive=alive(work, agent)) for agent in found]
 
 
-def views(work: Work) -> list[Row]:
-    """All agents as the API shows them."""
-    return [{
-        "id": r["id"], "agent_type": r["agent_type"], "binary": BINARY.get(r["agent_type"], "nacre-node"),
-        "host": r["host"], "topic": "N/A", "admin_state_up": r["admin_state_up"], "alive": alive(work, r),
-        "availability_zone": "nova" if r["agent_type"] in ("DHCP agent", L3) else None,
-        "configurations": r["configurations"], "description": r["description"], "resources_synced": None,
-        "created_at": _iso(r["created_at"]), "started_at": _iso(r["started_at"]),
-        "heartbeat_timestamp": _iso(r["heartbeat_at"])} for r in work.rows(sa.select(t.agents))]
-
-
-def get(work: Work, agent_id: str) -> Row:
-    """One agent's view. Raises NotFound."""
-    found = next((v for v in views(work) if v["id"] == agent_id), None)
+def get(work: Work, agent_id: str) -> Agent:
+    """One agent. Raises NotFound."""
+    found = work.first(Agent, id=agent_id)
     if found is None:
         raise missing("agent", agent_id)
     return found

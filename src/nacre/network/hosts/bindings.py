@@ -25,14 +25,13 @@ from nacre.network.hosts import agents
 from nacre.network.ml2 import binding, manager
 from nacre.network.ml2.driver_api import HostAgent, MechanismDriver, PortBinding, Segment
 from nacre.network.nouns.network import NetworkSegment
-from nacre.network.nouns.port import FAILED, Placed
-from nacre.network.work import Row, Work
+from nacre.network.nouns.port import FAILED, Binding, BindingLevel, Placed
+from nacre.network.work import Work
 
 log = structlog.get_logger()
 
 #: What a binding without a host says.
 UNBOUND: dict[str, Any] = {"host": "", "active": True, "wired": False, "vif_type": "unbound", "vif_details": {}}
-_COLUMNS = tuple(c.name for c in t.bindings.c if c.name not in ("port_id", "network_id"))
 
 _PORTS: sa.BindParameter[Any] = sa.bindparam("ports", expanding=True)
 _B, _HOST = t.bindings.c, sa.bindparam("of", type_=sa.String)
@@ -105,8 +104,7 @@ def failed(ports: Iterable[Placed]) -> list[str]:
 
 def add(work: Work, ports: Sequence[Placed]) -> None:
     """The bindings of new ports, as they say."""
-    statements.insert(work.conn, t.bindings, [
-        {"port_id": p.id, "network_id": p.network_id, **{name: getattr(p, name) for name in _COLUMNS}} for p in ports])
+    work.add_all([port.binding() for port in ports])
 
 
 def bind(work: Work, ports: Sequence[Placed], host: str, *, fresh: bool = False) -> list[Placed]:
@@ -144,7 +142,7 @@ def prepare(work: Work, ports: Sequence[Placed], host: str) -> list[Placed]:
 def _working(work: Work, port_ids: Sequence[str], host: str) -> set[str]:
     """Those that the host's agent says work. Bound again at the same host they still do: it sees no difference, and
     does not say so once more."""
-    return {b["port_id"] for b in work.find(t.bindings, port_id=port_ids, host=host, wired=True)} if host else set()
+    return {b.port_id for b in work.select(Binding, port_id=port_ids, host=host, wired=True)} if host else set()
 
 
 def activate(work: Work, ports: Sequence[Placed]) -> None:
@@ -222,11 +220,10 @@ def _left_one(work: Work, port_id: str, host: str, network_id: str) -> None:
         work.changes.networks.add(network_id)
 
 
-def _write(work: Work, ports: Sequence[Placed], levels: Sequence[Row]) -> None:
+def _write(work: Work, ports: Sequence[Placed], levels: Sequence[BindingLevel]) -> None:
     """The bindings of the ports as they say, with what hangs on them."""
     add(work, ports)
-    if levels:
-        statements.insert(work.conn, t.levels, levels)
+    work.add_all(levels)
     if host := ports[0].host:
         work.conn.execute(_GROUPS, {"ports": [p.id for p in ports], "of": host})
         for port in ports:
@@ -234,11 +231,12 @@ def _write(work: Work, ports: Sequence[Placed], levels: Sequence[Row]) -> None:
             work.changes.networks.add(port.network_id)
 
 
-def _ask(work: Work, ports: Sequence[Placed], host: str, works: Collection[str]) -> tuple[list[Placed], list[Row]]:
+def _ask(work: Work, ports: Sequence[Placed], host: str,
+         works: Collection[str]) -> tuple[list[Placed], list[BindingLevel]]:
     """The ports as the drivers bind them, actively, and their levels. works: those that the host has wired already."""
     if not host:
         return [replace(port, **UNBOUND) for port in ports], []
-    found, levels = list[Placed](), list[Row]()
+    found, levels = list[Placed](), list[BindingLevel]()
     segments = _segments(work, {p.network_id for p in ports})
     agent = agents.of_hosts(work, [host]).get(host)
     for port in ports:
@@ -248,8 +246,8 @@ def _ask(work: Work, ports: Sequence[Placed], host: str, works: Collection[str])
             continue
         found.append(replace(port, host=host, active=True, wired=port.id in works, vif_type=done.bound.vif_type,
                              vif_details=dict(done.bound.vif_details)))
-        levels += [{"port_id": port.id, "host": host, "level": lv.level, "driver": lv.driver,
-                    "segment_id": lv.segment.id} for lv in done.levels]
+        levels += [BindingLevel(port_id=port.id, host=host, level=level.level, driver=level.driver,
+                                segment_id=level.segment.id) for level in done.levels]
     return found, levels
 
 

@@ -9,7 +9,7 @@ from nacre.network import ipam
 from nacre.network import tables as t
 from nacre.network.hosts import bindings
 from nacre.network.nouns.network import Network
-from nacre.network.nouns.port import Placed, Port
+from nacre.network.nouns.port import Placed, Port, PortAddress
 from nacre.network.nouns.subnet import Subnet
 from nacre.network.work import Work
 
@@ -51,7 +51,7 @@ def sync(work: Work, network_id: str, fixed: Mapping[str, str] = NONE) -> None:
     if port is None:
         return
     a = t.addresses.c
-    has = {address["subnet_id"] for address in work.find(t.addresses, port_id=port.id)}
+    has = {address.subnet_id for address in work.select(PortAddress, port_id=port.id)}
     wants = {s.id: s for s in _subnets(work, network_id)}
     if gone := has - set(wants):
         work.conn.execute(sa.delete(t.addresses).where(a.port_id == port.id, a.subnet_id.in_(gone)))
@@ -60,8 +60,7 @@ def sync(work: Work, network_id: str, fixed: Mapping[str, str] = NONE) -> None:
         address = fixed.get(subnet_id) or (
             ipam.eui64(subnet.cidr, port.mac_address) if subnet.automatic else ipam.lowest_free(work, subnet))
         if address:  # a full subnet goes without DHCP rather than without ports
-            work.insert(t.addresses, {"port_id": port.id, "subnet_id": subnet_id, "ip_address": address,
-                                      "position": 0})
+            work.add(PortAddress(subnet_id=subnet_id, ip_address=address, port_id=port.id, position=0))
 
 
 def _subnets(work: Work, network_id: str) -> list[Subnet]:

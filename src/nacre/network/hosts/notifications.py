@@ -24,6 +24,7 @@ from nacre.base.durable.changes import Change
 from nacre.network import tables as t
 from nacre.network.contract import MOST_GROUPS, GroupMembers
 from nacre.network.hosts import members
+from nacre.network.nouns.port import Binding
 from nacre.network.work import Work
 
 log = structlog.get_logger()
@@ -115,8 +116,8 @@ def affected(work: Work) -> Affected:
     changes = work.changes
     found = defaultdict[str, set[str]](set, changes.left)
     if changes.ports:
-        for binding in work.find(t.bindings, port_id=changes.ports):
-            found[binding["host"]].add(binding["port_id"])
+        for binding in work.select(Binding, port_id=changes.ports):
+            found[binding.host].add(binding.port_id)
     pairs = hosts_of_networks(work, changes.networks) if changes.networks else []
     groups = set(changes.groups)
     if changes.address_groups:

@@ -10,7 +10,6 @@ from nacre.network.nouns import checks
 
 #: Attribute -> value: what a client asked for, checked.
 Attributes = dict[str, Any]
-Row = Attributes
 
 
 class _Unset:
@@ -65,10 +64,10 @@ class Resource:
     def path(self) -> str:
         return self.plural.replace("_", "-")
 
-    def parse_create(self, raw: Mapping[str, Any], context: Context) -> Row:
+    def parse_create(self, raw: Mapping[str, Any], context: Context) -> Attributes:
         """What a POST asks for, checked, with defaults. Raises BadRequest naming the attribute."""
         given = self._known(raw, context)
-        data: Row = {}
+        data: Attributes = {}
         for name, attribute in self.attributes.items():
             if name in given:
                 if not attribute.post:
@@ -86,7 +85,7 @@ class Resource:
                              "admin privileges", field="project_id", type="HTTPBadRequest")
         return data
 
-    def parse_update(self, raw: Mapping[str, Any], context: Context) -> Row:
+    def parse_update(self, raw: Mapping[str, Any], context: Context) -> Attributes:
         """What a PUT changes, checked. Raises BadRequest naming the attribute."""
         given = self._known(raw, context)
         for name in given:
@@ -94,7 +93,7 @@ class Resource:
                 raise BadRequest(f"Cannot update read-only attribute {name}", field=name, type="HTTPBadRequest")
         return {name: _checked(self.attributes[name], value) for name, value in given.items()}
 
-    def _known(self, raw: Mapping[str, Any], context: Context) -> Row:
+    def _known(self, raw: Mapping[str, Any], context: Context) -> Attributes:
         given = dict(raw)
         if "tenant_id" in given:
             tenant = given.pop("tenant_id")

@@ -11,7 +11,7 @@ from nacre.network.nouns import checks as c
 from nacre.network.nouns import shapes
 from nacre.network.nouns.attributes import BOTH, FLAG, MUTE, Resource, resource
 from nacre.network.nouns.attributes import Attribute as A
-from nacre.network.nouns.noun import Named, View
+from nacre.network.nouns.noun import Named, Noun, View
 
 #: (subnet id, address) of each address of a port, in order.
 Fixed = Sequence[tuple[str, str]]
@@ -39,6 +39,48 @@ class Port(Named, frozen=True):
     position: int
 
 
+class Binding(Noun, frozen=True):
+    """Where a port is, or shall be."""
+
+    TABLE = t.bindings
+    port_id: str
+    host: str
+    network_id: str
+    active: bool
+    wired: bool
+    vnic_type: str
+    vif_type: str
+    vif_details: dict[str, str | bool | int]
+    profile: dict[str, Any]
+
+
+class BindingLevel(Noun, frozen=True):
+    """Which driver bound a port at a host to which segment, at this level from the top."""
+
+    TABLE = t.levels
+    port_id: str
+    host: str
+    level: int
+    driver: str
+    segment_id: str
+
+
+class PortAddress(Noun, frozen=True):
+    TABLE = t.addresses
+    subnet_id: str
+    ip_address: str
+    port_id: str
+    position: int
+
+
+class PortGroup(Noun, frozen=True):
+    """That a port is in a security group."""
+
+    TABLE = t.port_groups
+    port_id: str
+    group_id: str
+
+
 class Placed(Port, frozen=True):
     """A port with one of its bindings. host: "" while it is on none. wired: its agent says that it works there."""
 
@@ -59,6 +101,11 @@ class Placed(Port, frozen=True):
     def port(self) -> Port:
         """Without its binding."""
         return Port(*msgspec.structs.astuple(self)[:len(Port.__struct_fields__)])
+
+    def binding(self) -> Binding:
+        """The binding alone."""
+        return Binding(self.id, self.host, self.network_id, self.active, self.wired, self.vnic_type, self.vif_type,
+                       self.vif_details, self.profile)
 
 
 _VNIC = c.one_of("normal", "direct", "macvtap", "baremetal", "direct-physical", "virtio-forwarder", "smart-nic", "vdpa",

@@ -8,12 +8,20 @@ from nacre.network.nouns import checks as c
 from nacre.network.nouns import rules, shapes
 from nacre.network.nouns.attributes import BOTH, FLAG, MUTE, resource
 from nacre.network.nouns.attributes import Attribute as A
-from nacre.network.nouns.noun import Named, Standard, View
+from nacre.network.nouns.noun import Named, Noun, Standard, View
 
 
 class SecurityGroup(Named, frozen=True):
     TABLE = t.security_groups
     stateful: bool
+
+
+class DefaultGroup(Noun, frozen=True):
+    """Which of a project's groups is its default."""
+
+    TABLE = t.default_groups
+    project_id: str
+    group_id: str
 
 
 class SecurityGroupRule(Standard, frozen=True):
