@@ -32,6 +32,7 @@ from nacre.base.web import Request
 from nacre.identity.policy import PolicyEngine
 from nacre.migrations.tables import create_all
 from nacre.network import tables as t
+from nacre.network.addresses.subnets import Subnets
 from nacre.network.api.resource import Controller
 from nacre.network.contract import AgentReport, NetworkRequest, PortsOrder
 from nacre.network.hosts.notifications import Notice
@@ -39,7 +40,6 @@ from nacre.network.manager import NetworkManager, NetworkParts
 from nacre.network.networks import Networks
 from nacre.network.policies import POLICIES
 from nacre.network.ports import Ports
-from nacre.network.subnets import Subnets
 from nacre.network.work import NetworkSettings
 
 WHO = Context(request_id="req-bench", user_id="u", project_id="p", roles=("member", "reader"))

@@ -20,9 +20,9 @@ from nacre.compute.catalog.flavors import Flavor
 from nacre.compute.contract import Server, ServerSpec
 from nacre.config import load
 from nacre.image.data.uploads import Uploads
+from nacre.network.addresses.subnets import Subnets
 from nacre.network.contract import NetworkRequest
 from nacre.network.networks import Networks
-from nacre.network.subnets import Subnets
 from nacre.network.work import Work
 from nacre.node.hypervisor.fake import FakeHypervisor, Faults
 from nacre.node.service import NodeService

@@ -7,8 +7,8 @@ import netaddr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nacre.network import ipam
-from nacre.network.extensions.subnetpools import _free
+from nacre.network.addresses import ipam
+from nacre.network.addresses.subnetpools import _free
 
 v4 = st.tuples(st.integers(0, 2**32 - 1), st.integers(8, 30)).map(
     lambda x: str(ipaddress.ip_network((x[0], x[1]), strict=False)))

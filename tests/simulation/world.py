@@ -126,8 +126,8 @@ class World:
     async def _furnish(self, control: Control) -> None:
         """Flavors, an image, a network."""
         from nacre.image.data.uploads import Uploads
+        from nacre.network.addresses.subnets import Subnets
         from nacre.network.networks import Networks
-        from nacre.network.subnets import Subnets
         from nacre.network.work import Work
 
         for name, (memory, vcpus) in FLAVORS.items():

@@ -4,7 +4,7 @@ import pytest
 from tests.stories.network_cloud import Cloud
 
 from nacre.base.db import Database
-from nacre.network import ipam
+from nacre.network.addresses import ipam
 from nacre.network.work import DEFAULT_QUOTAS
 
 

@@ -32,9 +32,9 @@ from nacre.identity.catalog import First, bootstrap
 from nacre.identity.tables import projects, users
 from nacre.image.metadefs.builtin import NAMESPACES
 from nacre.image.metadefs.service import Metadefs
+from nacre.network.addresses.subnets import Subnets
 from nacre.network.networks import Networks
 from nacre.network.nouns.noun import View
-from nacre.network.subnets import Subnets
 from nacre.network.work import Work
 
 #: id, name, memory MB, vcpus, disk GB.

@@ -108,8 +108,8 @@ class SimulatedCloud:
         return str(image.id)
 
     async def _make_network(self) -> str:
+        from nacre.network.addresses.subnets import Subnets
         from nacre.network.networks import Networks
-        from nacre.network.subnets import Subnets
         from nacre.network.work import Work
 
         networks, subnets = Networks(), Subnets()

@@ -11,10 +11,11 @@ from oslo_utils.uuidutils import is_uuid_like
 
 from nacre.base.bounds import pieces
 from nacre.base.db import statements
-from nacre.network import ipam, networks, security_groups
+from nacre.network import networks, security_groups
 from nacre.network import tables as t
+from nacre.network.addresses import ipam
+from nacre.network.addresses.ipam import AddressRequest
 from nacre.network.hosts import agents, bindings
-from nacre.network.ipam import AddressRequest
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.network import Network
 from nacre.network.nouns.noun import View

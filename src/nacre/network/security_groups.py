@@ -10,7 +10,7 @@ from oslo_utils.uuidutils import is_uuid_like
 
 from nacre.base.db import statements
 from nacre.network import tables as t
-from nacre.network.extensions import address_groups
+from nacre.network.addresses import address_groups
 from nacre.network.networks import SHARED, among, granted
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.noun import View

@@ -7,9 +7,9 @@ from typing import Any
 from nacre.base.errors import BadRequest, NotBuilt
 from nacre.base.serving.gate import asks
 from nacre.base.web import Request, Route
+from nacre.network.addresses.address_groups import AddressGroups
+from nacre.network.addresses.subnetpools import Subnetpools
 from nacre.network.api.resource import Controller
-from nacre.network.extensions.address_groups import AddressGroups
-from nacre.network.extensions.subnetpools import Subnetpools
 from nacre.network.manager import NetworkManager
 from nacre.network.nouns import checks
 from nacre.network.nouns.address import SubnetPool

@@ -7,12 +7,12 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest, NotBuilt
 from nacre.base.serving.gate import AUTHENTICATED, Gate
 from nacre.base.web import Reply, Request, Route
-from nacre.network import ipam
 from nacre.network import tables as t
+from nacre.network.addresses import ipam
 from nacre.network.api import listing as lists
 from nacre.network.api.resource import any_body, bodies, fields_of
-from nacre.network.extensions.routers import Routers
 from nacre.network.hosts import agents, dhcp, notifications
+from nacre.network.l3.routers import Routers
 from nacre.network.manager import NetworkManager
 from nacre.network.networks import Networks
 from nacre.network.nouns.agent import AGENT, DHCP, L3, Agent

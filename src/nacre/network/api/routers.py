@@ -6,8 +6,8 @@ from nacre.base.errors import BadRequest
 from nacre.base.serving.gate import Gate, asks
 from nacre.base.web import Request, Route
 from nacre.network.api.resource import Controller
-from nacre.network.extensions.routers import Routers
 from nacre.network.hosts import agents
+from nacre.network.l3.routers import Routers
 from nacre.network.manager import NetworkManager
 from nacre.network.nouns import checks
 from nacre.network.nouns.agent import L3, Agent

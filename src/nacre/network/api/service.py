@@ -3,23 +3,23 @@
 from typing import Any
 
 from nacre.base.web import Route, Service
+from nacre.network.addresses.address_groups import AddressGroups
+from nacre.network.addresses.subnetpools import AddressScopes, Subnetpools
+from nacre.network.addresses.subnets import Subnets
 from nacre.network.api import faults, operators, quotas, versions
 from nacre.network.api.actions import AddressGroupActions, SubnetpoolActions
 from nacre.network.api.bindings import Bindings
 from nacre.network.api.resource import Controller, Store
 from nacre.network.api.routers import RouterActions
 from nacre.network.api.tags import TAGGED, Tags
-from nacre.network.extensions.address_groups import AddressGroups
-from nacre.network.extensions.floatingips import FloatingIps
-from nacre.network.extensions.rbac import RbacPolicies
-from nacre.network.extensions.routers import Routers
-from nacre.network.extensions.subnetpools import AddressScopes, Subnetpools
+from nacre.network.l3.floatingips import FloatingIps
+from nacre.network.l3.routers import Routers
 from nacre.network.manager import NetworkManager
 from nacre.network.networks import Networks
 from nacre.network.policies import refused
 from nacre.network.ports import Ports
 from nacre.network.security_groups import DefaultGroups, SecurityGroupRules, SecurityGroups
-from nacre.network.subnets import Subnets
+from nacre.network.sharing.rbac import RbacPolicies
 
 PREFIX = "/network"
 

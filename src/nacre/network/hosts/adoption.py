@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from nacre.base.errors import BadRequest, Conflict
-from nacre.network import ipam, networks, ports
+from nacre.network import networks, ports
 from nacre.network import tables as t
+from nacre.network.addresses import ipam
 from nacre.network.contract import (
     AddressPair,
     FixedIp,

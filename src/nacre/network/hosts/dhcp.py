@@ -5,8 +5,8 @@ from types import MappingProxyType
 
 import sqlalchemy as sa
 
-from nacre.network import ipam
 from nacre.network import tables as t
+from nacre.network.addresses import ipam
 from nacre.network.hosts import bindings
 from nacre.network.nouns.network import Network
 from nacre.network.nouns.port import Placed, Port, PortAddress

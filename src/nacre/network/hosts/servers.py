@@ -8,8 +8,9 @@ import msgspec
 import sqlalchemy as sa
 
 from nacre.base.errors import BadRequest, Forbidden, NotFound, QuotaExceeded
-from nacre.network import ipam, networks, ports, security_groups
+from nacre.network import networks, ports, security_groups
 from nacre.network import tables as t
+from nacre.network.addresses import ipam
 from nacre.network.contract import AUTO, NetworkRequest, Plugged, PortFacts, PortsOrder
 from nacre.network.hosts import bindings, dhcp, facts
 from nacre.network.nouns import checks

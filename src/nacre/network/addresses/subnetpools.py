@@ -8,9 +8,8 @@ import sqlalchemy as sa
 from msgspec.structs import replace
 
 from nacre.base.errors import BadRequest, NotBuilt, NotFound
-from nacre.network import ipam
 from nacre.network import tables as t
-from nacre.network.extensions import rbac
+from nacre.network.addresses import ipam
 from nacre.network.networks import SHARED
 from nacre.network.nouns.address import (
     ADDRESS_SCOPE,
@@ -23,6 +22,7 @@ from nacre.network.nouns.address import (
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.noun import View
 from nacre.network.nouns.subnet import Subnet
+from nacre.network.sharing import rbac
 from nacre.network.work import Work, conflict, missing, where
 
 _PLAIN = ("name", "prefixes", "default_prefixlen", "min_prefixlen", "max_prefixlen", "default_quota", "is_default",

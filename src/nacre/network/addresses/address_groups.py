@@ -6,10 +6,10 @@ import sqlalchemy as sa
 
 from nacre.base.errors import BadRequest, NotFound
 from nacre.network import tables as t
-from nacre.network.extensions import rbac
 from nacre.network.nouns.address import ADDRESS_GROUP, AddressGroup, group_view
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.noun import View
+from nacre.network.sharing import rbac
 from nacre.network.work import Work, conflict, where
 
 MAX_ADDRESSES = 1000

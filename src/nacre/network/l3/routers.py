@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from nacre.base.errors import BadRequest, NotFound
-from nacre.network import ipam, networks, ports, subnets
+from nacre.network import networks, ports
 from nacre.network import tables as t
-from nacre.network.extensions.gateways import own, refuse_floating, service_port, settle
+from nacre.network.addresses import ipam, subnets
+from nacre.network.l3.gateways import own, refuse_floating, service_port, settle
 from nacre.network.networks import among
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.noun import View

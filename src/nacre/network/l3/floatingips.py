@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest, NotFound
 from nacre.network import networks, ports
 from nacre.network import tables as t
-from nacre.network.extensions.gateways import own, service_port
+from nacre.network.l3.gateways import own, service_port
 from nacre.network.networks import among
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.noun import View

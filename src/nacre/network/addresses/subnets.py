@@ -9,9 +9,9 @@ import msgspec
 import sqlalchemy as sa
 
 from nacre.base.errors import BadRequest
-from nacre.network import ipam, networks
+from nacre.network import networks
 from nacre.network import tables as t
-from nacre.network.extensions import subnetpools
+from nacre.network.addresses import ipam, subnetpools
 from nacre.network.hosts import dhcp, notifications
 from nacre.network.networks import EXTERNAL, SHARED, among, granted
 from nacre.network.nouns.attributes import Attributes
