@@ -27,6 +27,11 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         """Is the cloud's administrator, as the edge found by the policy in force; who came by no edge is it by role."""
         return "admin" in self.roles if self.admin is None else self.admin
 
+    @property
+    def sees_all(self) -> bool:
+        """Whether what it sees is narrowed to no project: an administrator, or another service of the cloud."""
+        return self.is_admin or "service" in self.roles
+
 
 def service_context(request_id: str = "req-nacre") -> Context:
     """The context of the cloud itself, for work that no user asked for (sweeps, reports)."""

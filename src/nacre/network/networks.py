@@ -2,25 +2,24 @@
 
 import uuid
 from collections import defaultdict
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from nacre.base.errors import BadRequest, Conflict
+from nacre.base.errors import BadRequest
 from nacre.network import tables as t
 from nacre.network.hosts import notifications
 from nacre.network.ml2 import type_drivers
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.network import NETWORK, PROVIDER, Network, NetworkSegment, provider, view
 from nacre.network.nouns.noun import View
-from nacre.network.nouns.rbac import RbacPolicy
 from nacre.network.nouns.subnet import Subnet
-from nacre.network.work import MANY, Work, conflict, missing, where
+from nacre.network.sharing import access, grants
+from nacre.network.sharing.access import EXTERNAL, SHARED
+from nacre.network.work import Work, among, conflict, missing, where
 
 #: Ports that go with their network or subnet without being asked.
 AUTO_DELETE = ("network:dhcp",)
-SHARED, EXTERNAL = "access_as_shared", "access_as_external"
 
 #: The least MTU that an IP version demands of a link (RFC 791, RFC 8200).
 MIN_MTU = {4: 68, 6: 1280}
@@ -28,31 +27,9 @@ _SCOPES = sa.select(t.subnets.c.network_id, t.subnets.c.ip_version, t.subnetpool
     t.subnetpools, t.subnetpools.c.id == t.subnets.c.subnetpool_id).where(t.subnetpools.c.address_scope_id.is_not(None))
 
 
-def among(column: sa.Column[Any], ids: Collection[str]) -> sa.ColumnElement[bool]:
-    """`column IN ids`, or everything where the list would be longer than a statement should be."""
-    return column.in_(ids) if len(ids) <= MANY else sa.true()
-
-
-def granted(object_type: str, project_id: str | None, *actions: str) -> sa.Select[Any]:
-    """The ids of the objects that others' RBAC policies open to a project."""
-    r = t.rbac_policies.c
-    return sa.select(r.object_id).where(r.object_type == object_type, r.action.in_(actions),
-                                        r.target_project.in_(["*", project_id or ""]))
-
-
-def is_shared(work: Work, network_id: str) -> bool:
-    """Whether the network is shared with the caller's project, or with all."""
-    found = granted("network", work.context.project_id, SHARED)
-    return work.row(found.where(t.rbac_policies.c.object_id == network_id).limit(1)) is not None
-
-
 def visible(work: Work) -> sa.ColumnElement[bool]:
-    """The networks that the caller may see: its own, shared and external ones; administrators see all."""
-    if work.context.is_admin or "service" in work.context.roles:
-        return sa.true()
-    project = work.context.project_id
-    return sa.or_(t.networks.c.project_id == project,
-                  t.networks.c.id.in_(granted("network", project, SHARED, EXTERNAL)))
+    """The networks that the caller may see: its own, shared and external ones."""
+    return access.visible(work, t.networks, "network", SHARED, EXTERNAL)
 
 
 class Networks:
@@ -77,7 +54,7 @@ class Networks:
         for segment in work.select(NetworkSegment, among(t.segments.c.network_id, ids),
                                    t.segments.c.dynamic.is_(False), order=("position",)):
             segments[segment.network_id].append(segment)
-        shared = set(work.conn.execute(granted("network", work.context.project_id, SHARED)).scalars())
+        shared = access.shared(work, "network")
         return [view(n, subnets[n.id], segments[n.id], n.id in shared) | scopes[n.id] for n in found]
 
     def target(self, work: Work, data: Attributes) -> Attributes:
@@ -99,7 +76,7 @@ class Networks:
         segments = [_allocate(work, network.id, s, i) for i, s in enumerate(wanted or [{}])]
         for action, given in ((SHARED, data["shared"]), (EXTERNAL, data["router:external"])):
             if given:
-                grant(work, network, action)
+                grants.open_to_all(work, "network", network, action)
         return view(network, [], segments, data["shared"])
 
     def update(self, work: Work, current: Network, data: Attributes) -> None:
@@ -108,20 +85,26 @@ class Networks:
         if changed := [k for k in (*PROVIDER, "segments") if k in data and data[k] != seen.get(k)]:
             raise BadRequest(f"Invalid input for operation: Plugin does not support updating provider attributes "
                              f"({changed[0]}).", field=changed[0], type="InvalidInput")
-        if "shared" in data and data["shared"] != is_shared(work, current.id):
-            grant(work, current, SHARED) if data["shared"] else _revoke(work, current, SHARED)
+        if "shared" in data and data["shared"] != access.is_shared(work, "network", current.id):
+            self._open(work, current, SHARED, data["shared"])
         values: Attributes = {k: data[k] for k in ("name", "description", "admin_state_up", "port_security_enabled",
                                             "is_default", "dns_domain") if k in data}
         if "router:external" in data:
             values["external"] = data["router:external"]
             if values["external"] != current.external:
-                grant(work, current, EXTERNAL) if values["external"] else _revoke(work, current, EXTERNAL)
+                self._open(work, current, EXTERNAL, values["external"])
         if "mtu" in data:
             values["mtu"] = self._mtu(work, current.id, data["mtu"], seen["provider:network_type"] or "local")
         work.change(t.networks, current.id, values)
         work.changes.networks.add(current.id)
         if values.get("admin_state_up", current.admin_state_up) != current.admin_state_up:
             work.changes.hosts.update(host for _, host in notifications.hosts_of_networks(work, [current.id]))
+
+    def _open(self, work: Work, network: Network, action: str, wanted: bool) -> None:
+        if wanted:
+            grants.open_to_all(work, "network", network, action)
+        else:
+            grants.close_network(work, network, action)
 
     def _mtu(self, work: Work, network_id: str, wanted: int, network_type: str) -> int:
         """The MTU that is wanted, or where none is the largest. Raises BadRequest, Conflict."""
@@ -153,7 +136,7 @@ class Networks:
                            f"more ports still in use on the network, id for these ports is {','.join(used)}.")
         work.remove(t.ports, network_id=network_id)
         work.remove(t.subnets, network_id=network_id)
-        work.remove(t.rbac_policies, object_id=network_id)
+        grants.forget(work, network_id)
         work.remove(t.networks, id=network_id)
 
 
@@ -172,67 +155,6 @@ def get(work: Work, network_id: str) -> Network:
     if found is None:
         raise missing("network", network_id)
     return found
-
-
-def grant(work: Work, network: Network, action: str) -> None:
-    """Opens a network to everybody (idempotent)."""
-    if not work.first(RbacPolicy, object_id=network.id, action=action, target_project="*"):
-        work.add(RbacPolicy(id=str(uuid.uuid4()), project_id=network.project_id, object_type="network",
-                            object_id=network.id, action=action, target_project="*"))
-
-
-def _revoke(work: Work, network: Network, action: str) -> None:
-    """Sharing ends with everybody; a network that is external no more is so for nobody."""
-    if action == SHARED:
-        refuse_withdrawal(work, network.id, action, "*")
-        work.remove(t.rbac_policies, object_id=network.id, action=action, target_project="*")
-        return
-    if _external_users(work, network.id):
-        raise _in_use(network.id, action)
-    work.remove(t.rbac_policies, object_id=network.id, action=action)
-
-
-def settle_external(work: Work, network_id: str) -> None:
-    """A network is external while a policy opens it as such to anybody. Raises Conflict where routers or floating IPs
-    still need it to be."""
-    external = bool(work.first(RbacPolicy, object_id=network_id, action=EXTERNAL))
-    if not external and _external_users(work, network_id):
-        raise _in_use(network_id, EXTERNAL)
-    work.change(t.networks, network_id, {"external": external})
-
-
-def refuse_withdrawal(work: Work, network_id: str, action: str, target: str) -> None:
-    """Raises InvalidSharedSetting or ExternalNetworkInUse while a project that only this sharing lets in uses the
-    network."""
-    opened = {policy.target_project for policy in work.select(
-        RbacPolicy, object_id=network_id, action=action)} - {target}
-    if "*" in opened:
-        return
-    users = _external_users(work, network_id) if action == EXTERNAL else _users(work, network_id)
-    if users - opened if target == "*" else target in users:
-        raise _in_use(network_id, action)
-
-
-def _users(work: Work, network_id: str) -> set[str]:
-    """The projects with ports on another's network."""
-    p, owner = t.ports.c, sa.select(t.networks.c.project_id).where(t.networks.c.id == network_id).scalar_subquery()
-    return set(work.conn.execute(sa.select(p.project_id).distinct().where(
-        p.network_id == network_id, p.project_id != owner, ~p.device_owner.like("network:%"))).scalars())
-
-
-def _external_users(work: Work, network_id: str) -> set[str]:
-    """The projects with routers or floating IPs on an external network."""
-    r, f = t.routers.c, t.floatingips.c
-    return set(work.conn.execute(sa.select(r.project_id).where(r.gateway_network_id == network_id).union(
-        sa.select(f.project_id).where(f.floating_network_id == network_id))).scalars())
-
-
-def _in_use(network_id: str, action: str) -> Conflict:
-    if action == EXTERNAL:
-        return conflict("ExternalNetworkInUse", f"External network {network_id} cannot be updated to be made "
-                        "non-external, since it has existing gateway ports.")
-    return conflict("InvalidSharedSetting", f"Unable to reconfigure sharing settings for network {network_id}. "
-                    "Multiple projects are using it.")
 
 
 def _wanted(data: Attributes) -> list[Attributes]:

@@ -21,6 +21,7 @@ from nacre.network.nouns.network import Network
 from nacre.network.nouns.noun import View
 from nacre.network.nouns.port import PORT, Fixed, Placed, Port, PortAddress, PortGroup, view
 from nacre.network.nouns.subnet import Subnet
+from nacre.network.sharing import access
 from nacre.network.work import MANY, Work, columns, conflict
 
 #: Ports that only the thing they belong to may delete.
@@ -39,10 +40,10 @@ class Ports:
 
     def list(self, work: Work, filters: Attributes) -> list[Placed]:
         # Of the filters those that are columns, so that less is read; all of them are compared afterwards.
-        wanted = {"host" if name == "binding:host_id" and _sees_all(work) else name: values
+        wanted = {"host" if name == "binding:host_id" and work.context.sees_all else name: values
                   for name, values in filters.items() if 0 < len(values) <= MANY}
         names = tuple(sorted(n for n in wanted if n in t.placed.c and isinstance(t.placed.c[n].type, sa.String)))
-        return [Placed(*row) for row in work.conn.execute(_listing(_sees_all(work), names), {
+        return [Placed(*row) for row in work.conn.execute(_listing(work.context.sees_all, names), {
             "own": work.context.project_id or "", **{f"is_{name}": wanted[name] for name in names}})]
 
     def views(self, work: Work, found: Sequence[Placed]) -> Sequence[View]:
@@ -118,7 +119,7 @@ class Ports:
 def _refuse_estranged(work: Work, old: Port, data: Attributes) -> None:
     """What a router or floating IP made stays with it: its owner may not say that it is another thing's, and so have it
     deleted, nor leave it without an address. Stricter than Neutron, which guards the delete alone. Raises Conflict."""
-    if _sees_all(work) or old.device_owner not in SERVICE_OWNERS:
+    if work.context.sees_all or old.device_owner not in SERVICE_OWNERS:
         return
     changed = [k for k in ("device_owner", "device_id") if data.get(k, getattr(old, k)) != getattr(old, k)]
     if changed or ("fixed_ips" in data and not data["fixed_ips"]):
@@ -134,11 +135,7 @@ def _switched(work: Work, port: Placed) -> str:
 
 def visible(work: Work, table: sa.FromClause) -> sa.ColumnElement[bool]:
     """A project's own ports and those on its networks; administrators and services see all. table: ports, or placed."""
-    return sa.true() if _sees_all(work) else _own(table, work.context.project_id or "")
-
-
-def _sees_all(work: Work) -> bool:
-    return work.context.is_admin or "service" in work.context.roles
+    return sa.true() if work.context.sees_all else _own(table, work.context.project_id or "")
 
 
 def _own(table: sa.FromClause, project: str | sa.BindParameter[str]) -> sa.ColumnElement[bool]:
@@ -158,14 +155,14 @@ def _listing(every: bool, names: tuple[str, ...]) -> sa.Select[Any]:
 
 def policy_target(work: Work, network: Network, data: Attributes) -> Attributes:
     """What the rules of a port need to know of its network: that it is shared, where addresses are chosen."""
-    shared = "fixed_ips" in data and networks.is_shared(work, network.id)
+    shared = "fixed_ips" in data and access.is_shared(work, "network", network.id)
     return {"network:project_id": network.project_id, "network:shared": shared}
 
 
 def _check_device(work: Work, device_id: str, project_id: str) -> None:
     """A port's owner may say that it belongs to a server of the port's project. One of another project, and one that
     is not there, get the same answer. Words that are no id may be anything. Raises Conflict."""
-    if _sees_all(work) or not is_uuid_like(device_id) or work.project_of(work.conn, device_id) == project_id:
+    if work.context.sees_all or not is_uuid_like(device_id) or work.project_of(work.conn, device_id) == project_id:
         return
     raise conflict("DeviceIDNotOwnedByTenant", f"The following device_id {device_id} is not owned by your tenant or "
                    "matches another tenants router.")

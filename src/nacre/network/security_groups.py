@@ -11,7 +11,6 @@ from oslo_utils.uuidutils import is_uuid_like
 from nacre.base.db import statements
 from nacre.network import tables as t
 from nacre.network.addresses import address_groups
-from nacre.network.networks import SHARED, among, granted
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.noun import View
 from nacre.network.nouns.rules import PROTOCOLS, bad, port, prefix, protocol
@@ -24,7 +23,8 @@ from nacre.network.nouns.security_group import (
     rule_view,
     view,
 )
-from nacre.network.work import Work, conflict, missing, where
+from nacre.network.sharing import access, grants
+from nacre.network.work import Work, among, conflict, missing, where
 
 _WITH_PORTS = (6, 17, 33, 132, 136)
 _ONLY_V6 = ("ipv6-encap", "ipv6-frag", "ipv6-icmp", "icmpv6", "ipv6-nonxt", "ipv6-opts", "ipv6-route")
@@ -95,16 +95,9 @@ def same(rule: SecurityGroupRule) -> tuple[Any, ...]:
             None if net in ("0.0.0.0/0", "::/0") else net, rule.remote_group_id, rule.remote_address_group_id)
 
 
-def _own(work: Work, table: sa.Table) -> sa.ColumnElement[bool]:
-    if work.context.is_admin or "service" in work.context.roles:
-        return sa.true()
-    return table.c.project_id == work.context.project_id
-
-
 def may_use(work: Work) -> sa.ColumnElement[bool]:
     """The groups that the caller may see and put on ports: its own and those shared with it."""
-    return sa.or_(_own(work, t.security_groups), t.security_groups.c.id.in_(
-        granted("security_group", work.context.project_id, SHARED)))
+    return access.visible(work, t.security_groups, "security_group")
 
 
 class SecurityGroups:
@@ -120,7 +113,7 @@ class SecurityGroups:
         if ids := [group.id for group in found]:
             for rule in work.select(SecurityGroupRule, among(t.security_group_rules.c.security_group_id, ids)):
                 rules[rule.security_group_id].append(rule_view(rule, default=False))
-        shared = set(work.conn.execute(granted("security_group", work.context.project_id, SHARED)).scalars())
+        shared = access.shared(work, "security_group")
         return [view(group, rules[group.id], shared=group.id in shared) for group in found]
 
     def target(self, work: Work, data: Attributes) -> Attributes:
@@ -160,7 +153,7 @@ class SecurityGroups:
         work.remove(rules, security_group_id=current.id)
         work.remove(rules, remote_group_id=current.id)
         work.conn.execute(sa.delete(t.default_groups).where(t.default_groups.c.group_id == current.id))
-        work.remove(t.rbac_policies, object_id=current.id)
+        grants.forget(work, current.id)
         statements.delete(work.conn, t.member_changes, group_id=current.id)
         work.remove(t.security_groups, id=current.id)
 
@@ -172,8 +165,8 @@ class SecurityGroupRules:
 
     def list(self, work: Work, filters: Attributes) -> list[SecurityGroupRule]:
         rules = t.security_group_rules
-        mine = sa.select(t.security_groups.c.id).where(_own(work, t.security_groups))
-        return work.select(SecurityGroupRule, sa.or_(_own(work, rules), rules.c.security_group_id.in_(mine)),
+        mine = sa.select(t.security_groups.c.id).where(access.own(work, t.security_groups))
+        return work.select(SecurityGroupRule, sa.or_(access.own(work, rules), rules.c.security_group_id.in_(mine)),
                            *where(rules, filters))
 
     def views(self, work: Work, found: Sequence[SecurityGroupRule]) -> Sequence[View]:
@@ -185,7 +178,7 @@ class SecurityGroupRules:
     def target(self, work: Work, data: Attributes) -> Attributes:
         # A rule belongs to whom its group belongs to.
         group = work.row(sa.select(t.security_groups.c.project_id).where(
-            t.security_groups.c.id == data["security_group_id"], _own(work, t.security_groups)))
+            t.security_groups.c.id == data["security_group_id"], access.own(work, t.security_groups)))
         if group is None:
             raise missing("security_group", data["security_group_id"])
         return {"project_id": group["project_id"]}
@@ -193,7 +186,7 @@ class SecurityGroupRules:
     def create(self, work: Work, data: Attributes) -> View:
         wanted = normalise(data)
         rule = SecurityGroupRule(**work.new(wanted), **{name: wanted[name] for name in _RULE})
-        group = work.first(SecurityGroup, _own(work, t.security_groups), id=rule.security_group_id)
+        group = work.first(SecurityGroup, access.own(work, t.security_groups), id=rule.security_group_id)
         if group is None:
             raise missing("security_group", rule.security_group_id)
         self._check_remote(work, rule)
@@ -215,8 +208,8 @@ class SecurityGroupRules:
                 sa.select(t.security_groups.c.id).where(t.security_groups.c.id == remote, may_use(work))):
             raise missing("security_group", remote)
         a = t.address_groups.c
-        if (remote := rule.remote_address_group_id) and not work.row(sa.select(a.id).where(a.id == remote, sa.or_(
-                _own(work, t.address_groups), a.id.in_(granted("address_group", work.context.project_id, SHARED))))):
+        if (remote := rule.remote_address_group_id) and not work.row(
+                sa.select(a.id).where(a.id == remote, access.visible(work, t.address_groups, "address_group"))):
             raise missing("address_group", remote)
 
     def update(self, work: Work, current: SecurityGroupRule, data: Attributes) -> None:

@@ -7,7 +7,7 @@ A unit may be run again by the database, so a `Work` is made anew for each run a
 import random
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -234,6 +234,11 @@ def missing(resource: str, row_id: str) -> NotFound:
 
 def conflict(kind: str, message: str) -> Conflict:
     return Conflict(message, type=kind)
+
+
+def among(column: sa.Column[Any], ids: Collection[str]) -> sa.ColumnElement[bool]:
+    """`column IN ids`, or everything where the list would be longer than a statement should be."""
+    return column.in_(ids) if len(ids) <= MANY else sa.true()
 
 
 def columns(kind: type[Noun]) -> list[sa.ColumnElement[Any]]:

@@ -9,7 +9,7 @@ from nacre.network import tables as t
 from nacre.network.nouns.address import ADDRESS_GROUP, AddressGroup, group_view
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.noun import View
-from nacre.network.sharing import rbac
+from nacre.network.sharing import access, grants
 from nacre.network.work import Work, conflict, where
 
 MAX_ADDRESSES = 1000
@@ -23,7 +23,7 @@ class AddressGroups:
     resource = ADDRESS_GROUP
 
     def list(self, work: Work, filters: Attributes) -> list[AddressGroup]:
-        return work.select(AddressGroup, rbac.visible(work, t.address_groups, "address_group"),
+        return work.select(AddressGroup, access.visible(work, t.address_groups, "address_group"),
                            *where(t.address_groups, filters))
 
     def views(self, work: Work, found: Sequence[AddressGroup]) -> Sequence[View]:
@@ -45,7 +45,7 @@ class AddressGroups:
         if work.row(sa.select(r.id).where(r.remote_address_group_id == current.id).limit(1)):
             raise conflict("AddressGroupInUse", f"Address group {current.id} is in use on one or more security "
                            "group rules.")
-        rbac.forget(work, current.id)
+        grants.forget(work, current.id)
         work.remove(t.address_groups, id=current.id)
 
     def change(self, work: Work, current: AddressGroup, addresses: Sequence[str], *, add: bool) -> None:

@@ -10,7 +10,6 @@ from msgspec.structs import replace
 from nacre.base.errors import BadRequest, NotBuilt, NotFound
 from nacre.network import tables as t
 from nacre.network.addresses import ipam
-from nacre.network.networks import SHARED
 from nacre.network.nouns.address import (
     ADDRESS_SCOPE,
     SUBNETPOOL,
@@ -22,7 +21,8 @@ from nacre.network.nouns.address import (
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.noun import View
 from nacre.network.nouns.subnet import Subnet
-from nacre.network.sharing import rbac
+from nacre.network.sharing import access, grants
+from nacre.network.sharing.access import SHARED
 from nacre.network.work import Work, conflict, missing, where
 
 _PLAIN = ("name", "prefixes", "default_prefixlen", "min_prefixlen", "max_prefixlen", "default_quota", "is_default",
@@ -44,10 +44,11 @@ class Subnetpools:
     resource = SUBNETPOOL
 
     def list(self, work: Work, filters: Attributes) -> list[SubnetPool]:
-        return work.select(SubnetPool, rbac.visible(work, t.subnetpools, "subnetpool"), *where(t.subnetpools, filters))
+        return work.select(SubnetPool, access.visible(work, t.subnetpools, "subnetpool"),
+                           *where(t.subnetpools, filters))
 
     def views(self, work: Work, found: Sequence[SubnetPool]) -> Sequence[View]:
-        shared = rbac.shared(work, "subnetpool")
+        shared = access.shared(work, "subnetpool")
         return [pool_view(pool, shared=pool.id in shared) for pool in found]
 
     def target(self, work: Work, data: Attributes) -> Attributes:
@@ -69,7 +70,7 @@ class Subnetpools:
             default_quota=data.get("default_quota"), is_default=data["is_default"],
             address_scope_id=data["address_scope_id"]))
         if data["shared"]:
-            rbac.grant(work, "subnetpool", pool, SHARED)
+            grants.open_to_all(work, "subnetpool", pool, SHARED)
         return self.views(work, [pool])[0]
 
     def _check_default(self, work: Work, data: Attributes, version: int, but: str = "") -> None:
@@ -124,7 +125,7 @@ class Subnetpools:
         if work.first(Subnet, subnetpool_id=current.id):
             raise _bad("SubnetPoolDeleteError",
                        "Unable to delete subnet pool: Subnet pool has existing allocations.")
-        rbac.forget(work, current.id)
+        grants.forget(work, current.id)
         work.remove(t.subnetpools, id=current.id)
 
 
@@ -134,11 +135,11 @@ class AddressScopes:
     resource = ADDRESS_SCOPE
 
     def list(self, work: Work, filters: Attributes) -> list[AddressScope]:
-        return work.select(AddressScope, rbac.visible(work, t.address_scopes, "address_scope"),
+        return work.select(AddressScope, access.visible(work, t.address_scopes, "address_scope"),
                            *where(t.address_scopes, filters))
 
     def views(self, work: Work, found: Sequence[AddressScope]) -> Sequence[View]:
-        shared = rbac.shared(work, "address_scope")
+        shared = access.shared(work, "address_scope")
         return [scope_view(scope, shared=scope.id in shared) for scope in found]
 
     def target(self, work: Work, data: Attributes) -> Attributes:
@@ -148,22 +149,22 @@ class AddressScopes:
         work.room("address_scope", data["project_id"])
         scope = work.add(AddressScope(**work.new(data), name=data["name"], ip_version=data["ip_version"]))
         if data["shared"]:
-            rbac.grant(work, "address_scope", scope, SHARED)
+            grants.open_to_all(work, "address_scope", scope, SHARED)
         return self.views(work, [scope])[0]
 
     def update(self, work: Work, current: AddressScope, data: Attributes) -> None:
-        if "shared" in data and data["shared"] != (current.id in rbac.shared(work, "address_scope")):
+        if "shared" in data and data["shared"] != (current.id in access.shared(work, "address_scope")):
             if not data["shared"]:
                 raise _bad("AddressScopeUpdateError", f"Unable to update address scope {current.id}: Shared address "
                            "scope can't be unshared.", "shared")
-            rbac.grant(work, "address_scope", current, SHARED)
+            grants.open_to_all(work, "address_scope", current, SHARED)
         work.change(t.address_scopes, current.id, {k: data[k] for k in ("name",) if k in data})
 
     def delete(self, work: Work, current: AddressScope) -> None:
         if work.first(SubnetPool, address_scope_id=current.id):
             raise conflict("AddressScopeInUse", f"Unable to complete operation on address scope {current.id}. There "
                            "are one or more subnet pools in use on the address scope.")
-        rbac.forget(work, current.id)
+        grants.forget(work, current.id)
         work.remove(t.address_scopes, id=current.id)
 
 

@@ -13,12 +13,13 @@ from nacre.network import networks
 from nacre.network import tables as t
 from nacre.network.addresses import ipam, subnetpools
 from nacre.network.hosts import dhcp, notifications
-from nacre.network.networks import EXTERNAL, SHARED, among, granted
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.noun import View
 from nacre.network.nouns.port import PortAddress
 from nacre.network.nouns.subnet import AUTO_MODES, SUBNET, Subnet, view
-from nacre.network.work import Work, conflict, missing, where
+from nacre.network.sharing import access
+from nacre.network.sharing.access import EXTERNAL, SHARED
+from nacre.network.work import Work, among, conflict, missing, where
 
 _PLAIN = ("name", "description", "enable_dhcp", "dns_nameservers", "host_routes", "gateway_ip", "allocation_pools",
           "service_types")
@@ -37,19 +38,17 @@ class Subnets:
         return work.select(Subnet, self._visible(work), *where(t.subnets, filters))
 
     def views(self, work: Work, found: Sequence[Subnet]) -> Sequence[View]:
-        shared = set(work.conn.execute(granted("network", work.context.project_id, SHARED)).scalars())
+        shared = access.shared(work, "network")
         n = t.networks.c
         external = set(work.conn.execute(sa.select(n.id).where(
             n.external, among(n.id, {subnet.network_id for subnet in found}))).scalars())
         return [view(s, external=s.network_id in external, shared=s.network_id in shared) for s in found]
 
     def _visible(self, work: Work) -> sa.ColumnElement[bool]:
-        if work.context.is_admin or "service" in work.context.roles:
-            return sa.true()
-        project, s = work.context.project_id, t.subnets.c
-        mine = sa.select(t.networks.c.id).where(t.networks.c.project_id == project)
-        return sa.or_(s.project_id == project, s.network_id.in_(mine),
-                      s.network_id.in_(granted("network", project, SHARED, EXTERNAL)))
+        mine = sa.select(t.networks.c.id).where(access.own(work, t.networks))
+        return sa.true() if work.context.sees_all else sa.or_(
+            access.own(work, t.subnets), t.subnets.c.network_id.in_(mine),
+            t.subnets.c.network_id.in_(access.granted(work, "network", SHARED, EXTERNAL)))
 
     def target(self, work: Work, data: Attributes) -> Attributes:
         return {"network:project_id": networks.get(work, data["network_id"]).project_id}
@@ -87,7 +86,7 @@ class Subnets:
         dhcp.ensure(work, network.id)
         work.changes.networks.add(network.id)
         work.changes.subnets.add(network.id)
-        return view(subnet, external=network.external, shared=networks.is_shared(work, network.id))
+        return view(subnet, external=network.external, shared=access.is_shared(work, "network", network.id))
 
     def _add_auto_addresses(self, work: Work, subnet: Subnet) -> None:
         """Guests on the network give themselves an address in a new SLAAC subnet: write it down."""

@@ -32,6 +32,7 @@ from nacre.network.nouns.noun import Noun
 from nacre.network.nouns.port import Port, PortAddress
 from nacre.network.nouns.security_group import SecurityGroup
 from nacre.network.nouns.subnet import Subnet
+from nacre.network.sharing import access
 from nacre.network.work import Work, conflict
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -64,7 +65,7 @@ def _known(work: Work, order: PortsOrder, found: Plugged) -> tuple[set[str], set
     project = order.context.project_id
     ids = {network.id for network in found.networks} | {port.network_id for port in found.ports}
     owners = {network.id: network.project_id for network in work.select(Network, id=list(ids))}
-    shared = set(work.conn.execute(networks.granted("network", project, networks.SHARED)).scalars())
+    shared = access.shared(work, "network")
     for id, owner in owners.items():
         if owner != project and id not in shared:
             raise conflict("NetworkInUse", f"Network {id} is of project {owner}, and is not shared with {project}.")
@@ -196,7 +197,7 @@ def _port(work: Work, order: PortsOrder, facts: PortFacts, *, made: bool) -> Non
 
 def _new_port(work: Work, order: PortsOrder, facts: PortFacts, made: bool) -> Attributes:
     project, loose = order.context.project_id or "", made and not facts.port_security
-    shared = set(work.conn.execute(networks.granted("security_group", project, networks.SHARED)).scalars())
+    shared = access.shared(work, "security_group")
     known = {g.id for g in work.select(SecurityGroup, id=list(facts.security_groups))
              if g.project_id == project or g.id in shared}
     groups = [group for group in facts.security_groups if group in known]

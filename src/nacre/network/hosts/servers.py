@@ -19,6 +19,7 @@ from nacre.network.nouns.network import Network
 from nacre.network.nouns.port import PORT, Placed, Port
 from nacre.network.nouns.subnet import Subnet
 from nacre.network.policies import may_create_port
+from nacre.network.sharing import access
 from nacre.network.work import Work, conflict, missing
 
 #: Of a port that is only asked about: no automatic address can be asked for by number.
@@ -60,9 +61,8 @@ def resolve(work: Work, order: PortsOrder) -> list[Interface]:
 
 def _automatic(work: Work) -> list[Interface]:
     n = t.networks.c
-    shared = networks.granted("network", work.context.project_id, networks.SHARED)
-    found = work.select(Network, sa.or_(n.project_id == work.context.project_id, n.id.in_(shared)),
-                        n.external.is_(False), limit=2)
+    found = work.select(Network, n.external.is_(False), sa.or_(
+        n.project_id == work.context.project_id, n.id.in_(access.granted(work, "network"))), limit=2)
     if len(found) > 1:
         raise conflict("NetworkAmbiguous",
                        "Multiple possible networks found, use a Network ID to be more specific.")
@@ -99,8 +99,7 @@ def _check_external(work: Work, network: Network) -> None:
     if not network.external or work.policy.allows(
             work.context, "network:attach_external_network", msgspec.structs.asdict(network)):
         return
-    shared = networks.granted("network", work.context.project_id, networks.SHARED)
-    if network.id not in set(work.conn.execute(shared).scalars()):
+    if not access.is_shared(work, "network", network.id):
         raise Forbidden(f"It is not allowed to create an interface on external network {network.id}",
                         type="ExternalNetworkAttachForbidden")
 

@@ -11,14 +11,14 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest, NotFound
 from nacre.network import networks, ports
 from nacre.network import tables as t
-from nacre.network.l3.gateways import own, service_port
-from nacre.network.networks import among
+from nacre.network.l3.gateways import service_port
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.noun import View
 from nacre.network.nouns.port import Port
 from nacre.network.nouns.router import FLOATINGIP, FloatingIp
 from nacre.network.nouns.router import floatingip_view as view
-from nacre.network.work import Work, conflict, missing, where
+from nacre.network.sharing import access
+from nacre.network.work import Work, among, conflict, missing, where
 
 OWNER = "network:floatingip"
 #: What it stands for while it stands for nothing.
@@ -31,7 +31,7 @@ class FloatingIps:
     resource = FLOATINGIP
 
     def list(self, work: Work, filters: Attributes) -> list[FloatingIp]:
-        return work.select(FloatingIp, own(work, t.floatingips), *where(t.floatingips, filters))
+        return work.select(FloatingIp, access.own(work, t.floatingips), *where(t.floatingips, filters))
 
     def views(self, work: Work, found: Sequence[FloatingIp]) -> Sequence[View]:
         ids = [floating.port_id for floating in found if floating.port_id]

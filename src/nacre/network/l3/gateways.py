@@ -12,13 +12,6 @@ from nacre.network.nouns.port import Fixed, Placed
 from nacre.network.work import Work, conflict
 
 
-def own(work: Work, table: sa.Table) -> sa.ColumnElement[bool]:
-    """The rows of the caller's project; administrators see all."""
-    if work.context.is_admin or "service" in work.context.roles:
-        return sa.true()
-    return table.c.project_id == work.context.project_id
-
-
 def service_port(work: Work, network: Network, device: tuple[str, str], fixed_ips: Sequence[dict[str, str]] | None,
                  project_id: str = "") -> tuple[Placed, Fixed]:
     """A port of the cloud's own (a gateway, a router's interface, a floating IP's address), and its addresses. device:

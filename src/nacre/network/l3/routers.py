@@ -10,14 +10,14 @@ from nacre.base.errors import BadRequest, NotFound
 from nacre.network import networks, ports
 from nacre.network import tables as t
 from nacre.network.addresses import ipam, subnets
-from nacre.network.l3.gateways import own, refuse_floating, service_port, settle
-from nacre.network.networks import among
+from nacre.network.l3.gateways import refuse_floating, service_port, settle
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.noun import View
 from nacre.network.nouns.port import Placed, Port, PortAddress
 from nacre.network.nouns.router import ROUTER, Router, interface_view, view
 from nacre.network.nouns.subnet import Subnet
-from nacre.network.work import Work, conflict, missing, where
+from nacre.network.sharing import access
+from nacre.network.work import Work, among, conflict, missing, where
 
 INTERFACE, GATEWAY = "network:router_interface", "network:router_gateway"
 
@@ -28,7 +28,7 @@ class Routers:
     resource = ROUTER
 
     def list(self, work: Work, filters: Attributes) -> list[Router]:
-        return work.select(Router, own(work, t.routers), *where(t.routers, filters))
+        return work.select(Router, access.own(work, t.routers), *where(t.routers, filters))
 
     def views(self, work: Work, found: Sequence[Router]) -> Sequence[View]:
         fixed = defaultdict[str | None, list[tuple[str, str]]](list)
@@ -124,10 +124,9 @@ class Routers:
             return interface_view(router, port.id, port.network_id, ids)
         subnet = subnets.get(work, body["subnet_id"])
         network = networks.get(work, subnet.network_id)
-        if network.project_id != router.project_id and not work.context.is_admin:
-            shared = networks.granted("network", work.context.project_id, networks.SHARED)
-            if network.id not in set(work.conn.execute(shared).scalars()):
-                raise missing("subnet", subnet.id)
+        if network.project_id != router.project_id and not work.context.is_admin and not access.is_shared(
+                work, "network", network.id):
+            raise missing("subnet", subnet.id)
         if not subnet.gateway_ip:
             raise BadRequest("Bad router request: Subnet for router interface must have a gateway IP.",
                              type="BadRequest")

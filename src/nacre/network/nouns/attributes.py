@@ -79,8 +79,8 @@ class Resource:
             elif attribute.post and attribute.default is not UNSET:
                 default = attribute.default
                 data[name] = list(default) if isinstance(default, list) else default
-        if data.setdefault("project_id", context.project_id or "") != (context.project_id or "") and not (
-                context.is_admin or "service" in context.roles):
+        own = context.project_id or ""
+        if data.setdefault("project_id", own) != own and not context.sees_all:
             raise BadRequest("Specifying 'project_id' other than the authenticated project in a request requires "
                              "admin privileges", field="project_id", type="HTTPBadRequest")
         return data
