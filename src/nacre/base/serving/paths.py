@@ -1,8 +1,10 @@
-"""What lies at which path: a tree of segments, of which some are parameters."""
+"""What lies at which path: a tree of segments, of which some are parameters. And pages of what is listed there: what
+follows a marker, and where the next page is."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
-from urllib.parse import unquote
+from urllib.parse import unquote, urlencode
 
 T = TypeVar("T")
 
@@ -29,3 +31,16 @@ class Paths(Generic[T]):
                      for at, values in level for key in (segment, None) if key in at.below]
         found = [(what, dict(zip(names, values, strict=True))) for at, values in level for names, what in at.here]
         return sorted(found, key=lambda f: len(f[1]))
+
+
+def after(items: Sequence[T], marker: str, ident: Callable[[T], str]) -> Sequence[T] | None:
+    """The items that follow the one of that id; None: it is not among them."""
+    place = next((n for n, item in enumerate(items) if ident(item) == marker), None)
+    return None if place is None else items[place + 1:]
+
+
+def link(here: str, query: Sequence[tuple[str, str]], **changed: str | None) -> str:
+    """The address of another page: that query, with these parameters in the place of its own; None: without it."""
+    rest = [(name, value) for name, value in query if name not in changed]
+    rest += [(name, value) for name, value in changed.items() if value is not None]
+    return f"{here}?{urlencode(rest)}" if rest else here

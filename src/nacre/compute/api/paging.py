@@ -1,10 +1,10 @@
 """Pages of a list, and the links in every answer."""
 
 from typing import Any
-from urllib.parse import urlencode
 
 from nacre.base.errors import BadRequest
 from nacre.base.serving.inputs import whole_number
+from nacre.base.serving.paths import link
 from nacre.base.web import Request
 
 #: The largest page, and the size of one nobody asked a size for.
@@ -28,10 +28,8 @@ def next_link(request: Request, items: list[Any], last: str, limit: int) -> list
     """The link to the next page, given whenever this one is full (also where nothing follows)."""
     if not items or len(items) < limit:
         return []
-    query = [(k, v) for k, v in request.query if k not in ("marker", "limit")]
-    text = request.one("limit")
-    query += [("limit", text)] if text else []
-    return [{"rel": "next", "href": f"{request.base_url}{request.path}?{urlencode([*query, ('marker', last)])}"}]
+    here = request.base_url + request.path
+    return [{"rel": "next", "href": link(here, request.query, limit=request.one("limit") or None, marker=last)}]
 
 
 def links(request: Request, collection: str, ident: str) -> list[dict[str, str]]:

@@ -12,6 +12,7 @@ from nacre.base.clock import Clock
 from nacre.base.context import Context
 from nacre.base.db import Database
 from nacre.base.errors import BadRequest, Conflict, NotFound
+from nacre.base.serving.paths import after
 from nacre.compute.catalog.tables import flavor_access, flavors
 
 
@@ -98,10 +99,10 @@ class Flavors:
         rows = await self._db.read(lambda c: c.execute(sa.select(flavors).where(*wanted).order_by(*order)).all())
         found = [_from_row(row) for row in rows]
         if query.marker is not None:
-            places = [i for i, flavor in enumerate(found) if flavor.id == query.marker]
-            if not places:
+            following = after(found, query.marker, lambda flavor: flavor.id)
+            if following is None:
                 raise BadRequest(f"marker [{query.marker}] not found", field="marker")
-            found = found[places[0] + 1:]
+            found = list(following)
         return found[:query.limit]
 
     async def get(self, context: Context, flavor_id: str) -> Flavor:

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlencode
 
 from nacre.base.context import Context
 from nacre.base.errors import BadRequest
 from nacre.base.serving.inputs import whole_number
+from nacre.base.serving.paths import link
 from nacre.base.web import Request
 from nacre.identity.records import MAX_PAGE, Kind, Page, document
 
@@ -31,12 +31,9 @@ def many(request: Request, kind: Kind, rows: Sequence[Row], page: Page | None = 
 def collection(request: Request, plural: str, items: list[Any], page: Page | None = None) -> dict[str, Any]:
     """A list's answer."""
     here = request.base_url + request.path
-    query = urlencode(request.query)
-    following = None
-    if page and page.limit and len(items) == page.limit:
-        rest = [(k, v) for k, v in request.query if k != "marker"]
-        following = f"{here}?{urlencode([*rest, ('marker', items[-1]['id'])])}"
-    return {plural: items, "links": {"next": following, "self": f"{here}?{query}" if query else here, "previous": None}}
+    full = page and page.limit and len(items) == page.limit
+    following = link(here, request.query, marker=items[-1]["id"]) if full else None
+    return {plural: items, "links": {"next": following, "self": link(here, request.query), "previous": None}}
 
 
 #: What may follow a filter's name after two underscores; an i in front: without regard to the case of letters.

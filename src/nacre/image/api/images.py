@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlencode
 
 from nacre.base import errors as e
 from nacre.base.serving.gate import Gate, Subject, asks
+from nacre.base.serving.paths import link
 from nacre.base.web import Reply, Request
 from nacre.image import patches, queries, records
 from nacre.image.api import views
@@ -60,11 +60,10 @@ class ImagesApi:
     async def list(self, request: Request) -> dict[str, Any]:
         listing = queries.parse(request.query)
         images, more = await self._service.page(request.context, listing)
-        plain = [(n, v) for n, v in request.query if n != "marker"]
         answer = {"images": [views.image(i) for i in images], "schema": "/v2/schemas/images",
-                  "first": "/v2/images" + (f"?{urlencode(plain)}" if plain else "")}
+                  "first": link("/v2/images", request.query, marker=None)}
         if more and images:
-            answer["next"] = f"/v2/images?{urlencode([*plain, ('marker', images[-1].id)])}"
+            answer["next"] = link("/v2/images", request.query, marker=images[-1].id)
         return answer
 
     async def show(self, request: Request) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlencode
 
 from nacre.base import errors as e
 from nacre.base.clock import iso
 from nacre.base.serving.gate import Gate, Subject, asks, stated
 from nacre.base.serving.inputs import whole_number
+from nacre.base.serving.paths import link
 from nacre.base.web import Handler, Reply, Request, Route
 from nacre.image.metadefs.schemas import CHECKS, DOCUMENTS, READ_ONLY
 from nacre.image.metadefs.service import KINDS, RULES, SORT_KEYS, Metadefs, Page
@@ -64,12 +64,11 @@ class MetadefsApi:
         page = parse(request.query)
         found = await self._metadefs.page(request.context, page)
         more, found = len(found) > page.limit, found[:page.limit]
-        plain = [(n, v) for n, v in request.query if n != "marker"]
         answer: dict[str, Any] = {
             "namespaces": [namespace(row, {"resource_types": inside}) for row, inside in found],
-            "first": ROOT + (f"?{urlencode(plain)}" if plain else ""), "schema": "/v2/schemas/metadefs/namespaces"}
+            "first": link(ROOT, request.query, marker=None), "schema": "/v2/schemas/metadefs/namespaces"}
         if more and found:
-            answer["next"] = f"{ROOT}?{urlencode([*plain, ('marker', found[-1][0]['namespace'])])}"
+            answer["next"] = link(ROOT, request.query, marker=found[-1][0]["namespace"])
         return answer
 
     async def create(self, request: Request) -> Reply:

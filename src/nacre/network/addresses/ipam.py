@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import netaddr
 import sqlalchemy as sa
 
 from nacre.base.errors import BadRequest, Conflict
@@ -169,10 +170,7 @@ def eui64(cidr: str, mac: str) -> str:
     >>> eui64("2001:db8::/64", "fa:16:3e:00:00:01")
     '2001:db8::f816:3eff:fe00:1'
     """
-    raw = bytes.fromhex(mac.replace(":", ""))
-    interface = bytes([raw[0] ^ 2]) + raw[1:3] + b"\xff\xfe" + raw[3:]
-    network = ipaddress.IPv6Network(cidr)
-    return str(network.network_address + int.from_bytes(interface, "big"))
+    return str(netaddr.EUI(mac).ipv6(netaddr.IPNetwork(cidr).first))
 
 
 def default_pools(cidr: str, gateway: str | None) -> list[dict[str, str]]:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlencode
 
 from nacre.base.errors import BadRequest, NotFound
 from nacre.base.serving.inputs import whole_number
+from nacre.base.serving.paths import after, link
 from nacre.network.nouns.attributes import Attribute, Resource
 from nacre.network.nouns.noun import View
 
@@ -149,26 +149,25 @@ def page(rows: list[View], listing: Listing) -> list[View]:
         rows = sorted(rows, key=lambda r: str(r["id"]))
         for name, descending in reversed(listing.sort):
             rows.sort(key=lambda r: _key(r, name), reverse=descending)
+    if listing.reverse:  # backwards from the marker, and shown forwards
+        rows = rows[::-1]
     if listing.marker:
-        at = next((i for i, r in enumerate(rows) if r["id"] == listing.marker), None)
-        if at is None:
+        following = after(rows, listing.marker, lambda row: str(row["id"]))
+        if following is None:
             raise NotFound(f"Marker {listing.marker[:64]} could not be found.", field="marker", type="MarkerNotFound")
-        rows = rows[:at] if listing.reverse else rows[at + 1:]
-    if listing.limit:
-        rows = rows[-listing.limit:] if listing.reverse else rows[:listing.limit]
-    return rows
+        rows = list(following)
+    rows = rows[:listing.limit]
+    return rows[::-1] if listing.reverse else rows
 
 
 def links(url: str, query: Sequence[tuple[str, str]], listing: Listing, rows: Sequence[View]) -> list[dict[str, str]]:
     """The next and previous links of a page."""
     if not listing.limit:
         return []
-    rest = [(k, v) for k, v in query if k not in ("marker", "page_reverse")]
     full, found = len(rows) >= listing.limit, []
+    first, last = (rows[0]["id"], rows[-1]["id"]) if rows else (None, None)
     if full or listing.reverse:
-        marker = [("marker", rows[-1]["id"])] if rows else []
-        found.append({"rel": "next", "href": f"{url}?{urlencode([*rest, *marker])}"})
+        found.append({"rel": "next", "href": link(url, query, page_reverse=None, marker=last)})
     if full or not listing.reverse:
-        marker = [("marker", rows[0]["id"])] if rows else []
-        found.append({"rel": "previous", "href": f"{url}?{urlencode([*rest, *marker, ('page_reverse', 'True')])}"})
+        found.append({"rel": "previous", "href": link(url, query, marker=first, page_reverse="True")})
     return found

@@ -1,6 +1,8 @@
 """What operators look at: agents, availability zones, how full networks are."""
 
-from collections.abc import Callable
+
+from collections import defaultdict
+from collections.abc import Sequence
 
 import sqlalchemy as sa
 
@@ -16,12 +18,16 @@ from nacre.network.l3.routers import Routers
 from nacre.network.manager import NetworkManager
 from nacre.network.networks import Networks
 from nacre.network.nouns.agent import AGENT, DHCP, L3, Agent
+from nacre.network.nouns.attributes import Attribute, Resource
 from nacre.network.nouns.noun import View
 from nacre.network.nouns.subnet import Subnet
 from nacre.network.work import Work, missing
 
-_PROVIDER_FILTERS = ("service_type", "name", "default")
-_AVAILABILITY_FILTERS = ("network_id", "network_name", "tenant_id", "project_id", "ip_version")
+#: What the other lists may be asked for by.
+_PROVIDER = Resource("service_provider", "service_providers", {name: Attribute(name) for name in (
+    "service_type", "name", "default")})
+_AVAILABILITY = Resource("network_ip_availability", "network_ip_availabilities", {name: Attribute(name) for name in (
+    "network_id", "network_name", "project_id", "ip_version")})
 
 
 class Operators:
@@ -118,7 +124,7 @@ class Operators:
 
     async def providers(self, request: Request) -> View:
         """The drivers that an operator can choose among for a service: there is no choice."""
-        _filter(request, _PROVIDER_FILTERS)
+        lists.parse(_PROVIDER, request.query)
         return {"service_providers": []}
 
     async def zones(self, request: Request) -> View:
@@ -128,15 +134,11 @@ class Operators:
             [{"name": "nova", "resource": "router", "state": "available"}] if routed else [])}
 
     async def availabilities(self, request: Request) -> View:
-        keep = _filter(request, _AVAILABILITY_FILTERS)
-        rows = await self._manager.read(request.context, lambda work: _availability(work, None))
-        if version := request.one("ip_version"):
-            for row in rows:
-                row["subnet_ip_availability"] = [s for s in row["subnet_ip_availability"]
-                                                 if str(s["ip_version"]) == version]
-                row["total_ips"] = sum(s["total_ips"] for s in row["subnet_ip_availability"])
-                row["used_ips"] = sum(s["used_ips"] for s in row["subnet_ip_availability"])
-        return {"network_ip_availabilities": [r for r in rows if keep(r)]}
+        listing = lists.parse(_AVAILABILITY, request.query)
+        versions = listing.filters.pop("ip_version", [])
+        rows = await self._manager.read(request.context, lambda work: _availability(work, None, versions))
+        rows = [row for row in rows if lists.matches(row, listing)]
+        return {"network_ip_availabilities": fields_of(rows, listing.fields)}
 
     async def availability(self, request: Request) -> View:
         rows = await self._manager.read(request.context, lambda work: _availability(work, request.params["id"]))
@@ -145,33 +147,22 @@ class Operators:
         return {"network_ip_availability": rows[0]}
 
 
-def _availability(work: Work, network_id: str | None) -> list[View]:
+def _availability(work: Work, network_id: str | None, versions: Sequence[str] = ()) -> list[View]:
+    """versions: of which IP versions alone; none: of both."""
     a = t.addresses.c
     counts = {r[0]: r[1] for r in work.conn.execute(
         sa.select(a.subnet_id, sa.func.count()).group_by(a.subnet_id))}
-    subnets: dict[str, list[View]] = {}
+    subnets = defaultdict[str, list[View]](list)
     for s in work.select(Subnet):
-        subnets.setdefault(s.network_id, []).append({
-            "subnet_id": s.id, "subnet_name": s.name, "cidr": s.cidr, "ip_version": s.ip_version,
-            "total_ips": ipam.size(s.allocation_pools), "used_ips": counts.get(s.id, 0)})
+        if not versions or str(s.ip_version) in versions:
+            subnets[s.network_id].append({
+                "subnet_id": s.id, "subnet_name": s.name, "cidr": s.cidr, "ip_version": s.ip_version,
+                "total_ips": ipam.size(s.allocation_pools), "used_ips": counts.get(s.id, 0)})
     filters = {"id": [network_id]} if network_id else {}
     return [{"network_id": n.id, "network_name": n.name, "project_id": n.project_id,
-             "tenant_id": n.project_id, "subnet_ip_availability": (own := subnets.get(n.id, [])),
+             "tenant_id": n.project_id, "subnet_ip_availability": (own := subnets[n.id]),
              "total_ips": sum(s["total_ips"] for s in own), "used_ips": sum(s["used_ips"] for s in own)}
             for n in Networks().list(work, filters)]
-
-
-def _filter(request: Request, allowed: tuple[str, ...]) -> Callable[[View], bool]:
-    wanted: dict[str, list[str]] = {}
-    for key, value in request.query:
-        if key in ("fields", "limit", "marker", "sort_key", "sort_dir", "page_reverse"):
-            continue
-        if key not in allowed:
-            raise BadRequest(f"['{key}'] is invalid attribute for filtering", field=key)
-        if key != "ip_version":
-            wanted.setdefault(key, []).append(value)
-    return lambda row: all(
-        any(str(row.get(k)).lower() == v.lower() for v in values) for k, values in wanted.items())
 
 
 def _agent(work: Work, request: Request) -> View:

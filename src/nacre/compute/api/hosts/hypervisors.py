@@ -8,6 +8,7 @@ from oslo_utils.uuidutils import is_uuid_like
 
 from nacre.base import bounds
 from nacre.base.errors import BadRequest, NotFound
+from nacre.base.serving.paths import after
 from nacre.base.web import Request, Route
 from nacre.compute.api import types as t
 from nacre.compute.api.hosts.services import HostServers
@@ -99,10 +100,10 @@ class HypervisorRoutes:
         paging = known("hypervisor.paging", version)
         limit, marker = limit_and_marker(request) if paging else (MAX_LIMIT, None)
         if marker is not None:
-            places = [i for i, host in enumerate(hosts) if marker == _ident(request, host)]
-            if not places:
+            following = after(hosts, marker, lambda host: str(_ident(request, host)))
+            if following is None:
                 raise BadRequest(f"marker [{marker}] not found", field="marker")
-            hosts = hosts[places[0] + 1:]
+            hosts = list(following)
         shown = await self._views(request, hosts[:limit], full)
         answer: dict[str, Any] = {"hypervisors": shown}
         if paging and shown and (more := next_link(request, shown, str(shown[-1]["id"]), limit)):

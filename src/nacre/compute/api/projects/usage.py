@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlencode
 
 from nacre.base.clock import Clock
 from nacre.base.errors import BadRequest, NoSuchRoute
 from nacre.base.serving.gate import Subject, asks
+from nacre.base.serving.paths import after
 from nacre.base.web import Request, Route
 from nacre.compute.api import types as t
 from nacre.compute.api.microversions import known
-from nacre.compute.api.paging import MAX_LIMIT, limit_and_marker
+from nacre.compute.api.paging import MAX_LIMIT, limit_and_marker, next_link
 from nacre.compute.api.validation import Query
 from nacre.compute.contract import Server
 from nacre.compute.policies import rule
@@ -61,15 +61,12 @@ class UsageRoutes:
             return found[:MAX_LIMIT], (start, end), []
         limit, marker = limit_and_marker(request)
         if marker is not None:
-            places = [i for i, server in enumerate(found) if server.id == marker]
-            if not places:
+            following = after(found, marker, lambda server: server.id)
+            if following is None:
                 raise BadRequest(f"Marker {marker} could not be found.", field="marker")
-            found = found[places[0] + 1:]
+            found = list(following)
         found = found[:limit]
-        more = []
-        if found and len(found) >= limit:
-            query = [(k, v) for k, v in request.query if k != "marker"] + [("marker", found[-1].id)]
-            more = [{"rel": "next", "href": f"{request.base_url}{request.path}?{urlencode(query)}"}]
+        more = next_link(request, found, found[-1].id if found else "", limit)
         return found, (start, end), more
 
     def _now(self) -> datetime:
