@@ -1,12 +1,19 @@
 """Port binding: one recursion for one level and for many."""
 
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nacre.base.errors import BadRequest
+from nacre.network.ml2 import type_drivers
 from nacre.network.ml2.binding import MAX_LEVELS, bind
 from nacre.network.ml2.driver_api import Bound, Continue, HostAgent, PortBinding, Segment
 from nacre.network.ml2.mechanism_drivers.openvswitch import OpenVSwitch
 from nacre.network.ml2.mechanism_drivers.tor_vlan import TorVlan
+from nacre.network.ml2.type_drivers import SegmentTypes
 
 VXLAN = Segment(id="top", network_type="vxlan", segmentation_id=7)
 
@@ -133,3 +140,54 @@ def test_levels_are_whole_and_nothing_leaks(script):
         assert [lv.level for lv in done.levels] == list(range(len(done.levels)))
         assert done.levels[-1].segment == done.bound.segment
         assert set(pool.held) == {lv.segment.id for lv in done.levels if lv.segment.dynamic}
+
+
+class Stripes:
+    """A kind of segment that a package offers."""
+
+    name, physical, overhead, limit, shared = "stripes", False, 24, 3, False
+
+    def known(self, types: SegmentTypes, physical: str) -> bool:
+        return False
+
+    def places(self, types: SegmentTypes) -> Sequence[str | None]:
+        return (None,)
+
+    def numbers(self, types: SegmentTypes, physical: str | None) -> range:
+        return range(1, 4)
+
+    def taken(self, physical: str | None, number: int | None) -> tuple[str, str]:
+        return "StripeInUse", f"Stripe {number} is in use."
+
+
+def test_an_installed_package_offers_a_type_driver_and_replaces_none_of_ours(monkeypatch):
+    offered = (EntryPoint(name, f"{__name__}:Stripes", type_drivers.GROUP) for name in ("stripes", "vlan"))
+    monkeypatch.setattr(type_drivers, "entry_points", lambda group: tuple(offered))
+    type_drivers.load.cache_clear()
+    try:
+        assert [*type_drivers.load()] == ["flat", "vlan", "vxlan", "local", "stripes"]
+        type_drivers.require(("vxlan", "stripes"))
+        assert type_drivers.of("vlan").limit == 4094 and type_drivers.mtu(SegmentTypes(), "stripes") == 1476
+        type_drivers.validate(SegmentTypes(), "stripes", None, 3)
+        with pytest.raises(BadRequest, match="1 through 3"):
+            type_drivers.validate(SegmentTypes(), "stripes", None, 4)
+    finally:
+        type_drivers.load.cache_clear()
+
+
+def test_a_kind_that_nobody_offers_is_named():
+    with pytest.raises(LookupError, match="no type driver 'gre'; known: flat, vlan, vxlan, local"):
+        type_drivers.require(("vxlan", "gre"))
+
+
+@pytest.mark.parametrize(("kind", "physical", "number", "words"), [
+    ("gre", None, 1, "'gre' is not supported"), ("flat", None, None, "physical_network required"),
+    ("flat", "physnet9", None, "'physnet9' unknown"), ("flat", "physnet1", 1, "segmentation_id specified for flat"),
+    ("vlan", "physnet9", 1, "'physnet9' unknown"), ("vlan", "physnet1", 4095, "1 through 4094"),
+    ("vxlan", "physnet1", 1, "physical_network specified for vxlan"), ("vxlan", None, 0, "1 through 16777215"),
+    ("local", None, 1, "segmentation_id specified for local"),
+])
+def test_what_no_segment_can_be(kind, physical, number, words):
+    types = SegmentTypes(flat_networks=(), vlan_ranges={"physnet1": (100, 200)})
+    with pytest.raises(BadRequest, match=words):
+        type_drivers.validate(types, kind, physical, number)

@@ -10,6 +10,7 @@ from nacre.base.errors import BadRequest
 from nacre.network import tables as t
 from nacre.network.hosts import notifications
 from nacre.network.ml2 import type_drivers
+from nacre.network.ml2.type_drivers import TypeDriver
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.network import NETWORK, PROVIDER, Network, NetworkSegment, provider, view
 from nacre.network.nouns.noun import View
@@ -63,7 +64,8 @@ class Networks:
     def create(self, work: Work, data: Attributes) -> View:
         work.room("network", data["project_id"])
         wanted = _wanted(data)
-        mtu = min(work.settings.types.mtu(s.get("provider:network_type") or work.settings.types.tenant_types[0])
+        types = work.settings.types
+        mtu = min(type_drivers.mtu(types, s.get("provider:network_type") or types.tenant_types[0])
                   for s in wanted or [{}])
         if data["mtu"] > mtu or (data["mtu"] and data["mtu"] < 68):
             raise BadRequest(f"Invalid input for operation: Requested MTU is too big, maximum is {mtu}."
@@ -108,7 +110,7 @@ class Networks:
 
     def _mtu(self, work: Work, network_id: str, wanted: int, network_type: str) -> int:
         """The MTU that is wanted, or where none is the largest. Raises BadRequest, Conflict."""
-        limit = work.settings.types.mtu(network_type)
+        limit = type_drivers.mtu(work.settings.types, network_type)
         mtu = wanted or limit
         for version in {subnet.ip_version for subnet in work.select(Subnet, network_id=network_id)}:
             check_subnet_mtu(network_id, mtu, version)
@@ -175,20 +177,22 @@ def _allocate(work: Work, network_id: str, wanted: Attributes, position: int) ->
     if wanted:
         raise BadRequest("Invalid input for operation: provider:network_type required.", type="InvalidInput")
     for kind in settings.tenant_types:
-        for place in list(settings.vlan_ranges) if kind == "vlan" else [None]:
-            if kind == "local" or _free(work, kind, place) is not None:
+        driver = type_drivers.of(kind)
+        for place in driver.places(settings):
+            if not driver.limit or _free(work, driver, place) is not None:
                 return reserve(work, network_id, (kind, place, None), position=position)
     raise conflict("NoNetworkAvailable", "Unable to create the network. No tenant network is available for allocation.")
 
 
-def _free(work: Work, kind: str, physical: str | None) -> int | None:
+def _free(work: Work, driver: TypeDriver, physical: str | None) -> int | None:
     """A free number of the operator's range; None when it is used up, or there is none. First the one above all that
     were given out, then by chance: only a range that is nearly full is read."""
-    s, numbers = t.segments.c, type_drivers.numbers(work.settings.types, kind, physical)
+    s, numbers = t.segments.c, driver.numbers(work.settings.types, physical)
     if not numbers:
         return None
     given = sa.select(s.segmentation_id).where(
-        s.network_type == kind, s.physical_network.is_(None) if physical is None else s.physical_network == physical)
+        s.network_type == driver.name,
+        s.physical_network.is_(None) if physical is None else s.physical_network == physical)
     highest = work.conn.execute(given.where(s.segmentation_id.between(numbers[0], numbers[-1])).order_by(
         s.segmentation_id.desc()).limit(1)).scalar()
     if highest is None or highest < numbers[-1]:
@@ -206,18 +210,14 @@ def reserve(work: Work, network_id: str, what: tuple[str, str | None, int | None
     """A new segment. what: (type, physical network, number or None for a free one). Raises Conflict where it is
     taken or none is free."""
     kind, physical, number = what
-    if number is None and kind in ("vlan", "vxlan"):
-        number = _free(work, kind, physical)
+    driver = type_drivers.of(kind)
+    if number is None and driver.limit:
+        number = _free(work, driver, physical)
         if number is None:
             raise conflict("NoNetworkAvailable", f"Unable to create the network. No free {kind} segment is left.")
-    claim = type_drivers.claim(kind, physical, number)
-    if claim and work.row(sa.select(t.segments.c.id).where(t.segments.c.claim == claim)):
-        kinds = {"flat": ("FlatNetworkInUse", f"Unable to create the flat network. Physical network {physical} is in "
-                                              "use."),
-                 "vlan": ("VlanIdInUse", f"Unable to create the network. The VLAN {number} on physical network "
-                                         f"{physical} is in use.")}
-        raise conflict(*kinds.get(kind, ("TunnelIdInUse", f"Unable to create the network. The tunnel ID {number} "
-                                                          "is in use.")))
+    claim = type_drivers.claim(driver, physical, number)
+    if claim and work.first(NetworkSegment, claim=claim):
+        raise conflict(*driver.taken(physical, number))
     return work.add(NetworkSegment(
         id=str(uuid.uuid4()), network_id=network_id, network_type=kind, physical_network=physical,
         segmentation_id=number, position=position, dynamic=dynamic, claim=claim))

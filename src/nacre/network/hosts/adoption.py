@@ -85,7 +85,7 @@ def _fits(work: Work, order: PortsOrder, found: Plugged, known: Collection[str],
         if network.id not in used:
             raise BadRequest(f"What the host says of the guest's networks is refused: no port of the guest is on "
                              f"network {network.id}.", type="InvalidInput")
-        if network.network_type in ("flat", "vlan") and network.id not in known and _segment_name(
+        if type_drivers.of(network.network_type).physical and network.id not in known and _segment_name(
                 network) not in segments:
             raise conflict("NetworkInUse", (
                 f"Network {network.id} is gone, and its guest is wired to {_segment_name(network)}, as the host says. "
@@ -153,7 +153,7 @@ def _segment(work: Work, facts: NetworkFacts) -> None:
     try:
         networks.reserve(work, facts.id, what)
     except Conflict:
-        if facts.network_type != "vxlan":
+        if not type_drivers.of(facts.network_type).overhead:
             raise
         networks.reserve(work, facts.id, (*what[:2], None))
 
@@ -231,9 +231,14 @@ def _id(value: str) -> str:
     return value
 
 
+def _network_type(value: str) -> str:
+    return str(c.one_of(*type_drivers.load())(value))
+
+
 _NETWORK: dict[str, c.Check] = {
     "id": _id, "name": c.text(255), "project_id": c.text(64, lines=False), "mtu": c.number(0, 65535),
-    "network_type": c.one_of("flat", "vlan", "vxlan", "local"), "physical_network": c.maybe(c.text(64, lines=False)),
+    "network_type": _network_type,
+    "physical_network": c.maybe(c.text(64, lines=False)),
     "segmentation_id": c.maybe(c.number(1, type_drivers.MAX_VNI)), "dhcp_mac": c.maybe(c.mac),
     "dns_domain": c.dns_domain}
 _SUBNET: dict[str, c.Check] = {

@@ -20,8 +20,8 @@ from nacre.base.durable.processes import database_now
 from nacre.base.errors import BadRequest, Interrupted, NacreError
 from nacre.network import tables as t
 from nacre.network.contract import AgentReport
+from nacre.network.ml2 import type_drivers
 from nacre.network.ml2.driver_api import HostAgent
-from nacre.network.ml2.type_drivers import OVERHEAD
 from nacre.network.nouns.agent import BINARY, L3, OVS, Agent, view
 from nacre.network.nouns.noun import View
 from nacre.network.work import Work, missing
@@ -72,7 +72,8 @@ def parse(said: AgentReport) -> Report:
                "a bridge has 1 to 15 letters, digits, dots, hyphens and underscores")
     _check(_BRIDGE.fullmatch(said.bridge), "bridge", said.bridge,
            "a bridge has 1 to 15 letters, digits, dots, hyphens and underscores")
-    for names, known, field in ((said.tunnel_types, OVERHEAD, "tunnel_types"), (said.agents, BINARY, "agents"),
+    tunnels = [name for name, driver in type_drivers.load().items() if driver.overhead]
+    for names, known, field in ((said.tunnel_types, tunnels, "tunnel_types"), (said.agents, BINARY, "agents"),
                                 ((said.datapath_type,), ("system", "netdev"), "datapath_type")):
         for name in names:
             _check(name in known, field, name, f"known are {', '.join(known)}")

@@ -1,14 +1,19 @@
-"""Type drivers: which segments there can be, and the choice of a free one. Pure."""
+"""Type drivers: the kinds of segments that there are, what an operator may ask of each and what a project gets. Pure.
 
-from collections.abc import Mapping
+What is here is always there; installed packages offer more in the entry-point group `nacre.type_drivers`. Which of them
+networks get that ask for none, and in which order, the operator says.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from importlib.metadata import entry_points
+from typing import Protocol
 
 import msgspec
 
 from nacre.base.errors import BadRequest
 
-MAX_VNI = (1 << 24) - 1
-#: What a tunnel's headers take from the physical MTU (VXLAN over IPv4).
-OVERHEAD = {"vxlan": 50}
+MAX_VNI, MAX_VLAN = (1 << 24) - 1, 4094
 
 
 class SegmentTypes(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,46 +25,164 @@ class SegmentTypes(msgspec.Struct, frozen=True, kw_only=True):
     vni_range: tuple[int, int] = (1, 1 << 20)
     physical_mtu: int = 1500
 
-    def mtu(self, network_type: str) -> int:
-        """The largest packet a network of this type carries."""
-        return self.physical_mtu - OVERHEAD.get(network_type, 0)
+
+class TypeDriver(Protocol):
+    """A kind of segment. Stateless.
+
+    physical: its segments lie on physical networks, which hosts map to bridges of theirs. overhead: what a tunnel's
+    headers take of the physical MTU; 0: it is no tunnel. limit: the largest number of its segments; 0: they have none.
+    shared: any number of networks may have the same segment."""
+
+    name: str
+    physical: bool
+    overhead: int
+    limit: int
+    shared: bool
+
+    def known(self, types: SegmentTypes, physical: str) -> bool:
+        """Whether its segments may lie on that physical network."""
+        ...
+
+    def places(self, types: SegmentTypes) -> Sequence[str | None]:
+        """The physical networks on which projects get segments, in order (None: of a kind that needs none)."""
+        ...
+
+    def numbers(self, types: SegmentTypes, physical: str | None) -> range:
+        """The numbers that projects get there."""
+        ...
+
+    def taken(self, physical: str | None, number: int | None) -> tuple[str, str]:
+        """The name and the words of the refusal of a segment that another network has."""
+        ...
 
 
-def claim(network_type: str, physical: str | None, number: int | None) -> str | None:
+class Flat:
+    """All that is on a physical network, untagged. Projects get none by themselves."""
+
+    name, physical, overhead, limit, shared = "flat", True, 0, 0, False
+
+    def known(self, types: SegmentTypes, physical: str) -> bool:
+        return physical in types.vlan_ranges or "*" in types.flat_networks or physical in types.flat_networks
+
+    def places(self, types: SegmentTypes) -> Sequence[str | None]:
+        return ()
+
+    def numbers(self, types: SegmentTypes, physical: str | None) -> range:
+        return range(0)
+
+    def taken(self, physical: str | None, number: int | None) -> tuple[str, str]:
+        return "FlatNetworkInUse", f"Unable to create the flat network. Physical network {physical} is in use."
+
+
+class Vlan:
+    """A tag on a physical network."""
+
+    name, physical, overhead, limit, shared = "vlan", True, 0, MAX_VLAN, False
+
+    def known(self, types: SegmentTypes, physical: str) -> bool:
+        return physical in types.vlan_ranges
+
+    def places(self, types: SegmentTypes) -> Sequence[str | None]:
+        return list(types.vlan_ranges)
+
+    def numbers(self, types: SegmentTypes, physical: str | None) -> range:
+        start, end = types.vlan_ranges.get(physical or "", (1, 0))
+        return range(start, end + 1)
+
+    def taken(self, physical: str | None, number: int | None) -> tuple[str, str]:
+        return "VlanIdInUse", (
+            f"Unable to create the network. The VLAN {number} on physical network {physical} is in use.")
+
+
+class Vxlan:
+    """A tunnel between hosts, over IPv4."""
+
+    name, physical, overhead, limit, shared = "vxlan", False, 50, MAX_VNI, False
+
+    def known(self, types: SegmentTypes, physical: str) -> bool:
+        return False
+
+    def places(self, types: SegmentTypes) -> Sequence[str | None]:
+        return (None,)
+
+    def numbers(self, types: SegmentTypes, physical: str | None) -> range:
+        return range(types.vni_range[0], types.vni_range[1] + 1)
+
+    def taken(self, physical: str | None, number: int | None) -> tuple[str, str]:
+        return "TunnelIdInUse", f"Unable to create the network. The tunnel ID {number} is in use."
+
+
+class Local:
+    """What does not leave its host."""
+
+    name, physical, overhead, limit, shared = "local", False, 0, 0, True
+
+    def known(self, types: SegmentTypes, physical: str) -> bool:
+        return False
+
+    def places(self, types: SegmentTypes) -> Sequence[str | None]:
+        return (None,)
+
+    def numbers(self, types: SegmentTypes, physical: str | None) -> range:
+        return range(0)
+
+    def taken(self, physical: str | None, number: int | None) -> tuple[str, str]:
+        return "LocalNetworkInUse", "Unable to create the network. The local segment is in use."
+
+
+TYPES: Mapping[str, TypeDriver] = {driver.name: driver for driver in (Flat(), Vlan(), Vxlan(), Local())}
+#: Where installed packages offer kinds of their own.
+GROUP = "nacre.type_drivers"
+
+
+@lru_cache
+def load() -> Mapping[str, TypeDriver]:
+    """All kinds, ours first."""
+    return {**TYPES, **{point.name: point.load()() for point in entry_points(group=GROUP) if point.name not in TYPES}}
+
+
+def require(names: Iterable[str]) -> None:
+    """Raises LookupError naming the one of these kinds that nobody offers."""
+    if lacking := [name for name in names if name not in load()]:
+        raise LookupError(f"There is no type driver '{lacking[0]}'; known: {', '.join(load())}.")
+
+
+def of(network_type: str) -> TypeDriver:
+    """That kind. Raises BadRequest: there is none."""
+    found = load().get(network_type)
+    if found is None:
+        raise _provider_error(f"provider:network_type '{network_type}' is not supported")
+    return found
+
+
+def mtu(types: SegmentTypes, network_type: str) -> int:
+    """The largest packet that a network of this kind carries; of one that there is none of, the physical one."""
+    driver = load().get(network_type)
+    return types.physical_mtu - (driver.overhead if driver else 0)
+
+
+def claim(driver: TypeDriver, physical: str | None, number: int | None) -> str | None:
     """The key under which a segment is unique in the cloud; None where there may be many alike."""
-    return None if network_type == "local" else f"{network_type}:{physical or ''}:{'' if number is None else number}"
-
-
-def _provider_error(reason: str) -> BadRequest:
-    return BadRequest(f"Invalid input for operation: {reason}.", type="InvalidInput")
+    return None if driver.shared else f"{driver.name}:{physical or ''}:{'' if number is None else number}"
 
 
 def validate(types: SegmentTypes, network_type: str, physical: str | None, number: int | None) -> None:
     """Checks what an administrator asked for. Raises BadRequest naming the provider attribute."""
-    if network_type not in ("flat", "vlan", "vxlan", "local"):
-        raise _provider_error(f"provider:network_type '{network_type}' is not supported")
-    if network_type in ("flat", "vlan"):
-        _validate_physical(types, network_type, physical)
-    elif physical:
-        raise _provider_error(f"provider:physical_network specified for {network_type} network")
-    if network_type in ("flat", "local") and number is not None:
-        raise _provider_error(f"provider:segmentation_id specified for {network_type} network")
-    limit = {"vlan": 4094, "vxlan": MAX_VNI}.get(network_type, 0)
-    if number is not None and not 1 <= number <= limit:
-        raise _provider_error(f"provider:segmentation_id out of range (1 through {limit}) for {network_type} network")
-
-
-def _validate_physical(types: SegmentTypes, network_type: str, physical: str | None) -> None:
-    if not physical:
+    driver = of(network_type)
+    if driver.physical and not physical:
         raise _provider_error(f"provider:physical_network required for {network_type} network")
-    known = physical in types.vlan_ranges
-    if network_type == "flat":
-        known = known or "*" in types.flat_networks or physical in types.flat_networks
-    if not known:
+    if driver.physical and physical and not driver.known(types, physical):
         raise _provider_error(f"provider:physical_network '{physical}' unknown for {network_type} network")
+    if physical and not driver.physical:
+        raise _provider_error(f"provider:physical_network specified for {network_type} network")
+    if number is None:
+        return
+    if not driver.limit:
+        raise _provider_error(f"provider:segmentation_id specified for {network_type} network")
+    if not 1 <= number <= driver.limit:
+        raise _provider_error(
+            f"provider:segmentation_id out of range (1 through {driver.limit}) for {network_type} network")
 
 
-def numbers(types: SegmentTypes, network_type: str, physical: str | None) -> range:
-    """The VLANs or VNIs that the operator gives out."""
-    start, end = types.vlan_ranges.get(physical or "", (1, 0)) if network_type == "vlan" else types.vni_range
-    return range(start, end + 1)
+def _provider_error(reason: str) -> BadRequest:
+    return BadRequest(f"Invalid input for operation: {reason}.", type="InvalidInput")
