@@ -39,7 +39,7 @@ class Networks:
     resource = NETWORK
 
     def list(self, work: Work, filters: Attributes) -> list[Network]:
-        return work.select(Network, visible(work), *where(t.networks, filters))
+        return work.search(Network, visible(work), *where(t.networks, filters))
 
     def views(self, work: Work, found: Sequence[Network]) -> Sequence[View]:
         ids = [network.id for network in found]
@@ -52,7 +52,7 @@ class Networks:
             subnets[row["network_id"]].append(row["id"])
         for row in work.rows(_SCOPES.where(among(t.subnets.c.network_id, ids))):
             scopes[row["network_id"]][f"ipv{row['ip_version']}_address_scope"] = row["address_scope_id"]
-        for segment in work.select(NetworkSegment, among(t.segments.c.network_id, ids),
+        for segment in work.search(NetworkSegment, among(t.segments.c.network_id, ids),
                                    t.segments.c.dynamic.is_(False), order=("position",)):
             segments[segment.network_id].append(segment)
         shared = access.shared(work, "network")

@@ -19,7 +19,7 @@ from nacre.network.hosts import agents, bindings
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.network import Network
 from nacre.network.nouns.noun import View
-from nacre.network.nouns.port import PORT, Fixed, Placed, Port, PortAddress, PortGroup, view
+from nacre.network.nouns.port import PORT, Binding, Fixed, Placed, Port, PortAddress, PortGroup, view
 from nacre.network.nouns.subnet import Subnet
 from nacre.network.sharing import access
 from nacre.network.work import MANY, Work, columns, conflict
@@ -171,7 +171,7 @@ def _check_device(work: Work, device_id: str, project_id: str) -> None:
 def insert(work: Work, network: Network, data: Attributes) -> tuple[Placed, Fixed, list[str]]:
     """A new port, unbound. As `build` otherwise."""
     made = build(work, network, data)
-    bindings.add(work, [made[0]])
+    work.add_all(Binding, [made[0].binding()])
     return made
 
 
@@ -195,7 +195,7 @@ def build(work: Work, network: Network, data: Attributes) -> tuple[Placed, Fixed
         extra_dhcp_opts=data["extra_dhcp_opts"], dns_name=data["dns_name"], server_id=data.get("server_id"),
         preserve=data.get("preserve", False), device_tag=data.get("device_tag"), position=data.get("position", 0),
         vnic_type=data["binding:vnic_type"], profile=data.get("binding:profile") or {}, **bindings.UNBOUND)
-    work.add(port.port())
+    work.add_all(Port, [port])
     _set_addresses(work, port.id, fixed, groups)
     _set_groups(work, port.id, groups)
     return port, fixed, groups
@@ -239,8 +239,7 @@ def _mac(work: Work, network_id: str, wanted: str | None) -> str:
 def _set_addresses(work: Work, port_id: str, chosen: Fixed, groups: Sequence[str]) -> None:
     """groups: those that the port was in until now, or is to be in."""
     work.changes.moved(port_id, groups)
-    work.add_all([PortAddress(subnet_id=s, ip_address=a, port_id=port_id, position=i)
-                  for i, (s, a) in enumerate(chosen)])
+    work.add_all(PortAddress, [PortAddress(s, a, port_id, position) for position, (s, a) in enumerate(chosen)])
 
 
 def _set_groups(work: Work, port_id: str, groups: Sequence[str], before: Sequence[str] = ()) -> None:
@@ -248,7 +247,7 @@ def _set_groups(work: Work, port_id: str, groups: Sequence[str], before: Sequenc
     work.changes.moved(port_id, {*groups, *before})
     if before:
         statements.delete(work.conn, t.port_groups, port_id=port_id)
-    work.add_all([PortGroup(port_id=port_id, group_id=group) for group in groups])
+    work.add_all(PortGroup, [PortGroup(port_id, group) for group in groups])
 
 
 def drop(work: Work, port_ids: Sequence[str]) -> None:

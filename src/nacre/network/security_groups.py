@@ -106,12 +106,12 @@ class SecurityGroups:
     resource = SECURITY_GROUP
 
     def list(self, work: Work, filters: Attributes) -> list[SecurityGroup]:
-        return work.select(SecurityGroup, may_use(work), *where(t.security_groups, filters))
+        return work.search(SecurityGroup, may_use(work), *where(t.security_groups, filters))
 
     def views(self, work: Work, found: Sequence[SecurityGroup]) -> Sequence[View]:
         rules = defaultdict[str, list[View]](list)
         if ids := [group.id for group in found]:
-            for rule in work.select(SecurityGroupRule, among(t.security_group_rules.c.security_group_id, ids)):
+            for rule in work.search(SecurityGroupRule, among(t.security_group_rules.c.security_group_id, ids)):
                 rules[rule.security_group_id].append(rule_view(rule, default=False))
         shared = access.shared(work, "security_group")
         return [view(group, rules[group.id], shared=group.id in shared) for group in found]
@@ -166,7 +166,7 @@ class SecurityGroupRules:
     def list(self, work: Work, filters: Attributes) -> list[SecurityGroupRule]:
         rules = t.security_group_rules
         mine = sa.select(t.security_groups.c.id).where(access.own(work, t.security_groups))
-        return work.select(SecurityGroupRule, sa.or_(access.own(work, rules), rules.c.security_group_id.in_(mine)),
+        return work.search(SecurityGroupRule, sa.or_(access.own(work, rules), rules.c.security_group_id.in_(mine)),
                            *where(rules, filters))
 
     def views(self, work: Work, found: Sequence[SecurityGroupRule]) -> Sequence[View]:
@@ -265,7 +265,7 @@ def _create(work: Work, data: Attributes, *, default: bool) -> tuple[SecurityGro
         **work.new({"project_id": data["project_id"]}), security_group_id=group.id, direction=direction, ethertype=kind,
         protocol=None, port_range_min=None, port_range_max=None, remote_ip_prefix=None, remote_group_id=remote,
         remote_address_group_id=None) for direction, kind, remote in rules]
-    work.add_all(made)
+    work.add_all(SecurityGroupRule, made)
     return group, made
 
 

@@ -45,7 +45,7 @@ COUNTED: dict[str, sa.Table] = {
     "rbac_policy": t.rbac_policies, "address_group": t.address_groups,
     "address_scope": t.address_scopes,
 }
-_RESOURCE = {table: name for name, table in COUNTED.items()}
+_RESOURCE: dict[sa.FromClause, str] = {table: name for name, table in COUNTED.items()}
 
 _Q, _U = t.quotas.c, t.usage.c
 _PROJECT, _WHAT = sa.bindparam("project", type_=sa.String), sa.bindparam("what", type_=sa.String)
@@ -129,21 +129,22 @@ class Work:
         found = self.conn.execute(statement).mappings().first()
         return dict(found) if found else None
 
-    def select(self, kind: type[N], *where: sa.ColumnElement[bool], order: tuple[str, ...] = (),
-               limit: int | None = None, **conditions: Any) -> list[N]:
-        """The nouns for which all of that holds. conditions, order: as `statements.find`, and quicker than `where`, to
-        which alone a limit applies."""
-        if where:
-            table = kind.TABLE.c
-            wanted = sa.select(*columns(kind)).where(*where, *(table[n] == value for n, value in conditions.items()))
-            rows = self.conn.execute(wanted.order_by(*(table[n] for n in order)).limit(limit))
-        else:
-            rows = statements.select(self.conn, kind.TABLE, kind.__struct_fields__, order, conditions)
-        return [kind(*row) for row in rows]
+    def select(self, kind: type[N], order: tuple[str, ...] = (), **conditions: Any) -> list[N]:
+        """The nouns for which the conditions hold. conditions, order: as `statements.find`."""
+        return [kind(*row) for row in statements.select(
+            self.conn, kind.TABLE, kind.__struct_fields__, order, conditions)]
+
+    def search(self, kind: type[N], *where: sa.ColumnElement[bool], order: tuple[str, ...] = (),
+               limit: int | None = None) -> list[N]:
+        """The nouns for which all of that holds."""
+        wanted = sa.select(*columns(kind)).where(*where).order_by(*(kind.TABLE.c[name] for name in order))
+        return [kind(*row) for row in self.conn.execute(wanted.limit(limit))]
 
     def first(self, kind: type[N], *where: sa.ColumnElement[bool], **conditions: Any) -> N | None:
-        """As `select`, one of them."""
-        return next(iter(self.select(kind, *where, limit=1, **conditions)), None)
+        """One noun for which all of that holds."""
+        if where:
+            where += tuple(kind.TABLE.c[name] == value for name, value in conditions.items())
+        return next(iter(self.search(kind, *where, limit=1) if where else self.select(kind, **conditions)), None)
 
     def new(self, data: Attributes) -> Attributes:
         """The standard columns of a new row, filled."""
@@ -153,19 +154,16 @@ class Work:
 
     def add(self, noun: N) -> N:
         """A new row, which is this."""
-        self.add_all([noun])
+        self.add_all(type(noun), [noun])
         return noun
 
-    def add_all(self, nouns: Sequence[Noun]) -> None:
-        """New rows, which are these: all of one kind."""
-        if not nouns:
-            return
-        table = nouns[0].TABLE
-        assert isinstance(table, sa.Table)
-        rows = [msgspec.structs.asdict(noun) for noun in nouns]
-        statements.insert(self.conn, table, rows if len(rows) > 1 else rows[0])
-        if resource := _RESOURCE.get(table):
-            self.usage.update((row["project_id"], resource) for row in rows)
+    def add_all(self, kind: type[Noun], nouns: Sequence[Noun]) -> None:
+        """New rows of that kind: of each noun its fields."""
+        rows = [{name: getattr(noun, name) for name in kind.__struct_fields__} for noun in nouns]
+        if rows:
+            statements.insert(self.conn, kind.TABLE, rows if len(rows) > 1 else rows[0])
+            if resource := _RESOURCE.get(kind.TABLE):
+                self.usage.update((row["project_id"], resource) for row in rows)
 
     def remove(self, table: sa.Table, **conditions: Any) -> None:
         """Deletes rows of a table that quotas count. What goes by a foreign key's cascade is not counted: take away

@@ -46,7 +46,7 @@ def update(conn: sa.Connection, table: sa.Table, values: Mapping[str, Any], coun
     return int(conn.execute(statement, {**wanted, **{"new_" + n: v for n, v in values.items()}}).rowcount)
 
 
-def insert(conn: sa.Connection, table: sa.Table, rows: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
+def insert(conn: sa.Connection, table: sa.FromClause, rows: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
     """Inserts one row, or several of the same columns."""
     conn.execute(_insert(table), rows)
 
@@ -105,7 +105,8 @@ def _update(table: sa.Table, shape: tuple[tuple[str, str], ...], names: tuple[st
 
 
 @lru_cache(maxsize=256)
-def _insert(table: sa.Table) -> sa.Insert:
+def _insert(table: sa.FromClause) -> sa.Insert:
+    assert isinstance(table, sa.Table)
     return sa.insert(table)
 
 

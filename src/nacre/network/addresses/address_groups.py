@@ -23,7 +23,7 @@ class AddressGroups:
     resource = ADDRESS_GROUP
 
     def list(self, work: Work, filters: Attributes) -> list[AddressGroup]:
-        return work.select(AddressGroup, access.visible(work, t.address_groups, "address_group"),
+        return work.search(AddressGroup, access.visible(work, t.address_groups, "address_group"),
                            *where(t.address_groups, filters))
 
     def views(self, work: Work, found: Sequence[AddressGroup]) -> Sequence[View]:

@@ -44,7 +44,7 @@ class Subnetpools:
     resource = SUBNETPOOL
 
     def list(self, work: Work, filters: Attributes) -> list[SubnetPool]:
-        return work.select(SubnetPool, access.visible(work, t.subnetpools, "subnetpool"),
+        return work.search(SubnetPool, access.visible(work, t.subnetpools, "subnetpool"),
                            *where(t.subnetpools, filters))
 
     def views(self, work: Work, found: Sequence[SubnetPool]) -> Sequence[View]:
@@ -135,7 +135,7 @@ class AddressScopes:
     resource = ADDRESS_SCOPE
 
     def list(self, work: Work, filters: Attributes) -> list[AddressScope]:
-        return work.select(AddressScope, access.visible(work, t.address_scopes, "address_scope"),
+        return work.search(AddressScope, access.visible(work, t.address_scopes, "address_scope"),
                            *where(t.address_scopes, filters))
 
     def views(self, work: Work, found: Sequence[AddressScope]) -> Sequence[View]:

@@ -35,7 +35,7 @@ class Subnets:
     resource = SUBNET
 
     def list(self, work: Work, filters: Attributes) -> list[Subnet]:
-        return work.select(Subnet, self._visible(work), *where(t.subnets, filters))
+        return work.search(Subnet, self._visible(work), *where(t.subnets, filters))
 
     def views(self, work: Work, found: Sequence[Subnet]) -> Sequence[View]:
         shared = access.shared(work, "network")
@@ -96,7 +96,7 @@ class Subnets:
         rows = work.rows(sa.select(t.ports.c.id, t.ports.c.mac_address).where(
             t.ports.c.network_id == subnet.network_id, t.ports.c.device_owner.not_in(owners)))
         if rows:
-            work.add_all([PortAddress(
+            work.add_all(PortAddress, [PortAddress(
                 subnet_id=subnet.id, ip_address=ipam.eui64(subnet.cidr, r["mac_address"]), port_id=r["id"], position=90)
                 for r in rows])
             _every_port(work, subnet.network_id)

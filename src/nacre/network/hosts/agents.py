@@ -127,7 +127,7 @@ def report(work: Work, reports: Iterable[Report]) -> set[str]:
     same = [place for place, row in values.items() if place in known and says(known[place], row)]
     other = [place for place in values if place in known and place not in set(same)]
     fresh = [place for place in values if place not in known]
-    work.add_all([Agent(
+    work.add_all(Agent, [Agent(
         id=str(uuid.uuid4()), host=host, agent_type=kind, admin_state_up=True, description=None, created_at=work.now,
         started_at=work.now, heartbeat_at=work.shared_now, **values[host, kind]) for host, kind in fresh])
     if other:

@@ -102,11 +102,6 @@ def failed(ports: Iterable[Placed]) -> list[str]:
     return [port.id for port in ports if port.vif_type == FAILED]
 
 
-def add(work: Work, ports: Sequence[Placed]) -> None:
-    """The bindings of new ports, as they say."""
-    work.add_all([port.binding() for port in ports])
-
-
 def bind(work: Work, ports: Sequence[Placed], host: str, *, fresh: bool = False) -> list[Placed]:
     """The ports bound to the host (empty: to none), actively; given with their active bindings, which go. Of those that
     no driver binds the vif_type says so. fresh: they have none yet."""
@@ -222,8 +217,8 @@ def _left_one(work: Work, port_id: str, host: str, network_id: str) -> None:
 
 def _write(work: Work, ports: Sequence[Placed], levels: Sequence[BindingLevel]) -> None:
     """The bindings of the ports as they say, with what hangs on them."""
-    add(work, ports)
-    work.add_all(levels)
+    work.add_all(Binding, [port.binding() for port in ports])
+    work.add_all(BindingLevel, levels)
     if host := ports[0].host:
         work.conn.execute(_GROUPS, {"ports": [p.id for p in ports], "of": host})
         for port in ports:

@@ -9,7 +9,7 @@ from nacre.network import tables as t
 from nacre.network.addresses import ipam
 from nacre.network.hosts import bindings
 from nacre.network.nouns.network import Network
-from nacre.network.nouns.port import Placed, Port, PortAddress
+from nacre.network.nouns.port import Binding, Placed, Port, PortAddress
 from nacre.network.nouns.subnet import Subnet
 from nacre.network.work import Work
 
@@ -40,8 +40,8 @@ def ensure(work: Work, network_id: str, mac: str | None = None, fixed: Mapping[s
                 allowed_address_pairs=[], extra_dhcp_opts=[], dns_name="", server_id=None, preserve=False,
                 device_tag=None, position=0, vnic_type="normal", profile={},
                 **bindings.UNBOUND | {"vif_type": "distributed"})
-            work.add(port.port())
-            bindings.add(work, [port])
+            work.add_all(Port, [port])
+            work.add_all(Binding, [port.binding()])
         sync(work, network_id, fixed)
 
 

@@ -61,7 +61,7 @@ def resolve(work: Work, order: PortsOrder) -> list[Interface]:
 
 def _automatic(work: Work) -> list[Interface]:
     n = t.networks.c
-    found = work.select(Network, n.external.is_(False), sa.or_(
+    found = work.search(Network, n.external.is_(False), sa.or_(
         n.project_id == work.context.project_id, n.id.in_(access.granted(work, "network"))), limit=2)
     if len(found) > 1:
         raise conflict("NetworkAmbiguous",

@@ -31,11 +31,11 @@ class FloatingIps:
     resource = FLOATINGIP
 
     def list(self, work: Work, filters: Attributes) -> list[FloatingIp]:
-        return work.select(FloatingIp, access.own(work, t.floatingips), *where(t.floatingips, filters))
+        return work.search(FloatingIp, access.own(work, t.floatingips), *where(t.floatingips, filters))
 
     def views(self, work: Work, found: Sequence[FloatingIp]) -> Sequence[View]:
         ids = [floating.port_id for floating in found if floating.port_id]
-        known = {port.id: port for port in work.select(Port, among(t.ports.c.id, ids))} if ids else {}
+        known = {port.id: port for port in work.search(Port, among(t.ports.c.id, ids))} if ids else {}
         return [view(floating, known.get(floating.port_id or "")) for floating in found]
 
     def target(self, work: Work, data: Attributes) -> Attributes:

@@ -28,12 +28,12 @@ class Routers:
     resource = ROUTER
 
     def list(self, work: Work, filters: Attributes) -> list[Router]:
-        return work.select(Router, access.own(work, t.routers), *where(t.routers, filters))
+        return work.search(Router, access.own(work, t.routers), *where(t.routers, filters))
 
     def views(self, work: Work, found: Sequence[Router]) -> Sequence[View]:
         fixed = defaultdict[str | None, list[tuple[str, str]]](list)
         if gateways := [router.gateway_port_id for router in found if router.gateway_port_id]:
-            for address in work.select(PortAddress, among(t.addresses.c.port_id, gateways), order=("position",)):
+            for address in work.search(PortAddress, among(t.addresses.c.port_id, gateways), order=("position",)):
                 fixed[address.port_id].append((address.subnet_id, address.ip_address))
         return [view(router, fixed[router.gateway_port_id]) for router in found]
 
@@ -191,7 +191,7 @@ class Routers:
 def connected(work: Work, router_id: str, owners: Sequence[str]) -> list[Subnet]:
     """The subnets that a router has a port on."""
     p, a = t.ports.c, t.addresses.c
-    return work.select(Subnet, t.subnets.c.id.in_(
+    return work.search(Subnet, t.subnets.c.id.in_(
         sa.select(a.subnet_id).join(t.ports, p.id == a.port_id).where(
             p.device_id == router_id, p.device_owner.in_(owners))))
 

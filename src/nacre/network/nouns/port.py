@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import msgspec
 import sqlalchemy as sa
 
 from nacre.network import tables as t
@@ -97,10 +96,6 @@ class Placed(Port, frozen=True):
     def bound(self) -> bool:
         """Whether the binding carries frames, or would if it were active."""
         return bool(self.host) and self.vif_type != FAILED
-
-    def port(self) -> Port:
-        """Without its binding."""
-        return Port(*msgspec.structs.astuple(self)[:len(Port.__struct_fields__)])
 
     def binding(self) -> Binding:
         """The binding alone."""

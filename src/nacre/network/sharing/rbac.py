@@ -23,7 +23,7 @@ class RbacPolicies:
 
     def list(self, work: Work, filters: Attributes) -> list[RbacPolicy]:
         mine = sa.true() if work.context.is_admin else t.rbac_policies.c.project_id == work.context.project_id
-        return work.select(RbacPolicy, mine, *where(t.rbac_policies, filters))
+        return work.search(RbacPolicy, mine, *where(t.rbac_policies, filters))
 
     def views(self, work: Work, found: Sequence[RbacPolicy]) -> Sequence[View]:
         return [view(policy) for policy in found]
