@@ -222,6 +222,22 @@ async def test_on_a_network_that_is_shared_a_guest_keeps_only_addresses_that_the
         "id": port.id, "network_id": net, "mac_address": mac, "addresses": [gateway]}]
 
 
+async def test_an_operator_who_adopts_is_no_administrator_for_what_a_host_says(
+        tmp_path: Path, story_url: str) -> None:
+    """Whoever asks for the adoption, the addresses are those that a member might choose."""
+    (tmp_path / "policy.yaml").write_text(
+        '"create_port:fixed_ips:ip_address": "is_admin:True or project_id:%(network:project_id)s"\n')
+    async with whole_cloud(tmp_path, story_url) as cloud:
+        victim, evil, mallory = await made(cloud), Stranger(cloud, "evil"), await project(cloud)
+        [own] = (await cloud.ask("demo", "GET", "network", f"/ports?device_id={victim['id']}")).json()["ports"]
+        await share(cloud, own["network_id"], mallory)
+        found = guest(mallory, port_of(own["network_id"], fixed_ips=(FixedIp(
+            subnet_id=own["fixed_ips"][0]["subnet_id"], ip_address="10.9.0.99"),)))
+        await evil.claims(held(found), says=(found,))
+        status, said = await act(cloud, found.server_id, {"adopt": {"addresses": [found.ports[0].mac_address]}})
+        assert status == 409 and "--address 10.9.0.99" in said["conflictingRequest"]["message"], said
+
+
 async def test_addresses_need_not_be_named_where_the_project_may_choose_them(cloud: WholeCloud) -> None:
     victim, evil = await made(cloud), Stranger(cloud, "evil")
     [other] = (await cloud.ask("demo", "GET", "network", f"/ports?device_id={victim['id']}")).json()["ports"]
