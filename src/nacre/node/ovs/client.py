@@ -143,7 +143,8 @@ class WiringClient:
         knows: a control process that was frozen says an older one last."""
         if answer.era and self._eras and (answer.era not in self._eras or answer.n < self._n):
             log.info("an answer of another history of the database, maybe: nothing is taken away yet", n=answer.n)
-            self.desired = self.desired.merge(msgspec.structs.replace(answer, whole=False))
+            tunnels = tuple(sorted({*self.desired.tunnels, *answer.tunnels}))
+            self.desired = self.desired.merge(msgspec.structs.replace(answer, whole=False, tunnels=tunnels))
             return False
         if answer.era:
             self._n = answer.n
