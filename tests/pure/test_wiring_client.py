@@ -171,12 +171,12 @@ async def test_an_answer_of_the_lost_history_that_was_under_way_keeps_nothing_he
         made: Made, asked: tuple[str, ...]) -> None:
     """It was asked for before the new era was said, and its number is higher than the restored database's."""
     client, network, _ = made
-    network.n, network.era, network.ports = 1001, "e", (PORT, lost := msgspec.structs.replace(PORT, id="lost"))
+    network.n, network.era, network.ports = 99, "e", (PORT, lost := msgspec.structs.replace(PORT, id="lost"))
     answer = network.wiring
 
     async def late(*args: Any) -> HostWiring:
         found = await answer(*args)
-        assert client.follow(standing(era="f", n=500))
+        assert client.follow(standing(era="f", n=50))
         return found
 
     client.asked, client.whole = set(asked), not asked
@@ -184,7 +184,7 @@ async def test_an_answer_of_the_lost_history_that_was_under_way_keeps_nothing_he
     await client.ask()
     assert client.desired.ports == {"p": PORT, "lost": lost} and client.whole
     network.wiring = answer  # type: ignore[method-assign]
-    network.n, network.era, network.ports = 500, "f", (PORT,)
+    network.n, network.era, network.ports = 50, "f", (PORT,)
     assert await client.ask()
     assert client.desired.ports == {"p": PORT}
 
