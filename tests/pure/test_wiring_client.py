@@ -166,6 +166,29 @@ async def test_an_answer_of_what_may_be_a_restored_database_takes_nothing_away_b
     assert client.desired.ports == {"q": other} and client.desired.tunnels == ()
 
 
+@pytest.mark.parametrize("asked", [(), ("p",)], ids=["whole", "a port"])
+async def test_an_answer_of_the_lost_history_that_was_under_way_keeps_nothing_here(
+        made: Made, asked: tuple[str, ...]) -> None:
+    """It was asked for before the new era was said, and its number is higher than the restored database's."""
+    client, network, _ = made
+    network.n, network.era, network.ports = 99, "e", (PORT, lost := msgspec.structs.replace(PORT, id="lost"))
+    answer = network.wiring
+
+    async def late(*args: Any) -> HostWiring:
+        found = await answer(*args)
+        assert client.follow(standing(era="f", n=50))
+        return found
+
+    client.asked, client.whole = set(asked), not asked
+    network.wiring = late  # type: ignore[method-assign,assignment]
+    await client.ask()
+    assert client.desired.ports == {"p": PORT, "lost": lost} and client.whole
+    network.wiring = answer  # type: ignore[method-assign]
+    network.n, network.era, network.ports = 50, "f", (PORT,)
+    assert await client.ask()
+    assert client.desired.ports == {"p": PORT}
+
+
 async def test_nothing_is_taken_from_those_who_are_not_trusted(made: Made) -> None:
     client, _, _ = made
     client.follow(Standing(trusted=False))
