@@ -145,6 +145,31 @@ async def test_what_an_earlier_runner_gave_up_is_gone_before_another_host_is_tri
     assert not twice
 
 
+async def test_a_build_waits_no_longer_for_a_host_that_an_operator_says_is_gone_for_good(lab: Lab) -> None:
+    """It was given up there, and nobody knows whether it runs: the next is tried once it cannot any more."""
+    async def heard_lately(_: str) -> bool:
+        return False
+
+    lab.patience = Patience(stalled=3.0, silence=60.0)
+    for hypervisor in lab.hypervisors.values():
+        hypervisor.faults.fail["define"] = 1
+    server = await begun_until(lab, "end")
+    (dead,) = lab.silent
+    await lab.reborn()
+    for host, hypervisor in lab.hypervisors.items():
+        hypervisor.faults.fail["define"] = 0
+        del lab.nodes[host].end
+    await asyncio.sleep(0.3)
+    assert (await lab.row(server))["vm_state"] == "building"
+    await lab.registry.set_service(dead, forced_down=True)
+    admin = LedgerAdmin(lab.db, lab.clock)
+    await Removal(lab.control.processes, admin, lab.registry, lab.control.endings, heard_lately, ()).remove(
+        dead, dead=True)
+    row = await lab.until(server, "active")
+    assert [h for h, hypervisor in lab.hypervisors.items() if server in hypervisor.servers] == [row["host"]] != [dead]
+    assert [(a.host, a.state) for a in await lab.ledger.of_server(server)] == [(row["host"], "held")]
+
+
 async def test_a_delete_whose_answer_was_lost_leaves_nothing(lab: Lab) -> None:
     """The server is gone for its user; its address is not given to anybody else before the host confirmed."""
     (server,) = await lab.accept()

@@ -7,7 +7,7 @@ host answers from what is there. Whoever lost the story's lease changes nothing 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import msgspec
@@ -294,11 +294,15 @@ class _Build:
 
     async def _settle(self) -> None:
         """An attempt that an earlier runner gave up last may have been sent a spawn, nobody knows: its host confirms
-        that nothing of it is left before another is tried. Of those before it that runner knew."""
+        that nothing of it is left before another is tried, or an operator says that it is gone for good. Of those
+        before it that runner knew."""
         last = max(await self._deps.ledger.of_server(self.server.id), key=lambda each: each.epoch, default=None)
         if last is not None and last.state == "ending":
+            async def ended(id: str = last.id) -> bool:
+                return not await self._deps.ledger.of([id])
+
             self._unsettled = last.host
-            await self._endings.end(last, self._patient)
+            await self._endings.end(last, replace(self._patient, over=ended))
             self._unsettled = ""
 
     async def _resume(self, placement: Placement) -> tuple[Allocation, GuestFacts] | None:

@@ -46,13 +46,19 @@ class Slot:
             self._room.release()
 
 
+async def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Silence:
     """How a host that is silent is waited for. seconds: without heartbeats; slot: it is left meanwhile, as nothing is
-    done but to ask again, and taken again before anything else is."""
+    done but to ask again, and taken again before anything else is; over: whether there is nothing to ask for any more,
+    as others saw to it."""
 
     seconds: float = 0.0
     slot: Slot | None = None
+    over: Callable[[], Awaitable[bool]] = _never
 
 
 #: It is not waited for.
@@ -76,9 +82,9 @@ class Hosts:
 
     async def order(self, host: str, give: Callable[[Node], Awaitable[Work]],
                     silence: Silence = IMPATIENT) -> Guest | None:
-        """Until it is done: what the host says of the guest. Raises the host's own errors; Unavailable: it is silent,
-        and not waited for any longer, maybe without its slot; BuildFailed: the work does not move; Waiting: it takes
-        no orders of this cloud until an operator decides."""
+        """Until it is done, or over: what the host says of the guest. Raises the host's own errors; Unavailable: it is
+        silent, and not waited for any longer, maybe without its slot; BuildFailed: the work does not move; Waiting: it
+        takes no orders of this cloud until an operator decides."""
         begin = moved = heard = self._clock.monotonic()
         last, slot = UNHEARD, silence.slot
         doubted: float | None = None
@@ -95,6 +101,8 @@ class Hosts:
                 now = self._clock.monotonic()
                 if await self._alive(host):
                     heard = now
+                elif await silence.over():
+                    return None
                 elif now - heard >= silence.seconds:
                     raise
                 elif slot is not None:
