@@ -5,7 +5,7 @@ import copy
 import hashlib
 import os
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import httpx
@@ -15,6 +15,7 @@ from image_cloud import A, Cloud, context_of, register, send
 
 from nacre.base.db import DatabaseUnavailable, Unit
 from nacre.image.contract import SnapshotOrder
+from nacre.image.data import uploads
 from nacre.image.data.snapshots import Snapshots
 from nacre.image.service import Settings
 from nacre.image.tables import images
@@ -56,6 +57,26 @@ async def test_ranges(a: httpx.AsyncClient, asked: str, status: int, said: str |
     assert reply.status_code == status
     if piece is not None:
         assert reply.content == piece and reply.headers["content-range"] == said
+
+
+async def test_of_a_download_that_is_not_taken_nothing_is_read_ahead(
+        a: httpx.AsyncClient, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closed before its first piece, as for a HEAD."""
+    monkeypatch.setattr(uploads, "READ", 4)
+    image = await register(a)
+    await send(a, image["id"], b"0123456789")
+    pieces, made = cloud.uploads.pieces, list[AsyncGenerator[bytes]]()  # kept, or its end as garbage would do
+
+    def keeping(*args: Any) -> AsyncGenerator[bytes]:
+        made.append(pieces(*args))
+        return made[0]
+
+    monkeypatch.setattr(cloud.uploads, "pieces", keeping)
+    before = asyncio.all_tasks()
+    assert (await a.head(f"/v2/images/{image['id']}/file")).headers["content-length"] == "10"
+    assert len(made) == 1 and asyncio.all_tasks() <= before
+    with pytest.raises(StopAsyncIteration):
+        await anext(made[0])
 
 
 async def test_protected_images_stay(a: httpx.AsyncClient) -> None:
