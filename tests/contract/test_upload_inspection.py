@@ -27,8 +27,9 @@ from nacre.image.data.inspection import Apart, Nursery
 MB = 1 << 20
 
 
-def nursery(evil: str, idle: float = 60) -> Nursery:
-    """One whose processes do this before they look at what they are fed. born: how many of them there were."""
+def nursery(evil: str, idle: float = 60, more: str = "") -> Nursery:
+    """One whose processes do this before they look at what they are fed. born: how many of them there were; more: what
+    is done before the first."""
     code = (f"import ctypes, gc, mmap, os, resource, socket, stat, time, {inspection.__name__} as i\n"
             "fork, born = os.fork, []\n"
             "def bear():\n"
@@ -53,7 +54,7 @@ def nursery(evil: str, idle: float = 60) -> Nursery:
             "    def feed(self, data):\n"
             f"        {evil}\n"
             "        super().feed(data)\n"
-            f"i.Inspector = Taken\ni.CPU = 1\ni.IDLE = {idle}\ni.main()\n")
+            f"i.Inspector = Taken\ni.CPU = 1\ni.IDLE = {idle}\n{more}\ni.main()\n")
     return Nursery([sys.executable, "-P", "-c", code])
 
 
@@ -362,10 +363,22 @@ def test_where_no_process_can_be_forked_only_that_upload_fails() -> None:
         other = Apart("vhdx", nursery=poor)
         other.feed(b"vhdxfile" + bytes(SLICE - 8))
         process = poor._process
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable) as refused:
             feed(Apart("raw", nursery=poor), b"x", 1)
+        assert "no process" in refused.value.details
         assert feed(Apart("raw", nursery=poor), b"x", 1).size == 1 and poor._process is process
         other.close()
+    finally:
+        poor.close()
+
+
+def test_what_the_machine_lacks_is_said_to_operators() -> None:
+    """A kernel that takes no filter of system calls: every upload is refused, and somebody has to know why."""
+    poor = nursery("pass", more="def no(**_):\n    raise OSError(22, 'no filter here')\ni.renounce = no\n")
+    try:
+        with pytest.raises(Unavailable) as refused:
+            feed(Apart("raw", nursery=poor), b"x", 1)
+        assert "no filter here" in refused.value.details and "filter" not in refused.value.message
     finally:
         poor.close()
 

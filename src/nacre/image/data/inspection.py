@@ -31,7 +31,8 @@ IDLE = 60.0
 #: What stands before a slice: there are more, or it is the last. And the answer to one that settles nothing.
 DATA, LAST, MORE = b"d", b"e", b"+"
 #: What is said of a process that ended without a verdict: by itself, or by a limit of its own; or because the machine
-#: lacks something: it could not be forked, or it was killed, as the kernel does where memory runs out.
+#: lacks something: it could not be forked or confined (the reason follows), or it was killed, as the kernel does where
+#: memory runs out.
 ENDED, LACK = b"-", b"!"
 #: Linux: what a process asks for that is to end with the one it was forked of.
 PR_SET_PDEATHSIG = 1
@@ -59,7 +60,7 @@ class Nursery:
         self._door: socket.socket | None = None
 
     def begin(self, declared: str, container: str) -> socket.socket:
-        """The way to a new process. Raises Unavailable."""
+        """The way to a new process. Raises Unavailable; its details say what the machine lacks."""
         for _ in range(2):  # it may have ended since the last one
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             door = None
@@ -68,7 +69,7 @@ class Nursery:
                     door = self._open()
                     socket.send_fds(door, [f"{declared} {container}".encode()], [theirs.fileno()])
                 ours.settimeout(PATIENCE)
-                if (answer := ours.recv(1)) == MORE:
+                if (answer := ours.recv(SLICE)) == MORE:
                     return ours
             except OSError:
                 answer = b""
@@ -77,7 +78,7 @@ class Nursery:
                 break
             if door is not None:
                 self.close(door)
-        raise Unavailable(NOT_NOW)
+        raise Unavailable(NOT_NOW, details=answer.removeprefix(LACK).decode(errors="replace"))
 
     def close(self, door: socket.socket | None = None) -> None:
         """Ends it; the next upload starts another. door: only if it is still the one behind this door: many find at
@@ -243,8 +244,8 @@ def _bear(wish: bytes, talk: socket.socket, own: tuple[socket.socket, ...], chil
     """Forks the process of one upload, which has nothing of ours and of the others'; says so where that fails."""
     try:
         child = os.fork()
-    except OSError:
-        _say(talk, LACK)
+    except OSError as error:
+        _say(talk, LACK + f"no process can be started: {error}".encode())
         return
     if child:
         children[child] = talk
@@ -280,8 +281,8 @@ def _serve(talk: socket.socket, declared: str, container: str) -> None:
     inspector = Inspector(declared, container)
     try:
         renounce(memory=MEMORY)
-    except OSError:  # a kernel that takes no filter
-        talk.send(LACK)
+    except OSError as error:  # a kernel that takes no filter
+        talk.send(LACK + f"the inspecting process cannot be confined: {error}".encode())
         return
     talk.send(MORE)
     while frame := talk.recv(SLICE + 1):

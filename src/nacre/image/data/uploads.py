@@ -298,6 +298,8 @@ class Uploads:
             await self._ledger.drop(staged)
         except e.NacreError as error:
             message = error.message
+            if error.details:
+                log.warning("import failed", image_id=image.id, why=str(error))
         except Exception:
             log.exception("import failed", image_id=image.id)
             message = "The import failed unexpectedly. The operator's log says more."
