@@ -321,6 +321,20 @@ def test_for_an_upload_that_has_ended_no_parser_is_left(
     assert apart._talk is None and (not late or within(30, lambda: not parsers(honest)))
 
 
+def test_a_parser_that_was_taken_over_does_not_compute_for_ever() -> None:
+    """It ignores the signal at the end of its time, and sets its own limit up as far as that goes."""
+    acts = ("import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\ncpu = resource.RLIMIT_CPU\n"
+            "for most in (resource.getrlimit(cpu)[1], resource.RLIM_INFINITY):\n"
+            " try: resource.setrlimit(cpu, (most, most))\n except (OSError, ValueError): pass\n"
+            "while True: pass")
+    taken = nursery(f"exec({acts!r})", more="i.IN_ALL = 1")
+    try:
+        with pytest.raises(UnsupportedMedia, match="more memory or time"):
+            feed(Apart("raw", nursery=taken), b"x", 1)
+    finally:
+        taken.close()
+
+
 def test_a_parser_that_was_taken_over_does_not_outlive_control() -> None:
     taken = nursery("say(b'+') or time.sleep(1000)")
     try:

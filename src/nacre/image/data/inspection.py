@@ -22,8 +22,9 @@ from nacre.base.errors import Unavailable, UnsupportedMedia
 from nacre.base.image_formats import ARCHIVES, SLICE, WHOLE, Inspected, Inspector
 from nacre.base.shell import MB, renounce, syscalls
 
-#: What the process of an upload may use: bytes of address space, seconds of processor time for one slice.
-MEMORY, CPU = 512 * MB, 20
+#: What the process of an upload may use: bytes of address space, seconds of processor time for one slice and in all. A
+#: TiB that never settles what it is takes minutes.
+MEMORY, CPU, IN_ALL = 512 * MB, 20, 3600
 #: Seconds until an answer is given up: many times CPU, of a machine with other work.
 PATIENCE = 120.0
 #: Seconds without an upload after which the process that the others are forked of ends: it has 16 MB of its own.
@@ -264,10 +265,11 @@ def _bear(wish: bytes, talk: socket.socket, own: tuple[socket.socket, ...], chil
 def _bury(children: dict[int, socket.socket]) -> None:
     """Says how those ended that have. After a verdict nobody listens any more."""
     while children:
-        child, status = os.waitpid(-1, os.WNOHANG)
+        child, status, used = os.wait4(-1, os.WNOHANG)
         if not child:
             return
-        _say(children.pop(child), LACK if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL else ENDED)
+        killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        _say(children.pop(child), LACK if killed and used.ru_utime + used.ru_stime < IN_ALL else ENDED)
 
 
 def _say(talk: socket.socket, what: bytes) -> None:
@@ -284,14 +286,21 @@ def _serve(talk: socket.socket, declared: str, container: str) -> None:
     except OSError as error:  # a kernel that takes no filter
         talk.send(LACK + f"the inspecting process cannot be confined: {error}".encode())
         return
+    _may_take(0)  # from now on nobody here sets the second limit up, whoever is in here
     talk.send(MORE)
     while frame := talk.recv(SLICE + 1):
-        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + CPU, resource.RLIM_INFINITY))
+        _may_take(time.process_time())
         inspector.feed(frame[1:])
         if frame[:1] == LAST or inspector.settled:
             talk.send(msgspec.json.encode(_verdict(inspector)))
             return
         talk.send(MORE)
+
+
+def _may_take(used: float) -> None:
+    """Seconds of processor time, from so many on: CPU for this slice, then it is ended, which data that has taken over
+    its parser may prevent; at IN_ALL it is killed, which nothing prevents."""
+    resource.setrlimit(resource.RLIMIT_CPU, (min(int(used) + CPU, IN_ALL), IN_ALL + 1))
 
 
 def _verdict(inspector: Inspector) -> Verdict:
