@@ -30,9 +30,6 @@ from nacre.image.tables import image_tasks, images
 
 log = structlog.get_logger()
 
-#: States of an image that count as an upload of its project, as in Glance.
-UPLOADING = ("saving", "uploading", "importing")
-
 
 class TooManyUploads(e.TooLarge):
     """Other uploads of the project have to end first."""
@@ -74,7 +71,8 @@ class Uploads:
                 raise e.Gone(f"Image {image_id} was deleted while its data arrived.")
 
     async def import_staged(self, context: Context, image_id: str, order: Mapping[str, Any]) -> None:
-        """Starts the import of staged data. `order` is the request, for the task's record. Raises Conflict."""
+        """Starts the import of staged data. `order` is the request, for the task's record. Raises Conflict,
+        TooLarge."""
         now = self._service.now()
         task: dict[str, Any] = {
             "id": str(uuid.uuid4()), "image_id": image_id, "type": "api_image_import", "status": "processing",
@@ -91,6 +89,7 @@ class Uploads:
                 raise e.Conflict("Image needs to be staged before 'glance-direct' method can be used")
             check_formats(image, e.Conflict)
             self._check_quota(conn, image)
+            self._check_uploads(conn, image)
             records.move(conn, image_id, {"status": "uploading"},
                          {"status": "importing", "worker": self._worker, "updated_at": now})
             conn.execute(sa.insert(image_tasks).values(task))
@@ -170,13 +169,14 @@ class Uploads:
             raise e.TooLarge(f"The project's images use {used} of the {limit} bytes they may use.", field="size")
 
     def _check_uploads(self, conn: sa.Connection, image: Image) -> None:
-        """Whoever is slow, or keeps the service busy, does so with so many uploads; others do not wait for them. Also
-        those count here whose image is deleted: they find out at their end."""
+        """Whoever is slow, or keeps the service busy, does so with so many uploads; others do not wait for them. What
+        is staged and waits for its import keeps nobody busy: of it the bytes count. Also those count here whose image
+        is deleted: they find out at their end."""
         limit, owner = self._limits.max_project_uploads, image.row["owner"]
         if limit is None or owner is None:
             return
         number = conn.execute(sa.select(sa.func.count()).where(
-            images.c.owner == owner, images.c.status.in_(UPLOADING))).scalar() or 0
+            images.c.owner == owner, images.c.worker.is_not(None))).scalar() or 0
         if (number := max(number, len(self._coming.get(owner, ())))) >= limit:
             raise TooManyUploads(f"Project {owner} is over a limit of image_count_uploading: data of {number} of its "
                                  f"images is being uploaded, staged or imported, and {limit} are the most at once. Try "
