@@ -27,8 +27,9 @@ from nacre.image.data.inspection import Apart, Nursery
 MB = 1 << 20
 
 
-def nursery(evil: str, idle: float = 60) -> Nursery:
-    """One whose processes do this before they look at what they are fed. born: how many of them there were."""
+def nursery(evil: str, idle: float = 60, more: str = "") -> Nursery:
+    """One whose processes do this before they look at what they are fed. born: how many of them there were; more: what
+    is done before the first."""
     code = (f"import ctypes, gc, mmap, os, resource, socket, stat, time, {inspection.__name__} as i\n"
             "fork, born = os.fork, []\n"
             "def bear():\n"
@@ -53,7 +54,7 @@ def nursery(evil: str, idle: float = 60) -> Nursery:
             "    def feed(self, data):\n"
             f"        {evil}\n"
             "        super().feed(data)\n"
-            f"i.Inspector = Taken\ni.CPU = 1\ni.IDLE = {idle}\ni.main()\n")
+            f"i.Inspector = Taken\ni.CPU = 1\ni.IDLE = {idle}\n{more}\ni.main()\n")
     return Nursery([sys.executable, "-P", "-c", code])
 
 
@@ -320,6 +321,20 @@ def test_for_an_upload_that_has_ended_no_parser_is_left(
     assert apart._talk is None and (not late or within(30, lambda: not parsers(honest)))
 
 
+def test_a_parser_that_was_taken_over_does_not_compute_for_ever() -> None:
+    """It ignores the signal at the end of its time, and sets its own limit up as far as that goes."""
+    acts = ("import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\ncpu = resource.RLIMIT_CPU\n"
+            "for most in (resource.getrlimit(cpu)[1], resource.RLIM_INFINITY):\n"
+            " try: resource.setrlimit(cpu, (most, most))\n except (OSError, ValueError): pass\n"
+            "while True: pass")
+    taken = nursery(f"exec({acts!r})", more="i.IN_ALL = 1")
+    try:
+        with pytest.raises(UnsupportedMedia, match="more memory or time"):
+            feed(Apart("raw", nursery=taken), b"x", 1)
+    finally:
+        taken.close()
+
+
 def test_a_parser_that_was_taken_over_does_not_outlive_control() -> None:
     taken = nursery("say(b'+') or time.sleep(1000)")
     try:
@@ -362,10 +377,22 @@ def test_where_no_process_can_be_forked_only_that_upload_fails() -> None:
         other = Apart("vhdx", nursery=poor)
         other.feed(b"vhdxfile" + bytes(SLICE - 8))
         process = poor._process
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable) as refused:
             feed(Apart("raw", nursery=poor), b"x", 1)
+        assert "no process" in refused.value.details
         assert feed(Apart("raw", nursery=poor), b"x", 1).size == 1 and poor._process is process
         other.close()
+    finally:
+        poor.close()
+
+
+def test_what_the_machine_lacks_is_said_to_operators() -> None:
+    """A kernel that takes no filter of system calls: every upload is refused, and somebody has to know why."""
+    poor = nursery("pass", more="def no(**_):\n    raise OSError(22, 'no filter here')\ni.renounce = no\n")
+    try:
+        with pytest.raises(Unavailable) as refused:
+            feed(Apart("raw", nursery=poor), b"x", 1)
+        assert "no filter here" in refused.value.details and "filter" not in refused.value.message
     finally:
         poor.close()
 

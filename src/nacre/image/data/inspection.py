@@ -22,8 +22,9 @@ from nacre.base.errors import Unavailable, UnsupportedMedia
 from nacre.base.image_formats import ARCHIVES, SLICE, WHOLE, Inspected, Inspector
 from nacre.base.shell import MB, renounce, syscalls
 
-#: What the process of an upload may use: bytes of address space, seconds of processor time for one slice.
-MEMORY, CPU = 512 * MB, 20
+#: What the process of an upload may use: bytes of address space, seconds of processor time for one slice and in all. A
+#: TiB that never settles what it is takes minutes.
+MEMORY, CPU, IN_ALL = 512 * MB, 20, 3600
 #: Seconds until an answer is given up: many times CPU, of a machine with other work.
 PATIENCE = 120.0
 #: Seconds without an upload after which the process that the others are forked of ends: it has 16 MB of its own.
@@ -31,7 +32,8 @@ IDLE = 60.0
 #: What stands before a slice: there are more, or it is the last. And the answer to one that settles nothing.
 DATA, LAST, MORE = b"d", b"e", b"+"
 #: What is said of a process that ended without a verdict: by itself, or by a limit of its own; or because the machine
-#: lacks something: it could not be forked, or it was killed, as the kernel does where memory runs out.
+#: lacks something: it could not be forked or confined (the reason follows), or it was killed, as the kernel does where
+#: memory runs out.
 ENDED, LACK = b"-", b"!"
 #: Linux: what a process asks for that is to end with the one it was forked of.
 PR_SET_PDEATHSIG = 1
@@ -59,7 +61,7 @@ class Nursery:
         self._door: socket.socket | None = None
 
     def begin(self, declared: str, container: str) -> socket.socket:
-        """The way to a new process. Raises Unavailable."""
+        """The way to a new process. Raises Unavailable; its details say what the machine lacks."""
         for _ in range(2):  # it may have ended since the last one
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             door = None
@@ -68,7 +70,7 @@ class Nursery:
                     door = self._open()
                     socket.send_fds(door, [f"{declared} {container}".encode()], [theirs.fileno()])
                 ours.settimeout(PATIENCE)
-                if (answer := ours.recv(1)) == MORE:
+                if (answer := ours.recv(SLICE)) == MORE:
                     return ours
             except OSError:
                 answer = b""
@@ -77,7 +79,7 @@ class Nursery:
                 break
             if door is not None:
                 self.close(door)
-        raise Unavailable(NOT_NOW)
+        raise Unavailable(NOT_NOW, details=answer.removeprefix(LACK).decode(errors="replace"))
 
     def close(self, door: socket.socket | None = None) -> None:
         """Ends it; the next upload starts another. door: only if it is still the one behind this door: many find at
@@ -243,8 +245,8 @@ def _bear(wish: bytes, talk: socket.socket, own: tuple[socket.socket, ...], chil
     """Forks the process of one upload, which has nothing of ours and of the others'; says so where that fails."""
     try:
         child = os.fork()
-    except OSError:
-        _say(talk, LACK)
+    except OSError as error:
+        _say(talk, LACK + f"no process can be started: {error}".encode())
         return
     if child:
         children[child] = talk
@@ -263,10 +265,11 @@ def _bear(wish: bytes, talk: socket.socket, own: tuple[socket.socket, ...], chil
 def _bury(children: dict[int, socket.socket]) -> None:
     """Says how those ended that have. After a verdict nobody listens any more."""
     while children:
-        child, status = os.waitpid(-1, os.WNOHANG)
+        child, status, used = os.wait4(-1, os.WNOHANG)
         if not child:
             return
-        _say(children.pop(child), LACK if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL else ENDED)
+        killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        _say(children.pop(child), LACK if killed and used.ru_utime + used.ru_stime < IN_ALL else ENDED)
 
 
 def _say(talk: socket.socket, what: bytes) -> None:
@@ -280,17 +283,24 @@ def _serve(talk: socket.socket, declared: str, container: str) -> None:
     inspector = Inspector(declared, container)
     try:
         renounce(memory=MEMORY)
-    except OSError:  # a kernel that takes no filter
-        talk.send(LACK)
+    except OSError as error:  # a kernel that takes no filter
+        talk.send(LACK + f"the inspecting process cannot be confined: {error}".encode())
         return
+    _may_take(0)  # from now on nobody here sets the second limit up, whoever is in here
     talk.send(MORE)
     while frame := talk.recv(SLICE + 1):
-        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + CPU, resource.RLIM_INFINITY))
+        _may_take(time.process_time())
         inspector.feed(frame[1:])
         if frame[:1] == LAST or inspector.settled:
             talk.send(msgspec.json.encode(_verdict(inspector)))
             return
         talk.send(MORE)
+
+
+def _may_take(used: float) -> None:
+    """Seconds of processor time, from so many on: CPU for this slice, then it is ended, which data that has taken over
+    its parser may prevent; at IN_ALL it is killed, which nothing prevents."""
+    resource.setrlimit(resource.RLIMIT_CPU, (min(int(used) + CPU, IN_ALL), IN_ALL + 1))
 
 
 def _verdict(inspector: Inspector) -> Verdict:
