@@ -1,5 +1,6 @@
 """Processes of a cloud whose supervisor is gone: it was killed, they go on. The next `up` or `down` ends them."""
 
+import contextlib
 import os
 import signal
 import time
@@ -27,15 +28,25 @@ def find(data: Path) -> dict[int, str]:
         except OSError:
             continue
         role, option, folder = words[-4:-1] if len(words) > 4 else (b"", b"", b"")
-        if b"nacre.cli.main" in words and role in ROLES and option == b"--data" and _same(folder, data):
+        if b"nacre.cli.main" in words and role in ROLES and option == b"--data" and _same(entry, folder, data):
             found[int(entry.name)] = role.decode()
     return found
 
 
-def _same(word: bytes, data: Path) -> bool:
-    """Whether a process's folder is this one, which a link of root's may lead to by another name."""
+def _same(process: Path, word: bytes, data: Path) -> bool:
+    """Whether what a process calls so is this folder, which may have several names. A name that is relative begins
+    where the process is, and others lie in its root."""
+    if not word:
+        return False
+    at = os.path.join(os.fsencode(process), b"root" if word.startswith(b"/") else b"cwd", word.lstrip(b"/"))
     try:
-        return word == os.fsencode(data) or os.path.samefile(word, data)
+        return os.path.samefile(at, data)
+    except FileNotFoundError:  # somebody has removed it
+        return word == os.fsencode(data) and not os.path.lexists(at) and not os.path.lexists(data)
+    except PermissionError:  # another's process, or one that has changed its account
+        with contextlib.suppress(OSError):
+            return word.startswith(b"/") and (word == os.fsencode(data) or os.path.samefile(word, data))
+        return False
     except (OSError, ValueError):
         return False
 
