@@ -63,17 +63,16 @@ def control_starts(data: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [upgrade, control_starts])
-@pytest.mark.parametrize("earlier", [False, True])
+@pytest.mark.parametrize("earlier", [[], ["control"], ["control", "--port", "8774"]])
 def test_a_command_beside_a_running_cloud_locks_nobody_out(
         place: Path, monkeypatch: pytest.MonkeyPatch, at_once: None, command: Callable[[Path], None],
-        earlier: bool) -> None:
+        earlier: list[str]) -> None:
     """A process of an earlier release holds no lock, but has its words."""
     data = place / "data"
     folder.prepare(data, None)
     (place / "roots").symlink_to(data)
     monkeypatch.setattr(accounts, "account", lambda: USER)
-    program, words = ((IDLE, ["nacre.cli.main", "control", "--data", str(data)]) if earlier
-                      else (HOLDS, [str(data)]))
+    program, words = ((IDLE, ["nacre.cli.main", *earlier, "--data", str(data)]) if earlier else (HOLDS, [str(data)]))
     with working(program, *words):
         for name in (data, place / "roots"):
             with pytest.raises(NacreError, match=r"runs as root.*games's: `nacre down` first"):

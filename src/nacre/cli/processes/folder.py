@@ -82,7 +82,7 @@ def _alone(folder: Path, top: int, owners: Mapping[str, Account | None], lock: L
     NotPrepared."""
     end = time.monotonic() + PATIENCE
     while why := _change(folder, top, owners):
-        if lock.alone() and not set(find(folder)) - {os.getpid()}:
+        if lock.alone() and not find(folder):
             return
         if time.monotonic() > end:
             raise NotPrepared(f"The cloud in {folder} {why}: `nacre down` first, and end what of it runs in the "
