@@ -1,6 +1,5 @@
 """Reading the options: defaults, then the TOML file, then NACRE_* variables, then the command line."""
 
-import json
 import os
 import pwd
 import tomllib
@@ -77,12 +76,15 @@ def load(data: Path | None = None, *, environ: Mapping[str, str] | None = None, 
 
 def kept(folder: Path) -> dict[str, Any]:
     """What the folder's cloud was started with last: its port and its hypervisor; nothing of one that is new."""
+    file = folder / KEPT_FILE
     try:
-        found = json.loads(_text(folder / KEPT_FILE) or "{}")
-    except ValueError:
-        raise SettingsError(f"{folder / KEPT_FILE} is not JSON: remove it, and say --port and --hypervisor once more "
-                            "to `nacre up`.") from None
-    return {name: found[name] for name in ("port", "hypervisor") if name in found}
+        found = msgspec.json.decode(_text(file) or "{}", type=dict[str, Any])
+        told: dict[str, Any] = {name: found[name] for name in ("port", "hypervisor") if name in found}
+        msgspec.convert(told, Settings)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} is not as `nacre up` writes it ({error}): remove it, and say --port and "
+                            "--hypervisor once more to `nacre up`.") from None
+    return told
 
 
 def _file(path: Path, *, must: bool) -> dict[str, Any]:
