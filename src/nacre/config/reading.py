@@ -18,6 +18,8 @@ from nacre.config.sections import Section, Settings
 DATABASE_FILE = "database-url"
 #: The file in the data folder that holds what its cloud was started with last, of what `nacre up` may be told.
 KEPT_FILE = "kept.json"
+#: Where earlier releases kept that: it counts until a cloud is started by this one.
+KEPT_BEFORE = "logs/up.json"
 #: Where the folders of clouds lie that are started by `sudo`, by the user's name: only root can put anything else in
 #: their place, which is not so in a home.
 CLOUDS = Path("/var/lib/nacre/clouds")
@@ -76,7 +78,9 @@ def load(data: Path | None = None, *, environ: Mapping[str, str] | None = None, 
 
 def kept(folder: Path) -> dict[str, Any]:
     """What the folder's cloud was started with last: its port and its hypervisor; nothing of one that is new."""
-    file = folder / KEPT_FILE
+    file, before = folder / KEPT_FILE, folder / KEPT_BEFORE
+    if not os.path.lexists(file) and os.path.isfile(before):  # no pipe, at which root would wait
+        file = before
     try:
         found = msgspec.json.decode(_text(file) or "{}", type=dict[str, Any])
         told: dict[str, Any] = {name: found[name] for name in ("port", "hypervisor") if name in found}
