@@ -44,7 +44,7 @@ def prepared(folder: Path, user: Account | None, *, control: bool = True) -> Ite
     """The data folder, with what is in all of them, owned as it should be; files of earlier releases move to where they
     belong, but for guests' disks. control: not only a host's. In here nobody else changes that; gives the handles of
     the locks, for a process that shall hold them too. Raises NotPrepared, among others where something would have to
-    change and a process of the cloud runs."""
+    change and a process of the cloud runs, and NotFree."""
     root, mode = os.geteuid() == 0, 0o755 if user else 0o700
     names = ("run", "logs", "node", *(("control",) if control else ()))
     if not root:
