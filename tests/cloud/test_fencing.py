@@ -76,6 +76,32 @@ async def test_a_build_that_another_takes_up_waits_for_its_silent_host_as_the_fi
     assert server in lab.hypervisors[host].servers
 
 
+@pytest.mark.parametrize(("verb", "again"), [("prepare", True), ("end", True), ("spawn", False)], ids=[
+    "taken up", "given up before", "in the middle of the start"])
+async def test_who_waits_for_a_silent_host_keeps_no_place_from_other_builds(lab: Lab, verb: str, again: bool) -> None:
+    lab.patience, lab.builds, lab.answer_within = Patience(stalled=3.0, silence=60.0), 1, 0.5
+    await lab.reborn()
+    for hypervisor in lab.hypervisors.values():
+        hypervisor.faults.fail["define"] = verb == "end"
+    server = await begun_until(lab, verb)
+    (dead,) = lab.silent
+    if again:
+        await lab.reborn()
+    for host, hypervisor in lab.hypervisors.items():
+        hypervisor.faults.fail["define"] = 0
+        delattr(lab.nodes[host], verb)
+    (other,) = await lab.accept()
+    assert (await lab.until(other, "active"))["host"] != dead
+    assert (await lab.row(server))["vm_state"] == "building"
+    lab.silent.clear()
+    lab.down.clear()
+    lab.answer_within = 5
+    await lab.until(server, "active")
+    await lab.quiet()
+    await lab.control.sweep_endings()
+    await lab.check()
+
+
 async def test_what_an_earlier_runner_gave_up_is_gone_before_another_host_is_tried(lab: Lab) -> None:
     """The guest runs, the host cannot write so, nor that it takes it back; and the runner dies while it asks."""
     lab.patience = Patience(stalled=3.0, silence=60.0)

@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from nacre.base import image_formats
@@ -250,6 +252,83 @@ def test_a_process_has_nothing_of_the_others() -> None:
         other.feed(b"vhdxfile" + bytes(SLICE - 8))
         assert feed(Apart("raw", nursery=taken), b"x" * MB, MB).size == MB
         other.close()
+    finally:
+        taken.close()
+
+
+def parsers(taken: Nursery) -> list[psutil.Process]:
+    assert taken._process is not None
+    return psutil.Process(taken._process.pid).children()
+
+
+def ended(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def within(seconds: float, true: Callable[[], object]) -> bool:
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.01)
+    return bool(true())
+
+
+@pytest.mark.parametrize("says", ["pass", "say(b'+')", "say(b'{\"refused\": \"x\"}')"])
+def test_a_parser_that_was_taken_over_does_not_outlive_its_upload(says: str) -> None:
+    """Whether it is asked something or not, and after its verdict too."""
+    taken = nursery(f"exec({says!r}); time.sleep(1000)")
+    try:
+        apart, refused = Apart("raw", nursery=taken), list[Exception]()
+
+        def upload() -> None:
+            try:
+                apart.feed(b"x" * SLICE)
+                apart.finish(SLICE)
+            except (Unavailable, UnsupportedMedia) as error:
+                refused.append(error)
+
+        work = threading.Thread(target=upload)
+        work.start()
+        assert within(30, lambda: refused or (taken._process and parsers(taken)))
+        apart.close()
+        work.join(30)
+        assert refused and within(30, lambda: not parsers(taken))
+        assert taken._process is not None and taken._process.poll() is None
+    finally:
+        taken.close()
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_for_an_upload_that_has_ended_no_parser_is_left(
+        honest: Nursery, monkeypatch: pytest.MonkeyPatch, late: bool) -> None:
+    """late: it ends while the parser is born."""
+    apart, begin = Apart("raw", nursery=honest), honest.begin
+
+    def ends(declared: str, container: str) -> socket.socket:
+        talk = begin(declared, container)
+        apart.close()
+        return talk
+
+    if late:
+        monkeypatch.setattr(honest, "begin", ends)
+    else:
+        apart.close()
+    with pytest.raises(Unavailable):
+        feed(apart, b"x", 1)
+    assert apart._talk is None and (not late or within(30, lambda: not parsers(honest)))
+
+
+def test_a_parser_that_was_taken_over_does_not_outlive_control() -> None:
+    taken = nursery("say(b'+') or time.sleep(1000)")
+    try:
+        apart = Apart("raw", nursery=taken)
+        apart.feed(b"x" * SLICE)
+        (parser,) = parsers(taken)
+        taken.close()
+        assert within(30, lambda: ended(parser))
+        apart.close()
     finally:
         taken.close()
 

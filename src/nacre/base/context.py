@@ -27,6 +27,10 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         """Is the cloud's administrator, as the edge found by the policy in force; who came by no edge is it by role."""
         return "admin" in self.roles if self.admin is None else self.admin
 
+    def as_member(self) -> "Context":
+        """The same caller with what a member of the project may, and no more."""
+        return msgspec.structs.replace(self, roles=("manager", "member", "reader"), system=False, admin=False)
+
 
 def service_context(request_id: str = "req-nacre") -> Context:
     """The context of the cloud itself, for work that no user asked for (sweeps, reports)."""

@@ -68,14 +68,17 @@ def start(settings: Settings, roles: tuple[str, ...], given: str | None = None) 
 
     Raises NacreError with what to do."""
     from nacre.cli import database
-    from nacre.cli.processes import accounts, folder
+    from nacre.cli.processes import accounts, folder, lock
     from nacre.cli.processes import left as behind
 
     left = behind.find(settings.data)  # first: what a supervisor started counts as its own only if it is seen next
     if supervisor_pid(settings.data) is not None:
         return False
-    behind.end(left)
     control = "control" in roles
+    if control:
+        lock.refuse_second(settings.data, lock.STARTS)
+    left.pop(lock.who(settings.data, lock.STARTS) or 0, None)  # beside a host's folder, in the foreground
+    behind.end(left)
     user = accounts.runs_as(settings.data) if control else None
     if control:
         _check_port(settings)

@@ -3,6 +3,7 @@ is waited for as long as its work moves; an order that got no answer is sent aga
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -26,6 +27,40 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     silence: float = 300.0
 
 
+class Slot:
+    """A place in a room: so many builds go on at once."""
+
+    def __init__(self, room: asyncio.Semaphore):
+        self._room, self.held = room, False
+
+    async def take(self) -> None:
+        """Once there is one; nothing, if it is held."""
+        if not self.held:
+            await self._room.acquire()
+            self.held = True
+
+    def leave(self) -> None:
+        """It is free for others; nothing, if it is not held."""
+        if self.held:
+            self.held = False
+            self._room.release()
+
+
+@dataclass(frozen=True)
+class Silence:
+    """How a host that is silent is waited for. seconds: without heartbeats; slot: it is left meanwhile, as nothing is
+    done but to ask again, and taken again before anything else is."""
+
+    seconds: float = 0.0
+    slot: Slot | None = None
+
+
+#: It is not waited for.
+IMPATIENT = Silence()
+#: No word of work.
+UNHEARD = ("", -1)
+
+
 class Hosts:
     """The ways to all hosts. node: a client of the host of that name; alive: whether its heartbeats come; check: raises
     Unavailable or Barred when it may not be given orders."""
@@ -39,14 +74,13 @@ class Hosts:
         """The host said hello: orders that it took before its restart will never be answered."""
         self._met.pop(host, asyncio.Event()).set()
 
-    async def order(self, host: str, give: Callable[[Node], Awaitable[Work]], silence: float = 0.0) -> Guest | None:
-        """Until it is done: what the host says of the guest. silence: seconds without heartbeats that are waited out.
-
-        Raises the host's own errors; Unavailable: it is silent; BuildFailed: the work does not move; Waiting: it takes
-        no orders of this cloud until an operator decides.
-        """
+    async def order(self, host: str, give: Callable[[Node], Awaitable[Work]],
+                    silence: Silence = IMPATIENT) -> Guest | None:
+        """Until it is done: what the host says of the guest. Raises the host's own errors; Unavailable: it is silent,
+        and not waited for any longer, maybe without its slot; BuildFailed: the work does not move; Waiting: it takes
+        no orders of this cloud until an operator decides."""
         begin = moved = heard = self._clock.monotonic()
-        last: tuple[str, int] = ("", -1)
+        last, slot = UNHEARD, silence.slot
         doubted: float | None = None
         while True:
             try:
@@ -61,13 +95,20 @@ class Hosts:
                 now = self._clock.monotonic()
                 if await self._alive(host):
                     heard = now
-                elif now - heard >= silence:
+                elif now - heard >= silence.seconds:
                     raise
+                elif slot is not None:
+                    slot.leave()
                 await self._pause(host)
             else:
+                now, doubted = self._clock.monotonic(), None
+                if slot is not None and not slot.held:  # then it is asked anew; nor is it the host that takes so long
+                    await slot.take()
+                    heard = self._clock.monotonic()
+                    begin, last = begin + heard - now, UNHEARD
+                    continue
                 if work.done:
                     return work.guest
-                now, doubted = self._clock.monotonic(), None
                 heard = now
                 if (work.step, work.moved) != last or work.step == WAITING:
                     last, moved = (work.step, work.moved), now

@@ -111,7 +111,7 @@ def _text(path: Path) -> str:
 
 
 #: Variables that are not options.
-_OTHERS = frozenset({"NACRE_CONFIG", "NACRE_DATA_DIR", "NACRE_FAKE_CRASH_FILE"})
+_OTHERS = frozenset({"NACRE_CONFIG", "NACRE_DATA_DIR", "NACRE_FAKE_CRASH_FILE", "NACRE_SUPERVISED"})
 
 
 def _merge_environment(tree: dict[str, Any], environ: Mapping[str, str]) -> None:

@@ -1,4 +1,5 @@
-"""What ended: tokens from before are void for good, also when it is there again (Keystone's revocation events).
+"""What ended: tokens from before are void for good, also when it is there again (Keystone's revocation events). It is
+the only way to end a token.
 
 A token carries the revision of identity at which it was issued, and an end that which it made: no clocks are compared,
 which may differ between control processes.
@@ -41,6 +42,16 @@ def of_project(id: str) -> str:
 def of_grant(user_id: str, target_id: str) -> str:
     """A user's roles on a project, a domain or "all" of the system."""
     return f"grant:{user_id}:{target_id}"
+
+
+def of_loan(id: str) -> str:
+    """A trust, an application credential or an OAuth access token."""
+    return f"loan:{id}"
+
+
+def of_token(audit_id: str) -> str:
+    """A token alone, not those that were had with it."""
+    return f"token:{audit_id}"
 
 
 def revision(conn: sa.Connection) -> int:

@@ -151,3 +151,16 @@ async def test_inspections_of_a_project_wait_for_its_own_alone(
             each.kill()
         await asyncio.sleep(0.05)
     assert {each.result().status_code for each in uploads} == {503}
+
+
+async def test_whose_client_went_away_is_parsed_no_longer(a: httpx.AsyncClient, lazy: Nursery) -> None:
+    """Though it was about to parse for a minute."""
+    upload = asyncio.create_task(send(a, (await register(a))["id"], b"slow"))
+    async with asyncio.timeout(30):
+        while lazy._process is None or not psutil.Process(lazy._process.pid).children():
+            await asyncio.sleep(0.01)
+        upload.cancel()
+        await asyncio.gather(upload, return_exceptions=True)
+        while psutil.Process(lazy._process.pid).children():
+            await asyncio.sleep(0.01)
+    assert upload.cancelled() and lazy._process.poll() is None

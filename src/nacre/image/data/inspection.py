@@ -4,6 +4,7 @@ milliseconds, a start of Python a hundred times as much.
 """
 
 import contextlib
+import ctypes
 import os
 import resource
 import select
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -32,6 +33,8 @@ DATA, LAST, MORE = b"d", b"e", b"+"
 #: What is said of a process that ended without a verdict: by itself, or by a limit of its own; or because the machine
 #: lacks something: it could not be forked, or it was killed, as the kernel does where memory runs out.
 ENDED, LACK = b"-", b"!"
+#: Linux: what a process asks for that is to end with the one it was forked of.
+PR_SET_PDEATHSIG = 1
 #: All that the processes get of our environment: none of its secrets.
 ENVIRONMENT = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG")
 NOBODY = 65534
@@ -47,8 +50,8 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Nursery:
-    """The process that the others are forked of. It is started with an upload, and ends when none has come for a while,
-    or with this process."""
+    """The process that the others are forked of, which end with it. It is started with an upload, and ends when none
+    has come for a while, or with this process."""
 
     def __init__(self, command: Sequence[str] = (sys.executable, "-P", "-m", __name__)):
         self._command, self._lock = list(command), threading.Lock()
@@ -145,10 +148,15 @@ class Apart:
         return msgspec.structs.replace(found, size=size, virtual_size=size if whole else found.virtual_size)
 
     def close(self) -> None:
-        """Ends the process, if it is there, and for good. May be repeated, and comes while a verb is at work."""
-        with self._lock:
-            self._lost = True
+        """Ends the process, if it is there, and for good: at once, whatever it does. Waits for nothing, and may be
+        repeated. A verb that is at work raises Unavailable."""
+        self._lost = True
+        if (talk := self._talk) is not None:
+            with contextlib.suppress(OSError):  # it has ended just now
+                talk.shutdown(socket.SHUT_RDWR)
+        if self._lock.acquire(blocking=False):  # else the verb hangs up
             self._hang_up()
+            self._lock.release()
 
     def _hang_up(self) -> None:
         if self._talk is not None:
@@ -157,10 +165,11 @@ class Apart:
 
     def _ask(self, kind: bytes, data: bytes | bytearray) -> Verdict | None:
         """Sends a slice. The verdict, if it is known now. Raises Unavailable, and from then on always."""
-        if self._lost:
-            raise Unavailable(NOT_NOW)
-        if self._talk is None:
+        if self._talk is None and not self._lost:
             self._talk = self._nursery.begin(self._declared, self._container)
+        if self._lost or self._talk is None:  # maybe closed meanwhile
+            self._hang_up()
+            raise Unavailable(NOT_NOW)
         if (answer := _heard(self._talk, kind + data)) == MORE:
             return None
         self._hang_up()
@@ -202,7 +211,7 @@ def main() -> None:
     children: dict[int, socket.socket] = {}
     with socket.socket(fileno=0) as door:
         while True:
-            ready = select.select([bell, door], [], [], IDLE)[0]
+            ready = _events((bell, door), children.values())
             if bell in ready:
                 bell.recv(SLICE)
                 _bury(children)
@@ -211,8 +220,23 @@ def main() -> None:
                 if not wish:
                     return
                 _bear(wish, socket.socket(fileno=handles[0]), (door, bell, ringer), children)
+            elif ready:  # an upload has ended, and who was taken over by its data does not end by itself
+                for child in [each for each, talk in children.items() if talk in ready]:
+                    os.kill(child, signal.SIGKILL)
+                    os.waitpid(child, 0)
+                    children.pop(child).close()
             elif not children:
                 return
+
+
+def _events(own: Iterable[socket.socket], talks: Iterable[socket.socket]) -> list[socket.socket]:
+    """Which of our own have something for us, and of which talks the other end is gone. Nothing: of none for long."""
+    poll, ways = select.poll(), {each.fileno(): each for each in (*own, *talks)}
+    for each in own:
+        poll.register(each, select.POLLIN)
+    for each in talks:
+        poll.register(each, 0)
+    return [ways[handle] for handle, _ in poll.poll(IDLE * 1000)]
 
 
 def _bear(wish: bytes, talk: socket.socket, own: tuple[socket.socket, ...], children: dict[int, socket.socket]) -> None:
@@ -226,6 +250,7 @@ def _bear(wish: bytes, talk: socket.socket, own: tuple[socket.socket, ...], chil
         children[child] = talk
         return
     try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         signal.set_wakeup_fd(-1)
         for each in (*own, *children.values()):
             each.close()
