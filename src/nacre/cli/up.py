@@ -24,7 +24,7 @@ from nacre.base.errors import NacreError
 from nacre.cli import supervisor
 from nacre.cli.client import ApiError, Client
 from nacre.cli.supervisor import ROLES
-from nacre.config import KEPT_FILE, Settings, kept, load
+from nacre.config import KEPT_BEFORE, KEPT_FILE, Settings, kept, load
 
 #: How long the cloud may take to answer, in seconds.
 PATIENCE = 60.0
@@ -118,6 +118,7 @@ def _keep(settings: Settings) -> None:
     """What it is started with is what later starts take."""
     said = json.dumps({"port": settings.port, "hypervisor": settings.hypervisor}) + "\n"
     write_whole(settings.data / KEPT_FILE, said, 0o644)  # under sudo control reads it as the user
+    (settings.data / KEPT_BEFORE).unlink(missing_ok=True)
 
 
 def running_settings(data: Path | None, **given: Any) -> Settings:

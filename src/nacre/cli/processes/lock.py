@@ -13,9 +13,11 @@ from pathlib import Path
 from nacre.base.errors import NacreError
 from nacre.cli.processes.accounts import Account, acting
 
-#: What is locked: folders that only their owner and root can open, so nobody else can hold a start up.
+#: What is locked: folders that only their owner and root can open.
 PLACES = ("control", "node")
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+#: Seconds that a command may have a folder alone for, while it takes it over, until others give up.
+TAKES = 30.0
 #: In control/: a file whose bytes are locked, by who starts control there (a supervisor, or itself in the foreground)
 #: and by control. Locks of this kind name who has them, and end with that process.
 RUNS, STARTS, WORKS = "runs", 0, 1
@@ -23,6 +25,10 @@ RUNS, STARTS, WORKS = "runs", 0, 1
 PATIENCE = 1.0
 #: Linux: struct flock.
 _FLOCK = "hhqqi"
+
+
+class NotFree(NacreError):
+    """Another process has the folder alone, and keeps it."""
 
 
 class RunsAlready(NacreError):
@@ -47,18 +53,39 @@ class Lock:
         return False
 
     def share(self) -> None:
-        """Nobody has it alone from now on. Waits for one that has."""
+        """Nobody has it alone from now on. Waits for one that has. Of several it is those of this account that count:
+        what is another's, that one could keep locked, and hold root up with it. Raises NotFree."""
+        own = [handle for handle in self.handles if os.fstat(handle).st_uid == os.geteuid()] or self.handles
+        end = time.monotonic() + TAKES
         for handle in self.handles:
-            fcntl.flock(handle, fcntl.LOCK_SH)
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB if handle in own else fcntl.LOCK_UN)
+                    break
+                if time.monotonic() > end:
+                    raise NotFree(f"Another process{_who(handle)} keeps {os.readlink(f'/proc/self/fd/{handle}')} "
+                                  "locked: wait until it ends, or end it.")
+                time.sleep(0.05)
 
     def close(self) -> None:
         for handle in self.handles:
             os.close(handle)
 
 
+def _who(handle: int) -> str:
+    """Which has it alone, if the system tells."""
+    place, found = f":{os.fstat(handle).st_ino}", list[str]()
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            _, kind, _, mode, pid, where, *_ = line.split()
+            if (kind, mode) == ("FLOCK", "WRITE") and where.endswith(place) and int(pid) > 0:
+                found.append(pid)
+    return f" ({', '.join(found)})" if found else ""
+
+
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """In here nobody takes this folder over."""
+    """In here nobody takes this folder over. Raises NotFree."""
     top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with contextlib.closing(Lock(top)) as lock:
