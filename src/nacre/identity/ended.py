@@ -18,6 +18,9 @@ from nacre.identity.store import bump
 KEEP = 32 * 86400.0
 
 _NOW = sa.select(sa.extract("epoch", sa.func.current_timestamp()))
+#: Tokens of one user (or of what is lent) that are taken back one by one and remembered: the next ends all of theirs.
+MOST_TOKENS = 10_000
+_OF_ONE = sa.select(sa.func.count()).where(t.ended.c.owner == sa.bindparam("owner"))
 _IDS: sa.BindParameter[list[str]] = sa.bindparam("ids", expanding=True)
 #: Whatever a token rests on: it ended when the last of what is forgotten did. However wrong the clocks are by which it
 #: was found old, no token of before lives again: whoever has one logs in anew.
@@ -59,8 +62,8 @@ def revision(conn: sa.Connection) -> int:
     return conn.scalar(sa.select(t.revision.c.value)) or 0
 
 
-def end(conn: sa.Connection, ids: Iterable[str]) -> None:
-    """These end now. What ended so long ago that no token is left of before is forgotten: by the database's clock and
+def end(conn: sa.Connection, ids: Iterable[str], owner: str | None = None) -> None:
+    """These end now; owner: see `end_token`. What ended so long ago that no token is left of before is forgotten: by the database's clock and
     by our own, either of which may be wrong for a while; what is written down is the later of the two."""
     found = sorted(set(ids))
     if found:
@@ -71,8 +74,18 @@ def end(conn: sa.Connection, ids: Iterable[str]) -> None:
         conn.execute(_UNKNOWN, {"now": late})
         if (last := conn.scalar(_LAST_OLD, {"before": early - KEEP})) is not None:
             conn.execute(_FORGET, {"before": early - KEEP})
-        ends = {**dict.fromkeys(found, at), **({} if last is None else {_ANYTHING: last})}
-        statements.insert(conn, t.ended, [{"id": id, "revision": at, "ended_at": late} for id, at in ends.items()])
+        ends = [(id, at, owner) for id in found] + ([] if last is None else [(_ANYTHING, last, None)])
+        statements.insert(conn, t.ended, [
+            {"id": id, "revision": at, "ended_at": late, "owner": whose} for id, at, whose in ends])
+
+
+def end_token(conn: sa.Connection, audit_id: str, owner: str) -> None:
+    """This one token ends now. owner: whose it is, in the words of `of_user` or `of_loan`. Where too many of theirs are
+    remembered, all of theirs end: a few bytes for each would fill the database of everybody."""
+    if conn.execute(_OF_ONE, {"owner": owner}).scalar_one() < MOST_TOKENS:
+        return end(conn, [of_token(audit_id)], owner)
+    statements.delete(conn, t.ended, owner=owner)
+    end(conn, [owner])
 
 
 def since(conn: sa.Connection, at: int, ids: Iterable[str]) -> bool:

@@ -79,8 +79,10 @@ class IdentityService:
 
     async def revoke(self, token: str) -> None:
         """Makes a valid token void at once. Raises Unauthenticated."""
-        audit_id = (await self.inspect(token)).payload.audit_id
-        await self.store.write(lambda conn: ended.end(conn, [ended.of_token(audit_id)]))
+        known = await self.inspect(token)
+        payload = known.payload
+        owner = ended.of_loan(payload.scope_id) if known.facts.delegated else ended.of_user(payload.user_id)
+        await self.store.write(lambda conn: ended.end_token(conn, payload.audit_id, owner))
 
     async def project_exists(self, project_id: str) -> bool:
         """Whether a project of that id exists, enabled or not."""

@@ -188,6 +188,26 @@ async def test_a_clock_that_is_ahead_for_a_while_revives_no_revoked_token(
         assert not await lab.works(each)
 
 
+async def test_who_takes_back_too_many_tokens_loses_all_of_theirs_and_nobody_elses(
+        lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def tokens(user: str, n: int) -> list[str]:
+        return [await lab.token(user, f"{user}-pw", project(user)) for _ in range(n)]
+
+    async def rows(*, owned: bool = True) -> int:
+        return await lab.store.read(lambda conn: conn.execute(sa.select(sa.func.count()).select_from(ended).where(
+            ended.c.owner.is_not(None) if owned else sa.true())).scalar_one())
+
+    monkeypatch.setattr("nacre.identity.ended.MOST_TOKENS", 3)
+    before, others, mine = await rows(owned=False), await tokens("admin", 2), await tokens("demo", 5)
+    for n, token in enumerate(mine[:3], 1):
+        await lab.identity.revoke(token)
+        assert await rows() == n and await lab.works(mine[4])
+    await lab.identity.revoke(mine[3])
+    assert not [token for token in mine if await lab.works(token)], "the first ones are not good again either"
+    assert await rows() == 0 and await rows(owned=False) == before + 1
+    assert [await lab.works(token) for token in (*others, *await tokens("demo", 1))] == [True] * 3
+
+
 async def test_a_password_that_a_clock_which_is_ahead_changes_locks_nobody_out(
         lab: Lab, admin: httpx.AsyncClient, ids: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two control processes the one whose clock is right issues tokens meanwhile."""

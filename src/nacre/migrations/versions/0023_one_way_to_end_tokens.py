@@ -28,5 +28,7 @@ def upgrade() -> None:
         user, sa.literal(1), sa.literal(0.0)).where(
             users.c.tokens_valid_from > 0, ~sa.exists().where(ended.c.id == user))))
     op.drop_table("identity_revocations")
+    op.add_column("identity_ended", sa.Column("owner", sa.String(160)))
+    op.create_index("ix_identity_ended_owner", "identity_ended", ["owner"])
     with op.batch_alter_table("identity_users") as table:
         table.drop_column("tokens_valid_from")
