@@ -63,8 +63,9 @@ def revision(conn: sa.Connection) -> int:
 
 
 def end(conn: sa.Connection, ids: Iterable[str], owner: str | None = None) -> None:
-    """These end now; owner: see `end_token`. What ended so long ago that no token is left of before is forgotten: by the database's clock and
-    by our own, either of which may be wrong for a while; what is written down is the later of the two."""
+    """These end now. What ended so long ago that no token is left of before is forgotten: by the database's clock and
+    by our own, either of which may be wrong for a while; what is written down is the later of the two. owner: see
+    `end_token`."""
     found = sorted(set(ids))
     if found:
         bump(conn)  # first: others that write wait, so that no token is issued at this revision before its commit
