@@ -42,7 +42,7 @@ class DataApi:
         partial = request.headers.get("range") is not None
         if partial:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-        pieces = self._uploads.pieces(image, start, end - start)
+        pieces = self._uploads.pieces(image, start, end - start, request.room)
         body = _after(await anext(pieces, b""), pieces)  # whoever has it answers, or the reply is an error
         return Reply(body, 206 if partial else 200, headers, OCTETS)
 
@@ -50,8 +50,10 @@ class DataApi:
 async def _after(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
     async with aclosing(rest):
         yield first
+        first = b""  # nothing is held that has been sent
         async for piece in rest:
             yield piece
+            del piece
 
 
 def announced(headers: Mapping[str, str]) -> int | None:
