@@ -340,7 +340,9 @@ class Connection(_InTurn):
 
     def _ask_ahead(self) -> bool:
         """Whether too much waits for the answers before it. What does counts."""
-        if self.flow.write_paused and self.pipeline:
+        if not self.pipeline:
+            return False
+        if self.flow.write_paused:
             self.pause_writing()
         most, headers = self.waiting.patience.ahead, _headers(cycle for cycle, _ in self.pipeline)
         return len(self.pipeline) > most or headers > most * _HEADERS

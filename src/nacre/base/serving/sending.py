@@ -126,6 +126,8 @@ class Full(Unavailable):
 class Room:
     """What one answer holds of the memory."""
 
+    __slots__ = ("_begun", "_held", "_memory", "_who")
+
     def __init__(self, memory: Memory = UNBOUNDED, who: str = ""):
         self._memory, self._who, self._held, self._begun = memory, who, 0, False
 
