@@ -41,7 +41,7 @@ class DataApi:
         partial = request.headers.get("range") is not None
         if partial:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-        pieces = self._uploads.pieces(image, start, end - start)
+        pieces = self._uploads.pieces(image, start, end - start, request.room)
         body = Body(await anext(pieces, b""), pieces)  # whoever has it answers, or the reply is an error
         return Reply(body, 206 if partial else 200, headers, OCTETS)
 

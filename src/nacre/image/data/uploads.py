@@ -19,6 +19,7 @@ import structlog
 from nacre.base import errors as e
 from nacre.base.context import Context
 from nacre.base.db import Unit, statements
+from nacre.base.serving.sending import Room
 from nacre.base.undo import Undo
 from nacre.image import records
 from nacre.image.data.cleanup import NO_DATA, STAGED, WRITING
@@ -110,27 +111,33 @@ class Uploads:
             raise e.Forbidden("The requested image has been deactivated. Image data download is forbidden.")
         return image
 
-    async def pieces(self, image: Image, offset: int, length: int) -> AsyncGenerator[bytes]:
-        """The bytes from `offset`, piece by piece; the next is on its way while one is used. Raises NotFound,
-        Unavailable."""
+    async def pieces(self, image: Image, offset: int, length: int, room: Room) -> AsyncGenerator[bytes]:
+        """The bytes from `offset`, piece by piece; the next is on its way while one is used. Each has room before it is
+        read, and gives it back when the one after it is asked for. Raises NotFound, Unavailable."""
         coming: asyncio.Future[bytes] | None = None
         try:
             while length > 0:
-                piece = await (coming or self._piece(image, offset, length))
+                piece = await (coming or self._piece(image, offset, length, room))
                 if not piece:
                     raise e.NotFound(f"The data of image {image.id} ended early.")
                 offset, length = offset + len(piece), length - len(piece)
-                coming = asyncio.ensure_future(self._piece(image, offset, length)) if length else None
+                coming = asyncio.ensure_future(self._piece(image, offset, length, room)) if length else None
                 yield piece
+                room.give(len(piece))
+                del piece
         finally:
             if coming is not None:
                 coming.cancel()
                 await asyncio.gather(coming, return_exceptions=True)
+            room.end()
 
-    async def _piece(self, image: Image, offset: int, length: int) -> bytes:
+    async def _piece(self, image: Image, offset: int, length: int, room: Room) -> bytes:
         if image.location is None:
             raise e.NotFound(f"Image {image.id} has no data.")
-        return await self._data.read(image.location, image.id, offset, min(READ, length))
+        size = await room.take(min(READ, length))
+        piece = await self._data.read(image.location, image.id, offset, size)
+        room.give(size - len(piece))
+        return piece
 
     async def close(self) -> None:
         """Waits for imports that are under way."""
@@ -298,8 +305,8 @@ class Uploads:
                 if staged is None:
                     raise e.NotFound(f"The data of image {image.id} is gone.")
                 try:
-                    received = await self._take(image, to, self.pieces(image, 0, image.row["size"]), inspect=True,
-                                                announced=image.row["size"])
+                    received = await self._take(image, to, self.pieces(image, 0, image.row["size"], Room()),
+                                                inspect=True, announced=image.row["size"])
                 except e.UnsupportedMedia:  # nothing but this verdict takes from a user what was staged
                     if await self._db.run(partial(_requeue, image.id, mine)):
                         await self._ledger.drop(staged)
