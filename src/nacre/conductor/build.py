@@ -204,15 +204,18 @@ class _Build:
             await self._until_it_stands(first, last=last)
             return last
         except Superseded:
-            log.info("build superseded", server=self.server.id)
-            if not await self._deps.ledger.of_server(self.server.id):
-                # The delete may have looked for ports before they were made.
-                await self._deps.network.deallocate(self.server.id, self._story.lease)
+            await self._give_way()
         except NacreError as error:
             await fail(self._deps, self._story.lease, self._outcome(message=error.message, details=error.details))
         finally:
             self._slot.leave()
         return False
+
+    async def _give_way(self) -> None:
+        """To a delete, which may have looked for ports before they were made."""
+        log.info("build superseded", server=self.server.id)
+        if not await self._deps.ledger.of_server(self.server.id):
+            await self._deps.network.deallocate(self.server.id, self._story.lease)
 
     async def _until_it_stands(self, first: Placement, *, last: bool) -> None:
         self._events.record("schedule", first.why, first.host)

@@ -93,26 +93,17 @@ class Hosts:
                 self._permit(host)
                 work = await self._once(host, give)
             except (Barred, BrokenAnswer) as error:
-                now = self._clock.monotonic()
-                if now - (doubted := now if doubted is None else doubted) > DOUBT:
-                    raise _at_fault(host, error) from None
+                doubted = self._doubt(host, error, doubted)
                 await self._pause(host)
-            except Unavailable:
-                now = self._clock.monotonic()
-                if await self._alive(host):
-                    heard = now
-                elif await silence.over():
+            except Unavailable as error:
+                if (known := await self._heard(host, heard, silence, error)) is None:
                     return None
-                elif now - heard >= silence.seconds:
-                    raise
-                elif slot is not None:
-                    slot.leave()
+                heard = known
                 await self._pause(host)
             else:
                 now, doubted = self._clock.monotonic(), None
-                if slot is not None and not slot.held:  # then it is asked anew; nor is it the host that takes so long
-                    await slot.take()
-                    heard = self._clock.monotonic()
+                if slot is not None and not slot.held:
+                    heard = await self._queue(slot)
                     begin, last = begin + heard - now, UNHEARD
                     continue
                 if work.done:
@@ -126,6 +117,32 @@ class Hosts:
             if now - begin > self.patience.ceiling:
                 raise BuildFailed(f"The work on the host takes longer than {self.patience.ceiling:.0f} s.",
                                   details=host)
+
+    def _doubt(self, host: str, error: NacreError, since: float | None) -> float:
+        """Since when its answers are doubted. Raises BuildFailed or Waiting where that is too long."""
+        now = self._clock.monotonic()
+        if since is not None and now - since > DOUBT:
+            raise _at_fault(host, error) from None
+        return now if since is None else since
+
+    async def _heard(self, host: str, last: float, silence: Silence, error: Unavailable) -> float | None:
+        """When the host that gave no answer was heard last; None: nobody waits for it any more. Raises the error where
+        it was silent for too long."""
+        now = self._clock.monotonic()
+        if await self._alive(host):
+            return now
+        if await silence.over():
+            return None
+        if now - last >= silence.seconds:
+            raise error
+        if silence.slot is not None:
+            silence.slot.leave()
+        return last
+
+    async def _queue(self, slot: Slot) -> float:
+        """Once it has its slot again. The host is asked anew then; nor is it the host that took so long."""
+        await slot.take()
+        return self._clock.monotonic()
 
     def _permit(self, host: str) -> None:
         """Raises Unavailable; Waiting: by our own judgement it may not be given orders."""

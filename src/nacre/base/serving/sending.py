@@ -176,8 +176,12 @@ def endless(_: str) -> Room:
 
 async def send_whole(send: Send, data: bytes, room: Room) -> None:
     """The body of an answer, after its head. It ends the answer."""
-    if len(data) <= PIECE:  # nothing is left when its connection has it
-        return await send({"type": "http.response.body", "body": data})
+    if len(data) > PIECE:
+        return await _send_long(send, data, room)
+    await send({"type": "http.response.body", "body": data})  # nothing is left when its connection has it
+
+
+async def _send_long(send: Send, data: bytes, room: Room) -> None:
     room.hold(len(data))
     try:
         *first, last = _places(data)
