@@ -12,7 +12,7 @@ from nacre.base.serving import sending
 from nacre.base.serving.gate import AUTHENTICATED, PUBLIC
 from nacre.base.serving.sending import PIECE, Memory, Room, close
 from nacre.base.web import App, Reply, Request, Route, Service
-from nacre.image.api.data import _after
+from nacre.image.api.data import Body
 from nacre.image.data.locations import Location
 from nacre.image.data.uploads import Uploads
 from nacre.image.records import Image
@@ -322,7 +322,7 @@ async def test_a_download_that_is_given_up_gives_up_what_is_read_ahead() -> None
         finally:
             closed.append("rest")
 
-    body = _after(b"a", rest())
+    body = Body(b"a", rest())
     assert [await anext(body), await anext(body)] == [b"a", b"b"]
     await close(body)
     assert closed == ["rest"]

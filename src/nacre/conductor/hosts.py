@@ -114,7 +114,7 @@ class Hosts:
                 if now - moved > self.patience.stalled:
                     raise BuildFailed(f"The work on the host stands still since {now - moved:.0f} s.",
                                       details=f"{host}: {work.step}")
-            if now - begin > self.patience.ceiling:
+            if self._clock.monotonic() - begin > self.patience.ceiling:
                 raise BuildFailed(f"The work on the host takes longer than {self.patience.ceiling:.0f} s.",
                                   details=host)
 
