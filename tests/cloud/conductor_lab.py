@@ -178,6 +178,7 @@ class Controller:
         self.deps = StoryDeps(
             cloud=lambda: "cloud", ledger=lab.ledger, progress=lab.progress, scheduler=lab.scheduler,
             registry=lab.registry, network=lab.network, images=OneImage(), clock=lab.clock, zones=lab.zones,  # type: ignore[arg-type]
+            builds=lab.builds,
             hosts=Hosts(lambda host: Line(lab, host), lab.alive, lab.clock, lab.patience, lab.registry.check))  # type: ignore[arg-type,return-value]
         self.endings = Endings(self.deps)
         claimed = barred_on(lab.registry, lab.progress.load)
@@ -230,7 +231,7 @@ class Lab:
             self.registry, self.clock, self.chooser, SchedulerDeps(aggregates=zones, allocations=self.ledger.of))
         self.changes = Changes(self.db, self.clock)
         self.scheduler.subscribe(self.changes)
-        self.patience = patience or Patience(stalled=3.0, silence=1.0)
+        self.patience, self.builds = patience or Patience(stalled=3.0, silence=1.0), 50
         self.control = Controller(self, "control")
 
     def _node(self, name: str) -> NodeManager:

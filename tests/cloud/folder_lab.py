@@ -15,6 +15,30 @@ import pytest
 ROOT = Path(__file__).parents[2]
 USER = pwd.getpwnam("games")
 OTHER = pwd.getpwnam("daemon")
+#: Programs for `working`.
+IDLE = "print(flush=True); input()"
+HOLDS = """
+import sys
+from pathlib import Path
+from nacre.cli.processes.lock import held
+with held(Path(sys.argv[1])):
+    print("there", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def working(program: str, *words: str, cwd: Path | None = None, **environ: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that says when it is there."""
+    with subprocess.Popen([sys.executable, "-c", program, *words], cwd=cwd, text=True, stdout=subprocess.PIPE,
+                          stdin=subprocess.PIPE,
+                          env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **environ}) as process:
+        try:
+            assert process.stdout
+            process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
 
 
 def owners(data: Path) -> dict[str, int]:

@@ -50,10 +50,17 @@ def application(name: str, health: Health) -> App:
     async def much(_: Request) -> Any:
         return Reply(bytes(16 << 20))
 
-    async def stream(_: Request) -> Any:
+    async def stream(request: Request) -> Any:
         async def parts() -> AsyncIterator[bytes]:
-            for _ in range(32):
-                yield bytes(1 << 20)
+            room, left = request.room, 32 << 20
+            try:
+                while left:
+                    size = await room.take(min(1 << 20, left))
+                    yield bytes(size)
+                    room.give(size)
+                    left -= size
+            finally:
+                room.end()
         return Reply(parts())
 
     async def nobody(_: str) -> Context:

@@ -205,6 +205,43 @@ async def test_a_moment_of_doubt_is_over_with_the_next_answer() -> None:
     assert order.result() is None and clock.monotonic() > 2 * hosts.DOUBT
 
 
+async def test_a_build_whose_host_was_silent_goes_on_when_there_is_a_place_for_it_again() -> None:
+    """Another has its place: for as long as that takes the work on the host does not stand still."""
+    clock, down, room = VirtualClock(), set[str](), asyncio.Semaphore(1)
+    slot, with_slot = hosts.Slot(room), 0
+    await slot.take()
+
+    async def give(_: Any) -> Work:
+        nonlocal with_slot
+        await clock.sleep(0.5)
+        if down:
+            raise Unavailable
+        with_slot += slot.held
+        return Work(done=with_slot > 9, step="image", moved=1)
+
+    async def alive(_: str) -> bool:
+        return not down
+
+    patience = hosts.Patience(stalled=30.0, ceiling=60.0, silence=60.0)
+    order = asyncio.ensure_future(hosts.Hosts(lambda _: None, alive, clock, patience, lambda _: None).order(  # type: ignore[arg-type,return-value]
+        "h", give, hosts.Silence(patience.silence, slot)))
+    await settle()
+    await clock.advance(2)
+    assert slot.held and with_slot
+    down.add("h")
+    await clock.advance(5)
+    assert not slot.held and not room.locked()
+    await room.acquire()
+    down.clear()
+    await clock.advance(1)
+    await clock.advance(100)
+    assert not order.done() and not slot.held
+    room.release()
+    await settle()
+    await clock.advance(10)
+    assert order.done() and order.result() is None and slot.held and room.locked()
+
+
 async def test_a_barred_host_claims_no_server_that_is_where_the_database_says(lab: Lab) -> None:
     (server,) = await lab.accept()
     home = (await lab.until(server, "active"))["host"]

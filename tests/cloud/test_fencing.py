@@ -76,6 +76,32 @@ async def test_a_build_that_another_takes_up_waits_for_its_silent_host_as_the_fi
     assert server in lab.hypervisors[host].servers
 
 
+@pytest.mark.parametrize(("verb", "again"), [("prepare", True), ("end", True), ("spawn", False)], ids=[
+    "taken up", "given up before", "in the middle of the start"])
+async def test_who_waits_for_a_silent_host_keeps_no_place_from_other_builds(lab: Lab, verb: str, again: bool) -> None:
+    lab.patience, lab.builds, lab.answer_within = Patience(stalled=3.0, silence=60.0), 1, 0.5
+    await lab.reborn()
+    for hypervisor in lab.hypervisors.values():
+        hypervisor.faults.fail["define"] = verb == "end"
+    server = await begun_until(lab, verb)
+    (dead,) = lab.silent
+    if again:
+        await lab.reborn()
+    for host, hypervisor in lab.hypervisors.items():
+        hypervisor.faults.fail["define"] = 0
+        delattr(lab.nodes[host], verb)
+    (other,) = await lab.accept()
+    assert (await lab.until(other, "active"))["host"] != dead
+    assert (await lab.row(server))["vm_state"] == "building"
+    lab.silent.clear()
+    lab.down.clear()
+    lab.answer_within = 5
+    await lab.until(server, "active")
+    await lab.quiet()
+    await lab.control.sweep_endings()
+    await lab.check()
+
+
 async def test_what_an_earlier_runner_gave_up_is_gone_before_another_host_is_tried(lab: Lab) -> None:
     """The guest runs, the host cannot write so, nor that it takes it back; and the runner dies while it asks."""
     lab.patience = Patience(stalled=3.0, silence=60.0)
@@ -117,6 +143,31 @@ async def test_what_an_earlier_runner_gave_up_is_gone_before_another_host_is_tri
     lab.down.clear()
     await lab.until(server, "active", seconds=30)
     assert not twice
+
+
+async def test_a_build_waits_no_longer_for_a_host_that_an_operator_says_is_gone_for_good(lab: Lab) -> None:
+    """It was given up there, and nobody knows whether it runs: the next is tried once it cannot any more."""
+    async def heard_lately(_: str) -> bool:
+        return False
+
+    lab.patience = Patience(stalled=3.0, silence=60.0)
+    for hypervisor in lab.hypervisors.values():
+        hypervisor.faults.fail["define"] = 1
+    server = await begun_until(lab, "end")
+    (dead,) = lab.silent
+    await lab.reborn()
+    for host, hypervisor in lab.hypervisors.items():
+        hypervisor.faults.fail["define"] = 0
+        del lab.nodes[host].end
+    await asyncio.sleep(0.3)
+    assert (await lab.row(server))["vm_state"] == "building"
+    await lab.registry.set_service(dead, forced_down=True)
+    admin = LedgerAdmin(lab.db, lab.clock)
+    await Removal(lab.control.processes, admin, lab.registry, lab.control.endings, heard_lately, ()).remove(
+        dead, dead=True)
+    row = await lab.until(server, "active")
+    assert [h for h, hypervisor in lab.hypervisors.items() if server in hypervisor.servers] == [row["host"]] != [dead]
+    assert [(a.host, a.state) for a in await lab.ledger.of_server(server)] == [(row["host"], "held")]
 
 
 async def test_a_delete_whose_answer_was_lost_leaves_nothing(lab: Lab) -> None:

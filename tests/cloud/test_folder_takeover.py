@@ -6,7 +6,6 @@ import os
 import pwd
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,10 +16,20 @@ from click.testing import CliRunner
 from nacre.base.errors import NacreError
 from nacre.cli import database, supervisor, up
 from nacre.cli.database import db
-from nacre.cli.processes import accounts, folder, left, lock, run
+from nacre.cli.processes import accounts, folder, lock, run
 from nacre.cli.supervisor import free_port
 from nacre.config import load
-from tests.cloud.folder_lab import OTHER, ROOT, USER, former, owners, python_of_all, reached_by_all
+from tests.cloud.folder_lab import (
+    HOLDS,
+    IDLE,
+    OTHER,
+    USER,
+    former,
+    owners,
+    python_of_all,
+    reached_by_all,
+    working,
+)
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120),
               pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")]
@@ -53,41 +62,17 @@ def control_starts(data: Path) -> None:
         pass
 
 
-@contextlib.contextmanager
-def working(program: str, *words: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that says when it is there."""
-    with subprocess.Popen([sys.executable, "-c", program, *words], stdout=subprocess.PIPE, stdin=subprocess.PIPE,
-                          text=True, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}) as process:
-        try:
-            assert process.stdout
-            process.stdout.readline()
-            yield process
-        finally:
-            process.kill()
-
-
-HOLDS = """
-import sys
-from pathlib import Path
-from nacre.cli.processes.lock import held
-with held(Path(sys.argv[1])):
-    print("there", flush=True)
-    sys.stdin.read()
-"""
-
-
 @pytest.mark.parametrize("command", [upgrade, control_starts])
-@pytest.mark.parametrize("earlier", [False, True])
+@pytest.mark.parametrize("earlier", [[], ["control"], ["control", "--port", "8774"]])
 def test_a_command_beside_a_running_cloud_locks_nobody_out(
         place: Path, monkeypatch: pytest.MonkeyPatch, at_once: None, command: Callable[[Path], None],
-        earlier: bool) -> None:
+        earlier: list[str]) -> None:
     """A process of an earlier release holds no lock, but has its words."""
     data = place / "data"
     folder.prepare(data, None)
     (place / "roots").symlink_to(data)
     monkeypatch.setattr(accounts, "account", lambda: USER)
-    program, words = (("print(flush=True); input()", ["nacre.cli.main", "control", "--data", str(data)]) if earlier
-                      else (HOLDS, [str(data)]))
+    program, words = ((IDLE, ["nacre.cli.main", *earlier, "--data", str(data)]) if earlier else (HOLDS, [str(data)]))
     with working(program, *words):
         for name in (data, place / "roots"):
             with pytest.raises(NacreError, match=r"runs as root.*games's: `nacre down` first"):
@@ -365,14 +350,6 @@ def test_of_two_databases_nobody_says_that_up_moves_one(tmp_path: Path) -> None:
     for look in (lambda: upgrade(data), lambda: database.present(load(data))):
         with pytest.raises(NacreError, match="take away the one that is not the cloud's"):
             look()
-
-
-def test_what_is_left_of_a_cloud_is_found_by_each_name_of_its_folder(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "roots").symlink_to("data")
-    with working("print(flush=True); input()", "nacre.cli.main", "control", "--data", str(tmp_path / "data")) as one:
-        for name in ("data", "roots"):
-            assert left.find(tmp_path / name) == {one.pid: "control"}
 
 
 def test_what_a_cloud_was_started_with_is_roots(tmp_path: Path) -> None:

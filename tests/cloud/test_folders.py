@@ -15,7 +15,7 @@ from bench.client import Cloud
 from click.testing import CliRunner
 
 from nacre.base.errors import NacreError, Unavailable
-from nacre.base.rpc.keys import new_keys
+from nacre.base.rpc.keys import load_keys, new_keys
 from nacre.cli.database import db
 from nacre.cli.processes import accounts, folder
 from nacre.cli.processes.join import join
@@ -29,6 +29,12 @@ from tests.cloud.folder_lab import ROOT, USER, former, owners, python_of_all, re
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120),
               pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")]
 OTHERS = 0o022
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with reached_by_all() as path:
+        yield path
 
 
 def test_a_folder_is_roots_but_for_controls(tmp_path: Path) -> None:
@@ -211,19 +217,26 @@ def test_who_looks_makes_no_database(tmp_path: Path) -> None:
     assert not list((tmp_path / "data" / "control").iterdir())
 
 
-def test_in_controls_folder_root_has_the_users_rights(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    tmp_path.chmod(0o755)
+def test_in_controls_folder_root_has_the_users_rights(place: Path) -> None:
+    """No key of root's is used by a link to it; all that the account needs to get there it has, as what root makes for
+    it there shows."""
+    data, secret = place / "data", place / "secret"
     folder.prepare(data, USER)
-    secret = tmp_path / "secret"
-    secret.write_text("root's")
-    secret.chmod(0o600)
-    (data / "control" / "rpc-key.json").symlink_to(secret)
+    roots, kept = load_keys(secret).public, data / "control" / "rpc-key.json"
     program = ("import sys, pwd; from pathlib import Path; from nacre.cli.supervisor import keys_for\n"
-               "keys_for(Path(sys.argv[1]), 'control', pwd.getpwnam('games'))")
-    done = subprocess.run([sys.executable, "-c", program, str(data)], capture_output=True, text=True, check=False,
-                          env={"PYTHONPATH": str(ROOT / "src")}, timeout=60)
-    assert "PermissionError" in done.stderr and secret.stat().st_uid == 0
+               "print(keys_for(Path(sys.argv[1]), 'control', pwd.getpwnam('games')).public)")
+
+    def keys() -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", program, str(data)], capture_output=True, text=True, check=False,
+                              env={"PYTHONPATH": str(ROOT / "src")}, timeout=60)
+
+    made = keys()
+    assert made.returncode == 0 and kept.stat().st_uid == USER.pw_uid, made.stderr
+    kept.unlink()
+    kept.symlink_to(secret)
+    refused = keys()
+    assert roots not in refused.stdout and f"PermissionError: [Errno 13] Permission denied: '{kept}'" in refused.stderr
+    assert secret.stat().st_uid == 0 and load_keys(secret).public == roots
 
 
 def test_new_clouds_of_sudo_lie_where_nobody_else_has_a_folder_above(
@@ -263,12 +276,6 @@ def test_a_folder_is_made_ready_before_a_token_is_used_in_it(
     with pytest.raises(folder.NotPrepared, match="other things"):
         joins(tmp_path / "home")
     assert [p.name for p in (tmp_path / "home").iterdir()] == ["letter"]
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with reached_by_all() as path:
-        yield path
 
 
 def test_a_cloud_of_sudo_comes_up_in_a_folder_of_an_earlier_release(place: Path) -> None:

@@ -16,7 +16,9 @@ from nacre.base.db import make_engine, metadata
 from nacre.base.durable import eras
 from nacre.base.durable.processes import BEAT, LEASE, database_now
 from nacre.base.errors import NacreError
-from nacre.identity.tables import access_rules, services
+from nacre.identity.ended import end
+from nacre.identity.ended import since as since_then
+from nacre.identity.tables import access_rules, ended, services
 from nacre.migrations import controls
 from nacre.migrations.tables import MODULES
 
@@ -288,3 +290,30 @@ def test_address_scopes_that_were_there_are_counted(database_url: str) -> None:
             "select project_id, used from network_usage where resource = 'address_scope'")).all()
     engine.dispose()
     assert {tuple(row) for row in rows} == {("p", 2), ("q", 1)}
+
+
+def test_tokens_that_were_over_stay_so(database_url: str) -> None:
+    """0023: a token that was taken back; a user's of before its password changed, if they are older than revisions are.
+    Nobody else's: a user who has changed it since is there already, or was forgotten for its age."""
+    command.upgrade(migrations._config(database_url), "0022")
+    engine = make_engine(database_url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("insert into identity_revision (id, value) values (1, 7)")
+        connection.exec_driver_sql("insert into identity_ended (id, revision, ended_at) values ('user:since', 5, 9.0)")
+        connection.exec_driver_sql(
+            "insert into identity_revocations (audit_id, revoked_at, expires_at) values ('a', 1.0, 2.0)")
+        connection.execute(sa.text(
+            "insert into identity_users (id, domain_id, name, enabled, tokens_valid_from, extra)"
+            " values (:id, 'default', :id, :yes, :since, '{}')"), [
+                {"id": id, "yes": True, "since": since} for id, since in (("since", 9.0), ("before", 8.0), ("u", 0.0))])
+    migrations.upgrade(database_url)
+    with engine.begin() as connection:
+        rows = {tuple(row) for row in connection.execute(sa.select(ended.c.id, ended.c.revision, ended.c.ended_at))}
+        assert rows == {("user:since", 5, 9.0), ("user:before", 1, 0.0), ("token:a", 8, 0.0)}
+        for id, at, is_over in (("token:a", 7, True), ("token:b", 7, False), ("user:before", 0, True),
+                                ("user:before", 1, False), ("user:u", 0, False), ("user:since", 4, True)):
+            assert since_then(connection, at, [id]) is is_over, id
+        end(connection, ["user:x"])  # which says of the others that they are from now on
+        assert set(connection.scalars(sa.select(ended.c.id))) == {"anything", "user:before", "token:a", "user:x"}
+        assert not since_then(connection, 5, ["user:u"])
+    engine.dispose()

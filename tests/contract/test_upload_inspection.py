@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from nacre.base import image_formats
@@ -25,8 +27,9 @@ from nacre.image.data.inspection import Apart, Nursery
 MB = 1 << 20
 
 
-def nursery(evil: str, idle: float = 60) -> Nursery:
-    """One whose processes do this before they look at what they are fed. born: how many of them there were."""
+def nursery(evil: str, idle: float = 60, more: str = "") -> Nursery:
+    """One whose processes do this before they look at what they are fed. born: how many of them there were; more: what
+    is done before the first."""
     code = (f"import ctypes, gc, mmap, os, resource, socket, stat, time, {inspection.__name__} as i\n"
             "fork, born = os.fork, []\n"
             "def bear():\n"
@@ -51,7 +54,7 @@ def nursery(evil: str, idle: float = 60) -> Nursery:
             "    def feed(self, data):\n"
             f"        {evil}\n"
             "        super().feed(data)\n"
-            f"i.Inspector = Taken\ni.CPU = 1\ni.IDLE = {idle}\ni.main()\n")
+            f"i.Inspector = Taken\ni.CPU = 1\ni.IDLE = {idle}\n{more}\ni.main()\n")
     return Nursery([sys.executable, "-P", "-c", code])
 
 
@@ -254,6 +257,97 @@ def test_a_process_has_nothing_of_the_others() -> None:
         taken.close()
 
 
+def parsers(taken: Nursery) -> list[psutil.Process]:
+    assert taken._process is not None
+    return psutil.Process(taken._process.pid).children()
+
+
+def ended(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def within(seconds: float, true: Callable[[], object]) -> bool:
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.01)
+    return bool(true())
+
+
+@pytest.mark.parametrize("says", ["pass", "say(b'+')", "say(b'{\"refused\": \"x\"}')"])
+def test_a_parser_that_was_taken_over_does_not_outlive_its_upload(says: str) -> None:
+    """Whether it is asked something or not, and after its verdict too."""
+    taken = nursery(f"exec({says!r}); time.sleep(1000)")
+    try:
+        apart, refused = Apart("raw", nursery=taken), list[Exception]()
+
+        def upload() -> None:
+            try:
+                apart.feed(b"x" * SLICE)
+                apart.finish(SLICE)
+            except (Unavailable, UnsupportedMedia) as error:
+                refused.append(error)
+
+        work = threading.Thread(target=upload)
+        work.start()
+        assert within(30, lambda: refused or (taken._process and parsers(taken)))
+        apart.close()
+        work.join(30)
+        assert refused and within(30, lambda: not parsers(taken))
+        assert taken._process is not None and taken._process.poll() is None
+    finally:
+        taken.close()
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_for_an_upload_that_has_ended_no_parser_is_left(
+        honest: Nursery, monkeypatch: pytest.MonkeyPatch, late: bool) -> None:
+    """late: it ends while the parser is born."""
+    apart, begin = Apart("raw", nursery=honest), honest.begin
+
+    def ends(declared: str, container: str) -> socket.socket:
+        talk = begin(declared, container)
+        apart.close()
+        return talk
+
+    if late:
+        monkeypatch.setattr(honest, "begin", ends)
+    else:
+        apart.close()
+    with pytest.raises(Unavailable):
+        feed(apart, b"x", 1)
+    assert apart._talk is None and (not late or within(30, lambda: not parsers(honest)))
+
+
+def test_a_parser_that_was_taken_over_does_not_compute_for_ever() -> None:
+    """It ignores the signal at the end of its time, and sets its own limit up as far as that goes."""
+    acts = ("import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\ncpu = resource.RLIMIT_CPU\n"
+            "for most in (resource.getrlimit(cpu)[1], resource.RLIM_INFINITY):\n"
+            " try: resource.setrlimit(cpu, (most, most))\n except (OSError, ValueError): pass\n"
+            "while True: pass")
+    taken = nursery(f"exec({acts!r})", more="i.IN_ALL = 1")
+    try:
+        with pytest.raises(UnsupportedMedia, match="more memory or time"):
+            feed(Apart("raw", nursery=taken), b"x", 1)
+    finally:
+        taken.close()
+
+
+def test_a_parser_that_was_taken_over_does_not_outlive_control() -> None:
+    taken = nursery("say(b'+') or time.sleep(1000)")
+    try:
+        apart = Apart("raw", nursery=taken)
+        apart.feed(b"x" * SLICE)
+        (parser,) = parsers(taken)
+        taken.close()
+        assert within(30, lambda: ended(parser))
+        apart.close()
+    finally:
+        taken.close()
+
+
 def test_an_upload_that_pauses_keeps_its_process() -> None:
     idle = nursery("pass", idle=0.05)
     try:
@@ -283,10 +377,22 @@ def test_where_no_process_can_be_forked_only_that_upload_fails() -> None:
         other = Apart("vhdx", nursery=poor)
         other.feed(b"vhdxfile" + bytes(SLICE - 8))
         process = poor._process
-        with pytest.raises(Unavailable):
+        with pytest.raises(Unavailable) as refused:
             feed(Apart("raw", nursery=poor), b"x", 1)
+        assert "no process" in refused.value.details
         assert feed(Apart("raw", nursery=poor), b"x", 1).size == 1 and poor._process is process
         other.close()
+    finally:
+        poor.close()
+
+
+def test_what_the_machine_lacks_is_said_to_operators() -> None:
+    """A kernel that takes no filter of system calls: every upload is refused, and somebody has to know why."""
+    poor = nursery("pass", more="def no(**_):\n    raise OSError(22, 'no filter here')\ni.renounce = no\n")
+    try:
+        with pytest.raises(Unavailable) as refused:
+            feed(Apart("raw", nursery=poor), b"x", 1)
+        assert "no filter here" in refused.value.details and "filter" not in refused.value.message
     finally:
         poor.close()
 

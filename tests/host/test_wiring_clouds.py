@@ -14,6 +14,7 @@ from nacre.node.ovs.agent import decommission
 from nacre.node.ovs.contract import Standing
 from nacre.node.servers.limits import Rate
 from tests.host.wiring_lab import (
+    Guest,
     Lab,
     NetworkStub,
     able,
@@ -230,13 +231,14 @@ async def test_a_link_that_cannot_be_sealed_is_not_wired_and_others_are(tmp_path
     net = network()
     ports = [port(11, net), port(12, net), port(13, net)]
     async with lab(NetworkStub([net], ports, [OPEN])) as place:
-        one, two, bad = [await place.guest(facts) for facts in ports]
+        one, two = [await place.guest(facts) for facts in ports[:2]]
         nft = (await run(["which", "nft"])).decode().strip()
         script = tmp_path / "nft"
-        script.write_text(FAILING_NFT.format(link=bad.outer, nft=nft))
+        script.write_text(FAILING_NFT.format(link=Guest(place, ports[2]).outer, nft=nft))
         script.chmod(0o755)
-        with monkeypatch.context() as patch:
+        with monkeypatch.context() as patch:  # before the link is there: the look-out might seal it first
             patch.setenv("PATH", str(tmp_path), prepend=":")
+            bad = await place.guest(ports[2])
             results = await asyncio.gather(place.wire(one), place.wire(two), place.wire(bad), return_exceptions=True)
             assert results[:2] == [None, None]
             assert isinstance(results[2], BuildFailed) and f"no hook on {bad.outer}" in results[2].message

@@ -32,10 +32,13 @@ class Time:
         return asyncio.get_running_loop().create_task(work)
 
     def forward(self, seconds: float) -> None:
-        self.now += seconds
-        for timer in [timer for timer in self.timers if timer.at <= self.now and not timer.done]:
-            timer.done = True
-            timer.call()
+        end = self.now + seconds
+        while due := [timer for timer in self.timers if timer.at <= end and not timer.done]:
+            for timer in due:
+                if not timer.done:
+                    self.now, timer.done = timer.at, True
+                    timer.call()
+        self.now = end
 
 
 class Timer:
@@ -81,12 +84,14 @@ class Wire(asyncio.Transport):
         self.sent += bytes(data)
         if not self.taking:
             self.unsent += len(data)
+            self.kernel.unsent += len(data)
             if self.unsent > self.high >= self.unsent - len(data):
                 self.made.pause_writing()
 
     async def take(self, *, more: bool = False) -> None:
         """The client takes what waits; and all that comes, unless it is only that and `more` of it waits."""
         self.taking, paused, self.unsent = not more, self.unsent > self.high, 0
+        self.kernel.acked, self.kernel.unsent = self.kernel.acked + self.kernel.unsent, 0
         if paused:
             self.made.resume_writing()
         await settle()

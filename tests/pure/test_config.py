@@ -1,10 +1,12 @@
 """Options: where they come from, and what is said about a wrong one."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from nacre.config import KEPT_FILE, Settings, SettingsError, load, options
+from nacre.cli import up
+from nacre.config import KEPT_FILE, Settings, SettingsError, kept, load, options
 
 
 def settings(folder: Path, toml: str = "", **environ: str) -> Settings:
@@ -168,9 +170,29 @@ def test_what_a_cloud_was_started_with_counts_where_nothing_else_is_said(tmp_pat
     found = load(tmp_path, environ={"NACRE_PORT": "9998"}, hypervisor="libvirt")
     assert (found.port, found.hypervisor) == (9998, "libvirt")
     assert settings(tmp_path, "port = 9997").port == 9997
-    (tmp_path / KEPT_FILE).write_text("{")
-    with pytest.raises(SettingsError, match=KEPT_FILE):
-        load(tmp_path, environ={})
+
+
+def test_a_cloud_of_an_earlier_release_comes_up_as_it_was_started(tmp_path: Path) -> None:
+    before = tmp_path / "logs" / "up.json"
+    before.parent.mkdir()
+    before.write_text('{"port": 9999, "hypervisor": "fake"}')
+    found = load(tmp_path, environ={})
+    assert (found.port, found.hypervisor) == (9999, "fake")
+    up._keep(load(tmp_path, environ={}, port=9998))
+    assert kept(tmp_path) == {"port": 9998, "hypervisor": "fake"}
+    (tmp_path / KEPT_FILE).unlink()
+    assert kept(tmp_path) == {}, "an operator removed it"
+    os.mkfifo(before)
+    assert kept(tmp_path) == {}
+
+
+@pytest.mark.parametrize("text", [b"{", b"null", b"3", b'"port"', b"[]", b"\xff", b'{"port": "x"}', b'{"port": 70000}',
+                                  b'{"port": null}', b'{"port": true}', b'{"hypervisor": "xen"}'])
+def test_what_a_cloud_was_started_with_and_cannot_be_is_named_where_it_is(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / KEPT_FILE).write_bytes(text)
+    with pytest.raises(SettingsError, match=f"{tmp_path / KEPT_FILE} is not as .*: remove it") as error:
+        load(tmp_path, environ={}, port=1234)
+    assert "nacre.toml" not in error.value.message
 
 
 @pytest.mark.parametrize("text", ["*", "", " 192.0.2.9", "192.0.2.9/24", "192.0.2", "balancer.example", "192.0.2.9:80",

@@ -10,6 +10,7 @@ from oslo_policy import policy as oslo
 
 from nacre.base.context import Context
 from nacre.base.errors import BadRequest, Forbidden
+from nacre.base.serving.gate import ADMIN
 from nacre.compute.policies import POLICIES as COMPUTE
 from nacre.identity.policies import POLICIES as IDENTITY
 from nacre.identity.policy import PolicyEngine, facts
@@ -33,7 +34,7 @@ TARGETS = st.dictionaries(st.sampled_from(KEYS), st.sampled_from(["a", "b", None
 def reference(rules: dict[str, str]) -> oslo.Enforcer:
     config = cfg.ConfigOpts()
     config([])
-    enforcer = oslo.Enforcer(config, use_conf=False, rules=oslo.Rules.from_dict(rules))
+    enforcer = oslo.Enforcer(config, use_conf=False, rules=oslo.Rules.from_dict({ADMIN: "role:admin", **rules}))
     return enforcer
 
 
@@ -72,6 +73,21 @@ def test_an_operators_file_overrides(tmp_path: Path) -> None:
     assert engine.allows(auditor, "identity:list_users")
     assert not engine.allows(auditor, "identity:list_projects")
     assert not engine.allows(Context(request_id="r", roles=("admin",)), "identity:list_groups")
+
+
+@pytest.mark.parametrize("system", [False, True])
+def test_an_operator_says_once_who_administers_the_cloud(tmp_path: Path, system: bool) -> None:
+    """It is felt on every rule of every service: nothing is left to whoever has the role of before."""
+    file = tmp_path / "policy.yaml"
+    file.write_text('"context_is_admin": "role:chief"\n')
+    engine = PolicyEngine((IDENTITY, IMAGE, NETWORK, COMPUTE), file)
+
+    def passed(engine: PolicyEngine, role: str) -> set[str]:
+        who = Context(request_id="r", user_id="u", project_id=None if system else "p", system=system, roles=(role,))
+        return {rule for rule in ALL if engine.allows(who, rule, {})}
+
+    assert passed(engine, "chief") == passed(ENGINE, "admin") > passed(ENGINE, "nobody")
+    assert passed(engine, "admin") == passed(ENGINE, "nobody")
 
 
 @pytest.mark.parametrize("text", ['"a": "rule:b"\n"b": "not rule:a"\n', '"a": "http://somewhere/"\n'])

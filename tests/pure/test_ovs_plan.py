@@ -50,6 +50,11 @@ def test_a_partial_answer_replaces_what_it_speaks_of():
     assert after.remotes == (remote("m", "1.1.1.1"),) and after.tunnels == ("2.2.2.2",)
 
 
+def test_with_the_last_peer_its_tunnel_goes():
+    after = FIRST.merge(HostWiring(whole=False, ports=(port("a"),), networks=(network(),)))
+    assert after.tunnels == () and after.remotes == (remote("m", "1.1.1.1"),)
+
+
 def test_a_whole_answer_replaces_everything():
     after = FIRST.merge(HostWiring(whole=True, ports=(port("c"),), networks=(network(),)))
     assert set(after.ports) == {"c"} and set(after.networks) == {"n"} and not after.remotes and not after.tunnels

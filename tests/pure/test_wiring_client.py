@@ -32,7 +32,7 @@ class Network:
     def __init__(self) -> None:
         self.wirings, self.asked, self.n, self.away = list[tuple[str, ...]](), list[tuple[str, ...]](), 5, False
         self.have: list[Versions] = []
-        self.era, self.ports = "", (PORT,)
+        self.era, self.ports, self.tunnels = "", (PORT,), ("192.0.2.1",)
         self.groups: tuple[GroupFacts, ...] = (GROUP,)
 
     def _news(self, have: Versions) -> GroupMembers:
@@ -45,7 +45,7 @@ class Network:
             raise Unavailable("away")
         self.have.append(have or {})
         return HostWiring(whole=not port_ids, n=self.n, era=self.era, ports=self.ports, groups=self.groups,
-                          members=(self._news(have or {}),))
+                          tunnels=self.tunnels, members=(self._news(have or {}),))
 
     async def members(self, host: str, groups: tuple[str, ...], have: Versions) -> tuple[GroupMembers, ...]:
         self.asked.append(groups)
@@ -151,19 +151,42 @@ async def test_an_answer_of_what_may_be_a_restored_database_takes_nothing_away_b
     network.era, client.whole = "e", True
     await client.ask()
     other = msgspec.structs.replace(PORT, id="q")
-    network.n, network.era, network.ports = n, era, (other,)
+    network.n, network.era, network.ports, network.tunnels = n, era, (other,), ()
     for port in asked:
         client.changed((port,), n, 5)
     client.whole = not asked
     await client.ask()
-    assert client.desired.ports == {"p": PORT, "q": other}
+    assert client.desired.ports == {"p": PORT, "q": other} and client.desired.tunnels == ("192.0.2.1",)
     network.n, network.era = 9, "f"
     assert client.follow(standing(era="f", ports=(PORT,)))
     await client.ask()
     assert client.desired.ports == {"p": PORT, "q": other}
     assert client.follow(standing(era="f"))
     await client.ask()
-    assert client.desired.ports == {"q": other}
+    assert client.desired.ports == {"q": other} and client.desired.tunnels == ()
+
+
+@pytest.mark.parametrize("asked", [(), ("p",)], ids=["whole", "a port"])
+async def test_an_answer_of_the_lost_history_that_was_under_way_keeps_nothing_here(
+        made: Made, asked: tuple[str, ...]) -> None:
+    """It was asked for before the new era was said, and its number is higher than the restored database's."""
+    client, network, _ = made
+    network.n, network.era, network.ports = 99, "e", (PORT, lost := msgspec.structs.replace(PORT, id="lost"))
+    answer = network.wiring
+
+    async def late(*args: Any) -> HostWiring:
+        found = await answer(*args)
+        assert client.follow(standing(era="f", n=50))
+        return found
+
+    client.asked, client.whole = set(asked), not asked
+    network.wiring = late  # type: ignore[method-assign,assignment]
+    await client.ask()
+    assert client.desired.ports == {"p": PORT, "lost": lost} and client.whole
+    network.wiring = answer  # type: ignore[method-assign]
+    network.n, network.era, network.ports = 50, "f", (PORT,)
+    assert await client.ask()
+    assert client.desired.ports == {"p": PORT}
 
 
 async def test_nothing_is_taken_from_those_who_are_not_trusted(made: Made) -> None:

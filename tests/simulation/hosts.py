@@ -13,6 +13,7 @@ from nacre.node.contract import BuildOrder, GuestFacts
 from nacre.node.hypervisor.fake import FakeGuest, FakeHypervisor, Faults
 from nacre.node.journal import Entry, Journal
 from nacre.node.manager import NodeManager
+from nacre.node.ovs.fake import FakeWiring
 from nacre.node.servers.power import Power
 from nacre.node.servers.works import Doing
 from nacre.simulation.virtual_time import LoopClock
@@ -76,6 +77,14 @@ class Host:
         self.world.graveyard.append((self.process, self.manager))
         self.process = None
         self.world.history.add(self.name, "is killed")
+
+    def fetch(self) -> None:
+        """Its wiring asks for what it heard of, as the real one does at once; the fake does with what comes next."""
+        wiring = self.manager.here.wiring
+        assert isinstance(wiring, FakeWiring)
+        if self.process is not None and wiring.client.asked:
+            wiring._behind = True
+            self.process.context().run(wiring._begin)
 
     def _limited(self, journal: Journal) -> Callable[[Any], None]:
         """The journal's writes, which fail while the disk is full."""

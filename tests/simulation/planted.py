@@ -1,4 +1,4 @@
-"""Five bugs, each the loss of one check: that the simulation finds them shows that it would find others."""
+"""Six bugs, each the loss of one check: that the simulation finds them shows that it would find others."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -8,6 +8,7 @@ from unittest import mock
 from nacre.base.durable.changes import Changes
 from nacre.base.durable.stories import Lease
 from nacre.base.errors import Unavailable
+from nacre.network.hosts import notifications
 from nacre.node.journal import Journal
 from nacre.node.servers.state import NodeState
 from nacre.scheduler.registry import HostRegistry
@@ -52,6 +53,11 @@ def _without_the_cloud() -> Any:
     return mock.patch.object(NodeState, "admit", admit)
 
 
+def _without_the_differences() -> Any:
+    """Hosts are not told what changed in the wiring."""
+    return mock.patch.object(notifications, "affected", lambda work: {})
+
+
 PLANTED: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "lease": _without_the_lease, "epoch": _without_the_epoch, "numbers": _without_the_numbers,
-    "outbox": _without_the_outbox, "cloud": _without_the_cloud}
+    "outbox": _without_the_outbox, "cloud": _without_the_cloud, "wiring": _without_the_differences}

@@ -57,6 +57,8 @@ async def _play(seed: int, folder: Path) -> tuple[World, Users]:
     chaos.result()
     end, left = world.loop.time() + BOUND, ["not looked at"]
     while left and not world.history.wrong and world.loop.time() < end:
+        for host in world.hosts:
+            host.fetch()
         await asyncio.sleep(LOOK)
         world.checker.look()
         left = problems(world, users) if world.loop.time() > world.network.latest else left

@@ -1,6 +1,7 @@
 """What must be true once nothing is wrong any more and all had their time: BADINPUTS' invariants, by counting."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from nacre.base.durable.tables import stories
 from nacre.compute import quota_usage
 from nacre.compute.tables import allocations, servers
 from nacre.network import tables as net
+from nacre.node.ovs.plan import DesiredWiring
 
 if TYPE_CHECKING:
     from tests.simulation.workload import Users
@@ -57,6 +59,41 @@ class Facts:
         for group, address in c.execute(sa.select(net.port_groups.c.group_id, net.addresses.c.ip_address).join(
                 net.addresses, net.addresses.c.port_id == net.port_groups.c.port_id)):
             self.members.setdefault(group, set()).add(f"{address}/32")
+        self._wiring(c)
+
+    def _wiring(self, c: sa.Connection) -> None:
+        """wired: host -> port -> what it has to wire for it; peers: network -> what others have to know of its ports,
+        by host."""
+        b, a, g = net.bindings.c, net.addresses.c, net.port_groups.c
+        addresses, groups = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
+        for port, address in c.execute(sa.select(a.port_id, a.ip_address)):
+            addresses[port].add(address)
+        for port, group in c.execute(sa.select(g.port_id, g.group_id)):
+            groups[port].add(group)
+        ends = {host: ip for host, ip in c.execute(sa.select(net.agents.c.host, net.agents.c.tunnel_ip)) if ip}
+        self.wired = defaultdict[str, dict[str, Any]](dict)
+        self.peers = defaultdict[str, set[tuple[str, Any]]](set)
+        for port, host, network, active, mac in c.execute(sa.select(
+                b.port_id, b.host, b.network_id, b.active, net.ports.c.mac_address).join_from(
+                    net.bindings, net.ports, net.ports.c.id == b.port_id).where(b.vif_type == "ovs")):
+            self.wired[host][port] = network, mac, active, frozenset(addresses[port]), frozenset(groups[port])
+            if active:
+                self.peers[network].add((host, (network, mac, frozenset(addresses[port]), ends.get(host))))
+
+    def wires(self, host: str, wanted: DesiredWiring) -> Iterator[str]:
+        """A host believes what is so of its ports, and of others' on their networks."""
+        mine = self.wired[host]
+        ports = {p.id: (p.network_id, p.mac_address, p.active, frozenset(f.ip_address for f in p.fixed_ips),
+                        frozenset(p.security_groups)) for p in wanted.ports.values()}
+        if ports != mine:
+            yield f"{host} wants to wire {ports}, and should {mine}"
+        networks = {port[0] for port in mine.values()}
+        peers = {peer for network in networks for other, peer in self.peers[network] if other != host}
+        heard = {(r.network_id, r.mac_address, frozenset(r.ip_addresses), r.tunnel_ip) for r in wanted.remotes}
+        if {each for each in heard if each[0] in networks} != peers:
+            yield f"{host} believes {heard} of the peers {peers}"
+        if mine and set(wanted.tunnels) != {peer[3] for peer in peers}:
+            yield f"{host} has tunnels to {wanted.tunnels} for the peers {peers}"
 
     @property
     def living(self) -> dict[str, dict[str, Any]]:
@@ -139,6 +176,7 @@ def _hosts(world: "World", facts: Facts) -> Iterator[str]:
             yield f"{host.name} believes {wrong} of the members {facts.members}"
         elif not named and any(port["host"] == host.name for port in facts.ports):
             yield f"{host.name} has ports and knows no group"
+        yield from facts.wires(host.name, heard.desired)
         if here.barred or here.works.states():
             yield f"{host.name} is barred ({here.barred}) or at work: {here.works.states()}"
     strange = {i: guest.power for i, guest in world.stranger.hypervisor.servers.items()}

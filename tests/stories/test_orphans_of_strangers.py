@@ -222,6 +222,22 @@ async def test_on_a_network_that_is_shared_a_guest_keeps_only_addresses_that_the
         "id": port.id, "network_id": net, "mac_address": mac, "addresses": [gateway]}]
 
 
+async def test_an_operator_who_adopts_is_no_administrator_for_what_a_host_says(
+        tmp_path: Path, story_url: str) -> None:
+    """Whoever asks for the adoption, the addresses are those that a member might choose."""
+    (tmp_path / "policy.yaml").write_text(
+        '"create_port:fixed_ips:ip_address": "is_admin:True or project_id:%(network:project_id)s"\n')
+    async with whole_cloud(tmp_path, story_url) as cloud:
+        victim, evil, mallory = await made(cloud), Stranger(cloud, "evil"), await project(cloud)
+        [own] = (await cloud.ask("demo", "GET", "network", f"/ports?device_id={victim['id']}")).json()["ports"]
+        await share(cloud, own["network_id"], mallory)
+        found = guest(mallory, port_of(own["network_id"], fixed_ips=(FixedIp(
+            subnet_id=own["fixed_ips"][0]["subnet_id"], ip_address="10.9.0.99"),)))
+        await evil.claims(held(found), says=(found,))
+        status, said = await act(cloud, found.server_id, {"adopt": {"addresses": [found.ports[0].mac_address]}})
+        assert status == 409 and "--address 10.9.0.99" in said["conflictingRequest"]["message"], said
+
+
 async def test_addresses_need_not_be_named_where_the_project_may_choose_them(cloud: WholeCloud) -> None:
     victim, evil = await made(cloud), Stranger(cloud, "evil")
     [other] = (await cloud.ask("demo", "GET", "network", f"/ports?device_id={victim['id']}")).json()["ports"]
@@ -312,15 +328,28 @@ async def test_an_accepted_host_catches_up_with_its_own_servers_only_and_by_no_l
 
 
 async def test_no_number_of_hellos_uses_up_the_epochs_of_a_server(cloud: WholeCloud) -> None:
-    """Beyond their bound nothing that its host says would be heard."""
-    victim, ledger, seen = await made(cloud), cloud.control.base.ledger, 1
-    for _ in range(2 * (FOLLOWED // LEAP)):
-        seen += LEAP
+    """Beyond their bound nothing that its host says would be heard. The thousands of hellos between the first ones and
+    those that come close to the bound are left out: each is believed as those before it are."""
+    victim, ledger, rounds = await made(cloud), cloud.control.base.ledger, 4
+    of_victim = servers.c.id == victim["id"]
+
+    async def hello(seen: int) -> int:
         await ledger.catch_up("vm", (Held(
-            allocation=str(uuid4()), server_id=victim["id"], epoch=min(seen, 1 << 30)),), AlwaysStands())
-    (epoch,) = await cloud.control.db.read(lambda c: c.execute(sa.select(servers.c.epoch).where(
-        servers.c.id == victim["id"])).scalars().all())
-    assert FOLLOWED - LEAP < epoch <= FOLLOWED == (1 << 30) // 2
+            allocation=str(uuid4()), server_id=victim["id"], epoch=seen),), AlwaysStands())
+        return int(await cloud.control.db.read(lambda c: c.execute(sa.select(servers.c.epoch).where(
+            of_victim)).scalar_one()))
+
+    for begin in (1, FOLLOWED - rounds * LEAP + LEAP // 2):
+        await cloud.control.db.run(lambda c, begin=begin: c.execute(  # type: ignore[misc]
+            sa.update(servers).where(of_victim).values(epoch=begin)))
+        for n in range(1, 2 * rounds):
+            for seen in (1 << 30, FOLLOWED + 1, FOLLOWED, begin + n * LEAP):
+                epoch = await hello(seen)
+                assert epoch <= min(begin + n * LEAP, FOLLOWED)
+        assert epoch > min(begin + 2 * (rounds - 1) * LEAP, FOLLOWED - LEAP)
+    assert await hello(FOLLOWED) == FOLLOWED == (1 << 30) // 2
+    for seen in (1 << 30, FOLLOWED + 1, FOLLOWED + LEAP):
+        assert await hello(seen) == FOLLOWED
 
 
 NETWORK, SUBNET = str(uuid4()), str(uuid4())

@@ -32,6 +32,10 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         """Whether what it sees is narrowed to no project: an administrator, or another service of the cloud."""
         return self.is_admin or "service" in self.roles
 
+    def as_member(self) -> "Context":
+        """The same caller with what a member of the project may, and no more."""
+        return msgspec.structs.replace(self, roles=("manager", "member", "reader"), system=False, admin=False)
+
 
 def service_context(request_id: str = "req-nacre") -> Context:
     """The context of the cloud itself, for work that no user asked for (sweeps, reports)."""

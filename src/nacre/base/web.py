@@ -8,7 +8,6 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
@@ -21,7 +20,7 @@ from nacre.base.serving import gate
 from nacre.base.serving.bodies import announced, nul_in, parse_json, read, refuse_nul
 from nacre.base.serving.gate import PUBLIC, Allows, Facts, Gate
 from nacre.base.serving.paths import Paths
-from nacre.base.serving.sending import Hold, Receive, Send, close, hold_of, send_stream, send_whole
+from nacre.base.serving.sending import Full, Hold, Receive, Room, Send, close, endless, hold_of, send_stream, send_whole
 from nacre.base.serving.slots import source
 from nacre.base.serving.turns import Turns
 
@@ -34,6 +33,8 @@ MAX_BODY = 1 << 20
 OSLO_BODY = 114_688
 #: How many lists and objects of a body may lie in each other, unless an option says otherwise.
 NESTING = 64
+#: Bytes of an answer that is sent however little memory there is.
+_SMALL = 4096
 
 STATUS: dict[type[e.NacreError], int] = {
     e.BadRequest: 400, e.Unauthenticated: 401, e.Forbidden: 403, e.QuotaExceeded: 403, e.NotFound: 404,
@@ -83,6 +84,12 @@ class Request:
     route: "Route | None" = None
     found: Any = None  # what the route's gate looked for
     policy: Allows | None = None
+    hold: Hold = endless
+
+    @property
+    def room(self) -> Room:
+        """What is read for the answer is held in it: a new one at each call."""
+        return self.hold(self.context.project_id or self.context.user_id or source.get())
 
     def allows(self, rule: str, facts: Facts | None = None) -> bool:
         """Whether the caller may do a part of what the route does; `rule` is one that its gate names. facts: about
@@ -212,7 +219,7 @@ class App:
         if scope["type"] != "http":
             return
         request = _request(scope, receive)
-        request.nesting = self._nesting
+        request.nesting, request.hold = self._nesting, hold_of(scope)
         source.set((scope.get("client") or ("",))[0])
         try:
             reply = await self._answer(request)
@@ -226,7 +233,10 @@ class App:
                 f"Unexpected error. Give the operator this request id: {request.request_id}"))
         log.debug("request", method=request.method, path=request.path, status=reply.status,
                   request_id=request.request_id)
-        await _send(request, reply, send, hold_of(scope))
+        try:
+            await _send(request, reply, send)
+        except Full as error:  # nothing is sent yet
+            await _send(request, self._fault(request, error), send)
 
     async def _answer(self, request: Request) -> Reply:
         head, _, _ = request.path.lstrip("/").partition("/")
@@ -364,7 +374,7 @@ def _request(scope: Scope, receive: Receive) -> Request:
                    slash=path.endswith("/"))
 
 
-async def _send(request: Request, reply: Reply, send: Send, hold: Hold) -> None:
+async def _send(request: Request, reply: Reply, send: Send) -> None:
     service, body = request.service, reply.body
     headers = list(reply.headers.items())
     headers += [(h, request.request_id) for h in (service.request_id_headers if service else ())]
@@ -377,12 +387,14 @@ async def _send(request: Request, reply: Reply, send: Send, hold: Hold) -> None:
     bodiless = reply.status in (204, 304) or reply.status < 200
     if not stream and not bodiless and not any(k.lower() == "content-length" for k, _ in headers):
         headers.append(("content-length", str(len(data))))
-    who = request.context.project_id or request.context.user_id or source.get()
+    room = request.room
+    if len(data) > _SMALL and request.method == "GET" and reply.status < 400:
+        room.check(len(data))
     await send({"type": "http.response.start", "status": reply.status,
                 "headers": [(k.lower().encode("latin-1"), v.encode("latin-1", "replace")) for k, v in headers]})
     if stream and request.method != "HEAD":
-        return await send_stream(send, request.receive, body, partial(hold, who))
+        return await send_stream(send, request.receive, body)
     if stream:
         await close(body)
     reply.body = body = request.body = request.found = None  # nothing but the bytes while a client takes its time
-    await send_whole(send, b"" if request.method == "HEAD" or bodiless else data, partial(hold, who))
+    await send_whole(send, b"" if request.method == "HEAD" or bodiless else data, room)

@@ -25,7 +25,7 @@ from nacre.base.rpc import addresses
 from nacre.base.rpc.keys import KeyPair, load_keys
 from nacre.cli.processes.accounts import Account, acting, runs_as
 from nacre.cli.processes.folder import NotPrepared
-from nacre.cli.processes.lock import held
+from nacre.cli.processes.lock import STARTS, control_of, held
 from nacre.config import Settings, is_loopback, load
 
 #: Seconds between two starts of a process that keeps dying: grows to the second.
@@ -132,7 +132,7 @@ def children(settings: Settings, roles: Collection[str] = ROLES) -> list[Child]:
         return [Child("node", folder, node_only | _joined(settings), None)]
     keys = keys_for(folder, "control", user)
     control = common | {"NACRE_RPC_PORT": str(settings.rpc_port or free_port()),
-                        "NACRE_DRAIN": str(settings.drain or 0.0)}
+                        "NACRE_DRAIN": str(settings.drain or 0.0), "NACRE_SUPERVISED": "1"}
     if "node" not in roles:
         return [Child("control", folder, control, user)]
     node = keys_for(folder, "node", None)
@@ -225,7 +225,7 @@ def supervise(roles: str, data: Path) -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     run = settings.data / "run"
-    with held(settings.data), (run / "supervisor.pid").open("a+") as pid:
+    with held(settings.data), (run / "supervisor.pid").open("a+") as pid, contextlib.ExitStack() as control:
         try:
             fcntl.flock(pid, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -233,6 +233,8 @@ def supervise(roles: str, data: Path) -> None:
         pid.truncate(0)
         pid.write(str(os.getpid()))
         pid.flush()
+        if "control" in roles.split(","):
+            control.enter_context(control_of(settings.data, runs_as(settings.data), STARTS))
         running = children(settings, tuple(roles.split(",")))
         while not stopping:
             for child in running:

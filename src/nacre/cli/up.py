@@ -24,7 +24,7 @@ from nacre.base.errors import NacreError
 from nacre.cli import supervisor
 from nacre.cli.client import ApiError, Client
 from nacre.cli.supervisor import ROLES
-from nacre.config import KEPT_FILE, Settings, kept, load
+from nacre.config import KEPT_BEFORE, KEPT_FILE, Settings, kept, load
 
 #: How long the cloud may take to answer, in seconds.
 PATIENCE = 60.0
@@ -68,14 +68,17 @@ def start(settings: Settings, roles: tuple[str, ...], given: str | None = None) 
 
     Raises NacreError with what to do."""
     from nacre.cli import database
-    from nacre.cli.processes import accounts, folder
+    from nacre.cli.processes import accounts, folder, lock
     from nacre.cli.processes import left as behind
 
     left = behind.find(settings.data)  # first: what a supervisor started counts as its own only if it is seen next
     if supervisor_pid(settings.data) is not None:
         return False
-    behind.end(left)
     control = "control" in roles
+    if control:
+        lock.refuse_second(settings.data, lock.STARTS)
+    left.pop(lock.who(settings.data, lock.STARTS) or 0, None)  # beside a host's folder, in the foreground
+    behind.end(left)
     user = accounts.runs_as(settings.data) if control else None
     if control:
         _check_port(settings)
@@ -115,6 +118,7 @@ def _keep(settings: Settings) -> None:
     """What it is started with is what later starts take."""
     said = json.dumps({"port": settings.port, "hypervisor": settings.hypervisor}) + "\n"
     write_whole(settings.data / KEPT_FILE, said, 0o644)  # under sudo control reads it as the user
+    (settings.data / KEPT_BEFORE).unlink(missing_ok=True)
 
 
 def running_settings(data: Path | None, **given: Any) -> Settings:

@@ -3,21 +3,20 @@
 Any of them can be overridden in the operator's policy file. The shared rules carry the service's name.
 """
 
-ADMIN = "rule:compute:admin"
+ADMIN = "rule:context_is_admin"
 MANAGER = "rule:compute:project_manager_or_admin"
 MEMBER = "rule:compute:project_member_or_admin"
 READER = "rule:compute:project_reader_or_admin"
 SERVICE = "rule:compute:service_or_admin"
 ANYONE = "@"
-PLACEMENT = "role:admin or role:service"
-SAME_USER = "rule:compute:admin or user_id:%(user_id)s"
+PLACEMENT = f"{ADMIN} or role:service"
+SAME_USER = f"{ADMIN} or user_id:%(user_id)s"
 
 _SHARED = {
-    "compute:admin": "role:admin",
-    "compute:project_manager_or_admin": "(role:manager and project_id:%(project_id)s) or role:admin",
-    "compute:project_member_or_admin": "(role:member and project_id:%(project_id)s) or role:admin",
-    "compute:project_reader_or_admin": "(role:reader and project_id:%(project_id)s) or role:admin",
-    "compute:service_or_admin": "role:service or role:admin",
+    "compute:project_manager_or_admin": f"(role:manager and project_id:%(project_id)s) or {ADMIN}",
+    "compute:project_member_or_admin": f"(role:member and project_id:%(project_id)s) or {ADMIN}",
+    "compute:project_reader_or_admin": f"(role:reader and project_id:%(project_id)s) or {ADMIN}",
+    "compute:service_or_admin": f"role:service or {ADMIN}",
 }
 
 #: Rules by who may: the part after `os_compute_api:`.

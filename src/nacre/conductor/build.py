@@ -7,7 +7,7 @@ host answers from what is there. Whoever lost the story's lease changes nothing 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import msgspec
@@ -30,6 +30,7 @@ from nacre.conductor import orders
 from nacre.conductor.deps import StoryDeps
 from nacre.conductor.endings import Endings
 from nacre.conductor.events import ActionEvents
+from nacre.conductor.hosts import IMPATIENT, Silence, Slot
 from nacre.conductor.orders import Attempt
 from nacre.image.contract import ImageFacts
 from nacre.network.contract import Plugged
@@ -54,10 +55,12 @@ class Superseded(Exception):
 
 @dataclass(frozen=True)
 class _Story:
-    """What the servers of one story have in common. zones: host -> availability zone."""
+    """What the servers of one story have in common. room: that of all builds of this process; zones: host ->
+    availability zone."""
 
     lease: Lease
     order: StoryOrder
+    room: asyncio.Semaphore
     zones: Mapping[str, str]
     images: ImageSet
 
@@ -84,10 +87,10 @@ class Builder:
         except NacreError as error:
             await self._fail(lease, order, servers, words_of(error))
             return await self._finish(lease, claimed)
-        story = _Story(lease, order, zones, images)
+        story = _Story(lease, order, self._room, zones, images)
         builds = [_Build(self._deps, self._endings, story, server) for server in servers]
         ends = await asyncio.gather(*(
-            build.run(self._room, placements[build.server.id], last=len(order.server_ids) == 1) for build in builds),
+            build.run(placements[build.server.id], last=len(order.server_ids) == 1) for build in builds),
             return_exceptions=True)
         for end in ends:
             if isinstance(end, BaseException):
@@ -183,28 +186,36 @@ class _Build:
     def __init__(self, deps: StoryDeps, endings: Endings, story: _Story, server: Server):
         self._deps, self._endings, self._story, self.server = deps, endings, story, server
         self._events = ActionEvents(deps.clock)
+        self._slot = Slot(story.room)
+        #: Where a guest may be, no other host is tried: others build meanwhile.
+        self._patient = Silence(deps.hosts.patience.silence, self._slot)
         self._tried: list[str] = []
         #: The host that may have been sent a spawn and has not confirmed that nothing of it is left.
         self._unsettled = ""
         self._wanted = True
 
-    async def run(self, room: asyncio.Semaphore, first: Placement, *, last: bool) -> bool:
+    async def run(self, first: Placement, *, last: bool) -> bool:
         """Until ACTIVE, or ERROR with the reasons of every host that was tried. last: the story ends with this server.
         Whether it did."""
-        async with room:
-            try:
-                if not first.host:  # more than min_count, and no room for it
-                    raise NoValidHost(first.why, details=first.details)
-                await self._until_it_stands(first, last=last)
-                return last
-            except Superseded:
-                log.info("build superseded", server=self.server.id)
-                if not await self._deps.ledger.of_server(self.server.id):
-                    # The delete may have looked for ports before they were made.
-                    await self._deps.network.deallocate(self.server.id, self._story.lease)
-            except NacreError as error:
-                await fail(self._deps, self._story.lease, self._outcome(message=error.message, details=error.details))
-            return False
+        try:
+            await self._slot.take()
+            if not first.host:  # more than min_count, and no room for it
+                raise NoValidHost(first.why, details=first.details)
+            await self._until_it_stands(first, last=last)
+            return last
+        except Superseded:
+            await self._give_way()
+        except NacreError as error:
+            await fail(self._deps, self._story.lease, self._outcome(message=error.message, details=error.details))
+        finally:
+            self._slot.leave()
+        return False
+
+    async def _give_way(self) -> None:
+        """To a delete, which may have looked for ports before they were made."""
+        log.info("build superseded", server=self.server.id)
+        if not await self._deps.ledger.of_server(self.server.id):
+            await self._deps.network.deallocate(self.server.id, self._story.lease)
 
     async def _until_it_stands(self, first: Placement, *, last: bool) -> None:
         self._events.record("schedule", first.why, first.host)
@@ -256,8 +267,7 @@ class _Build:
             with self._events.step("spawn", host):
                 self._unsettled = host
                 order = orders.spawn_order(attempt, plugged)
-                hosts = self._deps.hosts
-                built = await hosts.order(host, lambda node: node.spawn(order), hosts.patience.silence)
+                built = await self._deps.hosts.order(host, lambda node: node.spawn(order), self._patient)
             self._events.add("host", built.steps if built else (), host)
             outcome = self._outcome(guest=built)
             if not await self._deps.progress.built(story.lease, allocation, outcome, last=last):
@@ -272,6 +282,7 @@ class _Build:
         try:
             if not self._tried:
                 await self._settle()
+            await self._slot.take()
             made = await self._resume(placement) or await self._deps.ledger.allocate(
                 self._story.lease, self.server.id, Place(
                     allocation=placement.allocation, host=placement.host,
@@ -286,11 +297,15 @@ class _Build:
 
     async def _settle(self) -> None:
         """An attempt that an earlier runner gave up last may have been sent a spawn, nobody knows: its host confirms
-        that nothing of it is left before another is tried. Of those before it that runner knew."""
+        that nothing of it is left before another is tried, or an operator says that it is gone for good. Of those
+        before it that runner knew."""
         last = max(await self._deps.ledger.of_server(self.server.id), key=lambda each: each.epoch, default=None)
         if last is not None and last.state == "ending":
+            async def ended(id: str = last.id) -> bool:
+                return not await self._deps.ledger.of([id])
+
             self._unsettled = last.host
-            await self._endings.end(last, self._deps.hosts.patience.silence)
+            await self._endings.end(last, replace(self._patient, over=ended))
             self._unsettled = ""
 
     async def _resume(self, placement: Placement) -> tuple[Allocation, GuestFacts] | None:
@@ -307,7 +322,7 @@ class _Build:
         host = attempt.allocation.host
         if not self._unsettled:
             return await _beside(self._plug(host), self._prepare(attempt))
-        await self._prepare(attempt, self._deps.hosts.patience.silence)
+        await self._prepare(attempt, self._patient)
         return await self._plug(host)
 
     async def _plug(self, host: str) -> Plugged:
@@ -315,7 +330,7 @@ class _Build:
             order = orders.ports_order(self.server, self._story.order, self._story.lease)
             return await self._deps.network.plug(order, host)
 
-    async def _prepare(self, attempt: Attempt, silence: float = 0.0) -> None:
+    async def _prepare(self, attempt: Attempt, silence: Silence = IMPATIENT) -> None:
         order = orders.build_order(attempt)
         with self._events.step("prepare", attempt.allocation.host):
             await self._deps.hosts.order(attempt.allocation.host, lambda node: node.prepare(order), silence)

@@ -8,6 +8,7 @@ import structlog
 
 from nacre.base.errors import Conflict, Interrupted, NacreError
 from nacre.conductor.deps import StoryDeps
+from nacre.conductor.hosts import IMPATIENT, Silence
 from nacre.node.contract import EndOrder
 from nacre.scheduler.contract import Allocation
 
@@ -29,9 +30,8 @@ class Endings:
         self._tasks: set[asyncio.Task[None]] = set()
         self._places: dict[str, asyncio.Semaphore] = {}
 
-    async def leave(self, allocation: Allocation, silence: float = 0.0) -> None:
-        """The host has nothing of it any more. Raises its errors; Unavailable: it is silent, and was for so many
-        seconds."""
+    async def leave(self, allocation: Allocation, silence: Silence = IMPATIENT) -> None:
+        """The host has nothing of it any more. Raises as `Hosts.order`."""
         order = EndOrder(cloud=self._deps.cloud(), allocation=allocation.id, server_id=allocation.server_id,
                          epoch=allocation.epoch)
         self._busy.add(allocation.id)
@@ -40,7 +40,7 @@ class Endings:
         finally:
             self._busy.discard(allocation.id)
 
-    async def end(self, allocation: Allocation, silence: float = 0.0) -> None:
+    async def end(self, allocation: Allocation, silence: Silence = IMPATIENT) -> None:
         """As `leave`, with its ports and its row. Raises Interrupted."""
         await self.leave(allocation, silence)
         await self._close(allocation)

@@ -3,6 +3,7 @@ is waited for as long as its work moves; an order that got no answer is sent aga
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -26,6 +27,46 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     silence: float = 300.0
 
 
+class Slot:
+    """A place in a room: so many builds go on at once."""
+
+    def __init__(self, room: asyncio.Semaphore):
+        self._room, self.held = room, False
+
+    async def take(self) -> None:
+        """Once there is one; nothing, if it is held."""
+        if not self.held:
+            await self._room.acquire()
+            self.held = True
+
+    def leave(self) -> None:
+        """It is free for others; nothing, if it is not held."""
+        if self.held:
+            self.held = False
+            self._room.release()
+
+
+async def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Silence:
+    """How a host that is silent is waited for. seconds: without heartbeats; slot: it is left meanwhile, as nothing is
+    done but to ask again, and taken again before anything else is; over: whether there is nothing to ask for any more,
+    as others saw to it."""
+
+    seconds: float = 0.0
+    slot: Slot | None = None
+    over: Callable[[], Awaitable[bool]] = _never
+
+
+#: It is not waited for.
+IMPATIENT = Silence()
+#: No word of work.
+UNHEARD = ("", -1)
+
+
 class Hosts:
     """The ways to all hosts. node: a client of the host of that name; alive: whether its heartbeats come; check: raises
     Unavailable or Barred when it may not be given orders."""
@@ -39,44 +80,69 @@ class Hosts:
         """The host said hello: orders that it took before its restart will never be answered."""
         self._met.pop(host, asyncio.Event()).set()
 
-    async def order(self, host: str, give: Callable[[Node], Awaitable[Work]], silence: float = 0.0) -> Guest | None:
-        """Until it is done: what the host says of the guest. silence: seconds without heartbeats that are waited out.
-
-        Raises the host's own errors; Unavailable: it is silent; BuildFailed: the work does not move; Waiting: it takes
-        no orders of this cloud until an operator decides.
-        """
+    async def order(self, host: str, give: Callable[[Node], Awaitable[Work]],
+                    silence: Silence = IMPATIENT) -> Guest | None:
+        """Until it is done, or over: what the host says of the guest. Raises the host's own errors; Unavailable: it is
+        silent, and not waited for any longer, maybe without its slot; BuildFailed: the work does not move; Waiting: it
+        takes no orders of this cloud until an operator decides."""
         begin = moved = heard = self._clock.monotonic()
-        last: tuple[str, int] = ("", -1)
+        last, slot = UNHEARD, silence.slot
         doubted: float | None = None
         while True:
             try:
                 self._permit(host)
                 work = await self._once(host, give)
             except (Barred, BrokenAnswer) as error:
-                now = self._clock.monotonic()
-                if now - (doubted := now if doubted is None else doubted) > DOUBT:
-                    raise _at_fault(host, error) from None
+                doubted = self._doubt(host, error, doubted)
                 await self._pause(host)
-            except Unavailable:
-                now = self._clock.monotonic()
-                if await self._alive(host):
-                    heard = now
-                elif now - heard >= silence:
-                    raise
+            except Unavailable as error:
+                if (known := await self._heard(host, heard, silence, error)) is None:
+                    return None
+                heard = known
                 await self._pause(host)
             else:
+                now, doubted = self._clock.monotonic(), None
+                if slot is not None and not slot.held:
+                    heard = await self._queue(slot)
+                    begin, last = begin + heard - now, UNHEARD
+                    continue
                 if work.done:
                     return work.guest
-                now, doubted = self._clock.monotonic(), None
                 heard = now
                 if (work.step, work.moved) != last or work.step == WAITING:
                     last, moved = (work.step, work.moved), now
                 if now - moved > self.patience.stalled:
                     raise BuildFailed(f"The work on the host stands still since {now - moved:.0f} s.",
                                       details=f"{host}: {work.step}")
-            if now - begin > self.patience.ceiling:
+            if self._clock.monotonic() - begin > self.patience.ceiling:
                 raise BuildFailed(f"The work on the host takes longer than {self.patience.ceiling:.0f} s.",
                                   details=host)
+
+    def _doubt(self, host: str, error: NacreError, since: float | None) -> float:
+        """Since when its answers are doubted. Raises BuildFailed or Waiting where that is too long."""
+        now = self._clock.monotonic()
+        if since is not None and now - since > DOUBT:
+            raise _at_fault(host, error) from None
+        return now if since is None else since
+
+    async def _heard(self, host: str, last: float, silence: Silence, error: Unavailable) -> float | None:
+        """When the host that gave no answer was heard last; None: nobody waits for it any more. Raises the error where
+        it was silent for too long."""
+        now = self._clock.monotonic()
+        if await self._alive(host):
+            return now
+        if await silence.over():
+            return None
+        if now - last >= silence.seconds:
+            raise error
+        if silence.slot is not None:
+            silence.slot.leave()
+        return last
+
+    async def _queue(self, slot: Slot) -> float:
+        """Once it has its slot again. The host is asked anew then; nor is it the host that took so long."""
+        await slot.take()
+        return self._clock.monotonic()
 
     def _permit(self, host: str) -> None:
         """Raises Unavailable; Waiting: by our own judgement it may not be given orders."""

@@ -11,6 +11,7 @@ commas, tables are written as `key:value,key:value`.
 from nacre.config.reading import (
     CLOUDS,
     DATABASE_FILE,
+    KEPT_BEFORE,
     KEPT_FILE,
     SettingsError,
     data_folder,
@@ -21,5 +22,5 @@ from nacre.config.reading import (
 )
 from nacre.config.sections import EVERYWHERE, S3_OPTIONS, Settings, is_loopback
 
-__all__ = ["CLOUDS", "DATABASE_FILE", "EVERYWHERE", "KEPT_FILE", "S3_OPTIONS", "Settings", "SettingsError",
-           "data_folder", "is_loopback", "kept", "load", "options", "owner"]
+__all__ = ["CLOUDS", "DATABASE_FILE", "EVERYWHERE", "KEPT_BEFORE", "KEPT_FILE", "S3_OPTIONS", "Settings",
+           "SettingsError", "data_folder", "is_loopback", "kept", "load", "options", "owner"]

@@ -1,6 +1,5 @@
 """Reading the options: defaults, then the TOML file, then NACRE_* variables, then the command line."""
 
-import json
 import os
 import pwd
 import tomllib
@@ -19,6 +18,8 @@ from nacre.config.sections import Section, Settings
 DATABASE_FILE = "database-url"
 #: The file in the data folder that holds what its cloud was started with last, of what `nacre up` may be told.
 KEPT_FILE = "kept.json"
+#: Where earlier releases kept that: it counts until a cloud is started by this one.
+KEPT_BEFORE = "logs/up.json"
 #: Where the folders of clouds lie that are started by `sudo`, by the user's name: only root can put anything else in
 #: their place, which is not so in a home.
 CLOUDS = Path("/var/lib/nacre/clouds")
@@ -77,12 +78,17 @@ def load(data: Path | None = None, *, environ: Mapping[str, str] | None = None, 
 
 def kept(folder: Path) -> dict[str, Any]:
     """What the folder's cloud was started with last: its port and its hypervisor; nothing of one that is new."""
+    file, before = folder / KEPT_FILE, folder / KEPT_BEFORE
+    if not os.path.lexists(file) and os.path.isfile(before):  # no pipe, at which root would wait
+        file = before
     try:
-        found = json.loads(_text(folder / KEPT_FILE) or "{}")
-    except ValueError:
-        raise SettingsError(f"{folder / KEPT_FILE} is not JSON: remove it, and say --port and --hypervisor once more "
-                            "to `nacre up`.") from None
-    return {name: found[name] for name in ("port", "hypervisor") if name in found}
+        found = msgspec.json.decode(_text(file) or "{}", type=dict[str, Any])
+        told: dict[str, Any] = {name: found[name] for name in ("port", "hypervisor") if name in found}
+        msgspec.convert(told, Settings)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} is not as `nacre up` writes it ({error}): remove it, and say --port and "
+                            "--hypervisor once more to `nacre up`.") from None
+    return told
 
 
 def _file(path: Path, *, must: bool) -> dict[str, Any]:
@@ -105,7 +111,7 @@ def _text(path: Path) -> str:
 
 
 #: Variables that are not options.
-_OTHERS = frozenset({"NACRE_CONFIG", "NACRE_DATA_DIR", "NACRE_FAKE_CRASH_FILE"})
+_OTHERS = frozenset({"NACRE_CONFIG", "NACRE_DATA_DIR", "NACRE_FAKE_CRASH_FILE", "NACRE_SUPERVISED"})
 
 
 def _merge_environment(tree: dict[str, Any], environ: Mapping[str, str]) -> None:

@@ -136,7 +136,7 @@ def _rows(conn: sa.Connection, first: First, hashes: Mapping[str, str]) -> None:
 def _user(conn: sa.Connection, name: str, stored: str, projects: dict[str, str], roles: dict[str, str]) -> None:
     id = _once(conn, t.users, {"domain_id": "default", "name": name}, {
         "id": uuid.uuid4().hex, "enabled": True, "default_project_id": None, "password_hash": stored,
-        "tokens_valid_from": 0.0, "extra": {}})
+        "extra": {}})
     if name == "admin":
         wanted = [("project", projects["admin"], "admin"), ("domain", "default", "admin"), ("system", "all", "admin")]
     elif name == "service":

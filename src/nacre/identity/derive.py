@@ -74,15 +74,15 @@ def _rests_on(payload: Payload, facts: Facts) -> list[str]:
     homes = {row["id"] for row in (facts.user_domain, facts.project, facts.project_domain, facts.domain) if row}
     target = facts.project or facts.domain or ({"id": "all"} if facts.system else None)
     grants = [ended.of_grant(user, target["id"]) for user in users] if target else []
-    return [*map(ended.of_user, users), *map(ended.of_project, homes), *grants]
+    loans = [ended.of_loan(payload.scope_id)] if facts.delegated else []
+    return [ended.of_token(payload.audit_id), *map(ended.of_user, users), *map(ended.of_project, homes), *grants,
+            *loans]
 
 
 def _derive(conn: sa.Connection, payload: Payload, now: float) -> Facts:
-    if payload.expires_at <= now or payload.issued_at > now + AHEAD or _revoked(conn, payload):
+    if payload.expires_at <= now or payload.issued_at > now + AHEAD:
         raise Unauthenticated
     user, user_domain = live_user(conn, payload.user_id)
-    if payload.issued_at < user["tokens_valid_from"]:
-        raise Unauthenticated
     base = Facts(user=user, user_domain=user_domain)
     match payload.scope:
         case "project":
@@ -165,10 +165,6 @@ def with_implied(conn: sa.Connection, role_ids: Any) -> tuple[tuple[str, str], .
 
 def _project(conn: sa.Connection, id: str) -> Row | None:
     return statements.one(conn, t.projects, id=id)
-
-
-def _revoked(conn: sa.Connection, payload: Payload) -> bool:
-    return statements.one(conn, t.revocations, audit_id=payload.audit_id) is not None
 
 
 def _with_roles(base: Facts, **more: Any) -> Facts:

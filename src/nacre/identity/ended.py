@@ -1,4 +1,5 @@
-"""What ended: tokens from before are void for good, also when it is there again (Keystone's revocation events).
+"""What ended: tokens from before are void for good, also when it is there again (Keystone's revocation events). It is
+the only way to end a token.
 
 A token carries the revision of identity at which it was issued, and an end that which it made: no clocks are compared,
 which may differ between control processes.
@@ -17,6 +18,9 @@ from nacre.identity.store import bump
 KEEP = 32 * 86400.0
 
 _NOW = sa.select(sa.extract("epoch", sa.func.current_timestamp()))
+#: Tokens of one user (or of what is lent) that are taken back one by one and remembered: the next ends all of theirs.
+MOST_TOKENS = 10_000
+_OF_ONE = sa.select(sa.func.count()).where(t.ended.c.owner == sa.bindparam("owner"))
 _IDS: sa.BindParameter[list[str]] = sa.bindparam("ids", expanding=True)
 #: Whatever a token rests on: it ended when the last of what is forgotten did. However wrong the clocks are by which it
 #: was found old, no token of before lives again: whoever has one logs in anew.
@@ -43,14 +47,25 @@ def of_grant(user_id: str, target_id: str) -> str:
     return f"grant:{user_id}:{target_id}"
 
 
+def of_loan(id: str) -> str:
+    """A trust, an application credential or an OAuth access token."""
+    return f"loan:{id}"
+
+
+def of_token(audit_id: str) -> str:
+    """A token alone, not those that were had with it."""
+    return f"token:{audit_id}"
+
+
 def revision(conn: sa.Connection) -> int:
     """The one that a token is issued at. To be read before what the token says."""
     return conn.scalar(sa.select(t.revision.c.value)) or 0
 
 
-def end(conn: sa.Connection, ids: Iterable[str]) -> None:
+def end(conn: sa.Connection, ids: Iterable[str], owner: str | None = None) -> None:
     """These end now. What ended so long ago that no token is left of before is forgotten: by the database's clock and
-    by our own, either of which may be wrong for a while; what is written down is the later of the two."""
+    by our own, either of which may be wrong for a while; what is written down is the later of the two. owner: see
+    `end_token`."""
     found = sorted(set(ids))
     if found:
         bump(conn)  # first: others that write wait, so that no token is issued at this revision before its commit
@@ -60,8 +75,18 @@ def end(conn: sa.Connection, ids: Iterable[str]) -> None:
         conn.execute(_UNKNOWN, {"now": late})
         if (last := conn.scalar(_LAST_OLD, {"before": early - KEEP})) is not None:
             conn.execute(_FORGET, {"before": early - KEEP})
-        ends = {**dict.fromkeys(found, at), **({} if last is None else {_ANYTHING: last})}
-        statements.insert(conn, t.ended, [{"id": id, "revision": at, "ended_at": late} for id, at in ends.items()])
+        ends = [(id, at, owner) for id in found] + ([] if last is None else [(_ANYTHING, last, None)])
+        statements.insert(conn, t.ended, [
+            {"id": id, "revision": at, "ended_at": late, "owner": whose} for id, at, whose in ends])
+
+
+def end_token(conn: sa.Connection, audit_id: str, owner: str) -> None:
+    """This one token ends now. owner: whose it is, in the words of `of_user` or `of_loan`. Where too many of theirs are
+    remembered, all of theirs end: a few bytes for each would fill the database of everybody."""
+    if conn.execute(_OF_ONE, {"owner": owner}).scalar_one() < MOST_TOKENS:
+        return end(conn, [of_token(audit_id)], owner)
+    statements.delete(conn, t.ended, owner=owner)
+    end(conn, [owner])
 
 
 def since(conn: sa.Connection, at: int, ids: Iterable[str]) -> bool:

@@ -5,8 +5,9 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from nacre.base.errors import Forbidden, Unauthenticated
+from nacre.base.errors import Forbidden, NotFound, Unauthenticated
 from nacre.identity import tables as t
+from nacre.identity.derive import live_project, live_user
 from nacre.identity.service import IdentityService, Known
 from nacre.identity.tokens import Payload, new_audit_id
 
@@ -83,10 +84,14 @@ async def _token(identity: IdentityService, claim: Json) -> Proof:
 
 
 async def _credential(identity: IdentityService, claim: Json) -> Proof:
+    """As Keystone's answers: an id that names none is told so. A name that does is not: it may be guessed."""
     row = await identity.store.read(lambda conn: _find_credential(conn, claim))
+    if row is None and "id" in claim:
+        raise NotFound(f"Could not find Application Credential: {claim['id']}.")
     good = await identity.passwords.matches(row["secret_hash"] if row else None, claim.get("secret") or "")
     if not good or row is None:
         raise Unauthenticated
+    await identity.store.read(lambda conn: _usable(conn, row, identity.store.now()))
     return Proof(user_id=row["user_id"], methods=("application_credential",), expires_at=None if (
         row["expires_at"] is None) else min(row["expires_at"], identity.store.now() + identity.lifetime),
         scope=("application_credential", row["id"]))
@@ -131,6 +136,17 @@ def _find_credential(conn: sa.Connection, claim: Json) -> Any:
     if user is None:
         return None
     return conn.execute(sa.select(c).where(c.c.user_id == user["id"], c.c.name == claim.get("name"))).mappings().first()
+
+
+def _usable(conn: sa.Connection, credential: Any, now: float) -> None:
+    """Raises Unauthenticated where the credential or its user is over, NotFound where its project is disabled."""
+    if (credential["expires_at"] or now + 1) <= now:
+        raise Unauthenticated
+    live_user(conn, credential["user_id"])
+    try:
+        live_project(conn, credential["project_id"])
+    except Unauthenticated:
+        raise NotFound(f"Could not find project: {credential['project_id']}. It, or its domain, is disabled.") from None
 
 
 def _domain_id(conn: sa.Connection, wanted: Json) -> str:

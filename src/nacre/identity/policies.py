@@ -1,8 +1,8 @@
 """Who may do what in identity, by Keystone's rule names and defaults. An operator's policy file overrides them."""
 
-ADMIN = "role:admin"
+ADMIN = "rule:context_is_admin"
 SYSTEM_READER = "(role:reader and system_scope:all)"
-READ = f"role:admin or {SYSTEM_READER}"
+READ = f"{ADMIN} or {SYSTEM_READER}"
 ANYONE = "@"
 MANAGED_ROLE = "('manager':%(target.role.name)s or 'member':%(target.role.name)s or 'reader':%(target.role.name)s)"
 ROLE_OF_DOMAIN = "(domain_id:%(target.role.domain_id)s or None:%(target.role.domain_id)s)"
@@ -114,7 +114,7 @@ POLICIES: dict[str, str] = {
     "identity:delete_application_credential": own("user_id", others=ADMIN),
     "identity:get_access_rule": own("target.user.id", others=SYSTEM_READER),
     "identity:list_access_rules": own("target.user.id", others=SYSTEM_READER),
-    "identity:delete_access_rule": own("target.user.id", others="(role:admin and system_scope:all)"),
+    "identity:delete_access_rule": own("target.user.id", others=f"({ADMIN} and system_scope:all)"),
     "identity:create_trust": "user_id:%(target.trust.trustor_user_id)s",
     "identity:list_trusts": READ,
     "identity:list_trusts_for_trustor": own("target.trust.trustor_user_id"),

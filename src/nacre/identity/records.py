@@ -21,7 +21,8 @@ def _same(document: Document) -> Document:
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """A kind of thing: its JSON names, its table, what of the table is never shown, and what an answer adds."""
+    """A kind of thing: its JSON names, its table, what of the table is never shown, and what an answer adds. ended: the
+    name of what ends with one of that id, for things that tokens rest on."""
 
     name: str
     plural: str
@@ -29,6 +30,7 @@ class Kind(msgspec.Struct, frozen=True):
     secret: frozenset[str] = frozenset()
     finish: Callable[[Document], Document] = _same
     noun: str = ""
+    ended: Callable[[str], str] | None = None
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -63,10 +65,10 @@ def _endpoint(d: Document) -> Document:
     return {**d, "region": d["region_id"]}
 
 
-USER = Kind("user", "users", t.users, frozenset({"password_hash", "tokens_valid_from"}), _user)
+USER = Kind("user", "users", t.users, frozenset({"password_hash"}), _user, ended=ended.of_user)
 GROUP = Kind("group", "groups", t.groups, finish=lambda d: {"description": "", **d})
-PROJECT = Kind("project", "projects", t.projects, finish=_project)
-DOMAIN = Kind("domain", "domains", t.projects, finish=_domain)
+PROJECT = Kind("project", "projects", t.projects, finish=_project, ended=ended.of_project)
+DOMAIN = Kind("domain", "domains", t.projects, finish=_domain, ended=ended.of_project)
 ROLE = Kind("role", "roles", t.roles, finish=_role)
 REGION = Kind("region", "regions", t.regions, finish=lambda d: {**d, "description": d.get("description") or ""})
 SERVICE = Kind("service", "services", t.services)
@@ -131,11 +133,10 @@ def insert(conn: sa.Connection, kind: Kind, values: Mapping[str, Any]) -> dict[s
 
 
 def update(conn: sa.Connection, kind: Kind, row: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with `changes`; what is set to null stays so. What is disabled ends the tokens that
-    rest on it, a new password those of its user."""
-    if ("enabled" in changes and not changes["enabled"]) or "password_hash" in changes:
-        whose = {"user": ended.of_user, "project": ended.of_project, "domain": ended.of_project}.get(kind.name)
-        ended.end(conn, [whose(row["id"])] if whose else [])
+    """The row with `changes`; what is set to null stays so. What is disabled ends the tokens that rest on it, as does a
+    new secret: a user's password."""
+    if not changes.get("enabled", True) or kind.secret & changes.keys():
+        _end(conn, kind, row["id"])
     change = row_of(kind, changes)
     extra = kept({**row["extra"], **change.pop("extra")})
     new = {**row, **change, "extra": extra}
@@ -144,8 +145,13 @@ def update(conn: sa.Connection, kind: Kind, row: Mapping[str, Any], changes: Map
 
 
 def delete(conn: sa.Connection, kind: Kind, id: str) -> None:
-    """Only the row itself."""
+    """Only the row itself, and the tokens that rest on it."""
+    _end(conn, kind, id)
     conn.execute(sa.delete(kind.table).where(kind.table.c.id == id))
+
+
+def _end(conn: sa.Connection, kind: Kind, id: str) -> None:
+    ended.end(conn, [kind.ended(id)] if kind.ended else [])
 
 
 def listing(conn: sa.Connection, kind: Kind, page: Page, *where: Any) -> list[dict[str, Any]]:

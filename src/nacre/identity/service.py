@@ -79,16 +79,10 @@ class IdentityService:
 
     async def revoke(self, token: str) -> None:
         """Makes a valid token void at once. Raises Unauthenticated."""
-        payload = (await self.inspect(token)).payload
-        now = self.store.now()
-
-        def unit(conn: sa.Connection) -> None:
-            r = t.revocations
-            # Long after it expired, as what ended: our clock may be ahead for a while.
-            conn.execute(sa.delete(r).where((r.c.expires_at < now - ended.KEEP) | (r.c.audit_id == payload.audit_id)))
-            conn.execute(sa.insert(r).values(
-                audit_id=payload.audit_id, revoked_at=now, expires_at=payload.expires_at))
-        await self.store.write(unit)
+        known = await self.inspect(token)
+        payload = known.payload
+        owner = ended.of_loan(payload.scope_id) if known.facts.delegated else ended.of_user(payload.user_id)
+        await self.store.write(lambda conn: ended.end_token(conn, payload.audit_id, owner))
 
     async def project_exists(self, project_id: str) -> bool:
         """Whether a project of that id exists, enabled or not."""

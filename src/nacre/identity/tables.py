@@ -26,7 +26,6 @@ users = sa.Table(
     sa.Column("enabled", sa.Boolean, nullable=False),
     sa.Column("default_project_id", Id),
     sa.Column("password_hash", sa.String(255)),
-    sa.Column("tokens_valid_from", sa.Float, nullable=False),  # older tokens are void: seconds since the epoch
     sa.Column("extra", sa.JSON, nullable=False),
     sa.UniqueConstraint("domain_id", "name"),
 )
@@ -152,18 +151,12 @@ documents = sa.Table(  # small things that are only kept and shown: policies, en
     sa.Column("extra", sa.JSON, nullable=False),
 )
 
-revocations = sa.Table(
-    "identity_revocations", metadata,
-    sa.Column("audit_id", sa.String(32), primary_key=True),
-    sa.Column("revoked_at", sa.Float, nullable=False),
-    sa.Column("expires_at", sa.Float, nullable=False, index=True),
-)
-
 ended = sa.Table(  # what was disabled, taken away or changed: tokens from before stay void when it is there again
     "identity_ended", metadata,
-    sa.Column("id", sa.String(160), primary_key=True),  # user:ID, project:ID (a domain's too), grant:USER:TARGET
+    sa.Column("id", sa.String(160), primary_key=True),  # as the functions of nacre.identity.ended name it
     sa.Column("revision", sa.Integer, nullable=False),  # tokens that were issued at an earlier one are void
     sa.Column("ended_at", sa.Float, nullable=False, index=True),  # 0: not known, of the release before
+    sa.Column("owner", sa.String(160), index=True),  # of a single token: the id of what would end it with others
 )
 
 revision = sa.Table(  # one row; counts writes, so that other processes know when to forget what they remember

@@ -1,6 +1,6 @@
 """Who may do what to images, by Glance's rule names and defaults. An operator's policy file overrides them."""
 
-ADMIN = "role:admin"
+ADMIN = "rule:context_is_admin"
 MEMBER = "role:member and project_id:%(project_id)s"
 READER = "role:reader and project_id:%(project_id)s"
 SEES = ("(project_id:%(project_id)s or project_id:%(member_id)s or 'community':%(visibility)s"

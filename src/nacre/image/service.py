@@ -172,12 +172,13 @@ class ImageService:
         def unit(conn: sa.Connection) -> Mapping[str, int]:
             rows = conn.execute(sa.select(
                 images.c.status, sa.func.count().label("number"), sa.func.sum(images.c.size).label("bytes"),
+                sa.func.count(images.c.worker).label("written"),
             ).where(images.c.owner == context.project_id).group_by(images.c.status)).all()
             size = {row.status: int(row.bytes or 0) for row in rows}
             number = {row.status: row.number for row in rows}
             return {"image_size_total": sum(size.get(s, 0) for s in HELD),
                     "image_stage_total": size.get("uploading", 0), "image_count_total": sum(number.values()),
-                    "image_count_uploading": sum(number.get(s, 0) for s in ("saving", "uploading", "importing"))}
+                    "image_count_uploading": sum(row.written for row in rows)}
 
         return await self.db.read(unit)
 

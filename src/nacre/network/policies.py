@@ -11,16 +11,16 @@ from nacre.base.errors import Forbidden
 from nacre.network.nouns.attributes import UNSET, Attributes, Resource
 from nacre.network.work import Work
 
-ADMIN = "role:admin"
-ADMIN_OR_SERVICE = "role:admin or role:service"
-MEMBER = "role:admin or (role:member and project_id:%(project_id)s)"
-READER = "role:admin or (role:reader and project_id:%(project_id)s)"
-MANAGER = "role:admin or (role:manager and project_id:%(project_id)s)"
+ADMIN = "rule:context_is_admin"
+ADMIN_OR_SERVICE = f"{ADMIN} or role:service"
+MEMBER = f"{ADMIN} or (role:member and project_id:%(project_id)s)"
+READER = f"{ADMIN} or (role:reader and project_id:%(project_id)s)"
+MANAGER = f"{ADMIN} or (role:manager and project_id:%(project_id)s)"
 SERVICE_OR_MEMBER = f"role:service or {MEMBER}"
 SERVICE_OR_READER = f"role:service or {READER}"
 #: The port's or subnet's network belongs to the caller.
-NETWORK_MEMBER = "role:admin or (role:member and project_id:%(network:project_id)s)"
-NETWORK_MANAGER = "role:admin or role:service or (role:manager and project_id:%(network:project_id)s)"
+NETWORK_MEMBER = f"{ADMIN} or (role:member and project_id:%(network:project_id)s)"
+NETWORK_MANAGER = f"{ADMIN} or role:service or (role:manager and project_id:%(network:project_id)s)"
 SERVICE_OR_NETWORK_MEMBER = f"role:service or {NETWORK_MEMBER}"
 EITHER_MEMBER = f"{NETWORK_MEMBER} or (role:member and project_id:%(project_id)s)"
 #: As SERVICE_OR_NETWORK_MEMBER, or the network is shared with the caller.

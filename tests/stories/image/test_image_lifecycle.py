@@ -5,7 +5,7 @@ import copy
 import hashlib
 import os
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import httpx
@@ -14,7 +14,10 @@ import sqlalchemy as sa
 from image_cloud import A, Cloud, context_of, register, send
 
 from nacre.base.db import DatabaseUnavailable, Unit
+from nacre.base.errors import TooMany, Unavailable
 from nacre.image.contract import SnapshotOrder
+from nacre.image.data import inspection, uploads
+from nacre.image.data.locations import Location
 from nacre.image.data.snapshots import Snapshots
 from nacre.image.service import Settings
 from nacre.image.tables import images
@@ -56,6 +59,26 @@ async def test_ranges(a: httpx.AsyncClient, asked: str, status: int, said: str |
     assert reply.status_code == status
     if piece is not None:
         assert reply.content == piece and reply.headers["content-range"] == said
+
+
+async def test_of_a_download_that_is_not_taken_nothing_is_read_ahead(
+        a: httpx.AsyncClient, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closed before its first piece, as for a HEAD."""
+    monkeypatch.setattr(uploads, "READ", 4)
+    image = await register(a)
+    await send(a, image["id"], b"0123456789")
+    pieces, made = cloud.uploads.pieces, list[AsyncGenerator[bytes]]()  # kept, or its end as garbage would do
+
+    def keeping(*args: Any) -> AsyncGenerator[bytes]:
+        made.append(pieces(*args))
+        return made[0]
+
+    monkeypatch.setattr(cloud.uploads, "pieces", keeping)
+    before = asyncio.all_tasks()
+    assert (await a.head(f"/v2/images/{image['id']}/file")).headers["content-length"] == "10"
+    assert len(made) == 1 and asyncio.all_tasks() <= before
+    with pytest.raises(StopAsyncIteration):
+        await anext(made[0])
 
 
 async def test_protected_images_stay(a: httpx.AsyncClient) -> None:
@@ -113,6 +136,41 @@ async def test_an_import_of_bad_data_goes_back_to_queued(a: httpx.AsyncClient, c
     assert (await a.get(f"/v2/images/{image['id']}")).json()["status"] == "queued"
     task = (await a.get(f"/v2/images/{image['id']}/tasks")).json()["tasks"][0]
     assert task["status"] == "failure" and "qcow2" in task["message"] and cloud.files() == []
+
+
+@pytest.mark.parametrize("lacks", ["parser", "turn", "store", "inspected store"])
+async def test_an_import_that_cannot_be_now_keeps_what_was_staged(
+        a: httpx.AsyncClient, cloud: Cloud, monkeypatch: pytest.MonkeyPatch, lacks: str) -> None:
+    """Its task says to try again, and that works."""
+    image, order, read = (await register(a))["id"], {"method": {"name": "glance-direct"}}, cloud.data.read
+    assert (await send(a, image, b"staged data", to="stage")).status_code == 204
+    staged = cloud.files()
+
+    async def away(location: Location, *args: Any) -> bytes:
+        if [location.key] == staged and "inspected" in lacks:
+            return await read(location, *args)
+        raise Unavailable("not now")
+
+    async def busy(*_: Any) -> None:
+        raise TooMany("not now")
+
+    if lacks == "parser":
+        monkeypatch.setattr(inspection, "NURSERY", inspection.Nursery(["false"]))
+    elif lacks == "turn":
+        monkeypatch.setattr(cloud.images.verdicts, "of", busy)
+    else:
+        monkeypatch.setattr(cloud.data, "read", away)
+    assert (await a.post(f"/v2/images/{image}/import", json=order)).status_code == 202
+    await cloud.uploads.close()
+    (task,) = (await a.get(f"/v2/images/{image}/tasks")).json()["tasks"]
+    assert task["status"] == "failure" and "now" in task["message"]
+    assert (await a.get(f"/v2/images/{image}")).json()["status"] == "uploading"
+    assert cloud.files() == staged and not cloud.data.writing
+    monkeypatch.undo()
+    assert (await a.post(f"/v2/images/{image}/import", json=order)).status_code == 202
+    await cloud.uploads.close()
+    assert (await a.get(f"/v2/images/{image}/file")).content == b"staged data"
+    assert len(cloud.files()) == 1 and cloud.files() != staged
 
 
 @pytest.mark.parametrize(("body", "status"), [
@@ -234,7 +292,7 @@ async def test_an_answer_of_the_database_that_was_lost_loses_no_data(a: httpx.As
 async def test_data_whose_last_write_meets_an_outage_is_taken_back(
         a: httpx.AsyncClient, cloud: Cloud, step: str) -> None:
     """The process lives on: its own clean-up finds what nobody writes any more, and it can be tried again."""
-    image = (await register(a))["id"]
+    image, order = (await register(a))["id"], {"method": {"name": "glance-direct"}}
     staging = step == "import"
     if staging:
         assert (await send(a, image, b"data", to="stage")).status_code == 204
@@ -246,8 +304,8 @@ async def test_data_whose_last_write_meets_an_outage_is_taken_back(
         return await cloud.database.run(unit)
 
     away.run = losing  # type: ignore[method-assign]
+    staged = cloud.files()
     if staging:
-        order = {"method": {"name": "glance-direct"}}
         assert (await a.post(f"/v2/images/{image}/import", json=order)).status_code == 202
         await cloud.uploads.close()
     else:
@@ -255,9 +313,14 @@ async def test_data_whose_last_write_meets_an_outage_is_taken_back(
     cloud.uploads._db = cloud.database
     assert (await a.get(f"/v2/images/{image}")).json()["status"] == ("importing" if staging else "saving")
     await cloud.cleanup.round()
-    assert (await a.get(f"/v2/images/{image}")).json()["status"] == "queued"
-    assert cloud.files() == [] and not cloud.data.writing
-    assert (await send(a, image, b"again")).status_code == 204
+    assert (await a.get(f"/v2/images/{image}")).json()["status"] == ("uploading" if staging else "queued")
+    assert cloud.files() == staged and not cloud.data.writing
+    if staging:
+        assert (await a.post(f"/v2/images/{image}/import", json=order)).status_code == 202
+        await cloud.uploads.close()
+    else:
+        assert (await send(a, image, b"data")).status_code == 204
+    assert (await a.get(f"/v2/images/{image}/file")).content == b"data" and len(cloud.files()) == 1
 
 
 async def test_a_snapshot_whose_last_write_meets_an_outage_leaves_nothing(cloud: Cloud) -> None:

@@ -10,6 +10,7 @@ from image_cloud import Cloud, context_of, register
 
 from nacre.base.errors import Conflict, NotFound, Unavailable, UnsupportedMedia
 from nacre.image.contract import SnapshotOrder
+from nacre.image.data import inspection
 from nacre.image.data.snapshots import Snapshots
 
 ORDER = SnapshotOrder(name="snap", disk_format="raw", properties={"image_type": "snapshot"})
@@ -111,6 +112,22 @@ async def test_a_snapshot_that_is_not_what_it_says(a: httpx.AsyncClient, cloud: 
     await snapshots.abandon(facts.id)
     await snapshots.abandon(facts.id)
     assert (await a.get(f"/v2/images/{facts.id}")).status_code == 404 and cloud.files() == []
+
+
+async def test_a_snapshot_that_cannot_be_inspected_now_need_not_be_sent_again(
+        a: httpx.AsyncClient, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshots = Snapshots(cloud.images)
+    facts = await snapshots.register(context_of("a-member"), ORDER)
+    await snapshots.write(facts.id, 0, b"data")
+    monkeypatch.setattr(inspection, "NURSERY", inspection.Nursery(["false"]))
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await snapshots.finish(facts.id, 4)
+    await cloud.cleanup.round()
+    monkeypatch.undo()
+    await snapshots.finish(facts.id, 4)
+    assert (await a.get(f"/v2/images/{facts.id}/file")).content == b"data"
+    assert len(cloud.files()) == 1 and not cloud.data.writing
 
 
 async def test_a_restart_in_the_middle(a: httpx.AsyncClient, cloud: Cloud) -> None:

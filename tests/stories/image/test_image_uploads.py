@@ -109,6 +109,25 @@ async def test_a_project_has_so_many_uploads_at_once(a: httpx.AsyncClient, b: ht
 
 
 @pytest.mark.parametrize("settings", [Settings(max_project_uploads=1)])
+async def test_what_is_staged_is_no_upload_until_it_is_imported(a: httpx.AsyncClient, cloud: Cloud) -> None:
+    """Nothing ends it by itself: a few of them would keep out every upload of the project."""
+    staged, held = [(await register(a))["id"] for _ in range(3)], Slow(b"x")
+    assert [(await send(a, each, b"x", "stage")).status_code for each in staged] == [204] * 3
+    usage = (await a.get("/v2/info/usage")).json()["usage"]
+    assert usage["image_count_uploading"] == {"usage": 0, "limit": 1}
+    upload = asyncio.create_task(stream(a, (await register(a))["id"], aiter(held)))
+    await held.came.wait()
+    order = {"method": {"name": "glance-direct"}}
+    refused = await a.post(f"/v2/images/{staged[0]}/import", json=order)
+    assert refused.status_code == 413 and int(refused.headers["retry-after"]) > 0
+    held.on.set()
+    assert (await upload).status_code == 204
+    assert (await a.post(f"/v2/images/{staged[0]}/import", json=order)).status_code == 202
+    await cloud.uploads.close()
+    assert (await a.get(f"/v2/images/{staged[0]}")).json()["status"] == "active"
+
+
+@pytest.mark.parametrize("settings", [Settings(max_project_uploads=1)])
 async def test_an_upload_whose_image_is_deleted_counts_until_its_end(a: httpx.AsyncClient) -> None:
     held, (first, second) = Slow(b"x"), [(await register(a))["id"] for _ in range(2)]
     upload = asyncio.create_task(stream(a, first, aiter(held)))
@@ -151,3 +170,16 @@ async def test_inspections_of_a_project_wait_for_its_own_alone(
             each.kill()
         await asyncio.sleep(0.05)
     assert {each.result().status_code for each in uploads} == {503}
+
+
+async def test_whose_client_went_away_is_parsed_no_longer(a: httpx.AsyncClient, lazy: Nursery) -> None:
+    """Though it was about to parse for a minute."""
+    upload = asyncio.create_task(send(a, (await register(a))["id"], b"slow"))
+    async with asyncio.timeout(30):
+        while lazy._process is None or not psutil.Process(lazy._process.pid).children():
+            await asyncio.sleep(0.01)
+        upload.cancel()
+        await asyncio.gather(upload, return_exceptions=True)
+        while psutil.Process(lazy._process.pid).children():
+            await asyncio.sleep(0.01)
+    assert upload.cancelled() and lazy._process.poll() is None

@@ -4,14 +4,16 @@ protocol has none."""
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import structlog
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from nacre.base.serving.health import Health
-from nacre.base.serving.sending import EXTENSION, PIECE, Unread, taken
+from nacre.base.serving.sending import EXTENSION, PIECE, Memory, Room, taken
 from nacre.base.serving.sources import Balancers, Shares
 
 log = structlog.get_logger()
@@ -20,8 +22,14 @@ _TOO_LARGE = (b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: te
               b"content-length: %d\r\nconnection: close\r\n\r\n%b")
 #: Bytes of a chunked body's framing that each of its own may have with it.
 _FRAMING = 8
-#: So many looks at what a client takes find that it is nothing, until its connection is closed.
-_LOOKS = 10
+#: So many looks at what a client takes find that it is nothing, until its connection is closed; the first of them,
+#: where memory is short.
+_LOOKS = 30
+#: Bytes that a connection holds whose client takes nothing: what it was handed and is handed now; the requests that
+#: wait behind (two reads of the socket), and beside its text each header of them, or of the one that is answered.
+_HANDED, _BEHIND, _HEADER = 3 * PIECE, 512 << 10, 300
+#: Headers of a request, on average, that waits for the answers before it.
+_HEADERS = 40
 #: Seconds from one line in the log to the next that says the same of the same source; and how many sources are named.
 _MINUTE, _SOURCES = 60.0, 100
 #: What a balancer says of whom a request is from.
@@ -47,10 +55,12 @@ class Patience:
     #: Seconds until one is closed whose client takes nothing at all of what it is sent (curl's --limit-rate pauses for
     #: 100).
     unread: float = 300.0
-    #: Bytes held of such answers for one project or user, or one source that is nobody known. Beyond, those that have
-    #: taken nothing for longest are closed.
-    unread_bytes: int = 256 << 20
-    #: Requests that a connection may send before the answers to those before them: one with more is closed.
+    #: Bytes held of answers that are not taken yet, of all projects or users, or sources that are nobody known: each
+    #: has as much as is free then. Where little is left, less is read at a time, and later, and those clients of
+    #: who has most are closed that take nothing at all for a thirtieth of the time above.
+    unread_bytes: int = 512 << 20
+    #: Requests that a connection may send before the answers to those before them, with 40 headers each: one with more
+    #: is closed.
     ahead: int = 100
 
 
@@ -70,7 +80,7 @@ class Waiting:
 
     def __post_init__(self) -> None:
         self.balancers = Balancers(self.proxies)
-        self._unread = Unread["Connection"](self.patience.unread_bytes)
+        self.memory = Memory(self.patience.unread_bytes)
 
     def set_sender(self, one: "Connection") -> None:
         """Whose the request is whose head has come, and how it came to a balancer: its app is told so."""
@@ -101,16 +111,6 @@ class Waiting:
     def end_body(self, one: "Connection") -> None:
         """It is there, or will not come."""
         self._bodies.remove(one.sender, one)
-
-    def begin_unread(self, one: "Connection") -> None:
-        """Its client takes nothing now; `end_unread` follows."""
-        who = one.owner or one.source
-        for oldest in self._unread.add(who, one, one.held + PIECE):
-            self._close(oldest, who, "a connection is closed: too much is unread")
-
-    def end_unread(self, one: "Connection") -> None:
-        """It does again, or has gone."""
-        self._unread.remove(one)
 
     def tell(self, why: str, one: "_InTurn", who: str = "") -> None:
         """That it is closed: a line in the log for each source and minute, and one for all where there are many. who:
@@ -145,13 +145,14 @@ class Waiting:
 
 
 class _InTurn(HttpToolsProtocol):
-    """Begins a request when its client takes the answers before it; ends when it takes none for long. With the
-    connection ends what is being answered: uvicorn ends what was asked for last."""
+    """Begins a request when its client takes the answers before it; ends when it takes none for long, or for a while
+    where memory is short. With the connection ends what is being answered: uvicorn ends what was asked for last."""
 
     waiting: Waiting  # set by `kind`
     source = ""  # whose it is
     _looks, _taken = 0, None  # how often its client was found to take nothing, and what it had taken
-    owner, held = "", 0  # whose answer is being sent, and how many bytes of it are held meanwhile
+    owner = ""  # whose answer is being sent
+    _unread: tuple[str, int] | None = None  # what counts as held while its client takes nothing
     _running: RequestResponseCycle | None = None
     _next: tuple[RequestResponseCycle, ASGI3Application] | None = None
 
@@ -163,6 +164,7 @@ class _InTurn(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._again.cancel()
+        self._end_unread()
         self._next = None
         self.pipeline.clear()
         if self._running is not None and not self._running.response_complete:
@@ -174,26 +176,45 @@ class _InTurn(HttpToolsProtocol):
         limit (TCP_USER_TIMEOUT) would end many that take a little all the time."""
         before, self._taken = self._taken, taken(self.transport.get_extra_info("socket"))
         self._looks = self._looks + 1 if self._taken is not None and self._taken == before else 0
+        who = self._unread[0] if self._unread else ""
         if self._looks >= _LOOKS:
             self.waiting.tell("a connection is closed: its client takes nothing", self)
-            self.transport.abort()
-        self._again = self.loop.call_later(self.waiting.patience.unread / _LOOKS, self._look)
+        elif self._looks and self._unread and self.waiting.memory.short(who):
+            self.waiting.tell("a connection is closed: too much is unread", self, who)
+        else:
+            self._again = self.loop.call_later(self.waiting.patience.unread / _LOOKS, self._look)
+            return
+        self._end_unread()
+        self.transport.abort()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["extensions"] = {EXTENSION: self.hold}  # type: ignore[dict-item]
 
-    def hold(self, who: str, size: int) -> None:
-        """Such an answer is sent from now on."""
-        self.owner, self.held = who, size
-        if self.flow.write_paused:  # more of a long one
-            self.pause_writing()
+    def hold(self, who: str) -> Room:
+        """An answer of theirs is sent from now on, or read for that."""
+        self.owner = who
+        return Room(self.waiting.memory, who)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._end_unread()
+        requests = [cycle for cycle, _ in self.pipeline] + ([self._running] if self._running else [])
+        size = _HANDED + _BEHIND * bool(self.pipeline) + _HEADER * _headers(requests)
+        self._unread = self.owner or self.source, size
+        self.waiting.memory.add(*self._unread)
 
     def resume_writing(self) -> None:
+        self._end_unread()
         super().resume_writing()
         if self._next is not None and not self.transport.is_closing():
             (cycle, app), self._next = self._next, None
             self._start_asgi_task(cycle, app)
+
+    def _end_unread(self) -> None:
+        if self._unread is not None:
+            size, self._unread = self._unread, None
+            self.waiting.memory.remove(*size)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         if self.flow.write_paused:
@@ -232,7 +253,6 @@ class Connection(_InTurn):
         self._met_head()
         self._met_body()
         self.waiting.remove(self)
-        self.waiting.end_unread(self)
         super().connection_lost(exc)
         if self.cycle is not None:
             self.cycle.body = bytearray()  # it and this refer to each other, and are collected late
@@ -273,7 +293,7 @@ class Connection(_InTurn):
         super().on_headers_complete()
         if self.health.draining:
             self.cycle.keep_alive = False
-        if len(self.pipeline) > self.waiting.patience.ahead:
+        if self._ask_ahead():
             self.waiting.tell("a connection is closed: it asks too far ahead", self)
             self.transport.abort()
             raise ValueError("too many requests at once")
@@ -297,14 +317,6 @@ class Connection(_InTurn):
             if self._reading:  # the rest of a body that nobody reads: each byte of it would put off uvicorn's end
                 self._expect_head(self.waiting.patience.idle)
 
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self.waiting.begin_unread(self)
-
-    def resume_writing(self) -> None:
-        self.waiting.end_unread(self)
-        super().resume_writing()
-
     def send_400_response(self, msg: str) -> None:
         if not self.transport.is_closing():
             self.waiting.tell("a connection is closed: what came is no request", self)
@@ -326,6 +338,15 @@ class Connection(_InTurn):
             self.refuse_head()
             raise ValueError("the head is too long")
 
+    def _ask_ahead(self) -> bool:
+        """Whether too much waits for the answers before it. What does counts."""
+        if not self.pipeline:
+            return False
+        if self.flow.write_paused:
+            self.pause_writing()
+        most, headers = self.waiting.patience.ahead, _headers(cycle for cycle, _ in self.pipeline)
+        return len(self.pipeline) > most or headers > most * _HEADERS
+
     def _expect_head(self, seconds: float) -> None:
         """From the first byte on, and before it on a new connection, the time of a request's head is running; and from
         an answer on, if the request's body is still coming."""
@@ -345,6 +366,10 @@ class Connection(_InTurn):
     def _too_late(self) -> None:
         log.debug("a connection is closed: no request came", source=self.source)
         self.transport.abort()
+
+
+def _headers(requests: Iterable[RequestResponseCycle]) -> int:
+    return sum(len(cast(list[Any], each.scope["headers"])) for each in requests)
 
 
 def _worth_saying(record: logging.LogRecord) -> bool:

@@ -60,8 +60,9 @@ class Gate:
 
 #: In a rule's place: there is nothing to ask of whoever has a token.
 EVERYBODY = "@"
-#: The rule that makes a caller the cloud's administrator (`Context.is_admin`), for what has no rule of its own: other
-#: projects' things, deleted ones, what went wrong on which host. Nova, Neutron and Glance have it by this name.
+#: The rule that makes a caller the cloud's administrator. Others refer to it; for what has no rule of its own (other
+#: projects' things, deleted ones, what went wrong on which host) it is asked itself: `Context.is_admin`. Nova, Neutron
+#: and Glance have it by this name.
 ADMIN = "context_is_admin"
 #: No token is needed.
 PUBLIC = Gate()

@@ -4,21 +4,26 @@ not take is held meanwhile, and bounded."""
 import asyncio
 import socket
 import struct
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from typing import Any, Generic, TypeVar
+import sys
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
 
-from nacre.base.serving.sources import Shares
+from nacre.base.errors import Unavailable
 
-T = TypeVar("T")
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-#: Hears whose answer is sent, and how many bytes of it are held until the client has taken them.
-Hold = Callable[[str, int], None]
+#: Hears whose answer is sent, and gives what its bytes are held in until the client has taken them.
+Hold = Callable[[str], "Room"]
 
 #: Bytes that are handed to a connection at once, and that wait there before its client counts as not taking them.
 PIECE = 64 << 10
-#: The ASGI extension by which a connection is told what of its answer is held.
+#: Part of the memory that one may have, which a piece that is read from a store takes at most: where many read, each
+#: reads less at a time. Part of all memory that is little: where one may have less, others give way.
+_SHARE, _LITTLE = 32, 16
+#: Seconds that a client waits for memory before its answer begins.
+_WAIT = 10.0
+#: The ASGI extension by which a connection is told whose its answer is, and gives room for it.
 EXTENSION = "nacre.hold"
 #: Of the kernel's tcp_info: packets on their way, bytes that were acknowledged, bytes that have not been sent.
 _TCP_INFO = struct.Struct("=24xI92xQ16xI")
@@ -34,28 +39,166 @@ def taken(own: socket.socket) -> int | None:
     return acknowledged if on_their_way or unsent else None
 
 
+class Memory:
+    """What is held of answers that their clients have not taken, by whose they are. most: bytes. Nobody holds more
+    than is free then: one alone half of it, and who comes anew finds room. Beyond that nobody is cut off: no more is
+    read for whoever holds most, and others' turn is first."""
+
+    def __init__(self, most: int):
+        self._most = self._free = most
+        self._held: Counter[str] = Counter()
+        self._queues: dict[str, deque[tuple[int, asyncio.Future[int]]]] = {}
+
+    def left(self, who: str) -> int:
+        """How many bytes one may take now; negative, where it should have fewer."""
+        return (self._free - self._held[who]) // 2
+
+    def short(self, who: str) -> bool:
+        """Whether there is little left, and one holds as much as others do, or more."""
+        held = self._held[who]
+        return self.left(who) < self._most // _LITTLE and held * len(self._held) >= self._most - self._free
+
+    def fits(self, who: str, size: int) -> bool:
+        """Whether one may have so many bytes at once. Where nothing is held, any number."""
+        return not self._held or size <= self.left(who)
+
+    def add(self, who: str, size: int) -> None:
+        """They are held, whether there is room or not."""
+        self._free -= size
+        self._held[who] += size
+
+    def remove(self, who: str, size: int) -> None:
+        """They are not any more. Who waits goes on."""
+        self._free += size
+        self._held[who] -= size
+        if not self._held[who]:
+            del self._held[who]
+        self._serve()
+
+    async def take(self, who: str, wanted: int) -> int:
+        """So many bytes, or fewer, as soon as there is room. They are held from now on."""
+        size = 0 if who in self._queues else self._share(who, wanted)
+        if size:
+            self.add(who, size)
+            return size
+        mine: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._queues.setdefault(who, deque()).append((wanted, mine))
+        try:
+            return await mine
+        except asyncio.CancelledError:
+            if not mine.cancelled():  # the turn came with the end
+                self.remove(who, mine.result())
+            else:
+                self._leave(who, (wanted, mine))
+            raise
+
+    def _share(self, who: str, wanted: int) -> int:
+        fits = self.fits(who, min(wanted, PIECE))
+        return min(wanted, max(PIECE, self.left(who) // _SHARE)) if fits else 0
+
+    def _serve(self) -> None:
+        while self._queues:
+            who = min(self._queues, key=lambda each: self._held[each])
+            wanted, mine = self._queues[who][0]
+            if not (size := self._share(who, wanted)):
+                return
+            if not mine.done():
+                self.add(who, size)
+                mine.set_result(size)
+            self._leave(who, (wanted, mine))
+
+    def _leave(self, who: str, one: tuple[int, asyncio.Future[int]]) -> None:
+        if (queue := self._queues.get(who)) and one in queue:
+            queue.remove(one)
+            if not queue:
+                del self._queues[who]
+
+
+UNBOUNDED = Memory(sys.maxsize)
+
+
+class Full(Unavailable):
+    """There is no room for an answer that has not begun."""
+
+    default = "Too much is on its way to clients that are slow to take it. Try again in a second."
+
+
+class Room:
+    """What one answer holds of the memory."""
+
+    __slots__ = ("_begun", "_held", "_memory", "_who")
+
+    def __init__(self, memory: Memory = UNBOUNDED, who: str = ""):
+        self._memory, self._who, self._held, self._begun = memory, who, 0, False
+
+    def check(self, size: int) -> None:
+        """A whole answer has so many bytes. Raises Full where they are too many for now."""
+        if not self._memory.fits(self._who, size):
+            raise Full
+
+    def hold(self, size: int) -> None:
+        """So many more are held."""
+        self._memory.add(self._who, size)
+        self._held += size
+
+    async def take(self, wanted: int) -> int:
+        """Room for so many bytes more of a stream, or for fewer: before they are read. It is waited for, before the
+        answer's first ones not for ever: Full."""
+        try:
+            async with asyncio.timeout(None if self._begun else _WAIT):
+                size = await self._memory.take(self._who, wanted)
+        except TimeoutError:
+            raise Full from None
+        self._held, self._begun = self._held + size, True
+        return size
+
+    def give(self, size: int) -> None:
+        """So many of them are not held any more."""
+        self._held -= size
+        self._memory.remove(self._who, size)
+
+    def end(self) -> None:
+        """None is."""
+        if self._held:
+            self.give(self._held)
+
+
 def hold_of(scope: Mapping[str, Any]) -> Hold:
-    """That of a request's connection; of one that counts nothing, what ignores it."""
-    found: Hold = (scope.get("extensions") or {}).get(EXTENSION, lambda _who, _size: None)
+    """That of a request's connection; of one that counts nothing, what has no end."""
+    found: Hold = (scope.get("extensions") or {}).get(EXTENSION, endless)
     return found
 
 
-async def send_whole(send: Send, data: bytes, hold: Callable[[int], None]) -> None:
+def endless(_: str) -> Room:
+    """Of an answer that is nobody's, or goes over no connection."""
+    return Room()
+
+
+async def send_whole(send: Send, data: bytes, room: Room) -> None:
     """The body of an answer, after its head. It ends the answer."""
-    hold(len(data))
-    *first, last = _pieces(data)
-    for piece in first:
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
-    await send({"type": "http.response.body", "body": last})
+    if len(data) > PIECE:
+        return await _send_long(send, data, room)
+    await send({"type": "http.response.body", "body": data})  # nothing is left when its connection has it
 
 
-async def send_stream(send: Send, receive: Receive, body: AsyncIterator[bytes], hold: Callable[[int], None]) -> None:
+async def _send_long(send: Send, data: bytes, room: Room) -> None:
+    room.hold(len(data))
+    try:
+        *first, last = _places(data)
+        for at in first:
+            await send({"type": "http.response.body", "body": data[at:at + PIECE], "more_body": True})
+        await send({"type": "http.response.body", "body": data[last:]})
+    finally:
+        room.end()
+
+
+async def send_stream(send: Send, receive: Receive, body: AsyncIterator[bytes]) -> None:
     """A body that is made while it is sent. It is closed at the end, which comes at once where the client goes."""
     async def all_of_it() -> None:
         async for chunk in body:
-            hold(len(chunk))
-            for piece in _pieces(chunk):
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            for at in _places(chunk):
+                await send({"type": "http.response.body", "body": chunk[at:at + PIECE], "more_body": True})
+            del chunk  # it is held no longer, while the next is waited for
         await send({"type": "http.response.body", "body": b""})
 
     both = asyncio.ensure_future(all_of_it()), asyncio.ensure_future(_gone(receive))
@@ -82,41 +225,6 @@ async def _gone(receive: Receive) -> None:
         pass
 
 
-def _pieces(data: bytes) -> Iterator[bytes]:
-    """At least one."""
-    for at in range(0, len(data) or 1, PIECE):
-        yield data[at:at + PIECE]
-
-
-class Unread(Generic[T]):
-    """Those whose clients take nothing now: whose each is, for how long it has been so, and how many bytes are held for
-    it. most: of one."""
-
-    def __init__(self, most: int):
-        self._most = most
-        self._order = Shares[T]()
-        self._sizes: dict[T, tuple[str, int]] = {}
-        self._held: Counter[str] = Counter()
-
-    def add(self, who: str, one: T, size: int) -> list[T]:
-        """It takes nothing from now on. Those that are to be ended for it, and are removed: of the same, those that
-        have taken nothing for longest. The last one may have any size."""
-        self.remove(one)
-        self._order.add(who, one)
-        self._sizes[one] = who, size
-        self._held[who] += size
-        ended = list[T]()
-        while self._held[who] > self._most and (oldest := self._order.oldest(who)) is not one:
-            self.remove(oldest)
-            ended.append(oldest)
-        return ended
-
-    def remove(self, one: T) -> None:
-        """It goes on, or is ended."""
-        if one not in self._sizes:
-            return
-        who, size = self._sizes.pop(one)
-        self._order.remove(who, one)
-        self._held[who] -= size
-        if not self._held[who]:
-            del self._held[who]
+def _places(data: bytes) -> range:
+    """Where its pieces begin. At least one."""
+    return range(0, len(data) or 1, PIECE)

@@ -44,7 +44,7 @@ def prepared(folder: Path, user: Account | None, *, control: bool = True) -> Ite
     """The data folder, with what is in all of them, owned as it should be; files of earlier releases move to where they
     belong, but for guests' disks. control: not only a host's. In here nobody else changes that; gives the handles of
     the locks, for a process that shall hold them too. Raises NotPrepared, among others where something would have to
-    change and a process of the cloud runs."""
+    change and a process of the cloud runs, and NotFree."""
     root, mode = os.geteuid() == 0, 0o755 if user else 0o700
     names = ("run", "logs", "node", *(("control",) if control else ()))
     if not root:
@@ -82,7 +82,7 @@ def _alone(folder: Path, top: int, owners: Mapping[str, Account | None], lock: L
     NotPrepared."""
     end = time.monotonic() + PATIENCE
     while why := _change(folder, top, owners):
-        if lock.alone() and not set(find(folder)) - {os.getpid()}:
+        if lock.alone() and not find(folder):
             return
         if time.monotonic() > end:
             raise NotPrepared(f"The cloud in {folder} {why}: `nacre down` first, and end what of it runs in the "

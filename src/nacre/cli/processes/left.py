@@ -1,12 +1,16 @@
 """Processes of a cloud whose supervisor is gone: it was killed, they go on. The next `up` or `down` ends them."""
 
+import contextlib
+import itertools
 import os
 import signal
+import stat
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from nacre.base.errors import NacreError
+from nacre.cli.processes.lock import Lock
 
 ROLES = (b"control", b"node")
 
@@ -16,26 +20,89 @@ class NotEnded(NacreError):
 
 
 def find(data: Path) -> dict[int, str]:
-    """Process id -> role, of every control and node that runs on this folder; by what they were started with, so that
-    neither a lost pid file nor a reused number misleads."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
+    """Process id -> role, of every other control and node that runs on this folder: it was started with the folder's
+    name, or has open what they open of it. So neither a lost pid file nor a reused number misleads."""
+    found, places = {}, _places(data)
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit() or int(process.name) == os.getpid():
             continue
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        role, option, folder = words[-4:-1] if len(words) > 4 else (b"", b"", b"")
-        if b"nacre.cli.main" in words and role in ROLES and option == b"--data" and _same(folder, data):
-            found[int(entry.name)] = role.decode()
+        role, words = _started(process)
+        if role and (_same(process, _told(process, words), data) or _opens(process, places)):
+            found[int(process.name)] = role
     return found
 
 
-def _same(word: bytes, data: Path) -> bool:
-    """Whether a process's folder is this one, which a link of root's may lead to by another name."""
+def _started(process: Path) -> tuple[str, list[bytes]]:
+    """The role of a process of ours, and the words behind it; "": it has none, as others, and as `control -d`."""
     try:
-        return word == os.fsencode(data) or os.path.samefile(word, data)
+        words = (process / "cmdline").read_bytes().split(b"\0")[:-1]
+    except OSError:
+        return "", []
+    python = bool(words) and os.path.basename(words[0]).startswith(b"python")  # not the sudo that it was called by
+    for i, (program, role) in enumerate(itertools.pairwise(words) if python else ()):
+        if role in ROLES and (program == b"nacre.cli.main" or os.path.basename(program) == b"nacre"):
+            rest = words[i + 2:]
+            return "" if b"-d" in rest or b"--detach" in rest else role.decode(), rest
+    return "", []
+
+
+def _told(process: Path, words: list[bytes]) -> bytes:
+    """The data folder that a process was told, in its words; b"": none."""
+    told = []
+    for word, following in zip(words, [*words[1:], b""], strict=False):
+        if word == b"--data" or word.startswith(b"--data="):
+            told.append(following if word == b"--data" else word.removeprefix(b"--data="))
+    with contextlib.suppress(OSError):  # another's
+        if not told:
+            told = [each.partition(b"=")[2] for each in (process / "environ").read_bytes().split(b"\0")
+                    if each.startswith(b"NACRE_DATA_DIR=")]
+    return told[-1] if told else b""
+
+
+def _places(data: Path) -> set[tuple[int, int]]:
+    """Device and inode of what a control or node of this folder has open, whatever it was told: the folders that it
+    locks, and the database, as those of an earlier release lock nothing. No link is followed: to another cloud's."""
+    found = set[tuple[int, int]]()
+    with contextlib.suppress(OSError):
+        top = os.open(data, os.O_RDONLY | os.O_DIRECTORY)
+        with contextlib.closing(Lock(top)) as lock:
+            for handle in (top, *lock.handles):
+                found.add(_inode(os.fstat(handle)))
+                with contextlib.suppress(OSError):
+                    file = os.stat("nacre.db", dir_fd=handle, follow_symlinks=False)
+                    if stat.S_ISREG(file.st_mode) and file.st_nlink == 1:
+                        found.add(_inode(file))
+        os.close(top)
+    return found
+
+
+def _opens(process: Path, places: set[tuple[int, int]]) -> bool:
+    with contextlib.suppress(OSError):  # another's
+        for handle in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                if _inode(handle.stat()) in places:
+                    return True
+    return False
+
+
+def _inode(file: os.stat_result) -> tuple[int, int]:
+    return file.st_dev, file.st_ino
+
+
+def _same(process: Path, word: bytes, data: Path) -> bool:
+    """Whether what a process calls so is this folder, which may have several names. A name that is relative begins
+    where the process is, and others lie in its root."""
+    if not word:
+        return False
+    at = os.path.join(os.fsencode(process), b"root" if word.startswith(b"/") else b"cwd", word.lstrip(b"/"))
+    try:
+        return os.path.samefile(at, data)
+    except FileNotFoundError:  # somebody has removed it
+        return word == os.fsencode(data) and not os.path.lexists(at) and not os.path.lexists(data)
+    except PermissionError:  # another's process, or one that has changed its account
+        with contextlib.suppress(OSError):
+            return word.startswith(b"/") and (word == os.fsencode(data) or os.path.samefile(word, data))
+        return False
     except (OSError, ValueError):
         return False
 

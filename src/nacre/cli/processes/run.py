@@ -49,9 +49,13 @@ def control(detach: bool, port: int | None, host: str | None, database: str | No
     """Run a control process here: every one of a cloud serves every API. It needs the cloud's PostgreSQL and its seal
     key, in control/seal-key or NACRE_IDENTITY_SEAL_KEY."""
     settings = load(data, port=port, host=host, database_url=database)
+    mine = (lock.WORKS,) if "NACRE_SUPERVISED" in os.environ else (lock.STARTS, lock.WORKS)
+    if not detach:
+        lock.refuse_second(settings.data, *mine)  # before anything changes there
     with _database_is_ours(settings, database) as user:
         if not detach:
-            return _in_foreground(settings, user)
+            with lock.control_of(settings.data, user, *mine):
+                return _in_foreground(settings, user)
     _detached(settings, database)
 
 

@@ -27,6 +27,7 @@ from nacre.identity.api.validation import (
 )
 from nacre.identity.catalog import unlink
 from nacre.identity.derive import MAX_DEPTH
+from nacre.identity.ended import take_grants
 from nacre.identity.records import (
     DOMAIN,
     PROJECT,
@@ -222,7 +223,7 @@ def remove_domain(conn: sa.Connection, id: str) -> None:
         for each in conn.scalars(sa.select(table.c.id).where(table.c.domain_id == id)).all():
             remove(conn, each)
     for role in conn.scalars(sa.select(t.roles.c.id).where(t.roles.c.domain_id == id)).all():
-        conn.execute(sa.delete(t.assignments).where(t.assignments.c.role_id == role))
+        take_grants(conn, t.assignments.c.role_id == role)
         conn.execute(sa.delete(t.implied_roles).where(
             (t.implied_roles.c.prior_id == role) | (t.implied_roles.c.implied_id == role)))
         conn.execute(sa.delete(t.roles).where(t.roles.c.id == role))

@@ -60,7 +60,7 @@ class Users:
 
     async def create(self, request: Request) -> Reply:
         body = request.found
-        values = {"default_project_id": None, **body, **_options(body, {}), "id": uuid4().hex, "tokens_valid_from": 0.0,
+        values = {"default_project_id": None, **body, **_options(body, {}), "id": uuid4().hex,
                   "enabled": boolean(body.get("enabled", True)), "name": body["name"].strip(),
                   "password_hash": await self._hash(body.pop("password", None))}
         values.pop("password", None)
@@ -84,7 +84,6 @@ class Users:
             changes["enabled"] = boolean(changes["enabled"])
         if "password" in changes:
             changes["password_hash"] = await self._hash(changes.pop("password"))
-            changes["tokens_valid_from"] = self._store.now()
 
         def unit(conn: sa.Connection) -> Any:
             _check_default_project(conn, changes)
@@ -108,8 +107,7 @@ class Users:
         if body["password"] == body["original_password"]:
             raise BadRequest("Password validation error: the new password is the old one.", field="password")
         stored = await self._hash(body["password"])
-        changes = {"password_hash": stored, "tokens_valid_from": self._store.now()}
-        await self._store.write(lambda conn: update(conn, USER, get(conn, USER, id), changes))
+        await self._store.write(lambda conn: update(conn, USER, get(conn, USER, id), {"password_hash": stored}))
         return Reply(None, 204)
 
     async def groups(self, request: Request) -> Any:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing
 
 from nacre.base import errors as e
 from nacre.base.web import Reply, Request
@@ -42,16 +41,30 @@ class DataApi:
         partial = request.headers.get("range") is not None
         if partial:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-        pieces = self._uploads.pieces(image, start, end - start)
-        body = _after(await anext(pieces, b""), pieces)  # whoever has it answers, or the reply is an error
+        pieces = self._uploads.pieces(image, start, end - start, request.room)
+        body = Body(await anext(pieces, b""), pieces)  # whoever has it answers, or the reply is an error
         return Reply(body, 206 if partial else 200, headers, OCTETS)
 
 
-async def _after(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
-    async with aclosing(rest):
-        yield first
-        async for piece in rest:
-            yield piece
+class Body:
+    """The first piece and the rest, of which the next is read ahead. Closing it ends that, also before anything was
+    taken: a generator that has not begun would not hear of it."""
+
+    def __init__(self, first: bytes, rest: AsyncGenerator[bytes]):
+        self._first: bytes | None = first
+        self._rest = rest
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if (first := self._first) is None:
+            return await anext(self._rest)
+        self._first = None
+        return first
+
+    async def aclose(self) -> None:
+        await self._rest.aclose()
 
 
 def announced(headers: Mapping[str, str]) -> int | None:

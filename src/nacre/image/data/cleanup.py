@@ -8,7 +8,7 @@ import structlog
 
 from nacre.base.errors import NacreError
 from nacre.image.data.files import FileStore
-from nacre.image.data.ledger import orphan_all
+from nacre.image.data.ledger import orphan, orphan_all
 from nacre.image.data.locations import OWN
 from nacre.image.service import ImageService
 from nacre.image.tables import image_locations, image_tasks, images
@@ -17,6 +17,8 @@ log = structlog.get_logger()
 
 NO_DATA = {"size": None, "virtual_size": None, "checksum": None, "os_hash_algo": None, "os_hash_value": None,
            "data_key": None, "worker": None}
+#: An image whose data is staged, and waits for its import.
+STAGED = {"status": "uploading", "worker": None}
 #: Where an image is while data is written, and where it goes then.
 WRITING = {"saving": "active", "uploading": "uploading", "importing": "active"}
 #: The worker of an image that a host fills (`snapshots.py`): whose processes of control end is not its end.
@@ -55,8 +57,8 @@ class Cleanup:
         await self._service.ledger.collect()
 
     async def _release(self) -> None:
-        """The images of writers that are gone are queued again. What this process does not know that it writes, an
-        earlier one of the same id wrote."""
+        """The images of writers that are gone are queued again, or staged as before their import. What this process
+        does not know that it writes, an earlier one of the same id wrote."""
         rows = await self._db.read(lambda conn: conn.execute(sa.select(
             image_locations.c.data_key, image_locations.c.writer).where(image_locations.c.writer.is_not(None))).all())
         if not rows:
@@ -72,17 +74,22 @@ class Cleanup:
 
     def _take_back(self, conn: sa.Connection, keys: Collection[str]) -> list[str]:
         still = sa.and_(image_locations.c.data_key.in_(keys), image_locations.c.writer.is_not(None))
-        writers = conn.execute(sa.select(image_locations.c.image_id, image_locations.c.writer).where(still)).all()
+        rows = conn.execute(sa.select(
+            image_locations.c.data_key, image_locations.c.image_id, image_locations.c.writer).where(still)).all()
         conn.execute(sa.update(image_locations).where(still).values(writer=None))
         freed = []
-        for image_id, writer in writers:
-            mine = sa.and_(images.c.id == image_id, images.c.worker == writer, images.c.status.in_(list(WRITING)))
-            if not conn.execute(sa.update(images).where(mine).values(status="queued", **NO_DATA)).rowcount:
+        for key, image_id, writer in rows:
+            mine = sa.and_(images.c.id == image_id, images.c.worker == writer)
+            importing, filling = images.c.status == "importing", images.c.status.in_(list(WRITING))
+            if conn.execute(sa.update(images).where(mine, importing).values(**STAGED)).rowcount:
+                orphan(conn, key)
+            elif conn.execute(sa.update(images).where(mine, filling).values(status="queued", **NO_DATA)).rowcount:
+                orphan_all(conn, image_id)
+            else:
                 continue
-            orphan_all(conn, image_id)
             conn.execute(sa.update(image_tasks).where(
                 image_tasks.c.image_id == image_id, image_tasks.c.status == "processing").values(
-                status="failure", message="The service was restarted during the import.",
+                status="failure", message="The service was restarted during the import. Ask for it again.",
                 updated_at=self._service.now()))
             freed.append(image_id)
         return freed

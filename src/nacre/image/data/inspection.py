@@ -4,6 +4,7 @@ milliseconds, a start of Python a hundred times as much.
 """
 
 import contextlib
+import ctypes
 import os
 import resource
 import select
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -21,8 +22,9 @@ from nacre.base.errors import Unavailable, UnsupportedMedia
 from nacre.base.image_formats import ARCHIVES, SLICE, WHOLE, Inspected, Inspector
 from nacre.base.shell import MB, renounce, syscalls
 
-#: What the process of an upload may use: bytes of address space, seconds of processor time for one slice.
-MEMORY, CPU = 512 * MB, 20
+#: What the process of an upload may use: bytes of address space, seconds of processor time for one slice and in all. A
+#: TiB that never settles what it is takes minutes.
+MEMORY, CPU, IN_ALL = 512 * MB, 20, 3600
 #: Seconds until an answer is given up: many times CPU, of a machine with other work.
 PATIENCE = 120.0
 #: Seconds without an upload after which the process that the others are forked of ends: it has 16 MB of its own.
@@ -30,8 +32,11 @@ IDLE = 60.0
 #: What stands before a slice: there are more, or it is the last. And the answer to one that settles nothing.
 DATA, LAST, MORE = b"d", b"e", b"+"
 #: What is said of a process that ended without a verdict: by itself, or by a limit of its own; or because the machine
-#: lacks something: it could not be forked, or it was killed, as the kernel does where memory runs out.
+#: lacks something: it could not be forked or confined (the reason follows), or it was killed, as the kernel does where
+#: memory runs out.
 ENDED, LACK = b"-", b"!"
+#: Linux: what a process asks for that is to end with the one it was forked of.
+PR_SET_PDEATHSIG = 1
 #: All that the processes get of our environment: none of its secrets.
 ENVIRONMENT = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG")
 NOBODY = 65534
@@ -47,8 +52,8 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Nursery:
-    """The process that the others are forked of. It is started with an upload, and ends when none has come for a while,
-    or with this process."""
+    """The process that the others are forked of, which end with it. It is started with an upload, and ends when none
+    has come for a while, or with this process."""
 
     def __init__(self, command: Sequence[str] = (sys.executable, "-P", "-m", __name__)):
         self._command, self._lock = list(command), threading.Lock()
@@ -56,7 +61,7 @@ class Nursery:
         self._door: socket.socket | None = None
 
     def begin(self, declared: str, container: str) -> socket.socket:
-        """The way to a new process. Raises Unavailable."""
+        """The way to a new process. Raises Unavailable; its details say what the machine lacks."""
         for _ in range(2):  # it may have ended since the last one
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             door = None
@@ -65,7 +70,7 @@ class Nursery:
                     door = self._open()
                     socket.send_fds(door, [f"{declared} {container}".encode()], [theirs.fileno()])
                 ours.settimeout(PATIENCE)
-                if (answer := ours.recv(1)) == MORE:
+                if (answer := ours.recv(SLICE)) == MORE:
                     return ours
             except OSError:
                 answer = b""
@@ -74,7 +79,7 @@ class Nursery:
                 break
             if door is not None:
                 self.close(door)
-        raise Unavailable(NOT_NOW)
+        raise Unavailable(NOT_NOW, details=answer.removeprefix(LACK).decode(errors="replace"))
 
     def close(self, door: socket.socket | None = None) -> None:
         """Ends it; the next upload starts another. door: only if it is still the one behind this door: many find at
@@ -145,10 +150,15 @@ class Apart:
         return msgspec.structs.replace(found, size=size, virtual_size=size if whole else found.virtual_size)
 
     def close(self) -> None:
-        """Ends the process, if it is there, and for good. May be repeated, and comes while a verb is at work."""
-        with self._lock:
-            self._lost = True
+        """Ends the process, if it is there, and for good: at once, whatever it does. Waits for nothing, and may be
+        repeated. A verb that is at work raises Unavailable."""
+        self._lost = True
+        if (talk := self._talk) is not None:
+            with contextlib.suppress(OSError):  # it has ended just now
+                talk.shutdown(socket.SHUT_RDWR)
+        if self._lock.acquire(blocking=False):  # else the verb hangs up
             self._hang_up()
+            self._lock.release()
 
     def _hang_up(self) -> None:
         if self._talk is not None:
@@ -157,10 +167,11 @@ class Apart:
 
     def _ask(self, kind: bytes, data: bytes | bytearray) -> Verdict | None:
         """Sends a slice. The verdict, if it is known now. Raises Unavailable, and from then on always."""
-        if self._lost:
-            raise Unavailable(NOT_NOW)
-        if self._talk is None:
+        if self._talk is None and not self._lost:
             self._talk = self._nursery.begin(self._declared, self._container)
+        if self._lost or self._talk is None:  # maybe closed meanwhile
+            self._hang_up()
+            raise Unavailable(NOT_NOW)
         if (answer := _heard(self._talk, kind + data)) == MORE:
             return None
         self._hang_up()
@@ -202,7 +213,7 @@ def main() -> None:
     children: dict[int, socket.socket] = {}
     with socket.socket(fileno=0) as door:
         while True:
-            ready = select.select([bell, door], [], [], IDLE)[0]
+            ready = _events((bell, door), children.values())
             if bell in ready:
                 bell.recv(SLICE)
                 _bury(children)
@@ -211,21 +222,37 @@ def main() -> None:
                 if not wish:
                     return
                 _bear(wish, socket.socket(fileno=handles[0]), (door, bell, ringer), children)
+            elif ready:  # an upload has ended, and who was taken over by its data does not end by itself
+                for child in [each for each, talk in children.items() if talk in ready]:
+                    os.kill(child, signal.SIGKILL)
+                    os.waitpid(child, 0)
+                    children.pop(child).close()
             elif not children:
                 return
+
+
+def _events(own: Iterable[socket.socket], talks: Iterable[socket.socket]) -> list[socket.socket]:
+    """Which of our own have something for us, and of which talks the other end is gone. Nothing: of none for long."""
+    poll, ways = select.poll(), {each.fileno(): each for each in (*own, *talks)}
+    for each in own:
+        poll.register(each, select.POLLIN)
+    for each in talks:
+        poll.register(each, 0)
+    return [ways[handle] for handle, _ in poll.poll(IDLE * 1000)]
 
 
 def _bear(wish: bytes, talk: socket.socket, own: tuple[socket.socket, ...], children: dict[int, socket.socket]) -> None:
     """Forks the process of one upload, which has nothing of ours and of the others'; says so where that fails."""
     try:
         child = os.fork()
-    except OSError:
-        _say(talk, LACK)
+    except OSError as error:
+        _say(talk, LACK + f"no process can be started: {error}".encode())
         return
     if child:
         children[child] = talk
         return
     try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         signal.set_wakeup_fd(-1)
         for each in (*own, *children.values()):
             each.close()
@@ -238,10 +265,11 @@ def _bear(wish: bytes, talk: socket.socket, own: tuple[socket.socket, ...], chil
 def _bury(children: dict[int, socket.socket]) -> None:
     """Says how those ended that have. After a verdict nobody listens any more."""
     while children:
-        child, status = os.waitpid(-1, os.WNOHANG)
+        child, status, used = os.wait4(-1, os.WNOHANG)
         if not child:
             return
-        _say(children.pop(child), LACK if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL else ENDED)
+        killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        _say(children.pop(child), LACK if killed and used.ru_utime + used.ru_stime < IN_ALL else ENDED)
 
 
 def _say(talk: socket.socket, what: bytes) -> None:
@@ -255,17 +283,24 @@ def _serve(talk: socket.socket, declared: str, container: str) -> None:
     inspector = Inspector(declared, container)
     try:
         renounce(memory=MEMORY)
-    except OSError:  # a kernel that takes no filter
-        talk.send(LACK)
+    except OSError as error:  # a kernel that takes no filter
+        talk.send(LACK + f"the inspecting process cannot be confined: {error}".encode())
         return
+    _may_take(0)  # from now on nobody here sets the second limit up, whoever is in here
     talk.send(MORE)
     while frame := talk.recv(SLICE + 1):
-        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + CPU, resource.RLIM_INFINITY))
+        _may_take(time.process_time())
         inspector.feed(frame[1:])
         if frame[:1] == LAST or inspector.settled:
             talk.send(msgspec.json.encode(_verdict(inspector)))
             return
         talk.send(MORE)
+
+
+def _may_take(used: float) -> None:
+    """Seconds of processor time, from so many on: CPU for this slice, then it is ended, which data that has taken over
+    its parser may prevent; at IN_ALL it is killed, which nothing prevents."""
+    resource.setrlimit(resource.RLIMIT_CPU, (min(int(used) + CPU, IN_ALL), IN_ALL + 1))
 
 
 def _verdict(inspector: Inspector) -> Verdict:

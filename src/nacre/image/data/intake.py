@@ -34,6 +34,7 @@ class Intake:
         self._md5, self._sha = hashlib.md5(usedforsecurity=False), hashlib.sha512()
         self._sink: Sink | None = None
         self._lock, self._over = threading.Lock(), False
+        self._received: Received | None = None
 
     def write(self, data: bytes) -> None:
         """The next bytes. Raises TooLarge past the limit, before they are written."""
@@ -47,11 +48,13 @@ class Intake:
             sink.write(data)
 
     def finish(self) -> Received:
-        """The commit. Nobody has looked at the data yet (`verdicts.py`)."""
+        """The commit. Nobody has looked at the data yet (`verdicts.py`). Once it is done it may be repeated."""
         with self._lock:
-            self._open().commit()
-            return Received(size=self.size, checksum=self._md5.hexdigest(), os_hash_algo=HASH,
-                            os_hash_value=self._sha.hexdigest())
+            if self._received is None:
+                self._open().commit()
+                self._received = Received(size=self.size, checksum=self._md5.hexdigest(), os_hash_algo=HASH,
+                                          os_hash_value=self._sha.hexdigest())
+            return self._received
 
     def discard(self) -> None:
         """Keeps nothing that is not committed, also of what is still to come. May be repeated."""
@@ -61,8 +64,8 @@ class Intake:
                 self._sink.discard()
 
     def _open(self) -> Sink:
-        if self._over:
-            raise e.Gone("The upload was given up.")
+        if self._over or self._received is not None:
+            raise e.Gone("The upload has ended.")
         if self._sink is None:
             self._sink = self._store.create(self._key)
         return self._sink

@@ -60,7 +60,7 @@ class Snapshots:
                 await self._run(intake.write, data)
 
     async def finish(self, image_id: str, size: int) -> None:
-        """All `size` bytes were sent: inspect, then active."""
+        """All `size` bytes were sent: inspect, then active. What cannot be inspected now stays for another try."""
         async with self._locks(image_id):
             row = await self._row(image_id)
             if row.status == "active" and row.size == size:
@@ -68,11 +68,13 @@ class Snapshots:
             to, intake = self._of(image_id)
             if intake.size != size:
                 raise e.Conflict(f"{intake.size} bytes of image {image_id} are here, not {size}; start anew from 0.")
+            async with Undo(but=(e.Unavailable, e.TooMany)) as undo:
+                undo.add(self._close, image_id)
+                received = await self._committed(image_id, intake)
+                found = await self._service.verdicts.of(row._mapping, to, received.size)
+            received = msgspec.structs.replace(received, virtual_size=found.virtual_size)
             self._open.pop(image_id)
             try:
-                received = await self._run(intake.finish)
-                found = await self._service.verdicts.of(row._mapping, to, received.size)
-                received = msgspec.structs.replace(received, virtual_size=found.virtual_size)
                 if not await self._db.run(lambda conn: self._finished(conn, image_id, to, received)):
                     await self._row(image_id)
                     raise e.Conflict(f"Image {image_id} was begun anew elsewhere; start anew from 0.")
@@ -81,6 +83,12 @@ class Snapshots:
                 raise
             finally:  # also after an outage: what is true then `cleanup.py` finds
                 self._service.data.writing.discard(to.key)
+
+    async def _committed(self, image_id: str, intake: Intake) -> Received:
+        """What arrived. A store that fails here has who knows what: nothing of it is kept."""
+        async with Undo() as undo:
+            undo.add(self._close, image_id)
+            return await self._run(intake.finish)
 
     async def abandon(self, image_id: str) -> None:
         """It failed: the image and its data are gone."""

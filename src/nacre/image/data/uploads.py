@@ -9,6 +9,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -17,10 +18,11 @@ import structlog
 
 from nacre.base import errors as e
 from nacre.base.context import Context
-from nacre.base.db import Unit
+from nacre.base.db import Unit, statements
+from nacre.base.serving.sending import Room
 from nacre.base.undo import Undo
 from nacre.image import records
-from nacre.image.data.cleanup import NO_DATA, WRITING
+from nacre.image.data.cleanup import NO_DATA, STAGED, WRITING
 from nacre.image.data.intake import PIECE, READ, Intake, Received, steady
 from nacre.image.data.ledger import orphan, written
 from nacre.image.data.locations import Location
@@ -29,9 +31,6 @@ from nacre.image.service import ImageService
 from nacre.image.tables import image_tasks, images
 
 log = structlog.get_logger()
-
-#: States of an image that count as an upload of its project, as in Glance.
-UPLOADING = ("saving", "uploading", "importing")
 
 
 class TooManyUploads(e.TooLarge):
@@ -60,21 +59,22 @@ class Uploads:
         Raises Conflict (not queued), UnsupportedMedia (not what was declared), TooLarge, Gone (deleted meanwhile):
         the image stays queued and nothing is kept."""
         image, to = await self._begin(context, image_id, "saving")
-        async with self._filling(image_id, to):
+        async with self._filling(image, to):
             received = await self._take(image, to, steady(chunks, self._limits.patience), inspect=True, announced=size)
             await self._end(image, to, received)
 
     async def stage(self, context: Context, image_id: str, chunks: AsyncIterator[bytes], size: int | None) -> None:
         """Puts data aside for a later import; the image is uploading then."""
         image, to = await self._begin(context, image_id, "uploading")
-        async with self._filling(image_id, to):
+        async with self._filling(image, to):
             received = await self._take(image, to, steady(chunks, self._limits.patience), inspect=False, announced=size)
             after = {"size": received.size, "worker": None, "updated_at": self._service.now()}
             if not await self._move(image, to, after):
                 raise e.Gone(f"Image {image_id} was deleted while its data arrived.")
 
     async def import_staged(self, context: Context, image_id: str, order: Mapping[str, Any]) -> None:
-        """Starts the import of staged data. `order` is the request, for the task's record. Raises Conflict."""
+        """Starts the import of staged data. `order` is the request, for the task's record. Raises Conflict,
+        TooLarge."""
         now = self._service.now()
         task: dict[str, Any] = {
             "id": str(uuid.uuid4()), "image_id": image_id, "type": "api_image_import", "status": "processing",
@@ -91,6 +91,7 @@ class Uploads:
                 raise e.Conflict("Image needs to be staged before 'glance-direct' method can be used")
             check_formats(image, e.Conflict)
             self._check_quota(conn, image)
+            self._check_uploads(conn, image)
             records.move(conn, image_id, {"status": "uploading"},
                          {"status": "importing", "worker": self._worker, "updated_at": now})
             conn.execute(sa.insert(image_tasks).values(task))
@@ -110,27 +111,33 @@ class Uploads:
             raise e.Forbidden("The requested image has been deactivated. Image data download is forbidden.")
         return image
 
-    async def pieces(self, image: Image, offset: int, length: int) -> AsyncGenerator[bytes]:
-        """The bytes from `offset`, piece by piece; the next is on its way while one is used. Raises NotFound,
-        Unavailable."""
+    async def pieces(self, image: Image, offset: int, length: int, room: Room) -> AsyncGenerator[bytes]:
+        """The bytes from `offset`, piece by piece; the next is on its way while one is used. Each has room before it is
+        read, and gives it back when the one after it is asked for. Raises NotFound, Unavailable."""
         coming: asyncio.Future[bytes] | None = None
         try:
             while length > 0:
-                piece = await (coming or self._piece(image, offset, length))
+                piece = await (coming or self._piece(image, offset, length, room))
                 if not piece:
                     raise e.NotFound(f"The data of image {image.id} ended early.")
                 offset, length = offset + len(piece), length - len(piece)
-                coming = asyncio.ensure_future(self._piece(image, offset, length)) if length else None
+                coming = asyncio.ensure_future(self._piece(image, offset, length, room)) if length else None
                 yield piece
+                room.give(len(piece))
+                del piece
         finally:
             if coming is not None:
                 coming.cancel()
                 await asyncio.gather(coming, return_exceptions=True)
+            room.end()
 
-    async def _piece(self, image: Image, offset: int, length: int) -> bytes:
+    async def _piece(self, image: Image, offset: int, length: int, room: Room) -> bytes:
         if image.location is None:
             raise e.NotFound(f"Image {image.id} has no data.")
-        return await self._data.read(image.location, image.id, offset, min(READ, length))
+        size = await room.take(min(READ, length))
+        piece = await self._data.read(image.location, image.id, offset, size)
+        room.give(size - len(piece))
+        return piece
 
     async def close(self) -> None:
         """Waits for imports that are under way."""
@@ -170,13 +177,14 @@ class Uploads:
             raise e.TooLarge(f"The project's images use {used} of the {limit} bytes they may use.", field="size")
 
     def _check_uploads(self, conn: sa.Connection, image: Image) -> None:
-        """Whoever is slow, or keeps the service busy, does so with so many uploads; others do not wait for them. Also
-        those count here whose image is deleted: they find out at their end."""
+        """Whoever is slow, or keeps the service busy, does so with so many uploads; others do not wait for them. What
+        is staged and waits for its import keeps nobody busy: of it the bytes count. Also those count here whose image
+        is deleted: they find out at their end."""
         limit, owner = self._limits.max_project_uploads, image.row["owner"]
         if limit is None or owner is None:
             return
         number = conn.execute(sa.select(sa.func.count()).where(
-            images.c.owner == owner, images.c.status.in_(UPLOADING))).scalar() or 0
+            images.c.owner == owner, images.c.worker.is_not(None))).scalar() or 0
         if (number := max(number, len(self._coming.get(owner, ())))) >= limit:
             raise TooManyUploads(f"Project {owner} is over a limit of image_count_uploading: data of {number} of its "
                                  f"images is being uploaded, staged or imported, and {limit} are the most at once. Try "
@@ -252,10 +260,8 @@ class Uploads:
 
     async def _move(self, image: Image, to: Location, after: Mapping[str, Any]) -> bool:
         """Compare and set by the one that wrote the data."""
-        before = {"status": image.status, "worker": self._worker, "data_key": image.row["data_key"]}
-
         def unit(conn: sa.Connection) -> bool:
-            if not records.move(conn, image.id, before, after):
+            if not records.move(conn, image.id, _mine(image, self._worker), after):
                 return False
             written(conn, to.key)
             if image.row["data_key"] != to.key:  # an import: what was staged has served
@@ -265,45 +271,70 @@ class Uploads:
         return await self._db.run(unit)
 
     @asynccontextmanager
-    async def _filling(self, image_id: str, *locations: Location) -> AsyncIterator[None]:
+    async def _filling(self, image: Image, to: Location) -> AsyncIterator[None]:
         """This process writes there. However it ends: also by an outage, after which nothing is taken back here, nobody
         knows whether the image is active, and `cleanup.py` looks again."""
         try:
             async with Undo() as undo:
-                undo.add(self._requeue, image_id, *locations)
+                undo.add(self._take_back, image, to)
                 yield
         finally:
-            self._data.writing.difference_update(each.key for each in locations)
+            self._data.writing.discard(to.key)
 
-    async def _requeue(self, image_id: str, *locations: Location) -> None:
-        """Takes a failed upload back: the image is as it was, the data is gone."""
-        def unit(conn: sa.Connection) -> None:
-            records.move(conn, image_id, {"data_key": locations[0].key}, {"status": "queued", **NO_DATA})
-            orphan(conn, *(each.key for each in locations))
+    async def _take_back(self, image: Image, to: Location) -> None:
+        """A failed upload: the image is as it was, what came is gone, and what was staged stays for another import."""
+        after = STAGED if image.status == "importing" else {"status": "queued", **NO_DATA}
 
-        await self._db.run(unit)
-        await self._ledger.drop(*locations)
+        def unit(conn: sa.Connection) -> bool:
+            moved = records.move(conn, image.id, _mine(image, self._worker), after)
+            if not moved and statements.one(conn, images, id=image.id, data_key=to.key):
+                return False  # its end was written, though we did not hear of it
+            orphan(conn, to.key)
+            return True
+
+        if await self._db.run(unit):
+            await self._ledger.drop(to)
 
     async def _import(self, image: Image, to: Location, task_id: str) -> None:
         """The story of an import: staged data is inspected and copied, or refused and dropped."""
         staged, message = image.location, ""
         image = Image(row={**image.row, "status": "importing"}, properties={}, tags=[], location=staged)
+        mine = _mine(image, self._worker)
         try:
-            async with self._filling(image.id, *([staged] if staged else []), to):
+            async with self._filling(image, to):
                 if staged is None:
                     raise e.NotFound(f"The data of image {image.id} is gone.")
-                received = await self._take(image, to, self.pieces(image, 0, image.row["size"]), inspect=True,
-                                            announced=image.row["size"])
+                try:
+                    received = await self._take(image, to, self.pieces(image, 0, image.row["size"], Room()),
+                                                inspect=True, announced=image.row["size"])
+                except e.UnsupportedMedia:  # nothing but this verdict takes from a user what was staged
+                    if await self._db.run(partial(_requeue, image.id, mine)):
+                        await self._ledger.drop(staged)
+                    raise
                 await self._end(image, to, received)
             await self._ledger.drop(staged)
         except e.NacreError as error:
             message = error.message
+            if error.details:
+                log.warning("import failed", image_id=image.id, why=str(error))
         except Exception:
             log.exception("import failed", image_id=image.id)
             message = "The import failed unexpectedly. The operator's log says more."
         done = {"status": "failure" if message else "success", "message": message, "updated_at": self._service.now()}
         await self._db.run(lambda conn: conn.execute(
             sa.update(image_tasks).where(image_tasks.c.id == task_id).values(done)))
+
+
+def _mine(image: Image, worker: str) -> Mapping[str, Any]:
+    """Its row, while this process fills it."""
+    return {"status": image.status, "worker": worker, "data_key": image.row["data_key"]}
+
+
+def _requeue(image_id: str, before: Mapping[str, Any], conn: sa.Connection) -> bool:
+    """Whether the image was so, and is queued now: nobody wants its data."""
+    if moved := records.move(conn, image_id, before, {"status": "queued", **NO_DATA}):
+        orphan(conn, before["data_key"])
+    return moved
 
 
 def check_formats(image: Image, error: type[e.NacreError]) -> None:

@@ -5,6 +5,7 @@ with the first 64 kB, of a VMDK made for streaming with the last.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -12,7 +13,6 @@ from typing import Any, TypeVar
 from nacre.base.errors import NotFound
 from nacre.base.image_formats import SLICE, Inspected
 from nacre.base.serving.turns import Turns
-from nacre.base.undo import Undo
 from nacre.image.data.inspection import Apart
 from nacre.image.data.intake import READ
 from nacre.image.data.locations import Location, Locations
@@ -36,15 +36,15 @@ class Verdicts:
         """The verdict on an image's data. image: its row; size: bytes. Raises UnsupportedMedia: not what was declared,
         or not safe; Unavailable; TooMany."""
         apart, at = Apart(image["disk_format"], image["container_format"]), 0
-        async with self._turns.turn(image["owner"] or ""), Undo() as undo:
-            undo.add(self._run, apart.close)
-            while at < size and not apart.settled:
-                piece = await self._data.read(where, image["id"], at, READ if at else SLICE)
-                if not piece:
-                    raise NotFound(f"The data of image {image['id']} ended early.")
-                await self._run(apart.feed, piece)
-                at += len(piece)
-            return await self._run(apart.finish, size)
+        async with self._turns.turn(image["owner"] or ""):
+            with contextlib.closing(apart):
+                while at < size and not apart.settled:
+                    piece = await self._data.read(where, image["id"], at, READ if at else SLICE)
+                    if not piece:
+                        raise NotFound(f"The data of image {image['id']} ended early.")
+                    await self._run(apart.feed, piece)
+                    at += len(piece)
+                return await self._run(apart.finish, size)
 
     async def _run(self, function: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)

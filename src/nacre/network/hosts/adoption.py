@@ -103,7 +103,7 @@ def _may_keep(work: Work, order: PortsOrder, found: Collection[PortFacts], named
     """Whether the new ones of these ports, on networks that others share with the project, may have the addresses that
     the host says: those that a member of the project might ask for at `POST /ports`, and those that the operator named.
     Raises Conflict: others."""
-    member = msgspec.structs.replace(order.context, roles=("manager", "member", "reader"), system=False)
+    member = order.context.as_member()
     there = {port.id for port in work.select(Port, id=[port.id for port in found])} if found else set()
     for port in found:
         network = networks.get(work, port.network_id)

@@ -50,7 +50,7 @@ class WiringClient:
         self.desired, self.members, self.standing = DesiredWiring(), Members(), Standing(trusted=False)
         self.asked: set[str] = set()
         self._eras: dict[str, None] = {}  # that were said, those said last at the end
-        self._n = 0  # how far the answers came that are here, since the last of them was news
+        self._news, self._n = 0, 0  # how often one was news; how far the answers came that were asked for since
         self.whole, self._heard = True, 0  # the last change that is here, or asked for
         self._due: tuple[int, float] | None = None  # a change that is not, and until when it may yet come
 
@@ -89,7 +89,7 @@ class WiringClient:
         for oldest in list(self._eras)[:-MOST_ERAS]:
             del self._eras[oldest]
         if news:
-            self._n = 0
+            self._news, self._n = self._news + 1, 0
         return news
 
     def overdue(self) -> bool:
@@ -117,17 +117,17 @@ class WiringClient:
         asked, self.asked, whole, self.whole, heard = self.asked, set(), self.whole, False, self._heard
         try:
             if whole:
-                doubts = self.members.doubts
+                doubts, news = self.members.doubts, self._news
                 answer = await reached(self._network.wiring(self._host, (), self.members.versions()))
-                sure = self._take(answer)
+                sure = self._take(answer, (), news)
                 self.members.apply(answer.members, doubts=doubts)
                 if sure and self._heard == heard:
                     self._heard = answer.n
                 asked -= {port.id for port in (*answer.ports, *self.standing.ports)}
             for some in pieces(sorted(asked), MOST_PORTS):
-                doubts = self.members.doubts
+                doubts, news = self.members.doubts, self._news
                 answer = await reached(self._network.wiring(self._host, some, self.members.versions()))
-                self._take(answer, some)
+                self._take(answer, some, news)
                 self.members.apply(answer.members, doubts=doubts)
         except BaseException:
             self.asked |= asked
@@ -136,14 +136,17 @@ class WiringClient:
         await self.ask_members()
         return whole
 
-    def _take(self, answer: HostWiring, asked: Sequence[str] = ()) -> bool:
+    def _take(self, answer: HostWiring, asked: Sequence[str], news: int) -> bool:
         """The answer is here. asked: the ports (none: all) that are not wanted if it lacks them; unless it is of an era
         that was not said yet, or behind what was answered before, as that of a database that was put back a moment ago:
         then False, and nothing goes until the era has been said. Which of those said is the database's own nobody here
-        knows: a control process that was frozen says an older one last."""
-        if answer.era and self._eras and (answer.era not in self._eras or answer.n < self._n):
+        knows: a control process that was frozen says an older one last. news: how often an era had been news when it
+        was asked for: one that was under way meanwhile is of the history of before, by whose numbers none counts."""
+        if answer.era and self._eras and (
+                news != self._news or answer.era not in self._eras or answer.n < self._n):
             log.info("an answer of another history of the database, maybe: nothing is taken away yet", n=answer.n)
-            self.desired = self.desired.merge(msgspec.structs.replace(answer, whole=False))
+            tunnels = tuple(sorted({*self.desired.tunnels, *answer.tunnels}))
+            self.desired = self.desired.merge(msgspec.structs.replace(answer, whole=False, tunnels=tunnels))
             return False
         if answer.era:
             self._n = answer.n

@@ -18,7 +18,8 @@ class DesiredWiring(msgspec.Struct, kw_only=True):
     tunnels: tuple[str, ...] = ()
 
     def merge(self, wiring: HostWiring) -> "DesiredWiring":
-        """With the answer taken in: a whole one replaces everything, a partial one what it speaks of."""
+        """With the answer taken in: a whole one replaces everything, a partial one what it speaks of; every one speaks
+        of all tunnels."""
         old = DesiredWiring() if wiring.whole else self
         spoken = {network.id for network in wiring.networks}
         return DesiredWiring(
@@ -26,7 +27,7 @@ class DesiredWiring(msgspec.Struct, kw_only=True):
             networks=old.networks | {network.id: network for network in wiring.networks},
             groups=old.groups | {group.id: group for group in wiring.groups},
             remotes=(*(r for r in old.remotes if r.network_id not in spoken), *wiring.remotes),
-            tunnels=wiring.tunnels if wiring.whole or wiring.tunnels else old.tunnels)
+            tunnels=wiring.tunnels)
 
     def beside(self, ports: Iterable[PortFacts], networks: Iterable[NetworkFacts]) -> "DesiredWiring":
         """The same, with these ports and their networks where nothing else is known of them."""

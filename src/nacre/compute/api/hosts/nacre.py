@@ -22,7 +22,7 @@ ACCEPT = Schema(t.wrap("accept", {"type": "null"}))
 FORGET = Schema(t.wrap("forget", {"oneOf": [{"type": "null"}, t.obj({"host": t.NAME}, "host")]}))
 SEGMENTS = {"type": "array", "maxItems": 200, "items": {
     "type": "string", "pattern": "^(flat:[^:]{1,64}|vlan:[^:]{1,64}:[0-9]{1,4})$"}}
-ADDRESSES = {"type": "array", "maxItems": 2000, "items": {"type": "string", "pattern": "^[0-9a-fA-F:.]{2,45}$"}}
+ADDRESSES = {"type": "array", "maxItems": 1000, "items": {"type": "string", "pattern": "^[0-9a-fA-F:.]{2,45}$"}}
 ADOPT = Schema(t.wrap("adopt", {"oneOf": [{"type": "null"}, t.obj({
     "name": t.NAME, "host": t.NAME, "project_id": {"type": "string", "pattern": "^[a-zA-Z0-9-]{1,64}$"},
     "segments": SEGMENTS, "addresses": ADDRESSES})]}))

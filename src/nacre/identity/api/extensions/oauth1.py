@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest, Conflict, Forbidden, NotFound, Unauthenticated
 from nacre.base.serving.gate import PUBLIC
 from nacre.base.web import Reply, Request, Route
-from nacre.identity import derive
+from nacre.identity import derive, ended
 from nacre.identity import tables as t
 from nacre.identity.api.answers import collection, many, one, url
 from nacre.identity.api.extensions.documents import Document, fetch, held
@@ -60,10 +60,10 @@ class Consumers:
         def unit(conn: sa.Connection) -> None:
             id = _need(conn, "consumer", request)["id"]
             _drop(conn, "consumer", id)
-            for kind in ("oauth_request", "oauth_access"):
+            for kind, drop in (("oauth_request", _drop), ("oauth_access", _drop_loan)):
                 for each in held(conn, kind):
                     if each["consumer_id"] == id:
-                        _drop(conn, kind, each["id"])
+                        drop(conn, kind, each["id"])
         await self._store.write(unit)
         return Reply(None, 204)
 
@@ -182,7 +182,7 @@ class AccessTokens:
 
     async def delete(self, request: Request) -> Reply:
         row = await self._row(request)
-        await self._store.write(lambda conn: _drop(conn, "oauth_access", row["id"]))
+        await self._store.write(lambda conn: _drop_loan(conn, "oauth_access", row["id"]))
         return Reply(None, 204)
 
     async def roles(self, request: Request) -> Any:
@@ -226,6 +226,11 @@ def _put(conn: sa.Connection, kind: str, values: Document) -> Document:
 def _drop(conn: sa.Connection, kind: str, id: str) -> bool:
     d = t.documents
     return bool(conn.execute(sa.delete(d).where(d.c.kind == kind, d.c.id == id)).rowcount)
+
+
+def _drop_loan(conn: sa.Connection, kind: str, id: str) -> bool:
+    ended.end(conn, [ended.of_loan(id)])
+    return _drop(conn, kind, id)
 
 
 def _once(conn: sa.Connection, nonce: str, now: float) -> None:
