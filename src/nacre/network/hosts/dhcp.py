@@ -31,18 +31,20 @@ def ensure(work: Work, network_id: str, mac: str | None = None, fixed: Mapping[s
     """The network has its DHCP port if one of its subnets wants DHCP. mac, fixed: what a new one shall have, its
     addresses by subnets."""
     if port_of(work, network_id) is None and _subnets(work, network_id):
-        network = work.first(Network, id=network_id)
-        if network is not None:
-            port = Placed(
-                **work.new({"project_id": network.project_id}), name="", network_id=network_id,
-                mac_address=mac or ipam.new_mac(work.rng), admin_state_up=True, status="ACTIVE",
-                device_id=device(network_id), device_owner=OWNER, port_security_enabled=False,
-                allowed_address_pairs=[], extra_dhcp_opts=[], dns_name="", server_id=None, preserve=False,
-                device_tag=None, position=0, vnic_type="normal", profile={},
-                **bindings.UNBOUND | {"vif_type": "distributed"})
-            work.add_all(Port, [port])
-            work.add_all(Binding, [port.binding()])
+        if network := work.first(Network, id=network_id):
+            _make(work, network, mac or ipam.new_mac(work.rng))
         sync(work, network_id, fixed)
+
+
+def _make(work: Work, network: Network, mac: str) -> None:
+    port = Placed(
+        **work.new({"project_id": network.project_id}), name="", network_id=network.id, mac_address=mac,
+        admin_state_up=True, status="ACTIVE", device_id=device(network.id), device_owner=OWNER,
+        port_security_enabled=False, allowed_address_pairs=[], extra_dhcp_opts=[], dns_name="", server_id=None,
+        preserve=False, device_tag=None, position=0, vnic_type="normal", profile={},
+        **bindings.UNBOUND | {"vif_type": "distributed"})
+    work.add_all(Port, [port])
+    work.add_all(Binding, [port.binding()])
 
 
 def sync(work: Work, network_id: str, fixed: Mapping[str, str] = NONE) -> None:

@@ -16,7 +16,7 @@ from nacre.network.hosts import bindings, dhcp, facts
 from nacre.network.nouns import checks
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.network import Network
-from nacre.network.nouns.port import PORT, Placed, Port
+from nacre.network.nouns.port import PORT, Placed, Port, PortAddress
 from nacre.network.nouns.subnet import Subnet
 from nacre.network.policies import may_create_port
 from nacre.network.sharing import access
@@ -71,19 +71,7 @@ def _automatic(work: Work) -> list[Interface]:
 
 def _one(work: Work, order: PortsOrder, request: NetworkRequest) -> Interface:
     if request.port_id:
-        port = work.first(Port, ports.visible(work, t.ports), id=request.port_id)
-        if port is None:
-            raise missing("port", request.port_id)
-        if port.project_id != work.context.project_id:
-            raise BadRequest(f"Port {port.id} not usable for instance {order.server_id}.", type="PortNotUsable")
-        if {port.device_id, port.server_id} - {"", None, order.server_id}:
-            raise conflict("PortInUse", f"Port {port.id} is still in use.")
-        fixed = work.row(sa.select(t.addresses.c.ip_address).where(t.addresses.c.port_id == port.id).limit(1))
-        if fixed is None:
-            raise BadRequest(f"Port {port.id} requires a FixedIP in order to be used.", type="PortRequiresFixedIP")
-        network = networks.get(work, port.network_id)
-        _check_external(work, network)
-        return Interface(request, network, port)
+        return _brought(work, order, request)
     network = networks.get(work, request.network_id or "")
     _check_external(work, network)
     if work.first(Subnet, network_id=network.id) is None:
@@ -92,6 +80,22 @@ def _one(work: Work, order: PortsOrder, request: NetworkRequest) -> Interface:
     if request.fixed_ip:
         _check_fixed(work, network.id, request.fixed_ip)
     return Interface(request, network)
+
+
+def _brought(work: Work, order: PortsOrder, request: NetworkRequest) -> Interface:
+    """A port that the user has already."""
+    port = work.first(Port, ports.visible(work, t.ports), id=request.port_id)
+    if port is None:
+        raise missing("port", request.port_id or "")
+    if port.project_id != work.context.project_id:
+        raise BadRequest(f"Port {port.id} not usable for instance {order.server_id}.", type="PortNotUsable")
+    if {port.device_id, port.server_id} - {"", None, order.server_id}:
+        raise conflict("PortInUse", f"Port {port.id} is still in use.")
+    if work.first(PortAddress, port_id=port.id) is None:
+        raise BadRequest(f"Port {port.id} requires a FixedIP in order to be used.", type="PortRequiresFixedIP")
+    network = networks.get(work, port.network_id)
+    _check_external(work, network)
+    return Interface(request, network, port)
 
 
 def _check_external(work: Work, network: Network) -> None:
