@@ -23,9 +23,10 @@ class Watched:
 
 def test_not_every_error_of_a_large_body_is_described():
     validator = Watched(NUMBERS)
-    error = first_error(validator, [[1] * 500] * 500)
-    assert list(error.instance_path) == [0, 0] and validator.described == 0
-    assert list(first_error(validator, [["a", 1], 2]).instance_path) == [1] and validator.described == 1
+    wrong = first_error(validator, [[1] * 500] * 500)
+    assert (list(wrong.path), wrong.part) == ([0, 0], 1) and validator.described == 0
+    wrong = first_error(validator, [["a", 1], 2])
+    assert (list(wrong.path), wrong.part) == ([1], 2) and validator.described == 1
     assert first_error(validator, [["a"]]) is None
 
 

@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-import jsonschema_rs
-
 from nacre.base import errors as e
 from nacre.base.image_formats import DISK_FORMATS
-from nacre.base.serving.inputs import first_error, refuse_beyond
+from nacre.base.serving.inputs import first_error, refuse_beyond, schema_validator
 
 CONTAINER_FORMATS = ("ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed")
 STATUSES = ("queued", "saving", "uploading", "importing", "active", "deactivated", "killed", "deleted",
@@ -129,7 +127,7 @@ DOCUMENTS: dict[str, Schema] = {
     "tasks": collection("tasks", _TASK_DOCUMENT),
 }
 
-_IMAGE_CHECK = jsonschema_rs.validator_for({
+_IMAGE_CHECK = schema_validator({
     "type": "object", "properties": IMAGE, "additionalProperties": PROPERTY, "maxProperties": 512})
 
 
@@ -141,9 +139,9 @@ def check_image(attributes: Any) -> None:
 def check(validator: Any, body: Any) -> None:
     """Raises BadRequest naming the first field that breaks the schema."""
     refuse_beyond(body)
-    if (error := first_error(validator, body)) is not None:
-        path = "/".join(str(part) for part in error.instance_path)
-        reason = str(error.message).replace("\x00", "")
+    if (wrong := first_error(validator, body)) is not None:
+        path = "/".join(str(part) for part in wrong.path)
+        reason = str(wrong.error.message).replace("\x00", "")
         if len(reason) > 300:
             reason = reason[:150] + " ... " + reason[-150:]
         raise e.BadRequest(f"Provided object does not match schema: {path or 'body'}: {reason}", field=path or None)

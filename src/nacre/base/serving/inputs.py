@@ -1,8 +1,8 @@
 """What clients send, held to a measure before anything looks at it closely."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jsonschema_rs
 
@@ -61,18 +61,40 @@ def _levels(value: Any) -> Iterator[list[tuple[str, Any]]]:
                  for name, inner in (part.items() if isinstance(part, dict) else ((field, each) for each in part))]
 
 
-def first_error(validator: Any, value: Any) -> Any:
+class Wrong(NamedTuple):
+    """What keeps a body from its schema. part: what stands at the path, as it was sent (the validator's own copy has
+    its keys sorted); error: as the validator describes it."""
+
+    path: Sequence[str | int]
+    part: Any
+    error: Any
+
+
+def schema_validator(rules: Mapping[str, Any], **options: Any) -> Any:
+    """What a JSON schema is held against a body with, by `first_error`."""
+    return jsonschema_rs.Draft202012Validator(dict(rules), **options)
+
+
+def first_error(validator: Any, value: Any) -> Wrong | None:
     """What keeps `value` from its schema, None where nothing does: of a small one what is wrong nearest its top. The
     validator describes each error when it is asked for them all, which takes seconds where there are thousands."""
-    if validator.is_valid(value):
-        return None
+    return None if validator.is_valid(value) else _first_error(validator, value)
+
+
+def _first_error(validator: Any, value: Any) -> Wrong | None:
     if _few(value):
-        return min(validator.iter_errors(value), key=lambda found: len(found.instance_path))
-    try:
-        validator.validate(value)
-    except jsonschema_rs.ValidationError as error:
-        return error
-    return None
+        error = min(validator.iter_errors(value), key=lambda found: len(found.instance_path))
+    else:
+        try:
+            validator.validate(value)
+        except jsonschema_rs.ValidationError as found:
+            error = found
+        else:
+            return None
+    part = value
+    for step in error.instance_path:
+        part = part[step]
+    return Wrong(error.instance_path, part, error)
 
 
 def _few(value: Any) -> bool:

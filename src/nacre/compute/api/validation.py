@@ -8,18 +8,17 @@ import base64
 import ipaddress
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-import jsonschema_rs
 import re2
 from oslo_utils.timeutils import normalize_time, parse_isotime
 from oslo_utils.uuidutils import is_uuid_like
 
 from nacre.base.errors import BadRequest
 from nacre.base.log import MASK, SECRET_KEYS, mask
-from nacre.base.serving.inputs import first_error, refuse_beyond
+from nacre.base.serving.inputs import first_error, refuse_beyond, schema_validator
 from nacre.base.web import Request, Version
 from nacre.compute.api.microversions import known
 
@@ -53,16 +52,13 @@ class Schema:
         """Raises BadRequest unless `value` fits at `version`."""
         validator = self._validators.get(version)
         if validator is None:
-            validator = self._validators[version] = jsonschema_rs.Draft202012Validator(
+            validator = self._validators[version] = schema_validator(
                 at(self._schema, version), formats=FORMATS, validate_formats=True)
         refuse_beyond(value)
-        error = first_error(validator, value)
-        if error is None:
-            return
-        path = error.instance_path
-        # What is said of a secret, or of what holds one, does not say it.
-        part = MASK if any(str(p).lower() in SECRET_KEYS for p in path) else mask(_part(value, path))
-        raise BadRequest(self._message(error, part), field=".".join(str(p) for p in path) or None)
+        if (wrong := first_error(validator, value)) is not None:
+            # What is said of a secret, or of what holds one, does not say it.
+            part = MASK if any(str(p).lower() in SECRET_KEYS for p in wrong.path) else mask(wrong.part)
+            raise BadRequest(self._message(wrong.error, part), field=".".join(str(p) for p in wrong.path) or None)
 
     def _message(self, error: Any, part: Any) -> str:
         kind = error.kind.as_dict()
@@ -118,13 +114,6 @@ def at(schema: Any, version: Version) -> Any:
 def _short(value: Any) -> str:
     said = value if isinstance(value, str) else repr(value)
     return said if len(said) <= 500 else said[:500] + "..."
-
-
-def _part(value: Any, path: Sequence[Any]) -> Any:
-    """What stands at `path` of `value`, as it was sent (the validator's own copy has its keys sorted)."""
-    for step in path:
-        value = value[step]
-    return value
 
 
 def _reason(error: Any, kind: Mapping[str, Any], part: Any) -> str:

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jsonschema_rs
 from oslo_utils.strutils import bool_from_string
 from oslo_utils.timeutils import parse_isotime
 
 from nacre.base.errors import BadRequest
-from nacre.base.serving.inputs import Bounds, first_error, refuse_beyond
+from nacre.base.serving.inputs import Bounds, Wrong, first_error, refuse_beyond, schema_validator
 from nacre.base.web import Check, Request
 
 SECRETS = frozenset({"password", "original_password", "secret", "blob", "token"})
@@ -59,11 +58,11 @@ def bounded(check: Check) -> Body:
 
 def schema(rules: Mapping[str, Any]) -> Body:
     """A check of a whole body against a JSON schema. Raises BadRequest naming the field."""
-    validator = jsonschema_rs.Draft202012Validator(dict(rules), mask="the value")
+    validator = schema_validator(rules, mask="the value")
 
     def check(_: Request, body: Any) -> Any:
-        if (error := first_error(validator, body)) is not None:
-            raise _worded(error, body)
+        if (wrong := first_error(validator, body)) is not None:
+            raise _worded(wrong, body)
         return body
     return Body(rules, check)
 
@@ -79,18 +78,14 @@ def moment(text: str | None, field: str) -> float | None:
                          ) from None
 
 
-def _worded(error: Any, body: Any) -> BadRequest:
-    path = [str(p) for p in error.instance_path]
+def _worded(wrong: Wrong, body: Any) -> BadRequest:
+    path, message = [str(p) for p in wrong.path], wrong.error.message
     if not path:
         if not isinstance(body, dict):
             return BadRequest("The request body must be a JSON object.", field="body")
-        return BadRequest(error.message, field="body")
-    field = path[-1]
-    value: Any = body
-    for part in error.instance_path:
-        value = value[part]
-    shown = "" if SECRETS & set(path) or isinstance(value, dict | list) else f" Value: {str(value)[:80]}."
-    return BadRequest(f"Invalid input for field/attribute {field}.{shown} {error.message}", field=field)
+        return BadRequest(message, field="body")
+    shown = "" if SECRETS & set(path) or isinstance(wrong.part, dict | list) else f" Value: {str(wrong.part)[:80]}."
+    return BadRequest(f"Invalid input for field/attribute {path[-1]}.{shown} {message}", field=path[-1])
 
 
 def boolean(value: Any) -> bool:

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-import jsonschema_rs
-
+from nacre.base.serving.inputs import schema_validator
 from nacre.image.schemas import Schema, collection, fixed, text
 
 _TYPES = {"type": "string", "enum": ["array", "boolean", "integer", "number", "object", "string"]}
@@ -77,13 +76,13 @@ DOCUMENTS: dict[str, Schema] = {
 
 
 def _validator(document: Schema) -> Any:
-    return jsonschema_rs.validator_for({"type": "object", **{k: v for k, v in document.items() if k != "name"}})
+    return schema_validator({"type": "object", **{k: v for k, v in document.items() if k != "name"}})
 
 
 #: One validator for each kind of thing that a request may carry.
 CHECKS: dict[str, Any] = {
     "namespace": _validator(_NAMESPACE), "objects": _validator(_OBJECT), "properties": _validator(_PROPERTY),
     "tags": _validator(_TAG), "resource_types": _validator(_ASSOCIATION),
-    "tag_list": jsonschema_rs.validator_for({"type": "object", "required": ["tags"], "additionalProperties": False,
+    "tag_list": schema_validator({"type": "object", "required": ["tags"], "additionalProperties": False,
                                              "properties": {"tags": NAMESPACE["tags"]}}),
 }
