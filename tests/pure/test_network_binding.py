@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nacre.base.errors import BadRequest
+from nacre.base.errors import BadRequest, NacreError
 from nacre.network.ml2 import type_drivers
 from nacre.network.ml2.binding import MAX_LEVELS, bind
 from nacre.network.ml2.driver_api import Bound, Continue, HostAgent, PortBinding, Segment
+from nacre.network.ml2.manager import load
 from nacre.network.ml2.mechanism_drivers.openvswitch import OpenVSwitch
 from nacre.network.ml2.mechanism_drivers.tor_vlan import TorVlan
 from nacre.network.ml2.type_drivers import SegmentTypes
@@ -175,9 +176,11 @@ def test_an_installed_package_offers_a_type_driver_and_replaces_none_of_ours(mon
         type_drivers.load.cache_clear()
 
 
-def test_a_kind_that_nobody_offers_is_named():
-    with pytest.raises(LookupError, match="no type driver 'gre'; known: flat, vlan, vxlan, local"):
+def test_a_driver_that_nobody_offers_is_named():
+    with pytest.raises(NacreError, match="no type driver 'gre'; known: flat, vlan, vxlan, local"):
         type_drivers.require(("vxlan", "gre"))
+    with pytest.raises(NacreError, match="no mechanism driver 'linuxbridge'; known: openvswitch, tor_vlan"):
+        load(("openvswitch", "linuxbridge"))
 
 
 @pytest.mark.parametrize(("kind", "physical", "number", "words"), [

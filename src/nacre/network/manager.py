@@ -27,6 +27,7 @@ from nacre.network.contract import (
 )
 from nacre.network.hosts import adoption, agents, bindings, dhcp, members, notifications, servers, wiring
 from nacre.network.hosts.notifications import MemberNotice, MemberNotifier, Notice, Notifier
+from nacre.network.ml2 import manager as drivers
 from nacre.network.ml2 import type_drivers
 from nacre.network.nouns.agent import Agent
 from nacre.network.work import NetworkSettings, ProjectOf, Work
@@ -55,6 +56,7 @@ class NetworkManager:
         self.db, self.policy, self.clock = db, policy, clock
         self.settings, self._parts = settings or NetworkSettings(), parts or NetworkParts()
         type_drivers.require(self.settings.types.tenant_types)
+        drivers.load(self.settings.drivers)  # whether there are such, before the first port asks
         self._notifier = Notifier[Notice](self._parts.notify)
         self.member_notifier = MemberNotifier(db, clock, self._parts.tell)
         self.heartbeats = agents.Heartbeats(db, clock, self.settings.agent_down_after)

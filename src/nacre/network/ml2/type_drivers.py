@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from nacre.base.errors import BadRequest
+from nacre.base.errors import BadRequest, NacreError
 
 MAX_VNI, MAX_VLAN = (1 << 24) - 1, 4094
 
@@ -142,9 +142,9 @@ def load() -> Mapping[str, TypeDriver]:
 
 
 def require(names: Iterable[str]) -> None:
-    """Raises LookupError naming the one of these kinds that nobody offers."""
+    """Raises NacreError naming the one of these kinds that nobody offers."""
     if lacking := [name for name in names if name not in load()]:
-        raise LookupError(f"There is no type driver '{lacking[0]}'; known: {', '.join(load())}.")
+        raise NacreError(f"network.tenant_types: there is no type driver '{lacking[0]}'; known: {', '.join(load())}.")
 
 
 def of(network_type: str) -> TypeDriver:
