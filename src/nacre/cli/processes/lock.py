@@ -158,6 +158,8 @@ def _said(folder: Path, pid: int) -> str:
         supervises = b"supervise" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         supervises = False
+    if pid <= 0:  # a lock of another kind, or of a process that is not seen from here
+        return f"Another process has {folder / 'control' / RUNS} locked: end it first."
     what, cure = ("Nacre", "`nacre down` first") if supervises else (
         "`nacre control`", f"end it first (Ctrl-C where it was started, or `kill {pid}`)")
     return f"{what} runs already in {folder} (process {pid}): {cure}, or name another folder with --data."
