@@ -242,6 +242,26 @@ async def test_a_build_whose_host_was_silent_goes_on_when_there_is_a_place_for_i
     assert order.done() and order.result() is None and slot.held and room.locked()
 
 
+async def test_a_host_that_lives_and_never_answers_is_not_waited_for_without_end() -> None:
+    clock = VirtualClock()
+
+    async def give(_: Any) -> Work:
+        raise Unavailable
+
+    async def alive(_: str) -> bool:
+        return True
+
+    patience = hosts.Patience(stalled=30.0, ceiling=60.0, silence=60.0)
+    order = asyncio.ensure_future(hosts.Hosts(lambda _: None, alive, clock, patience, lambda _: None).order(  # type: ignore[arg-type,return-value]
+        "h", give))
+    await settle()
+    await clock.advance(55)
+    assert not order.done()
+    await clock.advance(10)
+    with pytest.raises(BuildFailed, match="longer than 60 s"):
+        await order
+
+
 async def test_a_barred_host_claims_no_server_that_is_where_the_database_says(lab: Lab) -> None:
     (server,) = await lab.accept()
     home = (await lab.until(server, "active"))["host"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nacre.cli.processes import folder
 from nacre.cli.processes.lock import STARTS, WORKS, who
 from nacre.cli.supervisor import free_port
 from nacre.cli.up import supervisor_pid
@@ -62,3 +63,20 @@ def test_a_control_whose_supervisor_was_killed_has_the_folder_until_the_next_up(
     assert refused(nacre(data, "control"), control, f"`kill {control}`")
     assert (again := up(data)).returncode == 0, again.stderr
     assert who(data, WORKS) not in (None, control)
+
+
+def test_who_has_to_wait_for_one_place_keeps_the_other(tmp_path: Path) -> None:
+    """A lock of this kind ends when its process closes the file, however often it has it open."""
+    folder.prepare(tmp_path, None)
+    holds = "import sys, time; from pathlib import Path; from nacre.cli.processes import lock; lock.PATIENCE = 60\n" \
+            "with lock.control_of(Path(sys.argv[1]), None, *map(int, sys.argv[3:])): time.sleep(float(sys.argv[2]))"
+    command = [sys.executable, "-c", holds, str(tmp_path)]
+    with subprocess.Popen([*command, "60", str(WORKS)]) as first:
+        until(lambda: who(tmp_path, WORKS) == first.pid, 30, "it works")
+        with subprocess.Popen([*command, "60", str(STARTS), str(WORKS)]) as second:
+            until(lambda: who(tmp_path, STARTS) == second.pid, 30, "it starts")
+            first.kill()
+            until(lambda: who(tmp_path, WORKS) == second.pid, 30, "it works")
+            held = who(tmp_path, STARTS)
+            second.kill()
+    assert held == second.pid

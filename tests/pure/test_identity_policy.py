@@ -1,5 +1,6 @@
 """Our compiled rules and oslo.policy's own enforcer give the same answers."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,23 @@ def test_unknown_rules_allow_nobody_and_refusals_say_which_rule() -> None:
         ENGINE.check(nobody, "identity:list_users")
     with pytest.raises(Forbidden, match="Policy doesn't allow some:thing to be performed"):
         ENGINE.check(nobody, "some:thing")
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ('"x": "not rule:gone"', "there is no rule gone."), ('"x": "role:a or (rule:here and rule:gone)"', "rule gone."),
+    ('"compute:admin": "role:cloud_admin"', "it is called context_is_admin."),
+    ('"x": "not rule:compute:admin"', "compute:admin any more")])
+def test_a_file_that_refers_to_what_is_not_there_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    """The first would let everybody pass."""
+    (file := tmp_path / "policy.yaml").write_text('"here": "role:b"\n' + text + "\n")
+    with pytest.raises(BadRequest, match=re.escape(said)):
+        PolicyEngine([{"x": "role:c"}], file)
+
+
+def test_a_member_is_nobody_in_particular(tmp_path: Path) -> None:
+    """Whoever an operator's policy names."""
+    (file := tmp_path / "policy.yaml").write_text('"context_is_admin": "user_id:u1"\n')
+    one = Context(request_id="r", user_id="u1", project_id="p", roles=("admin", "member"))
+    engine = PolicyEngine([{"x": "rule:context_is_admin", "y": "project_id:%(project_id)s"}], file)
+    assert engine.allows(one, "x") and not engine.allows(one.as_member(), "x", {"project_id": "p"})
+    assert engine.allows(one.as_member(), "y", {"project_id": "p"})

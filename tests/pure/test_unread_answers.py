@@ -213,6 +213,21 @@ async def test_what_waits_behind_an_answer_counts_and_is_bounded() -> None:
     assert wire.closed and not lab.held
 
 
+async def test_who_asks_ahead_takes_no_memory_from_others_by_that() -> None:
+    """Nothing of it is refused before it is there: the connection is closed."""
+    lab = Cloud(unread_bytes=16 << 20)
+    wires = [await lab.asks("red") for _ in range(8)]
+    ahead = ask("red").replace(b"host", b"a: b\r\n" * 3000 + b"host")
+    for wire in wires:
+        await lab.sends(wire, ahead)
+        assert lab.waiting.memory.left("blue") > MUCH + HANDED
+    assert 0 < sum(wire.closed for wire in wires) < 8
+    for _ in range(20):  # all at once
+        await lab.asks("red", times=50)
+    assert lab.waiting.memory.left("blue") > MUCH + HANDED
+    assert b"200 OK" in (await lab.asks("blue", address="192.0.2.9")).sent
+
+
 async def test_one_answer_may_be_larger_than_all_that_may_wait() -> None:
     lab = Cloud(unread_bytes=PIECE)
     wire = await lab.asks("red")

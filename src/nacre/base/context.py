@@ -33,8 +33,9 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         return self.is_admin or "service" in self.roles
 
     def as_member(self) -> "Context":
-        """The same caller with what a member of the project may, and no more."""
-        return msgspec.structs.replace(self, roles=("manager", "member", "reader"), system=False, admin=False)
+        """A member of the caller's project, who is nobody in particular: a policy may name users."""
+        return Context(request_id=self.request_id, project_id=self.project_id, project_name=self.project_name,
+                       project_domain_id=self.project_domain_id, roles=("manager", "member", "reader"), admin=False)
 
 
 def service_context(request_id: str = "req-nacre") -> Context:

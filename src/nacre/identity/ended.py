@@ -18,8 +18,9 @@ from nacre.identity.store import bump
 KEEP = 32 * 86400.0
 
 _NOW = sa.select(sa.extract("epoch", sa.func.current_timestamp()))
-#: Tokens of one user (or of what is lent) that are taken back one by one and remembered: the next ends all of theirs.
-MOST_TOKENS = 10_000
+#: So many single ends of one owner are remembered: a user's tokens that were taken back one by one, and what the user
+#: has lent, or the tokens of what is lent. The next ends all of theirs.
+MOST = 50_000
 _OF_ONE = sa.select(sa.func.count()).where(t.ended.c.owner == sa.bindparam("owner"))
 _IDS: sa.BindParameter[list[str]] = sa.bindparam("ids", expanding=True)
 #: Whatever a token rests on: it ended when the last of what is forgotten did. However wrong the clocks are by which it
@@ -64,8 +65,8 @@ def revision(conn: sa.Connection) -> int:
 
 def end(conn: sa.Connection, ids: Iterable[str], owner: str | None = None) -> None:
     """These end now. What ended so long ago that no token is left of before is forgotten: by the database's clock and
-    by our own, either of which may be wrong for a while; what is written down is the later of the two. owner: see
-    `end_token`."""
+    by our own, either of which may be wrong for a while; what is written down is the later of the two. owner: of
+    which, with others, this is a part: a user's token, say."""
     found = sorted(set(ids))
     if found:
         bump(conn)  # first: others that write wait, so that no token is issued at this revision before its commit
@@ -81,10 +82,22 @@ def end(conn: sa.Connection, ids: Iterable[str], owner: str | None = None) -> No
 
 
 def end_token(conn: sa.Connection, audit_id: str, owner: str) -> None:
-    """This one token ends now. owner: whose it is, in the words of `of_user` or `of_loan`. Where too many of theirs are
-    remembered, all of theirs end: a few bytes for each would fill the database of everybody."""
-    if conn.execute(_OF_ONE, {"owner": owner}).scalar_one() < MOST_TOKENS:
-        return end(conn, [of_token(audit_id)], owner)
+    """This one token ends now. owner: whose it is, in the words of `of_user` or `of_loan`."""
+    _end_one(conn, of_token(audit_id), owner)
+
+
+def end_loan(conn: sa.Connection, id: str, user_id: str | None) -> None:
+    """What a user has lent ends now, if there is any; what ended of it alone need not be known any more."""
+    if user_id is not None:
+        statements.delete(conn, t.ended, owner=of_loan(id))
+        _end_one(conn, of_loan(id), of_user(user_id))
+
+
+def _end_one(conn: sa.Connection, id: str, owner: str) -> None:
+    """Where too many of an owner's are remembered, all of theirs end: a few bytes for each would fill the database of
+    everybody."""
+    if conn.execute(_OF_ONE, {"owner": owner}).scalar_one() < MOST:
+        return end(conn, [id], owner)
     statements.delete(conn, t.ended, owner=owner)
     end(conn, [owner])
 

@@ -6,7 +6,7 @@ and a test holds the two together.
 
 import ast
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from nacre.base.serving import gate
 Facts = Mapping[str, Any]
 Test = Callable[[Facts, Facts], bool]  # (who is asking, about what)
 
+#: Rules of earlier releases, and what says the same now.
+RENAMED = {"compute:admin": gate.ADMIN}
 _PLAIN = re.compile(r"%\(([^)]+)\)s")
 
 
@@ -27,7 +29,8 @@ class PolicyEngine:
     """The rules of all services. An operator's file (YAML or JSON, rule: check string) overrides the defaults; what a
     token must be for to pass a rule at all (`scopes`) it does not.
 
-    Raises BadRequest for a file that names unknown syntax, `http:` checks or rules that refer to themselves.
+    Raises BadRequest for a file that names unknown syntax, `http:` checks, rules that are not there or that refer to
+    themselves.
     """
 
     def __init__(self, defaults: Iterable[Mapping[str, str]], overrides: Path | None = None,
@@ -40,7 +43,9 @@ class PolicyEngine:
             texts |= each
         parsed = {name: _parsed(text) for name, text in texts.items()}
         if overrides and overrides.exists():
-            parsed |= dict(policy.Rules.load(overrides.read_text()))
+            given = dict(policy.Rules.load(overrides.read_text()))
+            _refuse_unknown(given, {*parsed, *given})
+            parsed |= given
         _refuse_cycles(parsed)
         self._tests: dict[str, Test] = {}
         made: dict[int, Test] = {}  # hundreds of rules say the same few things: one test serves them all
@@ -180,6 +185,16 @@ def _references(check: Any) -> set[str]:
         return {check.match}
     parts = getattr(check, "rules", None) or ([check.rule] if isinstance(check, policy.NotCheck) else [])
     return set().union(*(_references(p) for p in parts)) if parts else set()
+
+
+def _refuse_unknown(given: Mapping[str, Any], known: Collection[str]) -> None:
+    """`not rule:that-is-not-there` would let everybody pass. What overrides nothing is said: the file may be meant for
+    other services too."""
+    for name, check in given.items():
+        if name in RENAMED or (missing := sorted(_references(check) - {*known} | _references(check) & {*RENAMED})):
+            which = name if name in RENAMED else missing[0]
+            raise BadRequest(f"Policy rule {name}: there is no rule {which}" + (
+                f" any more, it is called {RENAMED[which]}." if which in RENAMED else "."), field="policy")
 
 
 def _refuse_cycles(parsed: Mapping[str, Any]) -> None:

@@ -22,7 +22,8 @@ def _same(document: Document) -> Document:
 
 class Kind(msgspec.Struct, frozen=True):
     """A kind of thing: its JSON names, its table, what of the table is never shown, and what an answer adds. ended: the
-    name of what ends with one of that id, for things that tokens rest on."""
+    name of what ends with one of that id, for things that tokens rest on. lender: the column of the user whose rights
+    one of these lends, as tokens of its own."""
 
     name: str
     plural: str
@@ -31,6 +32,7 @@ class Kind(msgspec.Struct, frozen=True):
     finish: Callable[[Document], Document] = _same
     noun: str = ""
     ended: Callable[[str], str] | None = None
+    lender: str = ""
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -152,6 +154,9 @@ def delete(conn: sa.Connection, kind: Kind, id: str) -> None:
 
 def _end(conn: sa.Connection, kind: Kind, id: str) -> None:
     ended.end(conn, [kind.ended(id)] if kind.ended else [])
+    if kind.lender:
+        ended.end_loan(conn, id, conn.execute(
+            sa.select(kind.table.c[kind.lender]).where(kind.table.c.id == id)).scalar_one_or_none())
 
 
 def listing(conn: sa.Connection, kind: Kind, page: Page, *where: Any) -> list[dict[str, Any]]:

@@ -156,7 +156,7 @@ ended = sa.Table(  # what was disabled, taken away or changed: tokens from befor
     sa.Column("id", sa.String(160), primary_key=True),  # as the functions of nacre.identity.ended name it
     sa.Column("revision", sa.Integer, nullable=False),  # tokens that were issued at an earlier one are void
     sa.Column("ended_at", sa.Float, nullable=False, index=True),  # 0: not known, of the release before
-    sa.Column("owner", sa.String(160), index=True),  # of a single token: the id of what would end it with others
+    sa.Column("owner", sa.String(160), index=True),  # of what is a part of it: a user whose token it is
 )
 
 revision = sa.Table(  # one row; counts writes, so that other processes know when to forget what they remember

@@ -197,7 +197,7 @@ async def test_who_takes_back_too_many_tokens_loses_all_of_theirs_and_nobody_els
         return await lab.store.read(lambda conn: conn.execute(sa.select(sa.func.count()).select_from(ended).where(
             ended.c.owner.is_not(None) if owned else sa.true())).scalar_one())
 
-    monkeypatch.setattr("nacre.identity.ended.MOST_TOKENS", 3)
+    monkeypatch.setattr("nacre.identity.ended.MOST", 3)
     before, others, mine = await rows(owned=False), await tokens("admin", 2), await tokens("demo", 5)
     for n, token in enumerate(mine[:3], 1):
         await lab.identity.revoke(token)
@@ -206,6 +206,29 @@ async def test_who_takes_back_too_many_tokens_loses_all_of_theirs_and_nobody_els
     assert not [token for token in mine if await lab.works(token)], "the first ones are not good again either"
     assert await rows() == 0 and await rows(owned=False) == before + 1
     assert [await lab.works(token) for token in (*others, *await tokens("demo", 1))] == [True] * 3
+
+
+async def test_what_is_lent_and_taken_back_is_remembered_in_bounds(
+        lab: Lab, demo: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Living loans have limits, and ended ones would have none."""
+    async def rows() -> list[str]:
+        return await lab.store.read(lambda conn: list(conn.execute(sa.select(ended.c.id).where(
+            ended.c.owner.is_not(None))).scalars()))
+
+    monkeypatch.setattr("nacre.identity.ended.MOST", 4)
+    me = (await demo.get("/auth/tokens", headers={"X-Subject-Token": demo.headers["X-Auth-Token"]})).json()
+    path = f"/users/{me['token']['user']['id']}/application_credentials"
+    for n in range(4):
+        lent = await made(demo, path, "application_credential", name=f"c{n}")
+        login = {"identity": {"methods": ["application_credential"], "application_credential": {
+            "id": lent["id"], "secret": lent["secret"]}}}
+        for _ in range(2):
+            await lab.identity.revoke((await lab.post_auth(login)).headers["X-Subject-Token"])
+        assert (await demo.delete(f"{path}/{lent['id']}")).status_code == 204
+        assert [id.partition(":")[0] for id in await rows()] == ["loan"] * (n + 1)
+    lent = await made(demo, path, "application_credential", name="last")
+    assert (await demo.delete(f"{path}/{lent['id']}")).status_code == 204
+    assert await rows() == [] and not await lab.works(demo.headers["X-Auth-Token"])
 
 
 async def test_a_password_that_a_clock_which_is_ahead_changes_locks_nobody_out(

@@ -13,7 +13,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from nacre.base.serving.health import Health
-from nacre.base.serving.sending import EXTENSION, PIECE, Memory, Room, taken
+from nacre.base.serving.sending import EXTENSION, HANDED, PIECE, Memory, Room, taken
 from nacre.base.serving.sources import Balancers, Shares
 
 log = structlog.get_logger()
@@ -25,9 +25,9 @@ _FRAMING = 8
 #: So many looks at what a client takes find that it is nothing, until its connection is closed; the first of them,
 #: where memory is short.
 _LOOKS = 30
-#: Bytes that a connection holds whose client takes nothing: what it was handed and is handed now; the requests that
-#: wait behind (two reads of the socket), and beside its text each header of them, or of the one that is answered.
-_HANDED, _BEHIND, _HEADER = 3 * PIECE, 512 << 10, 300
+#: Bytes that a connection holds whose client takes nothing, beside what it was handed: the requests that wait behind
+#: (two reads of the socket), and beside its text each header of them, or of the one that is answered.
+_BEHIND, _HEADER = 512 << 10, 300
 #: Headers of a request, on average, that waits for the answers before it.
 _HEADERS = 40
 #: Seconds from one line in the log to the next that says the same of the same source; and how many sources are named.
@@ -198,11 +198,9 @@ class _InTurn(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._end_unread()
-        requests = [cycle for cycle, _ in self.pipeline] + ([self._running] if self._running else [])
-        size = _HANDED + _BEHIND * bool(self.pipeline) + _HEADER * _headers(requests)
-        self._unread = self.owner or self.source, size
-        self.waiting.memory.add(*self._unread)
+        if not self._count_unread() and self.pipeline:
+            self.waiting.tell("a connection is closed: it asks too far ahead", self)
+            self.transport.abort()
 
     def resume_writing(self) -> None:
         self._end_unread()
@@ -210,6 +208,17 @@ class _InTurn(HttpToolsProtocol):
         if self._next is not None and not self.transport.is_closing():
             (cycle, app), self._next = self._next, None
             self._start_asgi_task(cycle, app)
+
+    def _count_unread(self) -> bool:
+        """What it holds while its client takes nothing. Whether its owner may hold so much: an answer that has begun
+        goes on all the same."""
+        requests = [cycle for cycle, _ in self.pipeline] + ([self._running] if self._running else [])
+        size = HANDED + _BEHIND * bool(self.pipeline) + _HEADER * _headers(requests)
+        before, self._unread, memory = self._unread, (self.owner or self.source, size), self.waiting.memory
+        memory.add(*self._unread)
+        if before is not None:
+            memory.remove(*before)
+        return memory.left(self._unread[0]) >= 0
 
     def _end_unread(self) -> None:
         if self._unread is not None:
@@ -339,13 +348,12 @@ class Connection(_InTurn):
             raise ValueError("the head is too long")
 
     def _ask_ahead(self) -> bool:
-        """Whether too much waits for the answers before it. What does counts."""
+        """Whether too much waits for the answers before it: more than one may, or than there is memory for."""
         if not self.pipeline:
             return False
-        if self.flow.write_paused:
-            self.pause_writing()
         most, headers = self.waiting.patience.ahead, _headers(cycle for cycle, _ in self.pipeline)
-        return len(self.pipeline) > most or headers > most * _HEADERS
+        return len(self.pipeline) > most or headers > most * _HEADERS or (
+            self.flow.write_paused and not self._count_unread())
 
     def _expect_head(self, seconds: float) -> None:
         """From the first byte on, and before it on a new connection, the time of a request's head is running; and from

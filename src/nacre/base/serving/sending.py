@@ -18,6 +18,8 @@ Hold = Callable[[str], "Room"]
 
 #: Bytes that are handed to a connection at once, and that wait there before its client counts as not taking them.
 PIECE = 64 << 10
+#: Bytes that a connection was handed and is handed now, when its client takes nothing.
+HANDED = 3 * PIECE
 #: Part of the memory that one may have, which a piece that is read from a store takes at most: where many read, each
 #: reads less at a time. Part of all memory that is little: where one may have less, others give way.
 _SHARE, _LITTLE = 32, 16
@@ -133,7 +135,7 @@ class Room:
 
     def check(self, size: int) -> None:
         """A whole answer has so many bytes. Raises Full where they are too many for now."""
-        if not self._memory.fits(self._who, size):
+        if not self._memory.fits(self._who, size + HANDED * (size > PIECE)):
             raise Full
 
     def hold(self, size: int) -> None:

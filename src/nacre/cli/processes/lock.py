@@ -102,16 +102,30 @@ def control_of(folder: Path, user: Account | None, *places: int) -> Iterator[Non
     with acting(user):
         handle = os.open(folder / "control" / RUNS, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
+        end = time.monotonic() + PATIENCE
         for place in places:
-            while True:
-                try:
-                    fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
-                    break
-                except BlockingIOError:
-                    refuse_second(folder, place)
+            while not _locked(handle, place):
+                if (pid := _holder(handle, place)) is not None and time.monotonic() > end:
+                    raise RunsAlready(_said(folder, pid))
+                time.sleep(0.05)
         yield
     finally:
         os.close(handle)
+
+
+def _locked(handle: int, place: int) -> bool:
+    """Whether it is ours now: until this process closes any handle of that file."""
+    with contextlib.suppress(BlockingIOError):
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+        return True
+    return False
+
+
+def _holder(handle: int, place: int) -> int | None:
+    """The other process that has it."""
+    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0)
+    kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(handle, fcntl.F_GETLK, asked))
+    return None if kind == fcntl.F_UNLCK else int(pid)
 
 
 def refuse_second(folder: Path, *places: int) -> None:
@@ -125,19 +139,18 @@ def refuse_second(folder: Path, *places: int) -> None:
 
 
 def who(folder: Path, place: int) -> int | None:
-    """The other process that has this place in the folder; None: nobody, as far as this account sees."""
+    """The other process that has this place in the folder; None: nobody, as far as this account sees. Not to be asked
+    in `control_of`: its handle's end would take the locks away."""
     try:
         handle = os.open(folder / "control" / RUNS, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     try:
-        asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0)
-        kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(handle, fcntl.F_GETLK, asked))
+        return _holder(handle, place)
     except OSError:
         return None
     finally:
         os.close(handle)
-    return None if kind == fcntl.F_UNLCK else pid
 
 
 def _said(folder: Path, pid: int) -> str:
@@ -145,6 +158,8 @@ def _said(folder: Path, pid: int) -> str:
         supervises = b"supervise" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         supervises = False
+    if pid <= 0:  # a lock of another kind, or of a process that is not seen from here
+        return f"Another process has {folder / 'control' / RUNS} locked: end it first."
     what, cure = ("Nacre", "`nacre down` first") if supervises else (
         "`nacre control`", f"end it first (Ctrl-C where it was started, or `kill {pid}`)")
     return f"{what} runs already in {folder} (process {pid}): {cure}, or name another folder with --data."

@@ -13,13 +13,12 @@ from nacre.identity.api.answers import collection, page_of, url
 from nacre.identity.api.providers import Providers, UserLimits, asking, stated
 from nacre.identity.api.validation import NAME, TEXT, moment, wrapped
 from nacre.identity.derive import Facts, access_rules
-from nacre.identity.ended import of_loan
 from nacre.identity.passwords import MAX_PASSWORD
 from nacre.identity.records import Kind, Page, delete, find, listing, missing
 from nacre.identity.service import when
 
 APPLICATION_CREDENTIAL = Kind("application_credential", "application_credentials", t.application_credentials,
-                              frozenset({"secret_hash"}), noun="Application Credential", ended=of_loan)
+                              frozenset({"secret_hash"}), noun="Application Credential", lender="user_id")
 ACCESS_RULE = Kind("access_rule", "access_rules", t.access_rules, noun="Access Rule")
 RULE = {"type": "object", "additionalProperties": False, "properties": {
     "id": {"type": "string", "maxLength": 64}, "service": {"type": "string", "minLength": 1, "maxLength": 64},

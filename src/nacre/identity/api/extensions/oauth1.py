@@ -60,10 +60,12 @@ class Consumers:
         def unit(conn: sa.Connection) -> None:
             id = _need(conn, "consumer", request)["id"]
             _drop(conn, "consumer", id)
-            for kind, drop in (("oauth_request", _drop), ("oauth_access", _drop_loan)):
+            for kind in ("oauth_request", "oauth_access"):
                 for each in held(conn, kind):
                     if each["consumer_id"] == id:
-                        drop(conn, kind, each["id"])
+                        _drop(conn, kind, each["id"])
+                        if kind == "oauth_access":
+                            ended.end_loan(conn, each["id"], each["user_id"])
         await self._store.write(unit)
         return Reply(None, 204)
 
@@ -182,7 +184,11 @@ class AccessTokens:
 
     async def delete(self, request: Request) -> Reply:
         row = await self._row(request)
-        await self._store.write(lambda conn: _drop_loan(conn, "oauth_access", row["id"]))
+
+        def unit(conn: sa.Connection) -> None:
+            if _drop(conn, "oauth_access", row["id"]):
+                ended.end_loan(conn, row["id"], row["user_id"])
+        await self._store.write(unit)
         return Reply(None, 204)
 
     async def roles(self, request: Request) -> Any:
@@ -226,11 +232,6 @@ def _put(conn: sa.Connection, kind: str, values: Document) -> Document:
 def _drop(conn: sa.Connection, kind: str, id: str) -> bool:
     d = t.documents
     return bool(conn.execute(sa.delete(d).where(d.c.kind == kind, d.c.id == id)).rowcount)
-
-
-def _drop_loan(conn: sa.Connection, kind: str, id: str) -> bool:
-    ended.end(conn, [ended.of_loan(id)])
-    return _drop(conn, kind, id)
 
 
 def _once(conn: sa.Connection, nonce: str, now: float) -> None:

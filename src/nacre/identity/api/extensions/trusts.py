@@ -14,11 +14,10 @@ from nacre.identity.api.answers import collection, many, one, page_of, url
 from nacre.identity.api.extensions.application_credentials import ROLE_REF
 from nacre.identity.api.providers import Providers, asking, stated
 from nacre.identity.api.validation import ANY_ID, moment, wrapped
-from nacre.identity.ended import of_loan
 from nacre.identity.records import PROJECT, ROLE, USER, Kind, Page, delete, find, get, listing, missing
 from nacre.identity.service import when
 
-TRUST = Kind("trust", "OS-TRUST/trusts", t.trusts, ended=of_loan)
+TRUST = Kind("trust", "OS-TRUST/trusts", t.trusts, lender="trustor_user_id")
 CREATE = wrapped("trust", {
     "trustor_user_id": ANY_ID, "trustee_user_id": ANY_ID, "impersonation": {"type": "boolean"},
     "project_id": {"type": ["string", "null"], "maxLength": 64},
