@@ -15,6 +15,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 USER = pwd.getpwnam("games")
 OTHER = pwd.getpwnam("daemon")
+#: Bits of a file's mode by which others may write to it.
+OTHERS = 0o022
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
 #: Programs for `working`.
 IDLE = "print(flush=True); input()"
 HOLDS = """
@@ -39,6 +42,13 @@ def working(program: str, *words: str, cwd: Path | None = None, **environ: str) 
             yield process
         finally:
             process.kill()
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder that other accounts reach."""
+    with reached_by_all() as path:
+        yield path
 
 
 def owners(data: Path) -> dict[str, int]:

@@ -1,7 +1,6 @@
 """What `nacre doctor` finds."""
 
 import os
-import pwd
 import socket
 from pathlib import Path
 
@@ -12,11 +11,10 @@ from nacre.cli.doctor import check_door, check_folders, doors
 from nacre.cli.processes import folder
 from nacre.cli.supervisor import free_port
 from nacre.config import load
+from tests.cloud.folder_lab import USER, needs_root
 
-USER = pwd.getpwnam("games")
 
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+@needs_root
 def test_whose_the_folders_are_that_root_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "CODE", ())  # of these tests' own nothing is known
     data = tmp_path / "data"

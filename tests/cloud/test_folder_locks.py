@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nacre.cli.processes import folder, lock
-from tests.cloud.folder_lab import HOLDS, USER, working
+from tests.cloud.folder_lab import HOLDS, USER, needs_root, working
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
 
@@ -36,7 +36,7 @@ def alone(path: Path, *, free_after: float | None = None) -> Iterator[None]:
         os.close(handle)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+@needs_root
 def test_controls_account_holds_none_of_roots_processes_up(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.prepare(data, USER)
     monkeypatch.setattr(lock, "TAKES", 0.0)
@@ -48,7 +48,7 @@ def test_controls_account_holds_none_of_roots_processes_up(data: Path, monkeypat
             folder.prepare(data, None)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+@needs_root
 def test_who_took_a_folder_over_keeps_nothing_of_it_locked_for_its_new_account(data: Path) -> None:
     with folder.prepared(data, USER), alone(data / "control"):
         pass

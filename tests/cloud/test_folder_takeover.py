@@ -23,23 +23,19 @@ from tests.cloud.folder_lab import (
     HOLDS,
     IDLE,
     OTHER,
+    OTHERS,
     USER,
     former,
+    needs_root,
     owners,
+    place,
     python_of_all,
-    reached_by_all,
     working,
 )
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(120),
-              pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")]
-OTHERS = 0o022
+__all__ = ["place"]
 
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with reached_by_all() as path:
-        yield path
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(120), needs_root]
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,17 +23,20 @@ from nacre.cli.supervisor import free_port
 from nacre.cloud import join_client
 from nacre.cloud.tokens import JoinToken, payload
 from nacre.config import load, reading
-from tests.cloud.folder_lab import ROOT, USER, former, owners, python_of_all, reached_by_all
+from tests.cloud.folder_lab import (
+    OTHERS,
+    ROOT,
+    USER,
+    former,
+    needs_root,
+    owners,
+    place,
+    python_of_all,
+)
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(120),
-              pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")]
-OTHERS = 0o022
+__all__ = ["place"]
 
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    with reached_by_all() as path:
-        yield path
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(120), needs_root]
 
 
 def test_a_folder_is_roots_but_for_controls(tmp_path: Path) -> None:

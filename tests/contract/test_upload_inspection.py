@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from nacre.image.data.inspection import Apart, Nursery
 MB = 1 << 20
 
 
-def nursery(evil: str, idle: float = 60, more: str = "") -> Nursery:
+@contextmanager
+def nursery(evil: str, idle: float = 60, more: str = "") -> Iterator[Nursery]:
     """One whose processes do this before they look at what they are fed. born: how many of them there were; more: what
     is done before the first."""
     code = (f"import ctypes, gc, mmap, os, resource, socket, stat, time, {inspection.__name__} as i\n"
@@ -55,7 +57,8 @@ def nursery(evil: str, idle: float = 60, more: str = "") -> Nursery:
             f"        {evil}\n"
             "        super().feed(data)\n"
             f"i.Inspector = Taken\ni.CPU = 1\ni.IDLE = {idle}\n{more}\ni.main()\n")
-    return Nursery([sys.executable, "-P", "-c", code])
+    with closing(Nursery([sys.executable, "-P", "-c", code])) as made:
+        yield made
 
 
 @pytest.fixture
@@ -101,14 +104,11 @@ def test_a_verdict_ends_its_process(honest: Nursery) -> None:
 
 @pytest.mark.parametrize("evil", ["bytearray(1 << 30)", "[None for _ in iter(int, 1)]", "os._exit(0)", "os.abort()"])
 def test_whatever_data_does_to_its_parser_the_upload_is_refused(evil: str) -> None:
-    taken = nursery(evil)
-    try:
+    with nursery(evil) as taken:
         began = time.monotonic()
         with pytest.raises(UnsupportedMedia, match="more memory or time"):
             feed(Apart("raw", nursery=taken), b"x" * MB, MB)
         assert time.monotonic() - began < 60
-    finally:
-        taken.close()
 
 
 def test_a_parser_that_was_taken_over_reaches_nothing() -> None:
@@ -132,22 +132,18 @@ def test_a_parser_that_was_taken_over_reaches_nothing() -> None:
                 "process_vm_writev": "os.getppid(), 0, 0, 0, 0, 0",
                 "shutdown": "next(filter(is_socket, range(64))), 2"}.items())]
     tries = "".join(f"try:\n    {act}\n    done.append(1)\nexcept OSError:\n    pass\n" for act in acts)
-    taken = nursery(f"done = []; exec({tries!r}); done and os._exit(0)")
     try:
-        assert feed(Apart("raw", nursery=taken), b"x" * MB, MB).size == MB
+        with nursery(f"done = []; exec({tries!r}); done and os._exit(0)") as taken:
+            assert feed(Apart("raw", nursery=taken), b"x" * MB, MB).size == MB
         assert os.listdir(folder) == ["kept"]
     finally:
-        taken.close()
         shutil.rmtree(folder)
 
 
 def test_it_has_none_of_our_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NACRE_DATABASE", "postgresql://canary")
-    taken = nursery("'canary' in str(os.environ) and os._exit(0)")
-    try:
+    with nursery("'canary' in str(os.environ) and os._exit(0)") as taken:
         assert feed(Apart("raw", nursery=taken), b"x", 1).size == 1
-    finally:
-        taken.close()
 
 
 def test_killed_it_is_there_again_for_the_next(honest: Nursery) -> None:
@@ -180,22 +176,18 @@ def test_who_finds_it_gone_ends_not_what_another_started_since(
 
 
 def test_a_process_that_the_machine_killed_is_no_refusal() -> None:
-    taken = nursery("data[:1] == b'k' and os.kill(os.getpid(), 9)")
-    try:
+    with nursery("data[:1] == b'k' and os.kill(os.getpid(), 9)") as taken:
         killed = Apart("raw", nursery=taken)
         for _ in range(2):  # and what comes after is not taken for the beginning
             with pytest.raises(Unavailable):
                 feed(killed, b"k" * SLICE, MB)
         process = taken._process
         assert feed(Apart("raw", nursery=taken), b"x" * MB, MB).size == MB and taken._process is process
-    finally:
-        taken.close()
 
 
 def test_after_a_loss_nothing_is_taken_for_the_beginning() -> None:
     """What a second process would be shown first is the middle of the data."""
-    taken = nursery("len(born) == 1 and data[:1] == b'k' and os.kill(os.getpid(), 9)")
-    try:
+    with nursery("len(born) == 1 and data[:1] == b'k' and os.kill(os.getpid(), 9)") as taken:
         lost = Apart("vhdx", nursery=taken)
         lost.feed(b"vhdxfile" + bytes(SLICE - 8))
         for _ in range(2):
@@ -203,14 +195,11 @@ def test_after_a_loss_nothing_is_taken_for_the_beginning() -> None:
                 lost.feed(b"k" * SLICE)
         with pytest.raises(Unavailable):
             lost.finish(2 * SLICE)
-    finally:
-        taken.close()
 
 
 def test_who_fills_the_way_and_ends_holds_up_nobody() -> None:
     """Its end is told on that same way, by the process that bears the others."""
-    taken = nursery("exec('while data[:1] == b\\'k\\':\\n try: say(b\\'+\\')\\n except OSError: os._exit(0)')")
-    try:
+    with nursery("exec('while data[:1] == b\\'k\\':\\n try: say(b\\'+\\')\\n except OSError: os._exit(0)')") as taken:
         full = Apart("raw", nursery=taken)
         full.feed(b"k" * SLICE)
         process, ended = taken._process, select.poll()
@@ -219,8 +208,6 @@ def test_who_fills_the_way_and_ends_holds_up_nobody() -> None:
         assert ended.poll(10_000), "whoever bears the others hangs"
         assert feed(Apart("raw", nursery=taken), b"x" * MB, MB).size == MB and taken._process is process
         full.close()
-    finally:
-        taken.close()
 
 
 @pytest.mark.parametrize("ends", ["before", "unread", "after"])
@@ -247,14 +234,11 @@ def test_what_a_process_said_at_its_end_is_heard(honest: Nursery, ends: str) -> 
 
 def test_a_process_has_nothing_of_the_others() -> None:
     """One way, its own: not that of another's upload, nor those on which it was asked for."""
-    taken = nursery("sum(map(is_socket, range(64))) == 1 or os._exit(0)")
-    try:
+    with nursery("sum(map(is_socket, range(64))) == 1 or os._exit(0)") as taken:
         other = Apart("vhdx", nursery=taken)
         other.feed(b"vhdxfile" + bytes(SLICE - 8))
         assert feed(Apart("raw", nursery=taken), b"x" * MB, MB).size == MB
         other.close()
-    finally:
-        taken.close()
 
 
 def parsers(taken: Nursery) -> list[psutil.Process]:
@@ -279,8 +263,7 @@ def within(seconds: float, true: Callable[[], object]) -> bool:
 @pytest.mark.parametrize("says", ["pass", "say(b'+')", "say(b'{\"refused\": \"x\"}')"])
 def test_a_parser_that_was_taken_over_does_not_outlive_its_upload(says: str) -> None:
     """Whether it is asked something or not, and after its verdict too."""
-    taken = nursery(f"exec({says!r}); time.sleep(1000)")
-    try:
+    with nursery(f"exec({says!r}); time.sleep(1000)") as taken:
         apart, refused = Apart("raw", nursery=taken), list[Exception]()
 
         def upload() -> None:
@@ -297,8 +280,6 @@ def test_a_parser_that_was_taken_over_does_not_outlive_its_upload(says: str) -> 
         work.join(30)
         assert refused and within(30, lambda: not parsers(taken))
         assert taken._process is not None and taken._process.poll() is None
-    finally:
-        taken.close()
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -327,30 +308,23 @@ def test_a_parser_that_was_taken_over_does_not_compute_for_ever() -> None:
             "for most in (resource.getrlimit(cpu)[1], resource.RLIM_INFINITY):\n"
             " try: resource.setrlimit(cpu, (most, most))\n except (OSError, ValueError): pass\n"
             "while True: pass")
-    taken = nursery(f"exec({acts!r})", more="i.IN_ALL = 1")
-    try:
-        with pytest.raises(UnsupportedMedia, match="more memory or time"):
-            feed(Apart("raw", nursery=taken), b"x", 1)
-    finally:
-        taken.close()
+    with (nursery(f"exec({acts!r})", more="i.IN_ALL = 1") as taken,
+          pytest.raises(UnsupportedMedia, match="more memory or time")):
+        feed(Apart("raw", nursery=taken), b"x", 1)
 
 
 def test_a_parser_that_was_taken_over_does_not_outlive_control() -> None:
-    taken = nursery("say(b'+') or time.sleep(1000)")
-    try:
+    with nursery("say(b'+') or time.sleep(1000)") as taken:
         apart = Apart("raw", nursery=taken)
         apart.feed(b"x" * SLICE)
         (parser,) = parsers(taken)
         taken.close()
         assert within(30, lambda: ended(parser))
         apart.close()
-    finally:
-        taken.close()
 
 
 def test_an_upload_that_pauses_keeps_its_process() -> None:
-    idle = nursery("pass", idle=0.05)
-    try:
+    with nursery("pass", idle=0.05) as idle:
         apart = Apart("vhdx", nursery=idle)
         apart.feed(b"vhdxfile" + bytes(SLICE - 8))
         assert idle._process is not None
@@ -358,8 +332,6 @@ def test_an_upload_that_pauses_keeps_its_process() -> None:
             idle._process.wait(0.5)
         apart.close()
         assert idle._process.wait(30) == 0
-    finally:
-        idle.close()
 
 
 def test_a_terminals_interrupt_is_not_its_own(honest: Nursery) -> None:
@@ -388,23 +360,17 @@ def test_where_no_process_can_be_forked_only_that_upload_fails() -> None:
 
 def test_what_the_machine_lacks_is_said_to_operators() -> None:
     """A kernel that takes no filter of system calls: every upload is refused, and somebody has to know why."""
-    poor = nursery("pass", more="def no(**_):\n    raise OSError(22, 'no filter here')\ni.renounce = no\n")
-    try:
+    with nursery("pass", more="def no(**_):\n    raise OSError(22, 'no filter here')\ni.renounce = no\n") as poor:
         with pytest.raises(Unavailable) as refused:
             feed(Apart("raw", nursery=poor), b"x", 1)
         assert "no filter here" in refused.value.details and "filter" not in refused.value.message
-    finally:
-        poor.close()
 
 
 def test_without_uploads_nothing_is_there() -> None:
-    idle = nursery("pass", idle=0.05)
-    try:
+    with nursery("pass", idle=0.05) as idle:
         for _ in range(2):
             assert feed(Apart("raw", nursery=idle), b"x", 1).size == 1
             assert idle._process is not None and idle._process.wait(30) == 0
-    finally:
-        idle.close()
 
 
 def test_nothing_is_parsed_where_requests_are_answered(monkeypatch: pytest.MonkeyPatch, honest: Nursery) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.stories.walk import lines_run, modules, stops, walk
+from tests.stories.walk import common, lines_run, modules, stops, walk
 
 PAGE = Path(__file__).parents[2] / "docs" / "walks" / "create.md"
 #: What it may be at most, in modules and lines of functions that run. To be lowered with each module that is folded,
@@ -17,7 +17,8 @@ async def test_one_create_runs_through_few_modules_and_its_page_names_them(tmp_p
     how = "python -m tests.stories.walk > docs/walks/create.md"
     assert always <= named <= ever, (always - named, named - ever, how)
 
-    ran = min(sum(lines_run(profile, module) for module in modules(profile)) for profile in profiles)
+    # What runs each time: a slow machine also meets paths of those that wait, and they are not counted.
+    ran = sum(lines_run(common(profiles), module) for module in modules(common(profiles)))
     assert len(named) <= MODULES and ran <= LINES, (len(named), ran)
     # By way of a request, a task, the thread that writes, and a message to a host.
     assert {"compute/create.py", "conductor/build.py", "compute/states.py", "node/servers/builds.py"} <= always

@@ -119,6 +119,15 @@ async def walk(folder: Path) -> list[Profile]:
         return profiles
 
 
+def common(profiles: list[Profile]) -> Profile:
+    """The functions that ran each time."""
+    both = Profile()
+    for file in set.intersection(*({*profile.called} for profile in profiles)):
+        if first := set.intersection(*(profile.called[file] for profile in profiles)):
+            both.called[file] = first
+    return both
+
+
 def modules(profile: Profile) -> list[Path]:
     """Those that ran, in the order in which they are first met."""
     return [Path(file).relative_to(ROOT) for file in profile.called]

@@ -145,7 +145,7 @@ def stop(data: Path, patience: float = 20.0) -> bool:
     except PermissionError:
         raise NotStarted("The cloud runs as another user: run this command with sudo.") from None
     end = time.monotonic() + patience
-    while supervisor_pid(data) == pid:
+    while behind.runs(pid):  # its file is gone a little before it is
         if time.monotonic() > end:
             raise NotStarted(f"The cloud does not stop; see {data}/logs. Its supervisor is process {pid}.")
         time.sleep(0.05)

@@ -188,13 +188,14 @@ def _references(check: Any) -> set[str]:
 
 
 def _refuse_unknown(given: Mapping[str, Any], known: Collection[str]) -> None:
-    """`not rule:that-is-not-there` would let everybody pass. What overrides nothing is said: the file may be meant for
-    other services too."""
+    """`not rule:that-is-not-there` would let everybody pass."""
     for name, check in given.items():
-        if name in RENAMED or (missing := sorted(_references(check) - {*known} | _references(check) & {*RENAMED})):
-            which = name if name in RENAMED else missing[0]
-            raise BadRequest(f"Policy rule {name}: there is no rule {which}" + (
-                f" any more, it is called {RENAMED[which]}." if which in RENAMED else "."), field="policy")
+        for each in sorted({name} | _references(check)):
+            if each in RENAMED:
+                raise BadRequest(f"Policy rule {name}: there is no rule {each} any more, it is called {RENAMED[each]}.",
+                                 field="policy")
+            if each not in known:
+                raise BadRequest(f"Policy rule {name}: there is no rule {each}.", field="policy")
 
 
 def _refuse_cycles(parsed: Mapping[str, Any]) -> None:

@@ -112,7 +112,7 @@ def end(there: Mapping[int, str], patience: float = 15.0) -> bool:
     for pid, role in there.items():
         _signal(pid, role, signal.SIGTERM)
     until = time.monotonic() + patience
-    while left := {pid: role for pid, role in there.items() if _runs(pid)}:
+    while left := {pid: role for pid, role in there.items() if runs(pid)}:
         if time.monotonic() > until + 5:
             raise NotEnded(f"Processes {sorted(left)} of an earlier start do not end: kill -9 them, then try again.")
         if time.monotonic() > until:
@@ -122,7 +122,8 @@ def end(there: Mapping[int, str], patience: float = 15.0) -> bool:
     return bool(there)
 
 
-def _runs(pid: int) -> bool:
+def runs(pid: int) -> bool:
+    """Whether there is such a process, which has not ended."""
     try:
         return bool(Path(f"/proc/{pid}/cmdline").read_bytes())  # that of a zombie is empty
     except OSError:
