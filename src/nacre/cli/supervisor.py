@@ -35,6 +35,9 @@ UMASKS = {"control": 0o077, "node": 0o022}
 #: What only control is told.
 SECRETS = ("NACRE_DATABASE_URL", "NACRE_IDENTITY_ADMIN_PASSWORD", "NACRE_IDENTITY_DEMO_PASSWORD",
            "NACRE_IDENTITY_SEAL_KEY")
+#: A password's hash takes 19 MiB, which go back to the system when it is done (cli/processes/run.py): in pages of 4 KiB
+#: that costs half as much again as the hash. An operator's own word stands.
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 #: How long a process may take to stop before it is killed.
 PATIENCE = 10.0
 #: Ports that are looked through for a free one.
@@ -131,8 +134,8 @@ def children(settings: Settings, roles: Collection[str] = ROLES) -> list[Child]:
     if roles == ("node",):
         return [Child("node", folder, node_only | _joined(settings), None)]
     keys = keys_for(folder, "control", user)
-    control = common | {"NACRE_RPC_PORT": str(settings.rpc_port or free_port()),
-                        "NACRE_DRAIN": str(settings.drain or 0.0), "NACRE_SUPERVISED": "1"}
+    control = HUGE_PAGES | common | {"NACRE_RPC_PORT": str(settings.rpc_port or free_port()),
+                                     "NACRE_DRAIN": str(settings.drain or 0.0), "NACRE_SUPERVISED": "1"}
     if "node" not in roles:
         return [Child("control", folder, control, user)]
     node = keys_for(folder, "node", None)
