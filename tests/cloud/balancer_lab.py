@@ -6,11 +6,13 @@ It tries nothing twice: a connection that it gives to a server which does not li
 import contextlib
 import http.client
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,8 @@ import pytest
 from nacre.cli.supervisor import free_port
 
 CONFIGURATION = """
+global
+  stats socket {socket} mode 600
 defaults
   mode tcp
   timeout connect 2s
@@ -34,19 +38,49 @@ backend controls
 """
 
 
+@dataclass(frozen=True)
+class Balancer:
+    """One that runs: where clients find it, and where it answers for itself."""
+
+    port: int
+    socket: Path
+
+    def listens(self) -> bool:
+        with socket.socket() as s:
+            return s.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def wait(self, patience: float = 30.0) -> None:
+        """Until it gives requests to all servers."""
+        end = time.monotonic() + patience
+        while (states := self._states()) != ["UP"] * len(states):
+            assert time.monotonic() < end, states
+            time.sleep(0.05)
+
+    def _states(self) -> list[str]:
+        with socket.socket(socket.AF_UNIX) as s, s.makefile("rw") as lines:
+            s.connect(str(self.socket))
+            print("show stat", file=lines, flush=True)
+            rows = [line.split(",") for line in lines if line.startswith("controls,")]
+        return [row[17] for row in rows if row[1] != "BACKEND"]
+
+
 @contextlib.contextmanager
-def haproxy(folder: Path, servers: Mapping[str, int], *, tls: bool = False) -> Iterator[int]:
-    """Its port. servers: names and ports. Skips the test where haproxy is not installed."""
+def haproxy(folder: Path, servers: Mapping[str, int], *, tls: bool = False) -> Iterator[Balancer]:
+    """servers: names and ports. Skips the test where haproxy is not installed."""
     program = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
     if program is None:
         pytest.skip("haproxy is not installed")
-    port, file = free_port(), folder / "haproxy.cfg"
-    file.write_text(CONFIGURATION.format(port=port, tls="check-ssl verify none" if tls else "") + "".join(
+    balancer, file = Balancer(free_port(), folder / "haproxy.sock"), folder / "haproxy.cfg"
+    file.write_text(CONFIGURATION.format(
+        port=balancer.port, socket=balancer.socket, tls="check-ssl verify none" if tls else "") + "".join(
         f"  server {name} 127.0.0.1:{at}\n" for name, at in servers.items()))
     with (folder / "haproxy.log").open("wb") as log:
         process = subprocess.Popen([program, "-db", "-f", str(file)], stdout=log, stderr=log)
     try:
-        yield port
+        while not balancer.listens():
+            assert process.poll() is None, (folder / "haproxy.log").read_text()
+            time.sleep(0.05)
+        yield balancer
     finally:
         process.kill()
         process.wait()

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from nacre.cli.supervisor import free_port
-from tests.cloud.balancer_lab import Clients, get, haproxy, post
+from tests.cloud.balancer_lab import Balancer, Clients, get, haproxy, post
 from tests.cloud.fleet_lab import fleet, servers, until
 from tests.cloud.serving_lab import ROOT, Server, server
 from tests.cloud.test_processes import Cloud
@@ -29,18 +29,18 @@ pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 DRAIN = 1.0
 
 
-def restart(each: Server) -> None:
+def restart(each: Server, front: Balancer) -> None:
     each.signal()
     each.end()
     each.start()
-    time.sleep(0.6)  # the balancer has it again
+    front.wait()
 
 
 def test_servers_that_are_restarted_in_turn_fail_no_request(tmp_path: Path) -> None:
     with server(tmp_path, drain=DRAIN, name="one") as one, server(tmp_path, drain=DRAIN, name="two") as two, haproxy(
-            tmp_path, {"one": one.port, "two": two.port}) as port:
-        time.sleep(0.5)
-        clients = Clients(port)
+            tmp_path, {"one": one.port, "two": two.port}) as front:
+        front.wait()
+        clients = Clients(front.port)
         clients.add(4, get("/app/fast"))
         clients.add(2, post("/app/sum", b"x" * 100_000))
         clients.add(2, get("/app/slow?seconds=0.3"))
@@ -48,7 +48,7 @@ def test_servers_that_are_restarted_in_turn_fail_no_request(tmp_path: Path) -> N
         clients.add(4, get("/app/fast"), pause=1.7)  # its connection is idle when the server ends
         with clients.running():
             for each in (one, two) * 3:
-                restart(each)
+                restart(each, front)
         assert clients.failures == []
         assert clients.answers > 1000 and clients.reopened < clients.answers / 100
         assert [each.said().count("ended in order") for each in (one, two)] == [3, 3]
@@ -83,11 +83,11 @@ class Second:
 
 
 @pytest.fixture
-def two_controls(database: str, tmp_path: Path) -> Iterator[tuple[Cloud, Second, int]]:
+def two_controls(database: str, tmp_path: Path) -> Iterator[tuple[Cloud, Second, Balancer]]:
     cloud, port = Cloud(tmp_path / "first"), free_port()
     with haproxy(tmp_path, {"one": cloud.port, "two": port}, tls=True) as front:
         environ = {"NACRE_DATABASE_URL": database, "NACRE_DRAIN": str(DRAIN), "NACRE_TLS_MODE": "on",
-                   "NACRE_PUBLIC_URL": f"https://127.0.0.1:{front}", "NACRE_HYPERVISOR": "fake"}
+                   "NACRE_PUBLIC_URL": f"https://127.0.0.1:{front.port}", "NACRE_HYPERVISOR": "fake"}
         cloud.environ = environ
         second = None
         try:
@@ -116,18 +116,19 @@ def healthy(port: int, trust: ssl.SSLContext) -> None:
 
 
 @pytest.mark.postgres
-def test_two_controls_over_one_database_are_restarted_in_turn(two_controls: tuple[Cloud, Second, int]) -> None:
+def test_two_controls_over_one_database_are_restarted_in_turn(two_controls: tuple[Cloud, Second, Balancer]) -> None:
     """Over TLS of one authority, with keys that rotate meanwhile."""
     cloud, second, front = two_controls
     trust = ssl.create_default_context(cafile=str(cloud.data / "authority.pem"))
     ports = cloud.port, int(second.environ["NACRE_PORT"])
     for port in ports:
         healthy(port, trust)
+    front.wait()
     auth = yaml.safe_load((cloud.data / "clouds.yaml").read_text())["clouds"]["demo"]["auth"]
     body = json.dumps({"auth": {"identity": {"methods": ["password"], "password": {"user": {
         "name": auth["username"], "password": auth["password"], "domain": {"name": "Default"}}}},
         "scope": {"project": {"name": auth["project_name"], "domain": {"name": "Default"}}}}}).encode()
-    connection = http.client.HTTPSConnection("127.0.0.1", front, timeout=20, context=trust)
+    connection = http.client.HTTPSConnection("127.0.0.1", front.port, timeout=20, context=trust)
     connection.request("POST", "/identity/v3/auth/tokens", body)
     token = connection.getresponse().getheader("x-subject-token") or ""
 
@@ -140,7 +141,7 @@ def test_two_controls_over_one_database_are_restarted_in_turn(two_controls: tupl
         connection.close()
         return get("/compute/v2.1/servers", **{"X-Auth-Token": made})(_, connection)
 
-    clients = Clients(front, trust)
+    clients = Clients(front.port, trust)
     clients.add(3, get("/compute/v2.1/servers/detail", **{"X-Auth-Token": token}))
     clients.add(1, get("/network/v2.0/networks", **{"X-Auth-Token": token}), pause=1.7)
     clients.add(2, fresh, pause=0.1)
@@ -149,13 +150,13 @@ def test_two_controls_over_one_database_are_restarted_in_turn(two_controls: tupl
             second.restart()
             healthy(ports[1], trust)
             cloud.nacre("keys", "rotate")
-            time.sleep(0.6)
+            front.wait()
             old = cloud.pid("control")
             os.kill(old, signal.SIGTERM)
             while Path(f"/proc/{old}").exists():
                 time.sleep(0.05)
             healthy(ports[0], trust)
-            time.sleep(0.6)
+            front.wait()
     assert clients.failures == []
     assert clients.answers > 100
     logs = (cloud.data / "logs" / "control.log").read_text() + (second.folder / "log").read_text()
@@ -191,7 +192,8 @@ def test_three_controls_are_restarted_in_turn_under_writes(database: str, tmp_pa
         lab.start()
         lab.join("two", "host-a")
         body, token = lab.image(), lab.client("one").token
-        clients = Clients(front)
+        front.wait()
+        clients = Clients(front.port)
         clients.add(2, get("/compute/v2.1/servers/detail", **{"X-Auth-Token": token}))
         clients.add(1, get("/network/v2.0/networks", **{"X-Auth-Token": token}), pause=1.7)
         clients.add(2, written(body, token), pause=0.2, wanted=204)
@@ -201,7 +203,7 @@ def test_three_controls_are_restarted_in_turn_under_writes(database: str, tmp_pa
                 assert lab.controls[name].process.returncode == 0, lab.controls[name].said()[-2000:]
                 lab.controls[name].start()
                 until(lab.controls[name].healthy, 90, why=lab.controls[name].said)
-                time.sleep(0.6)  # the balancer has it again
+                front.wait()
         assert clients.failures == []
         assert clients.answers > 100
         until(lambda: servers(lab.client("three"), "s") == [])
