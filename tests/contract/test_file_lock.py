@@ -1,6 +1,7 @@
 """The lock among processes of one machine lives as long as who holds it."""
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 
@@ -45,3 +46,20 @@ async def test_it_is_one_process_at_a_time_and_goes_with_it(tmp_path: Path) -> N
         if other.returncode is None:
             other.kill()
             await other.wait()
+
+
+def another_descriptor(file: Path) -> int:
+    """What fork makes of one of this process's that has the file open."""
+    here = next(each for each in Path("/proc/self/fd").iterdir() if each.exists() and each.samefile(file))
+    return os.dup(int(here.name))
+
+
+async def test_it_is_let_go_though_a_child_that_has_not_begun_its_program_has_it_too(tmp_path: Path) -> None:
+    file = tmp_path / "lock"
+    async with file_lock(file, 0):
+        copy = another_descriptor(file)
+    try:
+        async with file_lock(file, 0):
+            pass
+    finally:
+        os.close(copy)

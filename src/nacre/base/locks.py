@@ -48,6 +48,10 @@ async def file_lock(file: Path, patience: float) -> AsyncIterator[None]:
                 if time.monotonic() >= end:
                     raise Unavailable(f"Another process of this machine holds {file}.") from None
                 await asyncio.sleep(0.05)
-        yield
+        try:
+            yield
+        finally:
+            # Not by the close alone: a child that is forked and has not begun its program yet has the lock too.
+            fcntl.flock(fd, fcntl.LOCK_UN)
     finally:
         os.close(fd)
