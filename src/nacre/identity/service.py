@@ -7,10 +7,10 @@ import msgspec
 import sqlalchemy as sa
 
 from nacre.base.context import Context
-from nacre.base.errors import Unauthenticated
+from nacre.base.errors import Forbidden, Unauthenticated
 from nacre.identity import catalog, ended
 from nacre.identity import tables as t
-from nacre.identity.derive import Facts, Row, derive
+from nacre.identity.derive import Facts, Row, TrustBroken, derive
 from nacre.identity.keys.ring import Ring, number_of
 from nacre.identity.passwords import Passwords
 from nacre.identity.store import Store
@@ -71,8 +71,12 @@ class IdentityService:
         return known
 
     async def issue(self, payload: Payload) -> tuple[str, Known]:
-        """A new token and what it says. Raises Unauthenticated for a scope that the user has no role on."""
-        known = await self._know(payload, fresh=True)
+        """A new token and what it says. Raises Unauthenticated for a scope that the user has no role on, Forbidden for
+        a trust whose trustor lacks a role of it."""
+        try:
+            known = await self._know(payload, fresh=True)
+        except TrustBroken:
+            raise Forbidden("Trustee has no delegated roles.") from None
         if known.facts.trust and known.facts.trust["remaining_uses"] is not None:
             await self.store.write(lambda conn: _use(conn, payload.scope_id))
         return seal(known.payload, await self.keys.primary()), known
