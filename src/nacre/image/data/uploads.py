@@ -201,16 +201,18 @@ class Uploads:
     @asynccontextmanager
     async def _counted(self, image: Image) -> AsyncIterator[Callable[[int], None]]:
         """Counts the bytes of an upload beside what its project has, and beside its other uploads of now: call with
-        the bytes that came. Raises TooLarge there."""
+        the bytes that came. Raises TooLarge there. Those of an import are the project's since they were staged, and
+        counted with that."""
         limit, owner = self._limits.max_project_bytes, image.row["owner"] or ""
+        staged = image.status == "importing"
         mine = Coming(await self._db.read(lambda conn: self._used(conn, image)))
         others = self._coming.setdefault(owner, set())
         others.add(mine)
 
         def count(length: int) -> None:
-            mine.size += length
+            mine.size += 0 if staged else length
             total = mine.used + sum(each.size for each in others)
-            if owner and limit is not None and total > limit:
+            if owner and limit is not None and total > limit and not staged:
                 raise e.TooLarge(f"The project's images would use {total} of the {limit} bytes they may use.",
                                  field="size")
 
