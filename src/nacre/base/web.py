@@ -273,6 +273,8 @@ class App:
         async with self._bodies.turn(f"{project} {user}", size=size) if _with_body(routes) else nullcontext():
             raw = await admit(request, routes, self._allows)
             async with self._turns.turn(project, user):
+                if request.method not in ("GET", "HEAD", "DELETE"):  # done is done: how long its answer is comes late
+                    request.room.check(0)
                 return await work(request, routes, raw)
 
     def _fault(self, request: Request, error: e.NacreError) -> Reply:

@@ -134,7 +134,8 @@ class Room:
         self._memory, self._who, self._held, self._begun = memory, who, 0, False
 
     def check(self, size: int) -> None:
-        """A whole answer has so many bytes. Raises Full where they are too many for now."""
+        """A whole answer has so many bytes; 0: nobody knows yet. Raises Full where they are too many for now, or where
+        one has more already than others leave."""
         if not self._memory.fits(self._who, size + HANDED * (size > PIECE)):
             raise Full
 
