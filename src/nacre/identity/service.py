@@ -86,7 +86,8 @@ class IdentityService:
         known = await self.inspect(token)
         payload = known.payload
         owner = ended.of_loan(payload.scope_id) if known.facts.delegated else ended.of_user(payload.user_id)
-        await self.store.write(lambda conn: ended.end_token(conn, payload.audit_id, owner))
+        lives = max(self.lifetime, payload.expires_at - self.store.now())
+        await self.store.write(lambda conn: ended.end_token(conn, payload.audit_id, owner, lives))
 
     async def project_exists(self, project_id: str) -> bool:
         """Whether a project of that id exists, enabled or not."""
