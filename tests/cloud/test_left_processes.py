@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nacre.cli.processes import left
-from nacre.cli.up import stop
+from nacre.cli.up import stop, supervised
 from tests.cloud.folder_lab import HOLDS, IDLE, ROOT, working
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120)]
@@ -110,3 +110,38 @@ def test_who_asks_is_none_of_them(tmp_path: Path) -> None:
                           capture_output=True, text=True, check=True, timeout=60,
                           env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
     assert done.stdout == "{}\n"
+
+
+def test_the_supervisor_is_known_by_each_name_of_its_folder(tmp_path: Path) -> None:
+    """And no other's is, where a copy has brought its number."""
+    for name in ("data", "other"):
+        (tmp_path / name / "run").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("data")
+    for told in ("data", "link"):
+        words = ["supervise", "--roles", "control", "--data", str(tmp_path / told)]
+        with working(IDLE, "nacre.cli.main", *words) as one:
+            for name in ("data", "other"):
+                (tmp_path / name / "run" / "supervisor.pid").write_text(str(one.pid))
+            for name in ("data", "link"):
+                assert supervised(tmp_path / name) == (one.pid, ("control",))
+            assert supervised(tmp_path / "other") == (None, ())
+
+
+def test_a_control_over_postgresql_that_was_told_no_folder_is_known_by_its_pid_file(tmp_path: Path) -> None:
+    """That of an earlier release has nothing of the folder open."""
+    (tmp_path / "run").mkdir()
+    file = tmp_path / "run" / "control.pid"
+    with working(IDLE, "/usr/bin/nacre", "control", "--database", "postgresql://n@h/n") as one:
+        assert left.find(tmp_path) == {}
+        file.write_text(str(one.pid))
+        assert left.find(tmp_path) == {one.pid: "control"}
+        os.utime(file, (0, 0))
+        assert left.find(tmp_path) == {}, "it is older than the process: of one that had its number before"
+    for words in (["control", "--data", str(tmp_path / "other")], ["node"]):
+        with working(IDLE, "/usr/bin/nacre", *words) as one:
+            file.write_text(str(one.pid))
+            assert left.find(tmp_path) == {}
+    (tmp_path / "other" / "control").mkdir(parents=True)
+    with working(HOLDS, str(tmp_path / "other"), "/usr/bin/nacre", "control") as one:
+        file.write_text(str(one.pid))
+        assert left.find(tmp_path) == {}, "it has locked another folder, of which this is a copy"

@@ -98,7 +98,29 @@ async def test_lists_of_providers(cloud: WholeCloud, query: str, version: str, f
     assert (status, len(body["resource_providers"])) == (200, found)
 
 
+async def test_candidates_are_the_hosts_that_have_room(cloud: WholeCloud) -> None:
+    """By the ledger: what a server takes is another's no more, from the moment that it is placed."""
+    one = await provider(cloud)
+    query = "GET /allocation_candidates?resources=VCPU:64,MEMORY_MB:512&required=COMPUTE_NODE"
+    wanted = {"resources": {"VCPU": 64, "MEMORY_MB": 512}}
+    status, body = await ask(cloud, query)
+    assert status == 200 and body["allocation_requests"] == [
+        {"allocations": {one["uuid"]: wanted}, "mappings": {"": [one["uuid"]]}}]
+    assert body["provider_summaries"][one["uuid"]]["resources"]["VCPU"] == {"capacity": 256, "used": 0}
+    memory = body["provider_summaries"][one["uuid"]]["resources"]["MEMORY_MB"]["capacity"]
+    all_of_it = f"GET /allocation_candidates?resources=MEMORY_MB:{memory}"
+    assert (await ask(cloud, all_of_it))[1]["provider_summaries"]
+    await server(cloud)
+    assert (await ask(cloud, all_of_it))[1] == {"allocation_requests": [], "provider_summaries": {}}
+    assert (await ask(cloud, query))[1]["provider_summaries"][one["uuid"]]["resources"]["VCPU"]["used"] == 1
+    assert (await ask(cloud, query, who="demo"))[0] == 403 and (await ask(cloud, query, "1.9"))[0] == 404
+
+
 @pytest.mark.parametrize(("line", "version", "status"), [
+    ("GET /allocation_candidates", "1.10", 400),
+    ("GET /allocation_candidates?resources=VCPU:1&required=X", "1.17", 400),
+    ("GET /allocation_candidates?resources=VGPU:1", "1.39", 400),
+    ("GET /resource_providers?required=!A", "1.21", 400), ("GET /resource_providers?member_of=!x", "1.31", 400),
     ("GET /resource_providers?colour=red", "1.39", 400), ("GET /resource_providers?required=A", "1.17", 400),
     ("GET /resource_providers?resources=VCPU", "1.39", 400),
     (f"GET /resource_providers?resources=VCPU:{'9' * 5000}", "1.39", 400),

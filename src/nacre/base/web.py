@@ -20,7 +20,7 @@ from nacre.base.serving import gate
 from nacre.base.serving.bodies import announced, nul_in, parse_json, read, refuse_nul
 from nacre.base.serving.gate import PUBLIC, Allows, Facts, Gate
 from nacre.base.serving.paths import Paths
-from nacre.base.serving.sending import Full, Hold, Receive, Room, Send, close, endless, hold_of, send_stream, send_whole
+from nacre.base.serving.sending import Full, Hold, Receive, Room, Send, endless, hold_of, send_stream, send_whole
 from nacre.base.serving.slots import source
 from nacre.base.serving.turns import Turns
 
@@ -273,6 +273,8 @@ class App:
         async with self._bodies.turn(f"{project} {user}", size=size) if _with_body(routes) else nullcontext():
             raw = await admit(request, routes, self._allows)
             async with self._turns.turn(project, user):
+                if request.method not in ("GET", "HEAD", "DELETE"):  # done is done: how long its answer is comes late
+                    request.room.check(0)
                 return await work(request, routes, raw)
 
     def _fault(self, request: Request, error: e.NacreError) -> Reply:
@@ -381,8 +383,7 @@ async def _send(request: Request, reply: Reply, send: Send) -> None:
     if service and service.negotiator:
         headers += service.negotiator.headers(request.version, service.negotiator.asked(request.headers))
     stream = hasattr(body, "__aiter__")
-    if body is not None:
-        headers.append(("content-type", reply.content_type))
+    headers += [] if body is None else [("content-type", reply.content_type)]
     data = b"" if stream or body is None else body if isinstance(body, bytes) else msgspec.json.encode(body)
     bodiless = reply.status in (204, 304) or reply.status < 200
     if not stream and not bodiless and not any(k.lower() == "content-length" for k, _ in headers):
@@ -390,11 +391,10 @@ async def _send(request: Request, reply: Reply, send: Send) -> None:
     room = request.room
     if len(data) > _SMALL and request.method == "GET" and reply.status < 400:
         room.check(len(data))
-    await send({"type": "http.response.start", "status": reply.status,
-                "headers": [(k.lower().encode("latin-1"), v.encode("latin-1", "replace")) for k, v in headers]})
-    if stream and request.method != "HEAD":
-        return await send_stream(send, request.receive, body)
+    start = {"type": "http.response.start", "status": reply.status,
+             "headers": [(k.lower().encode("latin-1"), v.encode("latin-1", "replace")) for k, v in headers]}
     if stream:
-        await close(body)
+        return await send_stream(send, request.receive, start, body, head=request.method == "HEAD")
+    await send(start)
     reply.body = body = request.body = request.found = None  # nothing but the bytes while a client takes its time
     await send_whole(send, b"" if request.method == "HEAD" or bodiless else data, room)

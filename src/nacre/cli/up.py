@@ -46,12 +46,14 @@ def supervised(data: Path) -> tuple[int | None, tuple[str, ...]]:
     """As `supervisor_pid`, and the roles of the processes that it keeps running."""
     import psutil
 
+    from nacre.cli.processes import left as behind
+
     try:
         pid = int((data / "run" / "supervisor.pid").read_text())
         command = psutil.Process(pid).cmdline()
     except (OSError, ValueError, psutil.Error):
         return None, ()
-    if "supervise" not in command or str(data) not in command:
+    if "supervise" not in command or not behind.works_in(Path(f"/proc/{pid}"), [*map(os.fsencode, command)], data):
         return None, ()
     return pid, tuple(command[command.index("--roles") + 1].split(",")) if "--roles" in command else ROLES
 

@@ -3,6 +3,7 @@
 That is what makes a disabled user, project or domain and a removed role count at once.
 """
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -30,6 +31,10 @@ _ASSIGNED = sa.select(_A.role_id).where(
     sa.or_(sa.and_(_A.target_type == sa.bindparam("kind"), _A.target_id == sa.bindparam("target"),
                    _A.inherited.is_(False)),
            sa.and_(_A.inherited.is_(True), _A.target_id.in_(sa.bindparam("above", expanding=True)))))
+
+
+class TrustBroken(Unauthenticated):
+    """The trustor has lost a role of those that a trust delegates: it delegates none, as in Keystone."""
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,10 +132,13 @@ def live_project(conn: sa.Connection, id: str) -> tuple[Row, Row]:
 
 def roles_on(conn: sa.Connection, user_id: str, kind: str, target: Row | None) -> tuple[tuple[str, str], ...]:
     """The roles of a user on a project, a domain or (None) the system, with those that they imply."""
+    return with_implied(conn, _assigned(conn, user_id, kind, target))
+
+
+def _assigned(conn: sa.Connection, user_id: str, kind: str, target: Row | None) -> Sequence[str]:
     above = ancestors(conn, target) if kind == "project" and target else []
-    direct = conn.scalars(_ASSIGNED, {"user": user_id, "kind": kind, "target": target["id"] if target else "all",
-                                      "above": above}).all()
-    return with_implied(conn, direct)
+    return conn.scalars(_ASSIGNED, {"user": user_id, "kind": kind, "target": target["id"] if target else "all",
+                                    "above": above}).all()
 
 
 def ancestors(conn: sa.Connection, project: Row) -> list[str]:
@@ -146,11 +154,16 @@ def ancestors(conn: sa.Connection, project: Row) -> list[str]:
     return above
 
 
-def with_implied(conn: sa.Connection, role_ids: Any) -> tuple[tuple[str, str], ...]:
+def with_implied(conn: sa.Connection, role_ids: Iterable[str]) -> tuple[tuple[str, str], ...]:
     """Those roles and what they imply, as (id, name). Roles of one domain show only in what they imply."""
-    wanted = set(role_ids)
-    if not wanted:
-        return ()
+    wanted = _effective(conn, role_ids)
+    rows = statements.find(conn, t.roles, ("name",), id=wanted, domain_id="") if wanted else ()
+    return tuple((r["id"], r["name"]) for r in rows)
+
+
+def _effective(conn: sa.Connection, role_ids: Iterable[str]) -> set[str]:
+    if not (wanted := set(role_ids)):
+        return wanted
     implied: dict[str, set[str]] = {}
     for row in statements.find(conn, t.implied_roles):
         implied.setdefault(row["prior_id"], set()).add(row["implied_id"])
@@ -159,8 +172,7 @@ def with_implied(conn: sa.Connection, role_ids: Any) -> tuple[tuple[str, str], .
         for other in implied.get(todo.pop(), set()) - wanted:
             wanted.add(other)
             todo.append(other)
-    rows = statements.find(conn, t.roles, ("name",), id=wanted, domain_id="")
-    return tuple((r["id"], r["name"]) for r in rows)
+    return wanted
 
 
 def _project(conn: sa.Connection, id: str) -> Row | None:
@@ -190,8 +202,11 @@ def _by_trust(conn: sa.Connection, base: Facts, trust_id: str, now: float) -> Fa
     trustor, trustor_domain = live_user(conn, row["trustor_user_id"])
     acting = Facts(user=trustor, user_domain=trustor_domain)
     if row["project_id"]:
-        acting = _on_project(conn, acting, row["project_id"])
-        acting = _limited(acting, {r[0] for r in with_implied(conn, row["role_ids"])})
+        project, domain = live_project(conn, row["project_id"])
+        lent = _effective(conn, row["role_ids"])
+        if not lent <= _effective(conn, _assigned(conn, trustor["id"], "project", project)):
+            raise TrustBroken
+        acting = _with_roles(acting, project=project, project_domain=domain, roles=with_implied(conn, lent))
     who = {} if row["impersonation"] else {"user": base.user, "user_domain": base.user_domain}
     return msgspec.structs.replace(acting, trust=dict(row), **who)
 

@@ -14,14 +14,16 @@ from nacre.base.db import statements
 from nacre.identity import tables as t
 from nacre.identity.store import bump
 
+DAY = 86400.0
 #: What ended is forgotten after so many seconds: `identity.token_lifetime` allows a day less, for clocks that differ.
-KEEP = 32 * 86400.0
+KEEP = 32 * DAY
 
 _NOW = sa.select(sa.extract("epoch", sa.func.current_timestamp()))
 #: So many single ends of one owner are remembered: a user's tokens that were taken back one by one, and what the user
 #: has lent, or the tokens of what is lent. The next ends all of theirs.
 MOST = 50_000
-_OF_ONE = sa.select(sa.func.count()).where(t.ended.c.owner == sa.bindparam("owner"))
+_OF_ONE = sa.select(sa.func.count()).where(
+    t.ended.c.owner == sa.bindparam("owner"), t.ended.c.ended_at >= sa.bindparam("before"))
 _IDS: sa.BindParameter[list[str]] = sa.bindparam("ids", expanding=True)
 #: Whatever a token rests on: it ended when the last of what is forgotten did. However wrong the clocks are by which it
 #: was found old, no token of before lives again: whoever has one logs in anew.
@@ -63,7 +65,7 @@ def revision(conn: sa.Connection) -> int:
     return conn.scalar(sa.select(t.revision.c.value)) or 0
 
 
-def end(conn: sa.Connection, ids: Iterable[str], owner: str | None = None) -> None:
+def end(conn: sa.Connection, ids: Iterable[str], owner: str | None = None, keep: float = KEEP) -> None:
     """These end now. What ended so long ago that no token is left of before is forgotten: by the database's clock and
     by our own, either of which may be wrong for a while; what is written down is the later of the two. owner: of
     which, with others, this is a part: a user's token, say."""
@@ -76,14 +78,16 @@ def end(conn: sa.Connection, ids: Iterable[str], owner: str | None = None) -> No
         conn.execute(_UNKNOWN, {"now": late})
         if (last := conn.scalar(_LAST_OLD, {"before": early - KEEP})) is not None:
             conn.execute(_FORGET, {"before": early - KEEP})
-        ends = [(id, at, owner) for id in found] + ([] if last is None else [(_ANYTHING, last, None)])
+        ends = [(id, at, owner, late - (KEEP - keep)) for id in found]
+        ends += [] if last is None else [(_ANYTHING, last, None, late)]
         statements.insert(conn, t.ended, [
-            {"id": id, "revision": at, "ended_at": late, "owner": whose} for id, at, whose in ends])
+            {"id": id, "revision": at, "ended_at": then, "owner": whose} for id, at, whose, then in ends])
 
 
-def end_token(conn: sa.Connection, audit_id: str, owner: str) -> None:
-    """This one token ends now. owner: whose it is, in the words of `of_user` or `of_loan`."""
-    _end_one(conn, of_token(audit_id), owner)
+def end_token(conn: sa.Connection, audit_id: str, owner: str, lives: float) -> None:
+    """This one token ends now. owner: whose it is, in the words of `of_user` or `of_loan`. lives: seconds for which a
+    token of now may live at most, or this one, if that is longer."""
+    _end_one(conn, of_token(audit_id), owner, min(lives + DAY, KEEP))
 
 
 def end_loan(conn: sa.Connection, id: str, user_id: str | None) -> None:
@@ -93,11 +97,11 @@ def end_loan(conn: sa.Connection, id: str, user_id: str | None) -> None:
         _end_one(conn, of_loan(id), of_user(user_id))
 
 
-def _end_one(conn: sa.Connection, id: str, owner: str) -> None:
+def _end_one(conn: sa.Connection, id: str, owner: str, keep: float = KEEP) -> None:
     """Where too many of an owner's are remembered, all of theirs end: a few bytes for each would fill the database of
     everybody."""
-    if conn.execute(_OF_ONE, {"owner": owner}).scalar_one() < MOST:
-        return end(conn, [id], owner)
+    if conn.execute(_OF_ONE, {"owner": owner, "before": time.time() - KEEP}).scalar_one() < MOST:
+        return end(conn, [id], owner, keep)
     statements.delete(conn, t.ended, owner=owner)
     end(conn, [owner])
 

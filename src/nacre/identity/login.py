@@ -22,6 +22,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: float | None = None
     chain: tuple[str, ...] = ()
     scope: tuple[str, str] | None = None  # the only scope that this proof is good for
+    of_system: bool = False  # by a token for the system
 
 
 async def login(identity: IdentityService, auth: Json, signed: Json | None = None) -> tuple[str, Known]:
@@ -33,6 +34,8 @@ async def login(identity: IdentityService, auth: Json, signed: Json | None = Non
     await _check_factors(identity, proof)
     now = identity.store.now()
     wish = auth.get("scope")
+    if proof.of_system and isinstance(wish, dict) and wish.keys() & {"project", "domain"}:
+        raise _refused("Using a system-scoped token to create a project-scoped or domain-scoped token is not allowed.")
     scope = await _scope(identity, wish, proof)
     payload = Payload(
         user_id=proof.user_id, methods=proof.methods, issued_at=now, scope=scope[0], scope_id=scope[1],
@@ -61,7 +64,7 @@ async def _prove(identity: IdentityService, claim: Json) -> Proof:
     return Proof(
         user_id=proofs[0].user_id, methods=tuple(dict.fromkeys(m for p in proofs for m in p.methods)),
         expires_at=min(ends) if ends else None, chain=next((p.chain for p in proofs if p.chain), ()),
-        scope=next((p.scope for p in proofs if p.scope), None))
+        scope=next((p.scope for p in proofs if p.scope), None), of_system=any(p.of_system for p in proofs))
 
 
 async def _password(identity: IdentityService, claim: Json) -> Proof:
@@ -74,13 +77,20 @@ async def _password(identity: IdentityService, claim: Json) -> Proof:
 
 
 async def _token(identity: IdentityService, claim: Json) -> Proof:
+    """Keystone's rules: what was had by less than its user's own proof is exchanged for nothing, not even its like."""
     payload = (await identity.inspect(claim["id"])).payload
-    if payload.scope == "trust":
-        raise Forbidden("You are not authorized to perform the requested action.")
-    bound = (payload.scope, payload.scope_id) if payload.scope in ("application_credential", "oauth1") else None
+    if payload.scope in _LENT:
+        raise _refused(f"Using {_LENT[payload.scope]}-scoped token to create another token. "
+                       f"Create a new {_LENT[payload.scope]}-scoped token instead")
+    if not _OWN.issuperset(payload.methods):
+        raise _refused("Using a delegated token to create another token is not allowed.")
     methods = tuple(dict.fromkeys((*payload.methods, "token")))
     return Proof(user_id=payload.user_id, methods=methods, expires_at=payload.expires_at,
-                 chain=(payload.audit_ids[-1],), scope=bound)
+                 chain=(payload.audit_ids[-1],), of_system=payload.scope == "system")
+
+
+def _refused(action: str) -> Forbidden:
+    return Forbidden(f"You are not authorized to perform the requested action: {action}.")
 
 
 async def _credential(identity: IdentityService, claim: Json) -> Proof:
@@ -102,6 +112,9 @@ async def _oauth(identity: IdentityService, claim: Json) -> Proof:
                  expires_at=min(claim["expires_at"], identity.store.now() + identity.lifetime))
 
 
+#: How a token is worded that lends less than its user has; ways of proof by which one is oneself.
+_LENT = {"trust": "trust", "oauth1": "OAuth"}
+_OWN = frozenset({"password", "token"})
 PROVERS = {"password": _password, "token": _token, "application_credential": _credential, "oauth1": _oauth}
 
 

@@ -7,10 +7,10 @@ import msgspec
 import sqlalchemy as sa
 
 from nacre.base.context import Context
-from nacre.base.errors import Unauthenticated
+from nacre.base.errors import Forbidden, Unauthenticated
 from nacre.identity import catalog, ended
 from nacre.identity import tables as t
-from nacre.identity.derive import Facts, Row, derive
+from nacre.identity.derive import Facts, Row, TrustBroken, derive
 from nacre.identity.keys.ring import Ring, number_of
 from nacre.identity.passwords import Passwords
 from nacre.identity.store import Store
@@ -71,8 +71,12 @@ class IdentityService:
         return known
 
     async def issue(self, payload: Payload) -> tuple[str, Known]:
-        """A new token and what it says. Raises Unauthenticated for a scope that the user has no role on."""
-        known = await self._know(payload, fresh=True)
+        """A new token and what it says. Raises Unauthenticated for a scope that the user has no role on, Forbidden for
+        a trust whose trustor lacks a role of it."""
+        try:
+            known = await self._know(payload, fresh=True)
+        except TrustBroken:
+            raise Forbidden("Trustee has no delegated roles.") from None
         if known.facts.trust and known.facts.trust["remaining_uses"] is not None:
             await self.store.write(lambda conn: _use(conn, payload.scope_id))
         return seal(known.payload, await self.keys.primary()), known
@@ -82,7 +86,8 @@ class IdentityService:
         known = await self.inspect(token)
         payload = known.payload
         owner = ended.of_loan(payload.scope_id) if known.facts.delegated else ended.of_user(payload.user_id)
-        await self.store.write(lambda conn: ended.end_token(conn, payload.audit_id, owner))
+        lives = max(self.lifetime, payload.expires_at - self.store.now())
+        await self.store.write(lambda conn: ended.end_token(conn, payload.audit_id, owner, lives))
 
     async def project_exists(self, project_id: str) -> bool:
         """Whether a project of that id exists, enabled or not."""

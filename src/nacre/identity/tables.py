@@ -155,7 +155,8 @@ ended = sa.Table(  # what was disabled, taken away or changed: tokens from befor
     "identity_ended", metadata,
     sa.Column("id", sa.String(160), primary_key=True),  # as the functions of nacre.identity.ended name it
     sa.Column("revision", sa.Integer, nullable=False),  # tokens that were issued at an earlier one are void
-    sa.Column("ended_at", sa.Float, nullable=False, index=True),  # 0: not known, of the release before
+    # Forgotten `ended.KEEP` later. 0: not known, of the release before; of one token, earlier by what it lives less.
+    sa.Column("ended_at", sa.Float, nullable=False, index=True),
     sa.Column("owner", sa.String(160), index=True),  # of what is a part of it: a user whose token it is
 )
 

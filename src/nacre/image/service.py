@@ -15,6 +15,7 @@ from nacre.base.db import Database
 from nacre.identity.contract import Policy
 from nacre.image import records
 from nacre.image.contract import MOST, ImageFacts
+from nacre.image.data import tasks
 from nacre.image.data.ledger import Ledger, located
 from nacre.image.data.locations import Location, Locations
 from nacre.image.data.verdicts import Verdicts
@@ -22,7 +23,7 @@ from nacre.image.patches import Change, Draft, check_name
 from nacre.image.queries import Listing
 from nacre.image.records import Image
 from nacre.image.schemas import IMAGE
-from nacre.image.tables import image_tasks, images
+from nacre.image.tables import images
 
 #: The rule that a visibility needs of whoever sets it.
 VISIBILITY_RULES = {"public": "publicize_image", "community": "communitize_image"}
@@ -152,20 +153,15 @@ class ImageService:
 
     async def tasks(self, image_id: str) -> list[Mapping[str, Any]]:
         """The imports of an image, newest first."""
-        rows = await self.db.read(lambda conn: conn.execute(sa.select(image_tasks).where(
-            image_tasks.c.image_id == image_id).order_by(image_tasks.c.created_at.desc())).all())
-        return [dict(row._mapping) for row in rows]
+        return await self.db.read(lambda conn: tasks.of_image(conn, self.now(), image_id))
 
-    async def all_tasks(self, task_id: str | None = None) -> list[Mapping[str, Any]]:
-        """Every import, or the one of that id, for administrators. Raises NotFound."""
-        query = sa.select(image_tasks).order_by(image_tasks.c.created_at.desc()).limit(1000)
-        if task_id is not None:
-            task_id = task_id.replace("\x00", "")
-            query = query.where(image_tasks.c.id == task_id)
-        rows = await self.db.read(lambda conn: conn.execute(query).all())
-        if task_id is not None and not rows:
-            raise e.NotFound(f"Task {task_id[:64]} not found")
-        return [dict(row._mapping) for row in rows]
+    async def all_tasks(self) -> list[Mapping[str, Any]]:
+        """The newest imports, for administrators."""
+        return await self.db.read(lambda conn: tasks.every(conn, self.now()))
+
+    async def task(self, task_id: str) -> Mapping[str, Any]:
+        """The import of that id, for administrators. Raises NotFound."""
+        return await self.db.read(lambda conn: tasks.one(conn, self.now(), task_id))
 
     async def usage(self, context: Context) -> Mapping[str, int]:
         """What the caller's project uses: bytes stored, bytes staged, images, images being written."""

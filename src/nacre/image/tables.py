@@ -80,12 +80,11 @@ image_tasks = sa.Table(
     sa.Column("image_id", sa.String(36), index=True),  # stays when the image goes: it is history
     sa.Column("type", sa.String(30), nullable=False),
     sa.Column("status", sa.String(30), nullable=False),
-    sa.Column("owner", sa.String(255)),
+    sa.Column("owner", sa.String(255), index=True),
     sa.Column("user_id", sa.String(64)),
     sa.Column("request_id", sa.String(64)),
     sa.Column("input", sa.JSON),
     sa.Column("message", sa.Text),
     sa.Column("created_at", sa.DateTime, nullable=False),
-    sa.Column("updated_at", sa.DateTime, nullable=False),
-    sa.Column("expires_at", sa.DateTime),
+    sa.Column("updated_at", sa.DateTime, nullable=False, index=True),  # when it ended, if it did
 )

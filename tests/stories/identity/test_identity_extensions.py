@@ -215,7 +215,7 @@ async def test_oauth_from_consumer_to_token(lab: Lab, admin: httpx.AsyncClient) 
         assert (await ask("/auth/tokens", forged, json=unsigned)).status_code == 401
     token = answer.headers["X-Subject-Token"]
     assert await lab.works(token)
-    assert (await lab.post_auth(by_token(token, project("admin")))).status_code == 401
+    assert (await lab.post_auth(by_token(token, project("admin")))).status_code == 403
     await admin.delete(f"/OS-OAUTH1/consumers/{consumer['id']}")
     assert not await lab.works(token)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from identity_cloud import Lab, by_password, made, project, role_id
+from identity_cloud import PASSWORDS, SYSTEM, Lab, by_password, by_token, made, project, role_id
 
 Json = dict[str, Any]
 
@@ -163,3 +163,55 @@ async def test_attributes_that_are_only_kept_do_not_pile_up(admin: httpx.AsyncCl
         answers = [await admin.patch(path, json={kind: {f"more{n}": "x" * 60_000}}) for n in range(3)]
         assert [a.status_code for a in answers] == [200, 200, 400], (path, answers[-1].text)
         assert "131072" in answers[-1].text
+
+
+@pytest.mark.parametrize("how", ["trust", "restricted", "unrestricted"])
+async def test_what_is_lent_is_exchanged_for_no_token(lab: Lab, demo: httpx.AsyncClient, how: str) -> None:
+    """As Keystone: not even for one of the same scope, nor together with a password."""
+    _, work = await me(lab, demo)
+    async with await lent(lab, demo, how) as other:
+        token = other.headers["X-Auth-Token"]
+        for scope in (None, "unscoped", {"project": {"id": work}}):
+            answer = await lab.post_auth(by_token(token, scope))
+            assert answer.status_code == 403, (scope, answer.text)
+            assert "to create another token" in answer.json()["error"]["message"]
+        both = by_password("demo", "demo-pw")
+        both["identity"] |= {"methods": ["password", "token"], "token": {"id": token}}
+        assert (await lab.post_auth(both)).status_code == 403
+        assert await lab.works(token)
+
+
+async def test_a_token_for_the_system_is_exchanged_for_none_of_a_project(lab: Lab, admin: httpx.AsyncClient) -> None:
+    token = await lab.token("admin", PASSWORDS["admin"], SYSTEM)
+    for scope, status in ((None, 201), (SYSTEM, 201), (project("admin"), 403), ({"domain": {"id": "default"}}, 403)):
+        assert (await lab.post_auth(by_token(token, scope))).status_code == status, scope
+    token = admin.headers["X-Auth-Token"]
+    assert (await lab.post_auth(by_token(token, SYSTEM))).status_code == 201, "the other way there is nothing against"
+
+
+async def test_a_trust_whose_trustor_lost_a_role_of_it_lends_none(
+        lab: Lab, admin: httpx.AsyncClient, demo: httpx.AsyncClient) -> None:
+    """Also where others of its roles are left, and where it is one that a role implies; until it is there again."""
+    user, work = await me(lab, demo)
+    lost = (await made(admin, "/roles", "role", name="lost"))["id"]
+    grant = f"/projects/{work}/users/{user}/roles/{lost}"
+    assert (await admin.put(grant)).status_code == 204
+    async with lab.client(await lab.token("demo", "demo-pw", project("demo"))) as trustor, lab.client(
+            await lab.token("demo-alt", "alt-pw", project("demo-alt"))) as alt:
+        trustee, _ = await me(lab, alt)
+        trust = await made(trustor, "/OS-TRUST/trusts", "trust", trustor_user_id=user, trustee_user_id=trustee,
+                           impersonation=False, project_id=work, roles=[{"name": "reader"}, {"id": lost}])
+    login = by_password("demo-alt", "alt-pw", {"OS-TRUST:trust": {"id": trust["id"]}})
+    token = (await lab.post_auth(login)).headers["X-Subject-Token"]
+    assert (await admin.delete(grant)).status_code == 204
+    answer = await lab.post_auth(login)
+    assert (answer.status_code, answer.json()["error"]["message"]) == (403, "Trustee has no delegated roles.")
+    assert not await lab.works(token)
+    assert (await admin.put(grant)).status_code == 204
+    answer = await lab.post_auth(login)
+    assert {role["name"] for role in answer.json()["token"]["roles"]} == {"reader", "lost"}
+    implied = (await made(admin, "/roles", "role", name="implied"))["id"]
+    assert (await admin.put(f"/roles/{lost}/implies/{implied}")).status_code == 201
+    assert (await admin.delete(grant)).status_code == 204
+    assert (await admin.put(f"/projects/{work}/users/{user}/roles/{implied}")).status_code == 204
+    assert (await lab.post_auth(login)).status_code == 403

@@ -1,5 +1,6 @@
 """An image service of its own for each test: real SQL, real policy rules, a real directory; tokens are names."""
 
+import datetime as dt
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,9 @@ class Ahead(RealClock):
 
     def monotonic(self) -> float:
         return super().monotonic() + self.seconds
+
+    def now(self) -> dt.datetime:
+        return super().now() + dt.timedelta(seconds=self.seconds)
 
 
 class Cloud:

@@ -5,6 +5,7 @@ import struct
 import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import httpx
 import psutil
@@ -33,12 +34,14 @@ class Slow:
     """Data that goes on when it is told to."""
 
     def __init__(self, data: bytes):
-        self._data, self.came, self.on = data, asyncio.Event(), asyncio.Event()
+        self._data, self.came, self.on, self.more = data, asyncio.Event(), asyncio.Event(), b""
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield self._data
         self.came.set()
         await self.on.wait()
+        if self.more:
+            yield self.more
 
 
 @pytest.mark.parametrize("settings", [Settings(patience=0.3)])
@@ -183,3 +186,33 @@ async def test_whose_client_went_away_is_parsed_no_longer(a: httpx.AsyncClient, 
         while psutil.Process(lazy._process.pid).children():
             await asyncio.sleep(0.01)
     assert upload.cancelled() and lazy._process.poll() is None
+
+
+@pytest.mark.parametrize("settings", [Settings(max_project_bytes=100)])
+async def test_what_an_import_copies_counts_once(
+        a: httpx.AsyncClient, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it goes on, and after: it was counted when it was staged."""
+    one, two, three, four = [(await register(a))["id"] for _ in range(4)]
+    read, copies = cloud.data.read, asyncio.Event()
+
+    async def slow(*args: Any) -> bytes:
+        await copies.wait()
+        return await read(*args)
+
+    monkeypatch.setattr(cloud.data, "read", slow)
+    assert (await send(a, one, b"x" * 40, to="stage")).status_code == 204
+    meanwhile, after = Slow(b"x" * 20), Slow(b"x" * 10)
+    uploads = [asyncio.create_task(stream(a, two, meanwhile)), asyncio.create_task(stream(a, three, after))]
+    await asyncio.gather(meanwhile.came.wait(), after.came.wait())
+    order = {"method": {"name": "glance-direct"}}
+    assert (await a.post(f"/v2/images/{one}/import", json=order)).status_code == 202
+    copies.set()
+    await cloud.uploads.close()
+    assert (await a.get(f"/v2/images/{one}")).json()["status"] == "active"
+    meanwhile.on.set()
+    assert (await uploads[0]).status_code == 204
+    after.more = b"x" * 25
+    after.on.set()
+    assert (await uploads[1]).status_code == 204, "95 of the 100 bytes"
+    assert (await send(a, four, b"x" * 6)).status_code == 413
+    assert (await send(a, four, b"x" * 5)).status_code == 204

@@ -134,7 +134,8 @@ class Room:
         self._memory, self._who, self._held, self._begun = memory, who, 0, False
 
     def check(self, size: int) -> None:
-        """A whole answer has so many bytes. Raises Full where they are too many for now."""
+        """A whole answer has so many bytes; 0: nobody knows yet. Raises Full where they are too many for now, or where
+        one has more already than others leave."""
         if not self._memory.fits(self._who, size + HANDED * (size > PIECE)):
             raise Full
 
@@ -194,8 +195,21 @@ async def _send_long(send: Send, data: bytes, room: Room) -> None:
         room.end()
 
 
-async def send_stream(send: Send, receive: Receive, body: AsyncIterator[bytes]) -> None:
-    """A body that is made while it is sent. It is closed at the end, which comes at once where the client goes."""
+async def send_stream(
+        send: Send, receive: Receive, start: dict[str, Any], body: AsyncIterator[bytes], *, head: bool = False) -> None:
+    """An answer whose body is made while it is sent, from its start on. The body is closed at the end, however it comes
+    to that, and at once where the client goes. head: nothing of the body is sent."""
+    try:
+        await send(start)
+        if head:
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            await _send_pieces(send, receive, body)
+    finally:
+        await close(body)
+
+
+async def _send_pieces(send: Send, receive: Receive, body: AsyncIterator[bytes]) -> None:
     async def all_of_it() -> None:
         async for chunk in body:
             for at in _places(chunk):
@@ -212,7 +226,6 @@ async def send_stream(send: Send, receive: Receive, body: AsyncIterator[bytes]) 
         for each in both:
             each.cancel()
         await asyncio.gather(*both, return_exceptions=True)
-        await close(body)
 
 
 async def close(body: AsyncIterator[bytes]) -> None:

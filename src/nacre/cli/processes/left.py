@@ -6,7 +6,7 @@ import os
 import signal
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from nacre.base.errors import NacreError
@@ -21,15 +21,44 @@ class NotEnded(NacreError):
 
 def find(data: Path) -> dict[int, str]:
     """Process id -> role, of every other control and node that runs on this folder: it was started with the folder's
-    name, or has open what they open of it. So neither a lost pid file nor a reused number misleads."""
+    name, or has open what they open of it, or says so in there. So neither a lost pid file nor a reused number
+    misleads."""
     found, places = {}, _places(data)
     for process in Path("/proc").iterdir():
         if not process.name.isdigit() or int(process.name) == os.getpid():
             continue
         role, words = _started(process)
-        if role and (_same(process, _told(process, words), data) or _opens(process, places)):
+        if role and (works_in(process, words, data) or _opens(process, places) or (
+                role == "control" and _is_recorded(process, words, data))):
             found[int(process.name)] = role
     return found
+
+
+def works_in(process: Path, words: Sequence[bytes], data: Path) -> bool:
+    """Whether a process (of /proc) was told this folder, in its words or its environment."""
+    return _same(process, _told(process, words), data)
+
+
+def _is_recorded(process: Path, words: Sequence[bytes], data: Path) -> bool:
+    """Whether a control was told no folder, and this one names it: one in the foreground writes that. Over PostgreSQL
+    one of an earlier release has nothing of it open; what locks a folder, as all of today do, is known by that."""
+    import psutil
+
+    if _told(process, words) or any(name.endswith(("/control", "/control/runs")) for name in _open_files(process)):
+        return False
+    try:
+        file = data / "run" / "control.pid"
+        return file.read_text().strip() == process.name and (  # it is no later one with the number of that
+            psutil.Process(int(process.name)).create_time() <= file.stat().st_mtime + 1)
+    except (OSError, ValueError, psutil.Error):
+        return False
+
+
+def _open_files(process: Path) -> Iterator[str]:
+    with contextlib.suppress(OSError):  # another's
+        for handle in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                yield os.readlink(handle)
 
 
 def _started(process: Path) -> tuple[str, list[bytes]]:
@@ -46,7 +75,7 @@ def _started(process: Path) -> tuple[str, list[bytes]]:
     return "", []
 
 
-def _told(process: Path, words: list[bytes]) -> bytes:
+def _told(process: Path, words: Sequence[bytes]) -> bytes:
     """The data folder that a process was told, in its words; b"": none."""
     told = []
     for word, following in zip(words, [*words[1:], b""], strict=False):

@@ -152,7 +152,8 @@ def text_field(body: Any, name: str, limit: int) -> str:
 
 
 def import_order(body: Any) -> Mapping[str, Any]:
-    """The body of POST .../import. Raises BadRequest, or NotBuilt for a method that is not offered here."""
+    """What the body of POST .../import asks; a task keeps it. Raises BadRequest, or NotBuilt for a method that is not
+    offered here."""
     method = body.get("method") if isinstance(body, Mapping) else None
     if not isinstance(method, Mapping):
         raise e.BadRequest("Import request requires a 'method' field.", field="method")
@@ -163,7 +164,8 @@ def import_order(body: Any) -> Mapping[str, Any]:
         raise e.NotBuilt(f"The import method {name!r} is not offered here. Upload the data, or use 'glance-direct'.")
     if name not in IMPORT_METHODS:
         raise e.BadRequest(f"Unknown import method name '{name[:64]}'.", field="method/name")
-    for flag in ("all_stores", "all_stores_must_succeed"):
-        if not isinstance(body.get(flag, True), bool):
+    flags = {flag: body[flag] for flag in ("all_stores", "all_stores_must_succeed") if flag in body}
+    for flag, value in flags.items():
+        if not isinstance(value, bool):
             raise e.BadRequest(f"'{flag}' must be boolean value only", field=flag)
-    return dict(body)
+    return {"method": {"name": name}, **flags}

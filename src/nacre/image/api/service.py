@@ -124,8 +124,7 @@ class InfoApi:
         return {"tasks": brief, "first": "/v2/tasks", "schema": "/v2/schemas/tasks"}
 
     async def task(self, request: Request) -> dict[str, Any]:
-        rows = await self._images.all_tasks(request.params["task_id"])
-        return views.task(rows[0])
+        return views.task(await self._images.task(request.params["task_id"]))
 
     async def new_task(self, request: Request) -> Reply:
         raise e.BadRequest("Tasks cannot be created here. Upload the data, or stage it and ask for its import.")

@@ -47,7 +47,8 @@ def task(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"id": row["id"], "type": row["type"], "status": row["status"], "owner": row["owner"],
             "user_id": row["user_id"], "request_id": row["request_id"], "image_id": row["image_id"],
             "input": row["input"], "message": row["message"],
-            "result": {"image_id": row["image_id"]} if row["status"] == "success" else None, "expires_at": None,
+            "result": {"image_id": row["image_id"]} if row["status"] == "success" else None,
+            "expires_at": row["expires_at"] and iso(row["expires_at"]),
             "created_at": iso(row["created_at"]), "updated_at": iso(row["updated_at"]),
             "self": f"/v2/tasks/{row['id']}", "schema": "/v2/schemas/task"}
 

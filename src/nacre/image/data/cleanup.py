@@ -7,6 +7,7 @@ import sqlalchemy as sa
 import structlog
 
 from nacre.base.errors import NacreError
+from nacre.image.data import tasks
 from nacre.image.data.files import FileStore
 from nacre.image.data.ledger import orphan, orphan_all
 from nacre.image.data.locations import OWN
@@ -54,6 +55,7 @@ class Cleanup:
     async def round(self) -> None:
         """Once."""
         await self._release()
+        await self._db.run(lambda conn: tasks.forget(conn, self._service.now()))
         await self._service.ledger.collect()
 
     async def _release(self) -> None:
@@ -87,10 +89,8 @@ class Cleanup:
                 orphan_all(conn, image_id)
             else:
                 continue
-            conn.execute(sa.update(image_tasks).where(
-                image_tasks.c.image_id == image_id, image_tasks.c.status == "processing").values(
-                status="failure", message="The service was restarted during the import. Ask for it again.",
-                updated_at=self._service.now()))
+            tasks.end(conn, self._service.now(), "The service was restarted during the import. Ask for it again.",
+                      image_tasks.c.image_id == image_id, image_tasks.c.status == "processing")
             freed.append(image_id)
         return freed
 

@@ -22,6 +22,7 @@ from nacre.base.db import Unit, statements
 from nacre.base.serving.sending import Room
 from nacre.base.undo import Undo
 from nacre.image import records
+from nacre.image.data import tasks
 from nacre.image.data.cleanup import NO_DATA, STAGED, WRITING
 from nacre.image.data.intake import PIECE, READ, Intake, Received, steady
 from nacre.image.data.ledger import orphan, written
@@ -80,7 +81,7 @@ class Uploads:
             "id": str(uuid.uuid4()), "image_id": image_id, "type": "api_image_import", "status": "processing",
             "owner": context.project_id, "user_id": context.user_id, "request_id": context.request_id,
             "input": {"image_id": image_id, "import_req": dict(order), "backend": [self._data.default]},
-            "message": "", "created_at": now, "updated_at": now, "expires_at": None}
+            "message": "", "created_at": now, "updated_at": now}
 
         def unit(conn: sa.Connection) -> Image:
             image = records.load(conn, context, image_id)
@@ -94,7 +95,7 @@ class Uploads:
             self._check_uploads(conn, image)
             records.move(conn, image_id, {"status": "uploading"},
                          {"status": "importing", "worker": self._worker, "updated_at": now})
-            conn.execute(sa.insert(image_tasks).values(task))
+            tasks.begin(conn, task)
             self._ledger.reserve(conn, image_id, to)
             return image
 
@@ -200,16 +201,18 @@ class Uploads:
     @asynccontextmanager
     async def _counted(self, image: Image) -> AsyncIterator[Callable[[int], None]]:
         """Counts the bytes of an upload beside what its project has, and beside its other uploads of now: call with
-        the bytes that came. Raises TooLarge there."""
+        the bytes that came. Raises TooLarge there. Those of an import are the project's since they were staged, and
+        counted with that."""
         limit, owner = self._limits.max_project_bytes, image.row["owner"] or ""
+        staged = image.status == "importing"
         mine = Coming(await self._db.read(lambda conn: self._used(conn, image)))
         others = self._coming.setdefault(owner, set())
         others.add(mine)
 
         def count(length: int) -> None:
-            mine.size += length
+            mine.size += 0 if staged else length
             total = mine.used + sum(each.size for each in others)
-            if owner and limit is not None and total > limit:
+            if owner and limit is not None and total > limit and not staged:
                 raise e.TooLarge(f"The project's images would use {total} of the {limit} bytes they may use.",
                                  field="size")
 
@@ -320,9 +323,8 @@ class Uploads:
         except Exception:
             log.exception("import failed", image_id=image.id)
             message = "The import failed unexpectedly. The operator's log says more."
-        done = {"status": "failure" if message else "success", "message": message, "updated_at": self._service.now()}
-        await self._db.run(lambda conn: conn.execute(
-            sa.update(image_tasks).where(image_tasks.c.id == task_id).values(done)))
+        await self._db.run(lambda conn: tasks.end(
+            conn, self._service.now(), message, image_tasks.c.id == task_id))
 
 
 def _mine(image: Image, worker: str) -> Mapping[str, Any]:

@@ -1,5 +1,6 @@
 """Hosts as resource providers: what each has, and what of it is taken. Pure."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     traits: frozenset[str]
     allocations: tuple[Allocation, ...] = ()
     aggregates: tuple[str, ...] = ()
+    roomiest_gb: float = float("inf")  # free in the disk directory that has most: a server's disks lie in one
 
     @property
     def usages(self) -> dict[str, int]:
@@ -33,16 +35,28 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
         """Whether so much of a class is free."""
         own = self.inventories.get(name)
         return own is not None and own["min_unit"] <= amount <= own["max_unit"] and (
-            self.usages[name] + amount <= (own["total"] - own["reserved"]) * own["allocation_ratio"])
+            self.usages[name] + amount <= self.capacity(name)) and (name != "DISK_GB" or amount <= self.roomiest_gb)
+
+    def capacity(self, name: str) -> int:
+        """How much of a class there is for allocations."""
+        own = self.inventories[name]
+        return int((own["total"] - own["reserved"]) * own["allocation_ratio"])
 
 
 def provider(host: HostState, allocations: Iterable[Allocation], aggregates: Iterable[str]) -> Provider:
     """The provider that a host is."""
-    r = host.report
+    r, taken = host.report, tuple(allocations)
+    free = {d.path: d.total_mb * r.disk_ratio for d in r.disks}
+    for each in taken:
+        if each.amounts.disk in free:
+            free[each.amounts.disk] -= each.amounts.disk_mb
+    # What is reserved is so after the ratio where servers are placed, and before it in placement's words.
+    reserved = math.ceil(r.reserved_memory_mb / r.ram_ratio)
     return Provider(
-        uuid=host.uuid, name=r.host, generation=r.n, allocations=tuple(allocations), aggregates=tuple(aggregates),
+        uuid=host.uuid, name=r.host, generation=r.n, allocations=taken, aggregates=tuple(aggregates),
+        roomiest_gb=max(free.values(), default=float("inf")) / 1024,
         inventories={"VCPU": _inventory(r.vcpus, r.cpu_ratio),
-                     "MEMORY_MB": _inventory(r.memory_mb, r.ram_ratio, r.reserved_memory_mb),
+                     "MEMORY_MB": _inventory(r.memory_mb, r.ram_ratio, reserved),
                      "DISK_GB": _inventory(r.disk_gb, r.disk_ratio)},
         traits=frozenset({*_IMAGES, "COMPUTE_NODE", f"HW_ARCH_{r.architecture.upper()}",
                           *(("COMPUTE_STATUS_DISABLED",) if host.disabled else ())}))

@@ -1,6 +1,6 @@
 """The placement API as one `Service`, under /placement."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from email.utils import format_datetime
 from typing import Any
@@ -10,9 +10,9 @@ from oslo_utils.uuidutils import is_uuid_like
 from nacre.base.clock import Clock
 from nacre.base.errors import BadRequest, NotBuilt, NotFound
 from nacre.base.serving.gate import PUBLIC, Gate, Subject, asks
-from nacre.base.serving.inputs import whole_number
 from nacre.base.web import Handler, Reply, Request, Route, Service, Version
 from nacre.compute.allocations import Ledger
+from nacre.compute.api.placement import candidates, queries
 from nacre.compute.api.placement import providers as p
 from nacre.compute.api.placement.providers import CLASSES, Provider
 from nacre.compute.api.placement.wire import MAXIMUM, MINIMUM, Microversions, fault, text
@@ -24,7 +24,7 @@ PREFIX = "/placement"
 _RP = "/resource_providers"
 _ONE = _RP + "/{uuid}"
 
-#: What is placement's to write, or to choose, elsewhere: (method, path, policy, first version).
+#: What is placement's to write elsewhere: (method, path, policy, first version).
 NOT_BUILT: tuple[tuple[str, str, str, int], ...] = (
     ("POST", _RP, "resource_providers:create", 0), ("PUT", _ONE, "resource_providers:update", 0),
     ("DELETE", _ONE, "resource_providers:delete", 0),
@@ -38,7 +38,6 @@ NOT_BUILT: tuple[tuple[str, str, str, int], ...] = (
     ("DELETE", _ONE + "/traits", "resource_providers:traits:delete", 6),
     ("POST", "/allocations", "allocations:manage", 13), ("PUT", "/allocations/{uuid}", "allocations:update", 0),
     ("DELETE", "/allocations/{uuid}", "allocations:delete", 0),
-    ("GET", "/allocation_candidates", "allocation_candidates:list", 10),
     ("POST", "/resource_classes", "resource_classes:create", 2),
     ("PUT", "/resource_classes/{name}", "resource_classes:update", 2),
     ("DELETE", "/resource_classes/{name}", "resource_classes:delete", 2),
@@ -84,11 +83,12 @@ class PlacementRoutes:
             get(_ONE + "/traits", self.traits_of, "resource_providers:traits:list", 6),
             get(_ONE + "/allocations", self.allocations_of, "resource_providers:allocations:list"),
             get("/allocations/{uuid}", self.allocations, "allocations:list"),
+            get("/allocation_candidates", self.candidates, "allocation_candidates:list", 10),
             get("/usages", self.total_usages, asks("placement:usages", about=_whose), 9),
             get("/resource_classes", self.classes, "resource_classes:list", 2),
             get("/resource_classes/{name}", self.a_class, "resource_classes:show", 2),
             get("/traits", self.traits, "traits:list", 6), get("/traits/{name}", self.trait, "traits:show", 6),
-            *(Route(method, path, self.not_built, f"placement:{policy}", since=(1, minor))
+            *(Route(method, path, _not_built, f"placement:{policy}", since=(1, minor))
               for method, path, policy, minor in NOT_BUILT)]
 
     async def versions(self, request: Request) -> Any:
@@ -163,6 +163,13 @@ class PlacementRoutes:
                 answer["consumer_type"] = "INSTANCE"
         return answer
 
+    async def candidates(self, request: Request) -> Any:
+        """GET /allocation_candidates."""
+        wanted, every = candidates.wish(request.query, request.version), await self._all()
+        if strange := wanted.traits.difference(p.traits(every)):
+            raise BadRequest(f"No such trait(s): {', '.join(sorted(strange))[:255]}.", field="required")
+        return candidates.candidates(wanted, every, request.version)
+
     async def total_usages(self, request: Request) -> Any:
         """GET /usages: a project's, or those of one of its users."""
         project, user, kind = request.found, request.one("user_id"), request.one("consumer_type")
@@ -206,11 +213,6 @@ class PlacementRoutes:
             raise NotFound(f"No such trait {name}.")
         return Reply(status=204)
 
-    async def not_built(self, request: Request) -> Any:
-        """What is written or chosen elsewhere."""
-        raise NotBuilt("Nacre's placement is read only: hosts report what they have, and the scheduler writes who has "
-                       "what of it.")
-
     async def _all(self, names: Iterable[str] | None = None) -> list[Provider]:
         """Every provider, or those of these hosts, in the order of their names."""
         hosts = [host for host in await self._deps.hosts.all() if host.uuid and (
@@ -241,6 +243,12 @@ def _dated(handler: Handler, clock: Clock) -> Handler:
 
     dated.__doc__ = handler.__doc__
     return dated
+
+
+async def _not_built(_: Request) -> Any:
+    """What is written elsewhere."""
+    raise NotBuilt("Nacre's placement is read only: hosts report what they have, and the scheduler writes who has what "
+                   "of it.")
 
 
 async def _whose(request: Request) -> Subject:
@@ -276,58 +284,17 @@ def _class(name: str) -> dict[str, Any]:
 
 def _wanted(request: Request) -> dict[str, Any]:
     """What a list asks for, for `providers.fits`. Raises BadRequest."""
-    found: dict[str, Any] = {"required": [], "forbidden": set(), "member_of": [], "not_in": set()}
+    found = queries.group(request.query, request.version)
     for name, value in request.query:
-        reader = _READERS.get(name)
-        if reader is None or request.version < reader[0]:
+        if name not in _SINCE or request.version < _SINCE[name]:
             raise BadRequest(f"Invalid query string parameters: {name[:64]!r} is not known", field=name[:64])
-        reader[1](found, name, value)
+        if name in ("name", "uuid"):
+            if name == "uuid" and not is_uuid_like(value):
+                raise BadRequest(f"Invalid query string parameters: {value[:64]!r} is not a 'uuid'", field=name)
+            found[name] = value
     return found
 
 
-def _plain(found: dict[str, Any], name: str, value: str) -> None:
-    if name != "name" and not is_uuid_like(value):
-        raise BadRequest(f"Invalid query string parameters: {value[:64]!r} is not a 'uuid'", field=name)
-    found[name] = value
-
-
-def _resources(found: dict[str, Any], name: str, value: str) -> None:
-    wanted = {}
-    for part in value.split(","):
-        kind, _, text = part.partition(":")
-        amount = whole_number(text) or 0
-        if not kind or not 1 <= amount < 1 << 31:
-            raise BadRequest(f"Badly formed resources parameter. Expected resources query string parameter in form: "
-                             f"?resources=VCPU:2,MEMORY_MB:1024. Got: {value[:255]!r}.", field="resources")
-        if kind not in CLASSES:
-            raise BadRequest(f"Invalid resource class in resources parameter: No such resource class {kind[:64]}.",
-                             field="resources")
-        wanted[kind] = amount
-    found["resources"] = wanted
-
-
-def _required(found: dict[str, Any], name: str, value: str) -> None:
-    if value.startswith("in:"):
-        found["required"].append(set(value[3:].split(",")))
-        return
-    for part in value.split(","):
-        if part.startswith("!"):
-            found["forbidden"].add(part[1:])
-        else:
-            found["required"].append({part})
-
-
-def _member_of(found: dict[str, Any], name: str, value: str) -> None:
-    against, value = value.startswith("!"), value.removeprefix("!")
-    some = set(value.removeprefix("in:").split(","))
-    if not all(is_uuid_like(each) for each in some) or (len(some) > 1 and not value.startswith("in:")):
-        raise BadRequest(f"Expected 'member_of' parameter to contain valid UUID(s). Got: {value[:255]}", field=name)
-    if against:
-        found["not_in"] |= some
-    else:
-        found["member_of"].append(some)
-
-
-_READERS: Mapping[str, tuple[Version, Callable[[dict[str, Any], str, str], None]]] = {
-    "name": ((1, 0), _plain), "uuid": ((1, 0), _plain), "member_of": ((1, 3), _member_of),
-    "resources": ((1, 4), _resources), "in_tree": ((1, 14), _plain), "required": ((1, 18), _required)}
+#: What a list of providers may ask -> the first version that has it.
+_SINCE: Mapping[str, Version] = {"name": (1, 0), "uuid": (1, 0), "member_of": (1, 3), "resources": (1, 4),
+                                 "in_tree": (1, 14), "required": (1, 18)}
