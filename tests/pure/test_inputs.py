@@ -4,7 +4,15 @@ import jsonschema_rs
 import pytest
 
 from nacre.base.errors import BadRequest
-from nacre.base.serving.inputs import MAX_PARTS, MOST, Bounds, first_error, refuse_beyond, whole_number
+from nacre.base.serving.inputs import (
+    MAX_PARTS,
+    MOST,
+    Bounds,
+    first_error,
+    refuse_beyond,
+    schema_validator,
+    whole_number,
+)
 
 NUMBERS = {"type": "array", "items": {"type": "array", "items": {"type": "string"}}}
 
@@ -28,6 +36,17 @@ def test_not_every_error_of_a_large_body_is_described():
     wrong = first_error(validator, [["a", 1], 2])
     assert (list(wrong.path), wrong.part) == ([1], 2) and validator.described == 1
     assert first_error(validator, [["a"]]) is None
+
+
+@pytest.mark.parametrize("key", ["7", "007", "+7", "-1", "1e3", "٣", "99999999999999999999"])
+def test_a_key_that_reads_as_a_number_is_found(key):
+    """The validator's path has it as the number."""
+    validator = schema_validator({"type": "object", "additionalProperties": {
+        "type": "object", "additionalProperties": {"type": "string"}}})
+    wrong = first_error(validator, {"a": {key: 5, "b": "x"}})
+    assert (list(wrong.path), wrong.part) == (["a", key], 5)
+    wrong = first_error(validator, {key: {"a": 5}, "b": {}})
+    assert (list(wrong.path), wrong.part) == ([key, "a"], 5)
 
 
 @pytest.mark.parametrize("body", [[1] * (MAX_PARTS + 1), {"tags": [1] * 500_000}, {"a": {"tags": {

@@ -176,6 +176,20 @@ def test_an_installed_package_offers_a_type_driver_and_replaces_none_of_ours(mon
         type_drivers.load.cache_clear()
 
 
+@pytest.mark.parametrize(("name", "what"), [("bands", "Stripes"), ("bands", "nothing"), ("stripes", "gone.Stripes")])
+def test_a_package_that_offers_no_type_driver_stops_the_start_and_is_named(monkeypatch, name, what):
+    """Under another name than its own it gave out one segment and refused all others."""
+    module = "gone" if "." in what else __name__
+    offered = (EntryPoint(name, f"{module}:{what}", type_drivers.GROUP),)
+    monkeypatch.setattr(type_drivers, "entry_points", lambda group: offered)
+    type_drivers.load.cache_clear()
+    try:
+        with pytest.raises(NacreError, match=f"The type driver '{name}' .*{module}"):
+            type_drivers.require(("vxlan",))
+    finally:
+        type_drivers.load.cache_clear()
+
+
 def test_a_driver_that_nobody_offers_is_named():
     with pytest.raises(NacreError, match="no type driver 'gre'; known: flat, vlan, vxlan, local"):
         type_drivers.require(("vxlan", "gre"))

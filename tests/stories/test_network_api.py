@@ -349,3 +349,18 @@ async def test_numbers_of_any_length_are_numbers_or_refused(cloud):
     for text, expect in (("²".encode("latin-1"), 400), (b"1" * 5000, 412), (b"-1", 400), (b"0" * 5000 + now, 200)):
         await cloud.call("one", "PUT", f"/networks/{net}", {"network": {"name": "n"}}, expect=expect,
                          headers={b"If-Match": b"revision_number=" + text})
+
+
+async def test_what_has_no_time_is_not_asked_for_by_one(cloud: Cloud) -> None:
+    since = "changed_since=2026-01-01T00:00:00Z"
+    assert (await cloud.call("admin", "GET", f"/networks?{since}")) == {"networks": []}
+    for path in ("/network-ip-availabilities", "/agents", "/rbac-policies", "/service-providers"):
+        refused = await cloud.call("admin", "GET", f"{path}?{since}", expect=400)
+        assert "changed_since" in refused["NeutronError"]["message"], path
+
+
+async def test_an_empty_ip_version_is_none_that_is_asked_for(cloud: Cloud) -> None:
+    net, _ = await cloud.network_with_subnet()
+    listed = await cloud.call("admin", "GET", "/network-ip-availabilities?ip_version=")
+    assert [(row["network_id"], len(row["subnet_ip_availability"])) for row in listed["network_ip_availabilities"]] == [
+        (net, 1)]

@@ -332,3 +332,15 @@ async def test_the_database_allows_one_active_binding_a_port(cloud: Cloud) -> No
     with pytest.raises(sa.exc.IntegrityError):
         await cloud.db.run(lambda c: c.execute(sa.update(t.bindings).where(t.bindings.c.host == "h2").values(
             active=True)))
+
+
+@pytest.mark.parametrize("kind", ["vxlan", "local"])
+async def test_no_physical_network_may_be_said_by_an_empty_name(cloud: Cloud, kind: str) -> None:
+    net = (await cloud.call("admin", "POST", "/networks", {"network": {
+        "provider:network_type": kind, "provider:physical_network": ""}}))["network"]
+    assert net["provider:physical_network"] is None
+    bound = {"port": {"network_id": net["id"], "binding:host_id": "h1"}}
+    assert (await cloud.call("admin", "POST", "/ports", bound))["port"]["binding:vif_type"] == "ovs"
+    # As an earlier release wrote it down.
+    await cloud.db.run(lambda conn: conn.execute(sa.update(t.segments).values(physical_network="")))
+    assert (await cloud.call("admin", "POST", "/ports", bound))["port"]["binding:vif_type"] == "ovs"

@@ -6,7 +6,7 @@ import pytest
 from tests.stories.network_cloud import CALLERS, Cloud
 
 from nacre.base.db import Database
-from nacre.base.errors import BadRequest, BuildFailed, Conflict, NotFound, QuotaExceeded
+from nacre.base.errors import BadRequest, BuildFailed, Conflict, Forbidden, NotFound, QuotaExceeded
 from nacre.network import networks
 from nacre.network.contract import AUTO, NetworkRequest, PortsOrder
 from nacre.network.ml2.type_drivers import SegmentTypes
@@ -183,3 +183,12 @@ async def test_a_network_named_a_hundred_times_is_looked_up_once_and_counted_bef
     with pytest.raises(QuotaExceeded):
         await cloud.network.check(order("s1", net, *[net] * 99), 50)
     assert len(asked) == 1
+
+
+async def test_who_may_not_choose_an_address_does_not_hear_which_are_taken(cloud):
+    net, _ = await cloud.network_with_subnet("admin", shared=True)
+    port = (await cloud.call("admin", "POST", "/ports", {"port": {"network_id": net}}))["port"]
+    for address in (port["fixed_ips"][0]["ip_address"], "10.0.0.77"):
+        with pytest.raises(Forbidden, match="create_port"):
+            await cloud.network.check(PortsOrder(server_id="s", context=CALLERS["one"], requests=(
+                NetworkRequest(network_id=net, fixed_ip=address),)), 1)

@@ -19,9 +19,9 @@ DAY = 86400.0
 KEEP = 32 * DAY
 
 _NOW = sa.select(sa.extract("epoch", sa.func.current_timestamp()))
-#: So many single ends of one owner are remembered: a user's tokens that were taken back one by one, and what the user
-#: has lent, or the tokens of what is lent. The next ends all of theirs.
-MOST = 50_000
+#: So many single ends of a user are remembered: tokens that were taken back one by one, and what the user has lent; so
+#: many of the tokens of one thing that is lent. The next ends all of theirs.
+MOST, MOST_OF_LOAN = 10_000, 1_000
 _OF_ONE = sa.select(sa.func.count()).where(
     t.ended.c.owner == sa.bindparam("owner"), t.ended.c.ended_at >= sa.bindparam("before"))
 _IDS: sa.BindParameter[list[str]] = sa.bindparam("ids", expanding=True)
@@ -100,7 +100,8 @@ def end_loan(conn: sa.Connection, id: str, user_id: str | None) -> None:
 def _end_one(conn: sa.Connection, id: str, owner: str, keep: float = KEEP) -> None:
     """Where too many of an owner's are remembered, all of theirs end: a few bytes for each would fill the database of
     everybody."""
-    if conn.execute(_OF_ONE, {"owner": owner, "before": time.time() - KEEP}).scalar_one() < MOST:
+    most = MOST_OF_LOAN if owner.startswith(of_loan("")) else MOST
+    if conn.execute(_OF_ONE, {"owner": owner, "before": time.time() - KEEP}).scalar_one() < most:
         return end(conn, [id], owner, keep)
     statements.delete(conn, t.ended, owner=owner)
     end(conn, [owner])

@@ -173,7 +173,7 @@ def _allocate(work: Work, network_id: str, wanted: Attributes, position: int) ->
     kind, physical, number = (wanted.get(k) for k in PROVIDER)
     if kind:
         type_drivers.validate(settings, kind, physical, number)
-        return reserve(work, network_id, (kind, physical, number), position=position)
+        return reserve(work, network_id, (kind, physical or None, number), position=position)
     if wanted:
         raise BadRequest("Invalid input for operation: provider:network_type required.", type="InvalidInput")
     for kind in settings.tenant_types:

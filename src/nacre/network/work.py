@@ -144,7 +144,9 @@ class Work:
         """One noun for which all of that holds."""
         if where:
             where += tuple(kind.TABLE.c[name] == value for name, value in conditions.items())
-        return next(iter(self.search(kind, *where, limit=1) if where else self.select(kind, **conditions)), None)
+            return next(iter(self.search(kind, *where, limit=1)), None)
+        return next((kind(*row) for row in statements.first(
+            self.conn, kind.TABLE, kind.__struct_fields__, conditions)), None)
 
     def new(self, data: Attributes) -> Attributes:
         """The standard columns of a new row, filled."""

@@ -1,6 +1,7 @@
 """What was disabled or taken away and is there again revives no token; what a token stands for ends with it."""
 
 import time
+from datetime import timedelta
 from typing import get_args, get_type_hints
 
 import httpx
@@ -229,6 +230,33 @@ async def test_what_is_lent_and_taken_back_is_remembered_in_bounds(
     lent = await made(demo, path, "application_credential", name="last")
     assert (await demo.delete(f"{path}/{lent['id']}")).status_code == 204
     assert await rows() == [] and not await lab.works(demo.headers["X-Auth-Token"])
+
+
+async def test_tokens_of_trusts_that_expired_are_remembered_in_bounds(lab: Lab, demo: httpx.AsyncClient) -> None:
+    """One row of each trust, of its trustor's: those of its tokens counted for nobody once it was gone."""
+    async def rows() -> list[str]:
+        return await lab.store.read(lambda conn: list(conn.execute(sa.select(ended.c.id).where(
+            ended.c.owner.is_not(None))).scalars()))
+
+    me = (await demo.get("/auth/tokens", headers={"X-Subject-Token": demo.headers["X-Auth-Token"]})).json()["token"]
+
+    async def lend() -> str:
+        end = lab.clock.now() + timedelta(seconds=60)
+        trust = await made(demo, "/OS-TRUST/trusts", "trust", trustor_user_id=me["user"]["id"],
+                           trustee_user_id=me["user"]["id"], project_id=me["project"]["id"], impersonation=True,
+                           roles=[{"name": "member"}], expires_at=end.strftime("%Y-%m-%dT%H:%M:%S.000000Z"))
+        return str(trust["id"])
+
+    for n in range(3):
+        trust = await lend()
+        for _ in range(2):
+            login = by_password("demo", PASSWORDS["demo"], {"OS-TRUST:trust": {"id": trust}})
+            await lab.identity.revoke((await lab.post_auth(login)).headers["X-Subject-Token"])
+        assert sorted(id.partition(":")[0] for id in await rows()) == ["loan"] * 2 * n + ["token"] * 2
+        lab.clock.jump(61)
+        await lend()
+        assert [id.partition(":")[0] for id in await rows()] == ["loan"] * (2 * n + 1)
+        lab.clock.jump(61)
 
 
 async def test_a_password_that_a_clock_which_is_ahead_changes_locks_nobody_out(

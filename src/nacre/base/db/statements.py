@@ -23,7 +23,7 @@ def find(conn: sa.Connection, table: sa.FromClause, order: tuple[str, ...] = (),
 
 def one(conn: sa.Connection, table: sa.FromClause, **conditions: Any) -> Row | None:
     """As `find`, the first row."""
-    return next(iter(rows(select(conn, table, (), (), conditions))), None)
+    return next(iter(rows(first(conn, table, (), conditions))), None)
 
 
 def select(conn: sa.Connection, table: sa.FromClause, columns: tuple[str, ...], order: tuple[str, ...],
@@ -31,6 +31,13 @@ def select(conn: sa.Connection, table: sa.FromClause, columns: tuple[str, ...], 
     """As `find`, the rows as tuples of these columns, in their order; none named: of all."""
     names, values = _conditions(conditions)
     return conn.execute(_select(table, columns, names, order), values)
+
+
+def first(conn: sa.Connection, table: sa.FromClause, columns: tuple[str, ...],
+          conditions: Mapping[str, Any]) -> sa.CursorResult[Any]:
+    """As `select`, one row at most."""
+    names, values = _conditions(conditions)
+    return conn.execute(_first(table, columns, names), values)
 
 
 def rows(result: sa.CursorResult[Any]) -> list[Row]:
@@ -94,6 +101,11 @@ def _select(table: sa.FromClause, columns: tuple[str, ...], shape: tuple[tuple[s
             order: tuple[str, ...]) -> sa.Select[Any]:
     wanted = sa.select(*(table.c[n] for n in columns)) if columns else sa.select(table)
     return wanted.where(*_where(table, shape)).order_by(*(table.c[n] for n in order))
+
+
+@lru_cache(maxsize=1024)
+def _first(table: sa.FromClause, columns: tuple[str, ...], shape: tuple[tuple[str, str], ...]) -> sa.Select[Any]:
+    return _select(table, columns, shape, ()).limit(1)
 
 
 @lru_cache(maxsize=1024)

@@ -1,6 +1,6 @@
 """What clients send, held to a measure before anything looks at it closely."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -91,10 +91,23 @@ def _first_error(validator: Any, value: Any) -> Wrong | None:
             error = found
         else:
             return None
-    part = value
-    for step in error.instance_path:
-        part = part[step]
-    return Wrong(error.instance_path, part, error)
+    path, part = _found(value, error.instance_path)
+    return Wrong(path, part, error)
+
+
+def _found(value: Any, path: Iterable[str | int]) -> tuple[list[str | int], Any]:
+    """What lies at the end of a validator's path, and the path as the value has it: the validator says "7" and "+07" of
+    an object's keys as 7."""
+    taken, part = list[str | int](), value
+    for step in path:
+        if isinstance(part, dict) and step not in part:
+            step = next((key for key in part if whole_number(key.removeprefix("+")) == step), step)
+        try:
+            part = part[step]
+        except (LookupError, TypeError):
+            break
+        taken.append(step)
+    return taken, part
 
 
 def _few(value: Any) -> bool:

@@ -195,7 +195,7 @@ def choose(work: Work, data: Attributes) -> str | None:
                       else (high, "MaxPrefixSubnetAllocationError"))
         raise _bad(kind, f"Unable to allocate subnet with prefix length {length}, the allowed prefix at that end is "
                    f"{edge}.", "prefixlen")
-    taken = [subnet.cidr for subnet in work.select(Subnet, subnetpool_id=pool_id)]
+    taken = list(work.conn.execute(sa.select(t.subnets.c.cidr).where(t.subnets.c.subnetpool_id == pool_id)).scalars())
     if cidr:
         fits = ipam.covers(ipam.merged(pool.prefixes), ipam.span(cidr)) and not ipam.overlap(cidr, taken)
     found = (cidr if fits else None) if cidr else next(_free(pool.prefixes, length, taken), None)

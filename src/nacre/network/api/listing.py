@@ -47,7 +47,7 @@ def parse(resource: Resource, query: Sequence[tuple[str, str]]) -> Listing:
             found.fields += [value] if value else []
         elif key in _TAGS:
             found.tags.setdefault(key, []).extend(value.split(","))
-        elif key == "changed_since":
+        elif key == "changed_since" and _shown(resource, "updated_at"):
             found.changed_since = _moment(value)
         elif key not in _CONTROL:
             name = "project_id" if key == "tenant_id" else key
@@ -63,6 +63,10 @@ def parse(resource: Resource, query: Sequence[tuple[str, str]]) -> Listing:
     found.reverse = values.get("page_reverse", "").lower() in ("true", "1")
     found.sort = _sort(resource, keys, directions)
     return found
+
+
+def _shown(resource: Resource, name: str) -> bool:
+    return name in resource.attributes and resource.attributes[name].visible
 
 
 def _wanted(attribute: Attribute, value: str) -> Any:

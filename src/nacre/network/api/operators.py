@@ -134,7 +134,7 @@ class Operators:
             [{"name": "nova", "resource": "router", "state": "available"}] if routed else [])}
 
     async def availabilities(self, request: Request) -> View:
-        listing = lists.parse(_AVAILABILITY, request.query)
+        listing = lists.parse(_AVAILABILITY, [(name, value) for name, value in request.query if value])
         versions = listing.filters.pop("ip_version", [])
         rows = await self._manager.read(request.context, lambda work: _availability(work, None, versions))
         rows = [row for row in rows if lists.matches(row, listing)]

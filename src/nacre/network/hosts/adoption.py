@@ -149,7 +149,7 @@ def _network(work: Work, order: PortsOrder, facts: NetworkFacts) -> None:
 
 def _segment(work: Work, facts: NetworkFacts) -> None:
     """The number that it had. A tunnel's is the cloud's own affair: another one is as good."""
-    what = (facts.network_type, facts.physical_network, facts.segmentation_id)
+    what = (facts.network_type, facts.physical_network or None, facts.segmentation_id)
     try:
         networks.reserve(work, facts.id, what)
     except Conflict:

@@ -77,9 +77,11 @@ def _one(work: Work, order: PortsOrder, request: NetworkRequest) -> Interface:
     if work.first(Subnet, network_id=network.id) is None:
         raise BadRequest(f"Network {network.id} requires a subnet in order to boot instances on.",
                          type="NetworkRequiresSubnet")
+    interface = Interface(request, network)
     if request.fixed_ip:
+        _wish(work, order, interface, None)  # who may not choose an address does not hear which are taken
         _check_fixed(work, network.id, request.fixed_ip)
-    return Interface(request, network)
+    return interface
 
 
 def _brought(work: Work, order: PortsOrder, request: NetworkRequest) -> Interface:

@@ -18,7 +18,7 @@ from nacre.network.nouns.port import Port
 from nacre.network.nouns.router import FLOATINGIP, FloatingIp
 from nacre.network.nouns.router import floatingip_view as view
 from nacre.network.sharing import access
-from nacre.network.work import Work, among, conflict, missing, where
+from nacre.network.work import MANY, Work, conflict, missing, where
 
 OWNER = "network:floatingip"
 #: What it stands for while it stands for nothing.
@@ -35,7 +35,7 @@ class FloatingIps:
 
     def views(self, work: Work, found: Sequence[FloatingIp]) -> Sequence[View]:
         ids = [floating.port_id for floating in found if floating.port_id]
-        known = {port.id: port for port in work.search(Port, among(t.ports.c.id, ids))} if ids else {}
+        known = {port.id: port for at in range(0, len(ids), MANY) for port in work.select(Port, id=ids[at:at + MANY])}
         return [view(floating, known.get(floating.port_id or "")) for floating in found]
 
     def target(self, work: Work, data: Attributes) -> Attributes:

@@ -6,7 +6,7 @@ networks get that ask for none, and in which order, the operator says.
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol
 
 import msgspec
@@ -137,8 +137,18 @@ GROUP = "nacre.type_drivers"
 
 @lru_cache
 def load() -> Mapping[str, TypeDriver]:
-    """All kinds, ours first."""
-    return {**TYPES, **{point.name: point.load()() for point in entry_points(group=GROUP) if point.name not in TYPES}}
+    """All kinds, ours first. Raises NacreError naming the package's entry point that is none."""
+    return {**TYPES, **{point.name: _made(point) for point in entry_points(group=GROUP) if point.name not in TYPES}}
+
+
+def _made(point: EntryPoint) -> TypeDriver:
+    try:
+        driver: TypeDriver = point.load()()
+    except Exception as error:
+        raise NacreError(f"The type driver '{point.name}' ({point.value}) cannot be loaded: {error!r}.") from error
+    if driver.name != point.name:  # its segments are written down under the one and looked for under the other
+        raise NacreError(f"The type driver '{point.name}' ({point.value}) names itself '{driver.name}'.")
+    return driver
 
 
 def require(names: Iterable[str]) -> None:

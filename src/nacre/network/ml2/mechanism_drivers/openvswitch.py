@@ -26,6 +26,6 @@ class OpenVSwitch:
 
 def reaches(agent: HostAgent, segment: Segment) -> bool:
     """Whether the host has what the segment needs: a tunnel of its type, or a bridge to its physical network."""
-    if segment.physical_network is not None:
+    if segment.physical_network:
         return segment.physical_network in agent.bridge_mappings
     return segment.network_type == "local" or segment.network_type in agent.tunnel_types
