@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -295,6 +296,7 @@ _UNNOTICED = [("save",), ("change", "p0", {"g0"}, 1), ("change", "p1", {"g0"}, 2
 _TRIMMED = [("move", "p0", {"g0"}, 1), ("move", "p1", {"g0"}, 2), ("trim", 0), ("tell",), ("deliver", 0, False)]
 
 
+@pytest.mark.timeout(600)
 @example(_UNNOTICED)
 @example(_TRIMMED)
 @settings(max_examples=300, deadline=None)

@@ -317,3 +317,25 @@ def test_tokens_that_were_over_stay_so(database_url: str) -> None:
         assert set(connection.scalars(sa.select(ended.c.id))) == {"anything", "user:before", "token:a", "user:x"}
         assert not since_then(connection, 5, ["user:u"])
     engine.dispose()
+
+
+def test_no_physical_network_has_no_name(database_url: str) -> None:
+    """0024: one without a name was written down by earlier releases, and no segment was free beside it."""
+    command.upgrade(migrations._config(database_url), "0023")
+    engine = make_engine(database_url)
+    with engine.begin() as connection:
+        connection.execute(sa.text(
+            "insert into networks (id, project_id, description, created_at, updated_at, revision_number, tags, name,"
+            " admin_state_up, mtu, port_security_enabled, external, is_default, dns_domain, availability_zone_hints)"
+            " values ('n', 'p', '', :now, :now, 0, '[]', '', :yes, 1450, :yes, :no, :no, '', '[]')"),
+            {"now": dt.datetime(2026, 1, 1), "yes": True, "no": False})
+        for id, name in (("s", ""), ("t", "physnet1")):
+            connection.execute(sa.text(
+                "insert into network_segments (id, network_id, network_type, physical_network, segmentation_id,"
+                " position, dynamic) values (:id, 'n', 'vxlan', :name, 7, 0, :no)"),
+                {"id": id, "name": name, "no": False})
+    migrations.upgrade(database_url)
+    with engine.begin() as connection:
+        found = connection.execute(sa.text("select id, physical_network from network_segments order by id")).all()
+    assert found == [("s", None), ("t", "physnet1")]
+    engine.dispose()

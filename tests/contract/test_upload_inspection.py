@@ -275,10 +275,10 @@ def test_a_parser_that_was_taken_over_does_not_outlive_its_upload(says: str) -> 
 
         work = threading.Thread(target=upload)
         work.start()
-        assert within(30, lambda: refused or (taken._process and parsers(taken)))
+        assert within(60, lambda: refused or (taken._process and parsers(taken)))
         apart.close()
         work.join(30)
-        assert refused and within(30, lambda: not parsers(taken))
+        assert refused and within(60, lambda: not parsers(taken))
         assert taken._process is not None and taken._process.poll() is None
 
 
@@ -299,7 +299,7 @@ def test_for_an_upload_that_has_ended_no_parser_is_left(
         apart.close()
     with pytest.raises(Unavailable):
         feed(apart, b"x", 1)
-    assert apart._talk is None and (not late or within(30, lambda: not parsers(honest)))
+    assert apart._talk is None and (not late or within(60, lambda: not parsers(honest)))
 
 
 def test_a_parser_that_was_taken_over_does_not_compute_for_ever() -> None:
@@ -319,7 +319,7 @@ def test_a_parser_that_was_taken_over_does_not_outlive_control() -> None:
         apart.feed(b"x" * SLICE)
         (parser,) = parsers(taken)
         taken.close()
-        assert within(30, lambda: ended(parser))
+        assert within(60, lambda: ended(parser))
         apart.close()
 
 

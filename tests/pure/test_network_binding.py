@@ -161,6 +161,10 @@ class Stripes:
         return "StripeInUse", f"Stripe {number} is in use."
 
 
+class Nameless:
+    pass
+
+
 def test_an_installed_package_offers_a_type_driver_and_replaces_none_of_ours(monkeypatch):
     offered = (EntryPoint(name, f"{__name__}:Stripes", type_drivers.GROUP) for name in ("stripes", "vlan"))
     monkeypatch.setattr(type_drivers, "entry_points", lambda group: tuple(offered))
@@ -176,7 +180,8 @@ def test_an_installed_package_offers_a_type_driver_and_replaces_none_of_ours(mon
         type_drivers.load.cache_clear()
 
 
-@pytest.mark.parametrize(("name", "what"), [("bands", "Stripes"), ("bands", "nothing"), ("stripes", "gone.Stripes")])
+@pytest.mark.parametrize(("name", "what"), [
+    ("bands", "Stripes"), ("bands", "nothing"), ("stripes", "gone.Stripes"), ("bands", "Nameless")])
 def test_a_package_that_offers_no_type_driver_stops_the_start_and_is_named(monkeypatch, name, what):
     """Under another name than its own it gave out one segment and refused all others."""
     module = "gone" if "." in what else __name__

@@ -159,3 +159,17 @@ def test_a_host_is_a_candidate_if_the_scheduler_finds_room_there(
         one = host("h1", *placed, ram_ratio=ratio, cpu_ratio=ratio, disks=said.disks)
         fits = all(amount <= one.inventories[name]["max_unit"] for name, amount in asked.items())
         assert bool(names(ask(f"resources={query}", one))) == (room and fits)
+
+
+def test_groups_have_an_end() -> None:
+    query = "&".join(f"resources{n}=VCPU:1" for n in range(1, 66)) + "&group_policy=none"
+    with pytest.raises(BadRequest, match="64 groups are allowed, not 65"):
+        ask(query, host())
+
+
+def test_what_a_host_says_it_reserves_is_no_more_than_it_has() -> None:
+    (wanted,) = ask("resources=VCPU:1", host(reserved_memory_mb=1 << 40))["provider_summaries"].values()
+    assert wanted["resources"]["MEMORY_MB"]["capacity"] == 0
+    for ratio in (0.0, 5e-324):
+        with pytest.raises(msgspec.ValidationError, match="ram_ratio"):
+            msgspec.convert({**msgspec.to_builtins(report()), "ram_ratio": ratio}, HostReport)

@@ -184,8 +184,10 @@ async def test_a_download_for_which_there_is_no_memory_is_refused_before_it_begi
     monkeypatch.setattr(sending, "_WAIT", 0.05)
     lab = Cloud(unread_bytes=2 << 20)
     wires = [await lab.asks("red", path="image") for _ in range(12)]
-    begun = [wire for wire in wires if wire.sent]
-    await asyncio.sleep(0.1)
+    async with asyncio.timeout(60):
+        while not all(wire.sent for wire in wires):
+            await asyncio.sleep(0.01)
+    begun = [wire for wire in wires if wire.sent.startswith(b"HTTP/1.1 200")]
     refused = [wire for wire in wires if wire.sent.startswith(b"HTTP/1.1 503") and b"retry-after: " in wire.sent]
     assert len(begun) + len(refused) == 12 and begun and refused
     for _ in range(20 * PARTS):

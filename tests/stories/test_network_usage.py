@@ -133,6 +133,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["make", "make", "make", "make_many",
                                             "fail"]), st.sampled_from(sorted(PLURALS))), min_size=10, max_size=60)
 
 
+@pytest.mark.timeout(600)
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow],
           phases=[Phase.reuse, Phase.generate])  # an example takes a second: too long to try hundreds of smaller ones
 @given(STEPS, st.integers(0, 1 << 30))

@@ -18,7 +18,7 @@ Count = Annotated[int, Meta(ge=0, le=1 << 53)]
 #: Amounts of a resource; a thousand hosts of the most are still counted exactly.
 Amount = Annotated[int, Meta(ge=0, le=1 << 40)]
 Size = Annotated[float, Meta(ge=0, le=1 << 40)]
-Ratio = Annotated[float, Meta(ge=0, le=1_000_000)]
+Ratio = Annotated[float, Meta(ge=0.001, le=1_000_000)]
 #: So that many more fit into a column.
 Epoch = Annotated[int, Meta(ge=0, le=1 << 30)]
 Word = Annotated[str, Meta(max_length=16, pattern=_PLAIN)]

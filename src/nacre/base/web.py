@@ -88,8 +88,9 @@ class Request:
 
     @property
     def room(self) -> Room:
-        """What is read for the answer is held in it: a new one at each call."""
-        return self.hold(self.context.project_id or self.context.user_id or source.get())
+        """What is read for the answer is held in it: a new one at each call. Nothing is told of what is deleted."""
+        room = self.hold(self.context.project_id or self.context.user_id or source.get())
+        return room.of(change=self.method not in ("GET", "HEAD", "DELETE"))
 
     def allows(self, rule: str, facts: Facts | None = None) -> bool:
         """Whether the caller may do a part of what the route does; `rule` is one that its gate names. facts: about
@@ -273,8 +274,7 @@ class App:
         async with self._bodies.turn(f"{project} {user}", size=size) if _with_body(routes) else nullcontext():
             raw = await admit(request, routes, self._allows)
             async with self._turns.turn(project, user):
-                if request.method not in ("GET", "HEAD", "DELETE"):  # done is done: how long its answer is comes late
-                    request.room.check(0)
+                request.room.check_change()
                 return await work(request, routes, raw)
 
     def _fault(self, request: Request, error: e.NacreError) -> Reply:

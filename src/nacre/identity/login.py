@@ -41,7 +41,7 @@ async def login(identity: IdentityService, auth: Json, signed: Json | None = Non
         user_id=proof.user_id, methods=proof.methods, issued_at=now, scope=scope[0], scope_id=scope[1],
         expires_at=proof.expires_at if proof.expires_at is not None else now + identity.lifetime,
         audit_ids=(new_audit_id(), *proof.chain))
-    if wish is None and proof.scope is None:
+    if wish is None and proof.scope is None and not proof.of_system:
         default = await identity.store.read(lambda conn: conn.scalar(
             sa.select(t.users.c.default_project_id).where(t.users.c.id == proof.user_id)))
         if default:

@@ -185,7 +185,11 @@ async def test_a_token_for_the_system_is_exchanged_for_none_of_a_project(lab: La
     token = await lab.token("admin", PASSWORDS["admin"], SYSTEM)
     for scope, status in ((None, 201), (SYSTEM, 201), (project("admin"), 403), ({"domain": {"id": "default"}}, 403)):
         assert (await lab.post_auth(by_token(token, scope))).status_code == status, scope
-    token = admin.headers["X-Auth-Token"]
+    me = (await admin.get("/auth/tokens", headers={"X-Subject-Token": admin.headers["X-Auth-Token"]})).json()["token"]
+    await admin.patch(f"/users/{me['user']['id']}", json={"user": {"default_project_id": me["project"]["id"]}})
+    unscoped = (await lab.post_auth(by_token(await lab.token("admin", PASSWORDS["admin"], SYSTEM)))).json()["token"]
+    assert "project" not in unscoped, "nor of its default project, which nobody named"
+    token = await lab.token("admin", PASSWORDS["admin"], project("admin"))
     assert (await lab.post_auth(by_token(token, SYSTEM))).status_code == 201, "the other way there is nothing against"
 
 

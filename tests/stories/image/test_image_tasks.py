@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 from image_cloud import Cloud, register, send
 
+from nacre.base.db.engine import DatabaseUnavailable
 from nacre.image.data import tasks
 from nacre.image.tables import image_tasks, images
 
@@ -67,7 +68,42 @@ async def test_a_task_whose_import_goes_on_stays(a: httpx.AsyncClient, cloud: Cl
     assert task["status"] == "processing" and task["expires_at"] is None
     await cloud.database.run(lambda conn: conn.execute(sa.delete(images)))
     await cloud.cleanup.round()
+    assert await rows(cloud) == [image], "it ended now, as far as anybody knows"
+    cloud.clock.seconds += 49 * HOUR
+    await cloud.cleanup.round()
     assert await rows(cloud) == []
+
+
+@pytest.mark.parametrize(("status", "said"), [("active", "success"), ("queued", "failure")])
+async def test_a_task_whose_end_was_not_written_down_ends(
+        a: httpx.AsyncClient, cloud: Cloud, status: str, said: str) -> None:
+    """The database went away just then."""
+    image = await imported(a, cloud)
+
+    def unit(conn: sa.Connection) -> None:
+        conn.execute(sa.update(images).values(status=status))
+        conn.execute(sa.update(image_tasks).values(status="processing"))
+
+    await cloud.database.run(unit)
+    await cloud.cleanup.round()
+    (task,) = (await a.get(f"/v2/images/{image}/tasks")).json()["tasks"]
+    assert task["status"] == said and bool(task["message"]) == (said == "failure") and task["expires_at"]
+
+
+async def test_what_is_deleted_goes_though_nothing_can_be_written_of_tasks(
+        a: httpx.AsyncClient, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full, and that makes room."""
+    def full(*_: Any) -> None:
+        raise DatabaseUnavailable("the disk is full")
+
+    collected = []
+    monkeypatch.setattr(tasks, "forget", full)
+    collect = cloud.cleanup._service.ledger.collect
+    monkeypatch.setattr(cloud.cleanup._service.ledger, "collect", lambda: collected.append(1) or collect())
+    with pytest.raises(DatabaseUnavailable):
+        await cloud.cleanup.round()
+    await cloud.cleanup.start()
+    assert collected == [1, 1]
 
 
 async def test_of_a_project_so_many_tasks_are_remembered(

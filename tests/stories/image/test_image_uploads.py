@@ -216,3 +216,24 @@ async def test_what_an_import_copies_counts_once(
     assert (await uploads[1]).status_code == 204, "95 of the 100 bytes"
     assert (await send(a, four, b"x" * 6)).status_code == 413
     assert (await send(a, four, b"x" * 5)).status_code == 204
+
+
+@pytest.mark.parametrize("settings", [Settings(max_project_bytes=100)])
+async def test_what_is_imported_counts_though_its_image_is_deleted(
+        a: httpx.AsyncClient, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, copies = cloud.data.read, asyncio.Event()
+
+    async def slow(*args: Any) -> bytes:
+        await copies.wait()
+        return await read(*args)
+
+    monkeypatch.setattr(cloud.data, "read", slow)
+    one, two = [(await register(a))["id"] for _ in range(2)]
+    assert (await send(a, one, b"x" * 70, to="stage")).status_code == 204
+    order = {"method": {"name": "glance-direct"}}
+    assert (await a.post(f"/v2/images/{one}/import", json=order)).status_code == 202
+    assert (await a.delete(f"/v2/images/{one}")).status_code == 204
+    assert (await send(a, two, b"x" * 70, to="stage")).status_code == 413
+    copies.set()
+    await cloud.uploads.close()
+    assert (await send(a, two, b"x" * 70, to="stage")).status_code == 204

@@ -7,7 +7,7 @@ import struct
 import sys
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 from nacre.base.errors import Unavailable
 
@@ -49,6 +49,7 @@ class Memory:
     def __init__(self, most: int):
         self._most = self._free = most
         self._held: Counter[str] = Counter()
+        self._changes: Counter[str] = Counter()  # of these, answers to changes
         self._queues: dict[str, deque[tuple[int, asyncio.Future[int]]]] = {}
 
     def left(self, who: str) -> int:
@@ -63,6 +64,17 @@ class Memory:
     def fits(self, who: str, size: int) -> bool:
         """Whether one may have so many bytes at once. Where nothing is held, any number."""
         return not self._held or size <= self.left(who)
+
+    def may_change(self, who: str) -> bool:
+        """Whether one more change of theirs may be answered, nobody knows at what length: where they hold too much, and
+        some of it is such answers. What is read slowly, or by others, keeps nobody from changing something."""
+        return self.left(who) >= 0 or self._changes[who] < self._most // _SHARE
+
+    def note_change(self, who: str, size: int) -> None:
+        """So many bytes more (fewer: below 0) of what they hold are answers to changes."""
+        self._changes[who] += size
+        if not self._changes[who]:
+            del self._changes[who]
 
     def add(self, who: str, size: int) -> None:
         """They are held, whether there is room or not."""
@@ -128,14 +140,25 @@ class Full(Unavailable):
 class Room:
     """What one answer holds of the memory."""
 
-    __slots__ = ("_begun", "_held", "_memory", "_who")
+    __slots__ = ("_begun", "_change", "_held", "_memory", "_who")
 
     def __init__(self, memory: Memory = UNBOUNDED, who: str = ""):
         self._memory, self._who, self._held, self._begun = memory, who, 0, False
+        self._change = False
+
+    def of(self, *, change: bool) -> Self:
+        """It is a change that is answered, or not. Before anything is held."""
+        self._change = change
+        return self
+
+    def check_change(self) -> None:
+        """Before anything is done: how long the answer to a change is comes late then. Raises Full where its owner has
+        too many such answers on their way."""
+        if self._change and not self._memory.may_change(self._who):
+            raise Full
 
     def check(self, size: int) -> None:
-        """A whole answer has so many bytes; 0: nobody knows yet. Raises Full where they are too many for now, or where
-        one has more already than others leave."""
+        """A whole answer has so many bytes. Raises Full where they are too many for now."""
         if not self._memory.fits(self._who, size + HANDED * (size > PIECE)):
             raise Full
 
@@ -143,6 +166,8 @@ class Room:
         """So many more are held."""
         self._memory.add(self._who, size)
         self._held += size
+        if self._change:
+            self._memory.note_change(self._who, size)
 
     async def take(self, wanted: int) -> int:
         """Room for so many bytes more of a stream, or for fewer: before they are read. It is waited for, before the
@@ -158,6 +183,8 @@ class Room:
     def give(self, size: int) -> None:
         """So many of them are not held any more."""
         self._held -= size
+        if self._change:
+            self._memory.note_change(self._who, -size)
         self._memory.remove(self._who, size)
 
     def end(self) -> None:

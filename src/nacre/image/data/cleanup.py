@@ -43,7 +43,8 @@ class Cleanup:
         """Before this process serves anything: what it was writing when it ended is taken back."""
         await self._open()
         await self._adopt()
-        await self.round()
+        await self._release()
+        await self._service.ledger.collect()
 
     async def run(self) -> None:
         """For ever."""
@@ -55,8 +56,9 @@ class Cleanup:
     async def round(self) -> None:
         """Once."""
         await self._release()
-        await self._db.run(lambda conn: tasks.forget(conn, self._service.now()))
         await self._service.ledger.collect()
+        # Last: where the disk is full, what is deleted before makes room for it.
+        await self._db.run(lambda conn: tasks.forget(conn, self._service.now()))
 
     async def _release(self) -> None:
         """The images of writers that are gone are queued again, or staged as before their import. What this process

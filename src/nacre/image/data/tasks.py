@@ -31,9 +31,8 @@ def begin(conn: sa.Connection, task: Mapping[str, Any]) -> None:
     mine = _T.owner == task["owner"]
     number = conn.execute(sa.select(sa.func.count()).select_from(image_tasks).where(mine)).scalar_one()
     if number >= MOST:
-        first = conn.execute(sa.select(_T.id).where(mine, sa.not_(_GOES_ON)).order_by(_T.updated_at).limit(
-            number - MOST + 1)).scalars().all()
-        conn.execute(sa.delete(image_tasks).where(_T.id.in_(first)))
+        conn.execute(sa.delete(image_tasks).where(_T.id.in_(sa.select(_T.id).where(
+            mine, sa.not_(_GOES_ON)).order_by(_T.updated_at).limit(number - MOST + 1))))
     conn.execute(sa.insert(image_tasks).values(task))
 
 
@@ -44,7 +43,12 @@ def end(conn: sa.Connection, now: dt.datetime, message: str, *which: sa.ColumnEl
 
 
 def forget(conn: sa.Connection, now: dt.datetime) -> None:
-    """Those go that ended long ago."""
+    """Those go that ended long ago. Those whose end was not written down, as the process or the database went away
+    then, end now."""
+    lost = _T.status == "processing", sa.not_(_GOES_ON)
+    done = sa.exists().where(images.c.id == _T.image_id, images.c.status == "active")
+    end(conn, now, "", *lost, done)
+    end(conn, now, "What imported it ended before it had told how.", *lost, sa.not_(done))
     conn.execute(sa.delete(image_tasks).where(_over(now)))
 
 

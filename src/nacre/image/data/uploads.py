@@ -39,10 +39,11 @@ class TooManyUploads(e.TooLarge):
 
 
 class Coming:
-    """Data on its way to a project's image. used: bytes that the project has besides what is on its way."""
+    """Data on its way to a project's image. used: bytes that the project has besides what is on its way. importing: the
+    image whose staged data is copied, which has been the project's since it was staged."""
 
-    def __init__(self, used: int):
-        self.used, self.size = used, 0
+    def __init__(self, used: int, size: int = 0, importing: str = ""):
+        self.used, self.size, self.importing = used, size, importing
 
 
 class Uploads:
@@ -192,11 +193,15 @@ class Uploads:
                                  "again when one has ended.", field="image_count_uploading")
 
     def _used(self, conn: sa.Connection, image: Image) -> int:
-        """Bytes of the project's other images, staged ones included."""
+        """Bytes of the project's other images, staged ones included; of what is imported here also where the image was
+        deleted meanwhile."""
         if (owner := image.row["owner"]) is None:
             return 0
-        return int(conn.execute(sa.select(sa.func.sum(images.c.size)).where(
-            images.c.owner == owner, images.c.id != image.id)).scalar() or 0)
+        copied = {each.importing: each.size for each in self._coming.get(owner, ()) if each.importing}
+        copied.pop(image.id, None)
+        rows = conn.execute(sa.select(sa.func.sum(images.c.size)).where(
+            images.c.owner == owner, images.c.id.not_in([image.id, *copied]))).scalar()
+        return int(rows or 0) + sum(copied.values())
 
     @asynccontextmanager
     async def _counted(self, image: Image) -> AsyncIterator[Callable[[int], None]]:
@@ -205,21 +210,24 @@ class Uploads:
         counted with that."""
         limit, owner = self._limits.max_project_bytes, image.row["owner"] or ""
         staged = image.status == "importing"
-        mine = Coming(await self._db.read(lambda conn: self._used(conn, image)))
+        used = await self._db.read(lambda conn: self._used(conn, image))
+        mine = Coming(used, image.row["size"], image.id) if staged else Coming(used)
         others = self._coming.setdefault(owner, set())
         others.add(mine)
 
         def count(length: int) -> None:
-            mine.size += 0 if staged else length
-            total = mine.used + sum(each.size for each in others)
-            if owner and limit is not None and total > limit and not staged:
+            if staged:
+                return
+            mine.size += length
+            total = mine.used + sum(each.size for each in others if not each.importing)
+            if owner and limit is not None and total > limit:
                 raise e.TooLarge(f"The project's images would use {total} of the {limit} bytes they may use.",
                                  field="size")
 
         try:
             yield count
             for each in others - {mine}:  # it is the project's from now on
-                each.used += mine.size
+                each.used += 0 if staged else mine.size
         finally:
             others.discard(mine)
             if not others:

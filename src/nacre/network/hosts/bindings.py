@@ -76,7 +76,8 @@ class DynamicSegments:
         found = self._work.first(NetworkSegment, s.dynamic, network_id=network_id, network_type=network_type,
                                  physical_network=physical_network)
         if found is None:
-            found = networks.reserve(self._work, network_id, (network_type, physical_network, None), dynamic=True)
+            what = network_type, physical_network or None, None
+            found = networks.reserve(self._work, network_id, what, dynamic=True)
             self._made.add(found.id)
         return found.offered()
 

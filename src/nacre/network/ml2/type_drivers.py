@@ -144,10 +144,11 @@ def load() -> Mapping[str, TypeDriver]:
 def _made(point: EntryPoint) -> TypeDriver:
     try:
         driver: TypeDriver = point.load()()
+        name = driver.name
     except Exception as error:
         raise NacreError(f"The type driver '{point.name}' ({point.value}) cannot be loaded: {error!r}.") from error
-    if driver.name != point.name:  # its segments are written down under the one and looked for under the other
-        raise NacreError(f"The type driver '{point.name}' ({point.value}) names itself '{driver.name}'.")
+    if name != point.name:  # its segments are written down under the one and looked for under the other
+        raise NacreError(f"The type driver '{point.name}' ({point.value}) names itself '{name}'.")
     return driver
 
 

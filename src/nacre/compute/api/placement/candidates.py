@@ -17,6 +17,8 @@ from nacre.compute.api.placement.providers import Provider, fits
 #: Parameter -> the minor version that brought it. The first four may have a suffix.
 _SINCE = {"resources": 10, "required": 17, "member_of": 21, "in_tree": 31, "limit": 16, "group_policy": 25,
           "root_required": 35, "same_subtree": 36}
+#: Groups of one question: it is answered while nobody else is.
+MOST_GROUPS = 64
 #: The suffixes that groups may have, from a version on.
 _SUFFIXES = (((1, 33), r"[a-zA-Z0-9_-]{1,64}"), ((1, 25), r"[1-9][0-9]*"), ((1, 0), r"(?!)"))
 
@@ -119,6 +121,9 @@ def _checked(query: queries.Query, version: Version) -> list[str]:
         elif name == "group_policy" and value not in ("none", "isolate"):
             raise BadRequest(f"Invalid query string parameters: {value[:64]!r} is not one of ['none', 'isolate']",
                              field=name)
+    if len(found) > MOST_GROUPS:
+        raise BadRequest(f"Invalid query string parameters: {MOST_GROUPS} groups are allowed, not {len(found)}.",
+                         field="resources")
     if version < (1, 25) and "resources" not in dict(query):
         raise BadRequest("Invalid query string parameters: 'resources' is a required property", field="resources")
     return list(found)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ _IMAGES = tuple(f"COMPUTE_IMAGE_TYPE_{name}" for name in (
     "AKI", "AMI", "ARI", "ISO", "QCOW2", "RAW", "VDI", "VHD", "VHDX", "VMDK"))
 
 
-class Provider(msgspec.Struct, frozen=True, kw_only=True):
+class Provider(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A host with its allocations."""
 
     uuid: str
@@ -26,7 +27,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     aggregates: tuple[str, ...] = ()
     roomiest_gb: float = float("inf")  # free in the disk directory that has most: a server's disks lie in one
 
-    @property
+    @cached_property
     def usages(self) -> dict[str, int]:
         """What its allocations take, by class."""
         return total(allocation.amounts for allocation in self.allocations)
@@ -51,7 +52,7 @@ def provider(host: HostState, allocations: Iterable[Allocation], aggregates: Ite
         if each.amounts.disk in free:
             free[each.amounts.disk] -= each.amounts.disk_mb
     # What is reserved is so after the ratio where servers are placed, and before it in placement's words.
-    reserved = math.ceil(r.reserved_memory_mb / r.ram_ratio)
+    reserved = min(math.ceil(r.reserved_memory_mb / r.ram_ratio), r.memory_mb)
     return Provider(
         uuid=host.uuid, name=r.host, generation=r.n, allocations=taken, aggregates=tuple(aggregates),
         roomiest_gb=max(free.values(), default=float("inf")) / 1024,
