@@ -14,7 +14,7 @@ from tests.chaos.others import Others
 pytestmark = [pytest.mark.processes, pytest.mark.postgres, pytest.mark.timeout(120)]
 
 #: Seconds that hosts take to start a guest, so that stories are in their middle when their control dies.
-SPAWN = 2.0
+SPAWN = 4.0
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_the_others_answer_and_its_stories_go_on(fleet: Fleet) -> None:
                 "select extract(epoch from lease_until - timezone('utc', clock_timestamp()))::float, "
                 "(select count(*) from stories where owner = :me) from processes where id = :me"), {"me": me}).one()
             rows.rollback()
-            assert left == len(made), "they were to be in their middle"
+            assert 0 < left <= len(made), "some were to be in their middle; whoever is free takes what is new"
             assert lease <= LEASE
             while rows.execute(sa.text("select count(*) from stories where owner = :me"), {"me": me}).scalar_one():
                 rows.rollback()
