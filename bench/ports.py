@@ -6,8 +6,9 @@ The network service alone, in this process, over SQLite in a file, durable as in
 without HTTP, and the verbs that builds and hosts call. Each size is a database of its own in which one project already
 has so many ports of one network, bound over the hosts in turn, all in the project's default security group (whose rules
 name the group itself, so that every port concerns every other one). Milliseconds: median / p95, of `--rounds` calls one
-after the other; `port, 8 at once`: creates a second by eight callers. Of a plug: how many hosts are told of it, each of
-which asks for its wiring; of an answer: its bytes.
+after the other; `port, 8 at once`: creates a second by eight callers. Of a plug: how many hosts are told of it and ask
+for their wiring, and how many only hear of the difference, in how many bytes each, and how long it takes to read that
+for all of them; of an answer to who knows what was there before, and of one to who knows nothing: its bytes.
 """
 
 import argparse
@@ -34,10 +35,10 @@ from nacre.migrations.tables import create_all
 from nacre.network import tables as t
 from nacre.network.addresses.subnets import Subnets
 from nacre.network.api.resource import Controller
-from nacre.network.contract import AgentReport, NetworkRequest, PortsOrder
-from nacre.network.hosts.notifications import Notice
+from nacre.network.contract import DIFFERENCES, AgentReport, Have, NetworkRequest, PortsOrder
+from nacre.network.hosts.notifications import GROUP, NETWORK, News, Notice, read_news
+from nacre.network.l2.networks import Networks
 from nacre.network.manager import NetworkManager, NetworkParts
-from nacre.network.networks import Networks
 from nacre.network.policies import POLICIES
 from nacre.network.ports import Ports
 from nacre.network.work import NetworkSettings
@@ -53,13 +54,22 @@ class Lab:
         create_all(self.db.engine)
         self.manager = NetworkManager(self.db, PolicyEngine([POLICIES]), RealClock(),
                                       NetworkSettings(quotas={"port": -1}, agent_down_after=1e6),
-                                      NetworkParts(notify=self._tell))
-        self.told = set[str]()
+                                      NetworkParts(notify=self._tell, tell=self._differ))
+        self.told, self.heard = set[str](), dict[str, int]()
         self.ports, self._number = Controller(self.manager, Ports()), 0
         self.hosts, self.network, self.subnet = [f"h{n}" for n in range(hosts)], "", ""
 
     async def _tell(self, notice: Notice) -> None:
         self.told.add(notice.host)
+
+    async def _differ(self, news: News) -> None:
+        self.heard[news.host] = len(encode(news.message()))
+
+    async def known(self, host: str) -> Have:
+        """What a host knows that has asked for everything."""
+        answer = await self.manager.wiring(host, known=Have())
+        return Have(groups={answer.era: {m.id: m.n for m in answer.members}},
+                    networks={answer.era: {p.id: p.n for p in answer.placed}})
 
     def request(self, method: str, body: Any = None, **params: str) -> Request:
         async def nothing() -> dict[str, Any]:
@@ -82,7 +92,7 @@ class Lab:
         for number, host in enumerate(self.hosts):
             await self.manager.agent_report(AgentReport(
                 host=host, tunnel_ip=f"192.0.{number >> 8}.{number & 255}", bridge_mappings={},
-                tunnel_types=("vxlan",)))
+                tunnel_types=("vxlan",), takes=(DIFFERENCES,)))
         for store, name, body in ((Networks(), "network", {}), (Subnets(), "subnet", {
                 "cidr": "10.0.0.0/8", "ip_version": 4,
                 "allocation_pools": [{"start": "10.0.0.2", "end": "10.199.255.254"}]})):
@@ -178,28 +188,39 @@ async def measure(size: int, hosts: int, rounds: int) -> dict[str, Any]:
         figures["show"] = await timed(rounds, lambda: lab.show(made[0]))
         figures["delete"] = await timed(rounds, lambda: lab.delete(next(following)))
         figures["plug"] = await timed(rounds, lab.plug, plugged)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(2.0)
         lab.told.clear()
+        lab.heard.clear()
+        have = await lab.known("h0")
         plugged.append(await lab.plug())
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.0)
+        told, heard = len(lab.told), dict(lab.heard)
         some_plugged = iter(plugged[:60])
         few = 5 if size > 20000 else 60
 
-        have = {m.era: {m.id: m.n} for m in (await lab.manager.wiring("h0")).members}
-
         async def wiring() -> None:
             _, port_id, host = next(some_plugged)
-            await lab.manager.wiring(host, (port_id,), have)
+            await lab.manager.wiring(host, (port_id,), known=have)
 
-        answer = len(encode(await lab.manager.wiring(plugged[-1][2], (plugged[-1][1],), have)))
+        def news() -> Awaitable[Any]:
+            due = {(kind, id): n for kind, had in ((GROUP, have.groups), (NETWORK, have.networks))
+                   for numbers in had.values() for id, n in numbers.items()}
+            return lab.db.read(lambda connection: read_news(connection, due))
+
+        answer = len(encode(await lab.manager.wiring(plugged[-1][2], (plugged[-1][1],), known=have)))
+        first = len(encode(await lab.manager.wiring("h0", known=Have())))
+        figures["news of a plug, for all"] = await timed(60, news)
         figures["wiring of one port"] = await timed(min(few, rounds), wiring)
-        figures["wiring of a host"] = await timed(few // 5, lambda: lab.manager.wiring("h0"))
+        figures["wiring of a host"] = await timed(few // 5, lambda: lab.manager.wiring("h0", known=have))
+        figures["its first wiring"] = await timed(few // 5, lambda: lab.manager.wiring("h0", known=Have()))
         servers = tuple(server for server, _, _ in plugged[:100])
         figures["100 servers' ports"] = await timed(20, lambda: lab.manager.ports_of(servers))
         ends = iter(plugged)
         figures["deallocate"] = await timed(rounds, lambda: lab.manager.deallocate(next(ends)[0]))
         await lab.db.close()
-    return {"port, 8 at once": round(rate), "hosts told of a plug": len(lab.told), "bytes of an answer": answer} | {
+    return {"port, 8 at once": round(rate), "hosts told of a plug": told, "that hear of it": len(heard),
+            "bytes of a message": max(heard.values(), default=0), "bytes of an answer": answer,
+            "of the first one": first} | {
         name: _summary(times) for name, times in figures.items()}
 
 

@@ -35,11 +35,13 @@ def test_the_others_answer_and_its_stories_go_on(fleet: Fleet) -> None:
         victim.kill()
         killed = time.monotonic()
         with fleet.rows() as rows:
-            lease, left = rows.execute(sa.text(
+            lease, own, left = rows.execute(sa.text(
                 "select extract(epoch from lease_until - timezone('utc', clock_timestamp()))::float, "
-                "(select count(*) from stories where owner = :me) from processes where id = :me"), {"me": me}).one()
+                "(select count(*) from stories where owner = :me), (select count(*) from stories) "
+                "from processes where id = :me"), {"me": me}).one()
             rows.rollback()
-            assert 0 < left <= len(made), "some were to be in their middle; whoever is free takes what is new"
+            # On a slow machine the first may have ended before the last was accepted.
+            assert 0 < own == left, "a story is of the control that accepted it"
             assert lease <= LEASE
             while rows.execute(sa.text("select count(*) from stories where owner = :me"), {"me": me}).scalar_one():
                 rows.rollback()

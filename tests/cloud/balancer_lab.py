@@ -36,6 +36,8 @@ backend controls
   http-check expect status 200
   default-server check inter 200ms fall 2 rise 1 {tls}
 """
+#: Seconds until it has found out what every server is.
+PATIENCE = 60.0
 
 
 @dataclass(frozen=True)
@@ -43,23 +45,22 @@ class Balancer:
     """One that runs: where clients find it, and where it answers for itself."""
 
     port: int
-    socket: Path
+    admin: Path
 
     def listens(self) -> bool:
         with socket.socket() as s:
             return s.connect_ex(("127.0.0.1", self.port)) == 0
 
-    def wait(self, without: str | None = None, patience: float = 60.0) -> None:
-        """Until it gives requests to all servers, but for the one that is named."""
-        end = time.monotonic() + patience
-        while not (states := self._states()) or [*filter(lambda name: states[name] != "UP", states)] != (
-                [without] if without else []):
+    def wait(self, *without: str) -> None:
+        """Until it gives requests to all servers but those named."""
+        end = time.monotonic() + PATIENCE
+        while not (states := self._states()) or {name for name in states if states[name] != "UP"} != {*without}:
             assert time.monotonic() < end, states
             time.sleep(0.05)
 
     def _states(self) -> dict[str, str]:
         with socket.socket(socket.AF_UNIX) as s, s.makefile("rw") as lines:
-            s.connect(str(self.socket))
+            s.connect(str(self.admin))
             print("show stat", file=lines, flush=True)
             rows = [line.split(",") for line in lines if line.startswith("controls,")]
         return {row[1]: row[17] for row in rows if row[1] != "BACKEND"}
@@ -73,7 +74,7 @@ def haproxy(folder: Path, servers: Mapping[str, int], *, tls: bool = False) -> I
         pytest.skip("haproxy is not installed")
     balancer, file = Balancer(free_port(), folder / "haproxy.sock"), folder / "haproxy.cfg"
     file.write_text(CONFIGURATION.format(
-        port=balancer.port, socket=balancer.socket, tls="check-ssl verify none" if tls else "") + "".join(
+        port=balancer.port, socket=balancer.admin, tls="check-ssl verify none" if tls else "") + "".join(
         f"  server {name} 127.0.0.1:{at}\n" for name, at in servers.items()))
     with (folder / "haproxy.log").open("wb") as log:
         process = subprocess.Popen([program, "-db", "-f", str(file)], stdout=log, stderr=log)

@@ -36,9 +36,11 @@ from nacre.conductor.stories import StoryRunner
 from nacre.image.contract import ImageFacts
 from nacre.network.contract import (
     AgentReport,
+    Differences,
     FixedIp,
     GroupMembers,
     Guard,
+    Have,
     HostWiring,
     NetworkFacts,
     Plugged,
@@ -103,9 +105,14 @@ class DictNetwork:
         await self._hold(guard)
         self.ports.pop(server_id, None)
 
-    async def wiring(self, host: str, port_ids: tuple[str, ...] = (), have: Versions | None = None) -> HostWiring:
+    async def wiring(self, host: str, port_ids: tuple[str, ...] = (), have: Versions | None = None,
+                     known: Have | None = None) -> HostWiring:
         found = tuple(p for p in self.ports.values() if p.host == host and (not port_ids or p.id in port_ids))
         return HostWiring(whole=not port_ids, ports=found, networks=(NETWORK,))
+
+    async def differences(self, host: str, groups: tuple[str, ...], networks: tuple[str, ...],
+                          known: Have) -> Differences:
+        return Differences()
 
     async def members(self, host: str, groups: tuple[str, ...], have: Versions) -> tuple[GroupMembers, ...]:
         return ()

@@ -44,13 +44,6 @@ def working(program: str, *words: str, cwd: Path | None = None, **environ: str) 
             process.kill()
 
 
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A folder that other accounts reach."""
-    with reached_by_all() as path:
-        yield path
-
-
 def owners(data: Path) -> dict[str, int]:
     return {p.name: p.lstat().st_uid for p in (data, *data.iterdir())}
 

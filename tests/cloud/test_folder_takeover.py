@@ -19,21 +19,7 @@ from nacre.cli.database import db
 from nacre.cli.processes import accounts, folder, lock, run
 from nacre.cli.supervisor import free_port
 from nacre.config import load
-from tests.cloud.folder_lab import (
-    HOLDS,
-    IDLE,
-    OTHER,
-    OTHERS,
-    USER,
-    former,
-    needs_root,
-    owners,
-    place,
-    python_of_all,
-    working,
-)
-
-__all__ = ["place"]
+from tests.cloud.folder_lab import HOLDS, IDLE, OTHER, OTHERS, USER, former, needs_root, owners, python_of_all, working
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120), needs_root]
 

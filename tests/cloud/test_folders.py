@@ -23,18 +23,7 @@ from nacre.cli.supervisor import free_port
 from nacre.cloud import join_client
 from nacre.cloud.tokens import JoinToken, payload
 from nacre.config import load, reading
-from tests.cloud.folder_lab import (
-    OTHERS,
-    ROOT,
-    USER,
-    former,
-    needs_root,
-    owners,
-    place,
-    python_of_all,
-)
-
-__all__ = ["place"]
+from tests.cloud.folder_lab import OTHERS, ROOT, USER, former, needs_root, owners, python_of_all
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(120), needs_root]
 

@@ -1,5 +1,6 @@
-"""Messages about members of security groups come late, twice, in another order or not at all; hosts and controls start
-anew, and databases are put back: once a host has had a beat answered, it has the members that the database has."""
+"""Messages about members of security groups, and about ports of networks, come late, twice, in another order or not at
+all; hosts and controls start anew, and databases are put back: once a host has had a beat answered, it has those that
+the database has."""
 
 import asyncio
 import sqlite3
@@ -19,8 +20,20 @@ from nacre.base.durable.tables import changes as rows_of_changes
 from nacre.base.errors import Unavailable
 from nacre.identity.policy import PolicyEngine
 from nacre.network import tables as t
-from nacre.network.contract import GroupFacts, GroupMembers, HostWiring, PortFacts, RuleFacts, Versions
-from nacre.network.hosts import members
+from nacre.network.contract import (
+    Differences,
+    GroupFacts,
+    GroupMembers,
+    Have,
+    HostWiring,
+    NetworkPorts,
+    PortFacts,
+    RuleFacts,
+    Versions,
+)
+from nacre.network.hosts import notifications, wiring
+from nacre.network.hosts.members import MEMBERS
+from nacre.network.hosts.placed import PLACED
 from nacre.network.work import NetworkSettings, Work
 from nacre.node.ovs.client import WiringClient
 from nacre.node.ovs.contract import Standing
@@ -28,6 +41,7 @@ from nacre.node.ovs.groups.peers import PeerFlows
 from tests import schema
 
 NOW, GROUPS, PORTS = datetime(2026, 1, 1), ("g0", "g1"), tuple(f"p{n}" for n in range(3))
+NET = "n"
 HOME = "home"  # the group of the host's port, whose rules name the others
 STANDARD = {"project_id": "p", "description": "", "created_at": NOW, "updated_at": NOW, "revision_number": 1,
             "tags": []}
@@ -76,7 +90,7 @@ class Control:
         with self.engine.begin() as connection:
             prepare(connection)
         self.backup = self._copy(sqlite3.connect(":memory:"), out=True)
-        self.due: dict[str, int] = {}
+        self.due: dict[notifications.Thing, int] = {}
         self.waiting: list[asyncio.Future[None]] = []
         self.lost = 0  # the first number of a history that went, unnoticed so far
 
@@ -91,40 +105,50 @@ class Control:
             return unit(connection)
 
     def move(self, port: str, groups: Collection[str], address: int) -> None:
-        """The port is in these groups now, with this address (negative: none)."""
-        def unit(connection: sa.Connection) -> dict[str, tuple[int, int]]:
+        """The port is in these groups now, with this address (negative: none), on a host by that (0: on none)."""
+        def unit(connection: sa.Connection) -> dict[notifications.Thing, int]:
             work = Work(connection, service_context(), VirtualClock(), NetworkSettings(), PolicyEngine([]),
                         lambda *_: None)
             before = connection.execute(sa.select(t.port_groups.c.group_id).where(t.port_groups.c.port_id == port))
             work.changes.moved(port, {*before.scalars(), *groups})
-            for table in (t.port_groups, t.addresses):
+            work.changes.placed(NET, port)
+            for table in (t.port_groups, t.addresses, t.bindings):
                 connection.execute(sa.delete(table).where(table.c.port_id == port))
             if groups:
                 connection.execute(sa.insert(t.port_groups), [{"port_id": port, "group_id": g} for g in groups])
             if address >= 0:
                 connection.execute(sa.insert(t.addresses).prefix_with("OR IGNORE"), {
                     "port_id": port, "subnet_id": "s", "ip_address": f"10.0.0.{address}", "position": 0})
-            return members.note(work)
+            connection.execute(sa.insert(t.bindings), {
+                "port_id": port, "host": f"h{address % 3}" if address > 0 else "", "network_id": NET, "active": True,
+                "wired": True, "vnic_type": "normal", "vif_type": "ovs", "vif_details": {}, "profile": {}})
+            return notifications.note(work)
 
-        for group, (before, _) in self.run(unit).items():
-            self.due[group] = min(before, self.due.get(group, before))
+        for thing, before in self.run(unit).items():
+            self.due[thing] = min(before, self.due.get(thing, before))
 
-    def news(self) -> list[GroupMembers]:
+    def news(self) -> list[GroupMembers | NetworkPorts]:
         """What hosts are told of what changed since the last time."""
         due, self.due = self.due, {}
-        return self.run(lambda c: members.news(c, due))  # type: ignore[no-any-return]
+        groups, networks = ({id: n for (kind, id), n in due.items() if kind == each}
+                            for each in (notifications.GROUP, notifications.NETWORK))
+        return self.run(lambda c: [*MEMBERS.news(c, groups), *PLACED.news(c, networks)])  # type: ignore[no-any-return]
 
-    def reply(self, numbers: dict[str, int]) -> Standing:
+    def reply(self, numbers: tuple[dict[str, int], dict[str, int]]) -> Standing:
         """To a beat."""
-        last = self.run(members.newer)
+        def newer(last: dict[str, int], known: dict[str, int]) -> dict[str, int]:
+            return {id: last[id] for id, n in known.items() if last.get(id, 0) > n}
+
         return Standing(trusted=True, era=self.run(eras.position).era,
-                        members={g: last[g] for g, n in numbers.items() if last.get(g, 0) > n})
+                        members=newer(self.run(MEMBERS.newer), numbers[0]),
+                        placed=newer(self.run(PLACED.newer), numbers[1]))
 
     def trim(self, keep: int) -> None:
         def unit(connection: sa.Connection) -> None:
             n = changes.position(connection)
             connection.execute(sa.delete(rows_of_changes).where(rows_of_changes.c.n < n - keep))
-            members.trim(connection)
+            for things in (MEMBERS, PLACED):
+                things.trim(connection, things.going(connection))
 
         self.run(unit)
 
@@ -159,21 +183,29 @@ class Control:
         await gate
         return found
 
-    async def wiring(self, host: str, port_ids: tuple[str, ...] = (), have: Versions | None = None) -> HostWiring:
+    async def wiring(self, host: str, port_ids: tuple[str, ...] = (), have: Versions | None = None,
+                     known: Have | None = None) -> HostWiring:
         def make(connection: sa.Connection) -> HostWiring:
+            assert known is not None
             return HostWiring(whole=not port_ids, n=1, ports=(HERE,), groups=(FACTS,),
-                              members=members.read(connection, GROUPS, have or {}))
+                              members=MEMBERS.read(connection, GROUPS, known.groups),
+                              placed=PLACED.read(connection, [NET], known.networks))
 
         return await self._answer(make)  # type: ignore[no-any-return]
 
-    async def members(self, host: str, groups: tuple[str, ...], have: Versions) -> tuple[GroupMembers, ...]:
-        return await self._answer(lambda c: members.read(c, members.named(c, host, groups), have))  # type: ignore[no-any-return]
+    async def differences(self, host: str, groups: tuple[str, ...], networks: tuple[str, ...],
+                          known: Have) -> Differences:
+        return await self._answer(lambda c: wiring.differences(c, host, (groups, networks), known))  # type: ignore[no-any-return]
 
-    def truth(self) -> dict[str, set[str]]:
-        def unit(connection: sa.Connection) -> dict[str, set[str]]:
+    def truth(self) -> dict[str, Any]:
+        def unit(connection: sa.Connection) -> dict[str, Any]:
             rows = connection.execute(sa.select(t.port_groups.c.group_id, t.addresses.c.ip_address).join(
                 t.addresses, t.addresses.c.port_id == t.port_groups.c.port_id)).all()
-            return {g: {f"{address}/32" for group, address in rows if group == g} for g in GROUPS}
+            b, a = t.bindings.c, t.addresses.c
+            places = connection.execute(sa.select(b.port_id, b.host, a.ip_address).where(b.host != "").outerjoin_from(
+                t.bindings, t.addresses, a.port_id == b.port_id)).all()
+            return {g: {f"{address}/32" for group, address in rows if group == g} for g in GROUPS} | {
+                NET: {port: (host, (address,) if address else ()) for port, host, address in places}}
 
         return self.run(unit)  # type: ignore[no-any-return]
 
@@ -183,7 +215,7 @@ class Run:
 
     def __init__(self) -> None:
         self.control = Control()
-        self.wire: list[GroupMembers | Standing] = []
+        self.wire: list[GroupMembers | NetworkPorts | Standing] = []
         self.asking: asyncio.Task[Any] | None = None
         self.start()
 
@@ -219,11 +251,13 @@ class Run:
             message = self.wire[which % len(self.wire)] if keep else self.wire.pop(which % len(self.wire))
             if isinstance(message, Standing):
                 self.host.follow(message)
+            elif isinstance(message, NetworkPorts):
+                self.host.differ(Differences(placed=(message,)))
             else:
-                self.host.regroup([message])
+                self.host.differ(Differences(members=(message,)))
 
     def beat(self) -> None:
-        self.wire.append(self.control.reply(self.host.members.numbers()))
+        self.wire.append(self.control.reply(self.host.versions()))
 
     async def step(self, name: str, *what: Any) -> None:
         control = self.control
@@ -268,8 +302,9 @@ class Run:
             for _ in range(4):
                 await self.answered()
 
-    def known(self) -> dict[str, set[str]]:
-        return {group: self.host.members.cidrs(group) for group in GROUPS}
+    def known(self) -> dict[str, Any]:
+        return {group: self.host.members.cidrs(group) for group in GROUPS} | {
+            NET: {id: (port.host, port.addresses) for id, port in self.host.places.of(NET).items()}}
 
 
 _MOVE = st.tuples(st.sampled_from(PORTS), st.sets(st.sampled_from(GROUPS)), st.integers(-1, 6))
@@ -310,7 +345,7 @@ def test_whatever_becomes_of_messages_the_host_has_the_databases_members_in_the_
             await story.step(*step)
         await story.finish()
         assert story.known() == story.control.truth()
-        assert not story.host.outdated_groups()
+        assert not any(story.host.outdated())
         await asyncio.gather(*filter(None, [story.asking]), return_exceptions=True)
         story.control.engine.dispose()
         story.control.backup.close()
@@ -330,12 +365,12 @@ def test_when_nothing_is_lost_no_removed_member_stays_once_all_is_delivered(step
         story.wire += story.control.news()
         while story.wire:
             story.deliver(0, False)
-        lacking, known, truth = story.host.outdated_groups(), story.known(), story.control.truth()
-        assert all(known[group] == truth[group] for group in GROUPS if group not in lacking)
+        lacking, known, truth = set().union(*story.host.outdated()), story.known(), story.control.truth()
+        assert all(known[id] == truth[id] for id in (*GROUPS, NET) if id not in lacking)
         story.ask()
         for _ in range(3):
             await story.answered()
-        assert story.known() == truth and not story.host.outdated_groups()
+        assert story.known() == truth and not any(story.host.outdated())
         story.control.engine.dispose()
         story.control.backup.close()
 

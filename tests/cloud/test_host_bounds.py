@@ -14,9 +14,18 @@ from nacre.base.rpc.codec import MOST_SAID, Answer, Failure, decode_answer, enco
 from nacre.base.rpc.link import DEFAULTS
 from nacre.conductor.contract import Beat, Conductor, NodeHello, WorkState
 from nacre.image.contract import Images
-from nacre.network.contract import MOST_ERAS, MOST_GROUPS, AgentReport, GroupMembers, Network
-from nacre.network.hosts.notifications import MOST_IN_ONE, MemberNotice
-from nacre.node.contract import CONSOLE, Guest, Node, Orphan, Step, Work
+from nacre.network.contract import (
+    MOST_ERAS,
+    MOST_GROUPS,
+    AgentReport,
+    Differences,
+    GroupMembers,
+    Network,
+    NetworkPorts,
+    PlacedPort,
+)
+from nacre.network.hosts.notifications import MOST_IN_ONE, News
+from nacre.node.contract import MOST_CONSOLE, Guest, Node, Orphan, Step, Work
 from nacre.scheduler.contract import DiskReport, Held, HostReport, TooEarly
 from nacre.scheduler.hosts import SPARE
 from nacre.scheduler.tables import compute_hosts
@@ -191,6 +200,11 @@ FEW: tuple[tuple[type, str, dict[str, Any]], ...] = (
     (Network, "members", {"host": "evil", "groups": [], "have": {"e" * 65: {}}}),
     (Network, "members", {"host": "evil", "groups": [], "have": {"e": {"g" * 37: 1}}}),
     (Network, "members", {"host": "evil", "groups": [], "have": {"e": {"g": -1}}}),
+    (Network, "wiring", {"host": "evil", "known": {"groups": MANY_ERAS}}),
+    (Network, "wiring", {"host": "evil", "known": {"networks": MANY_GROUPS}}),
+    *((Network, "differences", {"host": "evil", "groups": [], "networks": [], "known": {}} | more) for more in (
+        {"groups": ["g"] * (MOST_GROUPS + 1)}, {"networks": ["n"] * (MOST_GROUPS + 1)}, {"networks": ["n" * 37]},
+        {"host": LONG}, {"known": {"networks": MANY_ERAS}}, {"known": {"networks": {"e": {"n": -1}}}})),
     (Conductor, "guest_facts", {"host": LONG, "server_id": "s"}),
     (Conductor, "guest_facts", {"host": "evil", "server_id": "s" * 37}),
     (Images, "read", {"image_id": "i" * 37, "offset": 0, "length": 1}),
@@ -204,7 +218,8 @@ def test_every_list_and_text_that_a_host_sends_is_bounded(contract: type, name: 
 
 
 @pytest.mark.parametrize("more", [
-    {"tunnel_types": ["vxlan"] * 33}, {"agents": ["DHCP agent"] * 33}, {"tunnel_types": [LONG]}, {"tunnel_ip": LONG},
+    {"tunnel_types": ["vxlan"] * 33}, {"agents": ["DHCP agent"] * 33}, {"takes": ["differences"] * 33},
+    {"takes": [LONG]}, {"tunnel_types": [LONG]}, {"tunnel_ip": LONG},
     {"bridge_mappings": {str(n): "b" for n in range(1001)}}, {"bridge_mappings": {LONG: "b"}}, {"bridge": LONG},
     {"bridge_mappings": {"p": LONG}}, {"datapath_type": LONG}, {"host": LONG}])
 def test_what_an_agent_says_is_bounded_where_it_is_read(more: dict[str, Any]) -> None:
@@ -212,9 +227,10 @@ def test_what_an_agent_says_is_bounded_where_it_is_read(more: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize("more", [MANY_GROUPS["e"], {"g" * 37: 1}, {"g": -1}, {"g": 1 << 54}])
-def test_the_numbers_of_members_in_a_beat_are_bounded(more: dict[str, int]) -> None:
-    found = said({}, members=more)
-    assert (set(found.wrong), found.members) == ({"members"}, {})
+@pytest.mark.parametrize("name", ["members", "placed"])
+def test_the_numbers_of_differences_in_a_beat_are_bounded(name: str, more: dict[str, int]) -> None:
+    found = said({}, **{name: more})
+    assert (set(found.wrong), getattr(found, name)) == ({name}, {})
 
 
 def test_news_of_members_are_no_longer_than_a_host_takes() -> None:
@@ -222,14 +238,20 @@ def test_news_of_members_are_no_longer_than_a_host_takes() -> None:
     large = GroupMembers(id="large", n=9, era="e", since=3, ports={
         f"{n:036d}": ("2001:db8:1111:2222:3333:4444:5555:6666/128",) for n in range(MOST_IN_ONE)})
     small = msgspec.structs.replace(large, id="small", ports={"p": ("10.0.0.1/32",)})
-    assert MemberNotice("h", {"large": large, "small": small}).message() == (
-        small, msgspec.structs.replace(large, since=9, ports={}))
+    told = News("h", {"large": large, "small": small}, {}, {}).message()
+    assert told == Differences(members=(msgspec.structs.replace(large, since=9, ports={}), small))
+    port = PlacedPort(mac="fa:16:3e:00:00:01", addresses=("10.0.0.1",) * 9, host="h")
+    ports = NetworkPorts(id="n", n=9, era="e", since=8, ports={f"{n:036d}": port for n in range(MOST_IN_ONE // 10)})
+    more = msgspec.structs.replace(ports, ports={**ports.ports, "p": port})
+    assert News("h", {}, {"n": ports}, {}).message().placed == (ports,)
+    told = News("h", {"small": small}, {"n": more}, {}).message()
+    assert told == Differences(members=(small,), placed=(msgspec.structs.replace(more, since=9, ports={}),))
     most = msgspec.structs.replace(large, ports=dict(list(large.ports.items())[:MOST_IN_ONE // 2]))
     many = {f"{n:036d}": msgspec.structs.replace(most if n == 0 else small, id=f"{n:036d}", ports=(
         most.ports if n == 0 else {})) for n in range(2 * MOST_GROUPS)}
-    said = verbs(Node)["regroup"].pack(MemberNotice("h", many).message())
-    assert len(verbs(Node)["regroup"].unpack(msgspec.Raw(said))["news"]) == MOST_GROUPS
-    assert len(verbs(Node)["regroup"].pack((most,))) + len(said) < DEFAULTS.request / 2
+    said = verbs(Node)["differ"].pack(News("h", many, {}, {}).message())
+    assert len(verbs(Node)["differ"].unpack(msgspec.Raw(said))["news"].members) == MOST_GROUPS
+    assert len(verbs(Node)["differ"].pack(Differences(members=(most,)))) + len(said) < DEFAULTS.request / 2
 
 
 STEP = Step(name="s", started=1.0, finished=2.0)
@@ -243,7 +265,7 @@ GUEST = Guest(server_id="s", power="running", steps=(STEP,))
         STEP, name="s" * 65),)))), ("spawn", Work(done=True, guest=msgspec.structs.replace(GUEST, steps=(
             msgspec.structs.replace(STEP, started=math.inf),)))),
     ("prepare", Work(done=False, step="s" * 65)), ("end", Work(done=False, moved=-1)),
-    ("console", "x" * (CONSOLE + 1)), ("describe", (Orphan(
+    ("console", "x" * (MOST_CONSOLE + 1)), ("describe", (Orphan(
         allocation="a", server_id="s", power="running", order=None),) * 10_001)])
 def test_what_a_host_answers_is_bounded(name: str, answer: Any) -> None:
     good = msgspec.msgpack.encode(Work(done=True, guest=GUEST))
@@ -270,7 +292,8 @@ def test_the_largest_word_of_a_host_is_well_below_what_is_taken() -> None:
             DiskReport(path="/d" * 50, total_mb=1 << 40, used_mb=1 << 40) for _ in range(100)))
     works = tuple(WorkState(server_id="s" * 36, verb="prepare", step="s" * 60, moved=1 << 40, total=1 << 40)
                   for _ in range(10_000))
-    beat = Beat(report=full, agent=AGENT, works=works, members={f"{n:036d}": 1 << 53 for n in range(MOST_GROUPS)})
+    beat = Beat(report=full, agent=AGENT, works=works, **{
+        name: {f"{n:036d}": 1 << 53 for n in range(MOST_GROUPS)} for name in ("members", "placed")})
     hello = NodeHello(endpoint="", public_key="", journal="j", cloud="", position=0, beat=beat)
     for name, said in (("beat", beat), ("hello", hello)):
         args = verbs(Conductor)[name].pack(said)

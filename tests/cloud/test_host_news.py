@@ -43,6 +43,9 @@ class Talk:
                 raise DatabaseUnavailable("away")
             return Position(), seen.n > 50
 
+        async def behind(*_: Any) -> tuple[dict[str, int], dict[str, int]]:
+            return {}, {}
+
         async def introduce(hello: NodeHello) -> None:
             self.introduced.append(hello.endpoint)
 
@@ -51,7 +54,7 @@ class Talk:
         self._service = NodeService(self.node, None)  # type: ignore[arg-type]
         self.conductor = ConductorManager(lab.control.deps, lab.control.endings, ConductorDeps(
             introduce=introduce, admits=lambda host: True, controls=nothing, judge=judge,
-            seen=Position, wiring=lambda host: 0, members=lambda versions: {}))
+            seen=Position, wiring=lambda host: 0, behind=behind))
 
     async def hello(self, *held: Held, position: int = 0) -> Welcome:
         beat = await self.said()

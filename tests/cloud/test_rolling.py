@@ -29,10 +29,10 @@ pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 DRAIN = 1.0
 
 
-def restart(each: Server, name: str, front: Balancer) -> None:
+def restart(each: Server, front: Balancer) -> None:
     each.signal()
     each.end()
-    front.wait(without=name)
+    front.wait(each.name)
     each.start()
     front.wait()
 
@@ -48,8 +48,8 @@ def test_servers_that_are_restarted_in_turn_fail_no_request(tmp_path: Path) -> N
         clients.add(1, get("/app/slow?seconds=2.5"))  # longer than the draining
         clients.add(4, get("/app/fast"), pause=1.7)  # its connection is idle when the server ends
         with clients.running():
-            for each, name in ((one, "one"), (two, "two")) * 3:
-                restart(each, name, front)
+            for each in (one, two) * 3:
+                restart(each, front)
         assert clients.failures == []
         assert clients.answers > 1000 and clients.reopened < clients.answers / 100
         assert [each.said().count("ended in order") for each in (one, two)] == [3, 3]
@@ -202,7 +202,7 @@ def test_three_controls_are_restarted_in_turn_under_writes(database: str, tmp_pa
             for name in names:
                 lab.controls[name].end()
                 assert lab.controls[name].process.returncode == 0, lab.controls[name].said()[-2000:]
-                front.wait(without=name)
+                front.wait(name)
                 lab.controls[name].start()
                 until(lab.controls[name].healthy, 90, why=lab.controls[name].said)
                 front.wait()

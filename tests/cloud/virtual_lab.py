@@ -22,7 +22,7 @@ from nacre.config import load
 from nacre.image.data.uploads import Uploads
 from nacre.network.addresses.subnets import Subnets
 from nacre.network.contract import NetworkRequest
-from nacre.network.networks import Networks
+from nacre.network.l2.networks import Networks
 from nacre.network.work import Work
 from nacre.node.hypervisor.fake import FakeHypervisor, Faults
 from nacre.node.service import NodeService

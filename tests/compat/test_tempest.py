@@ -18,7 +18,7 @@ HERE = Path(__file__).parent / "tempest"
 
 
 def config(cloud: RunningCloud, folder: Path) -> Path:
-    """tempest.conf for the cloud, with two images made for it."""
+    """tempest.conf for the cloud, with two images and the defaults of networks made for it."""
     auth = yaml.safe_load((cloud.data / "clouds.yaml").read_text())["clouds"]["nacre"]["auth"]
     (folder / "logs").mkdir()
     disk = folder / "disk.raw"
@@ -26,6 +26,10 @@ def config(cloud: RunningCloud, folder: Path) -> Path:
     images = [cloud.openstack("image", "create", name, "--public", "--disk-format", "raw", "--file", str(disk),
                               "-f", "json", cloud="nacre")["id"] for name in ("one", "two")]
     [public] = cloud.openstack("network", "list", "--external", "-f", "json", cloud="nacre")
+    # What "a network" for a server that names none is made of.
+    cloud.openstack("network", "set", "--external", "--default", public["ID"], cloud="nacre")
+    cloud.openstack("subnet", "pool", "create", "--default", "--share", "--pool-prefix", "10.200.0.0/16",
+                    "--default-prefix-length", "24", "v4", cloud="nacre")
     made = folder / "tempest.conf"
     made.write_text(string.Template((HERE / "tempest.conf").read_text()).substitute(
         folder=folder, password=auth["password"], auth_url=auth["auth_url"], image=images[0], other_image=images[1],

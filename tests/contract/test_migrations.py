@@ -21,6 +21,9 @@ from nacre.identity.ended import since as since_then
 from nacre.identity.tables import access_rules, ended, services
 from nacre.migrations import controls
 from nacre.migrations.tables import MODULES
+from nacre.network.nouns.network import NetworkSegment
+from nacre.network.nouns.port import Port
+from nacre.network.work import columns
 
 
 def test_migrations_and_tables_agree(database_url: str) -> None:
@@ -317,6 +320,75 @@ def test_tokens_that_were_over_stay_so(database_url: str) -> None:
         assert set(connection.scalars(sa.select(ended.c.id))) == {"anything", "user:before", "token:a", "user:x"}
         assert not since_then(connection, 5, ["user:u"])
     engine.dispose()
+
+
+def test_hosts_that_were_there_keep_no_differences_of_networks_yet(database_url: str) -> None:
+    """0025: until they say so themselves."""
+    command.upgrade(migrations._config(database_url), "0024")
+    engine = make_engine(database_url)
+    with engine.begin() as connection:
+        connection.execute(sa.text(
+            "insert into network_agents (id, host, agent_type, admin_state_up, configurations, tunnel_ip, created_at,"
+            " started_at, heartbeat_at) values ('a', 'h', 'Open vSwitch agent', :yes, '{}', '192.0.2.1', :now, :now,"
+            " :now)"), {"yes": True, "now": dt.datetime(2026, 1, 1)})
+    migrations.upgrade(database_url)
+    with engine.begin() as connection:
+        assert connection.execute(sa.text("select host, takes_differences from network_agents")).all() == [("h", False)]
+        connection.exec_driver_sql("insert into network_port_changes (network_id, n, port_id) values ('n', 7, 'p')")
+        connection.exec_driver_sql("insert into network_port_changes (network_id, n, port_id) values ('n', 7, 'q')")
+    engine.dispose()
+
+
+def test_routers_and_floating_ips_of_before(database_url: str) -> None:
+    """0026: no gateway host is elected yet, and an address may have a floating IP of each external network."""
+    command.upgrade(migrations._config(database_url), "0025")
+    engine, now = make_engine(database_url), dt.datetime(2026, 1, 1)
+    insert = ("insert into floatingips (id, project_id, description, created_at, updated_at, revision_number, tags, "
+              "floating_network_id, floating_ip_address, floating_port_id, port_id, fixed_ip_address, status, "
+              "dns_name, dns_domain) values (:id, 'p', '', :now, :now, 0, '[]', :net, '192.0.2.1', :id, 'port', "
+              "'10.0.0.5', 'DOWN', '', '')")
+    with engine.begin() as connection:
+        connection.execute(sa.text(
+            "insert into routers (id, project_id, description, created_at, updated_at, revision_number, tags, name, "
+            "admin_state_up, enable_snat, routes, availability_zone_hints) "
+            "values ('r', 'p', '', :now, :now, 0, '[]', '', :yes, :yes, '[]', '[]')"), {"now": now, "yes": True})
+        connection.execute(sa.text(insert), {"id": "f", "net": "one", "now": now})
+    migrations.upgrade(database_url)
+    with engine.begin() as connection:
+        row = connection.execute(sa.text("select gateway_host, gateway_term, distributed, ha from routers")).one()
+        assert tuple(row) == (None, 0, False, False)
+        connection.execute(sa.text(insert), {"id": "g", "net": "two", "now": now})
+    with pytest.raises(sa.exc.IntegrityError), engine.begin() as connection:
+        connection.execute(sa.text(insert), {"id": "h", "net": "two", "now": now})
+    engine.dispose()
+
+
+def test_segments_that_were_there_are_as_old_as_their_networks(database_url: str) -> None:
+    """0027: a segment is a resource of its own, and ports and subnets have attributes more."""
+    command.upgrade(migrations._config(database_url), "0026")
+    engine = make_engine(database_url)
+    then = {"now": dt.datetime(2026, 2, 3, 4, 5, 6), "yes": True, "no": False}
+    with engine.begin() as connection:
+        for statement in (
+                "insert into networks (id, project_id, description, created_at, updated_at, revision_number, tags,"
+                " name, admin_state_up, mtu, port_security_enabled, external, is_default, dns_domain,"
+                " availability_zone_hints) values ('n', 'p', '', :now, :now, 0, '[]', '', :yes, 1450, :yes, :no, :no,"
+                " '', '[]')",
+                "insert into network_segments (id, network_id, network_type, segmentation_id, position, dynamic, claim)"
+                " values ('s', 'n', 'vxlan', 7, 0, :no, 'vxlan::7')",
+                "insert into ports (id, project_id, description, created_at, updated_at, revision_number, tags, name,"
+                " network_id, mac_address, admin_state_up, status, device_id, device_owner, port_security_enabled,"
+                " allowed_address_pairs, extra_dhcp_opts, dns_name, preserve, position) values ('q', 'p', '', :now,"
+                " :now, 0, '[]', '', 'n', 'fa:16:3e:00:00:01', :yes, 'DOWN', '', '', :yes, '[]', '[]', '', :no, 0)"):
+            connection.execute(sa.text(statement), then)
+    migrations.upgrade(database_url)
+    with engine.begin() as connection:
+        [segment] = [NetworkSegment(*row) for row in connection.execute(sa.select(*columns(NetworkSegment)))]
+        [port] = [Port(*row) for row in connection.execute(sa.select(*columns(Port)))]
+    engine.dispose()
+    assert (segment.created_at, segment.updated_at, segment.revision_number) == (then["now"], then["now"], 1)
+    assert (segment.name, segment.tags, segment.project_id, segment.segmentation_id) == (None, [], "", 7)
+    assert (port.qos_policy_id, port.dns_domain, port.name) == (None, "", "")
 
 
 def test_no_physical_network_has_no_name(database_url: str) -> None:

@@ -79,7 +79,7 @@ async def test_a_port_that_is_not_ours_fails_alone(side):
 
 
 @pytest.mark.parametrize("side", [simulated, REAL])
-@pytest.mark.parametrize("deaf", ["", "wiring", "members", "wired"])
+@pytest.mark.parametrize("deaf", ["", "wiring", "differences", "wired"])
 async def test_a_build_waits_while_no_control_process_can_be_asked(side, deaf):
     """To take the attempt back would end it for good: whoever goes on with the build asks this very host again."""
     stub = NetworkStub([NET], PORTS[:1], [OPEN])
@@ -89,7 +89,7 @@ async def test_a_build_waits_while_no_control_process_can_be_asked(side, deaf):
             await subject.plug(facts)
         await subject.wiring.wire(PORTS[:1], [NET])
         stub.ports = PORTS
-        if deaf == "members":
+        if deaf == "differences":
             stub.groups = [FRIENDS]  # a rule names a group whose members are not known here
         stub.away = 2
         given_up, waits = (asyncio.create_task(subject.wiring.wire(PORTS[1:], [NET])) for _ in range(2))

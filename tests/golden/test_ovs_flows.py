@@ -14,13 +14,15 @@ from nacre.network.contract import (
     GroupMembers,
     HostWiring,
     NetworkFacts,
+    NetworkPorts,
+    PlacedPort,
     PortFacts,
-    RemotePort,
     RuleFacts,
     SubnetFacts,
 )
 from nacre.node.ovs.flows import Local, Meter, meters, unique
-from nacre.node.ovs.groups.members import Members
+from nacre.node.ovs.groups.elsewhere import ElsewhereFlows, Here
+from nacre.node.ovs.groups.members import Members, Places
 from nacre.node.ovs.groups.peers import PeerFlows, uses
 from nacre.node.ovs.plan import changes
 from nacre.node.ovs.switching import flow_table
@@ -68,9 +70,7 @@ ZONES = {"port5": 32805, "port6": 32806}
 
 CASES = {
     "vxlan": (HostWiring(whole=True, ports=(port(5, "n"), port(6, "n", port_security=False)), groups=(WEB,),
-                         networks=(network("n", "vxlan", segmentation_id=77),), tunnels=("172.31.0.2", "172.31.0.3"),
-                         remotes=(RemotePort(network_id="n", mac_address="fa:16:3e:00:00:07",
-                                             ip_addresses=("10.0.0.7",), tunnel_ip="172.31.0.2"),)),
+                         networks=(network("n", "vxlan", segmentation_id=77),)),
               Local(ofports={"port5": 11, "port6": 12}, zones=ZONES, numbers={"n": 1}, dhcp={"n": 20}, vxlan=2)),
     "vlan": (HostWiring(whole=True, groups=(PLAIN,), networks=(
                  network("v", "vlan", physical_network="phys", segmentation_id=100),),
@@ -83,11 +83,9 @@ CASES = {
                 Local(ofports={"port5": 11, "port6": 12}, zones=ZONES, numbers={"f": 3}, uplinks={"phys": 4},
                       rates={"port5": Rate(1000, 2000, burst_from=1), "port6": Rate(to_guest=500, burst_to=9000),
                              "away": Rate(1, 1)})),
-    # Port 6 is prepared here for a move: it is still at 172.31.0.2.
+    # Port 6 is prepared here for a move: it is still at h2.
     "prepared": (HostWiring(whole=True, ports=(port(5, "n"), port(6, "n", active=False)), groups=(WEB,),
-                            networks=(network("n", "vxlan", segmentation_id=77),), tunnels=("172.31.0.2",),
-                            remotes=(RemotePort(network_id="n", mac_address="fa:16:3e:00:00:06",
-                                                ip_addresses=("10.0.0.6",), tunnel_ip="172.31.0.2"),)),
+                            networks=(network("n", "vxlan", segmentation_id=77),)),
                  Local(ofports={"port5": 11, "port6": 12}, zones=ZONES, numbers={"n": 1}, dhcp={"n": 20}, vxlan=2)),
     "flat": (HostWiring(whole=True, groups=(WEB,), networks=(network("f", "flat", physical_network="phys"),),
                         ports=(port(5, "f"), port(6, "f", admin_state_up=False))),
@@ -96,9 +94,30 @@ CASES = {
 }
 
 
+#: The ports of the networks that go by tunnels, on this host (h1) and others. At h3 port 8 is only prepared.
+PLACES = {
+    "vxlan": {"port5": PlacedPort(mac="fa:16:3e:00:00:05", addresses=("10.0.0.5",), host="h1"),
+              "port7": PlacedPort(mac="fa:16:3e:00:00:07", addresses=("10.0.0.7", "2001:db8::7"), host="h2"),
+              "port8": PlacedPort(mac="fa:16:3e:00:00:08", addresses=("10.0.0.8",), host="h2", prepared=("h3",)),
+              "port9": PlacedPort(mac="fa:16:3e:00:00:09", addresses=("10.0.0.9",), host="no tunnel")},
+    "prepared": {"port5": PlacedPort(mac="fa:16:3e:00:00:05", addresses=("10.0.0.5",), host="h1"),
+                 "port6": PlacedPort(mac="fa:16:3e:00:00:06", addresses=("10.0.0.6",), host="h2", prepared=("h1",))}}
+HERE_IS = Here(host="h1", vxlan=2, networks={"n": (1, 77)}, tunnels={
+    "h1": "172.31.0.1", "h2": "172.31.0.2", "h3": "172.31.0.3", "h4": "172.31.0.4"})
+
+
+def beside(ports):
+    """The flows of these ports of network n."""
+    places, flows = Places(), ElsewhereFlows()
+    places.apply([NetworkPorts(id="n", n=1, era="e", ports=ports)])
+    lines = flows.lines(places, HERE_IS)
+    assert sorted(lines) == sorted(f"add {flow.text}" for flow in flows.all())
+    return flows.all()
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_flow_table(name):
-    _golden(name, flow_table(*CASES[name]))
+    _golden(name, unique([*flow_table(*CASES[name]), *beside(PLACES.get(name, {}))]))
 
 
 def _golden(name, flows):
@@ -161,9 +180,14 @@ def test_a_host_without_a_tunnel_switches_vxlan_networks_among_its_own_guests():
     assert any("dl_dst=fa:16:3e:00:00:05" in flow.text for flow in flow_table(wiring, alone))
 
 
-@pytest.mark.parametrize("mac", ["garbage", "0/0\ntable=11,priority=65535,actions=NORMAL", "", "fa:16:3e:00:00:07,x=1"])
-def test_a_port_elsewhere_whose_mac_is_none_is_left_out_and_the_rest_stands(mac):
-    wiring, local = CASES["vxlan"]
-    bad = msgspec.structs.replace(wiring.remotes[0], mac_address=mac)
-    assert flow_table(msgspec.structs.replace(wiring, remotes=(bad, *wiring.remotes)), local) == flow_table(
-        wiring, local)
+@pytest.mark.parametrize("bad", [
+    PlacedPort(mac=mac, addresses=("10.0.0.66",), host="h2") for mac in (
+        "garbage", "0/0\ntable=11,priority=65535,actions=NORMAL", "", "fa:16:3e:00:00:07,x=1")])
+def test_a_port_elsewhere_whose_mac_is_none_is_left_out_and_the_rest_stands(bad):
+    assert beside({"bad": bad} | PLACES["vxlan"]) == beside(PLACES["vxlan"])
+
+
+def test_an_address_elsewhere_that_is_none_is_not_answered_for_and_the_rest_stands():
+    bad = PlacedPort(mac="fa:16:3e:00:00:42", addresses=("10.0.0.1,actions=NORMAL",), host="h2")
+    more = set(beside({"bad": bad} | PLACES["vxlan"])) - set(beside(PLACES["vxlan"]))
+    assert [flow.match for flow in more] == ["reg6=1,reg7=0,dl_dst=fa:16:3e:00:00:42"]

@@ -10,7 +10,8 @@ import pytest
 
 from nacre.base.errors import BuildFailed
 from nacre.base.shell import CommandFailed, run
-from nacre.network.contract import GroupMembers
+from nacre.network.contract import Differences, GroupMembers
+from nacre.node.ovs.contract import Standing
 from tests.host.wiring_lab import NetworkStub, able, allow, eventually, group, lab, network, port
 
 pytestmark = [pytest.mark.host, pytest.mark.skipif(not able(), reason="needs root, Open vSwitch, dnsmasq, udhcpc")]
@@ -163,6 +164,24 @@ async def test_the_agent_comes_back_and_adopts():
         assert await one.pings("10.77.1.12") and (await one.curl("/latest/meta-data/instance-type"))[0] == 200
 
 
+async def test_what_is_wired_stays_while_a_node_that_begins_gets_no_answer():
+    net = network()
+    stub = NetworkStub([net], [port(11, net), port(12, net)], [OPEN])
+    async with lab(stub) as place:
+        one, two = [await place.guest(p) for p in stub.ports]
+        await place.wire(one, two)
+        await place.agent.stop()
+        place.build()
+        stub.away = 1000
+        await place.agent.start()
+        await place.agent.follow(Standing(trusted=True))
+        assert await eventually(lambda: asyncio.sleep(0, stub.away < 999))  # so a round has ended
+        assert await one.pings("10.77.1.12") and place.agent.table.applied is None
+        stub.away = 0
+        assert await eventually(lambda: asyncio.sleep(0, place.agent.table.applied is not None))
+        assert await one.pings("10.77.1.12")
+
+
 async def test_a_poisoned_rule_hurts_nobody():
     net = network()
     bad = group("bad", allow("vrrp", 1, 2), allow("tcp", 80, 22), allow(remote=("10.0.0.0/99",)),
@@ -206,7 +225,8 @@ async def test_members_come_and_go_without_a_question(stateful):
         asked = stub.asked
 
         async def told(since, **ports):
-            await place.agent.regroup([GroupMembers(id="f", n=since + 1, era="e", since=since, ports=ports)])
+            await place.agent.differ(Differences(members=(
+                GroupMembers(id="f", n=since + 1, era="e", since=since, ports=ports),)))
 
         async def silent():
             return not await one.pings("10.77.1.12")

@@ -69,9 +69,14 @@ async def hosts():
             shutil.rmtree(folder, ignore_errors=True)
 
 
+async def reaches(host, address):
+    """The first frame between two hosts may be lost: Open vSwitch in user space looks for the other one by it."""
+    return any([await host("ping", address) for _ in range(3)])
+
+
 async def test_tunnels_dhcp_stays_local_and_a_dead_vswitchd_is_mended():
     async with hosts() as (one, two):
-        assert await one("ping", "10.77.1.12")
+        assert await reaches(one, "10.77.1.12")
         listening = asyncio.create_task(two("heard", 3.0))
         await asyncio.sleep(0.3)
         assert await one("lease") == "10.77.1.11"  # from the DHCP port of its own host
@@ -88,3 +93,30 @@ async def test_tunnels_dhcp_stays_local_and_a_dead_vswitchd_is_mended():
         else:
             raise AssertionError("the flows did not come back")
         assert await two("lease") == "10.77.1.12"
+
+
+async def test_frames_go_to_hosts_of_the_network_only_and_who_is_known_is_answered_for():
+    async with hosts() as (one, two):
+        async def heard_of(question, address):
+            """What the asker and the other guest hear of a question, without what is their own business."""
+            listening = asyncio.create_task(two("heard", 2.0))
+            await asyncio.sleep(0.3)
+            answers = await one(question, address)
+            return [f for f in answers if f[12:24] == "fa163e00010c"], [
+                f for f in await listening if f[12:24] == "fa163e00010b" and f[24:28] in ("0806", "86dd")]
+
+        assert await reaches(one, "10.77.1.12") and await reaches(two, "10.77.1.11")
+        answers, heard = await heard_of("ask", "10.77.1.12")
+        assert len(answers) == 1 and not heard, "the other guest is asked for what is known"
+        assert answers[0][40:44] == "0002" and answers[0][44:64] == "fa163e00010c" + "0a4d010c"
+        answers, heard = await heard_of("ask", "2001:db8::12")
+        assert len(answers) == 1 and not heard and answers[0][108:110] == "88" and answers[0].endswith("fa163e00010c")
+        answers, heard = await heard_of("ask", "10.77.1.99")
+        assert not answers and len(heard) == 1, "what nobody is known to have is asked of everybody"
+
+        assert await two("apart", 1)
+        _, heard = await heard_of("ask", "10.77.1.99")
+        assert not heard and not await reaches(one, "10.77.1.12"), "frames are taken from a host without such ports"
+        assert await one("apart", 1)
+        _, heard = await heard_of("ask", "10.77.1.12")
+        assert not heard

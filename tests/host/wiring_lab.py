@@ -14,10 +14,14 @@ from pathlib import Path
 from nacre.base.errors import NotFound, Unavailable
 from nacre.base.shell import CommandFailed, run
 from nacre.network.contract import (
+    Differences,
     FixedIp,
     GroupFacts,
     HostWiring,
     NetworkFacts,
+    NetworkPorts,
+    Peer,
+    PlacedPort,
     PortFacts,
     RuleFacts,
     SubnetFacts,
@@ -75,6 +79,14 @@ async def eventually(check, seconds=8.0):
     return False
 
 
+def elsewhere(net, ports, ways):
+    """What an answer says of a network's ports on other hosts. ports: by host; ways: host -> tunnel address."""
+    return {"placed": (NetworkPorts(id=net.id, n=1, era="e", ports={
+        each.id: PlacedPort(mac=each.mac_address, host=host, addresses=tuple(f.ip_address for f in each.fixed_ips))
+        for host, its in ports.items() for each in its}),),
+        "peers": {host: Peer(tunnel_ip=ip, n=1, era="e") for host, ip in ways.items()}}
+
+
 class NetworkStub:
     """The network service's two verbs for an agent, answering from memory."""
 
@@ -83,16 +95,19 @@ class NetworkStub:
         self.said, self.asked = [], 0
         self.away, self.deaf = 0, ""  # so many questions get no answer; of which verb ("": any)
 
-    async def wiring(self, host, port_ids=(), have=None):
+    async def wiring(self, host, port_ids=(), have=None, known=None):
         self._reached("wiring")
         ports = [p for p in self.ports if not port_ids or p.id in port_ids]
         return HostWiring(whole=not port_ids, ports=tuple(ports), networks=tuple(self.networks),
                           groups=tuple(self.groups), **self.more)
 
-    async def members(self, host, groups, have):
-        self._reached("members")
-        self.asked += 1
-        return tuple(each for each in self.more.get("members", ()) if each.id in groups)
+    async def differences(self, host, groups, networks, known):
+        self._reached("differences")
+        self.asked += bool(groups)
+        return Differences(
+            members=tuple(each for each in self.more.get("members", ()) if each.id in groups),
+            placed=tuple(each for each in self.more.get("placed", ()) if each.id in networks),
+            peers=self.more.get("peers", {}))
 
     async def wired(self, host, port_ids, up):
         self._reached("wired")
@@ -331,3 +346,7 @@ def advertisement(target, layer):
     """A neighbour advertisement, overriding."""
     return struct.pack("!BBHI", 136, 0, 0, 0x20000000) + socket.inet_pton(socket.AF_INET6, target) + b"\2\1" + \
         mac(layer)
+
+
+def solicitation(target, layer):
+    return b"\x87\0\0\0" + b"\0" * 4 + socket.inet_pton(socket.AF_INET6, target) + b"\x01\x01" + mac(layer)

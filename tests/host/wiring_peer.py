@@ -8,10 +8,25 @@ import signal
 import sys
 from pathlib import Path
 
-from wiring_lab import Lab, NetworkStub, allow, group, network, port
+import msgspec
+from wiring_lab import (
+    Lab,
+    NetworkStub,
+    allow,
+    arp,
+    elsewhere,
+    ether,
+    eventually,
+    group,
+    ipv6,
+    network,
+    port,
+    solicitation,
+)
 
 from nacre.base.shell import run
-from nacre.network.contract import RemotePort
+from nacre.network.contract import Differences, FixedIp, NetworkPorts, PlacedPort
+from nacre.node.ovs.antispoof import link_local
 
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 
@@ -55,15 +70,33 @@ async def obey(lab, guest, words):
             return True
         case ["heard", seconds]:
             return [frame.hex() for frame in await guest.heard(seconds)]
+        case ["ask", address]:  # who has it? What came back meanwhile
+            mine, last = guest.port.mac_address, address[-2:]
+            frame = ether(f"33:33:ff:00:00:{last}", mine, 0x86DD, ipv6(
+                link_local(mine), f"ff02::1:ff00:{last}", 58, solicitation(address, mine))) if ":" in address else \
+                ether("ff:ff:ff:ff:ff:ff", mine, 0x0806, arp(1, mine, guest.ip, address))
+            hearing = asyncio.create_task(guest.heard(1.0))
+            await asyncio.sleep(0.2)
+            await guest.send(frame)
+            return [frame.hex() for frame in await hearing]
+        case ["apart", n]:  # the other host has no port of the network any more, as this one hears
+            network_id = guest.port.network_id
+            gone = dict.fromkeys(lab.agent.client.places.of(network_id), PlacedPort(mac=""))
+            await lab.agent.differ(Differences(placed=(
+                NetworkPorts(id=network_id, n=n + 1, era="e", since=n, ports=gone),)))
+            await eventually(lambda: asyncio.sleep(0, not lab.agent.client.places.changed))
+            await asyncio.sleep(0.3)  # it is being written
+            return True
 
 
 async def main(number, folder):
     other = 3 - number
     net = network()
     mine, theirs = port(10 + number, net), port(10 + other, net)
-    stub = NetworkStub([net], [mine], [group("open", allow())], tunnels=(f"172.31.77.{other}",), remotes=(RemotePort(
-        network_id=net.id, mac_address=theirs.mac_address, ip_addresses=(theirs.fixed_ips[0].ip_address,),
-        tunnel_ip=f"172.31.77.{other}"),))
+    theirs = msgspec.structs.replace(theirs, fixed_ips=(*theirs.fixed_ips, FixedIp(
+        subnet_id="s6", ip_address=f"2001:db8::{10 + other}")))
+    stub = NetworkStub([net], [mine], [group("open", allow())], **elsewhere(net, {f"host{other}": (theirs,)}, {
+        f"host{other}": f"172.31.77.{other}"}))
     rundir = Path(folder)
     await start_ovs(rundir, number)
     lab = Lab(stub, host=f"host{number}", rundir=rundir, tunnel_ip=f"172.31.77.{number}")

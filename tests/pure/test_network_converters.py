@@ -12,6 +12,8 @@ from nacre.network.api import listing
 from nacre.network.api.service import STORES
 from nacre.network.nouns.attributes import Resource
 from nacre.network.nouns.port import BINDING
+from nacre.network.nouns.qos import KINDS
+from nacre.network.nouns.router import PORT_FORWARDING
 
 ID = "11111111-2222-3333-4444-555555555555"
 ROUTE = {"destination": "10.1.0.0/24", "nexthop": "10.0.0.1"}
@@ -119,6 +121,34 @@ def test_values_are_converted(name: str, sent: Any, kept: Any) -> None:
 def test_others_are_refused(name: str, sent: Any) -> None:
     with pytest.raises((ValueError, BadRequest)):
         attribute(name).check(sent)
+
+
+LONG = "x" * 5000
+
+
+def swollen(value: Any) -> list[Any]:
+    """The value with each text in it, one at a time, far too long."""
+    if isinstance(value, dict):
+        return [{**value, name: other} for name, inner in value.items() for other in swollen(inner)]
+    if isinstance(value, list):
+        return [[*value[:at], other, *value[at + 1:]] for at, inner in enumerate(value) for other in swollen(inner)]
+    return [LONG, [LONG], {LONG: LONG}, f"{value}{LONG}"]
+
+
+def test_a_refusal_does_not_repeat_all_that_was_sent() -> None:
+    sent = [(attribute(name), other) for name, value, *_ in [*TAKEN, *REFUSED]
+            for other in [*swollen(value), *swollen(None)]]
+    resources = (*RESOURCES.values(), PORT_FORWARDING, *(kind.resource for kind in KINDS.values()))
+    every = [(a, other) for resource in resources for a in resource.attributes.values() if a.post or a.put
+             for other in (LONG, [LONG] * 2, {LONG: LONG}, [[LONG]], [{"port_id": LONG}])]
+    routes = [(attribute("routers.routes"), [{**ROUTE, key: LONG}]) for key in ROUTE]
+    said = []
+    for found, value in [*sent, *every, *routes]:
+        try:
+            found.check(value)
+        except (ValueError, BadRequest) as error:
+            said.append((len(str(error)), found.name, str(error)[:200]))
+    assert len(said) > 1000 and max(said)[0] < 500, max(said)
 
 
 #: What may be sent, by Neutron's allow_post and allow_put, where a client could think otherwise.

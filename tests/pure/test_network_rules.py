@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from nacre.base.errors import BadRequest
 from nacre.network.nouns.noun import Standard
 from nacre.network.nouns.security_group import SecurityGroupRule
-from nacre.network.security_groups import normalise, same
+from nacre.network.traffic.rules import normalise, same
 
 BASE = {"direction": "ingress", "ethertype": "IPv4", "protocol": None, "port_range_min": None, "port_range_max": None,
         "remote_ip_prefix": None, "remote_group_id": None, "remote_address_group_id": None}

@@ -12,7 +12,6 @@ from nacre.network.contract import (
     HostWiring,
     NetworkFacts,
     PortFacts,
-    RemotePort,
     SubnetFacts,
 )
 from nacre.node.names import Names
@@ -33,31 +32,19 @@ def network(name="n", **more):
                            "physical_network": None, "segmentation_id": None} | more)
 
 
-def remote(network, ip):
-    return RemotePort(network_id=network, mac_address="fa:16:3e:00:00:09", ip_addresses=(), tunnel_ip=ip)
-
-
 FIRST = DesiredWiring().merge(HostWiring(
     whole=True, ports=(port("a"), port("b", "m")), networks=(network(), network("m")),
-    groups=(GroupFacts(id="g", stateful=True, rules=()),), tunnels=("1.1.1.1",),
-    remotes=(remote("n", "1.1.1.1"), remote("m", "1.1.1.1"))))
+    groups=(GroupFacts(id="g", stateful=True, rules=()),)))
 
 
 def test_a_partial_answer_replaces_what_it_speaks_of():
-    after = FIRST.merge(HostWiring(whole=False, ports=(port("c"),), networks=(network(mtu=9000),),
-                                   tunnels=("2.2.2.2",)))
+    after = FIRST.merge(HostWiring(whole=False, ports=(port("c"),), networks=(network(mtu=9000),)))
     assert set(after.ports) == {"a", "b", "c"} and after.networks["n"].mtu == 9000 and set(after.groups) == {"g"}
-    assert after.remotes == (remote("m", "1.1.1.1"),) and after.tunnels == ("2.2.2.2",)
-
-
-def test_with_the_last_peer_its_tunnel_goes():
-    after = FIRST.merge(HostWiring(whole=False, ports=(port("a"),), networks=(network(),)))
-    assert after.tunnels == () and after.remotes == (remote("m", "1.1.1.1"),)
 
 
 def test_a_whole_answer_replaces_everything():
     after = FIRST.merge(HostWiring(whole=True, ports=(port("c"),), networks=(network(),)))
-    assert set(after.ports) == {"c"} and set(after.networks) == {"n"} and not after.remotes and not after.tunnels
+    assert set(after.ports) == {"c"} and set(after.networks) == {"n"}
 
 
 def test_ports_go_and_their_networks_with_them():

@@ -167,6 +167,12 @@ def test_groups_have_an_end() -> None:
         ask(query, host())
 
 
+def test_what_groups_ask_alike_is_looked_for_once() -> None:
+    query = "&".join(f"resources{n}=VCPU:1&required{n}=COMPUTE_NODE&member_of{n}={AGG}" for n in range(1, 65))
+    wanted = wish(parse_qsl(query + "&group_policy=none"), (1, 39))
+    assert len(wanted.groups) == 64 and len(wanted.parts) == 3 and wanted.amounts == {"VCPU": 64}
+
+
 def test_what_a_host_says_it_reserves_is_no_more_than_it_has() -> None:
     (wanted,) = ask("resources=VCPU:1", host(reserved_memory_mb=1 << 40))["provider_summaries"].values()
     assert wanted["resources"]["MEMORY_MB"]["capacity"] == 0

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from nacre.base.context import Context
 from nacre.base.serving import sending
 from nacre.base.serving.gate import AUTHENTICATED, PUBLIC
-from nacre.base.serving.sending import PIECE, Memory, Room, close
+from nacre.base.serving.sending import PIECE, Memories, Memory, Room, close
 from nacre.base.web import App, Reply, Request, Route, Service
 from nacre.image.api.data import Body
 from nacre.image.data.locations import Location
@@ -76,7 +76,8 @@ class Cloud(Lab):
 
     @property
     def held(self) -> int:
-        return self.waiting.patience.unread_bytes - self.waiting.memory._free
+        """Of answers to questions."""
+        return self.waiting.patience.unread_bytes - self.waiting.memories.questions._free
 
     async def asks(self, project: str, *, address: str = "192.0.2.1", path: str = "much", times: int = 1) -> Wire:
         """A client that takes nothing."""
@@ -127,7 +128,7 @@ async def test_where_memory_is_short_who_takes_nothing_for_seconds_is_closed() -
     with capture_logs() as said:
         blue = await lab.asks("blue", path="image")
         red = [await lab.asks("red", path="image") for _ in range(12)]
-        assert lab.waiting.memory.short("red") and not red[-1].sent, "it waits"
+        assert lab.waiting.memories.questions.short("red") and not red[-1].sent, "it waits"
         for _ in range(3):
             lab.time.forward(5)
             assert not any(wire.closed for wire in red) or lab.time.now >= 10
@@ -172,7 +173,7 @@ async def test_others_find_room_beside_one_who_has_all_that_one_may_have() -> No
     lab = Cloud(unread_bytes=16 << 20)
     for _ in range(60):
         await lab.asks("red", path="image")
-    assert lab.waiting.memory.short("red") and lab.held < 9 << 20
+    assert lab.waiting.memories.questions.short("red") and lab.held < 9 << 20
     for path in ("image", "much"):
         blue = await lab.asks("blue", path=path)
         await blue.take()
@@ -222,11 +223,11 @@ async def test_who_asks_ahead_takes_no_memory_from_others_by_that() -> None:
     ahead = ask("red").replace(b"host", b"a: b\r\n" * 3000 + b"host")
     for wire in wires:
         await lab.sends(wire, ahead)
-        assert lab.waiting.memory.left("blue") > MUCH + HANDED
+        assert lab.waiting.memories.questions.left("blue") > MUCH + HANDED
     assert 0 < sum(wire.closed for wire in wires) < 8
     for _ in range(20):  # all at once
         await lab.asks("red", times=50)
-    assert lab.waiting.memory.left("blue") > MUCH + HANDED
+    assert lab.waiting.memories.questions.left("blue") > MUCH + HANDED
     assert b"200 OK" in (await lab.asks("blue", address="192.0.2.9")).sent
 
 
@@ -305,8 +306,8 @@ async def test_memory_is_shared_and_waited_for() -> None:
 
 
 async def test_a_turn_that_comes_with_the_end_is_given_back() -> None:
-    memory = Memory(4 * PIECE)
-    room = Room(memory, "red")
+    room = Room(Memories(4 * PIECE), "red")
+    memory = room.memory
     room.hold(4 * PIECE)
     waits = [asyncio.ensure_future(memory.take("red", PIECE)) for _ in range(2)]
     await settle()
@@ -350,17 +351,18 @@ async def test_of_an_image_no_more_is_read_than_there_is_room_for() -> None:
         async def read(self, _where: Any, _id: str, offset: int, size: int) -> bytes:
             return bytes(size) if offset < 6 * PIECE else b""
 
-    memory = Memory(8 * PIECE)
+    memories = Memories(8 * PIECE)
+    memory = memories.questions
     uploads = Uploads.__new__(Uploads)
     uploads._data = Store()  # type: ignore[assignment]
     image = Image(row={"id": "i"}, properties={}, tags=[], location=Location("k", "file"))
-    pieces, sizes = uploads.pieces(image, 0, 6 * PIECE, Room(memory, "red")), list[int]()
+    pieces, sizes = uploads.pieces(image, 0, 6 * PIECE, Room(memories, "red")), list[int]()
     async for piece in pieces:
         sizes.append(len(piece))
         await settle()
         assert memory._held["red"] <= 2 * PIECE, "this one, and the next"
     assert sizes == [PIECE] * 6 and not memory._held
-    pieces = uploads.pieces(image, 0, 99 * PIECE, Room(memory, "red"))
+    pieces = uploads.pieces(image, 0, 99 * PIECE, Room(memories, "red"))
     await anext(pieces)
     await settle()
     await pieces.aclose()

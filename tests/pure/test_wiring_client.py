@@ -11,9 +11,14 @@ from nacre.network.contract import (
     MOST_ERAS,
     MOST_GROUPS,
     MOST_PORTS,
+    Differences,
     GroupFacts,
     GroupMembers,
+    Have,
     HostWiring,
+    NetworkPorts,
+    Peer,
+    PlacedPort,
     PortFacts,
     RuleFacts,
     Versions,
@@ -21,6 +26,7 @@ from nacre.network.contract import (
 from nacre.node.ovs.client import PATIENCE, ControlAway, WiringClient
 from nacre.node.ovs.contract import Standing
 
+MAC = "fa:16:3e:00:00:99"
 PORT = PortFacts(id="p", name="", project_id="p", network_id="n", network_name="n", device_id="d",
                  mac_address="fa:16:3e:00:00:01", fixed_ips=(), security_groups=("g",))
 GROUP = GroupFacts(id="g", stateful=True, rules=(RuleFacts(direction="ingress", ethertype="IPv4", remote_group="g"),))
@@ -32,27 +38,39 @@ class Network:
     def __init__(self) -> None:
         self.wirings, self.asked, self.n, self.away = list[tuple[str, ...]](), list[tuple[str, ...]](), 5, False
         self.have: list[Versions] = []
-        self.era, self.ports, self.tunnels = "", (PORT,), ("192.0.2.1",)
+        self.era, self.ports = "e", (PORT,)
+        self.peers = {"h1": "192.0.2.1"}
         self.groups: tuple[GroupFacts, ...] = (GROUP,)
 
     def _news(self, have: Versions) -> GroupMembers:
         known = have.get("e", {}).get("g")
         return GroupMembers(id="g", n=self.n, era="e", since=known, ports={f"p{self.n}": (f"10.0.0.{self.n}/32",)})
 
-    async def wiring(self, host: str, port_ids: tuple[str, ...] = (), have: Versions | None = None) -> HostWiring:
+    def _placed(self, have: Versions) -> NetworkPorts:
+        known = have.get("e", {}).get("n")
+        return NetworkPorts(id="n", n=self.n, era="e", since=known, ports={
+            f"p{self.n}": PlacedPort(mac=MAC, host="h1", addresses=(f"10.0.0.{self.n}",))})
+
+    async def wiring(self, host: str, port_ids: tuple[str, ...] = (), have: Versions | None = None,
+                     known: Have | None = None) -> HostWiring:
         self.wirings.append(port_ids)
         if self.away:
             raise Unavailable("away")
-        self.have.append(have or {})
-        return HostWiring(whole=not port_ids, n=self.n, era=self.era, ports=self.ports, groups=self.groups,
-                          tunnels=self.tunnels, members=(self._news(have or {}),))
+        assert known is not None
+        self.have.append(known.groups)
+        return HostWiring(whole=not port_ids, n=self.n, era=self.era, ports=self.ports, groups=self.groups, peers={
+            name: Peer(tunnel_ip=ip, n=self.n, era=self.era) for name, ip in self.peers.items()},
+            members=(self._news(known.groups),), placed=(self._placed(known.networks),))
 
-    async def members(self, host: str, groups: tuple[str, ...], have: Versions) -> tuple[GroupMembers, ...]:
+    async def differences(self, host: str, groups: tuple[str, ...], networks: tuple[str, ...],
+                          known: Have) -> Differences:
         self.asked.append(groups)
         if self.away:
             raise Unavailable("away")
-        self.have.append(have)
-        return tuple(msgspec.structs.replace(self._news(have), id=group) for group in groups)
+        self.have.append(known.groups)
+        return Differences(
+            members=tuple(msgspec.structs.replace(self._news(known.groups), id=group) for group in groups),
+            placed=tuple(msgspec.structs.replace(self._placed(known.networks), id=each) for each in networks))
 
 
 def standing(**more: Any) -> Standing:
@@ -68,7 +86,7 @@ async def made() -> Made:
     client = WiringClient("h", network, clock)  # type: ignore[arg-type]
     assert client.follow(standing())
     await client.ask()
-    assert network.wirings == [()] and client.members.numbers() == {"g": 5}
+    assert network.wirings == [()] and client.versions() == ({"g": 5}, {"n": 5})
     return client, network, clock
 
 
@@ -96,19 +114,19 @@ async def test_a_change_that_never_comes_is_fetched_with_everything(
 async def test_members_that_were_spoken_of_are_asked_for_once(made: Made) -> None:
     client, network, _ = made
     client.follow(standing(members={"g": 9, "not named": 50}))
-    assert client.outdated_groups() == {"g"}
+    assert client.outdated()[0] == {"g"}
     network.away = True
     with pytest.raises(ControlAway):
-        await client.ask_members()
-    assert client.outdated_groups() == {"g"}
+        await client.ask_differences()
+    assert client.outdated()[0] == {"g"}
     network.n, network.away = 9, False
-    await client.ask_members()
-    await client.ask_members()
+    await client.ask_differences()
+    await client.ask_differences()
     assert network.asked == [("g",), ("g",)] and network.have[-1] == {"e": {"g": 5}}
     assert client.members.cidrs("g") == {"10.0.0.5/32", "10.0.0.9/32"}
     # Another history of the database: what is here is held against it.
     client.follow(standing(era="f"))
-    assert client.outdated_groups() == {"g"}
+    assert client.outdated()[0] == {"g"}
 
 
 async def test_another_history_of_the_database_is_a_reason_to_ask_for_everything(
@@ -151,19 +169,19 @@ async def test_an_answer_of_what_may_be_a_restored_database_takes_nothing_away_b
     network.era, client.whole = "e", True
     await client.ask()
     other = msgspec.structs.replace(PORT, id="q")
-    network.n, network.era, network.ports, network.tunnels = n, era, (other,), ()
+    network.n, network.era, network.ports, network.peers = n, era, (other,), {}
     for port in asked:
         client.changed((port,), n, 5)
     client.whole = not asked
     await client.ask()
-    assert client.desired.ports == {"p": PORT, "q": other} and client.desired.tunnels == ("192.0.2.1",)
+    assert client.desired.ports == {"p": PORT, "q": other} and client.peers.keys() == {"h1"}
     network.n, network.era = 9, "f"
     assert client.follow(standing(era="f", ports=(PORT,)))
     await client.ask()
     assert client.desired.ports == {"p": PORT, "q": other}
     assert client.follow(standing(era="f"))
     await client.ask()
-    assert client.desired.ports == {"q": other} and client.desired.tunnels == ()
+    assert client.desired.ports == {"q": other} and client.peers == {}
 
 
 @pytest.mark.parametrize("asked", [(), ("p",)], ids=["whole", "a port"])
@@ -174,8 +192,8 @@ async def test_an_answer_of_the_lost_history_that_was_under_way_keeps_nothing_he
     network.n, network.era, network.ports = 99, "e", (PORT, lost := msgspec.structs.replace(PORT, id="lost"))
     answer = network.wiring
 
-    async def late(*args: Any) -> HostWiring:
-        found = await answer(*args)
+    async def late(*args: Any, **named: Any) -> HostWiring:
+        found = await answer(*args, **named)
         assert client.follow(standing(era="f", n=50))
         return found
 
@@ -193,17 +211,17 @@ async def test_nothing_is_taken_from_those_who_are_not_trusted(made: Made) -> No
     client, _, _ = made
     client.follow(Standing(trusted=False))
     news = GroupMembers(id="g", n=6, era="e", since=5, ports={"p5": ()})
-    client.regroup([news])
-    assert client.members.cidrs("g") == {"10.0.0.5/32"} and not client.outdated_groups()
+    client.differ(Differences(members=(news,)))
+    assert client.members.cidrs("g") == {"10.0.0.5/32"} and not client.outdated()[0]
     client.follow(standing())
-    client.regroup([news])
+    client.differ(Differences(members=(news,)))
     assert client.members.cidrs("g") == set()
 
 
 async def test_members_of_a_group_that_no_rule_names_any_more_go(made: Made) -> None:
     client, _, _ = made
     client.forget(["p"])
-    await client.ask_members()
+    await client.ask_differences()
     assert client.members.numbers() == {} and client.members.changed == {"10.0.0.5/32"}
 
 
@@ -216,10 +234,10 @@ async def test_news_count_only_where_they_join_on(
         asked: bool) -> None:
     client, _, _ = made
     for _ in range(2):  # twice is as once
-        client.regroup([GroupMembers(id="g", n=n, era=era, since=since, ports={"p5": ()})])
+        client.differ(Differences(members=(GroupMembers(id="g", n=n, era=era, since=since, ports={"p5": ()}),)))
         assert client.members.cidrs("g") == (set() if taken else {"10.0.0.5/32"})
         assert client.members.numbers() == {"g": n if taken else 5}
-        assert client.outdated_groups() == ({"g"} if asked else set())
+        assert client.outdated()[0] == ({"g"} if asked else set())
 
 
 async def test_what_nobody_answers_is_still_to_be_asked_for_and_what_is_here_counts_on(
@@ -243,8 +261,8 @@ async def test_an_answer_that_was_under_way_takes_no_later_doubt_away(
     client, network, _ = made
     answer = network.wiring
 
-    async def wiring(*args: Any) -> HostWiring:
-        found = await answer(*args)
+    async def wiring(*args: Any, **named: Any) -> HostWiring:
+        found = await answer(*args, **named)
         if args[1] == ("q",):  # the database turns out to have another history while the answer is under way
             client.follow(standing(era="f"))
             return msgspec.structs.replace(
@@ -256,13 +274,13 @@ async def test_an_answer_that_was_under_way_takes_no_later_doubt_away(
     monkeypatch.setattr(network, "wiring", wiring)
     client.asked.add("q")
     await client.ask()
-    assert network.asked[-1:] == [("g", "new")] and not client.outdated_groups()
+    assert network.asked[-1:] == [("g", "new")] and not client.outdated()[0]
 
 
 async def test_an_answer_that_is_a_refusal_is_an_answer(made: Made) -> None:
     client, network, _ = made
 
-    async def wiring(*_: Any) -> HostWiring:
+    async def wiring(*_: Any, **named: Any) -> HostWiring:
         raise NotFound
 
     network.wiring = wiring  # type: ignore[method-assign]
@@ -281,7 +299,7 @@ async def test_more_than_may_be_asked_for_at_once_is_asked_for_in_parts(
     await client.ask()
     assert [len(ports) for ports in network.wirings[1:]] == [MOST_PORTS, 1]
     assert [len(groups) for groups in network.asked] == [MOST_GROUPS, MOST_GROUPS, 1]
-    assert not client.outdated_groups() and client.members.cidrs(names[-1])
+    assert not client.outdated()[0] and client.members.cidrs(names[-1])
     beats = [client.members.numbers() for _ in range(3)]  # each names others, until all were named
     assert [len(beat) for beat in beats] == [MOST_GROUPS] * 3 and set().union(*beats) == set(names)
     assert [len(known) for known in client.members.versions().values()] == [MOST_GROUPS]

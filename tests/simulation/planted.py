@@ -1,4 +1,4 @@
-"""Six bugs, each the loss of one check: that the simulation finds them shows that it would find others."""
+"""Seven bugs, each the loss of one check: that the simulation finds them shows that it would find others."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -8,6 +8,7 @@ from unittest import mock
 from nacre.base.durable.changes import Changes
 from nacre.base.durable.stories import Lease
 from nacre.base.errors import Unavailable
+from nacre.network import work as network_work
 from nacre.network.hosts import notifications
 from nacre.node.journal import Journal
 from nacre.node.servers.state import NodeState
@@ -58,6 +59,12 @@ def _without_the_differences() -> Any:
     return mock.patch.object(notifications, "affected", lambda work: {})
 
 
+def _without_the_places() -> Any:
+    """Where a port is now is not written down for the other hosts of its network."""
+    return mock.patch.object(network_work.Changes, "placed", lambda self, network_id, *port_ids: None)
+
+
 PLANTED: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "lease": _without_the_lease, "epoch": _without_the_epoch, "numbers": _without_the_numbers,
-    "outbox": _without_the_outbox, "cloud": _without_the_cloud, "wiring": _without_the_differences}
+    "outbox": _without_the_outbox, "cloud": _without_the_cloud, "wiring": _without_the_differences,
+    "places": _without_the_places}

@@ -5,13 +5,15 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import sqlalchemy as sa
 
 from nacre.base.durable.tables import stories
 from nacre.compute import quota_usage
 from nacre.compute.tables import allocations, servers
 from nacre.network import tables as net
-from nacre.node.ovs.plan import DesiredWiring
+from nacre.network.contract import PlacedPort
+from nacre.node.ovs.client import WiringClient
 
 if TYPE_CHECKING:
     from tests.simulation.workload import Users
@@ -62,38 +64,43 @@ class Facts:
         self._wiring(c)
 
     def _wiring(self, c: sa.Connection) -> None:
-        """wired: host -> port -> what it has to wire for it; peers: network -> what others have to know of its ports,
-        by host."""
+        """wired: host -> port -> what it has to wire for it; places: network -> port -> what its hosts have to know of
+        it; ends: host -> its tunnel address."""
         b, a, g = net.bindings.c, net.addresses.c, net.port_groups.c
         addresses, groups = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
         for port, address in c.execute(sa.select(a.port_id, a.ip_address)):
             addresses[port].add(address)
         for port, group in c.execute(sa.select(g.port_id, g.group_id)):
             groups[port].add(group)
-        ends = {host: ip for host, ip in c.execute(sa.select(net.agents.c.host, net.agents.c.tunnel_ip)) if ip}
+        self.ends = {host: ip for host, ip in c.execute(sa.select(net.agents.c.host, net.agents.c.tunnel_ip)) if ip}
         self.wired = defaultdict[str, dict[str, Any]](dict)
-        self.peers = defaultdict[str, set[tuple[str, Any]]](set)
+        self.places = defaultdict[str, dict[str, PlacedPort]](dict)
         for port, host, network, active, mac in c.execute(sa.select(
                 b.port_id, b.host, b.network_id, b.active, net.ports.c.mac_address).join_from(
                     net.bindings, net.ports, net.ports.c.id == b.port_id).where(b.vif_type == "ovs")):
             self.wired[host][port] = network, mac, active, frozenset(addresses[port]), frozenset(groups[port])
-            if active:
-                self.peers[network].add((host, (network, mac, frozenset(addresses[port]), ends.get(host))))
+            if host:
+                known = self.places[network].get(port) or PlacedPort(mac=mac, addresses=tuple(sorted(addresses[port])))
+                self.places[network][port] = msgspec.structs.replace(known, host=host) if active else \
+                    msgspec.structs.replace(known, prepared=(*known.prepared, host))
 
-    def wires(self, host: str, wanted: DesiredWiring) -> Iterator[str]:
-        """A host believes what is so of its ports, and of others' on their networks."""
-        mine = self.wired[host]
+    def wires(self, host: str, heard: WiringClient) -> Iterator[str]:
+        """A host believes what is so of its ports, and of all ports of their networks, and how their hosts are
+        reached."""
+        mine, wanted = self.wired[host], heard.desired
         ports = {p.id: (p.network_id, p.mac_address, p.active, frozenset(f.ip_address for f in p.fixed_ips),
                         frozenset(p.security_groups)) for p in wanted.ports.values()}
         if ports != mine:
             yield f"{host} wants to wire {ports}, and should {mine}"
-        networks = {port[0] for port in mine.values()}
-        peers = {peer for network in networks for other, peer in self.peers[network] if other != host}
-        heard = {(r.network_id, r.mac_address, frozenset(r.ip_addresses), r.tunnel_ip) for r in wanted.remotes}
-        if {each for each in heard if each[0] in networks} != peers:
-            yield f"{host} believes {heard} of the peers {peers}"
-        if mine and set(wanted.tunnels) != {peer[3] for peer in peers}:
-            yield f"{host} has tunnels to {wanted.tunnels} for the peers {peers}"
+        for network in {port[0] for port in mine.values()}:
+            places = {id: msgspec.structs.replace(port, prepared=tuple(sorted(port.prepared)))
+                      for id, port in self.places[network].items()}
+            if dict(heard.places.of(network)) != places:
+                yield f"{host} believes {heard.places.of(network)} of the ports {places}"
+            ends = {each: ip for port in places.values() for each in (port.host, *port.prepared)
+                    if (ip := self.ends.get(each))}
+            if {each: peer.tunnel_ip for each, peer in heard.peers.items() if each in ends} != ends:
+                yield f"{host} has the peers {heard.peers}, and should {ends}"
 
     @property
     def living(self) -> dict[str, dict[str, Any]]:
@@ -176,7 +183,7 @@ def _hosts(world: "World", facts: Facts) -> Iterator[str]:
             yield f"{host.name} believes {wrong} of the members {facts.members}"
         elif not named and any(port["host"] == host.name for port in facts.ports):
             yield f"{host.name} has ports and knows no group"
-        yield from facts.wires(host.name, heard.desired)
+        yield from facts.wires(host.name, heard)
         if here.barred or here.works.states():
             yield f"{host.name} is barred ({here.barred}) or at work: {here.works.states()}"
     strange = {i: guest.power for i, guest in world.stranger.hypervisor.servers.items()}

@@ -1,4 +1,4 @@
-"""The simulation can see: each of six bugs (`planted.py`), made by taking out one check, is found within 200 seeds."""
+"""The simulation can see: each of the bugs of `planted.py`, made by taking out one check, is found within 200 seeds."""
 
 import pytest
 

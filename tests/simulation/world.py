@@ -127,7 +127,7 @@ class World:
         """Flavors, an image, a network."""
         from nacre.image.data.uploads import Uploads
         from nacre.network.addresses.subnets import Subnets
-        from nacre.network.networks import Networks
+        from nacre.network.l2.networks import Networks
         from nacre.network.work import Work
 
         for name, (memory, vcpus) in FLAVORS.items():

@@ -39,6 +39,13 @@ WISHES: dict[str, Any] = {
     "POST /v2.0/rbac-policies": {"rbac_policy": {
         "object_type": "network", "object_id": "=/v2.0/networks", "action": "access_as_shared",
         "target_tenant": "f" * 32}},
+    "POST /v2.0/qos/policies": {"policy": {"name": "p"}},
+    "POST /v2.0/default-security-group-rules": {"default_security_group_rule": {
+        "direction": "egress", "used_in_default_sg": False, "used_in_non_default_sg": True}},
+    "POST /v2.0/network-segment-ranges": {"network_segment_range": {
+        "network_type": "vxlan", "minimum": 5, "maximum": 6}},
+    "POST /v2.0/segments": {"segment": {"network_id": "=/v2.0/networks", "network_type": "vxlan"}},
+    "POST /v2.0/trunks": {"trunk": {"port_id": "=/v2.0/ports"}},
     "POST /v2/images": {"name": "i"}, "POST /v2/metadefs/namespaces": {"namespace": "n"},
 }
 #: What `naming` sends, where it is not the same: its own thing is to have something of demo's.

@@ -16,6 +16,7 @@ OPEN = {
     "/v2.1/os-quota-sets/{project_id}/defaults": "the defaults are the same for all",
     "/v2.1/os-quota-class-sets/{name}": "the defaults are the same for all",
     "/v2.1/extensions/{alias}": "what the cloud can do", "/v2.0/extensions/{alias}": "what the cloud can do",
+    "/v2.0/default-security-group-rules/{id}": "they are the same for all",
     "/v2.0/quotas/{id}/default": "the defaults are the same for all",
     "/v3/domains/config/{group}/default": "defaults of options", "/v3/regions/{id}": "regions are for all to see",
     "/v3/domains/config/{group}/{option}/default": "defaults of options",
@@ -35,6 +36,10 @@ BODIES: dict[str, Any] = {
     "subnetpools/{id}": {"subnetpool": {"name": "mine"}}, "address-scopes/{id}": {"address_scope": {"name": "mine"}},
     "address-groups/{id}": {"address_group": {"name": "mine"}}, "rbac-policies/{id}": {
         "rbac_policy": {"target_tenant": "0" * 32}}, "quotas/{id}": {"quota": {"port": 1}}, "id}/tags": {"tags": ["a"]},
+    "policies/{id}": {"policy": {"name": "mine"}}, "network-segment-ranges/{id}": {
+        "network_segment_range": {"name": "mine"}}, "segments/{id}": {"segment": {"name": "mine"}},
+    "trunks/{id}": {"trunk": {"name": "mine"}},
+    "add_subports": {"sub_ports": []}, "remove_subports": {"sub_ports": []},
     "add_addresses": {"addresses": ["192.0.2.9/32"]}, "remove_addresses": {"addresses": ["192.0.2.0/24"]},
     "add_prefixes": {"prefixes": ["198.51.100.0/24"]},
     "remove_prefixes": {"prefixes": ["198.51.100.0/24"]}, "members": {"member": "x"}, "import": {
@@ -95,6 +100,8 @@ async def _fill(t: Things) -> None:
     sub = await t.make("/v2.0/subnets", "network", "/subnets", {"subnet": {
         "network_id": net, "ip_version": 4, "cidr": "192.0.2.0/24"}})
     port = await t.make("/v2.0/ports", "network", "/ports", {"port": {"network_id": net}})
+    parent = await t.cloud.ask(t.owner, "POST", "network", "/ports", {"port": {"network_id": net}})
+    await t.make("/v2.0/trunks", "network", "/trunks", {"trunk": {"port_id": parent.json()["port"]["id"]}})
     group = await t.make("/v2.0/security-groups", "network", "/security-groups", {"security_group": {"name": "g"}})
     await t.make("/v2.0/security-group-rules", "network", "/security-group-rules", {"security_group_rule": {
         "security_group_id": group, "direction": "ingress", "protocol": "tcp"}})
@@ -115,6 +122,7 @@ async def _fill(t: Things) -> None:
     project = (await t.cloud.ask("admin", "GET", "identity", f"/projects?name={t.owner}")).json()["projects"][0]["id"]
     await t.make("/v2.0/rbac-policies", "network", "/rbac-policies", {"rbac_policy": {
         "object_type": "network", "object_id": net, "action": "access_as_shared", "target_tenant": "f" * 32}})
+    await _fill_operators(t, project)
     image = await t.make("/v2/images", "image", "/images", {
         "name": "i", "disk_format": "raw", "container_format": "bare"})
     data = await t.cloud.http.put(f"/image/v2/images/{image}/file", content=bytes(65536), headers={
@@ -135,6 +143,37 @@ async def _fill(t: Things) -> None:
               "/v2.1/os-floating-ips": t.ids["/v2.0/floatingips"],
               "/v2.1/os-security-group-rules": t.ids["/v2.0/security-group-rules"],
               "/v2.0/network-ip-availabilities": net, "/v2/stores": "file", "subnet": sub, "port": port, "pool": pool}
+
+
+async def _fill_operators(t: Things, project: str) -> None:
+    """What only managers and operators make, for the owner's project."""
+    async def made(key: str, path: str, body: dict[str, Any]) -> str:
+        [name] = body
+        answer = await t.cloud.ask("admin", "POST", "network", path, body)
+        assert answer.status_code == 201, answer.text
+        t.ids[key] = str(answer.json()[name]["id"])
+        t.looks[key] = ("admin", "network", f"{path}/{t.ids[key]}")
+        return t.ids[key]
+
+    policies = "/v2.0/qos/policies"
+    policy = await made(policies, "/qos/policies", {"policy": {"name": "q", "project_id": project}})
+    for rule, values in (("bandwidth_limit_rule", {"max_kbps": 1000}), ("dscp_marking_rule", {"dscp_mark": 10}),
+                         ("minimum_bandwidth_rule", {"min_kbps": 10}), ("minimum_packet_rate_rule", {"min_kpps": 1}),
+                         ("packet_rate_limit_rule", {"max_kpps": 100})):
+        below = f"{policies}/{{id}}/{rule}s"
+        t.ids[f"/v2.0/qos/alias-{rule.replace('_', '-')}s"] = await made(
+            below, f"/qos/policies/{policy}/{rule}s", {rule: values})
+    await made("/v2.0/default-security-group-rules", "/default-security-group-rules", {"default_security_group_rule": {
+        "direction": "ingress", "protocol": "tcp",
+        "remote_ip_prefix": "192.0.2.0/24" if t.owner == "demo" else "198.51.100.0/24", "used_in_default_sg": False,
+        "used_in_non_default_sg": True}})
+    own = (await t.cloud.ask("admin", "GET", "network", f"/segments?network_id={t.ids['/v2.0/networks']}")).json()
+    t.ids |= {"/v2.0/segments": own["segments"][0]["id"], "/v2.0/auto-allocated-topology": project}
+    start = 70_000 if t.owner == "demo" else 80_000
+    await made("/v2.0/network-segment-ranges", "/network-segment-ranges", {"network_segment_range": {
+        "network_type": "vxlan", "minimum": start, "maximum": start + 9, "shared": False, "project_id": project}})
+    t.ids["/v2.0/policies"] = policy
+    t.ids["/v2.0/qos/rule-types"] = "bandwidth_limit"
 
 
 def _path(template: str, things: Things) -> str:
@@ -193,6 +232,8 @@ async def test_no_route_serves_or_changes_another_projects_things(things: Things
     ("network", "/ports", {"port": {"network_id": "/v2.0/networks"}}),
     ("network", "/ports", {"port": {"network_id": "own", "security_groups": ["/v2.0/security-groups"]}}),
     ("network", "/ports", {"port": {"network_id": "own", "fixed_ips": [{"subnet_id": "/v2.0/subnets"}]}}),
+    ("network", "/trunks", {"trunk": {"port_id": "/v2.0/ports"}}),
+    ("network", "/networks", {"network": {"qos_policy_id": "/v2.0/qos/policies"}}),
     ("network", "/security-group-rules", {"security_group_rule": {
         "security_group_id": "/v2.0/security-groups", "direction": "ingress"}}),
     ("network", "/floatingips", {"floatingip": {"floating_network_id": "/v2.0/networks"}}),

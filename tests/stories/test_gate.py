@@ -40,7 +40,8 @@ VALUES: dict[str, Any] = {
     "fixed_ips": [{"ip_address": "192.0.2.77", "subnet_id": "=/v2.0/subnets"}],
     "allowed_address_pairs": [{"ip_address": "192.0.2.8"}], "binding:host_id": "h", "binding:vnic_type": "direct",
     "binding:profile": {"a": "b"},
-    "mac_address": "fa:16:3e:00:00:01", "service_types": ["compute:nova"], "distributed": False, "ha": False,
+    "mac_address": "fa:16:3e:00:00:01", "service_types": ["compute:nova"],
+    "segment_id": "00000000-0000-4000-8000-000000000001", "distributed": False, "ha": False,
     "floating_ip_address": "198.51.100.77", "target_tenant": "e" * 32, "tags": ["a"], "external_gateway_info": {
         "network_id": "=public", "enable_snat": True, "external_fixed_ips": [{"ip_address": "198.51.100.78"}]}}
 _SERVER = WISHES["POST /v2.1/servers"]["server"]
@@ -68,6 +69,7 @@ ASKED: dict[str, tuple[str, str, str, Any]] = {
     **{f"get_port:{name}": ("GET", "network", "/ports/{/v2.0/ports}", None) for name in (
         "binding:host_id", "binding:profile", "binding:vif_details", "binding:vif_type", "resource_request")},
     **{f"get_router:{name}": ("GET", "network", "/routers/{/v2.0/routers}", None) for name in ("distributed", "ha")},
+    "get_subnet:segment_id": ("GET", "network", "/subnets/{/v2.0/subnets}", None),
     "get_agent": ("GET", "network", "/agents", None),
     "network:attach_external_network": ("POST", "compute", "/servers", {"server": {
         **_SERVER, "networks": [{"uuid": "=public"}]}}),

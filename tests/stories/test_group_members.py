@@ -14,11 +14,11 @@ from nacre.base.db import Database
 from nacre.base.durable import changes, eras
 from nacre.base.durable.tables import changes as rows_of_changes
 from nacre.base.errors import NotFound
-from nacre.cloud.control import tell_members
+from nacre.cloud.control import tell_differences
 from nacre.network import tables as t
-from nacre.network.contract import NetworkRequest, PortsOrder
-from nacre.network.hosts import members
-from nacre.network.hosts.notifications import MemberNotice, joined
+from nacre.network.contract import GroupMembers, Have, NetworkRequest, PortsOrder
+from nacre.network.hosts import trimming
+from nacre.network.hosts.notifications import News, joined
 from nacre.network.work import NetworkSettings
 from nacre.node.ovs.client import WiringClient
 from nacre.node.ovs.contract import Standing
@@ -31,10 +31,10 @@ class Host:
         self.name, self.cloud, self.client = name, cloud, WiringClient(name, cloud.network)
         self.client.follow(Standing(trusted=True, n=1))
 
-    async def hear(self, told: list[MemberNotice]) -> None:
-        for notice in told:
-            if notice.host == self.name:
-                self.client.regroup(notice.groups.values())
+    async def hear(self, told: list[News]) -> None:
+        for news in told:
+            if news.host == self.name:
+                self.client.differ(news.message())
 
     async def truth(self) -> dict[str, set[str]]:
         """group -> CIDRs, by whoever knows nothing."""
@@ -110,7 +110,7 @@ async def test_every_way_to_change_members_is_heard(cloud: Cloud) -> None:
         await work()
         told = await cloud.hear()
         await here.hear(told)
-        assert not here.client.outdated_groups(), way
+        assert not here.client.outdated()[0], way
         assert here.known() == await here.truth() != before, way
 
 
@@ -118,7 +118,7 @@ async def test_a_host_hears_of_the_groups_that_its_rules_name_and_of_no_other(cl
     net, _ = await cloud.network_with_subnet()
     await plug(cloud, "s1", net, "h1")
     [group] = (await cloud.network.wiring("h1")).groups
-    assert {n.host for n in await cloud.hear()} == {"h1"}
+    assert {n.host for n in await cloud.hear() if n.members} == {"h1"}
     assert await cloud.network.members("h2", (group.id,), {}) == ()
     [mine] = await cloud.network.members("h1", (group.id, "nothing"), {})
     assert mine.since is None and len(mine.ports) == 1
@@ -146,14 +146,16 @@ async def test_a_host_that_knows_no_message_about_members_asks_for_everything() 
     class Node:
         rewired: tuple[Any, ...] = ()
 
-        async def regroup(self, _: Any) -> None:
-            raise NotFound("Nobody answers node.regroup here.")
+        async def differ(self, _: Any) -> None:
+            raise NotFound("Nobody answers node.differ here.")
+
+        regroup = differ
 
         async def rewire(self, *what: Any) -> None:
             self.rewired = what
 
     node = Node()
-    await tell_members(node, MemberNotice("h1", {}))  # type: ignore[arg-type]
+    await tell_differences(node, News("h1", {"g": GroupMembers(id="g", n=1, era="e")}, {}, {}))  # type: ignore[arg-type]
     assert node.rewired == ((), 0, 0)
 
 
@@ -163,9 +165,9 @@ async def test_many_changes_are_one_message(cloud: Cloud) -> None:
         await plug(cloud, f"s{n}", net, f"h{n % 2 + 1}")
     told = await cloud.hear()
     assert sorted(n.host for n in told) == ["h1", "h2"]
-    assert {len(news.ports) for n in told for news in n.groups.values()} == {5}
+    assert {len(news.ports) for n in told for news in n.members.values()} == {5}
     await plug(cloud, "s5", net, "h1")
-    assert {len(news.ports) for n in await cloud.hear() for news in n.groups.values()} == {1}
+    assert {len(news.ports) for n in await cloud.hear() for news in n.members.values()} == {1}
 
 
 async def test_differences_join_or_show_the_gap(cloud: Cloud) -> None:
@@ -173,26 +175,26 @@ async def test_differences_join_or_show_the_gap(cloud: Cloud) -> None:
     told = []
     for n in range(3):
         await plug(cloud, f"s{n}", net, "h1")
-        told += [news for notice in await cloud.hear() for news in notice.groups.values()]
+        told += [news for notice in await cloud.hear() for news in notice.members.values()]
     one, two, three = told
     both = joined(two, one)
     assert (both.since, both.n, both.ports) == (one.since, two.n, one.ports | two.ports)
     assert joined(one, three) == three  # what lies between is asked for
     [group] = {news.id for news in told}
-    assert MemberNotice("h1", {group: one}).then(MemberNotice("h1", {group: two})).groups == {group: both}
+    assert News("h1", {group: one}, {}, {}).then(News("h1", {group: two}, {}, {})).members == {group: both}
 
 
 async def test_what_is_too_old_is_told_whole(cloud: Cloud) -> None:
     net, _ = await cloud.network_with_subnet()
     await plug(cloud, "s1", net, "h1")
-    [first] = (await cloud.network.wiring("h1")).members
+    [first] = (await cloud.network.wiring("h1", (), {})).members
     await plug(cloud, "s2", net, "h1")
-    [second] = (await cloud.network.wiring("h1")).members
+    [second] = (await cloud.network.wiring("h1", (), {})).members
     await cloud.db.run(lambda c: changes.number(c, cloud.clock.now().replace(tzinfo=None), "server"))
     # As Changes does when they were there long enough.
     await cloud.db.run(lambda c: c.execute(sa.delete(rows_of_changes).where(rows_of_changes.c.n <= second.n)))
     for _ in range(2):
-        await cloud.db.run(members.trim)
+        await trimming.trim(cloud.db, cloud.network.difference_notifier)
         rows = await cloud.db.read(lambda c: c.execute(sa.select(t.member_changes)).all())
         assert [(row.port_id, row.n) for row in rows] == [("", second.n)]
 
@@ -214,7 +216,7 @@ async def test_an_older_database_tells_whole(cloud: Cloud) -> None:
         eras.begin(connection)
 
     await cloud.db.run(begin)
-    [now] = (await cloud.network.wiring("h1")).members
+    [now] = (await cloud.network.wiring("h1", (), {})).members
 
     async def since(era: str, n: int) -> int | None:
         [found] = await cloud.network.members("h1", (now.id,), {era: {now.id: n}})
@@ -239,26 +241,27 @@ async def create_costs(others: int) -> dict[str, int]:
     # The port is on a network of its own, so that only the group is large.
     net, _ = await cloud.network_with_subnet(cidr="192.168.0.0/24")
     port = await plug(cloud, "the one", net, "h1")
-    told: list[MemberNotice] = []
+    told: list[News] = []
 
     async def hear() -> None:
         told.extend(await cloud.hear())
 
     found["told, steps"] = await lab.cost(hear())
     assert {n.host for n in told} == {"h0", "h1", "h2", "h3"}
-    found["told, rows"] = sum(len(news.ports) for n in told for news in n.groups.values())
-    found["told, bytes"] = len(msgspec.msgpack.encode([list(n.groups.values()) for n in told]))
+    found["told, rows"] = sum(len(news.ports) for n in told for news in n.members.values())
+    found["told, bytes"] = len(msgspec.msgpack.encode([n.message().members for n in told]))
     answers = []
 
     async def ask() -> None:
-        answers.append(await cloud.network.wiring("h1", (port,), hosts[1].client.members.versions()))
+        answers.append(await cloud.network.wiring(
+            "h1", (port,), known=Have(groups=hosts[1].client.members.versions())))
 
     found["answer, steps"] = await lab.cost(ask())
     found["answer, rows"] = sum(len(news.ports) for news in answers[0].members)
     found["answer, bytes"] = len(msgspec.msgpack.encode(answers[0]))
     for host in hosts:
         await host.hear(told)
-        assert not host.client.outdated_groups() and host.known() == await host.truth()
+        assert not host.client.outdated()[0] and host.known() == await host.truth()
         (cidrs,) = host.known().values()
         assert len(cidrs) == others + 5
     await lab.db.close()

@@ -77,12 +77,15 @@ async def test_a_move_prepared_made_and_finished(cloud: Cloud) -> None:
     [shown] = (await cloud.network.ports_of(("s",)))["s"]
     assert (shown.host, shown.status) == ("h1", "ACTIVE")
     await cloud.network.wired("h2", (port.id,), True)  # ready before the guest is there
+    await cloud.hear()
     await notified(cloud)
 
     for _ in range(2):
         await cloud.network.activate("s", "h2")
+    told = {news.host: news.placed[net].ports for news in await cloud.hear()}
     heard = await notified(cloud)
-    assert port.id in heard["h1"] and port.id in heard["h2"] and watch.id in heard["h3"]
+    assert port.id in heard["h1"] and port.id in heard["h2"] and "h3" not in heard
+    assert {ports[port.id].host for ports in told.values()} == {"h2"} and set(told) == {"h1", "h2", "h3"}
     assert await at(cloud, "h2") == {port.id: True} and await at(cloud, "h1") == {port.id: False}
     assert (await far(cloud, "h1"))[port.mac_address] == (await far(cloud, "h3"))[port.mac_address] == "192.0.2.2"
     [shown] = (await cloud.network.ports_of(("s",)))["s"]

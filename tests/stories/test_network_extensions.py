@@ -7,7 +7,8 @@ import pytest
 from tests import schema
 from tests.stories.network_cloud import THREE, Cloud
 
-from nacre.network.api.versions import EXTENSIONS
+from nacre.network.api.versions import EXTENSIONS, FORWARDING
+from nacre.network.contract import AgentReport
 from nacre.network.ml2.type_drivers import SegmentTypes
 from nacre.network.work import NetworkSettings
 
@@ -182,6 +183,23 @@ async def _add(p: Probe) -> bool:
     return len(made["address_group"]["addresses"]) == 2
 
 
+async def _dns_domain(p: Probe) -> bool:
+    made = await p.call("PUT", "/ports/{port}", {"port": {"dns_domain": "Example.org."}})
+    await p.call("PUT", "/ports/{port}", {"port": {"dns_domain": "example"}}, expect=400)
+    return bool(made["dns_domain"] == "example.org.")
+
+
+async def _segment(p: Probe) -> bool:
+    [found] = await p.call("GET", "/segments?network_id={network}", who="admin")
+    return {"created_at", "updated_at", "revision_number", "description"} <= set(found)
+
+
+async def _on_segment(p: Probe) -> bool:
+    [found] = await p.call("GET", "/segments?network_id={network}", who="admin")
+    made = await p.call("PUT", "/subnets/{subnet}", {"subnet": {"segment_id": found["id"]}}, "admin")
+    return bool(made["segment_id"] == found["id"]) and not (await p.call("GET", "/networks/{network}"))["l2_adjacency"]
+
+
 PROVIDER = ("provider:network_type", "provider:segmentation_id")
 PROBES: dict[str, Any] = {
     "address-group": _add, "address-scope": _scope, "default-subnetpools": _default_pool,
@@ -190,6 +208,7 @@ PROBES: dict[str, Any] = {
     "availability_zone": lambda p: p.list("/availability_zones"),
     "binding": lambda p: p.has("/ports/{port}", "binding:host_id", "binding:vif_type", who="admin"),
     "binding-extended": _bindings, "dns-integration": lambda p: p.has("/ports/{port}", "dns_name", "dns_assignment"),
+    "dns-domain-ports": _dns_domain,
     "empty-string-filtering": lambda p: p.list("/networks?description="),
     "external-net": lambda p: p.has("/networks/{network}", "router:external"),
     "extra_dhcp_opt": lambda p: p.has("/ports/{port}", "extra_dhcp_opts"),
@@ -197,6 +216,7 @@ PROBES: dict[str, Any] = {
     "ip_allocation": lambda p: p.list("/ports?ip_allocation=immediate"), "ip-substring-filtering": _substring,
     "multi-provider": _segments, "net-mtu": lambda p: p.list("/networks?mtu=1450"), "net-mtu-writable": _mtu,
     "network-ip-availability": lambda p: p.call("GET", "/network-ip-availabilities/{network}", who="admin"),
+    "network-segment-range": lambda p: p.call("GET", "/network-segment-ranges?shared=True", who="admin"),
     "network_availability_zone": lambda p: p.has("/networks/{network}", "availability_zones",
                                                  "availability_zone_hints"),
     "pagination": _pages, "port-mac-address-regenerate": _new_mac, "port-security": _security,
@@ -208,10 +228,14 @@ PROBES: dict[str, Any] = {
         ("security-groups", "security_group"), ("address-group", "address_group"), ("address-scope", "address_scope"),
         ("subnetpool", "subnetpool"))},
     "revision-if-match": _if_match, "security-group": _rule,
+    "security-groups-default-rules": lambda p: p.list("/default-security-group-rules?used_in_default_sg=yes"),
     "security-groups-normalized-cidr": lambda p: p.list("/security-group-rules?fields=normalized_cidr"),
     "security-groups-remote-address-group": _remote_group,
     "security-groups-rules-belongs-to-default-sg": lambda p: p.list("/security-group-rules?belongs_to_default_sg=yes"),
     "security-groups-shared-filtering": lambda p: p.list("/security-groups?shared=False"),
+    "segment": lambda p: p.call("GET", "/segments?network_id={network}", who="admin"),
+    "standard-attr-segment": _segment, "subnet-segmentid-writable": _on_segment,
+    "l2_adjacency": lambda p: p.has("/networks/{network}", "l2_adjacency"),
     "service-type": lambda p: _refused(p, "/service-providers?colour=red"),
     "sort-key-validation": lambda p: _refused(p, "/networks?sort_key=shared&sort_dir=asc"),
     "sorting": lambda p: p.list("/networks?sort_key=name&sort_dir=desc"),
@@ -226,6 +250,81 @@ PROBES: dict[str, Any] = {
 }
 
 
+async def _forwards(p: Probe) -> None:
+    """A host's L3 agent reports; "one" has a router with a way out, a port behind it and a floating IP."""
+    await p.cloud.network.agent_report(AgentReport(
+        host="h1", tunnel_ip="192.0.2.1", bridge_mappings={"physnet1": "br-ex"}, tunnel_types=("vxlan",),
+        agents=("Open vSwitch agent", "L3 agent")))
+    p.ids["public"], _ = await p.cloud.network_with_subnet("admin", "203.0.113.0/24", **{
+        "router:external": True, "provider:network_type": "flat", "provider:physical_network": "physnet1"})
+    await p.call("PUT", "/routers/{router}/add_router_interface", {"subnet_id": "{subnet}"})
+    await p.call("PUT", "/routers/{router}", {"router": {"external_gateway_info": {"network_id": "{public}"}}})
+    p.ids["floatingip"] = (await _made(p, "floatingips", {"floatingip": {"floating_network_id": "{public}"}}))["id"]
+
+
+async def _forwarded(p: Probe, **more: Any) -> Any:
+    return await p.call("POST", "/floatingips/{floatingip}/port_forwardings", {"port_forwarding": {
+        "internal_port_id": "{port}", "protocol": "tcp", **(more or {"internal_port": 80, "external_port": 8080})}})
+
+
+async def _snat(p: Probe) -> bool:
+    info = {"network_id": "{public}", "enable_snat": False}
+    changed = await p.call("PUT", "/routers/{router}", {"router": {"external_gateway_info": info}}, who="admin")
+    return changed["external_gateway_info"]["enable_snat"] is False
+
+
+async def _route(p: Probe, verb: str) -> bool:
+    routes = {"routes": [{"destination": "10.9.0.0/16", "nexthop": "10.0.0.9"}]}
+    path = "/routers/{router}" + verb
+    return bool((await p.call("PUT", path, {"router": routes}))["routes"] == routes["routes"])
+
+
+async def _bound_by_router(p: Probe) -> bool:
+    changed = await p.call("PUT", "/floatingips/{floatingip}", {"floatingip": {
+        "port_id": "{port}", "router_id": "{router}"}})
+    return bool(changed["router_id"] == p.ids["router"] and changed["port_details"]["name"] == "")
+
+
+async def _flagged(p: Probe, name: str) -> bool:
+    await p.call("PUT", "/routers/{router}", {"router": {name: True}}, who="admin", expect=400)
+    await p.call("PUT", "/routers/{router}", {"router": {"admin_state_up": False}})
+    return bool((await p.call("PUT", "/routers/{router}", {"router": {name: True}}, who="admin"))[name])
+
+
+async def _exposed(p: Probe) -> bool:
+    made = await _forwarded(p)
+    [shown] = (await p.call("GET", "/floatingips/{floatingip}"))["port_forwardings"]
+    return shown["id"] == made["id"] and shown["internal_port_id"] == p.ids["port"]
+
+
+FORWARDING_PROBES: dict[str, Any] = {
+    "router": lambda p: p.has("/routers/{router}", "external_gateway_info", "routes"), "ext-gw-mode": _snat,
+    "extraroute": lambda p: _route(p, ""), "extraroute-atomic": lambda p: _route(p, "/add_extraroutes"),
+    "fip-port-details": _bound_by_router, "floating-ip-router-writable": _bound_by_router,
+    "floatingip-pools": lambda p: p.list("/floatingip-pools"), "floating-ip-port-forwarding": _forwarded,
+    "floating-ip-port-forwarding-description": lambda p: _forwarded(
+        p, internal_port=1, external_port=2, description="d"),
+    "floating-ip-port-forwarding-port-ranges": lambda p: _forwarded(
+        p, internal_port_range="80:90", external_port_range="180:190"),
+    "floating-ip-port-forwarding-detail": _exposed, "expose-port-forwarding-in-fip": _exposed,
+    "router_availability_zone": lambda p: p.has("/routers/{router}", "availability_zone_hints", "availability_zones"),
+    "dvr": lambda p: _flagged(p, "distributed"), "l3-ha": lambda p: _flagged(p, "ha"),
+    "router-admin-state-down-before-update": lambda p: _flagged(p, "distributed"),
+}
+
+
+@pytest.mark.parametrize("alias", sorted(FORWARDING))
+async def test_an_extension_that_is_named_where_somebody_forwards_works(alias: str) -> None:
+    db = schema.in_memory()
+    probe = Probe(Cloud(db))
+    await probe.setup()
+    await probe.call("GET", f"/extensions/{alias}", expect=404)
+    await _forwards(probe)
+    assert (await probe.cloud.call("one", "GET", f"/extensions/{alias}"))["extension"]["alias"] == alias
+    assert await FORWARDING_PROBES[alias](probe)
+    await db.close()
+
+
 @pytest.mark.parametrize("alias", sorted(EXTENSIONS))
 async def test_an_extension_that_is_named_works(alias: str) -> None:
     db = schema.in_memory()
@@ -238,8 +337,8 @@ async def test_an_extension_that_is_named_works(alias: str) -> None:
 
 
 async def test_what_forwards_nothing_is_not_named() -> None:
-    """Routers are rows: no host forwards for them."""
+    """Routers are rows while no host forwards for them."""
     db = schema.in_memory()
     named = {e["alias"] for e in (await Cloud(db).call("one", "GET", "/extensions"))["extensions"]}
-    assert named == set(PROBES) and not named & {"router", "ext-gw-mode", "extraroute", "dvr", "l3-ha"}
+    assert named == set(PROBES) and set(FORWARDING_PROBES) == set(FORWARDING)
     await db.close()

@@ -78,6 +78,7 @@ def fill(connection: sa.Connection, network: str, subnet: str, count: int) -> No
             "status": "ACTIVE", "device_id": f"d{n}", "server_id": f"d{n}", "device_owner": "compute:nova",
             "port_security_enabled": True,
             "allowed_address_pairs": [], "extra_dhcp_opts": [], "dns_name": "", "preserve": False, "device_tag": None,
+            "qos_policy_id": None, "dns_domain": "",
             "position": 0, "host": HOSTS[n % len(HOSTS)], "vnic_type": "normal", "vif_type": "ovs", "vif_details": {},
             "profile": {}, "ip_address": f"10.8.{octets[0]}.{octets[1]}", "level": 0, "driver": "openvswitch",
             "active": True, "wired": True, "group_id": group, "segment_id": segment})

@@ -26,8 +26,8 @@ ADMIN, ADMIN_OF = "----+", "---0+"
 PLURAL = {"network": "networks", "subnet": "subnets", "port": "ports", "security_group": "security-groups",
           "router": "routers", "floatingip": "floatingips", "subnetpool": "subnetpools",
           "address_scope": "address-scopes", "address_group": "address-groups", "rbac_policy": "rbac-policies",
-          "security_group_rule": "security-group-rules"}
-TAGGED = ("network", "subnet", "port", "security_group", "router", "floatingip", "subnetpool")
+          "security_group_rule": "security-group-rules", "trunk": "trunks"}
+TAGGED = ("network", "subnet", "port", "security_group", "router", "floatingip", "subnetpool", "trunk")
 #: Routes that ask no rule.
 FREE = {"/": "says which versions there are", "/v2.0": "says what there is",
         "/v2.0/extensions": "says what there is, to whoever is logged in",
@@ -74,6 +74,11 @@ PROVIDER = {"provider:network_type": {"provider:network_type": "vxlan"},
             "provider:segmentation_id": {"provider:network_type": "vxlan", "provider:segmentation_id": 77000},
             "segments": {"segments": [{"provider:network_type": "vxlan"}]}}
 MOVE = "a member, too, where nobody else is told: by hand an operator moves ports as well as Nova does"
+DEFAULT = {"direction": "ingress", "used_in_default_sg": False, "used_in_non_default_sg": True}
+#: A rule of each kind.
+QOS: dict[str, Any] = {
+    "bandwidth_limit_rule": {"max_kbps": 5}, "dscp_marking_rule": {"dscp_mark": 8}, "minimum_bandwidth_rule": {
+        "min_kbps": 5}, "minimum_packet_rate_rule": {"min_kpps": 5}, "packet_rate_limit_rule": {"max_kpps": 5}}
 
 ROWS: list[Row] = [
     # The five verbs.
@@ -82,7 +87,7 @@ ROWS: list[Row] = [
     new("security_group_rule", "", OWN, {"security_group_id": "{security_group}", "direction": "ingress"}),
     new("floatingip", "", NEW, {"floating_network_id": "{external}"}), new("subnetpool", "", NEW, SIX),
     new("address_scope", "", NEW, {"ip_version": 4}), new("address_group", "", NEW, {}),
-    new("rbac_policy", "", OWN, RBAC),
+    new("rbac_policy", "", OWN, RBAC), new("trunk", "", OWN, {"port_id": "{port}"}),
     *(Row(f"get_{r}", SEE, "GET", f"/{plural}/{{{r}}}") for r, plural in PLURAL.items()),
     *(Row(f"get_{r}", ALL, "GET", f"/{plural}") for r, plural in PLURAL.items()),
     *(Row(f"delete_{r}", OWN, "DELETE", f"/{plural}/{{{r}}}") for r, plural in PLURAL.items()),
@@ -143,6 +148,14 @@ ROWS: list[Row] = [
         new("router", a, ADMIN, {a: False}), put("router", a, ADMIN_OF, {a: False}), seen("router", a))),
     new("floatingip", "floating_ip_address", "--+-+", {"floating_network_id": "{external}",
                                                        "floating_ip_address": "203.0.113.77"}),
+    *(Row(f"{verb}_floatingip_port_forwarding", may, method, "/floatingips/{forwarded}/port_forwardings" + one, body)
+      for verb, may, method, one, body in (
+        ("get", SEE, "GET", "", None), ("get", SEE, "GET", "/{forwarding}", None),
+        ("create", OWN, "POST", "", {"port_forwarding": {
+            "internal_port_id": "{inner}", "internal_port": 81, "external_port": 8081, "protocol": "tcp"}}),
+        ("update", OWN, "PUT", "/{forwarding}", {"port_forwarding": {"description": "x"}}),
+        ("delete", OWN, "DELETE", "/{forwarding}", None))),
+    Row("get_floatingip_pool", ALL, "GET", "/floatingip-pools"),
     # Of what is shared.
     new("subnetpool", "is_default", ADMIN, SIX | {"is_default": True}),
     put("subnetpool", "is_default", ADMIN_OF, {"is_default": True}),
@@ -166,6 +179,63 @@ ROWS: list[Row] = [
     Row("add_prefixes", OWN, "PUT", "/subnetpools/{subnetpool}/add_prefixes", {"prefixes": ["172.16.0.0/16"]}),
     Row("remove_prefixes", OWN, "PUT", "/subnetpools/{subnetpool}/remove_prefixes", {"prefixes": ["10.0.0.0/16"]}),
     Row("onboard_network_subnets", OWN, "PUT", "/subnetpools/{subnetpool}/onboard_network_subnets", fine=501),
+    # Trunks, QoS.
+    Row("get_subports", SEE, "GET", "/trunks/{trunk}/get_subports"),
+    *(Row(f"{verb}_subports", OWN, "PUT", f"/trunks/{{trunk}}/{verb}_subports", {"sub_ports": []})
+      for verb in ("add", "remove")),
+    Row("create_policy", "--+-+", "POST", "/qos/policies", {"policy": {}}),
+    Row("get_policy", SEE, "GET", "/qos/policies/{policy}"), Row("get_policy", ALL, "GET", "/qos/policies"),
+    Row("update_policy", MANAGE, "PUT", "/qos/policies/{policy}", {"policy": {"name": "x"}}),
+    Row("delete_policy", MANAGE, "DELETE", "/qos/policies/{policy}"),
+    *(Row(f"{verb}_policy:tags", SEE if verb == "get" else MANAGE, method, f"{where}/{{policy}}/tags",
+          None if verb in ("get", "delete") else {"tags": ["a"]})
+      for where in ("/qos/policies", "/policies")
+      for verb, method in (("create", "POST"), ("get", "GET"), ("update", "PUT"), ("delete", "DELETE"))),
+    *(Row(f"{verb}_policy:tags", SEE if verb == "get" else MANAGE, method, f"{where}/{{tagged_policy}}/tags/a")
+      for where in ("/qos/policies", "/policies")
+      for verb, method in (("get", "GET"), ("update", "PUT"), ("delete", "DELETE"))),
+    Row("get_rule_type", ALL, "GET", "/qos/rule-types"),
+    Row("get_rule_type", ADMIN, "GET", "/qos/rule-types/dscp_marking",
+        neutron="+++++: the rule lets all readers pass, and then Neutron's own code refuses all but administrators"),
+    *(row for kind, value in QOS.items() for row in (
+        Row(f"create_policy_{kind}", "--+-+", "POST", f"/qos/policies/{{policy}}/{kind}s", {kind: value}),
+        Row(f"get_policy_{kind}", SEE, "GET", f"/qos/policies/{{policy}}/{kind}s"),
+        Row(f"get_policy_{kind}", SEE, "GET", f"/qos/policies/{{policy_of_{kind}}}/{kind}s/{{{kind}}}"),
+        Row(f"update_policy_{kind}", MANAGE, "PUT", f"/qos/policies/{{policy_of_{kind}}}/{kind}s/{{{kind}}}",
+            {kind: value}),
+        Row(f"delete_policy_{kind}", MANAGE, "DELETE", f"/qos/policies/{{policy_of_{kind}}}/{kind}s/{{{kind}}}"))),
+    *(row for kind, value in QOS.items() if kind != "packet_rate_limit_rule"
+      for path in [f"/qos/alias-{kind.replace('_', '-')}s/{{{kind}}}"] for row in (
+        Row(f"get_alias_{kind}", SEE, "GET", path), Row(f"update_alias_{kind}", MANAGE, "PUT", path, {kind: value}),
+        Row(f"delete_alias_{kind}", MANAGE, "DELETE", path))),
+    # What operators lay down.
+    Row("create_default_security_group_rule", ADMIN, "POST", "/default-security-group-rules", {
+        "default_security_group_rule": DEFAULT | {"protocol": "tcp"}}, fine=409),
+    Row("get_default_security_group_rule", ALL, "GET", "/default-security-group-rules"),
+    Row("get_default_security_group_rule", ALL, "GET", "/default-security-group-rules/{default_rule}"),
+    Row("delete_default_security_group_rule", ADMIN, "DELETE", "/default-security-group-rules/{default_rule}"),
+    *(Row(f"{verb}_network_segment_range{part}", ADMIN, method, f"/network-segment-ranges{path}", body)
+      for verb, method, part, path, body in (
+          ("create", "POST", "", "", {"network_segment_range": {
+              "network_type": "vlan", "physical_network": "physnet9", "minimum": 5, "maximum": 6}}),
+          ("get", "GET", "", "", None), ("get", "GET", "", "/{range}", None),
+          ("update", "PUT", "", "/{range}", {"network_segment_range": {"name": "x"}}),
+          ("delete", "DELETE", "", "/{range}", None),
+          *((verb, method, ":tags", "/{range}/tags", None if method in ("GET", "DELETE") else {"tags": ["a"]})
+            for verb, method in (("create", "POST"), ("get", "GET"), ("update", "PUT"), ("delete", "DELETE"))),
+          *((verb, method, ":tags", "/{tagged_range}/tags/a", None)
+            for verb, method in (("get", "GET"), ("update", "PUT"), ("delete", "DELETE"))))),
+    *(Row(f"{verb}_segment", ADMIN, method, f"/segments{path}", body) for verb, method, path, body in (
+        ("create", "POST", "", {"segment": {"network_id": "{network}", "network_type": "vlan",
+                                            "physical_network": "physnet1"}}),
+        ("get", "GET", "", None), ("get", "GET", "/{segment}", None),
+        ("update", "PUT", "/{segment}", {"segment": {"name": "x"}}), ("delete", "DELETE", "/{segment}", None))),
+    new("subnet", "segment_id", ADMIN_OF, fine=400, body=ON | {
+        "ip_version": 4, "cidr": "10.1.0.0/24", "segment_id": "{segment}"}),
+    put("subnet", "segment_id", ADMIN_OF, {"segment_id": None}), seen("subnet", "segment_id"),
+    Row("get_auto_allocated_topology", SEE.replace("0", "-"), "GET", "/auto-allocated-topology/p-one?fields=dry-run",
+        fine=409),
+    Row("delete_auto_allocated_topology", OWN.replace("0", "-"), "DELETE", "/auto-allocated-topology/p-one"),
     # What operators look at.
     Row("get_agent", ALL, "GET", "/agents"),  # empty for who may see none, as Neutron's
     Row("get_agent", ADMIN, "GET", "/agents/{agent}"), Row("create_agent", ADMIN, "POST", "/agents", {}, fine=400),
@@ -215,13 +285,18 @@ class Things:
     async def _make(self, name: str) -> str:
         if name.startswith("tagged_"):
             found = await self._make(what := name.removeprefix("tagged_"))
-            await self.cloud.call("one", "PUT", f"/{PLURAL[what]}/{found}/tags/a", expect=201)
+            plural = PLURAL.get(what, "network-segment-ranges" if what == "range" else "qos/policies")
+            await self.cloud.call("admin", "PUT", f"/{plural}/{found}/tags/a", expect=201)
             return found
+        if (kind := name.removeprefix("policy_of_")) in QOS:
+            policy, self._also[kind] = await self._qos(kind)
+            return policy if kind != name else self._also.pop(kind)
         make: Callable[[], Awaitable[str]] | None = getattr(self, f"_{name}", None)
         if make:
             return await make()
         bodies: dict[str, dict[str, Any]] = {
-            "network": {}, "router": {}, "security_group": {"name": "g"}, "address_scope": {"ip_version": 4},
+            "network": {}, "router": {}, "trunk": {"port_id": "{port}"},
+            "security_group": {"name": "g"}, "address_scope": {"ip_version": 4},
             "subnetpool": {"name": "p", "prefixes": ["10.0.0.0/8"], "min_prefixlen": 24},
             "address_group": {"addresses": ["192.0.2.0/25"]}, "rbac_policy": RBAC,
             "security_group_rule": {"security_group_id": "{security_group}", "direction": "ingress"},
@@ -231,6 +306,32 @@ class Things:
     async def post(self, resource: str, body: dict[str, Any], who: str = "one") -> str:
         filled = json.loads(await self.fill(json.dumps({resource: body})))
         return str((await self.cloud.call(who, "POST", f"/{PLURAL[resource]}", filled))[resource]["id"])
+
+    async def _default_rule(self) -> str:
+        port = 1 + len((await self.cloud.call("admin", "GET", "/default-security-group-rules")).popitem()[1])
+        made = await self.cloud.call("admin", "POST", "/default-security-group-rules", {
+            "default_security_group_rule": DEFAULT | {"protocol": "udp", "port_range_min": port,
+                                                      "port_range_max": port}})
+        return str(made["default_security_group_rule"]["id"])
+
+    async def _range(self) -> str:
+        start = 2000 + 10 * len((await self.cloud.call("admin", "GET", "/network-segment-ranges")).popitem()[1])
+        made = await self.cloud.call("admin", "POST", "/network-segment-ranges", {"network_segment_range": {
+            "network_type": "vlan", "physical_network": "physnet8", "minimum": start, "maximum": start + 9}})
+        return str(made["network_segment_range"]["id"])
+
+    async def _segment(self) -> str:
+        found = await self.cloud.call("admin", "GET", f"/segments?network_id={await self._make('network')}")
+        return str(found["segments"][0]["id"])
+
+    async def _policy(self) -> str:
+        made = await self.cloud.call("manager", "POST", "/qos/policies", {"policy": {}})
+        return str(made["policy"]["id"])
+
+    async def _qos(self, kind: str) -> tuple[str, str]:
+        policy = await self._policy()
+        made = await self.cloud.call("manager", "POST", f"/qos/policies/{policy}/{kind}s", {kind: QOS[kind]})
+        return policy, made[kind]["id"]
 
     async def _wired(self) -> str:
         network, self._also["wired_subnet"] = await self.cloud.network_with_subnet()
@@ -258,6 +359,19 @@ class Things:
         await self.cloud.call("one", "PUT", f"/routers/{router}/add_router_interface",
                               {"subnet_id": self._also["joined_subnet"]})
         return router
+
+    async def _forwarded(self) -> str:
+        external, router = await self._external(), await self._joined()
+        await self.cloud.call("one", "PUT", f"/routers/{router}", {"router": {
+            "external_gateway_info": {"network_id": external}}})
+        subnet = (await self.cloud.call("one", "GET", f"/subnets/{self._also.pop('joined_subnet')}"))["subnet"]
+        found, self._also["inner"] = await self.post("floatingip", {"floating_network_id": external}), await self.post(
+            "port", {"network_id": subnet["network_id"]})
+        self._also["forwarding"] = (await self.cloud.call(
+            "one", "POST", f"/floatingips/{found}/port_forwardings", {"port_forwarding": {
+                "internal_port_id": self._also["inner"], "internal_port": 80, "external_port": 8080,
+                "protocol": "tcp"}}))["port_forwarding"]["id"]
+        return found
 
     async def _bound(self) -> str:
         port = await self.post("port", {"network_id": "{wired}", "device_owner": "compute:nova"})

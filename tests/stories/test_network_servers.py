@@ -7,8 +7,8 @@ from tests.stories.network_cloud import CALLERS, Cloud
 
 from nacre.base.db import Database
 from nacre.base.errors import BadRequest, BuildFailed, Conflict, Forbidden, NotFound, QuotaExceeded
-from nacre.network import networks
-from nacre.network.contract import AUTO, NetworkRequest, PortsOrder
+from nacre.network.contract import AUTO, Have, NetworkRequest, PortsOrder
+from nacre.network.l2 import networks
 from nacre.network.ml2.type_drivers import SegmentTypes
 from nacre.network.work import NetworkSettings
 
@@ -121,20 +121,20 @@ async def test_members_of_a_group_are_told_of_one_another(cloud):
     [one] = (await cloud.network.plug(order("s1", net), "h1")).ports
     [two] = (await cloud.network.plug(order("s2", net), "h2")).ports
     await cloud.hear()
-    wiring = await cloud.network.wiring("h1", (one.id,), {})
+    wiring = await cloud.network.wiring("h1", (one.id,), known=Have())
     [group], [members] = wiring.groups, wiring.members
     assert {(r.remote_group, r.remote) for r in group.rules if r.direction == "ingress"} == {(group.id, ())}
     assert members.id == group.id
     cidrs = {p.id: (f"{p.fixed_ips[0].ip_address}/32",) for p in (one, two)}
     assert members.since is None and members.ports == cidrs
-    assert (await cloud.network.wiring("h1")).remotes[0].tunnel_ip == "192.0.2.2"
+    assert wiring.peers["h2"].tunnel_ip == "192.0.2.2"
     cloud.notified.clear()
     await cloud.call("one", "POST", "/security-group-rules", {"security_group_rule": {
         "security_group_id": group.id, "direction": "ingress", "protocol": "icmp"}})
     await asyncio.sleep(0.01)
     assert {h for hosts, _ in cloud.notified for h in hosts} == {"h1", "h2"}
     await cloud.network.deallocate("s2")
-    told = {notice.host: notice.groups[group.id] for notice in await cloud.hear()}
+    told = {notice.host: notice.members[group.id] for notice in await cloud.hear()}
     assert told["h1"].ports == {two.id: ()} and members.n <= told["h1"].n
     [since] = await cloud.network.members("h1", (group.id,), {members.era: {group.id: members.n}})
     assert since.ports == {two.id: ()}

@@ -16,15 +16,15 @@ from nacre.base.db import Database
 from nacre.base.errors import NacreError
 from nacre.network import tables as t
 from nacre.network.contract import NetworkRequest, PortsOrder
+from nacre.network.l2.networks import Networks
 from nacre.network.ml2.type_drivers import SegmentTypes
-from nacre.network.networks import Networks
 from nacre.network.work import COUNTED, NetworkSettings, Work
 
 #: A resource's plural in URLs and its name in bodies.
 PLURALS = {"networks": "network", "subnets": "subnet", "ports": "port", "routers": "router",
            "floatingips": "floatingip", "security-groups": "security_group",
            "security-group-rules": "security_group_rule", "subnetpools": "subnetpool", "rbac-policies": "rbac_policy",
-           "address-groups": "address_group"}
+           "address-groups": "address_group", "trunks": "trunk"}
 
 
 async def counted(db: Database) -> dict[tuple[str, str], int]:
@@ -71,6 +71,9 @@ class Life:
             return {"network_id": net, "ip_version": 4, "cidr": f"10.0.{dice.randrange(4)}.0/28"}
         if plural == "ports":
             return {"network_id": await self.some("networks")}
+        if plural == "trunks":
+            return {"port_id": await self.some("ports"), "sub_ports": [{
+                "port_id": await self.some("ports"), "segmentation_type": "vlan", "segmentation_id": 7}]}
         if plural == "routers":
             return dice.choice([{}, {"external_gateway_info": {"network_id": await self.some("networks")}}])
         if plural == "floatingips":

@@ -18,7 +18,8 @@ async def test_one_create_runs_through_few_modules_and_its_page_names_them(tmp_p
     assert always <= named <= ever, (always - named, named - ever, how)
 
     # What runs each time: a slow machine also meets paths of those that wait, and they are not counted.
-    ran = sum(lines_run(common(profiles), module) for module in modules(common(profiles)))
+    each_time = common(profiles)
+    ran = sum(lines_run(each_time, module) for module in modules(each_time))
     assert len(named) <= MODULES and ran <= LINES, (len(named), ran)
     # By way of a request, a task, the thread that writes, and a message to a host.
     assert {"compute/create.py", "conductor/build.py", "compute/states.py", "node/servers/builds.py"} <= always

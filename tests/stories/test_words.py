@@ -14,8 +14,8 @@ from tests.stories.whole_cloud import WholeCloud, whole_cloud
 
 from nacre.base import errors as e
 from nacre.base.rpc.codec import Failure, error_from
-from nacre.network.contract import GroupMembers
-from nacre.node.contract import TARGET, Guest, Node, Work
+from nacre.network.contract import Differences, GroupMembers
+from nacre.node.contract import CONSOLE, TARGET, Guest, Node, Work
 
 WORDS = "PermissionError: /var/lib/nacre/x postgresql://nacre:pw@db/nacre on evil-host"
 SECRETS = ("PermissionError", "/var/lib", "postgresql", "evil", "pw@db")
@@ -32,6 +32,7 @@ class Liar(Stranger):
         super().__init__(cloud, "evil-host")
         self.error: BaseException | None = None
         self.fails: set[str] = set()
+        self.shown = ""
         self.transport.serve(TARGET, self, Node, ("control",))
 
     def _done(self, verb: str, server: str = "", power: str = "running") -> Work:
@@ -53,10 +54,13 @@ class Liar(Stranger):
 
     async def console(self, server_id: str, lines: int | None) -> str:
         self._done("console")
-        return ""
+        return self.shown
 
     async def rewire(self, port_ids: tuple[str, ...], n: int = 0, before: int = 0) -> None:
         self._done("rewire")
+
+    async def differ(self, news: Differences) -> None:
+        self._done("differ")
 
     async def regroup(self, news: tuple[GroupMembers, ...]) -> None:
         self._done("regroup")
@@ -131,6 +135,9 @@ async def test_no_member_reads_a_hosts_words(cloud: WholeCloud) -> None:
         if not isinstance(liar.error, OSError | e.NotFound):
             answer = await cloud.ask("admin", "POST", "compute", f"/servers/{server}/action", asked)
             assert "/var/lib" in answer.text
+    liar.fails, liar.shown = set(), "a" + "\x01" * ((1 << 20) - 2) + "b"
+    answer = await cloud.ask("demo", "POST", "compute", f"/servers/{server}/action", {"os-getConsoleOutput": {}})
+    assert len(answer.content) < 700_000 and answer.json()["output"] == liar.shown[-CONSOLE:], "it has an end"
     liar.fails, liar.error = {"power"}, e.BuildFailed(WORDS)
     stopped = await cloud.ask("demo", "POST", "compute", f"/servers/{server}/action", {"os-stop": None})
     assert stopped.status_code == 202

@@ -21,7 +21,7 @@ from nacre.base.db import Database
 
 ROOT = Path(nacre.__file__).parent
 #: Creates that are watched.
-TIMES = 3
+TIMES = 8
 HEAD = """# The walk of one create
 
 Every module of Nacre that runs because of a `POST /servers` (an image, a network) until the server's first ACTIVE, with

@@ -33,7 +33,7 @@ from nacre.identity.tables import projects, users
 from nacre.image.metadefs.builtin import NAMESPACES
 from nacre.image.metadefs.service import Metadefs
 from nacre.network.addresses.subnets import Subnets
-from nacre.network.networks import Networks
+from nacre.network.l2.networks import Networks
 from nacre.network.nouns.noun import View
 from nacre.network.work import Work
 

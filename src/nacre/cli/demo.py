@@ -24,6 +24,7 @@ from nacre.cli.up import NotStarted, ensure_up, network, running_settings, uploa
 from nacre.config import data_folder, load
 
 BOOT_SECONDS = 300.0
+LOGIN_SECONDS = 60.0
 
 
 class Progress:
@@ -158,6 +159,20 @@ def ssh(space: str, key: Path, host: str, command: str) -> str:
     return out.decode(errors="replace").strip()
 
 
+def login(connect: Callable[[str], str], tell: Callable[[str], None]) -> str:
+    """The guest's hostname. One that ran while the host's Open vSwitch stood still is reached some seconds after that
+    goes on. connect: runs a command in the guest. Raises CommandFailed where it is not reached in LOGIN_SECONDS."""
+    deadline = time.monotonic() + LOGIN_SECONDS
+    while True:
+        try:
+            return connect("hostname")
+        except shell.CommandFailed as error:
+            if time.monotonic() >= deadline:
+                raise
+            tell(str(error)[-60:])
+            time.sleep(0.5)
+
+
 def run(data: Path, console: Console) -> dict[str, Any]:
     """Everything above, in order. Answers the facts that `--json` prints."""
     from nacre import guest
@@ -182,8 +197,8 @@ def run(data: Path, console: Console) -> dict[str, Any]:
         ready = ready_line(client, detail["id"], tell)
     host = address(detail)
     space = namespace(data, network_id)
-    with progress.step("logging in over ssh"):
-        hostname = ssh(space, key, host, "hostname")
+    with progress.step("logging in over ssh") as tell:
+        hostname = login(lambda command: ssh(space, key, host, command), tell)
         metadata = json.loads(ssh(
             space, key, host, "timeout 5 wget -q -O - http://169.254.169.254/openstack/latest/meta_data.json"))
     return {"server": {"id": detail["id"], "name": detail["name"], "status": detail["status"], "address": host},

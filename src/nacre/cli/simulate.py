@@ -109,7 +109,7 @@ class SimulatedCloud:
 
     async def _make_network(self) -> str:
         from nacre.network.addresses.subnets import Subnets
-        from nacre.network.networks import Networks
+        from nacre.network.l2.networks import Networks
         from nacre.network.work import Work
 
         networks, subnets = Networks(), Subnets()

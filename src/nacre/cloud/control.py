@@ -89,8 +89,9 @@ from nacre.image.service import Settings as ImageLimits
 from nacre.network import policies as network_policies
 from nacre.network.api.service import service as network_service
 from nacre.network.contract import TARGET as NETWORK
-from nacre.network.contract import Network
-from nacre.network.hosts.notifications import MemberNotice, MemberNotifier, Notice
+from nacre.network.contract import GroupMembers, Network
+from nacre.network.hosts import trimming
+from nacre.network.hosts.notifications import DifferenceNotifier, News, Notice
 from nacre.network.manager import NetworkManager, NetworkParts
 from nacre.network.ml2.type_drivers import SegmentTypes
 from nacre.network.work import DEFAULT_QUOTAS, NetworkSettings
@@ -104,7 +105,7 @@ log = structlog.get_logger()
 
 #: Which roles may ask for which verb of the control process.
 CONDUCTOR_ALLOW = dict.fromkeys(("hello", "beat", "guest_facts"), ("node",))
-NETWORK_ALLOW = dict.fromkeys(("wiring", "members", "wired"), ("node",))
+NETWORK_ALLOW = dict.fromkeys(("wiring", "differences", "members", "wired"), ("node",))
 IMAGE_ALLOW = {"find": ("control",), "read": ("control", "node")}
 JOIN_ALLOW = {"join": ("join",)}
 #: Seconds until an order is given anew: a host answers sooner, done or not.
@@ -239,10 +240,20 @@ def _images(base: Base) -> tuple[ImageService, Service]:
     return images, image_service(images, uploads, Members(images), Metadefs(images))
 
 
-async def tell_members(node: Node, notice: MemberNotice) -> None:
-    """A host of the release that had the members in its rules asks for all of these anew."""
+async def tell_differences(node: Node, news: News) -> None:
+    said = news.message()
     try:
-        await node.regroup(notice.message())
+        await node.differ(said)
+    except NotFound:
+        if said.members:
+            await _tell_members(node, said.members)
+
+
+async def _tell_members(node: Node, members: tuple[GroupMembers, ...]) -> None:
+    """A host of the release before hears of members alone (of ports elsewhere as of its own); one of the release that
+    had them in its rules asks for all of these anew."""
+    try:
+        await node.regroup(members)
     except NotFound:
         await node.rewire((), 0, 0)
 
@@ -254,8 +265,8 @@ def _network(base: Base) -> NetworkManager:
         node = stub(Node, nodes.prepare(server=notice.host, timeout=NOTICE_TIMEOUT))
         await node.rewire(tuple(sorted(notice.ports)), notice.n, notice.before)
 
-    async def tell(notice: MemberNotice) -> None:
-        await tell_members(stub(Node, nodes.prepare(server=notice.host, timeout=NOTICE_TIMEOUT)), notice)
+    async def tell(news: News) -> None:
+        await tell_differences(stub(Node, nodes.prepare(server=news.host, timeout=NOTICE_TIMEOUT)), news)
 
     network = NetworkManager(base.db, base.policy, base.clock, NetworkSettings(
         types=SegmentTypes(tenant_types=own.tenant_types, vlan_ranges=dict.fromkeys(
@@ -265,8 +276,9 @@ def _network(base: Base) -> NetworkManager:
                 "security_group": quotas.security_groups, "subnetpool": quotas.subnetpools,
                 "address_group": quotas.address_groups, "address_scope": quotas.address_scopes}),
         NetworkParts(notify=notify, tell=tell, project_of=project_of, nodes=nodes_of))
-    base.changes.subscribe(("members",), network.member_notifier.changed, network.member_notifier.reload)
-    base.running.tasks.append(network.member_notifier.run)
+    base.changes.subscribe(("differences",), network.difference_notifier.changed, network.difference_notifier.reload)
+    base.running.tasks += [network.elections.run,
+                           lambda: trimming.run(base.db, base.clock, network.difference_notifier)]
     base.transport.serve(NETWORK, network, Network, NETWORK_ALLOW)
     return network
 
@@ -329,7 +341,7 @@ def _compute(base: Base, seams: Seams, ask: CreateDeps,
     claimed = barred_on(registry, deps.progress.load)
     runner = StoryRunner(stories, {"build": Builder(deps, endings, claimed), "delete": Deleter(deps, endings),
                                    "power": Switch(deps)}, clock, blocked(registry, claimed, around.nodes))
-    conductor = _conductor(base, deps, endings, around, network.member_notifier)
+    conductor = _conductor(base, deps, endings, around, network.difference_notifier)
     servers = Servers(db, clock, ask, stories, runner.run)
     return _Compute(ask, aggregates, scheduler, registry, stories, runner, endings, around, conductor, servers,
                     node, Plans(servers, conductor),
@@ -340,14 +352,14 @@ def _compute(base: Base, seams: Seams, ask: CreateDeps,
 
 
 def _conductor(base: Base, deps: StoryDeps, endings: Endings, around: Introductions,
-               members: MemberNotifier) -> ConductorManager:
+               differences: DifferenceNotifier) -> ConductorManager:
     async def judge(seen: Sequence[Position]) -> list[tuple[Position, bool]]:
         here, older = await base.db.read(lambda connection: (position(connection), later(connection, seen)))
         return [(here, each in older) for each in seen]
 
     conductor = ConductorManager(deps, endings, ConductorDeps(
         introduce=around.of_node, admits=around.admits, controls=around.controls, wiring=around.wiring,
-        members=members.behind, judge=Together(judge), seen=lambda: base.changes.seen))
+        behind=differences.behind, judge=Together(judge), seen=lambda: base.changes.seen))
     around.changed = conductor.meet_again
     return conductor
 
@@ -366,7 +378,7 @@ def _start(base: Base, compute: _Compute, joins: Joins, network: NetworkManager)
 
     compute.membership.watch(base.changes)
     compute.scheduler.subscribe(base.changes)
-    base.running.start += [enter, base.changes.start, compute.around.start, network.member_notifier.reload,
+    base.running.start += [enter, base.changes.start, compute.around.start, network.difference_notifier.reload,
                            compute.scheduler.start, open_door]
     base.running.tasks += [base.processes.run, base.changes.run, compute.scheduler.run, compute.runner.sweep,
                            compute.endings.sweep]

@@ -20,7 +20,7 @@ from nacre.config import Settings, SettingsError, is_loopback
 from nacre.image.contract import TARGET as IMAGE
 from nacre.image.contract import Images
 from nacre.network.contract import TARGET as NETWORK
-from nacre.network.contract import AgentReport, Network
+from nacre.network.contract import WAITS, AgentReport, Network
 from nacre.node.contract import TARGET as NODE
 from nacre.node.contract import Node
 from nacre.node.hypervisor.driver import Capabilities, HypervisorSettings
@@ -32,9 +32,6 @@ from nacre.node.ovs.fake import FakeWiring
 from nacre.node.service import NodeService
 
 log = structlog.get_logger()
-
-#: Seconds until a control process that does not answer is asked again.
-CONTROL_TIMEOUT = 15.0
 
 
 class ControlWays:
@@ -80,7 +77,7 @@ class ControlWays:
             self._open(control)
 
     def conductor(self, control: str) -> Conductor:
-        return stub(Conductor, self._transport.client(CONDUCTOR).prepare(server=control, timeout=CONTROL_TIMEOUT))
+        return stub(Conductor, self._transport.client(CONDUCTOR).prepare(server=control, timeout=WAITS))
 
     def _open(self, control: ControlAddress) -> None:
         if control.public_key:
@@ -112,7 +109,7 @@ def build_node(settings: Settings, transport: Transport, clock: Clock | None = N
     clock, own, folder = clock or RealClock(), settings.node, settings.data / "node"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     journal = Journal(folder / "journal.db", clock)
-    network = stub(Network, transport.client(NETWORK).prepare(timeout=CONTROL_TIMEOUT))
+    network = stub(Network, transport.client(NETWORK).prepare(timeout=WAITS))
     names = ""
     if settings.hypervisor == "fake":
         hypervisor, wiring = _fake_host(settings, network, clock, faults)
@@ -159,7 +156,7 @@ def _libvirt_host(settings: Settings, transport: Transport, network: Network, cl
     from nacre.node.ovs.agent import OvsHost, ovs_wiring
 
     own, host = settings.node, settings.host_name
-    conductor = stub(Conductor, transport.client(CONDUCTOR).prepare(timeout=CONTROL_TIMEOUT))
+    conductor = stub(Conductor, transport.client(CONDUCTOR).prepare(timeout=WAITS))
     folder, disks = guests_folder(settings.data), tuple(own.disks)
     names = host_names(cloud, folder, disks)
     wiring = ovs_wiring(OvsHost(

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, get_args
 
 import msgspec
 
+from nacre.base.bounds import Ratio
 from nacre.base.serving.sources import Balancers
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
@@ -16,7 +17,6 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Amount = Annotated[int, msgspec.Meta(ge=0, le=10**7)]
 Delay = Annotated[float, msgspec.Meta(ge=0)]
-Ratio = Annotated[float, msgspec.Meta(ge=0.001, le=1_000_000)]
 MaybeUuid = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})?\\Z")]
 
 

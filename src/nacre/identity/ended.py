@@ -9,10 +9,13 @@ import time
 from collections.abc import Iterable
 
 import sqlalchemy as sa
+import structlog
 
 from nacre.base.db import statements
 from nacre.identity import tables as t
 from nacre.identity.store import bump
+
+log = structlog.get_logger()
 
 DAY = 86400.0
 #: What ended is forgotten after so many seconds: `identity.token_lifetime` allows a day less, for clocks that differ.
@@ -103,6 +106,7 @@ def _end_one(conn: sa.Connection, id: str, owner: str, keep: float = KEEP) -> No
     most = MOST_OF_LOAN if owner.startswith(of_loan("")) else MOST
     if conn.execute(_OF_ONE, {"owner": owner, "before": time.time() - KEEP}).scalar_one() < most:
         return end(conn, [id], owner, keep)
+    log.warning("too many single ends are remembered: all tokens of their owner end", owner=owner, most=most)
     statements.delete(conn, t.ended, owner=owner)
     end(conn, [owner])
 

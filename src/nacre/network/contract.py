@@ -13,14 +13,17 @@ from nacre.base.rpc.target import Target
 #: The most ports that a host names at once.
 MOST_PORTS = 1000
 PortIds = Annotated[tuple[bounds.Id, ...], Meta(max_length=MOST_PORTS)]
-#: The most security groups that are named at once, and of how many eras.
+#: The most security groups, or networks, that are named at once, and of how many eras.
 MOST_GROUPS, MOST_ERAS = 2000, 8
 GroupIds = Annotated[tuple[bounds.Id, ...], Meta(max_length=MOST_GROUPS)]
-#: Group -> up to which change its members are known.
+NetworkIds = GroupIds
+#: Group -> up to which change its members are known; or network -> its ports.
 Numbers = Annotated[dict[bounds.Id, bounds.Count], Meta(max_length=MOST_GROUPS)]
-#: What somebody has of groups: era -> those numbers.
+#: What somebody has of groups, or of networks: era -> those numbers.
 Versions = Annotated[dict[bounds.Short, Numbers], Meta(max_length=MOST_ERAS)]
 Said = Annotated[str, Meta(max_length=255)]
+#: Seconds for which a host waits for an answer; what it asked longer ago it has given up.
+WAITS = 15.0
 TARGET = Target(topic="control", namespace="network", version="1.0")
 
 
@@ -115,6 +118,38 @@ class PortFacts(msgspec.Struct, frozen=True, kw_only=True):
     preserve: bool = False
     tag: str | None = None
     position: int = 0
+    qos: str | None = None  # the QoS policy that counts for it
+
+
+class Rate(msgspec.Struct, frozen=True, kw_only=True):
+    kbps: int
+    burst_kbit: int | None = None  # None: what suits the rate
+
+
+class QosFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host enforces of a QoS policy, as it was when the database was at n."""
+
+    id: str
+    n: int
+    to_guest: Rate | None = None
+    from_guest: Rate | None = None
+    dscp: int | None = None  # of what the guest sends
+
+
+class SubportFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A port whose frames a trunk's parent sends and gets with a tag."""
+
+    port_id: str
+    network_id: str
+    mac_address: str
+    vlan: int
+
+
+class TrunkFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host carries for the parent port of a trunk."""
+
+    id: str
+    subports: tuple[SubportFacts, ...] = ()
 
 
 class Named(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,8 +197,53 @@ class GroupMembers(msgspec.Struct, frozen=True, kw_only=True):
     ports: dict[str, tuple[str, ...]] = {}
 
 
+class PlacedPort(msgspec.Struct, frozen=True, kw_only=True):
+    """A port of a network, wherever it is: what every host of the network has to know of it. host: of its active
+    binding ("": it is on none, or gone). prepared: those with an inactive one, from which its frames are taken too."""
+
+    mac: str
+    addresses: tuple[str, ...] = ()
+    host: str = ""
+    prepared: tuple[str, ...] = ()
+
+
+class NetworkPorts(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the ports of a network are when the database is at (n, era): the twin of `GroupMembers`."""
+
+    id: str
+    n: int
+    era: str
+    since: int | None = None
+    ports: dict[str, PlacedPort] = {}
+
+
+class Peer(msgspec.Struct, frozen=True, kw_only=True):
+    """Another host: where frames for it go (IPv4), as the database says at (n, era)."""
+
+    tunnel_ip: str
+    n: int
+    era: str
+
+
+class Have(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody has: of the members of groups, of the ports of networks."""
+
+    groups: Versions = {}
+    networks: Versions = {}
+
+
+class Differences(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host lacks of what many hosts keep. peers: of the hosts that `placed` names, those with a tunnel. rest: of
+    what was asked for, what is to be asked for again, as an answer holds no more."""
+
+    members: Annotated[tuple[GroupMembers, ...], Meta(max_length=MOST_GROUPS)] = ()
+    placed: Annotated[tuple[NetworkPorts, ...], Meta(max_length=MOST_GROUPS)] = ()
+    peers: dict[str, Peer] = {}
+    rest: tuple[str, ...] = ()
+
+
 class RemotePort(msgspec.Struct, frozen=True, kw_only=True):
-    """A port on another host, for the tunnel's forwarding table and ARP answers."""
+    """A port on another host, as hosts of the release before are told of it."""
 
     network_id: str
     mac_address: str
@@ -180,9 +260,18 @@ class HostWiring(msgspec.Struct, frozen=True, kw_only=True):
     ports: tuple[PortFacts, ...] = ()
     networks: tuple[NetworkFacts, ...] = ()
     groups: tuple[GroupFacts, ...] = ()
+    # Of the groups that the rules of `groups` name, and of the networks that the host has ports of; those that are
+    # large, and of which it has nothing, are left out: it asks for them by `differences`.
+    members: tuple[GroupMembers, ...] = ()
+    placed: tuple[NetworkPorts, ...] = ()
+    peers: dict[str, Peer] = {}  # whole: the hosts that share a network with this one; else those that `placed` names
+    # For a host of the release before, which has neither of these; tunnels: of those that share a network with it.
     remotes: tuple[RemotePort, ...] = ()
-    members: tuple[GroupMembers, ...] = ()  # of the groups that the rules of `groups` name
-    tunnels: tuple[str, ...] = ()  # IPv4 tunnel addresses of the hosts that share a network with this one
+    tunnels: tuple[str, ...] = ()
+
+
+#: What a host says that it takes: members and places by `Node.differ`.
+DIFFERENCES = "differences"
 
 
 class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -196,6 +285,7 @@ class AgentReport(msgspec.Struct, frozen=True, kw_only=True):
     datapath_type: Said = "netdev"
     bridge: Said = "br-int"  # the integration bridge
     agents: Annotated[tuple[Said, ...], Meta(max_length=32)] = ("Open vSwitch agent", "DHCP agent", "Metadata agent")
+    takes: Annotated[tuple[Said, ...], Meta(max_length=32)] = ()  # nothing: it is of the release before
 
 
 class Network(Protocol):
@@ -246,13 +336,19 @@ class Network(Protocol):
         """The names of these security groups, those that are gone left out."""
         ...
 
-    async def wiring(self, host: bounds.Name, port_ids: PortIds = (), have: Versions | None = None) -> HostWiring:
-        """For a host's agent: what to wire. No ports named: everything of the host. have: the members it knows, of
-        which only what changed since is said."""
+    async def wiring(self, host: bounds.Name, port_ids: PortIds = (), have: Versions | None = None,
+                     known: Have | None = None) -> HostWiring:
+        """For a host's agent: what to wire. No ports named: everything of the host. known: what it has, of which only
+        what changed since is said. One of the release before says `have`, of groups, or nothing."""
+        ...
+
+    async def differences(self, host: bounds.Name, groups: GroupIds, networks: NetworkIds, known: Have) -> Differences:
+        """As in `wiring`: the members of those of these groups that rules on the host name, the ports of those of these
+        networks that it has ports of."""
         ...
 
     async def members(self, host: bounds.Name, groups: GroupIds, have: Versions) -> tuple[GroupMembers, ...]:
-        """The members of those of these groups that rules on the host name, as in `wiring`."""
+        """As `differences`, for a host of the release before."""
         ...
 
     async def wired(self, host: bounds.Name, port_ids: PortIds, up: bool) -> None:

@@ -1,7 +1,9 @@
 """The network service behind its contract: each verb is one unit of work, then messages to the hosts it concerns."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import sqlalchemy as sa
@@ -17,7 +19,9 @@ from nacre.identity.contract import Policy
 from nacre.network import tables as t
 from nacre.network.contract import (
     AgentReport,
+    Differences,
     GroupMembers,
+    Have,
     HostWiring,
     Named,
     Plugged,
@@ -25,27 +29,33 @@ from nacre.network.contract import (
     PortsOrder,
     Versions,
 )
-from nacre.network.hosts import adoption, agents, bindings, dhcp, members, notifications, servers, wiring
-from nacre.network.hosts.notifications import MemberNotice, MemberNotifier, Notice, Notifier
+from nacre.network.hosts import adoption, agents, bindings, dhcp, notifications, servers, wiring
+from nacre.network.hosts.members import Page
+from nacre.network.hosts.notifications import DifferenceNotifier, News, Notice, Notifier, Thing
+from nacre.network.hosts.wholes import FIRST, PAGE, InTurn, Shared
+from nacre.network.l3 import gateway_hosts, statuses
+from nacre.network.l3.gateway_hosts import Elections
 from nacre.network.ml2 import manager as drivers
 from nacre.network.ml2 import type_drivers
 from nacre.network.nouns.agent import Agent
+from nacre.network.nouns.port import Binding
 from nacre.network.work import NetworkSettings, ProjectOf, Work
 
 T = TypeVar("T")
+Nodes = Callable[[sa.Connection, Collection[str]], Collection[str]]
 
 
 @dataclass(frozen=True)
 class NetworkParts:
-    """What the service is given. notify, tell: messages to a host, of its ports and of members of security groups; only
-    speed depends on them. record: as `notifications.record`. project_of: of a server. nodes: those of these names that
+    """What the service is given. notify, tell: messages to a host, of its ports and of what many hosts keep; only speed
+    depends on them. record: as `notifications.record`. project_of: of a server. nodes: those of these names that
     are hosts of the cloud."""
 
     notify: Callable[[Notice], Awaitable[None]] | None = None
-    tell: Callable[[MemberNotice], Awaitable[None]] | None = None
+    tell: Callable[[News], Awaitable[None]] | None = None
     record: Callable[[Work, Collection[str]], tuple[int, Mapping[str, int]]] = notifications.record
     project_of: ProjectOf = lambda *_: None
-    nodes: Callable[[sa.Connection, Collection[str]], Collection[str]] = lambda _, names: names
+    nodes: Nodes = lambda _, names: names
 
 
 class NetworkManager:
@@ -58,9 +68,11 @@ class NetworkManager:
         type_drivers.require(self.settings.types.tenant_types)
         drivers.load(self.settings.drivers)  # whether there are such, before the first port asks
         self._notifier = Notifier[Notice](self._parts.notify)
-        self.member_notifier = MemberNotifier(db, clock, self._parts.tell)
+        self.difference_notifier = DifferenceNotifier(db, clock, self._parts.tell)
+        self.elections = Elections(self, clock, self.settings.agent_down_after)
+        self._shared, self._large = Shared(clock), InTurn(clock)
         self.heartbeats = agents.Heartbeats(db, clock, self.settings.agent_down_after)
-        self._reports, self._elsewhere = Together(self._hear), wiring.Elsewhere()
+        self._reports = Together[agents.Report, BadRequest | None](partial(_hear, self, self._parts.nodes))
 
     def _work(self, conn: sa.Connection, context: Context) -> Work:
         return Work(conn, context, self.clock, self.settings, self.policy, self._parts.project_of,
@@ -72,7 +84,7 @@ class NetworkManager:
 
     async def write(self, context: Context, step: Callable[[Work], T], guard: Guard | None = None) -> T:
         """One transaction, in which the guard stands; after it, messages to the hosts that it concerns."""
-        def unit(conn: sa.Connection) -> tuple[T, list[Notice], dict[str, tuple[int, int]]]:
+        def unit(conn: sa.Connection) -> tuple[T, list[Notice], dict[Thing, int], set[str]]:
             if guard is not None:
                 guard.check(conn)
             work = self._work(conn, context)
@@ -83,15 +95,16 @@ class NetworkManager:
             hosts = notifications.affected(work) if work.changes else {}
             n, before = self._parts.record(work, hosts) if hosts else (0, {})
             return result, [Notice(host, frozenset(ports), n, before.get(host, 0))
-                            for host, ports in hosts.items()], members.note(work)
+                            for host, ports in hosts.items()], notifications.note(work), work.changes.routers
 
         try:
-            result, told, moved = await self.db.run(unit)
+            result, told, differ, routers = await self.db.run(unit)
         except IntegrityError as error:
             raise Conflict("The request conflicts with one made at the same time, or with what refers to the resource. "
                            "Try again.", type="Conflict") from error
         self._notifier.add(told)
-        self.member_notifier.add(moved)
+        self.difference_notifier.add(differ)
+        self.elections.due |= routers
         return result
 
     async def check(self, order: PortsOrder, count: int, least: int = 0) -> int:
@@ -141,12 +154,23 @@ class NetworkManager:
         rows = await self.db.read(lambda c: c.execute(sa.select(g.id, g.name).where(g.id.in_(group_ids))).all())
         return {row.id: row.name for row in rows}
 
-    async def wiring(self, host: str, port_ids: tuple[str, ...] = (), have: Versions | None = None) -> HostWiring:
-        return await self.read(service_context(), lambda work: wiring.read(
-            work, host, port_ids, have, self._elsewhere))
+    async def wiring(self, host: str, port_ids: tuple[str, ...] = (), have: Versions | None = None,
+                     known: Have | None = None) -> HostWiring:
+        async with nullcontext() if port_ids else self._large.turn():  # for some ports a build waits
+            return await self.read(service_context(), lambda work: wiring.read(
+                work, host, port_ids, known, Page(self._shared, FIRST, least=False))
+                if known is not None else wiring.read_of_before(work, host, port_ids, have))
+
+    async def differences(self, host: str, groups: tuple[str, ...], networks: tuple[str, ...],
+                          known: Have) -> Differences:
+        async with self._large.turn():
+            return await self.db.read(lambda conn: wiring.differences(
+                conn, host, (groups, networks), known, Page(self._shared, PAGE, least=True)))
 
     async def members(self, host: str, groups: tuple[str, ...], have: Versions) -> tuple[GroupMembers, ...]:
-        return await self.db.read(lambda conn: members.read(conn, members.named(conn, host, groups), have))
+        async with self._large.turn():
+            return (await self.db.read(lambda conn: wiring.differences(
+                conn, host, (groups, ()), Have(groups=have)))).members
 
     async def wired(self, host: str, port_ids: tuple[str, ...], up: bool) -> None:
         await self.write(service_context(), lambda work: bindings.wired(work, host, port_ids, up))
@@ -156,6 +180,8 @@ class NetworkManager:
         def step(work: Work) -> None:
             work.changes.hosts.update(notifications.tunnels(work, host))
             work.conn.execute(sa.delete(t.agents).where(t.agents.c.host == host))
+            statuses.moved(work, [b.port_id for b in work.select(Binding, host=host, active=True)])
+            gateway_hosts.forget(work, host)
 
         await self.write(service_context(), step)
         self.heartbeats.forget([host])
@@ -170,29 +196,30 @@ class NetworkManager:
         if not self.heartbeats.repeated(said) and (refusal := await self._reports(said)):
             raise refusal
 
-    async def _hear(self, some: Sequence[agents.Report]) -> list[BadRequest | None]:
-        """Reports that are news to this process. Of the same host the last counts. Why one is refused is for its host
-        alone: the others' are written. Of a host that was removed meanwhile nothing is."""
-        latest = {said.host: said for said in some}
-        known = await self.read(service_context(), lambda work: agents.fresh(
-            work, latest.values(), self.heartbeats.period))
-        news = [said for host, said in latest.items() if host not in known]
 
-        def step(work: Work) -> tuple[dict[str, BadRequest], set[str]]:
-            here = set(self._parts.nodes(work.conn, [said.host for said in news]))
-            counts = [said for said in news if said.host in here]
-            refused = agents.claimed(work, counts)
-            for host in agents.report(work, [said for said in counts if said.host not in refused]):
-                # Hosts that share networks with this one reach it by what it says now.
-                work.changes.hosts.update(notifications.tunnels(work, host))
-            return refused, {said.host for said in news} - here
+async def _hear(manager: NetworkManager, nodes: Nodes, some: Sequence[agents.Report]) -> list[BadRequest | None]:
+    """Reports that are news to this process. Of the same host the last counts. Why one is refused is for its host
+    alone: the others' are written. Of a host that was removed meanwhile nothing is."""
+    latest = {said.host: said for said in some}
+    known = await manager.read(service_context(), lambda work: agents.fresh(
+        work, latest.values(), manager.heartbeats.period))
+    news = [said for host, said in latest.items() if host not in known]
 
-        refused, gone = await self.write(service_context(), step) if news else ({}, set())
-        self.heartbeats.forget(gone)
-        for host, said in latest.items():
-            if host not in refused and host not in gone:
-                self.heartbeats.written(said, known.get(host, 0.0))
-        return [refused.get(said.host) for said in some]
+    def step(work: Work) -> tuple[dict[str, BadRequest], set[str]]:
+        here = set(nodes(work.conn, [said.host for said in news]))
+        counts = [said for said in news if said.host in here]
+        refused = agents.claimed(work, counts)
+        for host in agents.report(work, [said for said in counts if said.host not in refused]):
+            # Hosts that share networks with this one reach it by what it says now.
+            work.changes.hosts.update(notifications.tunnels(work, host))
+        return refused, {said.host for said in news} - here
+
+    refused, gone = await manager.write(service_context(), step) if news else ({}, set())
+    manager.heartbeats.forget(gone)
+    for host, said in latest.items():
+        if host not in refused and host not in gone:
+            manager.heartbeats.written(said, known.get(host, 0.0))
+    return [refused.get(said.host) for said in some]
 
 
 def _unbindable(port_ids: list[str], host: str) -> BuildFailed:

@@ -9,6 +9,7 @@ from typing import Any
 
 from nacre.base.errors import Forbidden
 from nacre.network.nouns.attributes import UNSET, Attributes, Resource
+from nacre.network.nouns.qos import KINDS, PACKET_RATE_LIMIT
 from nacre.network.work import Work
 
 ADMIN = "rule:context_is_admin"
@@ -22,6 +23,9 @@ SERVICE_OR_READER = f"role:service or {READER}"
 NETWORK_MEMBER = f"{ADMIN} or (role:member and project_id:%(network:project_id)s)"
 NETWORK_MANAGER = f"{ADMIN} or role:service or (role:manager and project_id:%(network:project_id)s)"
 SERVICE_OR_NETWORK_MEMBER = f"role:service or {NETWORK_MEMBER}"
+#: The floating IP belongs to the caller.
+PARENT_MEMBER = f"{ADMIN} or (role:member and project_id:%(ext_parent:project_id)s)"
+PARENT_READER = f"{ADMIN} or (role:reader and project_id:%(ext_parent:project_id)s)"
 EITHER_MEMBER = f"{NETWORK_MEMBER} or (role:member and project_id:%(project_id)s)"
 #: As SERVICE_OR_NETWORK_MEMBER, or the network is shared with the caller.
 NETWORK_SHARED = f"{SERVICE_OR_NETWORK_MEMBER} or 'True':%(network:shared)s"
@@ -30,7 +34,7 @@ NETWORK_SHARED = f"{SERVICE_OR_NETWORK_MEMBER} or 'True':%(network:shared)s"
 NOT_ALL = f"{ADMIN} or not '*':%(target_tenant)s"
 
 _OWNED = ("router", "floatingip", "subnetpool", "address_scope", "rbac_policy", "security_group", "network",
-          "address_group")
+          "address_group", "trunk")
 _VERBS = ("create", "get", "update", "delete")
 
 POLICIES: dict[str, str] = {
@@ -40,7 +44,7 @@ POLICIES |= {f"{verb}_security_group_rule": READER if verb == "get" else MEMBER 
 #: What the tags of a resource ask; who may see the resource by other means (it is shared) sees its tags.
 POLICIES |= {
     f"{verb}_{resource}:tags": READER if verb == "get" else MEMBER for verb in _VERBS
-    for resource in ("network", "security_group", "router", "floatingip", "subnetpool")
+    for resource in ("network", "security_group", "router", "floatingip", "subnetpool", "trunk")
 }
 
 POLICIES |= {
@@ -52,18 +56,40 @@ POLICIES |= {
     **{f"{verb}_subnet:tags": READER if verb == "get" else EITHER_MEMBER for verb in _VERBS},
     "create_port:tags": MEMBER, "get_port:tags": READER, "update_port:tags": MEMBER,
     "delete_port:tags": EITHER_MEMBER,
+    "get_subports": READER, "add_subports": MEMBER, "remove_subports": MEMBER,
+    "get_auto_allocated_topology": READER, "delete_auto_allocated_topology": MEMBER,
     "add_addresses": MEMBER, "remove_addresses": MEMBER,
     "get_agent": ADMIN, "create_agent": ADMIN, "update_agent": ADMIN, "delete_agent": ADMIN,
     "get_dhcp-agents": ADMIN, "get_dhcp-networks": ADMIN, "create_dhcp-network": ADMIN, "delete_dhcp-network": ADMIN,
     "get_l3-agents": ADMIN, "get_l3-routers": ADMIN, "create_l3-router": ADMIN, "delete_l3-router": ADMIN,
     **{f"{verb}_port_binding": ADMIN_OR_SERVICE for verb in ("get", "create", "update", "delete")},
     "activate": ADMIN_OR_SERVICE,  # of a port's binding
+    **{f"{verb}_floatingip_port_forwarding": PARENT_READER if verb == "get" else PARENT_MEMBER for verb in _VERBS},
+    "get_floatingip_pool": READER,
     "get_quota": MANAGER, "update_quota": ADMIN, "delete_quota": ADMIN,
     "get_availability_zone": "role:reader", "get_service_provider": "role:reader",
     "get_network_ip_availability": ADMIN_OR_SERVICE,
     "add_router_interface": MEMBER, "remove_router_interface": MEMBER,
     "add_extraroutes": MEMBER, "remove_extraroutes": MEMBER,
     "add_prefixes": MEMBER, "remove_prefixes": MEMBER, "onboard_network_subnets": MEMBER,
+}
+
+#: QoS. What is asked of a rule is asked about its policy; of its alias, the same.
+POLICIES |= {
+    "get_policy": READER, "create_policy": MANAGER, "update_policy": MANAGER, "delete_policy": MANAGER,
+    "get_rule_type": "role:reader",
+    **{f"{verb}_policy:tags": READER if verb == "get" else MANAGER for verb in _VERBS},
+    **{f"{verb}_policy_{kind}_rule": READER if verb == "get" else MANAGER for verb in _VERBS for kind in KINDS},
+    **{f"{verb}_alias_{kind}_rule": READER if verb == "get" else MANAGER for verb in ("get", "update", "delete")
+       for kind in KINDS if kind != PACKET_RATE_LIMIT},
+}
+
+#: What operators lay down for all projects.
+POLICIES |= {
+    "create_default_security_group_rule": ADMIN, "get_default_security_group_rule": "role:reader",
+    "delete_default_security_group_rule": ADMIN,
+    **{f"{verb}_segment": ADMIN for verb in _VERBS},
+    **{f"{verb}_network_segment_range{part}": ADMIN for verb in _VERBS for part in ("", ":tags")},
 }
 
 #: Attributes that only some may set or see.
@@ -87,7 +113,7 @@ for _verb in ("create", "update"):
         f"{_verb}_port:port_security_enabled": SERVICE_OR_NETWORK_MEMBER,
         f"{_verb}_port:binding:host_id": ADMIN_OR_SERVICE,
         f"{_verb}_port:binding:profile": ADMIN_OR_SERVICE,
-        f"{_verb}_subnet:service_types": ADMIN,
+        f"{_verb}_subnet:service_types": ADMIN, f"{_verb}_subnet:segment_id": ADMIN,
         f"{_verb}_network:port_security_enabled": MEMBER,
         f"{_verb}_router:external_gateway_info": MEMBER,
         f"{_verb}_router:external_gateway_info:network_id": MEMBER,
@@ -99,7 +125,7 @@ for _verb in ("create", "update"):
         f"{_verb}_rbac_policy:target_tenant": NOT_ALL,
     }
 POLICIES |= {
-    "create_subnetpool:shared": ADMIN,
+    "create_subnetpool:shared": ADMIN, "get_subnet:segment_id": ADMIN,
     "create_port:mac_address": SERVICE_OR_NETWORK_MEMBER, "update_port:mac_address": NETWORK_MANAGER,
     "get_port:binding:host_id": ADMIN_OR_SERVICE, "get_port:binding:profile": ADMIN_OR_SERVICE,
     "get_port:binding:vif_type": ADMIN_OR_SERVICE, "get_port:binding:vif_details": ADMIN_OR_SERVICE,
@@ -149,8 +175,13 @@ def seen_rules(resource: Resource) -> tuple[str, ...]:
 def may_create_port(work: Work, resource: Resource, raw: Mapping[str, Any], target: Attributes) -> None:
     """What `POST /ports` asks, for the ports that a server's `networks` name. Raises Forbidden."""
     for rule, facts in asked("create_port", resource, raw, target):
-        if not work.policy.allows(work.context, rule, facts):
-            raise refused(rule)
+        require(work, rule, facts)
+
+
+def require(work: Work, rule: str, target: Attributes) -> None:
+    """Raises Forbidden."""
+    if not work.policy.allows(work.context, rule, target):
+        raise refused(rule)
 
 
 #: What of an attribute's value has rules of its own.

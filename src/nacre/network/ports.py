@@ -11,26 +11,28 @@ from oslo_utils.uuidutils import is_uuid_like
 
 from nacre.base.bounds import pieces
 from nacre.base.db import statements
-from nacre.network import networks, security_groups
 from nacre.network import tables as t
 from nacre.network.addresses import ipam
 from nacre.network.addresses.ipam import AddressRequest
-from nacre.network.hosts import agents, bindings
+from nacre.network.hosts import bindings
+from nacre.network.l2 import networks, trunk_ports
+from nacre.network.l3 import associations, legs
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.network import Network
 from nacre.network.nouns.noun import View
 from nacre.network.nouns.port import PORT, Binding, Fixed, Placed, Port, PortAddress, PortGroup, view
 from nacre.network.nouns.subnet import Subnet
 from nacre.network.sharing import access
-from nacre.network.work import MANY, Work, columns, conflict
+from nacre.network.traffic import qos, security_groups
+from nacre.network.work import MANY, Work, among, columns, conflict
 
 #: Ports that only the thing they belong to may delete.
-SERVICE_OWNERS = ("network:router_interface", "network:router_gateway", "network:floatingip")
+SERVICE_OWNERS = (legs.INTERFACE, legs.GATEWAY, "network:floatingip")
 #: What of a binding a port's own attributes set: the field, the attribute (without `binding:`), and what null means.
 _BINDING: tuple[tuple[str, str, Any], ...] = (
     ("host", "host_id", ""), ("vnic_type", "vnic_type", "normal"), ("profile", "profile", {}))
 _SAME = ("name", "description", "admin_state_up", "device_id", "device_owner", "allowed_address_pairs",
-         "extra_dhcp_opts", "dns_name", "port_security_enabled", "mac_address")
+         "extra_dhcp_opts", "dns_name", "dns_domain", "port_security_enabled", "mac_address")
 
 
 class Ports:
@@ -48,7 +50,12 @@ class Ports:
 
     def views(self, work: Work, found: Sequence[Placed]) -> Sequence[View]:
         fixed, groups = parts(work, found)
-        return [view(port, fixed[port.id], groups[port.id], work.settings.dns_domain) for port in found]
+        n = t.networks.c
+        policies = dict(work.conn.execute(sa.select(n.id, n.qos_policy_id).where(
+            n.qos_policy_id.is_not(None), among(n.id, {port.network_id for port in found}))).all())
+        trunks = trunk_ports.details(work, [port.id for port in found])
+        return [view(port, fixed[port.id], groups[port.id], work.settings.dns_domain, policies.get(port.network_id))
+                | trunks.get(port.id, {}) for port in found]
 
     def target(self, work: Work, data: Attributes) -> Attributes:
         return policy_target(work, networks.get(work, data["network_id"]), data)
@@ -57,9 +64,10 @@ class Ports:
         network = networks.get(work, data["network_id"])
         work.room("port", data["project_id"])
         _check_device(work, data["device_id"], data["project_id"])
-        port, fixed, groups = build(work, network, data)
+        port, fixed, groups = build(work, network, data | {
+            "qos_policy_id": qos.changed(work, None, data.get("qos_policy_id"))})
         port, = bindings.bind(work, [port], data.get("binding:host_id") or "", fresh=True)
-        return view(port, fixed, groups, work.settings.dns_domain)
+        return view(port, fixed, groups, work.settings.dns_domain, network.qos_policy_id)
 
     def update(self, work: Work, current: Placed, data: Attributes) -> None:
         _refuse_estranged(work, current, data)
@@ -70,6 +78,8 @@ class Ports:
             values["mac_address"] = self._new_mac(work, current, data["mac_address"])
         addresses, named = parts(work, [current])
         fixed, before = addresses[current.id], named[current.id]
+        if "qos_policy_id" in data:
+            values["qos_policy_id"] = qos.changed(work, current.qos_policy_id, data["qos_policy_id"])
         secured = bool(data.get("port_security_enabled", current.port_security_enabled))
         groups = _security(data, secured, before, current.allowed_address_pairs)
         if groups is not None:
@@ -77,11 +87,10 @@ class Ports:
             _set_groups(work, current.id, groups, before)
             bindings.regroup(work, current.id)
         if values.get("admin_state_up", current.admin_state_up) != current.admin_state_up:
-            values["status"] = _switched(work, replace(current, **values))
+            values["status"] = _switched(replace(current, **values))
         new = replace(current, **values)
         if "fixed_ips" in data or "mac_address" in values:
             self._readdress(work, new, data.get("fixed_ips"), (fixed, before))
-            work.changes.networks.add(current.network_id)  # other hosts answer for its addresses
         work.change(t.ports, current.id, values)
         wanted = {name: data[f"binding:{key}"] or empty for name, key, empty in _BINDING if f"binding:{key}" in data}
         if any(getattr(current, name) != value for name, value in wanted.items()):
@@ -106,13 +115,18 @@ class Ports:
             kept = tuple((s, a) for s, a in kept if s not in auto)
             wanted = [{"subnet_id": s, "ip_address": a} for s, a in kept]
         chosen = ipam.choose(work, AddressRequest(port.network_id, port.mac_address, port.device_owner, wanted, kept))
+        associations.readdressed(work, port.id, {address for _, address in chosen})
+        if port.device_owner in (legs.INTERFACE, legs.GATEWAY):
+            legs.readdressed(work, port, before[0], chosen)
         work.conn.execute(sa.delete(t.addresses).where(t.addresses.c.port_id == port.id))
+        work.changes.placed(port.network_id, port.id)
         _set_addresses(work, port.id, chosen, groups)
 
     def delete(self, work: Work, current: Placed) -> None:
         if current.device_owner in SERVICE_OWNERS:
             raise conflict("ServicePortInUse", f"Port {current.id} cannot be deleted directly via the port API: "
                            f"has device owner {current.device_owner}.")
+        trunk_ports.refuse_delete(work, current.id)
         drop(work, [current.id])
 
 
@@ -127,10 +141,17 @@ def _refuse_estranged(work: Work, old: Port, data: Attributes) -> None:
                        f"directly via the port API: has device owner {old.device_owner}.")
 
 
-def _switched(work: Work, port: Placed) -> str:
-    """The status of a port that its owner switched on or off. The cloud's own ports are on no one host."""
-    serving = port.vif_type == "distributed" or (port.device_owner in SERVICE_OWNERS and agents.routing(work))
-    return bindings.status(replace(port, wired=port.wired or serving))
+def refuse_used(port: Placed) -> None:
+    """Raises Conflict for a port that is a thing's already, by its owner's words or by the cloud's alone."""
+    if device := port.device_id or port.server_id:
+        raise conflict("PortInUse", f"Unable to complete operation on port {port.id} for network {port.network_id}. "
+                       f"Port already has an attached device {device}.")
+
+
+def _switched(port: Placed) -> str:
+    """The status of a port that its owner switched on or off. DHCP's is on no one host; a router's waits for the word
+    of a host (l3/reports.py)."""
+    return bindings.status(replace(port, wired=port.wired or port.vif_type == "distributed"))
 
 
 def visible(work: Work, table: sa.FromClause) -> sa.ColumnElement[bool]:
@@ -194,6 +215,7 @@ def build(work: Work, network: Network, data: Attributes) -> tuple[Placed, Fixed
         port_security_enabled=secured, allowed_address_pairs=data["allowed_address_pairs"],
         extra_dhcp_opts=data["extra_dhcp_opts"], dns_name=data["dns_name"], server_id=data.get("server_id"),
         preserve=data.get("preserve", False), device_tag=data.get("device_tag"), position=data.get("position", 0),
+        qos_policy_id=data.get("qos_policy_id"), dns_domain=data.get("dns_domain", ""),
         vnic_type=data["binding:vnic_type"], profile=data.get("binding:profile") or {}, **bindings.UNBOUND)
     work.add_all(Port, [port])
     _set_addresses(work, port.id, fixed, groups)
@@ -258,9 +280,9 @@ def drop(work: Work, port_ids: Sequence[str]) -> None:
     for each in work.select(PortGroup, port_id=port_ids):
         work.changes.moved(each.port_id, [each.group_id])
     statements.delete(work.conn, t.port_groups, port_id=port_ids)
-    statements.update(work.conn, t.floatingips, {
-        "port_id": None, "fixed_ip_address": None, "router_id": None, "status": "DOWN"}, port_id=port_ids)
+    associations.release(work, port_ids)
     statements.delete(work.conn, t.addresses, port_id=port_ids)
+    work.remove(t.trunks, port_id=port_ids)
     work.remove(t.ports, id=port_ids)
     bindings.free_dynamic(work, dynamic)
 

@@ -44,11 +44,12 @@ networks = sa.Table(
     sa.Column("is_default", sa.Boolean, nullable=False, default=False),
     sa.Column("dns_domain", sa.String(255), nullable=False, default=""),
     sa.Column("availability_zone_hints", sa.JSON, nullable=False, default=list),
+    sa.Column("qos_policy_id", ID, index=True),
 )
 
 segments = sa.Table(
-    "network_segments", metadata,
-    sa.Column("id", ID, primary_key=True), _ref("network_id", "networks.id"),
+    "network_segments", metadata, *standard(named=False), sa.Column("name", sa.String(255)),
+    _ref("network_id", "networks.id"),
     sa.Column("network_type", sa.String(32), nullable=False),
     sa.Column("physical_network", sa.String(64)),
     sa.Column("segmentation_id", sa.Integer),
@@ -57,6 +58,14 @@ segments = sa.Table(
     #: type:physical:id of a segment that only one network may use; NULL for local.
     sa.Column("claim", sa.String(128), unique=True),
     sa.Index("segments_by_number", "network_type", "physical_network", "segmentation_id"),
+)
+
+#: Ranges that operators made by API. physical_network: "" where the kind has none.
+segment_ranges = sa.Table(
+    "network_segment_ranges", metadata, *standard(), sa.Column("shared", sa.Boolean, nullable=False),
+    sa.Column("network_type", sa.String(32), nullable=False),
+    sa.Column("physical_network", sa.String(64), nullable=False),
+    sa.Column("minimum", sa.BigInteger, nullable=False), sa.Column("maximum", sa.BigInteger, nullable=False),
 )
 
 rbac_policies = sa.Table(
@@ -75,7 +84,7 @@ subnets = sa.Table(
     sa.Column("ipv6_ra_mode", sa.String(20)), sa.Column("ipv6_address_mode", sa.String(20)),
     sa.Column("allocation_pools", sa.JSON, nullable=False), sa.Column("dns_nameservers", sa.JSON, nullable=False),
     sa.Column("host_routes", sa.JSON, nullable=False), sa.Column("service_types", sa.JSON, nullable=False),
-    sa.Column("subnetpool_id", ID, index=True),
+    sa.Column("subnetpool_id", ID, index=True), sa.Column("segment_id", ID, index=True),
 )
 
 ports = sa.Table(
@@ -94,6 +103,8 @@ ports = sa.Table(
     #: How a server uses it: the user's own (kept when the server goes), its tag, its place among the interfaces.
     sa.Column("preserve", sa.Boolean, nullable=False, default=False),
     sa.Column("device_tag", sa.String(255)), sa.Column("position", sa.Integer, nullable=False, default=0),
+    sa.Column("qos_policy_id", ID, index=True),
+    sa.Column("dns_domain", sa.String(255), nullable=False, default=""),
     sa.UniqueConstraint("network_id", "mac_address"),
 )
 
@@ -174,6 +185,15 @@ member_changes = sa.Table(
     sqlite_with_rowid=False,
 )
 
+#: The same of networks: which ports came, went, moved or got other addresses (hosts/placed.py).
+placed_changes = sa.Table(
+    "network_port_changes", metadata,
+    sa.Column("network_id", ID, primary_key=True),
+    sa.Column("n", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False),
+    sa.Column("port_id", ID, primary_key=True), sa.Index("placed_changes_by_number", "n"),
+    sqlite_with_rowid=False,
+)
+
 agents = sa.Table(
     "network_agents", metadata,
     sa.Column("id", ID, primary_key=True), sa.Column("host", sa.String(255), nullable=False),
@@ -183,6 +203,8 @@ agents = sa.Table(
     #: Where frames for the host go: a plain IPv4 address, whatever the configurations say.
     sa.Column("tunnel_ip", sa.String(15)), sa.Column("created_at", sa.DateTime, nullable=False),
     sa.Column("started_at", sa.DateTime, nullable=False), sa.Column("heartbeat_at", sa.DateTime, nullable=False),
+    #: Its host keeps ports of networks by differences (one of the release before does not).
+    sa.Column("takes_differences", sa.Boolean, nullable=False, server_default=sa.false(), default=False),
     sa.UniqueConstraint("host", "agent_type"), sa.Index("agents_by_tunnel", "tunnel_ip"),
 )
 
@@ -220,6 +242,12 @@ routers = sa.Table(
     sa.Column("gateway_port_id", ID, index=True), sa.Column("gateway_network_id", ID, index=True),
     sa.Column("enable_snat", sa.Boolean, nullable=False, default=True), sa.Column("routes", sa.JSON, nullable=False),
     sa.Column("availability_zone_hints", sa.JSON, nullable=False),
+    #: The host that translates for it, by the latest election, and the number of that (l3/elections.py).
+    sa.Column("gateway_host", sa.String(255), index=True),
+    sa.Column("gateway_term", sa.Integer, nullable=False, default=0),
+    #: What an administrator wished. Every router is distributed, and every gateway fails over.
+    sa.Column("distributed", sa.Boolean, nullable=False, default=False),
+    sa.Column("ha", sa.Boolean, nullable=False, default=False),
 )
 
 floatingips = sa.Table(
@@ -231,7 +259,69 @@ floatingips = sa.Table(
     sa.Column("status", sa.String(16), nullable=False, default="DOWN"),
     sa.Column("dns_name", sa.String(255), nullable=False, default=""),
     sa.Column("dns_domain", sa.String(255), nullable=False, default=""),
-    sa.UniqueConstraint("port_id", "fixed_ip_address"),
+    sa.UniqueConstraint("floating_network_id", "port_id", "fixed_ip_address",
+                        name="one_floating_ip_a_network_of_an_address"),
+)
+
+#: Ports of a floating IP's address that lead to ports of an address inside. Ranges: the first and the last.
+port_forwardings = sa.Table(
+    "port_forwardings", metadata,
+    sa.Column("id", ID, primary_key=True), sa.Column("project_id", PROJECT, nullable=False),
+    _ref("floatingip_id", "floatingips.id"), _ref("internal_port_id", "ports.id"),
+    sa.Column("description", sa.String(255), nullable=False, default=""),
+    sa.Column("protocol", sa.String(16), nullable=False),
+    sa.Column("external_first", sa.Integer, nullable=False), sa.Column("external_last", sa.Integer, nullable=False),
+    sa.Column("internal_ip_address", sa.String(15), nullable=False),
+    sa.Column("internal_first", sa.Integer, nullable=False), sa.Column("internal_last", sa.Integer, nullable=False),
+    sa.UniqueConstraint("floatingip_id", "protocol", "external_first", name="one_forwarding_of_an_outer_port"),
+    sa.UniqueConstraint("internal_port_id", "internal_ip_address", "protocol", "internal_first",
+                        name="one_forwarding_to_an_inner_port"),
+)
+
+#: Rules that new groups get, besides those that Nacre has by itself (traffic/default_rules.py).
+default_rules = sa.Table(
+    "security_group_default_rules", metadata,
+    sa.Column("id", ID, primary_key=True), sa.Column("description", sa.String(255), nullable=False),
+    sa.Column("direction", sa.String(8), nullable=False), sa.Column("ethertype", sa.String(8), nullable=False),
+    sa.Column("protocol", sa.String(40)), sa.Column("port_range_min", sa.Integer),
+    sa.Column("port_range_max", sa.Integer), sa.Column("remote_ip_prefix", sa.String(64)),
+    sa.Column("remote_group_id", ID), sa.Column("remote_address_group_id", ID),
+    sa.Column("used_in_default_sg", sa.Boolean, nullable=False),
+    sa.Column("used_in_non_default_sg", sa.Boolean, nullable=False),
+)
+
+#: One default a project.
+qos_policies = sa.Table(
+    "qos_policies", metadata, *standard(), sa.Column("is_default", sa.Boolean, nullable=False, default=False),
+    sa.Index("one_default_policy_a_project", "project_id", unique=True, sqlite_where=sa.text("is_default"),
+             postgresql_where=sa.text("is_default")),
+)
+
+qos_rules = sa.Table(
+    "qos_rules", metadata,
+    sa.Column("id", ID, primary_key=True), _ref("policy_id", "qos_policies.id"),
+    sa.Column("type", sa.String(32), nullable=False), sa.Column("direction", sa.String(8), nullable=False),
+    sa.Column("value", sa.Integer, nullable=False), sa.Column("burst", sa.Integer),
+    sa.UniqueConstraint("policy_id", "type", "direction"),
+)
+
+trunks = sa.Table(
+    "trunks", metadata, *standard(), sa.Column("admin_state_up", sa.Boolean, nullable=False, default=True),
+    sa.Column("port_id", ID, sa.ForeignKey("ports.id", ondelete="CASCADE"), nullable=False, unique=True),
+    sa.Column("status", sa.String(16), nullable=False, default="DOWN"),
+)
+
+subports = sa.Table(
+    "trunk_subports", metadata, _ref("port_id", "ports.id", key=True), _ref("trunk_id", "trunks.id"),
+    sa.Column("segmentation_type", sa.String(32), nullable=False),
+    sa.Column("segmentation_id", sa.Integer, nullable=False),
+    sa.UniqueConstraint("trunk_id", "segmentation_type", "segmentation_id"),
+)
+
+#: The network and router that a project was given on demand.
+topologies = sa.Table(
+    "network_topologies", metadata, sa.Column("project_id", PROJECT, primary_key=True),
+    _ref("network_id", "networks.id"), sa.Column("router_id", ID, nullable=False),
 )
 
 #: Ports with one of their bindings each, as if they were rows of one table: ask for active=True, or for a host.

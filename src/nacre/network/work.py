@@ -37,13 +37,14 @@ MANY = 500
 DEFAULT_QUOTAS = {
     "network": 100, "subnet": 100, "port": 500, "router": 10, "floatingip": 50, "security_group": 10,
     "security_group_rule": 100, "subnetpool": 50, "rbac_policy": 10, "address_group": 50, "address_scope": 50,
+    "policy": 50, "trunk": 50,
 }
 
 COUNTED: dict[str, sa.Table] = {
     "network": t.networks, "subnet": t.subnets, "port": t.ports, "router": t.routers, "floatingip": t.floatingips,
     "security_group": t.security_groups, "security_group_rule": t.security_group_rules, "subnetpool": t.subnetpools,
     "rbac_policy": t.rbac_policies, "address_group": t.address_groups,
-    "address_scope": t.address_scopes,
+    "address_scope": t.address_scopes, "policy": t.qos_policies, "trunk": t.trunks,
 }
 _RESOURCE: dict[sa.FromClause, str] = {table: name for name, table in COUNTED.items()}
 
@@ -72,26 +73,34 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class Changes:
-    """What a unit changed that hosts have wired. members: group -> the ports that joined it, left it or moved in it."""
+    """What a unit changed that hosts have wired. members: group -> the ports that joined it, left it or moved in it.
+    places: network -> the ports of which other hosts see something else."""
 
     ports: set[str] = field(default_factory=set)  # wherever they have a binding now
     left: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # host -> ports that it has no more
     hosts: set[str] = field(default_factory=set)  # all of theirs
-    networks: set[str] = field(default_factory=set)
+    networks: set[str] = field(default_factory=set)  # whose own facts are others
     subnets: set[str] = field(default_factory=set)  # networks whose subnets changed: their DHCP port follows
     members: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    places: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     groups: set[str] = field(default_factory=set)
     address_groups: set[str] = field(default_factory=set)
+    routers: set[str] = field(default_factory=set)  # with their gateways, interfaces, routes and forwardings
+    floating: set[str] = field(default_factory=set)
 
     def __bool__(self) -> bool:
         """Whether there is anything to tell of besides members."""
-        return bool(self.ports or self.left or self.hosts or self.networks or self.subnets or self.groups
+        return bool(self.places or self.ports or self.left or self.hosts or self.networks or self.subnets or self.groups
                     or self.address_groups)
 
     def moved(self, port_id: str, groups: Iterable[str]) -> None:
         """The port is not in these groups what it was."""
         for group in groups:
             self.members[group].add(port_id)
+
+    def placed(self, network_id: str, *port_ids: str) -> None:
+        """What other hosts see of these ports is not what it was: a host, a MAC, addresses, or that they are."""
+        self.places[network_id].update(port_ids)
 
 
 @dataclass
@@ -217,11 +226,19 @@ MISSING = {
     "security_group": ("SecurityGroupNotFound", "Security group {} does not exist"),
     "security_group_rule": ("SecurityGroupRuleNotFound", "Security group rule {} does not exist"),
     "router": ("RouterNotFound", "Router {} could not be found"),
+    "port_forwarding": ("PortForwardingNotFound", "Port Forwarding {} could not be found."),
     "floatingip": ("FloatingIPNotFound", "Floating IP {} could not be found"),
     "subnetpool": ("SubnetPoolNotFound", "Subnet pool {} could not be found."),
     "address_scope": ("AddressScopeNotFound", "Address scope {} could not be found."),
     "address_group": ("AddressGroupNotFound", "Address group {} could not be found."),
     "rbac_policy": ("RbacPolicyNotFound", "RBAC policy with ID {} not found"),
+    "policy": ("QosPolicyNotFound", "QoS policy {} could not be found."),
+    "default_security_group_rule": (
+        "DefaultSecurityGroupRuleNotFound", "Default Security Group rule {} does not exist"),
+    "network_segment_range": ("NetworkSegmentRangeNotFound", "Network Segment Range {} could not be found."),
+    "segment": ("SegmentNotFound", "Segment {} could not be found."),
+    "trunk": ("TrunkNotFound", "Trunk {} could not be found."),
+    "qos_policy": ("QosPolicyNotFound", "QoS policy {} could not be found."),  # as what is shared
     "agent": ("AgentNotFound", "Agent {} could not be found."),
 }
 

@@ -12,11 +12,13 @@ from msgspec import Meta
 from nacre.base import bounds
 from nacre.base.rpc.target import Target
 from nacre.image.contract import ImageFacts
-from nacre.network.contract import MOST_GROUPS, GroupMembers, NetworkFacts, PortFacts
+from nacre.network.contract import MOST_GROUPS, Differences, GroupMembers, NetworkFacts, PortFacts
 
 #: The step of work that has not begun: others of the host come first.
 WAITING = "waits for its turn"
-CONSOLE = 1 << 20  # the most of a console's log that is shown, in characters
+#: The most of a console's log that is shown, in characters, as in Nova: each may be 6 bytes of JSON. And what a host of
+#: the release before answers at most.
+CONSOLE, MOST_CONSOLE = 100 << 10, 1 << 20
 TARGET = Target(topic="node", namespace="node", version="2.0", foreign=True)
 
 
@@ -175,7 +177,7 @@ class Node(Protocol):
         """Done once: repeated, it is answered with what there is. Raises Refused: a later order was seen."""
         ...
 
-    async def console(self, server_id: str, lines: int | None) -> Annotated[str, Meta(max_length=CONSOLE)]:
+    async def console(self, server_id: str, lines: int | None) -> Annotated[str, Meta(max_length=MOST_CONSOLE)]:
         """The end of the serial console's log; whole if `lines` is None."""
         ...
 
@@ -187,6 +189,10 @@ class Node(Protocol):
         """These ports (empty: any) changed: fetch and apply. n, before: this host's change and the one before it."""
         ...
 
+    async def differ(self, news: Differences) -> None:
+        """Members of security groups, or ports of networks, changed: to be taken where nothing is missed between."""
+        ...
+
     async def regroup(self, news: Annotated[tuple[GroupMembers, ...], Meta(max_length=MOST_GROUPS)]) -> None:
-        """Members of security groups changed: differences, to be taken where nothing is missed between."""
+        """As `differ`; so a host of the release before hears of members."""
         ...

@@ -11,7 +11,7 @@ import structlog
 
 from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import BadRequest, BuildFailed, NotFound
-from nacre.network.contract import GroupMembers
+from nacre.network.contract import Differences, GroupMembers
 from nacre.node.contract import BuildOrder, EndOrder, Orphan, PowerOrder, SpawnOrder, Work
 from nacre.node.hypervisor.driver import Hypervisor
 from nacre.node.journal import Entry, Journal
@@ -130,8 +130,11 @@ class NodeManager:
     async def rewire(self, port_ids: tuple[str, ...], n: int = 0, before: int = 0) -> None:
         await self.here.wiring.rewire(port_ids, n, before)
 
+    async def differ(self, news: Differences) -> None:
+        await self.here.wiring.differ(news)
+
     async def regroup(self, news: tuple[GroupMembers, ...]) -> None:
-        await self.here.wiring.regroup(news)
+        await self.here.wiring.differ(Differences(members=news))
 
     async def _limit(self, entry: Entry) -> None:
         """The limits of a server's interfaces, as before the restart. One that has none that we know, because an

@@ -9,7 +9,7 @@ import msgspec
 from nacre.base.errors import Unavailable
 from nacre.conductor.contract import Beat, ControlAddress, Heard, NodeHello, Welcome
 from nacre.image.contract import ImageFacts
-from nacre.network.contract import HostWiring, NetworkFacts, PortFacts, Versions
+from nacre.network.contract import Differences, Have, HostWiring, NetworkFacts, PortFacts, Versions
 from nacre.node.contract import BuildOrder, EndOrder, Guest, GuestFacts, PowerOrder, SpawnOrder, Work
 from nacre.scheduler.contract import HostReport
 
@@ -96,9 +96,14 @@ class ControlSide:
         """What the last beat said of guests."""
         return {held.server_id: held.power for held in self.beats[-1].report.held} if self.beats else {}
 
-    async def wiring(self, host: str, port_ids: tuple[str, ...] = (), have: Versions | None = None) -> HostWiring:
+    async def wiring(self, host: str, port_ids: tuple[str, ...] = (), have: Versions | None = None,
+                     known: Have | None = None) -> HostWiring:
         return HostWiring(whole=not port_ids, ports=tuple(
             p for p in self.ports.values() if not port_ids or p.id in port_ids))
+
+    async def differences(self, host: str, groups: tuple[str, ...], networks: tuple[str, ...],
+                          known: Have) -> Differences:
+        return Differences()
 
     async def wired(self, host: str, port_ids: tuple[str, ...], up: bool) -> None:
         self.active = self.active | set(port_ids) if up else self.active - set(port_ids)

@@ -13,7 +13,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from nacre.base.serving.health import Health
-from nacre.base.serving.sending import EXTENSION, HANDED, PIECE, Memory, Room, taken
+from nacre.base.serving.sending import EXTENSION, HANDED, PIECE, Memories, Memory, Room, taken
 from nacre.base.serving.sources import Balancers, Shares
 
 log = structlog.get_logger()
@@ -80,7 +80,7 @@ class Waiting:
 
     def __post_init__(self) -> None:
         self.balancers = Balancers(self.proxies)
-        self.memory = Memory(self.patience.unread_bytes)
+        self.memories = Memories(self.patience.unread_bytes)
 
     def set_sender(self, one: "Connection") -> None:
         """Whose the request is whose head has come, and how it came to a balancer: its app is told so."""
@@ -152,7 +152,8 @@ class _InTurn(HttpToolsProtocol):
     source = ""  # whose it is
     _looks, _taken = 0, None  # how often its client was found to take nothing, and what it had taken
     owner = ""  # whose answer is being sent
-    _unread: tuple[str, int] | None = None  # what counts as held while its client takes nothing
+    _room: Room | None = None  # which that answer has
+    _unread: tuple[Memory, str, int] | None = None  # what counts as held while its client takes nothing, and in which
     _running: RequestResponseCycle | None = None
     _next: tuple[RequestResponseCycle, ASGI3Application] | None = None
 
@@ -176,11 +177,10 @@ class _InTurn(HttpToolsProtocol):
         limit (TCP_USER_TIMEOUT) would end many that take a little all the time."""
         before, self._taken = self._taken, taken(self.transport.get_extra_info("socket"))
         self._looks = self._looks + 1 if self._taken is not None and self._taken == before else 0
-        who = self._unread[0] if self._unread else ""
         if self._looks >= _LOOKS:
             self.waiting.tell("a connection is closed: its client takes nothing", self)
-        elif self._looks and self._unread and self.waiting.memory.short(who):
-            self.waiting.tell("a connection is closed: too much is unread", self, who)
+        elif self._looks and self._unread and self._unread[0].short(self._unread[1]):
+            self.waiting.tell("a connection is closed: too much is unread", self, self._unread[1])
         else:
             self._again = self.loop.call_later(self.waiting.patience.unread / _LOOKS, self._look)
             return
@@ -193,8 +193,8 @@ class _InTurn(HttpToolsProtocol):
 
     def hold(self, who: str) -> Room:
         """An answer of theirs is sent from now on, or read for that."""
-        self.owner = who
-        return Room(self.waiting.memory, who)
+        self.owner, self._room = who, Room(self.waiting.memories, who)
+        return self._room
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -214,16 +214,17 @@ class _InTurn(HttpToolsProtocol):
         goes on all the same."""
         requests = [cycle for cycle, _ in self.pipeline] + ([self._running] if self._running else [])
         size = HANDED + _BEHIND * bool(self.pipeline) + _HEADER * _headers(requests)
-        before, self._unread, memory = self._unread, (self.owner or self.source, size), self.waiting.memory
-        memory.add(*self._unread)
+        memory = self._room.memory if self._room else self.waiting.memories.questions
+        before, self._unread = self._unread, (memory, self.owner or self.source, size)
+        memory.add(*self._unread[1:])
         if before is not None:
-            memory.remove(*before)
-        return memory.left(self._unread[0]) >= 0
+            before[0].remove(*before[1:])
+        return memory.left(self._unread[1]) >= 0
 
     def _end_unread(self) -> None:
         if self._unread is not None:
-            size, self._unread = self._unread, None
-            self.waiting.memory.remove(*size)
+            (memory, who, size), self._unread = self._unread, None
+            memory.remove(who, size)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         if self.flow.write_paused:

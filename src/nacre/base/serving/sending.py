@@ -49,7 +49,6 @@ class Memory:
     def __init__(self, most: int):
         self._most = self._free = most
         self._held: Counter[str] = Counter()
-        self._changes: Counter[str] = Counter()  # of these, answers to changes
         self._queues: dict[str, deque[tuple[int, asyncio.Future[int]]]] = {}
 
     def left(self, who: str) -> int:
@@ -65,16 +64,9 @@ class Memory:
         """Whether one may have so many bytes at once. Where nothing is held, any number."""
         return not self._held or size <= self.left(who)
 
-    def may_change(self, who: str) -> bool:
-        """Whether one more change of theirs may be answered, nobody knows at what length: where they hold too much, and
-        some of it is such answers. What is read slowly, or by others, keeps nobody from changing something."""
-        return self.left(who) >= 0 or self._changes[who] < self._most // _SHARE
-
-    def note_change(self, who: str, size: int) -> None:
-        """So many bytes more (fewer: below 0) of what they hold are answers to changes."""
-        self._changes[who] += size
-        if not self._changes[who]:
-            del self._changes[who]
+    def may_begin(self, who: str) -> bool:
+        """Whether one may have an answer more, nobody knows of what length. Who has none may."""
+        return self.left(who) >= 0 or not self._held[who]
 
     def add(self, who: str, size: int) -> None:
         """They are held, whether there is room or not."""
@@ -128,7 +120,15 @@ class Memory:
                 del self._queues[who]
 
 
-UNBOUNDED = Memory(sys.maxsize)
+class Memories:
+    """What is held of answers to questions, and apart from that of answers to changes, which has a quarter more: nobody
+    who reads slowly keeps others from changing something, and no answer to a change keeps them from reading."""
+
+    def __init__(self, most: int):
+        self.questions, self.changes = Memory(most), Memory(most // 4)
+
+
+UNBOUNDED = Memories(sys.maxsize)
 
 
 class Full(Unavailable):
@@ -138,43 +138,41 @@ class Full(Unavailable):
 
 
 class Room:
-    """What one answer holds of the memory."""
+    """What one answer holds. memory: in which; of one to a question, until it is known to be one to a change."""
 
-    __slots__ = ("_begun", "_change", "_held", "_memory", "_who")
+    __slots__ = ("_begun", "_held", "_memories", "_who", "memory")
 
-    def __init__(self, memory: Memory = UNBOUNDED, who: str = ""):
-        self._memory, self._who, self._held, self._begun = memory, who, 0, False
-        self._change = False
+    def __init__(self, memories: Memories = UNBOUNDED, who: str = ""):
+        self._memories, self._who, self._held, self._begun = memories, who, 0, False
+        self.memory = memories.questions
 
     def of(self, *, change: bool) -> Self:
         """It is a change that is answered, or not. Before anything is held."""
-        self._change = change
+        self.memory = self._memories.changes if change else self._memories.questions
         return self
 
     def check_change(self) -> None:
         """Before anything is done: how long the answer to a change is comes late then. Raises Full where its owner has
-        too many such answers on their way."""
-        if self._change and not self._memory.may_change(self._who):
+        too much of such answers on its way."""
+        if self.memory is self._memories.changes and not self.memory.may_begin(self._who):
             raise Full
 
     def check(self, size: int) -> None:
         """A whole answer has so many bytes. Raises Full where they are too many for now."""
-        if not self._memory.fits(self._who, size + HANDED * (size > PIECE)):
+        if not self.memory.fits(self._who, size + HANDED * (size > PIECE)):
             raise Full
 
     def hold(self, size: int) -> None:
         """So many more are held."""
-        self._memory.add(self._who, size)
+        self.memory.add(self._who, size)
         self._held += size
-        if self._change:
-            self._memory.note_change(self._who, size)
 
     async def take(self, wanted: int) -> int:
         """Room for so many bytes more of a stream, or for fewer: before they are read. It is waited for, before the
         answer's first ones not for ever: Full."""
         try:
             async with asyncio.timeout(None if self._begun else _WAIT):
-                size = await self._memory.take(self._who, wanted)
+                size = await self.memory.take(self._who, wanted)
         except TimeoutError:
             raise Full from None
         self._held, self._begun = self._held + size, True
@@ -183,9 +181,7 @@ class Room:
     def give(self, size: int) -> None:
         """So many of them are not held any more."""
         self._held -= size
-        if self._change:
-            self._memory.note_change(self._who, -size)
-        self._memory.remove(self._who, size)
+        self.memory.remove(self._who, size)
 
     def end(self) -> None:
         """None is."""

@@ -43,8 +43,7 @@ class Cleanup:
         """Before this process serves anything: what it was writing when it ended is taken back."""
         await self._open()
         await self._adopt()
-        await self._release()
-        await self._service.ledger.collect()
+        await self._free()
 
     async def run(self) -> None:
         """For ever."""
@@ -55,10 +54,16 @@ class Cleanup:
 
     async def round(self) -> None:
         """Once."""
+        await self._free()
+        now = self._service.now()
+        if await self._db.read(lambda conn: tasks.any_over(conn, now)):
+            await self._db.run(lambda conn: tasks.forget(conn, now))
+
+    async def _free(self) -> None:
+        """Where the disk is full, what is deleted first makes room for what is written then."""
+        await self._service.ledger.collect()
         await self._release()
         await self._service.ledger.collect()
-        # Last: where the disk is full, what is deleted before makes room for it.
-        await self._db.run(lambda conn: tasks.forget(conn, self._service.now()))
 
     async def _release(self) -> None:
         """The images of writers that are gone are queued again, or staged as before their import. What this process

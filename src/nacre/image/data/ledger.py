@@ -33,12 +33,14 @@ class Ledger:
             writer=self.data.process))
 
     async def drop(self, *locations: Location) -> bool:
-        """Deletes data whose rows were orphaned, and the rows. What this process does not reach, or not now (False),
-        stays for whoever does. May be repeated."""
+        """Deletes data whose rows were orphaned, and then, as it may take the last of a disk, the rows. What this
+        process does not reach, or not now (False), stays for whoever does. May be repeated."""
+        reached = list(filter(self.data.reaches, locations))
         try:
-            for location in filter(self.data.reaches, locations):
+            for location in reached:
                 await self.data.delete(location)
-                await self._db.run(partial(_forget, location.key))
+            if reached:
+                await self._db.run(partial(_forget, [location.key for location in reached]))
         except NacreError as error:
             log.warning("image data is deleted later", store=location.store, key=location.key, why=str(error))
             return False
@@ -74,9 +76,9 @@ def written(conn: sa.Connection, key: str) -> None:
     conn.execute(sa.update(image_locations).where(image_locations.c.data_key == key).values(writer=None))
 
 
-def _forget(key: str, conn: sa.Connection) -> None:
+def _forget(keys: list[str], conn: sa.Connection) -> None:
     conn.execute(sa.delete(image_locations).where(
-        image_locations.c.data_key == key, image_locations.c.image_id.is_(None)))
+        image_locations.c.data_key.in_(keys), image_locations.c.image_id.is_(None)))
 
 
 def orphan(conn: sa.Connection, *keys: str) -> None:

@@ -17,9 +17,10 @@ LIVES = dt.timedelta(hours=48)
 #: So many are remembered of one project. The next takes the place of the one that ended first.
 MOST = 1000
 _T = image_tasks.c
-#: One that a crash left behind ended too: nobody imports that image.
 _GOES_ON = sa.and_(_T.status == "processing", sa.exists().where(
     images.c.id == _T.image_id, images.c.status == "importing"))
+#: Of one that is "processing" and does not go on: a crash, or an outage of the database, ended it with its import.
+_LOST = "What imported it ended before it had told how."
 
 
 def _over(now: dt.datetime) -> sa.ColumnElement[bool]:
@@ -27,7 +28,8 @@ def _over(now: dt.datetime) -> sa.ColumnElement[bool]:
 
 
 def begin(conn: sa.Connection, task: Mapping[str, Any]) -> None:
-    """An import begins."""
+    """An import begins. An earlier one of its image is not going on any more."""
+    end(conn, task["created_at"], _LOST, _T.image_id == task["image_id"], _T.status == "processing")
     mine = _T.owner == task["owner"]
     number = conn.execute(sa.select(sa.func.count()).select_from(image_tasks).where(mine)).scalar_one()
     if number >= MOST:
@@ -42,13 +44,13 @@ def end(conn: sa.Connection, now: dt.datetime, message: str, *which: sa.ColumnEl
         status="failure" if message else "success", message=message, updated_at=now))
 
 
+def any_over(conn: sa.Connection, now: dt.datetime) -> bool:
+    """Whether `forget` has something to do."""
+    return conn.execute(sa.select(_T.id).where(_over(now)).limit(1)).first() is not None
+
+
 def forget(conn: sa.Connection, now: dt.datetime) -> None:
-    """Those go that ended long ago. Those whose end was not written down, as the process or the database went away
-    then, end now."""
-    lost = _T.status == "processing", sa.not_(_GOES_ON)
-    done = sa.exists().where(images.c.id == _T.image_id, images.c.status == "active")
-    end(conn, now, "", *lost, done)
-    end(conn, now, "What imported it ended before it had told how.", *lost, sa.not_(done))
+    """Those go that ended long ago."""
     conn.execute(sa.delete(image_tasks).where(_over(now)))
 
 
@@ -70,5 +72,12 @@ def one(conn: sa.Connection, now: dt.datetime, task_id: str) -> Mapping[str, Any
 
 
 def _found(conn: sa.Connection, *where: sa.ColumnElement[bool]) -> list[Mapping[str, Any]]:
-    rows = conn.execute(sa.select(image_tasks).where(*where).order_by(_T.created_at.desc()).limit(MOST)).mappings()
-    return [{**row, "expires_at": None if row["status"] == "processing" else row["updated_at"] + LIVES} for row in rows]
+    rows = conn.execute(sa.select(image_tasks, sa.case((_GOES_ON, 1), else_=0).label("goes_on")).where(*where).order_by(
+        _T.created_at.desc()).limit(MOST)).mappings()
+    return [_shown(**row) for row in rows]
+
+
+def _shown(goes_on: int, **row: Any) -> Mapping[str, Any]:
+    if row["status"] == "processing" and not goes_on:
+        row |= {"status": "failure", "message": _LOST}
+    return {**row, "expires_at": None if goes_on else row["updated_at"] + LIVES}

@@ -277,6 +277,8 @@ class Uploads:
             written(conn, to.key)
             if image.row["data_key"] != to.key:  # an import: what was staged has served
                 orphan(conn, image.row["data_key"])
+            if image.status == "importing":
+                tasks.end(conn, self._service.now(), "", *_task_of(image))
             return True
 
         return await self._db.run(unit)
@@ -331,13 +333,19 @@ class Uploads:
         except Exception:
             log.exception("import failed", image_id=image.id)
             message = "The import failed unexpectedly. The operator's log says more."
-        await self._db.run(lambda conn: tasks.end(
-            conn, self._service.now(), message, image_tasks.c.id == task_id))
+        if message:  # else its end stands since the image is active
+            await self._db.run(lambda conn: tasks.end(
+                conn, self._service.now(), message, image_tasks.c.id == task_id, *_task_of(image)))
 
 
 def _mine(image: Image, worker: str) -> Mapping[str, Any]:
     """Its row, while this process fills it."""
     return {"status": image.status, "worker": worker, "data_key": image.row["data_key"]}
+
+
+def _task_of(image: Image) -> tuple[sa.ColumnElement[bool], ...]:
+    """Its import of now."""
+    return image_tasks.c.image_id == image.id, image_tasks.c.status == "processing"
 
 
 def _requeue(image_id: str, before: Mapping[str, Any], conn: sa.Connection) -> bool:

@@ -8,12 +8,13 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from nacre.base.errors import BadRequest
-from nacre.network import networks
+from nacre.base.errors import BadRequest, NotBuilt
 from nacre.network import tables as t
 from nacre.network.addresses import ipam, subnetpools
 from nacre.network.hosts import dhcp, notifications
+from nacre.network.l2 import networks
 from nacre.network.nouns.attributes import Attributes
+from nacre.network.nouns.network import NetworkSegment
 from nacre.network.nouns.noun import View
 from nacre.network.nouns.port import PortAddress
 from nacre.network.nouns.subnet import AUTO_MODES, SUBNET, Subnet, view
@@ -22,7 +23,7 @@ from nacre.network.sharing.access import EXTERNAL, SHARED
 from nacre.network.work import Work, among, conflict, missing, where
 
 _PLAIN = ("name", "description", "enable_dhcp", "dns_nameservers", "host_routes", "gateway_ip", "allocation_pools",
-          "service_types")
+          "service_types", "segment_id")
 
 
 def _bad(message: str, field: str | None = None) -> BadRequest:
@@ -67,6 +68,8 @@ class Subnets:
         if data["enable_dhcp"]:
             _check_dhcp(cidr)
         self._check_overlap(work, network.id, cidr)
+        if network.external:
+            _refuse_inside(work, network.id, cidr)
         gateway = data["gateway_ip"] if "gateway_ip" in data else ipam.default_gateway(cidr)
         if gateway:
             _check_gateway(gateway, cidr)
@@ -79,7 +82,7 @@ class Subnets:
             **work.new(data), **{k: data[k] for k in (
                 "name", "network_id", "ip_version", "enable_dhcp", "dns_nameservers", "host_routes", "ipv6_ra_mode",
                 "ipv6_address_mode", "service_types")},
-            cidr=cidr, gateway_ip=gateway, subnetpool_id=pool_id,
+            cidr=cidr, gateway_ip=gateway, subnetpool_id=pool_id, segment_id=self._segment(work, network.id, data),
             allocation_pools=pools if pools is not None else ipam.default_pools(cidr, gateway)))
         work.touch(t.networks, network.id)
         self._add_auto_addresses(work, subnet)
@@ -87,6 +90,23 @@ class Subnets:
         work.changes.networks.add(network.id)
         work.changes.subnets.add(network.id)
         return view(subnet, external=network.external, shared=access.is_shared(work, "network", network.id))
+
+    def _segment(self, work: Work, network_id: str, data: Attributes) -> str | None:
+        """The segment that a subnet is on. Raises NotFound, BadRequest; NotBuilt: only some hosts would reach it, and
+        addresses are not given by hosts."""
+        wanted: str | None = data.get("segment_id")
+        if wanted is None:
+            return None
+        segments = work.select(NetworkSegment, network_id=network_id, dynamic=False)
+        found = work.first(NetworkSegment, id=wanted)
+        if found is None:
+            raise missing("segment", wanted)
+        if found.network_id != network_id or found.dynamic:
+            raise _bad(f"Segment {wanted} is no segment of network {network_id} that a subnet can be on", "segment_id")
+        if len(segments) > 1:
+            raise NotBuilt("A subnet is on a segment only where that is its network's only one: addresses are not "
+                           "given by the segments of hosts.")
+        return wanted
 
     def _add_auto_addresses(self, work: Work, subnet: Subnet) -> None:
         """Guests on the network give themselves an address in a new SLAAC subnet: write it down."""
@@ -119,6 +139,8 @@ class Subnets:
             self._check_gateway_used(work, current, data)
             _check_gateway_outside(new.gateway_ip, new.allocation_pools)
         _check_families(data, current.ip_version)
+        if "segment_id" in data:
+            self._segment(work, current.network_id, data)
         if "enable_dhcp" in data and not data["enable_dhcp"] and (current.ipv6_ra_mode
                                                                  or current.ipv6_address_mode):
             raise _bad("Subnet has ipv6_address_mode or ipv6_ra_mode set; enable_dhcp cannot be False", "enable_dhcp")
@@ -171,13 +193,31 @@ class Subnets:
         work.changes.subnets.add(current.network_id)
 
 
+def _refuse_inside(work: Work, network_id: str, cidr: str) -> None:
+    """A router has no two subnets with an address in common (l3/legs.py): none outside with one that it has inside.
+    Whose they are only those hear who may see them."""
+    p, a, r, s = t.ports.c, t.addresses.c, t.routers.c, t.subnets.c
+    for router_id, subnet_id, inner in work.conn.execute(sa.select(r.id, s.id, s.cidr).join_from(
+            t.routers, t.ports, p.device_id == r.id).join(t.addresses, a.port_id == p.id).join(
+            t.subnets, s.id == a.subnet_id).where(
+                r.gateway_network_id == network_id, p.device_owner == "network:router_interface").distinct()):
+        if ipam.overlap(cidr, [inner]):
+            which = f"subnet {subnet_id} ({inner}) of router {router_id}" if work.context.sees_all else (
+                "a subnet of a router")
+            raise _bad(f"Requested subnet with cidr: {cidr} overlaps with {which} that has its gateway on network "
+                       f"{network_id}", "cidr")
+
+
 def _every_port(work: Work, network_id: str) -> None:
     """Guests' addresses came or went: what each of the network's ports may send is not what it was."""
-    work.changes.hosts.update(host for _, host in notifications.hosts_of_networks(work, [network_id]))
+    work.changes.hosts.update(host for _, host in notifications.hosts_of_networks(work.conn, [network_id]))
     p, g = t.ports.c, t.port_groups.c
     for port_id, group_id in work.conn.execute(sa.select(g.port_id, g.group_id).join_from(
             t.ports, t.port_groups, g.port_id == p.id).where(p.network_id == network_id)):
         work.changes.moved(port_id, [group_id])
+    b = t.bindings.c
+    work.changes.placed(network_id, *work.conn.execute(sa.select(b.port_id).where(
+        b.network_id == network_id, b.host != "")).scalars())
 
 
 def get(work: Work, subnet_id: str) -> Subnet:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nacre.base.errors import BadRequest, NotBuilt
-from nacre.base.serving.gate import asks
+from nacre.base.serving.gate import Gate, asks
 from nacre.base.web import Request, Route
 from nacre.network.addresses.address_groups import AddressGroups
 from nacre.network.addresses.subnetpools import Subnetpools
@@ -26,9 +26,11 @@ class AddressGroupActions:
     def routes(self) -> list[Route]:
         one = "/v2.0/address-groups/{id}"
         about = self._controller.about
-        return [Route("PUT", f"{one}/add_addresses", self.add, asks("add_addresses", about=about), body=_addresses),
-                Route("PUT", f"{one}/remove_addresses", self.remove, asks("remove_addresses", about=about),
-                      body=_addresses)]
+        def act(rule: str) -> Gate:
+            return asks(rule, about=about, parts=("get_address_group",))
+
+        return [Route("PUT", f"{one}/add_addresses", self.add, act("add_addresses"), body=_addresses),
+                Route("PUT", f"{one}/remove_addresses", self.remove, act("remove_addresses"), body=_addresses)]
 
     async def add(self, request: Request) -> View:
         return await self._change(request, True)

@@ -14,9 +14,9 @@ from nacre.network.addresses import ipam
 from nacre.network.api import listing as lists
 from nacre.network.api.resource import any_body, bodies, fields_of
 from nacre.network.hosts import agents, dhcp, notifications
+from nacre.network.l2.networks import Networks
 from nacre.network.l3.routers import Routers
 from nacre.network.manager import NetworkManager
-from nacre.network.networks import Networks
 from nacre.network.nouns.agent import AGENT, DHCP, L3, Agent
 from nacre.network.nouns.attributes import Attribute, Resource
 from nacre.network.nouns.noun import View
@@ -94,7 +94,7 @@ class Operators:
         """The hosts that serve DHCP for a network: those that have ports of it."""
 
         def step(work: Work) -> list[View]:
-            hosts = {host for _, host in notifications.hosts_of_networks(work, [request.params["id"]])}
+            hosts = {host for _, host in notifications.hosts_of_networks(work.conn, [request.params["id"]])}
             return agents.views(work, work.select(Agent, agent_type=DHCP, host=hosts))
 
         return {"agents": await self._manager.read(request.context, step)}

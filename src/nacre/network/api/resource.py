@@ -1,6 +1,7 @@
 """The five verbs of every resource: parse, ask the policy, run the store's step in one transaction, render."""
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from nacre.base.context import Context
@@ -17,6 +18,8 @@ from nacre.network.work import MISSING, Work, missing
 
 #: The most resources one request may create, and what all lists of these hold together.
 MAX_BULK, MAX_BULK_PARTS = 256, 5000
+#: Of these, as in Neutron, what another project shares can be looked at, and to whoever would change it is not there.
+CLOSED = ("address_group",)
 
 
 N = TypeVar("N")
@@ -63,14 +66,16 @@ class Controller:
         resource = self._resource
         path, one, seen = f"/v2.0/{resource.path}", f"/v2.0/{resource.path}/{{id}}", seen_rules(resource)
         see = asks(f"get_{resource.name}", parts=seen)
+        closed = see.rules if resource.name in CLOSED else ()
 
         def change(verb: str, about: Target) -> Gate:
-            return asks(f"{verb}_{resource.name}", about=about, parts=(*attribute_rules(verb, resource), *seen))
+            parts = (*attribute_rules(verb, resource), *seen, *closed)
+            return asks(f"{verb}_{resource.name}", about=about, parts=parts)
 
         found = [Route("GET", path, self.index, see),
                  Route("POST", path, self.create, change("create", self._wished), body=any_body),
                  Route("GET", one, self.show, asks(f"get_{resource.name}", about=self.seen, parts=seen)),
-                 Route("DELETE", one, self.delete, asks(f"delete_{resource.name}", about=self.about))]
+                 Route("DELETE", one, self.delete, asks(f"delete_{resource.name}", about=self.about, parts=closed))]
         return [*found, Route("PUT", one, self.update, change("update", self._changed), body=any_body)] if (
             update) else found
 
@@ -146,7 +151,13 @@ class Controller:
             found = self.view(work, request.params["id"])
             return found | self._store.target(work, found)
 
-        return Subject(await self._manager.read(request.context, step))
+        return self._closed(request, Subject(found := await self._manager.read(request.context, step), found))
+
+    def _closed(self, request: Request, subject: Subject) -> Subject:
+        """The subject, which is there for nobody but those whose it is, if it is of such a kind."""
+        name = self._resource.name
+        return subject if name not in CLOSED or request.context.sees_all else replace(
+            subject, missing=missing(name, request.params["id"]), seen=f"get_{name}")
 
     async def _wished(self, request: Request) -> Subject:
         """What a body would make, each with its attributes' rules. Raises BadRequest."""
@@ -172,7 +183,7 @@ class Controller:
             return asked(f"update_{name}", self._resource, raw, new | self._store.target(work, new))
 
         (_, facts), *more = await self._manager.read(request.context, step)
-        return Subject(facts, data, more=tuple(more))
+        return self._closed(request, Subject(facts, data, more=tuple(more)))
 
     async def _prepare(self, context: Context, filters: Attributes) -> None:
         if self._prepared is None:

@@ -7,6 +7,7 @@ from nacre.base.serving.gate import Gate, asks
 from nacre.base.web import Request, Route
 from nacre.network.api.resource import Controller
 from nacre.network.hosts import agents
+from nacre.network.l3 import extraroutes, interfaces
 from nacre.network.l3.routers import Routers
 from nacre.network.manager import NetworkManager
 from nacre.network.nouns import checks
@@ -37,11 +38,11 @@ class RouterActions:
                 Route("GET", f"{one}/l3-agents", self.agents, "get_l3-agents")]
 
     async def add(self, request: Request) -> View:
-        return await self._manager.write(request.context, lambda w: self._store.add_interface(
+        return await self._manager.write(request.context, lambda w: interfaces.add(
             w, self._controller.one(w, request.params["id"]), request.body))
 
     async def remove(self, request: Request) -> View:
-        return await self._manager.write(request.context, lambda w: self._store.remove_interface(
+        return await self._manager.write(request.context, lambda w: interfaces.remove(
             w, self._controller.one(w, request.params["id"]), request.body))
 
     async def add_routes(self, request: Request) -> View:
@@ -53,9 +54,8 @@ class RouterActions:
     async def _routes(self, request: Request, *, add: bool) -> View:
         def step(work: Work) -> View:
             router = self._controller.one(work, request.params["id"])
-            kept = [r for r in router.routes if r not in request.body]
-            routes = kept + (request.body if add else [])
-            self._store.update(work, router, {"routes": routes})
+            change = extraroutes.added if add else extraroutes.removed
+            self._store.update(work, router, {"routes": change(router.routes, request.body)})
             return {"router": self._controller.view(work, request.params["id"])}
 
         return await self._manager.write(request.context, step)
@@ -68,7 +68,8 @@ class RouterActions:
 
 def _interface(request: Request, body: Any) -> Attributes:
     if not isinstance(body, dict) or not body:
-        raise BadRequest("Bad router request: Either subnet_id or port_id must be specified.", type="BadRequest")
+        raise BadRequest("Bad router request: Either subnet_id or port_id must be specified.", field="subnet_id",
+                         type="BadRequest")
     if unknown := [k for k in body if k not in ("subnet_id", "port_id")]:
         raise BadRequest(f"Bad router request: '{unknown[0][:64]}' is not known here.", field=unknown[0])
     try:
@@ -82,7 +83,7 @@ def _routes(request: Request, body: Any) -> list[Attributes]:
     if not isinstance(given, dict) or set(given) != {"routes"}:
         raise BadRequest("Unable to find 'router' with 'routes' in request body", field="router")
     try:
-        found: list[Attributes] = checks.listing(checks.route, limit=30, unique=True)(given["routes"])
+        found: list[Attributes] = checks.listing(checks.route, unique=True)(given["routes"])
     except ValueError as error:
         raise BadRequest(f"Invalid input for routes. Reason: {error}.", field="routes") from None
     return found

@@ -17,7 +17,8 @@ from nacre.network.work import Work
 
 TAGGED: dict[str, sa.Table] = {
     "networks": t.networks, "subnets": t.subnets, "ports": t.ports, "security_groups": t.security_groups,
-    "routers": t.routers, "floatingips": t.floatingips, "subnetpools": t.subnetpools,
+    "routers": t.routers, "floatingips": t.floatingips, "subnetpools": t.subnetpools, "policies": t.qos_policies,
+    "trunks": t.trunks, "network_segment_ranges": t.segment_ranges,
 }
 MAX_TAGS = 50
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from nacre.base.errors import BadRequest, Conflict
-from nacre.network import networks, ports
+from nacre.network import ports
 from nacre.network import tables as t
 from nacre.network.addresses import ipam
 from nacre.network.contract import (
@@ -23,6 +23,7 @@ from nacre.network.contract import (
     SubnetFacts,
 )
 from nacre.network.hosts import dhcp, servers
+from nacre.network.l2 import networks, numbers
 from nacre.network.ml2 import type_drivers
 from nacre.network.nouns import checks as c
 from nacre.network.nouns import shapes
@@ -137,7 +138,7 @@ def _network(work: Work, order: PortsOrder, facts: NetworkFacts) -> None:
         work.add(Network(
             **work.new({"project_id": facts.project_id}) | {"id": facts.id}, name=facts.name, mtu=facts.mtu,
             admin_state_up=True, port_security_enabled=True, external=False, is_default=False,
-            dns_domain=facts.dns_domain, availability_zone_hints=[]))
+            dns_domain=facts.dns_domain, availability_zone_hints=[], qos_policy_id=None))
         _segment(work, facts)
     known = {subnet.id: subnet.cidr for subnet in work.select(Subnet, network_id=facts.id)}
     for subnet in facts.subnets:
@@ -149,13 +150,13 @@ def _network(work: Work, order: PortsOrder, facts: NetworkFacts) -> None:
 
 def _segment(work: Work, facts: NetworkFacts) -> None:
     """The number that it had. A tunnel's is the cloud's own affair: another one is as good."""
-    what = (facts.network_type, facts.physical_network or None, facts.segmentation_id)
+    what = (facts.network_type, facts.physical_network, facts.segmentation_id)
     try:
-        networks.reserve(work, facts.id, what)
+        numbers.reserve(work, facts.id, what)
     except Conflict:
         if not type_drivers.of(facts.network_type).overhead:
             raise
-        networks.reserve(work, facts.id, (*what[:2], None))
+        numbers.reserve(work, facts.id, (*what[:2], None))
 
 
 def _subnet(work: Work, network: NetworkFacts, facts: SubnetFacts) -> Subnet:
@@ -163,7 +164,7 @@ def _subnet(work: Work, network: NetworkFacts, facts: SubnetFacts) -> Subnet:
         **work.new({"project_id": network.project_id}) | {"id": facts.id}, name="", network_id=network.id,
         ip_version=facts.ip_version, cidr=facts.cidr, gateway_ip=facts.gateway_ip, enable_dhcp=facts.enable_dhcp,
         ipv6_ra_mode=facts.ipv6_ra_mode, ipv6_address_mode=facts.ipv6_address_mode, subnetpool_id=None,
-        service_types=[], allocation_pools=ipam.default_pools(facts.cidr, facts.gateway_ip),
+        service_types=[], segment_id=None, allocation_pools=ipam.default_pools(facts.cidr, facts.gateway_ip),
         dns_nameservers=list(facts.dns_nameservers),
         host_routes=[{"destination": d, "nexthop": n} for d, n in facts.host_routes])
 

@@ -19,7 +19,7 @@ from nacre.base.db.together import VALUES
 from nacre.base.durable.processes import database_now
 from nacre.base.errors import BadRequest, Interrupted, NacreError
 from nacre.network import tables as t
-from nacre.network.contract import AgentReport
+from nacre.network.contract import DIFFERENCES, AgentReport
 from nacre.network.ml2 import type_drivers
 from nacre.network.ml2.driver_api import HostAgent
 from nacre.network.nouns.agent import BINARY, L3, OVS, Agent, view
@@ -31,7 +31,7 @@ log = structlog.get_logger()
 _A = t.agents.c
 _OTHER = sa.update(t.agents).where(_A.id == sa.bindparam("of")).values(
     configurations=sa.bindparam("new_configurations"), tunnel_ip=sa.bindparam("new_tunnel_ip"),
-    heartbeat_at=sa.bindparam("now"))
+    takes_differences=sa.bindparam("new_takes_differences"), heartbeat_at=sa.bindparam("now"))
 _WITH_PORTS = sa.select(_A.host).distinct().where(
     _A.host.in_(sa.bindparam("hosts", expanding=True)), sa.exists().where(t.bindings.c.host == _A.host))
 _ROWS = sa.select(_A.host, sa.func.count(), sa.func.min(_A.heartbeat_at)).where(
@@ -58,6 +58,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     datapath_type: str
     bridge: str
     agents: tuple[str, ...]
+    takes_differences: bool = False
 
 
 def parse(said: AgentReport) -> Report:
@@ -80,7 +81,8 @@ def parse(said: AgentReport) -> Report:
     tunnel_ip = None if said.tunnel_ip is None else _tunnel_ip(said.tunnel_ip)
     return Report(host=said.host, tunnel_ip=tunnel_ip, bridge_mappings=dict(said.bridge_mappings),
                   tunnel_types=tuple(dict.fromkeys(said.tunnel_types)), datapath_type=said.datapath_type,
-                  bridge=said.bridge, agents=tuple(dict.fromkeys(said.agents)))
+                  bridge=said.bridge, agents=tuple(dict.fromkeys(said.agents)),
+                  takes_differences=DIFFERENCES in said.takes)
 
 
 def _tunnel_ip(given: str) -> ipaddress.IPv4Address:
@@ -121,21 +123,25 @@ def claimed(work: Work, reports: Sequence[Report]) -> dict[str, BadRequest]:
 
 def report(work: Work, reports: Iterable[Report]) -> set[str]:
     """Writes down what hosts report. Those of which what they can reach changed (they are new, or mapped otherwise) and
-    that have ports."""
+    that have ports. A new L3 agent is switched off: which hosts all that routers send goes through is not theirs to say
+    (l3/gateway_hosts.py)."""
     values = {(said.host, kind): row for said in reports for kind, row in rows_of(said).items()}
     known = {(agent.host, agent.agent_type): agent for agent in work.select(Agent, host={host for host, _ in values})}
     same = [place for place, row in values.items() if place in known and says(known[place], row)]
     other = [place for place in values if place in known and place not in set(same)]
     fresh = [place for place in values if place not in known]
     work.add_all(Agent, [Agent(
-        id=str(uuid.uuid4()), host=host, agent_type=kind, admin_state_up=True, description=None, created_at=work.now,
-        started_at=work.now, heartbeat_at=work.shared_now, **values[host, kind]) for host, kind in fresh])
+        id=str(uuid.uuid4()), host=host, agent_type=kind, admin_state_up=kind != L3, description=None,
+        created_at=work.now, started_at=work.now, heartbeat_at=work.shared_now, **values[host, kind])
+        for host, kind in fresh])
     if other:
         work.conn.execute(_OTHER, [{"of": known[place].id, "now": work.shared_now, **{
             f"new_{name}": value for name, value in values[place].items()}} for place in other])
     if same:
         statements.update(work.conn, t.agents, {"heartbeat_at": work.shared_now}, id=[known[p].id for p in same])
-    hosts = {host for host, _ in (*fresh, *other)}
+    moved = [place for place in other if any(
+        getattr(known[place], name) != values[place][name] for name in ("configurations", "tunnel_ip"))]
+    hosts = {host for host, _ in (*fresh, *moved)}
     return set(work.conn.execute(_WITH_PORTS, {"hosts": list(hosts)}).scalars()) if hosts else set()
 
 
@@ -160,8 +166,9 @@ def rows_of(said: Report) -> dict[str, dict[str, Any]]:
     config = {"tunnel_ip": tunnel_ip, "bridge_mappings": said.bridge_mappings,
               "tunnel_types": list(said.tunnel_types), "datapath_type": said.datapath_type,
               "integration_bridge": said.bridge}
-    return {kind: {"configurations": config, "tunnel_ip": tunnel_ip} if kind == OVS
-            else {"configurations": {}, "tunnel_ip": None} for kind in said.agents}
+    nothing: dict[str, Any] = {"configurations": {}, "tunnel_ip": None, "takes_differences": False}
+    switch = {"configurations": config, "tunnel_ip": tunnel_ip, "takes_differences": said.takes_differences}
+    return {kind: switch if kind == OVS else nothing for kind in said.agents}
 
 
 def says(agent: Agent, values: Mapping[str, Any]) -> bool:

@@ -19,9 +19,10 @@ from msgspec.structs import replace
 
 from nacre.base.db import statements
 from nacre.base.errors import NotFound
-from nacre.network import networks
 from nacre.network import tables as t
 from nacre.network.hosts import agents
+from nacre.network.l2 import numbers
+from nacre.network.l3 import statuses
 from nacre.network.ml2 import binding, manager
 from nacre.network.ml2.driver_api import HostAgent, MechanismDriver, PortBinding, Segment
 from nacre.network.nouns.network import NetworkSegment
@@ -74,10 +75,10 @@ class DynamicSegments:
     def allocate(self, network_id: str, network_type: str, physical_network: str) -> Segment:
         s = t.segments.c
         found = self._work.first(NetworkSegment, s.dynamic, network_id=network_id, network_type=network_type,
-                                 physical_network=physical_network)
+                                 physical_network=physical_network or None)
         if found is None:
-            what = network_type, physical_network or None, None
-            found = networks.reserve(self._work, network_id, what, dynamic=True)
+            what = network_type, physical_network, None
+            found = numbers.reserve(self._work, network_id, what, dynamic=True)
             self._made.add(found.id)
         return found.offered()
 
@@ -114,6 +115,7 @@ def bind(work: Work, ports: Sequence[Placed], host: str, *, fresh: bool = False)
     found, levels = _ask(work, ports, host, works)
     found = [replace(port, status=status(port)) for port in found]
     if not fresh:
+        statuses.moved(work, [port.id for port in ports if port.host != host])
         for port in found:
             work.change(t.ports, port.id, {"status": port.status})
     _write(work, found, levels)
@@ -146,11 +148,12 @@ def activate(work: Work, ports: Sequence[Placed]) -> None:
     ids = [p.id for p in ports]
     statements.update(work.conn, t.bindings, {"active": False}, port_id=ids, active=True)
     statements.delete(work.conn, t.bindings, port_id=ids, host="")
+    statuses.moved(work, ids)
     for port in ports:
         statements.update(work.conn, t.bindings, {"active": True}, port_id=port.id, host=port.host)
         work.change(t.ports, port.id, {"status": status(port)})
         work.changes.ports.add(port.id)
-        work.changes.networks.add(port.network_id)
+        work.changes.placed(port.network_id, port.id)
 
 
 def clear(work: Work, ports: Sequence[Placed]) -> None:
@@ -213,7 +216,7 @@ def _left(work: Work, ports: Sequence[Placed]) -> None:
 def _left_one(work: Work, port_id: str, host: str, network_id: str) -> None:
     if host:
         work.changes.left[host].add(port_id)
-        work.changes.networks.add(network_id)
+        work.changes.placed(network_id, port_id)
 
 
 def _write(work: Work, ports: Sequence[Placed], levels: Sequence[BindingLevel]) -> None:
@@ -224,7 +227,7 @@ def _write(work: Work, ports: Sequence[Placed], levels: Sequence[BindingLevel]) 
         work.conn.execute(_GROUPS, {"ports": [p.id for p in ports], "of": host})
         for port in ports:
             work.changes.ports.add(port.id)
-            work.changes.networks.add(port.network_id)
+            work.changes.placed(port.network_id, port.id)
 
 
 def _ask(work: Work, ports: Sequence[Placed], host: str,

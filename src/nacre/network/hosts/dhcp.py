@@ -33,6 +33,7 @@ def ensure(work: Work, network_id: str, mac: str | None = None, fixed: Mapping[s
     if port_of(work, network_id) is None and _subnets(work, network_id):
         if network := work.first(Network, id=network_id):
             _make(work, network, mac or ipam.new_mac(work.rng))
+            work.changes.networks.add(network_id)  # it is on each of the network's hosts
         sync(work, network_id, fixed)
 
 
@@ -41,7 +42,7 @@ def _make(work: Work, network: Network, mac: str) -> None:
         **work.new({"project_id": network.project_id}), name="", network_id=network.id, mac_address=mac,
         admin_state_up=True, status="ACTIVE", device_id=device(network.id), device_owner=OWNER,
         port_security_enabled=False, allowed_address_pairs=[], extra_dhcp_opts=[], dns_name="", server_id=None,
-        preserve=False, device_tag=None, position=0, vnic_type="normal", profile={},
+        preserve=False, device_tag=None, position=0, qos_policy_id=None, dns_domain="", vnic_type="normal", profile={},
         **bindings.UNBOUND | {"vif_type": "distributed"})
     work.add_all(Port, [port])
     work.add_all(Binding, [port.binding()])

@@ -42,6 +42,7 @@ def ports(work: Work, found: Sequence[Placed]) -> tuple[PortFacts, ...]:
                             for pair in p.allowed_address_pairs),
         vnic_type=p.vnic_type, vif_type=p.vif_type, vif_details=p.vif_details, host=p.host,
         active=p.active, status=p.status, preserve=p.preserve, tag=p.device_tag, position=p.position,
+        qos=p.policy(nets[p.network_id].qos_policy_id),
         dhcp_options=tuple((o["opt_name"], o["opt_value"], o["ip_version"]) for o in p.extra_dhcp_opts
                            if o["opt_value"] is not None)) for p in found)
 

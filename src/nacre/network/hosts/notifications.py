@@ -1,10 +1,10 @@
 """Who is told of a change: which hosts have ports of a network or of a security group, active or prepared; which of
 them a unit of work concerns; and messages to them. Only speed depends on messages: hosts also ask by themselves.
 
-Who joined or left a security group is told to the hosts whose rules name it. What changes within some tens of
-milliseconds is read together, once for all hosts, and goes to each as one message. A message says from which number on
-it is complete: a host that has missed something before that asks (members.py). One that was lost is noticed with the
-host's next beat, which names the numbers it has.
+Who joined or left a security group is told to the hosts whose rules name it, which port of a network is where to those
+that have ports of it. What changes within some tens of milliseconds is read together, once for all hosts, and goes to
+each as one message. A message says from which number on it is complete: a host that has missed something before that
+asks (members.py, placed.py). One that was lost is noticed with the host's next beat, which names the numbers it has.
 """
 
 import asyncio
@@ -20,10 +20,14 @@ import structlog
 from nacre.base.clock import Clock
 from nacre.base.db import Database
 from nacre.base.durable import changes as outbox
+from nacre.base.durable import eras
 from nacre.base.durable.changes import Change
 from nacre.network import tables as t
-from nacre.network.contract import MOST_GROUPS, GroupMembers
-from nacre.network.hosts import members
+from nacre.network.contract import MOST_GROUPS, Differences, GroupMembers, NetworkPorts, Peer, PlacedPort
+from nacre.network.hosts import members, placed
+from nacre.network.hosts.members import MEMBERS
+from nacre.network.hosts.placed import PLACED
+from nacre.network.nouns.agent import OVS
 from nacre.network.nouns.port import Binding
 from nacre.network.work import Work
 
@@ -31,13 +35,11 @@ log = structlog.get_logger()
 
 #: Seconds for which a host that did not answer gets no messages: at first, and at most.
 QUIET = 5.0, 300.0
-#: Changes of members that come together make one message (seconds); and what each message to a host costs the next
+#: Differences that come together make one message (seconds); and what each message to a host costs the next
 #: ones: a process sends no more than five hundred of them a second.
 GATHER, EACH = 0.05, 0.002
 #: Ports and CIDRs of one message: a host's door takes some four times as much.
 MOST_IN_ONE = 20_000
-#: Seconds between two looks for what is too old to be kept.
-TRIM = 60.0
 
 Affected = dict[str, set[str]]
 
@@ -57,36 +59,48 @@ def _distinct(keys: sa.Select[Any], key: sa.Column[Any], value: sa.Column[Any], 
     return start.union_all(sa.select(start.c.key, following).where(start.c.value.is_not(None)))
 
 
-def _each(table: sa.Table, key: sa.Column[Any], keys: sa.Select[Any]) -> sa.Select[Any]:
-    """(a port of the key on the host, host): any port, for it stands for all."""
+def _each(table: sa.Table, key: sa.Column[Any], keys: sa.Select[Any], *where: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """(a port of the key on the host, host): any port for which that holds, for it stands for all; None: there is
+    none."""
     found = _distinct(keys, key, table.c.host, "hosts")
-    port = sa.select(table.c.port_id).where(key == found.c.key, table.c.host == found.c.value).limit(1)
+    port = sa.select(table.c.port_id).where(key == found.c.key, table.c.host == found.c.value, *where).limit(1)
     return sa.select(port.scalar_subquery(), found.c.value).where(found.c.value.is_not(None))
 
 
 _IDS: sa.BindParameter[Any] = sa.bindparam("ids", expanding=True)
 _B, _G, _A = t.bindings.c, t.binding_groups.c, t.agents.c
-_OF_NETWORKS = _each(t.bindings, _B.network_id, sa.select(t.networks.c.id).where(t.networks.c.id.in_(_IDS)))
+_OF_NETWORKS = _each(t.bindings, _B.network_id, sa.select(t.networks.c.id).where(t.networks.c.id.in_(_IDS)),
+                     _B.vif_type == "ovs")
 _OF_GROUPS = _each(t.binding_groups, _G.group_id, sa.select(t.security_groups.c.id).where(
     t.security_groups.c.id.in_(_IDS)))
 _OWN = _distinct(sa.select(sa.bindparam("host", type_=sa.String).label("key")), _B.host, _B.network_id, "own")
 _NEIGHBOURS = _distinct(sa.select(_OWN.c.value).where(_OWN.c.value.is_not(None)), _B.network_id, _B.host, "neighbours")
 _TUNNELS = sa.select(_A.host, _A.tunnel_ip).where(
     _A.host.in_(sa.select(_NEIGHBOURS.c.value)), _A.tunnel_ip.is_not(None))
+_SHARING = sa.select(_NEIGHBOURS.c.value).distinct().where(_NEIGHBOURS.c.value.is_not(None))
+_WAYS = sa.select(_A.host, _A.tunnel_ip).where(
+    _A.host.in_(sa.bindparam("hosts", expanding=True)), _A.tunnel_ip.is_not(None))
+#: Hosts of the release before.
+_FORMER = sa.select(_A.host).where(_A.agent_type == OVS, _A.takes_differences.is_(False))
 _R = t.security_group_rules.c
 #: The groups with rules that name these security groups, or these address groups.
 _NAMING, _NAMING_LISTS = (sa.select(_R.security_group_id).distinct().where(column.in_(sa.bindparam(
     "ids", expanding=True))) for column in (_R.remote_group_id, _R.remote_address_group_id))
 
 
-def hosts_of_networks(work: Work, network_ids: Collection[str]) -> list[tuple[str, str]]:
+def hosts_of_networks(connection: sa.Connection, network_ids: Collection[str]) -> list[tuple[str, str]]:
     """(one of its ports, host) for each host of each of the networks."""
-    return [(port, host) for port, host in work.conn.execute(_OF_NETWORKS, {"ids": list(network_ids)})]
+    return [(port, host) for port, host in connection.execute(_OF_NETWORKS, {"ids": list(network_ids)}) if port]
 
 
 def hosts_of_groups(connection: sa.Connection, group_ids: Collection[str]) -> list[tuple[str, str]]:
     """(one of its ports, host) for each host of each of the security groups."""
     return [(port, host) for port, host in connection.execute(_OF_GROUPS, {"ids": list(group_ids)})]
+
+
+def neighbours(connection: sa.Connection, host: str) -> set[str]:
+    """The hosts that share a network with this one, itself too, if it has ports."""
+    return set(connection.execute(_SHARING, {"host": host}).scalars())
 
 
 def tunnels(work: Work, host: str) -> dict[str, str]:
@@ -100,6 +114,17 @@ def tunnel_ips(work: Work, host: str) -> dict[str, str]:
     return {row.host: row.tunnel_ip for row in work.conn.execute(_TUNNELS, {"host": host})}
 
 
+def named_in(places: Iterable[NetworkPorts]) -> set[str]:
+    """The hosts that these ports are on, or prepared at."""
+    return {host for each in places for port in each.ports.values() for host in (port.host, *port.prepared)} - {""}
+
+
+def peers(connection: sa.Connection, hosts: Collection[str]) -> dict[str, Peer]:
+    """Where frames for these hosts go."""
+    at, found = eras.position(connection), connection.execute(_WAYS, {"hosts": list(hosts)}) if hosts else ()
+    return {host: Peer(tunnel_ip=ip, n=at.n, era=at.era) for host, ip in found}
+
+
 def hosts_naming(connection: sa.Connection, group: str) -> set[str]:
     """The hosts where rules of ports name the group."""
     groups = list(connection.execute(_NAMING, {"ids": [group]}).scalars())
@@ -110,15 +135,16 @@ def hosts_naming(connection: sa.Connection, group: str) -> set[str]:
 
 
 def affected(work: Work) -> Affected:
-    """host -> ports whose wiring the unit changed; none: all of the host's. For changes to a whole network or group one
-    port a host stands for all: what a host fetches for it holds the network's or group's new facts. Of members hosts
-    hear otherwise (`MemberNotifier`)."""
+    """host -> ports whose wiring the unit changed; none: all of the host's. Of a whole network or group a port a host
+    stands for all: what is fetched for it holds the new facts. Ports elsewhere are news for hosts of before only."""
     changes = work.changes
     found = defaultdict[str, set[str]](set, changes.left)
     if changes.ports:
         for binding in work.select(Binding, port_id=changes.ports):
             found[binding.host].add(binding.port_id)
-    pairs = hosts_of_networks(work, changes.networks) if changes.networks else []
+    pairs = hosts_of_networks(work.conn, changes.networks) if changes.networks else []
+    if changes.places and (former := set(work.conn.execute(_FORMER).scalars())):
+        pairs += [pair for pair in hosts_of_networks(work.conn, changes.places) if pair[1] in former]
     groups = set(changes.groups)
     if changes.address_groups:
         groups.update(work.conn.execute(_NAMING_LISTS, {"ids": list(changes.address_groups)}).scalars())
@@ -209,57 +235,89 @@ class Notifier(Generic[M]):
             del self._sending[host]
 
 
-# --- members of security groups -----------------------------------------------------------------------------
+# --- differences --------------------------------------------------------------------------------------------
+
+#: A thing that many hosts keep: a group, by its members, or a network, by its ports.
+Thing = tuple[str, str]
+GROUP, NETWORK = "group", "network"
+D = TypeVar("D", GroupMembers, NetworkPorts)
 
 
 @dataclass(frozen=True)
-class MemberNotice:
-    """What a host is to hear: by group."""
+class News:
+    """What a host is to hear: by group, by network, by host."""
 
     host: str
-    groups: Mapping[str, GroupMembers]
+    members: Mapping[str, GroupMembers]
+    placed: Mapping[str, NetworkPorts]
+    peers: Mapping[str, Peer]
 
-    def message(self) -> tuple[GroupMembers, ...]:
+    def message(self) -> Differences:
         """What is sent: no more than a host takes at once. Of what is too much only the number, so that it asks."""
-        found, room = [], MOST_IN_ONE
-        for each in sorted(self.groups.values(), key=lambda each: len(each.ports))[:MOST_GROUPS]:
-            room -= sum(1 + len(cidrs) for cidrs in each.ports.values())
-            found.append(each if room >= 0 else msgspec.structs.replace(each, since=each.n, ports={}))
-        return tuple(found)
+        every: list[GroupMembers | NetworkPorts] = [*self.members.values(), *self.placed.values()]
+        if len(every) <= MOST_GROUPS and sum(map(_weight, every)) <= MOST_IN_ONE:
+            return Differences(members=tuple(self.members.values()), placed=tuple(self.placed.values()),
+                               peers=self._named(self.placed.values()))
+        return self._bounded(every)
 
-    def then(self, other: "MemberNotice") -> "MemberNotice":
+    def _named(self, placed: Iterable[NetworkPorts]) -> dict[str, Peer]:
+        """The peers that are named there: of others' networks this host is told nothing."""
+        return {host: self.peers[host] for host in named_in(placed) & self.peers.keys()}
+
+    def _bounded(self, every: Iterable[GroupMembers | NetworkPorts]) -> Differences:
+        room, fits = MOST_IN_ONE, dict[str, bool]()
+        for each in sorted(every, key=lambda each: len(each.ports)):
+            room -= _weight(each)
+            fits[each.id] = room >= 0
+        placed = _bounded(self.placed, fits)
+        return Differences(members=_bounded(self.members, fits), placed=placed, peers=self._named(placed))
+
+    def then(self, other: "News") -> "News":
         """Both in one."""
-        both = {group: joined(self.groups[group], other.groups[group])
-                for group in self.groups.keys() & other.groups.keys()}
-        return MemberNotice(self.host, {**self.groups, **other.groups, **both})
+        newest = sorted([*self.peers.items(), *other.peers.items()], key=lambda each: each[1].n)
+        return News(self.host, _both(self.members, other.members), _both(self.placed, other.placed), dict(newest))
 
 
-def joined(one: GroupMembers, other: GroupMembers) -> GroupMembers:
+def _weight(each: GroupMembers | NetworkPorts) -> int:
+    """Ports, and what is said of each."""
+    return sum(1 + len(said.addresses if isinstance(said, PlacedPort) else said) for said in each.ports.values())
+
+
+def _bounded(some: Mapping[str, D], fits: Mapping[str, bool]) -> tuple[D, ...]:
+    return tuple(each if fits[each.id] else msgspec.structs.replace(each, since=each.n, ports={})
+                 for each in list(some.values())[:MOST_GROUPS])
+
+
+def _both(some: Mapping[str, D], others: Mapping[str, D]) -> dict[str, D]:
+    return {**some, **others, **{id: joined(some[id], others[id]) for id in some.keys() & others.keys()}}
+
+
+def joined(one: D, other: D) -> D:
     """Both differences in one; where something lies between them, the later alone: who hears it sees the gap."""
     first, last = sorted((one, other), key=lambda each: each.n)
     if first.era != last.era or first.since is None or last.since is None or last.since > first.n:
         return last
-    return msgspec.structs.replace(last, since=min(first.since, last.since), ports=first.ports | last.ports)
+    return msgspec.structs.replace(last, since=min(first.since, last.since), ports={**first.ports, **last.ports})
 
 
-class MemberNotifier:
-    """tell: a message to a host; only speed depends on it. last: the number of each group's last change, as far as this
+class DifferenceNotifier:
+    """tell: a message to a host; only speed depends on it. last: the number of each thing's last change, as far as this
     process has read."""
 
-    def __init__(self, db: Database, clock: Clock, tell: Callable[[MemberNotice], Awaitable[None]] | None):
+    def __init__(self, db: Database, clock: Clock, tell: Callable[[News], Awaitable[None]] | None):
         self._db, self._clock, self._tell = db, clock, tell
         self._notices = Notifier(tell)
-        self._due: dict[str, int] = {}
+        self._due: dict[Thing, int] = {}
         self._task: asyncio.Task[None] | None = None
         self._rest = 0.0  # until then nothing is sent
-        self._last: dict[str, int] = {}
+        self.last: dict[str, dict[str, int]] = {GROUP: {}, NETWORK: {}}
 
-    def add(self, changed: Mapping[str, tuple[int, int]]) -> None:
-        """Tell of these soon: group -> the number of the change before, and of this one."""
+    def add(self, changed: Mapping[Thing, int]) -> None:
+        """Tell of these soon: the number of the change before."""
         if self._tell is None or not changed:
             return
-        for group, (before, _) in changed.items():
-            self._due[group] = min(before, self._due.get(group, before))
+        for thing, before in changed.items():
+            self._due[thing] = min(before, self._due.get(thing, before))
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._send())
 
@@ -268,41 +326,61 @@ class MemberNotifier:
             await self._clock.sleep(max(GATHER, self._rest - self._clock.monotonic()))
             due, self._due = self._due, {}
             try:
-                found = await self._db.read(lambda connection, due=due: _read(connection, due))  # type: ignore[misc]
+                found = await self._db.read(lambda connection, due=due: read_news(connection, due))  # type: ignore[misc]
             except Exception as error:  # hosts hear it with their next beat
-                log.info("hosts do not hear of group members at once", groups=len(due), why=str(error))
+                log.info("hosts do not hear of differences at once", things=len(due), why=str(error))
                 continue
-            hosts: dict[str, dict[str, GroupMembers]] = {}
-            for news, naming_it in found:
-                for host in naming_it:
-                    hosts.setdefault(host, {})[news.id] = news
-            self._rest = self._clock.monotonic() + EACH * len(hosts)
-            self._notices.add(MemberNotice(host, groups) for host, groups in hosts.items())
+            self._rest = self._clock.monotonic() + EACH * len(found)
+            self._notices.add(found)
 
-    def behind(self, versions: Mapping[str, int]) -> dict[str, int]:
-        """Of a host that has these: the numbers of the groups that have changed since."""
-        return {group: last for group, n in versions.items() if (last := self._last.get(group, 0)) > n}
+    async def behind(self, host: str, groups: Mapping[str, int],
+                     networks: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+        """Of a host that has these: the numbers of those groups and networks that have changed since, and are the
+        host's to know of."""
+        found = _later(self.last[GROUP], groups), _later(self.last[NETWORK], networks)
+        if not any(found):
+            return found
+        own = await self._db.read(lambda connection: (
+            members.named(connection, host, found[0]), placed.here(connection, host, found[1])))
+        return {id: found[0][id] for id in own[0]}, {id: found[1][id] for id in own[1]}
 
     async def changed(self, changes: Sequence[Change]) -> None:
-        """A reader of changes: members changed, in whatever process."""
+        """A reader of changes: something changed, in whatever process."""
         after = changes[0].n - 1
-        self._last |= await self._db.read(lambda connection: members.newer(connection, after))
+        for kind, newer in (await self._db.read(lambda connection: _newer(connection, after))).items():
+            self.last[kind] |= newer
 
     async def reload(self) -> None:
         """Everything anew."""
-        self._last = await self._db.read(members.newer)
-
-    async def run(self) -> None:
-        """For ever: what is too old goes."""
-        while True:
-            await self._clock.sleep(TRIM)
-            try:
-                await self._db.run(members.trim)
-            except Exception as error:
-                log.info("changes of group members are not trimmed yet", why=str(error))
+        self.last = await self._db.read(_newer)
 
 
-def _read(connection: sa.Connection, due: Mapping[str, int]) -> list[tuple[GroupMembers, set[str]]]:
-    """What there is to say of each group, and to whom."""
-    hosts = {group: found for group in due if (found := hosts_naming(connection, group))}
-    return [(news, hosts[news.id]) for news in members.news(connection, {group: due[group] for group in hosts})]
+def note(work: Work) -> dict[Thing, int]:
+    """Writes down, under one number, what the unit changed of things. Of each the number of the change before."""
+    kinds = ((GROUP, MEMBERS, work.changes.members), (NETWORK, PLACED, work.changes.places))
+    if not any(any(moved.values()) for _, _, moved in kinds):
+        return {}
+    n = outbox.number(work.conn, work.now, "differences")
+    return {(kind, id): before for kind, things, moved in kinds
+            for id, before in things.note(work.conn, moved, n).items()}
+
+
+def _later(known: Mapping[str, int], versions: Mapping[str, int]) -> dict[str, int]:
+    return {id: last for id, n in versions.items() if (last := known.get(id, 0)) > n}
+
+
+def _newer(connection: sa.Connection, n: int = 0) -> dict[str, dict[str, int]]:
+    return {GROUP: MEMBERS.newer(connection, n), NETWORK: PLACED.newer(connection, n)}
+
+
+def read_news(connection: sa.Connection, due: Mapping[Thing, int]) -> list[News]:
+    """What there is to say, and to whom."""
+    groups = {id: hosts for kind, id in due if kind == GROUP and (hosts := hosts_naming(connection, id))}
+    networks = {id: hosts for kind, id in due if kind == NETWORK and (
+        hosts := {host for _, host in hosts_of_networks(connection, [id])})}
+    joined = MEMBERS.news(connection, {id: due[GROUP, id] for id in groups})
+    places = PLACED.news(connection, {id: due[NETWORK, id] for id in networks})
+    ways = peers(connection, named_in(places))
+    return [News(host, {m.id: m for m in joined if host in groups[m.id]},
+                 {p.id: p for p in places if host in networks[p.id]}, ways)
+            for host in sorted({host for hosts in (*groups.values(), *networks.values()) for host in hosts})]

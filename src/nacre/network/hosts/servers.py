@@ -7,19 +7,22 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from nacre.base.errors import BadRequest, Forbidden, NotFound, QuotaExceeded
-from nacre.network import networks, ports, security_groups
+from nacre.base.errors import BadRequest, Conflict, Forbidden, NotFound, QuotaExceeded
+from nacre.network import ports
 from nacre.network import tables as t
 from nacre.network.addresses import ipam
 from nacre.network.contract import AUTO, NetworkRequest, Plugged, PortFacts, PortsOrder
 from nacre.network.hosts import bindings, dhcp, facts
+from nacre.network.l2 import networks
+from nacre.network.l3 import topology
 from nacre.network.nouns import checks
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.network import Network
 from nacre.network.nouns.port import PORT, Placed, Port, PortAddress
 from nacre.network.nouns.subnet import Subnet
-from nacre.network.policies import may_create_port
+from nacre.network.policies import may_create_port, require
 from nacre.network.sharing import access
+from nacre.network.traffic import security_groups
 from nacre.network.work import Work, conflict, missing
 
 #: Of a port that is only asked about: no automatic address can be asked for by number.
@@ -40,11 +43,7 @@ def resolve(work: Work, order: PortsOrder) -> list[Interface]:
     if order.requests is None:
         return _automatic(work)
     if order.requests == (AUTO,):
-        if not (found := _automatic(work)):
-            raise BadRequest(f"Unable to automatically allocate a network for project {work.context.project_id}: it "
-                             "can use none. Make one, or ask for \"none\".", field="networks",
-                             type="UnableToAutoAllocateNetwork")
-        return found
+        return _automatic(work)
     alike: dict[NetworkRequest, Interface] = {}  # a network named often is looked up once
     found = []
     for request in order.requests:
@@ -57,6 +56,19 @@ def resolve(work: Work, order: PortsOrder) -> list[Interface]:
         raise conflict("PortInUse", f"Port {brought[0]} is still in use.")
     group_ids(work, order)
     return found
+
+
+def _allocatable(work: Work) -> str:
+    """The project, which may get a network on demand, as by its route. Raises BadRequest, Forbidden."""
+    project = work.context.project_id or ""
+    require(work, "get_auto_allocated_topology", {"project_id": project})
+    try:
+        topology.required(work)
+    except Conflict as error:
+        raise BadRequest(f"Unable to automatically allocate a network for project {project}: it can "
+                         f"use none, and {error.message} Make one, or ask for \"none\".", field="networks",
+                         type="UnableToAutoAllocateNetwork") from None
+    return project
 
 
 def _automatic(work: Work) -> list[Interface]:
@@ -146,6 +158,9 @@ def group_ids(work: Work, order: PortsOrder) -> list[str] | None:
 def check(work: Work, order: PortsOrder, count: int, least: int) -> int:
     """As the contract's `check`. Counted before anything is looked up."""
     _room(work, sum(1 for r in order.requests or () if not r.port_id), count, least)
+    if order.requests == (AUTO,) and not _automatic(work):
+        _allocatable(work)
+        return _room(work, 1, count, least)
     interfaces = resolve(work, order)
     made = [i for i in interfaces if i.port is None]
     if len(interfaces) != len(made) and count > 1:
@@ -192,6 +207,8 @@ def _plugged(work: Work, found: Sequence[Placed], host: str) -> Plugged:
 
 def _make(work: Work, order: PortsOrder) -> list[Placed]:
     """The server's new ports, without a binding; of the user's own it is written down whose they are now."""
+    if order.requests == (AUTO,) and not _automatic(work):
+        topology.ensure(work, _allocatable(work))
     interfaces = resolve(work, order)
     groups = group_ids(work, order)
     project = work.context.project_id or ""

@@ -1,19 +1,27 @@
 """What a host must have wired: its ports with everything around them, read in a fixed number of statements."""
 
-import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 import structlog
 
-from nacre.base.durable import changes as outbox
 from nacre.base.durable import eras
-from nacre.network import tables as t
-from nacre.network.contract import GroupFacts, GroupMembers, HostWiring, RemotePort, RuleFacts, Versions
-from nacre.network.hosts import facts, members, notifications
+from nacre.network.contract import (
+    Differences,
+    GroupFacts,
+    GroupMembers,
+    Have,
+    HostWiring,
+    RemotePort,
+    RuleFacts,
+    Versions,
+)
+from nacre.network.hosts import facts, members, notifications, placed
+from nacre.network.hosts.members import MEMBERS, Page
+from nacre.network.hosts.placed import PLACED
 from nacre.network.nouns.address import AddressGroup
 from nacre.network.nouns.port import Placed
 from nacre.network.nouns.security_group import SecurityGroup, SecurityGroupRule
@@ -22,25 +30,44 @@ from nacre.network.work import Work
 log = structlog.get_logger()
 
 
-def read(work: Work, host: str, port_ids: Sequence[str], have: Versions | None, elsewhere: "Elsewhere") -> HostWiring:
-    """As the contract's `wiring`, in one consistent read. have: None, a host of the release that had the members in its
-    rules asks, and has them there."""
+def read(work: Work, host: str, port_ids: Sequence[str], known: Have, page: Page | None = None) -> HostWiring:
+    """As the contract's `wiring`, in one consistent read. page: None, nothing is left out."""
     asked: dict[str, Any] = {"id": port_ids} if port_ids else {}
-    placed = work.select(Placed, host=host, vif_type="ovs", **asked)
-    network_ids = {port.network_id for port in placed}
-    tunnel_ips = notifications.tunnel_ips(work, host)
-    ports = facts.ports(work, placed)
+    mine = work.select(Placed, host=host, vif_type="ovs", **asked)
+    networks = {port.network_id for port in mine}
+    ports = facts.ports(work, mine)
     groups = _groups(work, {g for p in ports for g in p.security_groups})
     named = {rule.remote_group for group in groups for rule in group.rules if rule.remote_group}
-    found = members.read(work.conn, named, have or {})
-    if have is None:
-        groups = _filled(groups, found)
+    places = PLACED.read(work.conn, networks, known.networks, page)
+    neighbours = notifications.named_in(places) if port_ids else notifications.neighbours(work.conn, host)
     at = eras.position(work.conn)
     return HostWiring(
         whole=not port_ids, n=at.n, era=at.era, ports=ports, groups=groups,
-        networks=facts.networks(work, network_ids, host), members=found,
-        remotes=elsewhere.of(work, network_ids, host, tunnel_ips),
-        tunnels=tuple(sorted(address for other, address in tunnel_ips.items() if other != host)))
+        networks=facts.networks(work, networks, host), members=MEMBERS.read(work.conn, named, known.groups, page),
+        placed=places, peers=notifications.peers(work.conn, neighbours))
+
+
+def read_of_before(work: Work, host: str, port_ids: Sequence[str], have: Versions | None) -> HostWiring:
+    """For a host of the release before: every port elsewhere, by its tunnel. have: None, it is of the one before that,
+    and has the members in its rules."""
+    found = read(work, host, port_ids, Have(groups=have or {}))
+    ways = {other: way for other, way in notifications.tunnel_ips(work, host).items() if other != host}
+    return msgspec.structs.replace(
+        found, groups=_filled(found.groups, found.members) if have is None else found.groups, placed=(), peers={},
+        tunnels=tuple(sorted(ways.values())), remotes=tuple(RemotePort(
+            network_id=each.id, mac_address=port.mac, ip_addresses=port.addresses, tunnel_ip=ways[port.host])
+            for each in found.placed for port in each.ports.values() if port.host in ways))
+
+
+def differences(connection: sa.Connection, host: str, wanted: tuple[Collection[str], Collection[str]],
+                known: Have, page: Page | None = None) -> Differences:
+    """As the contract's verb. wanted: groups, networks; page: None, all is answered at once."""
+    groups, networks = wanted
+    places = PLACED.read(connection, placed.here(connection, host, networks), known.networks, page)
+    return Differences(
+        members=MEMBERS.read(connection, members.named(connection, host, groups), known.groups, page),
+        placed=places, peers=notifications.peers(connection, notifications.named_in(places)),
+        rest=tuple(sorted(page.rest)) if page else ())
 
 
 def _groups(work: Work, ids: set[str]) -> tuple[GroupFacts, ...]:
@@ -85,64 +112,3 @@ def _rule(rule: SecurityGroupRule, lists: dict[str, list[str]]) -> RuleFacts:
     return RuleFacts(direction=rule.direction, ethertype=rule.ethertype, protocol=rule.protocol,
                      port_min=rule.port_range_min, port_max=rule.port_range_max, remote=remote,
                      remote_group=rule.remote_group_id)
-
-
-_B, _P = t.bindings.c, t.ports.c
-#: The ports of networks, where they are.
-_PLACED = sa.select(_P.id, _P.network_id, _P.mac_address, _B.host, t.addresses.c.ip_address).where(
-    _B.network_id.in_(sa.bindparam("networks", expanding=True)), _B.host != "", _B.active).join_from(
-        t.bindings, t.ports, _P.id == _B.port_id).outerjoin(t.addresses, t.addresses.c.port_id == _P.id)
-#: Networks of fewer ports are read each time; of others so many ports are remembered, in all.
-LARGE, MOST = 200, 200_000
-
-
-class _Network(NamedTuple):
-    """Its ports by their hosts, when the database was there."""
-
-    at: eras.Position
-    ports: Sequence[tuple[str, RemotePort]]
-
-
-class Elsewhere:
-    """The ports of large networks, as the last who asked was told. After a change each host of a network asks, and all
-    are told nearly the same. What changes in a network is a change of each of its hosts (notifications.py): with what
-    was read since its own last one a host has missed nothing."""
-
-    def __init__(self) -> None:
-        self._known: dict[str, _Network] = {}
-        self._one = threading.Lock()  # with PostgreSQL reads have threads: one reads for those who wait
-
-    def of(self, work: Work, network_ids: set[str], host: str, tunnel_ips: Mapping[str, str]) -> tuple[RemotePort, ...]:
-        """Those on other hosts. tunnel_ips: tunnel addresses, its own too."""
-        if not network_ids:
-            return ()
-        here, changed = eras.position(work.conn), outbox.latest(work.conn, "wiring", ids=[host]).get(host, 0)
-        with self._one:
-            known = {id: network for id in network_ids if (network := self._known.get(id)) is not None
-                     and network.at.era == here.era and network.at.n >= changed}
-            if lacking := network_ids - known.keys():
-                known |= {id: _Network(here, ports) for id, ports in _read(work, lacking, tunnel_ips).items()}
-                self._keep({id: known[id] for id in lacking})
-        return tuple(port for network in known.values() for other, port in network.ports if other != host)
-
-    def _keep(self, read: Mapping[str, _Network]) -> None:
-        for id, network in read.items():
-            self._known.pop(id, None)
-            if LARGE <= len(network.ports) <= MOST:
-                self._known[id] = network  # the latest last
-        while sum(len(network.ports) for network in self._known.values()) > MOST:
-            del self._known[next(iter(self._known))]
-
-
-def _read(work: Work, network_ids: set[str], tunnel_ips: Mapping[str, str]) -> dict[str, list[tuple[str, RemotePort]]]:
-    found: dict[str, tuple[str, str, str, list[str]]] = {}
-    for port_id, network_id, mac, host, address in work.conn.execute(_PLACED, {"networks": list(network_ids)}):
-        if host in tunnel_ips:
-            addresses = found.setdefault(port_id, (network_id, mac, host, []))[3]
-            if address:
-                addresses.append(address)
-    ports: dict[str, list[tuple[str, RemotePort]]] = {id: [] for id in network_ids}
-    for network_id, mac, host, addresses in found.values():
-        ports[network_id].append((host, RemotePort(
-            network_id=network_id, mac_address=mac, ip_addresses=tuple(addresses), tunnel_ip=tunnel_ips[host])))
-    return ports

@@ -15,7 +15,8 @@ BINARY = dict.fromkeys((OVS, DHCP, METADATA, L3), "nacre-node")
 
 
 class Agent(Noun, frozen=True):
-    """tunnel_ip: where frames for its host go, whatever the configurations say."""
+    """tunnel_ip: where frames for its host go, whatever the configurations say. takes_differences: as
+    `contract.DIFFERENCES`."""
 
     TABLE = t.agents
     id: str
@@ -28,6 +29,7 @@ class Agent(Noun, frozen=True):
     created_at: datetime
     started_at: datetime
     heartbeat_at: datetime
+    takes_differences: bool = False
 
 
 _TIME: dict[str, Any] = {"filter": False, "sort": True}

@@ -54,15 +54,16 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Resource:
-    """A resource's names and its attributes. alias: the plural's spelling in URLs."""
+    """A resource's names and its attributes. base: its path, where that is not the plural's spelling in URLs."""
 
     name: str
     plural: str
     attributes: Mapping[str, Attribute]
+    base: str = ""
 
     @property
     def path(self) -> str:
-        return self.plural.replace("_", "-")
+        return self.base or self.plural.replace("_", "-")
 
     def parse_create(self, raw: Mapping[str, Any], context: Context) -> Attributes:
         """What a POST asks for, checked, with defaults. Raises BadRequest naming the attribute."""
@@ -139,7 +140,8 @@ def standard(*, named: bool = True) -> list[Attribute]:
     return [a for a in attributes if named or a.name != "name"]
 
 
-def resource(name: str, plural: str, attributes: Iterable[Attribute], *, named: bool = True) -> Resource:
+def resource(name: str, plural: str, attributes: Iterable[Attribute], *, named: bool = True,
+             base: str = "") -> Resource:
     """A resource with the standard attributes; later lines of the same name replace earlier ones."""
     table = {a.name: a for a in [*standard(named=named), *attributes]}
-    return Resource(name, plural, table)
+    return Resource(name, plural, table, base)

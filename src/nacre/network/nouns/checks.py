@@ -21,13 +21,18 @@ _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 MAX_ITEMS = 100
 
 
+def shown(value: Any) -> str:
+    """As much of a bad value as an answer repeats."""
+    return str(value)[:64]
+
+
 def text(limit: int, *, lines: bool = True) -> Check:
     """A string of at most `limit` characters; lines=False refuses control characters, newlines among them."""
     def check(value: Any) -> str:
         if not isinstance(value, str):
-            raise ValueError(f"'{value}' is not a valid string")
+            raise ValueError(f"'{shown(value)}' is not a valid string")
         if len(value) > limit:
-            raise ValueError(f"'{value[:64]}...' exceeds maximum length of {limit}")
+            raise ValueError(f"'{shown(value)}...' exceeds maximum length of {limit}")
         if "\x00" in value or (not lines and _CONTROL.search(value)):
             raise ValueError("it contains control characters")
         return value
@@ -38,7 +43,7 @@ def name(value: Any) -> str:
     """A name that can be read: no control characters, no white space at its ends."""
     found: str = text(255)(value)
     if found != found.strip() or not all(c.isprintable() or unicodedata.category(c) == "Zs" for c in found):
-        raise ValueError(f"'{found}' is not a valid string")
+        raise ValueError(f"'{shown(found)}' is not a valid string")
     return found
 
 
@@ -53,7 +58,7 @@ def boolean(value: Any) -> bool:
     try:
         return bool(bool_from_string(value, strict=True))
     except ValueError:
-        raise ValueError(f"'{str(value)[:64]}' cannot be converted to boolean") from None
+        raise ValueError(f"'{shown(value)}' cannot be converted to boolean") from None
 
 
 def integer(value: Any) -> int:
@@ -62,7 +67,7 @@ def integer(value: Any) -> int:
     try:
         return int(value)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"'{str(value)[:64]}' is not an integer") from None
+        raise ValueError(f"'{shown(value)}' is not an integer") from None
 
 
 def number(low: int, high: int = 2**31 - 1) -> Check:
@@ -70,7 +75,7 @@ def number(low: int, high: int = 2**31 - 1) -> Check:
     def check(value: Any) -> int:
         found = integer(value)
         if not low <= found <= high:
-            raise ValueError(f"'{found}' is not between {low} and {high}")
+            raise ValueError(f"'{shown(found)}' is not between {low} and {high}")
         return found
     return check
 
@@ -85,7 +90,7 @@ def one_of(*values: Any) -> Check:
         # Not `in`: True == 1, and unhashable values must not crash.
         if not any(value is v or (isinstance(value, str | int) and not isinstance(value, bool) and value == v)
                    for v in values):
-            raise ValueError(f"'{value}' is not in {list(values)}")
+            raise ValueError(f"'{shown(value)}' is not in {list(values)}")
         return value
     return check
 
@@ -105,7 +110,7 @@ def host(value: Any) -> str:
 
 def uuid_(value: Any) -> str:
     if not isinstance(value, str) or len(value) not in (32, 36) or not is_uuid_like(value):
-        raise ValueError(f"'{value}' is not a valid UUID")
+        raise ValueError(f"'{shown(value)}' is not a valid UUID")
     return value
 
 
@@ -116,7 +121,7 @@ def ip(value: Any) -> str:
             raise ValueError
         return str(ipaddress.ip_address(value))
     except ValueError:
-        raise ValueError(f"'{value}' is not a valid IP address") from None
+        raise ValueError(f"'{shown(value)}' is not a valid IP address") from None
 
 
 def cidr(value: Any) -> str:
@@ -126,7 +131,7 @@ def cidr(value: Any) -> str:
             raise ValueError
         return str(ipaddress.ip_network(value, strict=False))
     except ValueError:
-        raise ValueError(f"'{value}' is not a valid IP subnet") from None
+        raise ValueError(f"'{shown(value)}' is not a valid IP subnet") from None
 
 
 def subnet_cidr(value: Any) -> str:
@@ -136,16 +141,16 @@ def subnet_cidr(value: Any) -> str:
             raise ValueError
         return str(ipaddress.ip_network(value, strict=False))
     except ValueError:
-        raise ValueError(f"{str(value)[:64]} is not in a CIDR format") from None
+        raise ValueError(f"{shown(value)} is not in a CIDR format") from None
 
 
 def route_cidr(value: Any) -> str:
     """Where a route leads: a network without host bits, not the loopback."""
     network = ipaddress.ip_network(cidr(value))
     if ipaddress.ip_interface(value).ip != network.network_address:
-        raise ValueError(f"'{value}' is not a valid CIDR")
+        raise ValueError(f"'{shown(value)}' is not a valid CIDR")
     if network.is_loopback:
-        raise ValueError(f"'{value}' is not a routable CIDR")
+        raise ValueError(f"'{shown(value)}' is not a routable CIDR")
     return str(network)
 
 
@@ -161,7 +166,7 @@ def mac(value: Any) -> str:
     """A MAC address in any of its usual spellings, in lower case with colons. As in Neutron a multicast one passes; no
     hypervisor boots with it."""
     if not isinstance(value, str) or not netaddr.valid_mac(value) or not int(netaddr.EUI(value)):
-        raise ValueError(f"'{str(value)[:64]}' is not a valid MAC address")
+        raise ValueError(f"'{shown(value)}' is not a valid MAC address")
     return str(netaddr.EUI(value, dialect=netaddr.mac_unix_expanded))
 
 
@@ -171,12 +176,12 @@ def listing(item: Check, *, limit: int = MAX_ITEMS, unique: bool = False) -> Che
         if value is None:
             return []
         if not isinstance(value, list):
-            raise ValueError(f"'{value}' is not a list")
+            raise ValueError(f"'{shown(value)}' is not a list")
         if len(value) > limit:
             raise ValueError(f"it has {len(value)} entries, more than {limit}")
         found = [item(v) for v in value]
         if unique and (twice := duplicate(found)) is not None:
-            raise ValueError(f"Duplicate items in the list: '{twice}'")
+            raise ValueError(f"Duplicate items in the list: '{shown(twice)}'")
         return found
     return check
 
@@ -195,7 +200,7 @@ def mapping(fields: dict[str, Check], required: Iterable[str] = ()) -> Check:
     """An object with these keys and no other."""
     def check(value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
-            raise ValueError(f"'{value}' is not a dictionary")
+            raise ValueError(f"'{shown(value)}' is not a dictionary")
         if unknown := sorted(set(value) - set(fields)):
             raise ValueError(f"unexpected keys supplied: {', '.join(map(str, unknown))[:200]}")
         if missing := sorted(set(required) - set(value)):
@@ -238,7 +243,7 @@ def dns_relative(value: Any) -> str:
     """A host name within a domain that is named beside it."""
     found = dns_host(value)
     if found.endswith("."):
-        raise ValueError(f"'{found}' is a FQDN. It should be a relative domain name")
+        raise ValueError(f"'{shown(found)}' is a FQDN. It should be a relative domain name")
     return found
 
 
@@ -246,14 +251,14 @@ def dns_domain(value: Any) -> str:
     """A domain with its closing dot, in lower case; empty: none."""
     found = _dns(text(253, lines=False)(value).lower())
     if found and not found.endswith("."):
-        raise ValueError(f"'{found}' is not a FQDN")
+        raise ValueError(f"'{shown(found)}' is not a FQDN")
     return found
 
 
 def _dns(value: str) -> str:
     labels = value.removesuffix(".").split(".") if value else []
     if not all(_LABEL.fullmatch(label) for label in labels) or (len(labels) > 1 and labels[-1].isdigit()):
-        raise ValueError(f"'{value}' not a valid PQDN or FQDN")
+        raise ValueError(f"'{shown(value)}' not a valid PQDN or FQDN")
     return value
 
 
@@ -265,11 +270,11 @@ def tag(value: Any) -> str:
     """A tag in a URL's path."""
     found: str = text(255)(value)
     if not found or "/" in found:
-        raise ValueError(f"'{found}' is not a valid tag: it must not be empty nor contain '/'")
+        raise ValueError(f"'{shown(found)}' is not a valid tag: it must not be empty nor contain '/'")
     return found
 
 
 def tags(value: Any) -> list[str]:
     if not isinstance(value, list):
-        raise ValueError(f"'{str(value)[:64]}' is not a list")
+        raise ValueError(f"'{shown(value)}' is not a list")
     return sorted(listing(text(255), limit=50, unique=True)(value))

@@ -15,6 +15,7 @@ from nacre.network.nouns.noun import Named, Noun, View
 #: (subnet id, address) of each address of a port, in order.
 Fixed = Sequence[tuple[str, str]]
 FAILED = "binding_failed"
+ROUTER_GATEWAY = "network:router_gateway"
 
 
 class Port(Named, frozen=True):
@@ -36,6 +37,16 @@ class Port(Named, frozen=True):
     preserve: bool
     device_tag: str | None
     position: int
+    qos_policy_id: str | None
+    dns_domain: str
+
+    def policy(self, of_network: str | None) -> str | None:
+        """The QoS policy that counts for it: its own, else its network's, which is for no port of the cloud's own but
+        a router's gateway. Which are those no project may say: not of a server's port, and of no other by a word that
+        anybody may write (as "neutron:", by which Neutron lets go)."""
+        inner = (self.server_id is None and self.device_owner.startswith("network:")
+                 and self.device_owner != ROUTER_GATEWAY)
+        return self.qos_policy_id or (None if inner else of_network)
 
 
 class Binding(Noun, frozen=True):
@@ -121,9 +132,11 @@ PORT = resource("port", "ports", [
     A("binding:profile", shapes.profile, guard=True, secret=True, **MUTE, **BOTH),
     A("binding:vnic_type", _VNIC, default="normal", guard=True, **MUTE, **BOTH),
     A("binding:vif_type", secret=True, **MUTE), A("binding:vif_details", secret=True, **MUTE),
-    A("dns_name", c.dns_host, default="", **MUTE, **BOTH), A("dns_assignment", **MUTE),
-    A("ip_allocation"), A("qos_policy_id", **MUTE), A("qos_network_policy_id", **MUTE),
-    A("resource_request", secret=True, **MUTE),
+    A("dns_name", c.dns_host, default="", **MUTE, **BOTH),
+    A("dns_domain", c.dns_domain, default="", **MUTE, **BOTH), A("dns_assignment", **MUTE),
+    A("ip_allocation"), A("qos_policy_id", c.maybe(c.uuid_), default=None, **MUTE, **BOTH),
+    A("qos_network_policy_id", **MUTE),
+    A("resource_request", secret=True, **MUTE), A("trunk_details", **MUTE),
     A("tags", c.tags, post=True, default=[], guard=True, **MUTE),
 ])
 
@@ -133,19 +146,19 @@ BINDING = Resource("binding", "bindings", {a.name: a for a in (
     A("status", sort=False), A("project_id", c.text(64), post=True, visible=False, **MUTE),
 )})
 
-def view(port: Placed, fixed: Fixed, groups: Sequence[str], domain: str) -> View:
-    """domain: in which its names are."""
+def view(port: Placed, fixed: Fixed, groups: Sequence[str], domain: str, policy: str | None) -> View:
+    """domain: in which its names are. policy: its network's for QoS."""
     return port.standard() | {
         "network_id": port.network_id, "mac_address": port.mac_address, "admin_state_up": port.admin_state_up,
         "status": port.status, "device_id": port.device_id, "device_owner": port.device_owner,
         "port_security_enabled": port.port_security_enabled, "allowed_address_pairs": port.allowed_address_pairs,
-        "extra_dhcp_opts": port.extra_dhcp_opts, "dns_name": port.dns_name,
+        "extra_dhcp_opts": port.extra_dhcp_opts, "dns_name": port.dns_name, "dns_domain": port.dns_domain,
         "fixed_ips": [{"subnet_id": s, "ip_address": a} for s, a in fixed], "security_groups": list(groups),
         "dns_assignment": [_assignment(port.dns_name, a, domain) for _, a in fixed],
         "binding:host_id": port.host, "binding:profile": port.profile, "binding:vnic_type": port.vnic_type,
         "binding:vif_type": port.vif_type, "binding:vif_details": port.vif_details,
-        "ip_allocation": "immediate" if fixed else "none", "qos_policy_id": None, "qos_network_policy_id": None,
-        "resource_request": None}
+        "ip_allocation": "immediate" if fixed else "none", "qos_policy_id": port.qos_policy_id,
+        "qos_network_policy_id": policy, "resource_request": None}
 
 
 def _assignment(name: str, address: str, domain: str) -> View:

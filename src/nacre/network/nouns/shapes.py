@@ -17,6 +17,9 @@ from nacre.network.nouns.checks import (
     mac,
     mapping,
     maybe,
+    number,
+    one_of,
+    shown,
     text,
     uuid_,
 )
@@ -37,7 +40,7 @@ def _fixed_ip(value: Any) -> dict[str, str]:
 
 def fixed_ips(value: Any) -> list[dict[str, str]]:
     if not isinstance(value, list):
-        raise ValueError(f"Invalid data format for fixed IP: '{str(value)[:64]}'")
+        raise ValueError(f"Invalid data format for fixed IP: '{shown(value)}'")
     found: list[dict[str, str]] = listing(_fixed_ip, limit=50)(value)
     given = [f["ip_address"] for f in found if "ip_address" in f]
     if (twice := duplicate(given)) is not None:
@@ -48,14 +51,14 @@ def fixed_ips(value: Any) -> list[dict[str, str]]:
 def key_and_value(text: str) -> str:
     """A filter of a list of objects: key=value."""
     if not text.partition("=")[0].strip() or "=" not in text:
-        raise ValueError(f"'{text[:64]}' is not of the form <key>=[value]")
+        raise ValueError(f"'{shown(text)}' is not of the form <key>=[value]")
     return text
 
 
 def hints(value: Any) -> list[str]:
     """Availability zones; in all not longer than their column."""
     if not isinstance(value, list):
-        raise ValueError(f"'{str(value)[:64]}' is not a list")
+        raise ValueError(f"'{shown(value)}' is not a list")
     found: list[str] = listing(text(255), limit=10, unique=True)(value)
     if len(json.dumps(found)) > 255:
         raise ValueError("Too many availability_zone_hints specified")
@@ -66,7 +69,7 @@ def service_types(value: Any) -> list[str]:
     """The kinds of ports that a subnet is kept for."""
     found: list[str] = listing(text(255, lines=False), limit=10)(value or None)
     if wrong := [f for f in found if not f.startswith(_SERVICES)]:
-        raise ValueError(f"Subnet service type {wrong[0]} does not correspond to a valid device owner")
+        raise ValueError(f"Subnet service type {shown(wrong[0])} does not correspond to a valid device owner")
     return found
 
 
@@ -80,13 +83,13 @@ def target_project(value: Any) -> str:
     try:
         return "*" if value == "*" else uuid_(value)
     except ValueError:
-        raise ValueError(f"'{str(value)[:64]}' is not a valid target project ID; expected a UUID or '*'") from None
+        raise ValueError(f"'{shown(value)}' is not a valid target project ID; expected a UUID or '*'") from None
 
 
 def reference(value: Any) -> str | None:
     """Another resource's id, in whatever form: what is none is not found."""
     if isinstance(value, list | dict):
-        raise ValueError(f"'{str(value)[:64]}' is not an id")
+        raise ValueError(f"'{shown(value)}' is not an id")
     return str(text(255)(str(value))) if value else None
 
 
@@ -99,17 +102,38 @@ def gateway_info(value: Any) -> dict[str, Any] | None:
     return found
 
 
+def port_range(value: Any) -> tuple[int, int] | None:
+    """The first and the last port of a range, "80:90", or one port."""
+    if value is None:
+        return None
+    first, _, last = text(11)(str(value)).partition(":")
+    found = number(1, 65535)(first), number(1, 65535)(last or first)
+    if found[0] > found[1]:
+        raise ValueError(f"Invalid port range: {shown(value)}, the first port is after the last")
+    return found
+
+
+def lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def forwarded_protocol(value: Any) -> str:
+    """What has ports, by name."""
+    found: str = one_of("tcp", "udp", "sctp")(lower(value))
+    return found
+
+
 def _pair_address(value: Any) -> str:
     found = cidr(value) if isinstance(value, str) and "/" in value else ip(value)
     if ipaddress.ip_network(found).is_multicast:
-        raise ValueError(f"'{value}' is a multicast address")
+        raise ValueError(f"'{shown(value)}' is a multicast address")
     return found
 
 
 def _pair_mac(value: Any) -> str:
     found = mac(value)
     if int(found[:2], 16) & 1:
-        raise ValueError(f"'{value}' is a multicast MAC address")
+        raise ValueError(f"'{shown(value)}' is a multicast MAC address")
     return found
 
 
@@ -118,13 +142,13 @@ def address_pairs(value: Any) -> list[dict[str, str]]:
     found: list[dict[str, str]] = listing(
         mapping({"ip_address": _pair_address, "mac_address": _pair_mac}, ("ip_address",)), limit=50)(value)
     if (twice := duplicate(found)) is not None:
-        raise ValueError(f"Duplicate address pair {twice}")
+        raise ValueError(f"Duplicate address pair {shown(twice)}")
     return found
 
 
 def _option_name(value: Any) -> str:
     if not isinstance(value, str) or not _OPTION_NAME.fullmatch(value):
-        raise ValueError(f"'{value}' is not a DHCP option's name or number")
+        raise ValueError(f"'{shown(value)}' is not a DHCP option's name or number")
     return value
 
 
@@ -145,7 +169,7 @@ def profile(value: Any) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise ValueError(f"'{value}' is not a dictionary")
+        raise ValueError(f"'{shown(value)}' is not a dictionary")
     if len(str(value)) > 4095:
         raise ValueError("it is longer than 4095 characters")
     return value

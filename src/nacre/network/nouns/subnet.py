@@ -28,6 +28,7 @@ class Subnet(Named, frozen=True):
     ipv6_address_mode: str | None
     subnetpool_id: str | None
     service_types: list[str]
+    segment_id: str | None
 
     @property
     def automatic(self) -> bool:
@@ -50,6 +51,7 @@ SUBNET = resource("subnet", "subnets", [
     A("prefixlen", c.number(0, 128), post=True, visible=False, **MUTE),
     A("use_default_subnetpool", c.boolean, post=True, default=False, visible=False, **MUTE),
     A("service_types", shapes.service_types, default=[], guard=True, **MUTE, **BOTH),
+    A("segment_id", c.maybe(c.uuid_), default=None, guard=True, secret=True, **BOTH),
     A("router:external", sort=False, **FLAG), A("shared", visible=False, sort=False, **FLAG),
 ])
 
@@ -62,4 +64,5 @@ def view(subnet: Subnet, *, external: bool, shared: bool) -> View:
         "allocation_pools": subnet.allocation_pools, "dns_nameservers": subnet.dns_nameservers,
         "host_routes": subnet.host_routes, "ipv6_ra_mode": subnet.ipv6_ra_mode,
         "ipv6_address_mode": subnet.ipv6_address_mode, "subnetpool_id": subnet.subnetpool_id,
-        "service_types": subnet.service_types, "router:external": external, "shared": shared}
+        "service_types": subnet.service_types, "segment_id": subnet.segment_id, "router:external": external,
+        "shared": shared}

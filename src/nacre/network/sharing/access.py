@@ -29,6 +29,13 @@ def is_shared(work: Work, object_type: str, object_id: str) -> bool:
     return work.row(found.limit(1)) is not None
 
 
+def is_given(work: Work, object_type: str, object_id: str) -> bool:
+    """Whether it is shared with the caller's project by name, not just with all."""
+    mine = t.rbac_policies.c.target_project == (work.context.project_id or "")
+    found = granted(work, object_type).where(t.rbac_policies.c.object_id == object_id, mine)
+    return work.row(found.limit(1)) is not None
+
+
 def own(work: Work, table: sa.FromClause) -> sa.ColumnElement[bool]:
     """The rows of the caller's project."""
     return sa.true() if work.context.sees_all else table.c.project_id == work.context.project_id

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from nacre.base.errors import BadRequest, Forbidden
 from nacre.network import tables as t
+from nacre.network.nouns.address import AddressScope, SubnetPool
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.noun import View
 from nacre.network.nouns.rbac import RBAC, RbacPolicy, view
@@ -50,6 +51,8 @@ class RbacPolicies:
         if data["action"] == EXTERNAL and not work.context.is_admin:
             raise Forbidden("Only administrators can open networks as external ones.",
                             type="PolicyNotAuthorized")
+        if data["object_type"] == "subnetpool":
+            self._check_scope(work, data["object_id"], data["target_tenant"])
         work.room("rbac_policy", data["project_id"])
         if work.first(RbacPolicy, object_id=data["object_id"], action=data["action"],
                       target_project=data["target_tenant"]):
@@ -59,6 +62,16 @@ class RbacPolicies:
             object_id=data["object_id"], action=data["action"], target_project=data["target_tenant"]))
         self._settle(work, policy)
         return view(policy)
+
+    def _check_scope(self, work: Work, pool_id: str, target: str) -> None:
+        """Who gets a pool is to have its address scope, too. Raises BadRequest."""
+        scope_id = work.select(SubnetPool, id=pool_id)[0].address_scope_id
+        if scope_id is None or work.first(AddressScope, id=scope_id, project_id=target):
+            return
+        if not {target, "*"} & {each.target_project for each in work.select(RbacPolicy, object_id=scope_id)}:
+            raise BadRequest(f"Invalid input for operation: subnet pool {pool_id} cannot be shared with {target}, with "
+                             f"which its address scope {scope_id} is not shared.", field="target_tenant",
+                             type="InvalidInput")
 
     def _settle(self, work: Work, policy: RbacPolicy) -> None:
         """Of the objects only networks are revised by who sees them, as in Neutron."""
@@ -70,7 +83,7 @@ class RbacPolicies:
     def update(self, work: Work, current: RbacPolicy, data: Attributes) -> None:
         target: str = data.get("target_tenant", current.target_project)
         if target != current.target_project:
-            self._refuse_used(work, current)
+            self._refuse_used(work, current, target)
             work.conn.execute(sa.update(t.rbac_policies).where(t.rbac_policies.c.id == current.id).values(
                 target_project=target))
             self._settle(work, current)
@@ -80,8 +93,8 @@ class RbacPolicies:
         work.remove(t.rbac_policies, id=current.id)
         self._settle(work, current)
 
-    def _refuse_used(self, work: Work, policy: RbacPolicy) -> None:
-        """Raises Conflict while the target project uses what it would lose."""
-        if grants.needed(work, policy.object_type, policy.object_id, policy.action, policy.target_project):
-            raise conflict("RbacPolicyInUse", f"RBAC policy on object {policy.object_id} cannot be removed because "
-                           "other objects depend on it.")
+    def _refuse_used(self, work: Work, policy: RbacPolicy, instead: str | None = None) -> None:
+        """Raises Conflict while a project uses what it would lose. instead: to whom it is opened from now on; Neutron
+        asks for external networks alone whether that is who uses it."""
+        if grants.needed(work, policy, instead):
+            raise grants.in_use(policy.object_id)

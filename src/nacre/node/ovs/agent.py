@@ -19,7 +19,15 @@ from nacre.base.bounds import pieces
 from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import BuildFailed, NotFound
 from nacre.base.locks import file_lock
-from nacre.network.contract import MOST_PORTS, AgentReport, GroupMembers, Network, NetworkFacts, PortFacts
+from nacre.network.contract import (
+    DIFFERENCES,
+    MOST_PORTS,
+    AgentReport,
+    Differences,
+    Network,
+    NetworkFacts,
+    PortFacts,
+)
 from nacre.node.contract import GuestFacts
 from nacre.node.dhcp.config import DhcpSettings
 from nacre.node.dhcp.server import Dhcp
@@ -27,9 +35,10 @@ from nacre.node.metadata import Facts, Metadata
 from nacre.node.names import RUN, Names
 from nacre.node.netns import Namespaces
 from nacre.node.ovs.bridge import Bridge, FlowTable
-from nacre.node.ovs.client import ControlAway, WiringClient, reached
+from nacre.node.ovs.client import ControlAway, WiringClient, pause, reached
 from nacre.node.ovs.contract import Standing
 from nacre.node.ovs.flows import Local, meters
+from nacre.node.ovs.groups.elsewhere import Here
 from nacre.node.ovs.groups.peers import uses
 from nacre.node.ovs.local import LocalNetworks
 from nacre.node.ovs.ovsdb import BridgeSettings
@@ -45,8 +54,7 @@ log = structlog.get_logger()
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     """host: the name the network service knows us by. former: where an earlier release kept DHCP's files. Seconds:
     patience for an interface to appear; between looks for interfaces that came or went (from memory, so often), for
-    lost flows (a program's run, so less often), between whole answers asked for, and between tries when no control
-    process can be asked."""
+    lost flows (a program's run, so less often), and between whole answers asked for."""
 
     host: str
     former: Path | None = None
@@ -54,7 +62,6 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     glance: float = 0.25
     look: float = 2.0
     whole: float = 600.0
-    away: float = 1.0
 
 
 class OvsAgent:
@@ -65,7 +72,8 @@ class OvsAgent:
         self.host, self.network, self.bridge, self.places = settings.host, network, bridge, places
         self.names, self.seal = bridge.names, Seal(bridge.names.table)
         self.settings, self.clock = settings, clock or RealClock()
-        self.client, self.table = WiringClient(settings.host, network, self.clock), FlowTable(bridge)
+        self.client = WiringClient(settings.host, network, self.clock)
+        self.table = FlowTable(bridge, self.client.members, self.client.places)
         self._numbers: dict[str, int] = {}  # of networks
         self._groups: dict[str, int] = {}  # of groups that rules name
         self._seen: dict[str, int] = {}
@@ -88,7 +96,7 @@ class OvsAgent:
         await self.seal.close(await self.bridge.links(), hook=self.bridge.datapath == "netdev")
         if self.settings.former is not None:
             await self.places.dhcp.retire(self.settings.former)
-        self._tasks = [asyncio.create_task(each) for each in (self._work(), self._look(), self._follow_members())]
+        self._tasks = [asyncio.create_task(each) for each in (self._work(), self._look(), self._follow_differences())]
 
     async def stop(self) -> None:
         """Ends the loop; guests keep their network."""
@@ -129,20 +137,20 @@ class OvsAgent:
         self.client.changed(port_ids, n, before)
         self._wake.set()
 
-    async def regroup(self, news: Sequence[GroupMembers]) -> None:
+    async def differ(self, news: Differences) -> None:
         """Apply what joins on to what is here, and ask for the rest."""
-        self.client.regroup(news)
+        self.client.differ(news)
         self._moved.set()
 
-    def versions(self) -> dict[str, int]:
+    def versions(self) -> tuple[dict[str, int], dict[str, int]]:
         """For beats."""
-        return self.client.members.numbers()
+        return self.client.versions()
 
     async def follow(self, standing: Standing) -> None:
         """Fetch everything soon if that became right, or something newer than what is here has changed."""
         if self.client.follow(standing):
             self._wake.set()
-        elif self.client.outdated_groups():
+        elif any(self.client.outdated()):
             self._moved.set()
 
     def report(self) -> AgentReport:
@@ -151,9 +159,10 @@ class OvsAgent:
         return AgentReport(
             host=self.host, tunnel_ip=None if settings.alone else settings.tunnel_ip,
             bridge_mappings=settings.providers, tunnel_types=("vxlan",) if settings.tunnel_ip else (),
-            datapath_type=self.bridge.datapath, bridge=self.bridge.name)
+            datapath_type=self.bridge.datapath, bridge=self.bridge.name, takes=(DIFFERENCES,))
 
     async def _work(self) -> None:
+        tries = 0
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -164,7 +173,7 @@ class OvsAgent:
             except ControlAway as error:  # builds wait: to take them back is not this host's to say
                 log.warning("the network service cannot be asked", why=str(error))
                 self._waiting = [(ids, future) for ids, future in waiting if not future.done()] + self._waiting
-                await self.clock.sleep(self.settings.away)
+                await self.clock.sleep(pause(self.host, tries := tries + 1))
                 self._wake.set()
                 continue
             except Exception as error:  # the look-out tries the rest again
@@ -174,6 +183,7 @@ class OvsAgent:
                     if not future.done():
                         future.set_exception(BuildFailed(f"wiring on {self.host} failed: {error}"))
                 continue
+            tries = 0
             for ids, future in waiting:
                 if not future.done():
                     self._settle(ids, future)
@@ -192,23 +202,25 @@ class OvsAgent:
         else:
             future.set_result(None)
 
-    async def _follow_members(self) -> None:
-        """For ever: who joined or left a group costs what it changes, and no round. What does not join on to what is
-        here is asked for, after a moment: what lies between may be under way."""
+    async def _follow_differences(self) -> None:
+        """For ever: who joined or left a group, or came or went elsewhere, costs what it changes, and no round. What
+        does not join on to what is here is asked for, after a moment: what lies between may be under way."""
+        tries = 0
         while True:
             await self._moved.wait()
             self._moved.clear()
             try:
                 async with self._turn:
-                    await self.table.update_members(self.client.members)
-                if self.client.standing.trusted and self.client.outdated_groups():
+                    await self.table.update(self.client.tunnels())
+                if self.client.standing.trusted and any(self.client.outdated()):
                     await self.clock.sleep(self.settings.glance)
                     async with self._turn:
-                        await self.client.ask_members()
-                        await self.table.update_members(self.client.members)
+                        await self.client.ask_differences()
+                        await self.table.update(self.client.tunnels())
+                tries = 0
             except Exception as error:
-                log.warning("members of security groups are not applied", why=repr(error))
-                await self.clock.sleep(self.settings.look)
+                log.warning("differences are not applied", why=repr(error))
+                await self.clock.sleep(pause(self.host, tries := tries + 1))
                 self._moved.set()
 
     async def _round(self) -> None:
@@ -216,9 +228,11 @@ class OvsAgent:
         away: ControlAway | None = None
         if self.client.standing.trusted:
             try:
-                if await self.client.ask() and self.client.desired.tunnels and self.bridge.settings.alone:
+                if await self.client.ask() and self.bridge.settings.alone and self.client.peers.keys() - {self.host}:
                     log.warning("other hosts' guests are not reached: node.tunnel_ip is a loopback address")
             except ControlAway as error:
+                if not self.client.desired.ports:
+                    raise  # as below
                 away = error  # meanwhile what is known here is kept right
         elif not self.client.desired.ports:
             return  # what is wired since before this process began stays
@@ -229,8 +243,9 @@ class OvsAgent:
         local = await self._local(sealed)
         self._seen = here
         await self.bridge.set_meters(meters(local), known=self.table.applied is not None)
-        await self.table.make(await asyncio.to_thread(flow_table, wiring, local),
-                              uses(wiring.ports, self.client.desired.groups, self._groups), self.client.members)
+        named = uses(wiring.ports, self.client.desired.groups, self._groups)
+        await self.table.make(await asyncio.to_thread(flow_table, wiring, local), named,
+                              _here(self.host, self.client, local))
         await self.bridge.drop_meters()
         await self._tell({p for p in sealed if p in local.zones and p in self.client.desired.ports})
         if away is not None:
@@ -293,6 +308,14 @@ class OvsAgent:
             if now - asked > (self.settings.look if self.client.whole else self.settings.whole):
                 asked, self.client.whole, self.table.applied = now, True, None
                 self._wake.set()
+
+
+def _here(host: str, client: WiringClient, local: Local) -> Here:
+    """With the networks that go by tunnels."""
+    return Here(host=host, vxlan=local.vxlan, tunnels=client.tunnels(), networks={
+        network.id: (local.numbers[network.id], network.segmentation_id or 0)
+        for network in client.desired.networks.values()
+        if network.network_type == "vxlan" and network.id in local.numbers})
 
 
 async def _plugged(ids: frozenset[str], bridge: Bridge, clock: Clock, patience: float) -> None:

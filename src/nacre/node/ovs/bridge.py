@@ -8,11 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 import structlog
 
 from nacre.base.shell import CommandFailed, run
 from nacre.node.ovs.flows import Flow, Meter
-from nacre.node.ovs.groups.members import Members
+from nacre.node.ovs.groups.elsewhere import ElsewhereFlows, Here
+from nacre.node.ovs.groups.members import Members, Places
 from nacre.node.ovs.groups.peers import PeerFlows, Uses
 from nacre.node.ovs.ovsdb import BridgeSettings, Ovsdb
 from nacre.node.ovs.plan import changes
@@ -146,35 +148,46 @@ class Bridge:
 
 
 class FlowTable:
-    """A bridge's flows, as they were last made: those of the wiring, and of members of security groups beside them."""
+    """A bridge's flows, as they were last made: those of the wiring, and beside them those of what many hosts keep:
+    members of security groups, ports elsewhere."""
 
-    def __init__(self, bridge: Bridge):
-        self._bridge, self._peers = bridge, PeerFlows()
+    def __init__(self, bridge: Bridge, members: Members, places: Places):
+        self._bridge, self._members, self._places = bridge, members, places
+        self._peers, self._elsewhere, self._here = PeerFlows(), ElsewhereFlows(), Here()
         self.applied: Sequence[Flow] | None = None  # None: what the bridge has is not known
 
-    async def make(self, flows: Sequence[Flow], uses: Uses, members: Members) -> None:
-        """Exactly these, and the members' where they are used, in one atomic step."""
-        applied, self.applied = self.applied, None
+    async def make(self, flows: Sequence[Flow], uses: Uses, here: Here) -> None:
+        """Exactly these, and beside them the members' where they are used and those of ports elsewhere, in one atomic
+        step."""
+        applied, self.applied, self._here = self.applied, None, here
         if applied is None:
             self._peers.forget()
-            self._peers.lines(members, uses)
-            await self._bridge.replace([*flows, *self._peers.all()])
+            self._elsewhere.forget()
+        beside = [*self._peers.lines(self._members, uses), *self._elsewhere.lines(self._places, here)]
+        if applied is None:
+            await self._bridge.replace([*flows, *self._peers.all(), *self._elsewhere.all()])
         else:
-            await self._bridge.change([*changes(applied, flows), *self._peers.lines(members, uses)])
+            await self._bridge.change([*changes(applied, flows), *beside])
         self.applied = flows
 
-    async def update_members(self, members: Members) -> None:
-        """Other members, and nothing else changed: the cost is that of the difference."""
+    async def update(self, tunnels: Mapping[str, str]) -> None:
+        """Other members, or other ports elsewhere, and nothing else changed: the cost is that of the difference.
+        tunnels: as in `Here`."""
         applied, self.applied = self.applied, None
         if applied is not None:
-            await self._bridge.change(self._peers.lines(members))
+            self._here = msgspec.structs.replace(self._here, tunnels=tunnels)
+            await self._bridge.change([*self._peers.lines(self._members),
+                                       *self._elsewhere.lines(self._places, self._here)])
         self.applied = applied
 
     async def stands(self) -> bool:
         """Whether the bridge has as many, if what it has is known: after a restart of vswitchd it has none."""
-        applied, peers = self.applied, len(self._peers)
-        return not applied or await self._bridge.flow_count() == len(applied) + peers or (
-            self.applied is not applied or len(self._peers) != peers)  # they were changed meanwhile
+        applied, beside = self.applied, self._beside()
+        return not applied or await self._bridge.flow_count() == len(applied) + beside or (
+            self.applied is not applied or self._beside() != beside)  # they were changed meanwhile
+
+    def _beside(self) -> int:
+        return len(self._peers) + len(self._elsewhere)
 
 
 def _link_of(address: str | None) -> str:

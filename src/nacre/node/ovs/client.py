@@ -2,11 +2,15 @@
 
 A database that was restored lacks what this host has from the history that was lost. An era that was not heard of
 before says that this may be so: everything is asked for anew. Before a control process, which knows of the loss, has
-said that era (and which of the guests here its database does not know), an answer of it takes nothing away.
+said that era (and which of the guests here its database does not know), an answer of it takes nothing away; nor does
+one that is behind what was answered before, as that of a database that was put back a moment ago. Which of the eras
+that were said is the database's own nobody here knows: a control process that was frozen says an older one last. An
+answer that was under way while an era was news is of the history of before, by whose numbers none counts.
 """
 
-from collections.abc import Awaitable, Iterable, Sequence
-from typing import TypeVar
+import random
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -14,13 +18,24 @@ import structlog
 from nacre.base.bounds import pieces
 from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import Unavailable
-from nacre.network.contract import MOST_ERAS, MOST_GROUPS, MOST_PORTS, GroupMembers, HostWiring, Network
+from nacre.network.contract import (
+    MOST_ERAS,
+    MOST_GROUPS,
+    MOST_PORTS,
+    Differences,
+    Have,
+    HostWiring,
+    Network,
+    Peer,
+)
 from nacre.node.ovs.contract import Standing
-from nacre.node.ovs.groups.members import Members
+from nacre.node.ovs.groups.members import Keeper, Members, Places
 from nacre.node.ovs.plan import DesiredWiring
 
 log = structlog.get_logger()
 
+#: Seconds between tries when no control process can be asked: at first, and at most.
+AWAY = 1.0, 20.0
 #: For so long a change that a beat's answer speaks of may be under way as a message (seconds).
 PATIENCE = 1.0
 
@@ -29,6 +44,14 @@ T = TypeVar("T")
 
 class ControlAway(Exception):
     """The network service gave no answer."""
+
+
+def pause(who: str, tries: int) -> float:
+    """Seconds until the next try after so many at which nobody answered: each time about twice as many, and by chance,
+    as hosts that began together shall not go on together."""
+    least, most = AWAY
+    chance = random.Random(f"{who} {tries}").uniform(0.5, 1.0)  # noqa: S311 - no secret
+    return min(most, least * 2.0 ** min(tries, 30)) * chance
 
 
 async def reached(question: Awaitable[T]) -> T:
@@ -40,7 +63,8 @@ async def reached(question: Awaitable[T]) -> T:
 
 
 class WiringClient:
-    """desired: the wiring of this host, as far as it was heard; members: those of the groups that its rules name.
+    """desired: the wiring of this host, as far as it was heard; members: those of the groups that its rules name;
+    places: where the ports of its networks are; peers: how the hosts are reached that they are on.
 
     `ask` by one task at a time; the rest at any time, also meanwhile. Whatever asks raises ControlAway if nobody
     answers: what is here counts on, and what was to be asked for is still to be."""
@@ -48,6 +72,7 @@ class WiringClient:
     def __init__(self, host: str, network: Network, clock: Clock | None = None):
         self._host, self._network, self._clock = host, network, clock or RealClock()
         self.desired, self.members, self.standing = DesiredWiring(), Members(), Standing(trusted=False)
+        self.places, self.peers = Places(), dict[str, Peer]()
         self.asked: set[str] = set()
         self._eras: dict[str, None] = {}  # that were said, those said last at the end
         self._news, self._n = 0, 0  # how often one was news; how far the answers came that were asked for since
@@ -69,8 +94,10 @@ class WiringClient:
             return False
         if anew := self._is_news(standing.era):
             self.members.doubt_all()
+            self.places.doubt_all()
             self._heard, self._due = 0, None  # by other numbers
         self.members.note_newer(standing.members)
+        self.places.note_newer(standing.placed)
         if anew or (before.trusted, before.ports, before.networks) != (True, standing.ports, standing.networks):
             self._heard, self.whole = max(self._heard, standing.n), True
             return True
@@ -102,71 +129,116 @@ class WiringClient:
         self._heard, self.whole = n, True
         return True
 
-    def regroup(self, news: Iterable[GroupMembers]) -> None:
-        """As `Wiring.regroup`."""
+    def differ(self, news: Differences) -> None:
+        """As `Wiring.differ`."""
         if self.standing.trusted:
-            self.members.apply_news(news)
+            self._hear_of(news.peers)
+            self.members.apply_news(news.members)
+            self.places.apply_news(news.placed)
 
-    def outdated_groups(self) -> set[str]:
-        """The groups whose members have to be asked for."""
-        return self.members.outdated(self.desired.named())
+    def outdated(self) -> tuple[set[str], set[str]]:
+        """The groups whose members, and the networks whose ports, have to be asked for."""
+        return self.members.outdated(self.desired.named()), self.places.outdated(self.desired.at())
+
+    def versions(self) -> tuple[dict[str, int], dict[str, int]]:
+        """As `Wiring.versions`."""
+        return self.members.numbers(), self.places.numbers()
 
     async def ask(self) -> bool:
-        """Everything, if that has to be; the ports that are asked for; and members that are lacking then. Whether it
-        was everything."""
+        """Everything, if that has to be; the ports that are asked for; what lacks then. Whether it was everything."""
         asked, self.asked, whole, self.whole, heard = self.asked, set(), self.whole, False, self._heard
         try:
             if whole:
-                doubts, news = self.members.doubts, self._news
-                answer = await reached(self._network.wiring(self._host, (), self.members.versions()))
-                sure = self._take(answer, (), news)
-                self.members.apply(answer.members, doubts=doubts)
+                answer, sure = await self._wiring(())
                 if sure and self._heard == heard:
                     self._heard = answer.n
                 asked -= {port.id for port in (*answer.ports, *self.standing.ports)}
             for some in pieces(sorted(asked), MOST_PORTS):
-                doubts, news = self.members.doubts, self._news
-                answer = await reached(self._network.wiring(self._host, some, self.members.versions()))
-                self._take(answer, some, news)
-                self.members.apply(answer.members, doubts=doubts)
+                await self._wiring(some)
         except BaseException:
             self.asked |= asked
             self.whole = self.whole or whole
             raise
-        await self.ask_members()
+        await self.ask_differences()
         return whole
 
+    async def _wiring(self, some: tuple[str, ...]) -> tuple[HostWiring, bool]:
+        """The answer, taken in, and whether it counts for sure."""
+        doubts, news = (self.members.doubts, self.places.doubts), self._news
+        known = Have(groups=self.members.versions(), networks=self.places.versions())
+        answer = await reached(self._network.wiring(self._host, some, known=known))
+        sure = self._take(answer, some, news)
+        self.members.apply(answer.members, doubts=doubts[0])
+        self.places.apply(answer.placed, doubts=doubts[1])
+        return answer, sure
+
     def _take(self, answer: HostWiring, asked: Sequence[str], news: int) -> bool:
-        """The answer is here. asked: the ports (none: all) that are not wanted if it lacks them; unless it is of an era
-        that was not said yet, or behind what was answered before, as that of a database that was put back a moment ago:
-        then False, and nothing goes until the era has been said. Which of those said is the database's own nobody here
-        knows: a control process that was frozen says an older one last. news: how often an era had been news when it
-        was asked for: one that was under way meanwhile is of the history of before, by whose numbers none counts."""
+        """The answer is here. asked: the ports (none: all) that are not wanted if it lacks them; news: how often an era
+        had been news when it was asked for. False: nothing goes, as it may be of another history (see above)."""
         if answer.era and self._eras and (
                 news != self._news or answer.era not in self._eras or answer.n < self._n):
             log.info("an answer of another history of the database, maybe: nothing is taken away yet", n=answer.n)
-            tunnels = tuple(sorted({*self.desired.tunnels, *answer.tunnels}))
-            self.desired = self.desired.merge(msgspec.structs.replace(answer, whole=False, tunnels=tunnels))
+            self.desired = self.desired.merge(msgspec.structs.replace(answer, whole=False))
+            self.peers = {**answer.peers, **self.peers}
             return False
         if answer.era:
             self._n = answer.n
         self.desired = self.desired.without(asked).merge(answer)
+        self._meet(answer)
         if answer.whole:
             self.desired = self.desired.beside(self.standing.ports, self.standing.networks)
         return True
 
-    async def ask_members(self) -> None:
-        """Those that are lacking; those that no rule names any more go."""
-        named = self.desired.named()
-        self.members.keep_only(named)
-        for groups in pieces(sorted(self.members.outdated(named)), MOST_GROUPS):
-            newer, doubts = self.members.take_newer(groups), self.members.doubts
-            try:
-                answer = await reached(self._network.members(self._host, groups, self.members.versions(groups)))
-            except BaseException:
-                self.members.note_newer(newer)
-                raise
-            self.members.apply(answer, groups, doubts=doubts)
+    def _meet(self, answer: HostWiring) -> None:
+        """The peers that it names; a whole one names all. Those that were heard of later stay as they are."""
+        later = {host: known for host, known in self.peers.items() if known.era == answer.era and known.n > answer.n}
+        self.peers = {**({} if answer.whole else self.peers), **answer.peers, **later}
+
+    def _hear_of(self, peers: Mapping[str, Peer]) -> None:
+        """Those that are not known, or of which that is later news; of another history only a whole answer is."""
+        for host, peer in peers.items():
+            known = self.peers.get(host)
+            if known is None or (known.era == peer.era and known.n < peer.n):
+                self.peers[host] = peer
+
+    async def ask_differences(self) -> None:
+        """Those that are lacking; those that nothing here needs any more go."""
+        self.members.keep_only(self.desired.named())
+        self.places.keep_only(self.desired.at())
+        groups, networks = self.outdated()
+        wanted: list[tuple[Keeper[Any], str]] = [
+            *((self.members, id) for id in sorted(groups)), *((self.places, id) for id in sorted(networks))]
+        for some in pieces(wanted, MOST_GROUPS):
+            await self._differences(*(tuple(id for keeper, id in some if keeper is kind)
+                                      for kind in (self.members, self.places)))
+
+    async def _differences(self, groups: tuple[str, ...], networks: tuple[str, ...]) -> None:
+        members, places = self.members, self.places
+        newer, doubts = (members.take_newer(groups), places.take_newer(networks)), (members.doubts, places.doubts)
+        try:
+            answer = await reached(self._network.differences(self._host, groups, networks, Have(
+                groups=members.versions(groups), networks=places.versions(networks))))
+        except BaseException:
+            members.note_newer(newer[0])
+            places.note_newer(newer[1])
+            raise
+        self._hear_of(answer.peers)
+        rest = set(answer.rest)
+        members.apply(answer.members, set(groups) - rest, doubts=doubts[0])
+        places.apply(answer.placed, set(networks) - rest, doubts=doubts[1])
+        if rest:
+            await self._differences_left(groups, networks, rest)
+
+    async def _differences_left(self, groups: tuple[str, ...], networks: tuple[str, ...], rest: set[str]) -> None:
+        """The next page."""
+        left = tuple(id for id in groups if id in rest), tuple(id for id in networks if id in rest)
+        if left == (groups, networks):
+            raise ControlAway("nothing is answered of what was asked for")
+        await self._differences(*left)
+
+    def tunnels(self) -> dict[str, str]:
+        """Where frames for other hosts go."""
+        return {host: peer.tunnel_ip for host, peer in self.peers.items()}
 
     def forget(self, port_ids: Sequence[str]) -> None:
         """These ports are gone."""

@@ -5,20 +5,22 @@ from typing import Protocol
 
 import msgspec
 
-from nacre.network.contract import AgentReport, GroupMembers, NetworkFacts, PortFacts
+from nacre.network.contract import AgentReport, Differences, NetworkFacts, PortFacts
 from nacre.node.servers.limits import Rate
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """trusted: this host's cloud and its database are of one mind; else nothing that is wired may change for their
     word. n: of the last change to this host's wiring: what is older here is fetched anew. era: of the database: where
-    it is another than any before ("": not said), everything is fetched anew. members: numbers of groups whose members
-    changed. ports, networks: of guests that the database does not know; they stay wired."""
+    it is another than any before ("": not said), everything is fetched anew. members, placed: numbers of groups whose
+    members changed, of networks whose ports did. ports, networks: of guests that the database does not know; they stay
+    wired here, but no other host takes frames of them by a tunnel (docs/operations.md)."""
 
     trusted: bool
     n: int = 0
     era: str = ""
     members: dict[str, int] = {}
+    placed: dict[str, int] = {}
     ports: tuple[PortFacts, ...] = ()
     networks: tuple[NetworkFacts, ...] = ()
 
@@ -53,12 +55,12 @@ class Wiring(Protocol):
         before: as in `node.contract.Node.rewire`."""
         ...
 
-    async def regroup(self, news: Sequence[GroupMembers]) -> None:
-        """Members of security groups changed: as in `node.contract.Node.regroup`. Applied soon; does not wait."""
+    async def differ(self, news: Differences) -> None:
+        """As `node.contract.Node.differ`. Applied soon; does not wait."""
         ...
 
-    def versions(self) -> dict[str, int]:
-        """Security group -> up to which change its members are known here."""
+    def versions(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Up to which change the members of each security group are known here, and the ports of each network."""
         ...
 
     async def follow(self, standing: Standing) -> None:

@@ -10,15 +10,12 @@ import structlog
 
 from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import BuildFailed
-from nacre.network.contract import AgentReport, GroupMembers, Network, NetworkFacts, PortFacts
-from nacre.node.ovs.client import PATIENCE, ControlAway, WiringClient, reached
+from nacre.network.contract import DIFFERENCES, AgentReport, Differences, Network, NetworkFacts, PortFacts
+from nacre.node.ovs.client import PATIENCE, ControlAway, WiringClient, pause, reached
 from nacre.node.ovs.contract import Standing
 from nacre.node.servers.limits import Rate
 
 log = structlog.get_logger()
-
-#: Seconds between tries when no control process can be asked.
-AWAY = 1.0
 
 
 class WiringFaults(msgspec.Struct, kw_only=True):
@@ -50,7 +47,7 @@ class FakeWiring:
         self._soon: asyncio.Task[None] | None = None
         self._round: asyncio.Task[None] | None = None
         self._report = report or AgentReport(host=host, tunnel_ip=_address(host), bridge_mappings={"public": "br-ex"},
-                                             tunnel_types=("vxlan",))
+                                             tunnel_types=("vxlan",), takes=(DIFFERENCES,))
 
     async def start(self) -> None:
         """Nothing to start."""
@@ -85,6 +82,7 @@ class FakeWiring:
 
     async def _rounds(self) -> None:
         """As the real agent's: who comes while one is under way is served together by the next."""
+        tries = 0
         while self._waiting or self._behind:
             waiting, self._waiting, self._behind = self._waiting, [], False
             ids, fresh = frozenset[str]().union(*(ports for ports, _ in waiting)), tuple[str, ...]()
@@ -99,12 +97,13 @@ class FakeWiring:
                 self.up -= set(fresh)
                 log.warning("the network service cannot be asked", host=self.host, why=str(error))
                 self._waiting = [(ports, future) for ports, future in waiting if not future.done()] + self._waiting
-                await self.clock.sleep(AWAY)
+                await self.clock.sleep(pause(self.host, tries := tries + 1))
                 continue
             except Exception as error:
                 there = set()
                 self.client.asked.clear()
                 log.warning("wiring failed", host=self.host, why=repr(error))
+            tries = 0
             for ports, future in waiting:
                 if future.done():
                     continue
@@ -125,14 +124,14 @@ class FakeWiring:
         self.rewired.append(tuple(port_ids))
         self.client.changed(port_ids, n, before)
 
-    async def regroup(self, news: Sequence[GroupMembers]) -> None:
+    async def differ(self, news: Differences) -> None:
         """As the real one: what does not join on is asked for."""
-        self.client.regroup(news)
+        self.client.differ(news)
         self._wait()
 
-    def versions(self) -> dict[str, int]:
+    def versions(self) -> tuple[dict[str, int], dict[str, int]]:
         """For beats."""
-        return self.client.members.numbers()
+        return self.client.versions()
 
     async def follow(self, standing: Standing) -> None:
         """What is lacking is fetched soon."""
@@ -156,7 +155,7 @@ class FakeWiring:
         self._catch_up()
 
     def _catch_up(self) -> None:
-        if self.standing.trusted and (self.client.overdue() or self.client.whole or self.client.outdated_groups()):
+        if self.standing.trusted and (self.client.overdue() or self.client.whole or any(self.client.outdated())):
             self._behind = True
             self._begin()
 

@@ -1,8 +1,9 @@
 """Flows as values: the tables of the integration bridge, and how a flow is written for ovs-ofctl.
 
 A frame runs CLASSIFY (whose port, which network) -> ANTISPOOF -> ND -> EGRESS -> EGRESS_TRACKED -> DELIVER (who gets
-it) -> UNKNOWN or FLOOD -> INGRESS -> INGRESS_TRACKED -> OUT. What no flow names is dropped. Nothing is learnt from
-frames.
+it) -> UNKNOWN or FLOOD -> INGRESS -> INGRESS_TRACKED -> OUT; and from UNKNOWN or FLOOD -> AWAY, to other hosts. In
+ANSWER a neighbour solicitation that is answered here becomes the answer. What no flow names is dropped. Nothing is
+learnt from frames.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,10 +15,11 @@ from nacre.node.servers.limits import Rate
 OUT = 60
 CLASSIFY, ANTISPOOF, ND, EGRESS, EGRESS_TRACKED = 0, 10, 11, 20, 21
 DELIVER, UNKNOWN, FLOOD, INGRESS, INGRESS_TRACKED = 30, 41, 40, 50, 51
+AWAY, ANSWER = 42, 43
 
 #: Registers: whether others get the frame in the same pass, the port it goes to, its network's number on this host,
-#: and where it came from.
-SHARED, TO, NET, FROM = "reg4", "reg5", "reg6", "reg7"
+#: where it came from, and which part of very many hosts is still to get it.
+SHARED, TO, NET, FROM, PART = "reg4", "reg5", "reg6", "reg7", "reg8"
 GUEST, OUTSIDE, DHCP = 0, 1, 2
 
 #: Priorities of rules: of those that let in whoever it is, or fixed addresses; and of those that name a group.
@@ -69,6 +71,11 @@ class Local(msgspec.Struct, frozen=True, kw_only=True):
     vxlan: int | None = None
     rates: Mapping[str, Rate] = {}
     groups: Mapping[str, int] = {}
+
+
+def entering(network: int, source: int, table: int) -> str:
+    """Actions for a frame that comes in. network: its number here."""
+    return f"load:{network}->NXM_NX_REG6[],load:{source}->NXM_NX_REG7[],resubmit(,{table})"
 
 
 def to_port(ofport: int, *, shared: bool = False) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from nacre.network.contract import GroupFacts, HostWiring, NetworkFacts, PortFacts, RemotePort
+from nacre.network.contract import GroupFacts, HostWiring, NetworkFacts, PortFacts
 from nacre.node.ovs.flows import Flow
 
 
@@ -14,20 +14,14 @@ class DesiredWiring(msgspec.Struct, kw_only=True):
     ports: dict[str, PortFacts] = {}
     networks: dict[str, NetworkFacts] = {}
     groups: dict[str, GroupFacts] = {}
-    remotes: tuple[RemotePort, ...] = ()
-    tunnels: tuple[str, ...] = ()
 
     def merge(self, wiring: HostWiring) -> "DesiredWiring":
-        """With the answer taken in: a whole one replaces everything, a partial one what it speaks of; every one speaks
-        of all tunnels."""
+        """With the answer taken in: a whole one replaces everything, a partial one what it speaks of."""
         old = DesiredWiring() if wiring.whole else self
-        spoken = {network.id for network in wiring.networks}
         return DesiredWiring(
             ports=old.ports | {port.id: port for port in wiring.ports},
             networks=old.networks | {network.id: network for network in wiring.networks},
-            groups=old.groups | {group.id: group for group in wiring.groups},
-            remotes=(*(r for r in old.remotes if r.network_id not in spoken), *wiring.remotes),
-            tunnels=wiring.tunnels)
+            groups=old.groups | {group.id: group for group in wiring.groups})
 
     def beside(self, ports: Iterable[PortFacts], networks: Iterable[NetworkFacts]) -> "DesiredWiring":
         """The same, with these ports and their networks where nothing else is known of them."""
@@ -46,11 +40,14 @@ class DesiredWiring(msgspec.Struct, kw_only=True):
         return {rule.remote_group for group in mine & self.groups.keys() for rule in self.groups[group].rules
                 if rule.remote_group}
 
+    def at(self) -> set[str]:
+        """The networks of these ports."""
+        return {port.network_id for port in self.ports.values()}
+
     def wiring(self, networks: Iterable[str]) -> HostWiring:
         """As one whole answer, of the networks that this host takes part in."""
         return HostWiring(whole=True, ports=tuple(self.ports.values()), groups=tuple(self.groups.values()),
-                          networks=tuple(self.networks[n] for n in networks if n in self.networks),
-                          remotes=self.remotes, tunnels=self.tunnels)
+                          networks=tuple(self.networks[n] for n in networks if n in self.networks))
 
 
 def changes(applied: Sequence[Flow], desired: Sequence[Flow]) -> list[str]:

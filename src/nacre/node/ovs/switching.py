@@ -1,15 +1,14 @@
-"""Who gets a frame: the whole flow table of the integration bridge from the wiring and this host's own numbers."""
+"""Who gets a frame: the flow table of the integration bridge from the wiring and this host's own numbers."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 
-import msgspec
 import structlog
 
-from nacre.network.contract import GroupFacts, HostWiring, NetworkFacts, PortFacts, RemotePort
+from nacre.network.contract import GroupFacts, HostWiring, NetworkFacts, PortFacts
 from nacre.node.ovs.antispoof import antispoof_base, antispoof_flows, identities
 from nacre.node.ovs.flows import (
     ANTISPOOF,
+    AWAY,
     CLASSIFY,
     DELIVER,
     DHCP,
@@ -24,44 +23,43 @@ from nacre.node.ovs.flows import (
     UNKNOWN,
     Flow,
     Local,
+    entering,
     to_port,
     unique,
 )
+from nacre.node.ovs.groups.elsewhere import MAC, elsewhere_base
 from nacre.node.ovs.groups.firewall import firewall_base, open_flows, security_flows
 from nacre.node.servers.limits import Rate
 
 log = structlog.get_logger()
 
 METADATA_IP, METADATA_IP6 = "169.254.169.254", "fe80::a9fe:a9fe"
-_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII | re.IGNORECASE)
 _MULTICAST = "dl_dst=01:00:00:00:00:00/01:00:00:00:00:00"
 
 
 def flow_table(wiring: HostWiring, local: Local) -> tuple[Flow, ...]:
-    """Every flow of the bridge, but those of members of groups (groups/peers.py). Ports without an OpenFlow port and a
-    zone here have none."""
-    flows: list[Flow] = [*antispoof_base(), *firewall_base()]
+    """Every flow of the bridge, but those of members of groups (groups/peers.py) and of ports elsewhere
+    (groups/elsewhere.py). Ports without an OpenFlow port and a zone here have none."""
+    flows: list[Flow] = [*antispoof_base(), *firewall_base(), *elsewhere_base()]
     flows += [Flow(table, 0, "", "drop") for table in (CLASSIFY, DELIVER, UNKNOWN, FLOOD, OUT)]
     groups = {group.id: group for group in wiring.groups}
     sound = [port for port in wiring.ports if _sound(port)]
-    wiring = msgspec.structs.replace(wiring, remotes=tuple(remote for remote in wiring.remotes if _sound(remote)))
     for network in wiring.networks:
         if network.id not in local.numbers:
             continue
         ports = [port for port in sound if port.network_id == network.id and port.admin_state_up
                  and port.id in local.ofports and port.id in local.zones]
-        flows += _Switch(network, ports, wiring, local).flows()
+        flows += _Switch(network, ports, local).flows()
         for port in ports:
             flows += _guarded(port, local, groups)
     return unique(flows)
 
 
-def _sound(port: PortFacts | RemotePort) -> bool:
-    """A port, here or on another host, whose MAC cannot be written as a match gets no flows; the others do."""
-    if _MAC.fullmatch(port.mac_address):
+def _sound(port: PortFacts) -> bool:
+    """A port whose MAC cannot be written as a match gets no flows; the others do."""
+    if MAC.fullmatch(port.mac_address):
         return True
-    log.error("port without a usable MAC", port=getattr(port, "id", "remote"), network=port.network_id,
-              mac=port.mac_address[:64])
+    log.error("port without a usable MAC", port=port.id, network=port.network_id, mac=port.mac_address[:64])
     return False
 
 
@@ -76,14 +74,12 @@ def _guarded(port: PortFacts, local: Local, groups: Mapping[str, GroupFacts]) ->
 class _Switch:
     """One network on this host."""
 
-    def __init__(self, network: NetworkFacts, ports: list[PortFacts], wiring: HostWiring, local: Local):
+    def __init__(self, network: NetworkFacts, ports: list[PortFacts], local: Local):
         self.network, self.ports, self.local = network, ports, local
         #: What is for a port that is only prepared here goes to its present host; it may send as soon as it runs.
         self.active = [port for port in ports if port.active]
         self.net = f"{NET}={local.numbers[network.id]}"
         self.dhcp = local.dhcp.get(network.id)
-        self.remotes: list[RemotePort] = [r for r in wiring.remotes if r.network_id == network.id]
-        self.tunnels = wiring.tunnels
         self.uplink = local.uplinks.get(network.physical_network or "") \
             if network.network_type in {"flat", "vlan"} else None
         self.vxlan = local.vxlan if network.network_type == "vxlan" else None
@@ -95,9 +91,7 @@ class _Switch:
         yield from self._flood()
 
     def _enter(self, match: str, source: int, table: int, first: str = "") -> Flow:
-        number = self.local.numbers[self.network.id]
-        return Flow(CLASSIFY, 100, match,
-                    f"{first}load:{number}->NXM_NX_REG6[],load:{source}->NXM_NX_REG7[],resubmit(,{table})")
+        return Flow(CLASSIFY, 100, match, first + entering(self.local.numbers[self.network.id], source, table))
 
     def _classify(self) -> Iterator[Flow]:
         for port in self.ports:
@@ -113,8 +107,6 @@ class _Switch:
         outside = None
         if self.vxlan is not None:
             outside = f"in_port={self.vxlan},tun_id={self.network.segmentation_id:#x},vlan_tci=0x0000"
-            for tunnel in self.tunnels:  # a frame counts only from a host we know
-                yield self._enter(f"{outside},tun_src={tunnel}", OUTSIDE, DELIVER)
         elif self.uplink is not None and self.network.network_type == "vlan":
             outside = f"in_port={self.uplink},dl_vlan={self.network.segmentation_id}"
             yield self._enter(outside, OUTSIDE, DELIVER, "strip_vlan,")
@@ -127,9 +119,6 @@ class _Switch:
     def _known(self) -> Iterator[Flow]:
         for port in self.active:
             yield Flow(DELIVER, 100, f"{self.net},dl_dst={port.mac_address}", to_port(self.local.ofports[port.id]))
-        for remote in self.remotes if self.vxlan is not None else ():
-            yield Flow(DELIVER, 80, f"{self.net},{FROM}={GUEST},dl_dst={remote.mac_address}",
-                       self._tunnel([remote.tunnel_ip]))
 
     def _to_dhcp(self) -> Iterator[Flow]:
         """What is for the distributed DHCP port stays on this host."""
@@ -180,14 +169,10 @@ class _Switch:
     def _away(self) -> str:
         """Actions that send a guest's frame to all other hosts; they come last, for they change the frame."""
         if self.vxlan is not None:
-            return self._tunnel(list(self.tunnels)) if self.tunnels else ""
+            return f"resubmit(,{AWAY})"
         if self.uplink is None:
             return ""
         if self.network.network_type == "vlan":
             return f"push_vlan:0x8100,set_field:{4096 + (self.network.segmentation_id or 0)}->vlan_vid," \
                    f"output:{self.uplink}"
         return f"output:{self.uplink}"
-
-    def _tunnel(self, addresses: list[str]) -> str:
-        outputs = ",".join(f"set_field:{address}->tun_dst,output:{self.vxlan}" for address in addresses)
-        return f"set_field:{self.network.segmentation_id}->tun_id,{outputs}"

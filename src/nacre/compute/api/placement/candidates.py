@@ -4,6 +4,7 @@ too. A host is a tree of one provider, so that each candidate is one host, and e
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -17,13 +18,13 @@ from nacre.compute.api.placement.providers import Provider, fits
 #: Parameter -> the minor version that brought it. The first four may have a suffix.
 _SINCE = {"resources": 10, "required": 17, "member_of": 21, "in_tree": 31, "limit": 16, "group_policy": 25,
           "root_required": 35, "same_subtree": 36}
-#: Groups of one question: it is answered while nobody else is.
+#: Groups of one question.
 MOST_GROUPS = 64
 #: The suffixes that groups may have, from a version on.
 _SUFFIXES = (((1, 33), r"[a-zA-Z0-9_-]{1,64}"), ((1, 25), r"[1-9][0-9]*"), ((1, 0), r"(?!)"))
 
 
-class Wish(msgspec.Struct, frozen=True):
+class Wish(msgspec.Struct, frozen=True, dict=True):
     """What is asked. groups: by suffix, what `providers.fits` takes; root: of the host, likewise; isolate: groups with
     a suffix are met by one provider each."""
 
@@ -32,7 +33,7 @@ class Wish(msgspec.Struct, frozen=True):
     limit: int | None = None
     isolate: bool = False
 
-    @property
+    @cached_property
     def amounts(self) -> dict[str, int]:
         """All groups' resources together."""
         found: dict[str, int] = {}
@@ -40,6 +41,18 @@ class Wish(msgspec.Struct, frozen=True):
             for name, amount in each.get("resources", {}).items():
                 found[name] = found.get(name, 0) + amount
         return found
+
+    @cached_property
+    def parts(self) -> list[dict[str, Any]]:
+        """What a host must be, each different thing once: the sums of all groups first, as they cost least."""
+        parts: dict[Any, dict[str, Any]] = {"resources": {"resources": self.amounts}}
+        for each in (self.root, *self.groups.values()):
+            parts |= {(name, frozenset(some)): {name: [some]} for name in ("required", "member_of")
+                      for some in each.get(name, ())}
+            parts |= {(name, frozenset(each[name])): {name: each[name]} for name in ("forbidden", "not_in")
+                      if each.get(name)}
+            parts |= {("in_tree", each["in_tree"]): {"in_tree": each["in_tree"]}} if "in_tree" in each else {}
+        return list(parts.values())
 
     @property
     def traits(self) -> set[str]:
@@ -74,7 +87,7 @@ def wish(query: queries.Query, version: Version) -> Wish:
 def candidates(wanted: Wish, providers: Iterable[Provider], version: Version) -> dict[str, Any]:
     """The answer: requests for allocations, and of each host that is in one what it has."""
     alone = wanted.isolate and len(wanted.groups.keys() - {""}) > 1  # a tree of one provider has none for each
-    found = [] if alone else [one for one in providers if _meets(one, wanted)][:wanted.limit]
+    found = [] if alone else [one for one in providers if all(fits(one, part) for part in wanted.parts)][:wanted.limit]
     requests = list[dict[str, Any]]()
     for one in found:
         taken: dict[str, Any] = {"resources": wanted.amounts}
@@ -86,11 +99,6 @@ def candidates(wanted: Wish, providers: Iterable[Provider], version: Version) ->
             requests[-1]["mappings"] = {suffix: [one.uuid] for suffix in wanted.groups}
     return {"allocation_requests": requests,
             "provider_summaries": {one.uuid: _summary(one, wanted.amounts, version) for one in found}}
-
-
-def _meets(one: Provider, wanted: Wish) -> bool:
-    return (fits(one, wanted.root) and all(fits(one, each) for each in wanted.groups.values())
-            and all(one.has(name, amount) for name, amount in wanted.amounts.items()))
 
 
 def _summary(one: Provider, asked: Mapping[str, int], version: Version) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The placement API as one `Service`, under /placement."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from email.utils import format_datetime
@@ -168,7 +169,8 @@ class PlacementRoutes:
         wanted, every = candidates.wish(request.query, request.version), await self._all()
         if strange := wanted.traits.difference(p.traits(every)):
             raise BadRequest(f"No such trait(s): {', '.join(sorted(strange))[:255]}.", field="required")
-        return candidates.candidates(wanted, every, request.version)
+        # Beside what the loop does: of very many hosts it takes long.
+        return await asyncio.to_thread(candidates.candidates, wanted, every, request.version)
 
     async def total_usages(self, request: Request) -> Any:
         """GET /usages: a project's, or those of one of its users."""

@@ -13,7 +13,7 @@ from nacre.compute.api.servers.finding import Finder, unlocked
 from nacre.compute.contract import Server
 from nacre.compute.policies import rule
 from nacre.compute.servers import Servers
-from nacre.node.contract import Node
+from nacre.node.contract import CONSOLE, Node
 
 _URL = "/v2.1/servers/{server_id}/action"
 
@@ -77,7 +77,7 @@ class ActionRoutes:
         lines = None if not length or length in (-1, "-1") else int(length)
         try:
             if server.host:
-                return {"output": await self._node(server.host).console(server.id, lines)}
+                return {"output": (await self._node(server.host).console(server.id, lines))[-CONSOLE:]}
         except NotFound:
             pass
         raise Conflict(f"Instance {server.id} is not ready")

@@ -32,8 +32,6 @@ T = TypeVar("T")
 
 #: FLOW A20: how often it is looked whether a guest runs (seconds), and how long that may take.
 POLL, PATIENCE = 0.5, 60.0
-#: No more of a console's log is read at once (bytes).
-CONSOLE_LIMIT = CONSOLE
 #: No kernel and no ramdisk is larger (bytes).
 BOOT_FILE = 1 << 30
 
@@ -158,7 +156,7 @@ class LibvirtHypervisor:
         folder = self._places.find(server_id)
         if folder is None:
             raise NotFound(f"Server {server_id} is not on this host.")
-        text = await asyncio.to_thread(_tail, folder / "console.log", CONSOLE_LIMIT)
+        text = await asyncio.to_thread(_tail, folder / "console.log", CONSOLE)
         return last_lines(text, lines)
 
     async def guests(self) -> dict[str, str]:

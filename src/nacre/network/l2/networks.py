@@ -1,22 +1,23 @@
 """Networks and their segments."""
 
-import uuid
 from collections import defaultdict
 from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+from nacre.base.db import statements
 from nacre.base.errors import BadRequest
 from nacre.network import tables as t
 from nacre.network.hosts import notifications
+from nacre.network.l2 import numbers
 from nacre.network.ml2 import type_drivers
-from nacre.network.ml2.type_drivers import TypeDriver
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.network import NETWORK, PROVIDER, Network, NetworkSegment, provider, view
 from nacre.network.nouns.noun import View
 from nacre.network.nouns.subnet import Subnet
 from nacre.network.sharing import access, grants
 from nacre.network.sharing.access import EXTERNAL, SHARED
+from nacre.network.traffic import qos
 from nacre.network.work import Work, among, conflict, missing, where
 
 #: Ports that go with their network or subnet without being asked.
@@ -47,16 +48,19 @@ class Networks:
             return []
         subnets, segments = defaultdict[str, list[str]](list), defaultdict[str, list[NetworkSegment]](list)
         scopes = defaultdict[str, View](dict)
-        for row in work.rows(sa.select(t.subnets.c.id, t.subnets.c.network_id).where(
+        apart = set[str]()  # networks whose subnets are on segments
+        for row in work.rows(sa.select(t.subnets.c.id, t.subnets.c.network_id, t.subnets.c.segment_id).where(
                 among(t.subnets.c.network_id, ids))):
             subnets[row["network_id"]].append(row["id"])
+            apart |= {row["network_id"]} if row["segment_id"] else set()
         for row in work.rows(_SCOPES.where(among(t.subnets.c.network_id, ids))):
             scopes[row["network_id"]][f"ipv{row['ip_version']}_address_scope"] = row["address_scope_id"]
         for segment in work.search(NetworkSegment, among(t.segments.c.network_id, ids),
                                    t.segments.c.dynamic.is_(False), order=("position",)):
             segments[segment.network_id].append(segment)
         shared = access.shared(work, "network")
-        return [view(n, subnets[n.id], segments[n.id], n.id in shared) | scopes[n.id] for n in found]
+        return [view(n, subnets[n.id], segments[n.id], n.id in shared) | scopes[n.id]
+                | {"l2_adjacency": n.id not in apart} for n in found]
 
     def target(self, work: Work, data: Attributes) -> Attributes:
         return {}
@@ -73,13 +77,14 @@ class Networks:
                              field="mtu", type="InvalidInput")
         network = work.add(Network(
             **work.new(data), mtu=data["mtu"] or mtu, external=data["router:external"],
+            qos_policy_id=qos.of_network(work, data.get("qos_policy_id"), data["project_id"]),
             **{k: data[k] for k in ("name", "admin_state_up", "port_security_enabled", "is_default", "dns_domain",
                                     "availability_zone_hints")}))
-        segments = [_allocate(work, network.id, s, i) for i, s in enumerate(wanted or [{}])]
+        segments = [numbers.allocate(work, network, s, i) for i, s in enumerate(wanted or [{}])]
         for action, given in ((SHARED, data["shared"]), (EXTERNAL, data["router:external"])):
             if given:
                 grants.open_to_all(work, "network", network, action)
-        return view(network, [], segments, data["shared"])
+        return view(network, [], segments, data["shared"]) | {"l2_adjacency": True}
 
     def update(self, work: Work, current: Network, data: Attributes) -> None:
         segments = work.select(NetworkSegment, order=("position",), network_id=current.id, dynamic=False)
@@ -95,12 +100,14 @@ class Networks:
             values["external"] = data["router:external"]
             if values["external"] != current.external:
                 self._open(work, current, EXTERNAL, values["external"])
+        if "qos_policy_id" in data:
+            values["qos_policy_id"] = qos.changed(work, current.qos_policy_id, data["qos_policy_id"])
         if "mtu" in data:
             values["mtu"] = self._mtu(work, current.id, data["mtu"], seen["provider:network_type"] or "local")
         work.change(t.networks, current.id, values)
         work.changes.networks.add(current.id)
         if values.get("admin_state_up", current.admin_state_up) != current.admin_state_up:
-            work.changes.hosts.update(host for _, host in notifications.hosts_of_networks(work, [current.id]))
+            work.changes.hosts.update(host for _, host in notifications.hosts_of_networks(work.conn, [current.id]))
 
     def _open(self, work: Work, network: Network, action: str, wanted: bool) -> None:
         if wanted:
@@ -139,6 +146,7 @@ class Networks:
         work.remove(t.ports, network_id=network_id)
         work.remove(t.subnets, network_id=network_id)
         grants.forget(work, network_id)
+        statements.delete(work.conn, t.placed_changes, network_id=network_id)
         work.remove(t.networks, id=network_id)
 
 
@@ -165,59 +173,3 @@ def _wanted(data: Attributes) -> list[Attributes]:
         raise BadRequest("Invalid input for operation: Segments and provider values cannot both be set.",
                          field="segments", type="SegmentsSetInConjunctionWithProviders")
     return data.get("segments") or ([given] if given else [])
-
-
-def _allocate(work: Work, network_id: str, wanted: Attributes, position: int) -> NetworkSegment:
-    """A segment as asked for by an administrator, or a free one of the tenant types."""
-    settings = work.settings.types
-    kind, physical, number = (wanted.get(k) for k in PROVIDER)
-    if kind:
-        type_drivers.validate(settings, kind, physical, number)
-        return reserve(work, network_id, (kind, physical or None, number), position=position)
-    if wanted:
-        raise BadRequest("Invalid input for operation: provider:network_type required.", type="InvalidInput")
-    for kind in settings.tenant_types:
-        driver = type_drivers.of(kind)
-        for place in driver.places(settings):
-            if not driver.limit or _free(work, driver, place) is not None:
-                return reserve(work, network_id, (kind, place, None), position=position)
-    raise conflict("NoNetworkAvailable", "Unable to create the network. No tenant network is available for allocation.")
-
-
-def _free(work: Work, driver: TypeDriver, physical: str | None) -> int | None:
-    """A free number of the operator's range; None when it is used up, or there is none. First the one above all that
-    were given out, then by chance: only a range that is nearly full is read."""
-    s, numbers = t.segments.c, driver.numbers(work.settings.types, physical)
-    if not numbers:
-        return None
-    given = sa.select(s.segmentation_id).where(
-        s.network_type == driver.name,
-        s.physical_network.is_(None) if physical is None else s.physical_network == physical)
-    highest = work.conn.execute(given.where(s.segmentation_id.between(numbers[0], numbers[-1])).order_by(
-        s.segmentation_id.desc()).limit(1)).scalar()
-    if highest is None or highest < numbers[-1]:
-        return numbers[0] if highest is None else highest + 1
-    tries = work.rng.sample(numbers, min(64, len(numbers)))
-    taken = set(work.conn.execute(given.where(s.segmentation_id.in_(tries))).scalars())
-    if (free := next((n for n in tries if n not in taken), None)) is not None:
-        return free
-    taken = set(work.conn.execute(given).scalars())
-    return next((n for n in numbers if n not in taken), None)
-
-
-def reserve(work: Work, network_id: str, what: tuple[str, str | None, int | None], *, position: int = 0,
-            dynamic: bool = False) -> NetworkSegment:
-    """A new segment. what: (type, physical network, number or None for a free one). Raises Conflict where it is
-    taken or none is free."""
-    kind, physical, number = what
-    driver = type_drivers.of(kind)
-    if number is None and driver.limit:
-        number = _free(work, driver, physical)
-        if number is None:
-            raise conflict("NoNetworkAvailable", f"Unable to create the network. No free {kind} segment is left.")
-    claim = type_drivers.claim(driver, physical, number)
-    if claim and work.first(NetworkSegment, claim=claim):
-        raise conflict(*driver.taken(physical, number))
-    return work.add(NetworkSegment(
-        id=str(uuid.uuid4()), network_id=network_id, network_type=kind, physical_network=physical,
-        segmentation_id=number, position=position, dynamic=dynamic, claim=claim))

@@ -1,9 +1,7 @@
 """Security groups and their rules: a project's default group, normal forms, duplicates."""
 
-import ipaddress
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 import sqlalchemy as sa
 from oslo_utils.uuidutils import is_uuid_like
@@ -13,8 +11,8 @@ from nacre.network import tables as t
 from nacre.network.addresses import address_groups
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.noun import View
-from nacre.network.nouns.rules import PROTOCOLS, bad, port, prefix, protocol
 from nacre.network.nouns.security_group import (
+    PARENT,
     SECURITY_GROUP,
     SECURITY_GROUP_RULE,
     DefaultGroup,
@@ -24,75 +22,15 @@ from nacre.network.nouns.security_group import (
     view,
 )
 from nacre.network.sharing import access, grants
+from nacre.network.traffic import default_rules
+from nacre.network.traffic.rules import normalise, same
 from nacre.network.work import Work, among, conflict, missing, where
 
-_WITH_PORTS = (6, 17, 33, 132, 136)
-_ONLY_V6 = ("ipv6-encap", "ipv6-frag", "ipv6-icmp", "icmpv6", "ipv6-nonxt", "ipv6-opts", "ipv6-route")
-_V6_NUMBERS = {str(PROTOCOLS[name]) for name in _ONLY_V6}
+#: What a group's new rule has of the default one.
+_SAME = ("direction", "ethertype", "protocol", "port_range_min", "port_range_max", "remote_ip_prefix",
+         "remote_address_group_id")
 _RULE = ("security_group_id", "direction", "ethertype", "protocol", "port_range_min", "port_range_max",
          "remote_ip_prefix", "remote_group_id", "remote_address_group_id")
-
-
-def protocol_number(value: str | None) -> int | None:
-    """The IP protocol number of a rule's protocol; None for any."""
-    if value is None or value == "ip":
-        return None
-    return PROTOCOLS[value] if value in PROTOCOLS else int(value)
-
-
-def normalise(data: Attributes) -> Attributes:
-    """A rule as it is kept: canonical protocol, ports as integers, prefix as given but checked. Raises BadRequest."""
-    rule = dict(data)
-    rule["protocol"] = protocol(data["protocol"])
-    rule["port_range_min"], rule["port_range_max"] = port(data["port_range_min"]), port(data["port_range_max"])
-    if sum(1 for k in ("remote_ip_prefix", "remote_group_id", "remote_address_group_id") if data.get(k)) > 1:
-        raise bad("SecurityGroupMultipleRemoteEntites", "Only one of remote_ip_prefix or remote_group_id or "
-                   "remote_address_group_id may be provided.", "remote_ip_prefix")
-    rule["remote_ip_prefix"] = prefix(data["remote_ip_prefix"])
-    _check_family(rule["remote_ip_prefix"], data["ethertype"])
-    if (rule["protocol"] in _ONLY_V6 or rule["protocol"] in _V6_NUMBERS) and rule["ethertype"] != "IPv6":
-        raise bad("SecurityGroupEthertypeConflictWithProtocol",
-                   f"Invalid ethertype {rule['ethertype']} for protocol {rule['protocol']}.", "ethertype")
-    _check_ports(rule)
-    return rule
-
-
-def _check_family(prefix: str | None, ethertype: str) -> None:
-    if prefix and ipaddress.ip_interface(prefix).version != (4 if ethertype == "IPv4" else 6):
-        raise bad("SecurityGroupRuleParameterConflict", f"Conflicting value ethertype {ethertype} for CIDR {prefix}",
-                  "remote_ip_prefix")
-
-
-def _check_ports(rule: Attributes) -> None:
-    low, high, number = rule["port_range_min"], rule["port_range_max"], protocol_number(rule["protocol"])
-    if low is None and high is None:
-        return
-    if rule["protocol"] is None:
-        raise bad("SecurityGroupProtocolRequiredWithPorts", "Must also specify protocol if port range is given.",
-                   "protocol")
-    if number in (1, 58):
-        for value, name, words in ((low, "port_range_min", "type"), (high, "port_range_max", "code")):
-            if value is not None and not 0 <= value <= 255:
-                raise bad("SecurityGroupInvalidIcmpValue", f"Invalid value for ICMP {words} ({name}) {value}. "
-                           "It must be 0 to 255.", name)
-        if low is None:
-            raise bad("SecurityGroupMissingIcmpType", f"ICMP code (port-range-max) {high} is provided but ICMP type "
-                       "(port-range-min) is missing.", "port_range_min")
-        return
-    if number not in _WITH_PORTS:
-        raise bad("SecurityGroupInvalidProtocolForPort", f"Ports cannot be specified for protocol {rule['protocol']}. "
-                   "Ports are only supported for dccp, sctp, tcp, udp and udplite.", "port_range_min")
-    if low is None or high is None or low > high or (number in (6, 17) and low == 0 and high == 0):
-        raise bad("SecurityGroupInvalidPortRange", "For TCP/UDP protocols, port_range_min must be <= port_range_max",
-                   "port_range_min")
-
-
-def same(rule: SecurityGroupRule) -> tuple[Any, ...]:
-    """What two rules of a group may not have in common."""
-    prefix = rule.remote_ip_prefix
-    net = str(ipaddress.ip_network(prefix, strict=False)) if prefix else None
-    return (rule.direction, rule.ethertype, protocol_number(rule.protocol), rule.port_range_min, rule.port_range_max,
-            None if net in ("0.0.0.0/0", "::/0") else net, rule.remote_group_id, rule.remote_address_group_id)
 
 
 def may_use(work: Work) -> sa.ColumnElement[bool]:
@@ -124,7 +62,7 @@ class SecurityGroups:
             raise conflict("SecurityGroupDefaultAlreadyExists", "Default security group already exists.")
         ensure_default(work, data["project_id"])
         work.room("security_group", data["project_id"])
-        work.room("security_group_rule", data["project_id"], 2)
+        work.room("security_group_rule", data["project_id"], len(default_rules.for_new(work, default=False)))
         group, rules = _create(work, data, default=False)
         return view(group, [rule_view(rule, default=False) for rule in rules], shared=False)
 
@@ -258,13 +196,10 @@ def ensure_default(work: Work, project_id: str) -> str:
 
 def _create(work: Work, data: Attributes, *, default: bool) -> tuple[SecurityGroup, list[SecurityGroupRule]]:
     group = work.add(SecurityGroup(**work.new(data), name=data["name"], stateful=data["stateful"]))
-    rules: list[tuple[str, str, str | None]] = [("egress", kind, None) for kind in ("IPv4", "IPv6")]
-    if default:
-        rules += [("ingress", kind, group.id) for kind in ("IPv4", "IPv6")]
     made = [SecurityGroupRule(
-        **work.new({"project_id": data["project_id"]}), security_group_id=group.id, direction=direction, ethertype=kind,
-        protocol=None, port_range_min=None, port_range_max=None, remote_ip_prefix=None, remote_group_id=remote,
-        remote_address_group_id=None) for direction, kind, remote in rules]
+        **work.new({"project_id": data["project_id"]}), security_group_id=group.id,
+        remote_group_id=group.id if rule.remote_group_id == PARENT else rule.remote_group_id,
+        **{name: getattr(rule, name) for name in _SAME}) for rule in default_rules.for_new(work, default=default)]
     work.add_all(SecurityGroupRule, made)
     return group, made
 

@@ -1,0 +1,47 @@
+"""What ports have to do with trunks."""
+
+from collections import defaultdict
+from collections.abc import Collection
+
+import sqlalchemy as sa
+
+from nacre.base.bounds import pieces
+from nacre.network import tables as t
+from nacre.network.contract import SubportFacts, TrunkFacts
+from nacre.network.nouns.noun import View
+from nacre.network.nouns.trunk import Subport, Trunk
+from nacre.network.work import MANY, Work, conflict
+
+_CARRIED = sa.select(t.trunks.c.port_id, t.trunks.c.id, t.subports.c.port_id, t.subports.c.segmentation_id,
+                     t.ports.c.mac_address, t.ports.c.network_id).outerjoin_from(
+    t.trunks, t.subports, t.subports.c.trunk_id == t.trunks.c.id).outerjoin(
+        t.ports, t.ports.c.id == t.subports.c.port_id).order_by(t.subports.c.segmentation_id)
+
+
+def facts(work: Work, port_ids: Collection[str]) -> dict[str, TrunkFacts]:
+    """port -> the trunk of which it is the parent, in one statement for each MANY of them."""
+    trunks, carried = dict[str, str](), defaultdict[str, list[SubportFacts]](list)
+    for ids in pieces(port_ids, MANY):
+        for parent, trunk_id, port_id, vlan, mac, network_id in work.conn.execute(
+                _CARRIED.where(t.trunks.c.port_id.in_(ids))):
+            trunks[parent] = trunk_id
+            if port_id:
+                carried[parent].append(SubportFacts(port_id=port_id, network_id=network_id, mac_address=mac, vlan=vlan))
+    return {parent: TrunkFacts(id=trunk_id, subports=tuple(carried[parent])) for parent, trunk_id in trunks.items()}
+
+
+def details(work: Work, port_ids: Collection[str]) -> dict[str, View]:
+    """port -> what the API says of the trunk of which it is the parent; others are left out."""
+    return {port_id: {"trunk_details": {"trunk_id": trunk.id, "sub_ports": [
+        {"segmentation_id": s.vlan, "segmentation_type": "vlan", "port_id": s.port_id, "mac_address": s.mac_address}
+        for s in trunk.subports]}} for port_id, trunk in facts(work, port_ids).items()}
+
+
+def refuse_delete(work: Work, port_id: str) -> None:
+    """Raises Conflict for a port that is of a trunk."""
+    if subport := work.first(Subport, port_id=port_id):
+        raise conflict("PortInUseAsSubPort",
+                       f"Port {port_id} is currently a subport for trunk {subport.trunk_id}.")
+    if trunk := work.first(Trunk, port_id=port_id):
+        raise conflict("PortInUseAsTrunkParent",
+                       f"Port {port_id} is currently a parent port for trunk {trunk.id}.")

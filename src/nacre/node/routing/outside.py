@@ -1,0 +1,185 @@
+"""The way out and in: floating IPs on the host of their port, everything else on the router's gateway host. Addresses
+are translated by ct(nat), each floating IP in a zone of its own and each gateway in one: so a connection from one to
+another of the same host is translated twice."""
+
+import ipaddress
+from collections.abc import Iterator, Mapping, Sequence
+
+from nacre.network.contract import NetworkFacts
+from nacre.node.ovs.flows import CLASSIFY, DELIVER, FROM, OUTSIDE, Flow, Local
+from nacre.node.ovs.groups.rules import port_masks
+from nacre.node.routing.facts import FloatingFacts, ForwardingFacts, GatewayFacts, RouterFacts, Surroundings
+from nacre.node.routing.inside import leg_of
+from nacre.node.routing.pipeline import (
+    AS_OURS,
+    ENTER,
+    LEAVE,
+    MINE,
+    OUT_THERE,
+    OWN_SOURCE,
+    ROUTE,
+    ROUTER,
+    TRANSLATE,
+    answer_arp,
+    answer_echo,
+    of_network,
+    wire,
+)
+
+#: From which ports connections that many guests share an address for are sent.
+PORTS = "1024-65535"
+
+
+class Outside:
+    """One router with a gateway. floating: those of its that stand for ports of this host."""
+
+    def __init__(self, router: RouterFacts, gateway: GatewayFacts, floating: Sequence[FloatingFacts],
+                 place: tuple[Mapping[str, NetworkFacts], Local, Surroundings]):
+        self.router, self.gateway = router, gateway
+        self.networks, self.local, self.here = place
+        self.me = f"{ROUTER}={self.here.numbers[router.id]}"
+        self.mark = f"load:{self.here.numbers[router.id]}->NXM_NX_REG3[]"
+        network = self.networks.get(gateway.network_id)
+        self.wire = wire(network, self.local) if network and gateway.network_id in self.local.numbers else None
+        self.central = gateway.host == self.here.host and router.id in self.here.zones
+        self.floating = [each for each in floating
+                         if each.id in self.here.zones and self._reaches(each.inner_network_id, each.fixed_ip)]
+        self.number = self.local.numbers.get(gateway.network_id, 0)
+
+    def _reaches(self, network_id: str, address: str) -> bool:
+        """Whether the router is where the address is: on another network the same one is another's."""
+        return leg_of([leg for leg in self.router.interfaces if leg.network_id == network_id], address) is not None
+
+    def flows(self) -> Iterator[Flow]:
+        if self.wire is None:
+            yield from self._to_gateway_host()
+            return
+        if self.floating or self.central:
+            yield self._classify()
+        for each in self.floating:
+            yield from self._floating(each)
+        if self.central:
+            yield from self._gateway()
+        else:
+            yield from self._to_gateway_host()
+
+    def _classify(self) -> Flow:
+        """As switching does for a network with guests here."""
+        network, (_, uplink) = self.networks[self.gateway.network_id], self.wire or ("", "")
+        tagged = network.network_type == "vlan"
+        match = f"dl_vlan={network.segmentation_id}" if tagged else "vlan_tci=0x0000"
+        return Flow(CLASSIFY, 100, f"in_port={uplink},{match}", ("strip_vlan," if tagged else "") +
+                    f"load:{self.number}->NXM_NX_REG6[],load:{OUTSIDE}->NXM_NX_REG7[],resubmit(,{DELIVER})")
+
+    def _floating(self, each: FloatingFacts) -> Iterator[Flow]:
+        zone, tracked = self.here.zones[each.id], f"ip,{self.me},ct_zone={self.here.zones[each.id]}"
+        yield from self._answered(each.address, each.mac)
+        yield from self._entering(each.address, each.mac, zone)
+        yield Flow(ENTER, 100, f"{tracked},ct_state=+trk+new,nw_dst={each.address}",
+                   f"ct(commit,zone={zone},nat(dst={each.fixed_ip}),table={ROUTE})")
+        yield Flow(ROUTE, OWN_SOURCE, f"ip,{self.me},nw_src={each.fixed_ip}", f"ct(zone={zone},nat,table={TRANSLATE})")
+        yield from self._translated(zone, each.mac, each.address)
+
+    def _gateway(self) -> Iterator[Flow]:
+        zone, gateway = self.here.zones[self.router.id], self.gateway
+        four = [address for address in gateway.addresses if ":" not in address]
+        for address in four:
+            yield from self._answered(address, gateway.mac)
+            yield Flow(DELIVER, MINE + 2, f"icmp,{of_network(self.number)},dl_dst={gateway.mac},nw_dst={address},"
+                       "icmp_type=8", answer_echo(address, gateway.mac, self._back()))
+            yield from self._entering(address, gateway.mac, zone)
+        for forwarding in self.router.forwardings:
+            if self._reaches(forwarding.inner_network_id, forwarding.inner_address):
+                yield from self._forwarded(forwarding, zone)
+        yield Flow(ROUTE, OUT_THERE, f"ip,{self.me}", f"ct(zone={zone},nat,table={TRANSLATE})")
+        if not gateway.snat:  # who is outside knows the way to the addresses inside
+            yield Flow(DELIVER, MINE, f"ip,{of_network(self.number)},dl_dst={gateway.mac}",
+                       f"{self.mark},{AS_OURS},resubmit(,{ROUTE})")
+        if four:
+            yield from self._translated(zone, gateway.mac, f"{four[0]}:{PORTS}" if gateway.snat else "")
+
+    def _answered(self, address: str, mac: str) -> Iterator[Flow]:
+        yield Flow(DELIVER, MINE, f"arp,{of_network(self.number)},{FROM}={OUTSIDE},arp_op=1,arp_tpa={address}",
+                   answer_arp(address, mac, self._back()))
+
+    def _entering(self, address: str, mac: str, zone: int) -> Iterator[Flow]:
+        """From outside, and from what leaves here for an address that is here, too."""
+        to = f"{self.mark},{AS_OURS},ct(zone={zone},nat,table={ENTER})"
+        yield Flow(DELIVER, MINE + 1, f"ip,{of_network(self.number)},dl_dst={mac},nw_dst={address}", to)
+        yield Flow(LEAVE, 200, f"ip,{of_network(self.number)},nw_dst={address}", to)
+        for state in ("+trk+est", "+trk+rel"):
+            yield Flow(ENTER, 90, f"ip,{self.me},ct_zone={zone},ct_state={state}", f"resubmit(,{ROUTE})")
+
+    def _translated(self, zone: int, mac: str, source: str) -> Iterator[Flow]:
+        """What leaves. source: what it says that it is from; "": itself."""
+        tracked = f"ip,{self.me},ct_zone={zone}"
+        ready = f"dec_ttl,load:{self.number}->NXM_NX_REG6[],mod_dl_src:{mac}"
+        yield Flow(TRANSLATE, 100, f"{tracked},ct_state=+trk+new", f"{ready}," + (
+            f"ct(commit,zone={zone},nat(src={source}),table={LEAVE})" if source else f"resubmit(,{LEAVE})"))
+        for state in ("+trk+est", "+trk+rel"):
+            yield Flow(TRANSLATE, 90, f"{tracked},ct_state={state}", f"{ready},resubmit(,{LEAVE})")
+
+    def _forwarded(self, each: ForwardingFacts, zone: int) -> Iterator[Flow]:
+        yield from self._answered(each.address, each.mac)
+        yield from self._entering(each.address, each.mac, zone)
+        for ports, inner in forwarded_ports(each):
+            yield Flow(ENTER, 100, f"{each.protocol},{self.me},ct_zone={zone},ct_state=+trk+new,"
+                       f"nw_dst={each.address},{ports}",
+                       f"ct(commit,zone={zone},nat(dst={each.inner_address}{inner}),table={ROUTE})")
+
+    def _beyond(self, destination: str, hop: str) -> Iterator[Flow]:
+        """A route by a next hop outside: as what leaves, to another MAC."""
+        mac = self.here.neighbours.get(self.gateway.network_id, {}).get(hop)
+        if mac is None or ":" in destination:
+            return
+        net = ipaddress.IPv4Network(destination)
+        yield Flow(LEAVE, 100 + net.prefixlen, f"ip,{self.me},{of_network(self.number)},nw_dst={net}",
+                   self._send(mac))
+
+    def _back(self) -> str:
+        """Actions that send a frame back out where it came in."""
+        return f"{(self.wire or ('', ''))[0]}in_port"
+
+    def _send(self, mac: str) -> str:
+        first, uplink = self.wire or ("", "")
+        return f"mod_dl_dst:{mac},{first}output:{uplink}"
+
+    def leaving(self) -> Iterator[Flow]:
+        """To whom what leaves is sent: neighbours of the external network that are known, others by the next hop."""
+        if self.wire is None or not (self.floating or self.central):
+            return
+        known, number = self.here.neighbours.get(self.gateway.network_id, {}), of_network(self.number)
+        for address, mac in known.items():
+            if ":" not in address:
+                yield Flow(LEAVE, 150, f"ip,{number},nw_dst={address}", self._send(mac))
+        for destination, hop in self.router.routes:
+            yield from self._beyond(destination, hop)
+        if (upstream := next((known[hop] for hop in self.gateway.next_hops if hop in known), None)) is not None:
+            yield Flow(LEAVE, 10, f"ip,{number}", self._send(upstream))
+
+    def _to_gateway_host(self) -> Iterator[Flow]:
+        """By the network of the sender, as it is: all that is done to it is done there."""
+        peer = self.here.peers.get(self.gateway.host)
+        for leg in self.router.interfaces:
+            number, network = self.local.numbers.get(leg.network_id), self.networks.get(leg.network_id)
+            if number is None or network is None:
+                continue
+            match = f"ip,{self.me},{of_network(number)}"
+            if network.network_type == "vxlan" and self.local.vxlan is not None and peer:
+                yield Flow(ROUTE, OUT_THERE, match, f"set_field:{network.segmentation_id}->tun_id,"
+                           f"set_field:{peer}->tun_dst,output:{self.local.vxlan}")
+            elif (way := wire(network, self.local)) is not None and self.gateway.host not in ("", self.here.host):
+                yield Flow(ROUTE, OUT_THERE, match, f"{way[0]}output:{way[1]}")
+
+
+def forwarded_ports(each: ForwardingFacts) -> Iterator[tuple[str, str]]:
+    """(match of outer ports, ":port" of the inner one or nothing where it stays the same): a range that keeps its
+    numbers, and one that leads to one port, is a few masks; one that is shifted is port by port."""
+    first, last = each.outer
+    single = each.inner[0] == each.inner[1]
+    if not single and each.inner != each.outer:
+        yield from ((f"tp_dst={port}", f":{each.inner[0] + port - first}") for port in range(first, last + 1))
+        return
+    for value, mask in port_masks(first, last):
+        ports = f"{value}" if mask == 0xFFFF else f"{value:#x}/{mask:#x}"
+        yield f"tp_dst={ports}", f":{each.inner[0]}" if single else ""

@@ -1,0 +1,96 @@
+"""The flows of routers on small hosts, as reviewed text. NACRE_GOLDEN=write rewrites it."""
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from nacre.network.contract import NetworkFacts
+from nacre.node.ovs.flows import Local
+from nacre.node.routing.facts import (
+    FloatingFacts,
+    ForwardingFacts,
+    GatewayFacts,
+    RouterFacts,
+    RouterLeg,
+    Surroundings,
+)
+from nacre.node.routing.plan import routing_flows
+
+HERE = Path(__file__).parent / "routing"
+
+
+def network(name, kind, **more):
+    return NetworkFacts(**{"id": name, "name": name, "project_id": "p", "mtu": 1450, "network_type": kind,
+                           "physical_network": None, "segmentation_id": None} | more)
+
+
+NETWORKS = {n.id: n for n in (
+    network("a", "vxlan", segmentation_id=77, dhcp_mac="fa:16:3e:00:00:fe"), network("b", "vxlan", segmentation_id=78),
+    network("out", "flat", physical_network="public"),
+    network("tagged", "vlan", physical_network="public", segmentation_id=9))}
+LEGS = (RouterLeg(network_id="a", port_id="leg-a", mac="fa:16:3e:aa:00:01", addresses=("10.1.0.1/24",)),
+        RouterLeg(network_id="b", port_id="leg-b", mac="fa:16:3e:aa:00:02",
+                  addresses=("10.2.0.1/24", "2001:db8::1/64")))
+GATEWAY = GatewayFacts(network_id="out", port_id="gw", mac="fa:16:3e:ee:00:10", addresses=("203.0.113.10",),
+                       next_hops=("203.0.113.1",), host="m3", term=1)
+ROUTER = RouterFacts(id="r", interfaces=LEGS)
+FLOATING = FloatingFacts(id="f", network_id="out", address="203.0.113.11", mac="fa:16:3e:ee:00:11", port_id="a1",
+                         inner_network_id="a", fixed_ip="10.1.0.11", router_id="r")
+FORWARDINGS = tuple(ForwardingFacts(
+    floating_id="p", address="203.0.113.12", mac="fa:16:3e:ee:00:12", protocol=protocol, outer=outer,
+    inner_network_id="b", inner_address="10.2.0.12", inner=inner) for protocol, outer, inner in (
+        ("tcp", (2222, 2222), (22, 22)), ("udp", (60, 67), (60, 67)), ("tcp", (80, 81), (8080, 8081)),
+        ("tcp", (90, 95), (9, 9))))
+NEIGHBOURS = {"a": {"10.1.0.11": "fa:16:3e:01:00:11", "10.1.0.12": "fa:16:3e:01:00:12", "2001:db8::5": "unused"},
+              "b": {"10.2.0.12": "fa:16:3e:02:00:12"}, "out": {"203.0.113.1": "fa:16:3e:ff:00:01"}}
+LOCAL = Local(ofports={"a1": 11}, numbers={"a": 1, "b": 2, "out": 3}, dhcp={"a": 20}, uplinks={"public": 4}, vxlan=2)
+ME = Surroundings(host="m1", numbers={"r": 5}, zones={"f": 40001, "r": 40002}, neighbours=NEIGHBOURS,
+                  peers={"m2": "172.31.0.2", "m3": "172.31.0.3"})
+
+CASES = {
+    # Two networks, a route by a guest of one of them, a helper for what has no hop left.
+    "inside": (msgspec.structs.replace(ROUTER, routes=(("10.9.0.0/16", "10.2.0.12"), ("0.0.0.0/0", "10.1.0.12"))), (),
+               LOCAL, msgspec.structs.replace(ME, helpers={"leg-a": 31})),
+    # A floating IP here; what else goes out goes to the gateway host.
+    "floating": (msgspec.structs.replace(ROUTER, gateway=GATEWAY), (FLOATING,), LOCAL, ME),
+    # The gateway host, with forwardings and a route by the outside.
+    "gateway": (msgspec.structs.replace(ROUTER, gateway=GATEWAY, forwardings=FORWARDINGS, routes=(
+        ("198.51.100.0/24", "203.0.113.1"),)), (), msgspec.structs.replace(LOCAL, ofports={}),
+        msgspec.structs.replace(ME, host="m3")),
+    # No translation, and a tagged network outside.
+    "open": (msgspec.structs.replace(ROUTER, gateway=msgspec.structs.replace(
+        GATEWAY, snat=False, network_id="tagged")), (), msgspec.structs.replace(
+            LOCAL, numbers={"a": 1, "b": 2, "tagged": 3}), msgspec.structs.replace(
+                ME, host="m3", neighbours=NEIGHBOURS | {"tagged": NEIGHBOURS["out"]})),
+}
+
+
+def flows_of(name):
+    router, floating, local, here = CASES[name]
+    return routing_flows((router,), floating, NETWORKS, local, here)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_routing(name):
+    text = "\n".join(flow.text.partition(",")[2] for flow in flows_of(name)) + "\n"
+    path = HERE / f"{name}.txt"
+    if os.environ.get("NACRE_GOLDEN") == "write":
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def test_a_router_that_is_off_or_has_no_number_has_no_flows():
+    _, _, local, here = CASES["gateway"]
+    nothing = routing_flows((), (), NETWORKS, local, here)
+    for router in (msgspec.structs.replace(CASES["gateway"][0], up=False), msgspec.structs.replace(ROUTER, id="other")):
+        assert routing_flows((router,), (), NETWORKS, local, here) == nothing
+
+
+def test_one_that_cannot_be_expressed_harms_no_other():
+    bad = msgspec.structs.replace(ROUTER, id="bad", routes=(("10.9.0.0/99", "10.1.0.12"),))
+    here = msgspec.structs.replace(ME, numbers={"r": 5, "bad": 6})
+    both = routing_flows((bad, ROUTER), (), NETWORKS, LOCAL, here)
+    assert both == routing_flows((ROUTER,), (), NETWORKS, LOCAL, here)
