@@ -254,10 +254,13 @@ def ended(process: psutil.Process) -> bool:
 
 
 def within(seconds: float, true: Callable[[], object]) -> bool:
+    """It was true once: what is asked again may have passed."""
     end = time.monotonic() + seconds
-    while not true() and time.monotonic() < end:
+    while time.monotonic() < end:
+        if true():
+            return True
         time.sleep(0.01)
-    return bool(true())
+    return False
 
 
 @pytest.mark.parametrize("says", ["pass", "say(b'+')", "say(b'{\"refused\": \"x\"}')"])
