@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nacre.network.l3.elections import Candidate, Seat, Term, elect, highest
+from nacre.network.l3.elections import Candidate, Seat, Term, elect
 
 NAMES = ("h1", "h2", "h3", "h4")
 hosts = st.lists(st.builds(Candidate, st.sampled_from(NAMES), st.booleans(),
@@ -42,20 +42,3 @@ def test_routers_spread_over_hosts(count: int) -> None:
                   [Candidate(name, True, frozenset("a")) for name in NAMES])
     loads = [sum(term.host == name for term in found.values()) for name in NAMES]
     assert max(loads) - min(loads) <= 1
-
-
-terms = st.dictionaries(st.sampled_from("rst"), st.integers(0, 5).map(lambda n: Term(f"h{n}", n)))
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.lists(terms, max_size=5), st.randoms())
-def test_in_whatever_order_terms_are_heard_the_highest_counts(heard: list[dict[str, Term]], random: object) -> None:
-    def all_of(some: list[dict[str, Term]]) -> dict[str, Term]:
-        known: dict[str, Term] = {}
-        for each in some:
-            known = highest(known, each)
-        return known
-
-    other = list(heard)
-    random.shuffle(other)  # type: ignore[attr-defined]
-    assert all_of(heard) == all_of(other)

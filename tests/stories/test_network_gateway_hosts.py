@@ -71,6 +71,43 @@ async def test_one_missed_report_elects_nobody(cloud: Cloud) -> None:
     assert await elected(cloud, router) == (host, 1)
 
 
+async def test_who_serves_is_replaced_by_no_change_of_the_router(cloud: Cloud) -> None:
+    """Silent for a moment: three sweeps judge that, whatever is set meanwhile."""
+    for n in (1, 2):
+        await gateway(cloud, n)
+    router = await routed(cloud)
+    await cloud.network.elections.look()
+    [host, _] = await elected(cloud, router)
+    await cloud.pass_time(100)
+    await gateway(cloud, 2 if host == "h1" else 1)
+    await cloud.call("one", "PUT", f"/routers/{router}", {"router": {"name": "other"}})
+    _, sub = await cloud.network_with_subnet()
+    await cloud.call("one", "PUT", f"/routers/{router}/add_router_interface", {"subnet_id": sub})
+    await cloud.network.elections.look()
+    assert await elected(cloud, router) == (host, 1)
+
+
+async def test_a_control_that_starts_elects_where_nobody_serves_and_judges_nobody_yet(story_db: Database) -> None:
+    before = Cloud(story_db)
+    await gateway(before, 1)
+    served = await routed(before)
+    await before.network.elections.look()
+    public = (await before.call("one", "GET", f"/routers/{served}"))["router"]["external_gateway_info"]["network_id"]
+    vacant = (await before.call("one", "POST", "/routers", {"router": {"external_gateway_info": {
+        "network_id": public}}}))["router"]["id"]
+    await before.pass_time(100)
+    after = Cloud(story_db)
+    await after.clock.advance(100)
+    await gateway(after, 2)
+    task = asyncio.create_task(after.network.elections.run())
+    await asyncio.sleep(0)
+    await pass_slowly(after, SWEEP, 0.02)
+    assert await elected(after, vacant) == ("h2", 1)
+    await pass_slowly(after, (MISSED + 1) * SWEEP, 0.02)
+    assert await elected(after, served) == ("h1", 1)
+    task.cancel()
+
+
 async def test_elections_go_on_by_themselves() -> None:
     cloud = Cloud(schema.in_memory())
     for n in (1, 2):
@@ -90,10 +127,10 @@ async def test_elections_go_on_by_themselves() -> None:
     await cloud.db.close()
 
 
-async def pass_slowly(cloud: Cloud, seconds: float) -> None:
+async def pass_slowly(cloud: Cloud, seconds: float, each: float = 0.001) -> None:
     for _ in range(int(seconds)):
         await cloud.clock.advance(1)
-        await asyncio.sleep(0.001)  # the database may have threads
+        await asyncio.sleep(each)  # the database may have threads
 
 
 async def test_a_removed_host_is_no_gateway_host_and_what_it_said_is_over(cloud: Cloud) -> None:

@@ -6,7 +6,7 @@ elected do not both count for long.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -57,9 +57,3 @@ def elect(seats: Iterable[Seat], hosts: Sequence[Candidate]) -> dict[str, Term]:
 
 def _rank(router: str, host: str) -> bytes:
     return hashlib.blake2b(f"{router}\0{host}".encode(), digest_size=8).digest()
-
-
-def highest(known: Mapping[str, Term], heard: Mapping[str, Term]) -> dict[str, Term]:
-    """What is to be believed of what was known and what is heard, in whatever order it came."""
-    return {router: max((each[router] for each in (known, heard) if router in each), key=lambda term: term.number)
-            for router in known.keys() | heard.keys()}

@@ -56,7 +56,8 @@ class Network(Protocol):
 
 
 class Elections:
-    """patience: seconds until every host that lives has been heard. due: routers with a new gateway."""
+    """patience: seconds from the start until every host that lives has been heard: before, none is judged. due: routers
+    with a new gateway."""
 
     def __init__(self, network: Network, clock: Clock, patience: float):
         self._network, self._clock, self._patience, self.due = network, clock, patience, set[str]()
@@ -64,19 +65,20 @@ class Elections:
 
     async def run(self) -> None:
         """For ever."""
-        swept = self._clock.monotonic() + self._patience
+        began = self._clock.monotonic()
+        swept = began - SWEEP
         while True:
             await self._clock.sleep(LOOK)
             try:
                 await self.look()
                 if (now := self._clock.monotonic()) - swept >= SWEEP:
                     swept = now
-                    await self.sweep()
+                    await self.sweep(standing=now - began >= self._patience)
             except Exception as error:  # the database is away: the next look finds the same
                 log.info("no gateway host can be elected now", why=str(error))
 
     async def look(self) -> None:
-        """Those that are due."""
+        """Those that are due and have none: whether one who serves can go on is for sweeps to judge."""
         due, self.due = self.due, set()
         try:
             for some in pieces(sorted(due), AT_ONCE):
@@ -85,10 +87,10 @@ class Elections:
             self.due |= due
             raise
 
-    async def sweep(self) -> None:
-        """All routers: where nobody serves, and where somebody has not been able to for long enough."""
+    async def sweep(self, *, standing: bool = True) -> None:
+        """All routers: where nobody serves, and (standing) where somebody has not been able to for long enough."""
         failing = await self._network.read(service_context(), failed)
-        self._missed = Counter({place: self._missed[place] + 1 for place in failing})
+        self._missed = Counter({place: self._missed[place] + 1 for place in failing if standing or place.host is None})
         if places := [place for place, times in self._missed.items() if place.host is None or times >= MISSED]:
             await self._hold(partial(_at, places))
 
@@ -170,7 +172,7 @@ def _segments(work: Work, network_ids: Collection[str]) -> dict[str, list[Networ
 
 
 def _of_routers(router_ids: Collection[str], work: Work) -> list[Seat]:
-    return _seats(work, _R.id.in_(router_ids))
+    return _seats(work, _R.id.in_(router_ids), _R.gateway_host.is_(None))
 
 
 def _at(places: Collection[Place], work: Work) -> list[Seat]:
