@@ -3,6 +3,7 @@
 import asyncio
 from datetime import datetime, timedelta
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 from tests.stories.network_cloud import CALLERS, Cloud
@@ -114,6 +115,26 @@ async def test_an_agent_that_an_operator_removed_comes_back_with_its_next_report
     await report(cloud, "h1", "192.0.2.1")
     after = (await cloud.call("admin", "GET", "/agents"))["agents"]
     assert {a["agent_type"] for a in after} == {a["agent_type"] for a in before}
+
+
+async def test_an_agent_that_its_host_does_not_name_any_more_is_gone(cloud: Cloud) -> None:
+    """Also to a control process that did not hear of it before; else the host could be elected for ever."""
+    router = AgentReport(host="h1", tunnel_ip="192.0.2.1", bridge_mappings={}, tunnel_types=("vxlan",),
+                         agents=("Open vSwitch agent", "L3 agent"))
+    switch = msgspec.structs.replace(router, agents=("Open vSwitch agent",))
+
+    async def kinds() -> set[str]:
+        return {agent["agent_type"] for agent in (await cloud.call("admin", "GET", "/agents?host=h1"))["agents"]}
+
+    await report(cloud, "h2", "192.0.2.2")
+    other = NetworkManager(cloud.db, cloud.network.policy, cloud.clock, cloud.network.settings)
+    for network in (cloud.network, other):
+        await cloud.network.agent_report(router)
+        assert await kinds() == {"Open vSwitch agent", "L3 agent"}
+        await network.agent_report(switch)
+        assert await kinds() == {"Open vSwitch agent"}
+        await pass_time(cloud, 60)  # else the first process thinks that its own words stand
+    assert len((await cloud.call("admin", "GET", "/agents?host=h2"))["agents"]) == 3
 
 
 async def test_rows_that_are_gone_without_our_knowledge_are_written_anew(cloud: Cloud) -> None:

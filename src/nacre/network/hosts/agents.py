@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import re
 import uuid
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -123,10 +124,14 @@ def claimed(work: Work, reports: Sequence[Report]) -> dict[str, BadRequest]:
 
 def report(work: Work, reports: Iterable[Report]) -> set[str]:
     """Writes down what hosts report. Those of which what they can reach changed (they are new, or mapped otherwise) and
-    that have ports. A new L3 agent is switched off: which hosts all that routers send goes through is not theirs to say
-    (l3/gateway_hosts.py)."""
+    that have ports. An agent that its host does not name any more is gone. A new L3 agent is switched off: which hosts
+    all that routers send goes through is not theirs to say (l3/gateway_hosts.py)."""
+    reports = list(reports)
     values = {(said.host, kind): row for said in reports for kind, row in rows_of(said).items()}
-    known = {(agent.host, agent.agent_type): agent for agent in work.select(Agent, host={host for host, _ in values})}
+    known = {(agent.host, agent.agent_type): agent for agent in work.select(Agent, host={r.host for r in reports})}
+    gone = [place for place in known if place not in values]
+    if gone:
+        statements.delete(work.conn, t.agents, id=[known[place].id for place in gone])
     same = [place for place, row in values.items() if place in known and says(known[place], row)]
     other = [place for place in values if place in known and place not in set(same)]
     fresh = [place for place in values if place not in known]
@@ -141,19 +146,21 @@ def report(work: Work, reports: Iterable[Report]) -> set[str]:
         statements.update(work.conn, t.agents, {"heartbeat_at": work.shared_now}, id=[known[p].id for p in same])
     moved = [place for place in other if any(
         getattr(known[place], name) != values[place][name] for name in ("configurations", "tunnel_ip"))]
-    hosts = {host for host, _ in (*fresh, *moved)}
+    hosts = {host for host, _ in (*fresh, *moved, *gone)}
     return set(work.conn.execute(_WITH_PORTS, {"hosts": list(hosts)}).scalars()) if hosts else set()
 
 
 def fresh(work: Work, reports: Iterable[Report], seconds: float) -> dict[str, float]:
-    """How old the rows of each of these hosts are (seconds), of such as say just what it reports and are not older than
-    that: another control process wrote them."""
-    values = {said.host: rows_of(said) for said in reports}
-    known = {(agent.host, agent.agent_type): agent for agent in work.select(Agent, host=list(values))}
+    """How old the rows of each of these hosts are (seconds), of such as say just what it reports, no more either, and
+    are not older than that: another control process wrote them."""
+    values, known = {said.host: rows_of(said) for said in reports}, defaultdict[str, list[Agent]](list)
+    for agent in work.select(Agent, host=list(values)):
+        known[agent.host].append(agent)
     found: dict[str, float] = {}
     for host, wanted in values.items():
-        theirs = [known[host, kind] for kind in wanted if (host, kind) in known]
-        if len(theirs) == len(wanted) > 0 and all(says(agent, wanted[agent.agent_type]) for agent in theirs):
+        theirs = known[host]
+        if theirs and {agent.agent_type for agent in theirs} == wanted.keys() and all(
+                says(agent, wanted[agent.agent_type]) for agent in theirs):
             ages = [(work.shared_now - agent.heartbeat_at).total_seconds() for agent in theirs]
             if min(ages) >= 0 and max(ages) < seconds:
                 found[host] = max(ages)
