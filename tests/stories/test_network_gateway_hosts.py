@@ -168,6 +168,8 @@ async def test_a_router_that_is_switched_off_has_nothing_that_is_up(cloud: Cloud
     assert (await status(cloud, router), await status(cloud, router, leg)) == ("ACTIVE", "ACTIVE")
     await cloud.call("one", "PUT", f"/routers/{router}", {"router": {"admin_state_up": False}})
     assert (await status(cloud, router), await status(cloud, router, leg)) == ("DOWN", "DOWN")
+    await cloud.network.write(service_context(), say)  # it has not heard yet
+    assert (await status(cloud, router), await status(cloud, router, leg)) == ("DOWN", "DOWN")
 
 
 async def plug(cloud: Cloud, net: str, host: str) -> str:
@@ -176,7 +178,7 @@ async def plug(cloud: Cloud, net: str, host: str) -> str:
     return plugged.ports[0].id
 
 
-@pytest.mark.parametrize("way", ["move", "unbind", "bind by the API", "forget"])
+@pytest.mark.parametrize("way", ["move", "unbind", "bind by the API", "forget", "fail", "switch off"])
 async def test_a_floating_ip_is_down_as_soon_as_its_port_is_elsewhere(cloud: Cloud, way: str) -> None:
     """The former host has no word in it any more, and the new one has said nothing yet."""
     for n in (1, 2):
@@ -203,9 +205,17 @@ async def test_a_floating_ip_is_down_as_soon_as_its_port_is_elsewhere(cloud: Clo
         await cloud.network.unbind("s", "h1")
     elif way == "forget":
         await cloud.network.forget_host("h1")
+    elif way == "fail":  # bound anew where it was, which nothing can
+        failed = await cloud.call("admin", "PUT", f"/ports/{port}", {"port": {"binding:vnic_type": "direct"}})
+        assert failed["port"]["binding:vif_type"] == "binding_failed"
+    elif way == "switch off":
+        await cloud.call("one", "PUT", f"/routers/{router}", {"router": {"admin_state_up": False}})
     else:
         await cloud.call("admin", "PUT", f"/ports/{port}", {"port": {"binding:host_id": "h2"}})
     assert await says() == "DOWN"
+    if way in ("fail", "switch off"):
+        await cloud.network.write(service_context(), lambda work: reports.floating(work, "h1", [fip], True))
+        assert await says() == "DOWN"
     await cloud.network.write(service_context(), lambda work: reports.floating(work, "h2", [fip], True))
     assert await says() == ("ACTIVE" if way in ("move", "bind by the API") else "DOWN")
 

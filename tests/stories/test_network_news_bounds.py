@@ -9,7 +9,7 @@ from tests.stories.test_network_places import plug
 
 from nacre.base.db import Database
 from nacre.base.durable.tables import changes as rows_of_changes
-from nacre.base.errors import BuildFailed
+from nacre.base.errors import BuildFailed, Interrupted
 from nacre.network import tables as t
 from nacre.network.contract import DIFFERENCES, AgentReport, Differences, Have, NetworkPorts, Peer, PlacedPort
 from nacre.network.hosts import trimming
@@ -74,6 +74,21 @@ async def test_the_answer_to_a_beat_is_of_the_hosts_own_alone(cloud: Cloud) -> N
     assert groups.keys() == {group} and networks.keys() == {net}
     assert await notifier.behind("h1", groups, networks) == ({}, {})
     assert await notifier.behind("h2", {group: 0}, {net: 0}) == ({}, {})
+
+
+async def test_a_beat_counts_though_the_database_is_away(cloud: Cloud) -> None:
+    """Else every host that is behind looks dead as long as it is."""
+    net, _ = await cloud.network_with_subnet()
+    await plug(cloud, "s1", net, "h1")
+    notifier = cloud.network.difference_notifier
+    await notifier.reload()
+    with pytest.MonkeyPatch.context() as patch:
+        async def away(*_: Any) -> None:
+            raise Interrupted("The database does not answer.")
+
+        patch.setattr(cloud.db, "read", away)
+        assert await notifier.behind("h1", {}, {net: 0}) == ({}, {})
+    assert (await notifier.behind("h1", {}, {net: 0}))[1].keys() == {net}
 
 
 async def test_a_network_that_is_gone_leaves_no_rows(cloud: Cloud) -> None:

@@ -115,7 +115,7 @@ def bind(work: Work, ports: Sequence[Placed], host: str, *, fresh: bool = False)
     found, levels = _ask(work, ports, host, works)
     found = [replace(port, status=status(port)) for port in found]
     if not fresh:
-        statuses.moved(work, [port.id for port in ports if port.host != host])
+        statuses.moved(work, [*(port.id for port in ports if port.host != host), *failed(found)])
         for port in found:
             work.change(t.ports, port.id, {"status": port.status})
     _write(work, found, levels)

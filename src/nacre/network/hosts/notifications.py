@@ -336,12 +336,16 @@ class DifferenceNotifier:
     async def behind(self, host: str, groups: Mapping[str, int],
                      networks: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
         """Of a host that has these: the numbers of those groups and networks that have changed since, and are the
-        host's to know of."""
+        host's to know of. None while the database is away: the host's next beat asks again."""
         found = _later(self.last[GROUP], groups), _later(self.last[NETWORK], networks)
         if not any(found):
             return found
-        own = await self._db.read(lambda connection: (
-            members.named(connection, host, found[0]), placed.here(connection, host, found[1])))
+        try:
+            own = await self._db.read(lambda connection: (
+                members.named(connection, host, found[0]), placed.here(connection, host, found[1])))
+        except Exception as error:  # the beat counts: its host lives, whatever the database does
+            log.info("a host does not hear now what it lacks", host=host, why=str(error))
+            return {}, {}
         return {id: found[0][id] for id in own[0]}, {id: found[1][id] for id in own[1]}
 
     async def changed(self, changes: Sequence[Change]) -> None:

@@ -1,5 +1,5 @@
 """What hosts say of routers and floating IPs: their statuses, and nothing else, are made of it. A host is believed of
-what is its own to serve."""
+what is its own to serve, while its router is switched on."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from nacre.network import tables as t
 from nacre.network.l3.legs import GATEWAY, INTERFACE
+from nacre.network.nouns.port import FAILED
 from nacre.network.work import Work
 
 
@@ -14,9 +15,11 @@ def floating(work: Work, host: str, floating_ids: Sequence[str], up: bool) -> No
     """These floating IPs work at the host, or do not. It is the host of the port for which one stands; of one that
     only forwards ports, its router's gateway host."""
     f, b, r = t.floatingips.c, t.bindings.c, t.routers.c
+    on = sa.select(r.id).where(r.admin_state_up)
     served = sa.or_(
-        f.port_id.in_(sa.select(b.port_id).where(b.host == host, b.active)),
-        sa.and_(f.port_id.is_(None), f.router_id.in_(sa.select(r.id).where(r.gateway_host == host))))
+        sa.and_(f.port_id.in_(sa.select(b.port_id).where(b.host == host, b.active, b.vif_type != FAILED)),
+                f.router_id.in_(on)),
+        sa.and_(f.port_id.is_(None), f.router_id.in_(on.where(r.gateway_host == host))))
     work.conn.execute(sa.update(t.floatingips).where(f.id.in_(floating_ids), served).values(status=_word(up)))
 
 
@@ -36,7 +39,7 @@ def gateways(work: Work, host: str, terms: Mapping[str, int], up: bool) -> None:
     not believed, for then it is another's to say."""
     p, r = t.ports.c, t.routers.c
     rows = work.rows(sa.select(r.id, r.gateway_port_id, r.gateway_term).where(
-        r.id.in_(sorted(terms)), r.gateway_host == host))
+        r.id.in_(sorted(terms)), r.gateway_host == host, r.admin_state_up))
     ports = [row["gateway_port_id"] for row in rows if row["gateway_term"] == terms[row["id"]]]
     work.conn.execute(sa.update(t.ports).where(p.id.in_(ports), p.device_owner == GATEWAY, p.admin_state_up).values(
         status=_word(up)))
