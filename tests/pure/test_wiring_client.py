@@ -289,6 +289,37 @@ async def test_an_answer_that_is_a_refusal_is_an_answer(made: Made) -> None:
         await client.ask()
 
 
+async def test_what_is_left_of_a_page_that_failed_is_still_to_be_asked_for(made: Made) -> None:
+    """And however many pages an answer has, they are asked for one after the other."""
+    client, network, _ = made
+    names = ("g", *(f"{n:05d}" for n in range(MOST_GROUPS - 1)))
+    network.groups = (msgspec.structs.replace(GROUP, rules=tuple(
+        RuleFacts(direction="ingress", ethertype="IPv4", remote_group=name) for name in names)),)
+    whole, pages = network.differences, 3
+
+    async def differences(host: str, groups: tuple[str, ...], networks: tuple[str, ...], known: Have) -> Differences:
+        nonlocal pages
+        if pages == 0:
+            raise Unavailable("away")
+        pages -= 1
+        return msgspec.structs.replace(await whole(host, groups[:1], networks, known), rest=groups[1:])
+
+    client.whole = True
+    await client.ask()
+    assert not client.outdated()[0]
+    network.differences = differences  # type: ignore[method-assign]
+    network.n = 9
+    client.follow(standing(members=dict.fromkeys(names, 9)))
+    assert client.outdated()[0] == set(names)
+    with pytest.raises(ControlAway):
+        await client.ask_differences()
+    left = client.outdated()[0]
+    assert len(left) == len(names) - 3 and "g" in left
+    pages = len(left)
+    await client.ask_differences()
+    assert not client.outdated()[0] and not pages
+
+
 async def test_more_than_may_be_asked_for_at_once_is_asked_for_in_parts(
         made: Made) -> None:
     client, network, _ = made

@@ -10,13 +10,15 @@ from tests.stories.network_cloud import Cloud
 from tests.stories.test_network_growth import HOSTS, Growing
 
 from nacre.base.clock import VirtualClock, settle
+from nacre.base.durable.eras import Position
 from nacre.base.rpc.memory import MemoryHub, MemoryTransport
 from nacre.base.rpc.server import Peer
 from nacre.base.rpc.stub import stub
-from nacre.network.contract import TARGET, WAITS, Have, Network
-from nacre.network.hosts.wholes import LATE, PAGE, InTurn
+from nacre.network.contract import TARGET, TOO_LATE, WAITS, Have, Network
+from nacre.network.hosts import trimming
+from nacre.network.hosts.wholes import LATE, PAGE, InTurn, Shared
 from nacre.network.work import NetworkSettings
-from nacre.node.ovs.client import AWAY, ControlAway, WiringClient, pause
+from nacre.node.ovs.client import AWAY, ControlAway, Pauses, WiringClient
 from nacre.node.ovs.contract import Standing
 
 
@@ -45,16 +47,18 @@ class Beginner:
         me = MemoryTransport(hub, me=Peer(name, "node"))
         self.client = WiringClient(name, stub(Network, me.client(TARGET).prepare(timeout=WAITS)), cloud.clock)
         self.client.follow(Standing(trusted=True, n=1))
-        self._name, self._clock, self.tries, self.done = name, cloud.clock, 0, False
+        self._name, self._clock, self.tries, self.late, self.done = name, cloud.clock, 0, 0, False
 
     async def run(self) -> None:
+        pauses = Pauses(self._name)
         while not self.done:
             self.tries += 1
             try:
                 await self.client.ask()
                 self.done = True
-            except ControlAway:
-                await self._clock.sleep(pause(self._name, self.tries))
+            except ControlAway as error:
+                self.late += error.late
+                await self._clock.sleep(pauses.after(error))
 
 
 async def begin(cloud: Cloud, names: list[str], seconds: float, most: float) -> tuple[list[Beginner], Slow, float]:
@@ -87,7 +91,8 @@ async def test_every_host_has_its_first_answer_though_all_together_need_longer_t
         await cloud.host(name, f"192.0.2.{n + 1}")
     hosts, slow, took = await begin(cloud, names, 1.5, 300)
     assert all(host.done for host in hosts), [host.tries for host in hosts]
-    assert max(host.tries for host in hosts) > 1
+    # Who has to ask again was told why, and did not wait for nothing.
+    assert max(host.tries for host in hosts) > 1 and all(host.late == host.tries - 1 for host in hosts)
     # Each needs one read; the odd one's answer comes when it has just given up.
     assert slow.reads <= 1.25 * len(hosts) and took < 2.5 * 1.5 * len(hosts)
     await cloud.db.close()
@@ -140,7 +145,7 @@ async def test_a_question_that_waited_too_long_is_not_answered() -> None:
     turns, ran = InTurn(clock), list[int]()
 
     async def ask(n: int) -> None:
-        async with turns.turn():
+        async with turns.turn(f"h{n}"):
             ran.append(n)
             await clock.sleep(LATE / 2 + 1)
 
@@ -150,12 +155,54 @@ async def test_a_question_that_waited_too_long_is_not_answered() -> None:
         await clock.advance(LATE / 2 + 1)
     await asyncio.gather(*tasks, return_exceptions=True)
     assert ran == [0, 1] and [task.exception() is None for task in tasks] == [True, True, False, False]
-    async with turns.turn():
+    assert [getattr(task.exception(), "type", None) for task in tasks[2:]] == [TOO_LATE] * 2
+    async with turns.turn("h9"):
         ran.append(9)
     assert ran[-1] == 9
 
 
-def test_pauses_grow_and_no_two_hosts_make_the_same() -> None:
-    waits, others = ([pause(who, tries) for tries in range(1, 9)] for who in ("h1", "h2"))
+async def test_of_a_hosts_questions_the_last_is_answered() -> None:
+    """It asks one at a time, so the others it has given up. And who gives up while it waits leaves the turn free."""
+    clock = VirtualClock()
+    turns, ran = InTurn(clock), list[tuple[str, int]]()
+
+    async def ask(host: str, n: int) -> None:
+        async with turns.turn(host):
+            ran.append((host, n))
+            await clock.sleep(1)
+
+    tasks = list[asyncio.Task[None]]()
+    for n, host in enumerate(("h1", "h2", "h2", "h1", "h3", "h4")):
+        tasks.append(asyncio.create_task(ask(host, n)))
+        await settle()
+    tasks[4].cancel()
+    for _ in range(8):
+        await clock.advance(1)
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert ran == [("h1", 0), ("h2", 2), ("h1", 3), ("h4", 5)]
+    assert getattr(tasks[1].exception(), "type", None) == TOO_LATE and not turns._last
+
+
+async def test_what_was_read_for_all_goes_though_nobody_asks_again() -> None:
+    clock = VirtualClock()
+    shared, db = Shared(clock), schema.in_memory()
+    network = Cloud(db).network
+    shared.put("network", "n", Position(n=1, era="e"), dict.fromkeys(map(str, range(1000)), ""))
+    task = asyncio.create_task(trimming.run(db, clock, network.difference_notifier, shared))
+    await settle()
+    assert shared._kept
+    await clock.advance(trimming.TRIM + 1)
+    assert not shared._kept and not shared._ports
+    task.cancel()
+    await db.close()
+
+
+def test_pauses_grow_by_questions_that_came_too_late_and_no_two_hosts_make_the_same() -> None:
+    late, away = ControlAway("", late=True), ControlAway("")
+    waits, others = ([pauses.after(late) for _ in range(8)] for pauses in (Pauses("h1"), Pauses("h2")))
     assert all(AWAY[0] <= wait <= AWAY[1] for wait in waits) and min(waits[5:]) >= AWAY[1] / 2 > max(waits[:3])
-    assert waits != others and pause("h1", 10 ** 6) <= AWAY[1]
+    pauses = Pauses("h1")
+    assert waits != others and max(pauses.after(away) for _ in range(100)) <= AWAY[0]
+    assert [pauses.after(late) for _ in range(8)] == waits and max(pauses.after(late) for _ in range(2000)) <= AWAY[1]
+    pauses.over()
+    assert pauses.after(away) <= AWAY[0]

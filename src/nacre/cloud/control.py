@@ -278,7 +278,7 @@ def _network(base: Base) -> NetworkManager:
         NetworkParts(notify=notify, tell=tell, project_of=project_of, nodes=nodes_of))
     base.changes.subscribe(("differences",), network.difference_notifier.changed, network.difference_notifier.reload)
     base.running.tasks += [network.elections.run,
-                           lambda: trimming.run(base.db, base.clock, network.difference_notifier)]
+                           lambda: trimming.run(base.db, base.clock, network.difference_notifier, network.shared)]
     base.transport.serve(NETWORK, network, Network, NETWORK_ALLOW)
     return network
 

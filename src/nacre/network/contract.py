@@ -24,6 +24,8 @@ Versions = Annotated[dict[bounds.Short, Numbers], Meta(max_length=MOST_ERAS)]
 Said = Annotated[str, Meta(max_length=255)]
 #: Seconds for which a host waits for an answer; what it asked longer ago it has given up.
 WAITS = 15.0
+#: The type of an Unavailable: there are more questions than can be answered while those who asked them wait.
+TOO_LATE = "TooLate"
 TARGET = Target(topic="control", namespace="network", version="1.0")
 
 

@@ -70,7 +70,7 @@ class NetworkManager:
         self._notifier = Notifier[Notice](self._parts.notify)
         self.difference_notifier = DifferenceNotifier(db, clock, self._parts.tell)
         self.elections = Elections(self, clock, self.settings.agent_down_after)
-        self._shared, self._large = Shared(clock), InTurn(clock)
+        self.shared, self._large = Shared(clock), InTurn(clock)
         self.heartbeats = agents.Heartbeats(db, clock, self.settings.agent_down_after)
         self._reports = Together[agents.Report, BadRequest | None](partial(_hear, self, self._parts.nodes))
 
@@ -156,19 +156,19 @@ class NetworkManager:
 
     async def wiring(self, host: str, port_ids: tuple[str, ...] = (), have: Versions | None = None,
                      known: Have | None = None) -> HostWiring:
-        async with nullcontext() if port_ids else self._large.turn():  # for some ports a build waits
+        async with nullcontext() if port_ids else self._large.turn(host):  # for some ports a build waits
             return await self.read(service_context(), lambda work: wiring.read(
-                work, host, port_ids, known, Page(self._shared, FIRST, least=False))
+                work, host, port_ids, known, Page(self.shared, FIRST, least=False))
                 if known is not None else wiring.read_of_before(work, host, port_ids, have))
 
     async def differences(self, host: str, groups: tuple[str, ...], networks: tuple[str, ...],
                           known: Have) -> Differences:
-        async with self._large.turn():
+        async with self._large.turn(host):
             return await self.db.read(lambda conn: wiring.differences(
-                conn, host, (groups, networks), known, Page(self._shared, PAGE, least=True)))
+                conn, host, (groups, networks), known, Page(self.shared, PAGE, least=True)))
 
     async def members(self, host: str, groups: tuple[str, ...], have: Versions) -> tuple[GroupMembers, ...]:
-        async with self._large.turn():
+        async with self._large.turn(host):
             return (await self.db.read(lambda conn: wiring.differences(
                 conn, host, (groups, ()), Have(groups=have)))).members
 

@@ -1,4 +1,5 @@
-"""Differences that are older than all changes that are kept go, and those of what is gone."""
+"""Differences that are older than all changes that are kept go, and those of what is gone; and what was read whole for
+hosts that do not ask any more."""
 
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ from nacre.base.db import Database
 from nacre.network.hosts.members import MEMBERS, Numbered
 from nacre.network.hosts.notifications import GROUP, NETWORK, DifferenceNotifier
 from nacre.network.hosts.placed import PLACED
+from nacre.network.hosts.wholes import Shared
 
 log = structlog.get_logger()
 
@@ -19,10 +21,11 @@ KINDS: tuple[tuple[str, Numbered[Any, Any]], ...] = (GROUP, MEMBERS), (NETWORK, 
 TRIM, AT_ONCE = 60.0, 100
 
 
-async def run(db: Database, clock: Clock, notifier: DifferenceNotifier) -> None:
+async def run(db: Database, clock: Clock, notifier: DifferenceNotifier, shared: Shared) -> None:
     """For ever."""
     while True:
         await clock.sleep(TRIM)
+        shared.tidy()
         try:
             await trim(db, notifier)
         except Exception as error:

@@ -1,6 +1,7 @@
 """What hosts ask for whole, as they have nothing of it: after a power cut, or where the database is another, all do so
 at once. It is answered in pages, so that each comes in time; what is large is read once for all who ask within some
-seconds; and of questions that cost much one is at work at a time, and none that its host has given up.
+seconds; and of questions that cost much one is at work at a time, and none that its host has given up: it hears that
+it was too late, while it still listens, or has asked another one since.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ import msgspec
 from nacre.base.clock import Clock
 from nacre.base.durable.eras import Position
 from nacre.base.errors import Unavailable
-from nacre.network.contract import WAITS
+from nacre.network.contract import TOO_LATE, WAITS
 
 #: Ports of things that a host has nothing of: in the answer to what is to be wired, and in a page of what it asks for
 #: after that.
@@ -55,6 +56,11 @@ class Shared:
                 self._kept[kind, id] = Whole(at, self._clock.monotonic() + SHARED_FOR, ports)
                 self._ports += len(ports)
 
+    def tidy(self) -> None:
+        """What is too old goes, though nobody asks any more."""
+        with self._lock:
+            self._drop_old(MOST_SHARED)
+
     def _drop_old(self, most: int) -> None:
         now = self._clock.monotonic()
         for key, whole in list(self._kept.items()):
@@ -72,13 +78,34 @@ class InTurn:
 
     def __init__(self, clock: Clock):
         self._clock, self._lock = clock, asyncio.Lock()
+        self._last = dict[str, object]()  # host -> the question that it waits for
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Raises Unavailable if that came too late: its asker has asked anew, or will."""
-        came = self._clock.monotonic()
-        async with self._lock:
-            if self._clock.monotonic() - came > LATE:
-                raise Unavailable(f"The question waited for more than {LATE:g} s. Ask again.")
-            yield
-            await asyncio.sleep(0)  # a read may be done in the loop: everybody else has a turn, too
+    async def turn(self, host: str) -> AsyncIterator[None]:
+        """Raises Unavailable (TOO_LATE) if that does not come in time, or the host has asked something since."""
+        mine = self._last[host] = object()
+        try:
+            await self._come()
+            try:
+                if self._last[host] is not mine:
+                    raise Unavailable("The host has asked another question since.", type=TOO_LATE)
+                yield
+                await asyncio.sleep(0)  # a read may be done in the loop: everybody else has a turn, too
+            finally:
+                self._lock.release()
+        finally:
+            if self._last[host] is mine:
+                del self._last[host]
+
+    async def _come(self) -> None:
+        turn, limit = asyncio.ensure_future(self._lock.acquire()), asyncio.ensure_future(self._clock.sleep(LATE))
+        try:
+            await asyncio.wait((turn, limit), return_when=asyncio.FIRST_COMPLETED)
+            if not turn.done():
+                raise Unavailable(f"The question waited for {LATE:g} s. Ask again.", type=TOO_LATE)
+        except BaseException:
+            if not turn.cancel() and not turn.cancelled():
+                self._lock.release()
+            raise
+        finally:
+            limit.cancel()

@@ -35,7 +35,7 @@ from nacre.node.metadata import Facts, Metadata
 from nacre.node.names import RUN, Names
 from nacre.node.netns import Namespaces
 from nacre.node.ovs.bridge import Bridge, FlowTable
-from nacre.node.ovs.client import ControlAway, WiringClient, pause, reached
+from nacre.node.ovs.client import ControlAway, Pauses, WiringClient, reached
 from nacre.node.ovs.contract import Standing
 from nacre.node.ovs.flows import Local, meters
 from nacre.node.ovs.groups.elsewhere import Here
@@ -162,7 +162,7 @@ class OvsAgent:
             datapath_type=self.bridge.datapath, bridge=self.bridge.name, takes=(DIFFERENCES,))
 
     async def _work(self) -> None:
-        tries = 0
+        pauses = Pauses(self.host)
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -173,7 +173,7 @@ class OvsAgent:
             except ControlAway as error:  # builds wait: to take them back is not this host's to say
                 log.warning("the network service cannot be asked", why=str(error))
                 self._waiting = [(ids, future) for ids, future in waiting if not future.done()] + self._waiting
-                await self.clock.sleep(pause(self.host, tries := tries + 1))
+                await self.clock.sleep(pauses.after(error))
                 self._wake.set()
                 continue
             except Exception as error:  # the look-out tries the rest again
@@ -183,7 +183,7 @@ class OvsAgent:
                     if not future.done():
                         future.set_exception(BuildFailed(f"wiring on {self.host} failed: {error}"))
                 continue
-            tries = 0
+            pauses.over()
             for ids, future in waiting:
                 if not future.done():
                     self._settle(ids, future)
@@ -205,7 +205,7 @@ class OvsAgent:
     async def _follow_differences(self) -> None:
         """For ever: who joined or left a group, or came or went elsewhere, costs what it changes, and no round. What
         does not join on to what is here is asked for, after a moment: what lies between may be under way."""
-        tries = 0
+        pauses = Pauses(self.host)
         while True:
             await self._moved.wait()
             self._moved.clear()
@@ -217,10 +217,10 @@ class OvsAgent:
                     async with self._turn:
                         await self.client.ask_differences()
                         await self.table.update(self.client.tunnels())
-                tries = 0
+                pauses.over()
             except Exception as error:
                 log.warning("differences are not applied", why=repr(error))
-                await self.clock.sleep(pause(self.host, tries := tries + 1))
+                await self.clock.sleep(pauses.after(error))
                 self._moved.set()
 
     async def _round(self) -> None:

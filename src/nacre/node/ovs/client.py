@@ -22,6 +22,7 @@ from nacre.network.contract import (
     MOST_ERAS,
     MOST_GROUPS,
     MOST_PORTS,
+    TOO_LATE,
     Differences,
     Have,
     HostWiring,
@@ -43,15 +44,30 @@ T = TypeVar("T")
 
 
 class ControlAway(Exception):
-    """The network service gave no answer."""
+    """The network service gave no answer. late: as more is asked of it than it can answer in time."""
+
+    def __init__(self, message: str, *, late: bool = False):
+        self.late = late
+        super().__init__(message)
 
 
-def pause(who: str, tries: int) -> float:
-    """Seconds until the next try after so many at which nobody answered: each time about twice as many, and by chance,
-    as hosts that began together shall not go on together."""
-    least, most = AWAY
-    chance = random.Random(f"{who} {tries}").uniform(0.5, 1.0)  # noqa: S311 - no secret
-    return min(most, least * 2.0 ** min(tries, 30)) * chance
+class Pauses:
+    """Between tries that fail, in seconds: about twice as many after each question that came too late, and by chance,
+    as hosts that began together shall not go on together. A service that is away gains nothing by longer ones."""
+
+    def __init__(self, who: str):
+        self._who, self._late = who, 0
+
+    def after(self, error: Exception) -> float:
+        """Until the next try."""
+        self._late += isinstance(error, ControlAway) and error.late
+        least, most = AWAY
+        chance = random.Random(f"{self._who} {self._late}").uniform(0.5, 1.0)  # noqa: S311 - no secret
+        return min(most, least * 2.0 ** min(self._late, 30)) * chance
+
+    def over(self) -> None:
+        """A try succeeded."""
+        self._late = 0
 
 
 async def reached(question: Awaitable[T]) -> T:
@@ -59,7 +75,7 @@ async def reached(question: Awaitable[T]) -> T:
     try:
         return await question
     except Unavailable as error:
-        raise ControlAway(error.message) from error
+        raise ControlAway(error.message, late=error.type == TOO_LATE) from error
 
 
 class WiringClient:
@@ -213,28 +229,27 @@ class WiringClient:
                                       for kind in (self.members, self.places)))
 
     async def _differences(self, groups: tuple[str, ...], networks: tuple[str, ...]) -> None:
-        members, places = self.members, self.places
-        newer, doubts = (members.take_newer(groups), places.take_newer(networks)), (members.doubts, places.doubts)
+        """Page after page."""
+        members, places, newer = self.members, self.places, (dict[str, int](), dict[str, int]())
         try:
-            answer = await reached(self._network.differences(self._host, groups, networks, Have(
-                groups=members.versions(groups), networks=places.versions(networks))))
+            while groups or networks:
+                newer[0].update(members.take_newer(groups))
+                newer[1].update(places.take_newer(networks))
+                doubts = members.doubts, places.doubts
+                answer = await reached(self._network.differences(self._host, groups, networks, Have(
+                    groups=members.versions(groups), networks=places.versions(networks))))
+                self._hear_of(answer.peers)
+                rest, asked = set(answer.rest), (groups, networks)
+                members.apply(answer.members, set(groups) - rest, doubts=doubts[0])
+                places.apply(answer.placed, set(networks) - rest, doubts=doubts[1])
+                groups = tuple(id for id in groups if id in rest)
+                networks = tuple(id for id in networks if id in rest)
+                if (groups, networks) == asked:
+                    raise ControlAway("nothing is answered of what was asked for")
         except BaseException:
-            members.note_newer(newer[0])
-            places.note_newer(newer[1])
+            members.note_newer({id: n for id, n in newer[0].items() if id in groups})
+            places.note_newer({id: n for id, n in newer[1].items() if id in networks})
             raise
-        self._hear_of(answer.peers)
-        rest = set(answer.rest)
-        members.apply(answer.members, set(groups) - rest, doubts=doubts[0])
-        places.apply(answer.placed, set(networks) - rest, doubts=doubts[1])
-        if rest:
-            await self._differences_left(groups, networks, rest)
-
-    async def _differences_left(self, groups: tuple[str, ...], networks: tuple[str, ...], rest: set[str]) -> None:
-        """The next page."""
-        left = tuple(id for id in groups if id in rest), tuple(id for id in networks if id in rest)
-        if left == (groups, networks):
-            raise ControlAway("nothing is answered of what was asked for")
-        await self._differences(*left)
 
     def tunnels(self) -> dict[str, str]:
         """Where frames for other hosts go."""

@@ -11,7 +11,7 @@ import structlog
 from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import BuildFailed
 from nacre.network.contract import DIFFERENCES, AgentReport, Differences, Network, NetworkFacts, PortFacts
-from nacre.node.ovs.client import PATIENCE, ControlAway, WiringClient, pause, reached
+from nacre.node.ovs.client import PATIENCE, ControlAway, Pauses, WiringClient, reached
 from nacre.node.ovs.contract import Standing
 from nacre.node.servers.limits import Rate
 
@@ -82,7 +82,7 @@ class FakeWiring:
 
     async def _rounds(self) -> None:
         """As the real agent's: who comes while one is under way is served together by the next."""
-        tries = 0
+        pauses = Pauses(self.host)
         while self._waiting or self._behind:
             waiting, self._waiting, self._behind = self._waiting, [], False
             ids, fresh = frozenset[str]().union(*(ports for ports, _ in waiting)), tuple[str, ...]()
@@ -97,13 +97,13 @@ class FakeWiring:
                 self.up -= set(fresh)
                 log.warning("the network service cannot be asked", host=self.host, why=str(error))
                 self._waiting = [(ports, future) for ports, future in waiting if not future.done()] + self._waiting
-                await self.clock.sleep(pause(self.host, tries := tries + 1))
+                await self.clock.sleep(pauses.after(error))
                 continue
             except Exception as error:
                 there = set()
                 self.client.asked.clear()
                 log.warning("wiring failed", host=self.host, why=repr(error))
-            tries = 0
+            pauses.over()
             for ports, future in waiting:
                 if future.done():
                     continue
