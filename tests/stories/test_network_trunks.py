@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from tests.stories.network_cloud import Cloud
+from tests.stories.network_cloud import CALLERS, Cloud
 
 from nacre.base.context import service_context
 from nacre.base.db import Database
+from nacre.base.errors import Conflict
 from nacre.network import ports, work
-from nacre.network.contract import SubportFacts, TrunkFacts
+from nacre.network.contract import NetworkRequest, PortsOrder, SubportFacts, TrunkFacts
 from nacre.network.l2 import trunk_ports
 from nacre.network.ml2.type_drivers import SegmentTypes
 from nacre.network.work import NetworkSettings
@@ -75,6 +76,27 @@ async def test_ports_of_a_trunk_are_nobody_elses(cloud):
     used = await port(cloud, device_id="anything")
     assert (await trunk(cloud, free, vlan(used), expect=409))["type"] == "PortInUse"
     assert (await trunk(cloud, used, vlan(free)))["port_id"] == used
+
+
+async def test_a_subport_is_nothing_elses_and_a_parent_outlives_its_routers_interface(cloud: Cloud) -> None:
+    nets = [await cloud.network_with_subnet(cidr=f"10.{n}.0.0/24") for n in range(2)]
+    parent, carried = [(await cloud.call("one", "POST", "/ports", {"port": {"network_id": net}}))["port"]["id"]
+                       for net, _ in nets]
+    made = await trunk(cloud, parent, vlan(carried))
+    router = (await cloud.call("one", "POST", "/routers", {"router": {}}))["router"]["id"]
+    no = await cloud.call("one", "PUT", f"/routers/{router}/add_router_interface", {"port_id": carried}, expect=409)
+    assert no["NeutronError"]["type"] == "PortInUseAsSubPort"
+    for verb in ("check", "plug"):
+        order = PortsOrder(server_id="s", context=CALLERS["one"], requests=(NetworkRequest(port_id=carried),))
+        with pytest.raises(Conflict, match=f"Port {carried} is still in use") as refused:
+            await getattr(cloud.network, verb)(order, *({"check": (1,), "plug": ("h1",)}[verb]))
+        assert refused.value.type == "PortInUse"
+    await cloud.call("one", "PUT", f"/routers/{router}/add_router_interface", {"port_id": parent})
+    no = await cloud.call("one", "PUT", f"/routers/{router}/remove_router_interface", {"port_id": parent}, expect=409)
+    assert no["NeutronError"]["type"] == "PortInUseAsTrunkParent"
+    await cloud.call("one", "DELETE", f"/trunks/{made['id']}")
+    await cloud.call("one", "PUT", f"/routers/{router}/remove_router_interface", {"port_id": parent})
+    await cloud.call("one", "PUT", f"/routers/{router}/add_router_interface", {"port_id": carried})
 
 
 async def test_a_port_on_a_host_is_no_new_trunk_and_keeps_its_own(cloud):

@@ -13,7 +13,7 @@ from nacre.network import tables as t
 from nacre.network.addresses import ipam
 from nacre.network.contract import AUTO, NetworkRequest, Plugged, PortFacts, PortsOrder
 from nacre.network.hosts import bindings, dhcp, facts
-from nacre.network.l2 import networks
+from nacre.network.l2 import networks, trunk_ports
 from nacre.network.l3 import topology
 from nacre.network.nouns import checks
 from nacre.network.nouns.attributes import Attributes
@@ -103,7 +103,7 @@ def _brought(work: Work, order: PortsOrder, request: NetworkRequest) -> Interfac
         raise missing("port", request.port_id or "")
     if port.project_id != work.context.project_id:
         raise BadRequest(f"Port {port.id} not usable for instance {order.server_id}.", type="PortNotUsable")
-    if {port.device_id, port.server_id} - {"", None, order.server_id}:
+    if {port.device_id, port.server_id} - {"", None, order.server_id} or trunk_ports.is_carried(work, port.id):
         raise conflict("PortInUse", f"Port {port.id} is still in use.")
     if work.first(PortAddress, port_id=port.id) is None:
         raise BadRequest(f"Port {port.id} requires a FixedIP in order to be used.", type="PortRequiresFixedIP")

@@ -37,11 +37,21 @@ def details(work: Work, port_ids: Collection[str]) -> dict[str, View]:
         for s in trunk.subports]}} for port_id, trunk in facts(work, port_ids).items()}
 
 
-def refuse_delete(work: Work, port_id: str) -> None:
-    """Raises Conflict for a port that is of a trunk."""
+def is_carried(work: Work, port_id: str) -> bool:
+    """Whether it is a subport: its frames come and go by another port, and it is of no use for anything else."""
+    return work.first(Subport, port_id=port_id) is not None
+
+
+def refuse_carried(work: Work, port_id: str) -> None:
+    """Raises Conflict for a subport."""
     if subport := work.first(Subport, port_id=port_id):
         raise conflict("PortInUseAsSubPort",
                        f"Port {port_id} is currently a subport for trunk {subport.trunk_id}.")
+
+
+def refuse_delete(work: Work, port_id: str) -> None:
+    """Raises Conflict for a port that is of a trunk."""
+    refuse_carried(work, port_id)
     if trunk := work.first(Trunk, port_id=port_id):
         raise conflict("PortInUseAsTrunkParent",
                        f"Port {port_id} is currently a parent port for trunk {trunk.id}.")

@@ -9,7 +9,7 @@ from nacre.base.errors import BadRequest, NotFound
 from nacre.network import ports
 from nacre.network import tables as t
 from nacre.network.addresses import ipam, subnets
-from nacre.network.l2 import networks
+from nacre.network.l2 import networks, trunk_ports
 from nacre.network.l3.gateways import service_port
 from nacre.network.l3.legs import (
     INTERFACE,
@@ -48,6 +48,7 @@ def _by_port(work: Work, router: Router, port_id: str) -> View:
         raise missing("port", port_id)
     port = found[0]
     ports.refuse_used(port)
+    trunk_ports.refuse_carried(work, port.id)
     fixed = ports.parts(work, [port])[0][port.id]
     if not fixed:
         raise bad("Router port must have at least one fixed IP")
@@ -117,6 +118,7 @@ def remove(work: Work, router: Router, body: Attributes) -> View:
         ports.Ports().update(work, port, {"fixed_ips": [
             {"subnet_id": row["subnet_id"], "ip_address": row["ip_address"]} for row in kept]})
     else:
+        trunk_ports.refuse_delete(work, port_id)
         ports.drop(work, [port_id])
     work.touch(t.routers, router.id)
     work.changes.routers.add(router.id)
