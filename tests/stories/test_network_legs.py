@@ -78,17 +78,24 @@ async def test_an_interface_keeps_the_addresses_that_are_needed(cloud):
     assert [each["subnet_id"] for each in moved["port"]["fixed_ips"]] == [other]
 
 
-async def test_no_subnet_comes_outside_that_a_router_has_inside(cloud):
+async def test_what_a_member_has_inside_holds_up_no_subnet_of_the_operators(cloud):
+    """A quarter of all addresses behind one router would else keep them from the external network; it alone is not
+    joined to both anew."""
     public = await external(cloud)
-    router, _, sub = await routed(cloud, public)
-    body = {"subnet": {"network_id": public, "cidr": "10.0.0.0/16", "ip_version": 4, "enable_dhcp": False}}
-    no = await cloud.call("admin", "POST", "/subnets", body, expect=400)
-    assert sub in no["NeutronError"]["message"] and router in no["NeutronError"]["message"]
+    router, _, _ = await routed(cloud, public)
+    net = (await cloud.call("one", "POST", "/networks", {"network": {}}))["network"]["id"]
+    wide = (await cloud.call("one", "POST", "/subnets", {"subnet": {
+        "network_id": net, "cidr": "64.0.0.0/2", "ip_version": 4}}))["subnet"]["id"]
+    await cloud.call("one", "PUT", f"/routers/{router}/add_router_interface", {"subnet_id": wide})
+    await cloud.call("admin", "POST", "/subnets", {"subnet": {
+        "network_id": public, "cidr": "100.64.0.0/24", "ip_version": 4, "enable_dhcp": False}})
+    gateway = {"router": {"external_gateway_info": {"network_id": public}}}
+    await cloud.call("one", "PUT", f"/routers/{router}", gateway)  # as it is
     await cloud.call("one", "PUT", f"/routers/{router}", {"router": {"external_gateway_info": None}})
-    await cloud.call("admin", "POST", "/subnets", body)
-    no = await cloud.call("one", "PUT", f"/routers/{router}", {"router": {"external_gateway_info": {
-        "network_id": public}}}, expect=400)
+    no = await cloud.call("one", "PUT", f"/routers/{router}", gateway, expect=400)
     assert "overlaps with cidr" in no["NeutronError"]["message"]
+    await cloud.call("one", "PUT", f"/routers/{router}/remove_router_interface", {"subnet_id": wide})
+    await cloud.call("one", "PUT", f"/routers/{router}", gateway)
 
 
 async def test_hosts_hear_of_the_router_whose_leg_or_gateway_has_another_address(cloud):

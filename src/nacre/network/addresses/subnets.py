@@ -68,8 +68,6 @@ class Subnets:
         if data["enable_dhcp"]:
             _check_dhcp(cidr)
         self._check_overlap(work, network.id, cidr)
-        if network.external:
-            _refuse_inside(work, network.id, cidr)
         gateway = data["gateway_ip"] if "gateway_ip" in data else ipam.default_gateway(cidr)
         if gateway:
             _check_gateway(gateway, cidr)
@@ -191,21 +189,6 @@ class Subnets:
             _every_port(work, current.network_id)
         work.changes.networks.add(current.network_id)
         work.changes.subnets.add(current.network_id)
-
-
-def _refuse_inside(work: Work, network_id: str, cidr: str) -> None:
-    """A router has no two subnets with an address in common (l3/legs.py): none outside with one that it has inside.
-    Whose they are only those hear who may see them."""
-    p, a, r, s = t.ports.c, t.addresses.c, t.routers.c, t.subnets.c
-    for router_id, subnet_id, inner in work.conn.execute(sa.select(r.id, s.id, s.cidr).join_from(
-            t.routers, t.ports, p.device_id == r.id).join(t.addresses, a.port_id == p.id).join(
-            t.subnets, s.id == a.subnet_id).where(
-                r.gateway_network_id == network_id, p.device_owner == "network:router_interface").distinct()):
-        if ipam.overlap(cidr, [inner]):
-            which = f"subnet {subnet_id} ({inner}) of router {router_id}" if work.context.sees_all else (
-                "a subnet of a router")
-            raise _bad(f"Requested subnet with cidr: {cidr} overlaps with {which} that has its gateway on network "
-                       f"{network_id}", "cidr")
 
 
 def _every_port(work: Work, network_id: str) -> None:

@@ -64,8 +64,9 @@ def six_of(work: Work, router_id: str, network_id: str) -> str | None:
 
 
 def refuse_overlap(work: Work, router_id: str, new: Sequence[Subnet]) -> None:
-    """A router has one port on a subnet, and no two subnets with an address in common: each subnet of its gateway's
-    network counts. Raises BadRequest."""
+    """A router gets one port on a subnet, and no subnet with an address in common with one that it has: each subnet of
+    its gateway's network counts. One that comes to that network later is not held up by what members have inside, as
+    with Neutron: it is theirs not to reach it. Raises BadRequest."""
     p, a = t.ports.c, t.addresses.c
     rows = work.rows(sa.select(p.device_owner, p.network_id, a.subnet_id).join(t.addresses, a.port_id == p.id).where(
         p.device_id == router_id, p.device_owner.in_((INTERFACE, GATEWAY))))
