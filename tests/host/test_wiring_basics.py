@@ -7,6 +7,7 @@ import pwd
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from nacre.base.errors import BuildFailed
 from nacre.base.shell import CommandFailed, run
@@ -180,6 +181,34 @@ async def test_what_is_wired_stays_while_a_node_that_begins_gets_no_answer():
         stub.away = 0
         assert await eventually(lambda: asyncio.sleep(0, place.agent.table.applied is not None))
         assert await one.pings("10.77.1.12")
+
+
+class Paged(NetworkStub):
+    """Members and places are too large for the first answer."""
+
+    async def wiring(self, *args, **named):
+        return structs.replace(await super().wiring(*args, **named), members=(), placed=())
+
+
+async def test_flows_are_replaced_by_a_node_that_begins_only_when_every_page_is_here():
+    """Half of an answer would cut guests off from all that the other half names."""
+    net, named = network(), group("named", allow("icmp", remote=(), remote_group="peers"))
+    stub = Paged([net], [port(11, net, security_groups=("named",)), port(12, net)], [OPEN, named], members=(
+        GroupMembers(id="peers", n=1, era="e", ports={"two": ("10.77.1.12/32",)}),))
+    async with lab(stub) as place:
+        one, two = [await place.guest(p) for p in stub.ports]
+        await place.wire(one, two)
+        assert await two.pings("10.77.1.11")
+        await place.agent.stop()
+        place.build()
+        stub.away, stub.deaf = 1000, "differences"
+        await place.agent.start()
+        await place.agent.follow(Standing(trusted=True))
+        assert await eventually(lambda: asyncio.sleep(0, stub.away < 998))  # so a round has ended
+        assert await two.pings("10.77.1.11") and place.agent.table.applied is None
+        stub.away = 0
+        assert await eventually(lambda: asyncio.sleep(0, place.agent.table.applied is not None))
+        assert await two.pings("10.77.1.11")
 
 
 async def test_a_poisoned_rule_hurts_nobody():

@@ -78,6 +78,7 @@ class OvsAgent:
         self._groups: dict[str, int] = {}  # of groups that rules name
         self._seen: dict[str, int] = {}
         self._up: set[str] = set()
+        self._made = False  # flows, by this process: those that are there are not of a former one
         self._unsealed: dict[str, str] = {}  # id of a port, or of a network with an unsealed link -> why
         self._rates: dict[str, Rate] = {}
         self._waiting: list[tuple[frozenset[str], asyncio.Future[None]]] = []
@@ -231,7 +232,7 @@ class OvsAgent:
                 if await self.client.ask() and self.bridge.settings.alone and self.client.peers.keys() - {self.host}:
                     log.warning("other hosts' guests are not reached: node.tunnel_ip is a loopback address")
             except ControlAway as error:
-                if not self.client.desired.ports:
+                if not self.client.desired.ports or not (self._made or self.client.complete()):
                     raise  # as below
                 away = error  # meanwhile what is known here is kept right
         elif not self.client.desired.ports:
@@ -246,6 +247,7 @@ class OvsAgent:
         named = uses(wiring.ports, self.client.desired.groups, self._groups)
         await self.table.make(await asyncio.to_thread(flow_table, wiring, local), named,
                               _here(self.host, self.client, local))
+        self._made = True
         await self.bridge.drop_meters()
         await self._tell({p for p in sealed if p in local.zones and p in self.client.desired.ports})
         if away is not None:

@@ -156,6 +156,10 @@ class WiringClient:
         """The groups whose members, and the networks whose ports, have to be asked for."""
         return self.members.outdated(self.desired.named()), self.places.outdated(self.desired.at())
 
+    def complete(self) -> bool:
+        """Whether every page came of what the ports here need: newer or not, something is known of all."""
+        return self.members.has(self.desired.named()) and self.places.has(self.desired.at())
+
     def versions(self) -> tuple[dict[str, int], dict[str, int]]:
         """As `Wiring.versions`."""
         return self.members.numbers(), self.places.numbers()

@@ -124,6 +124,10 @@ class Keeper(Generic[V]):
         return {id for id in named if id in self._doubted or (known := self._kept.get(id)) is None
                 or self._newer.get(id, 0) > known.n}
 
+    def has(self, named: Collection[str]) -> bool:
+        """Whether anything was ever said of each of these."""
+        return self._kept.keys() >= set(named)
+
     def keep_only(self, named: Collection[str]) -> None:
         """The others go: nothing here needs them any more."""
         for id in self._kept.keys() - set(named):
