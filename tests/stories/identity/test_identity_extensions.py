@@ -51,6 +51,8 @@ async def test_a_trust_lends_roles(lab: Lab, demo: httpx.AsyncClient, impersonat
         assert (await alt.delete(f"/OS-TRUST/trusts/{trust['id']}")).status_code == 403
         assert (await lab.post_auth(by_trust("demo-alt", "alt-pw", trust["id"]))).status_code == 201
         assert (await lab.post_auth(by_trust("demo-alt", "alt-pw", trust["id"]))).status_code == 401, "used up"
+        for method in ("GET", "DELETE"):
+            assert (await alt.request(method, f"/OS-TRUST/trusts/{trust['id']}")).status_code == 404
     assert (await demo.delete(f"/OS-TRUST/trusts/{trust['id']}")).status_code == 204, "or it would count for ever"
     unlimited = await made(demo, "/OS-TRUST/trusts", "trust", trustor_user_id=trustor, trustee_user_id=trustee,
                            impersonation=True, project_id=work, roles=[{"name": "reader"}])

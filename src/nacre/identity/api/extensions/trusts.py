@@ -94,13 +94,15 @@ class Trusts:
         return Subject({})
 
     async def one(self, request: Request) -> Subject:
-        """The trust of the URL. To strangers, too: Keystone answers 404 before it asks who it is."""
+        """The trust of the URL. To strangers, too: Keystone answers 404 before it asks who it is. One that is used up is
+        there no more but for who may delete it: its tokens may live, and it counts."""
         id, now = request.params["id"], self._store.now()
         row = await self._store.read(lambda conn: find(conn, TRUST, id))
-        if row is None or (row["expires_at"] or now + 1) <= now or (
-                row["remaining_uses"] == 0 and request.method != "DELETE"):  # its tokens may live, and it counts
+        used_up = row is not None and row["remaining_uses"] == 0
+        if row is None or (row["expires_at"] or now + 1) <= now or (used_up and request.method != "DELETE"):
             raise missing(TRUST, id)
-        return Subject({f"target.trust.{k}": row[k] for k in ("trustor_user_id", "trustee_user_id")}, row)
+        return Subject({f"target.trust.{k}": row[k] for k in ("trustor_user_id", "trustee_user_id")}, row,
+                       missing=missing(TRUST, id), seen="identity:delete_trust" if used_up else None)
 
     async def _row(self, request: Request) -> Any:
         await self._undelegated(request)
