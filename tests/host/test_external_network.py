@@ -270,3 +270,4 @@ def test_up_refuses_what_cannot_be(machine: Machine) -> None:
     machine.cloud("one").joinpath("nacre.toml").write_text('[node]\nbridge_mappings = {public = "br-own"}\n')
     assert "the bridge br-own, which is yours" in machine.nacre_in("one", "up", "-d", "--external", "nat", ok=False)
     assert "nothing was running" in machine.nacre_in("one", "down")
+    assert "No cloud was ever started in" in machine.nacre_in("two", "down", "--purge", ok=False)

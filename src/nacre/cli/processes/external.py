@@ -91,13 +91,16 @@ async def _made(settings: Settings, now: External, names: Names) -> External:
 
 
 def names_of(settings: Settings) -> Names:
-    """What the things of the folder's cloud are called here."""
+    """What the things of the folder's cloud are called here. Raises NotJoined: there is none."""
     from nacre.cli.supervisor import cloud_id
     from nacre.cloud.node import guests_folder
     from nacre.node.hypervisor.libvirt.places import host_names
 
     member = membership(settings.data)
-    cloud = member.cloud if member is not None else cloud_id(settings.data)
+    try:
+        cloud = member.cloud if member is not None else cloud_id(settings.data)
+    except FileNotFoundError:
+        raise NotJoined(f"No cloud was ever started in {settings.data}.") from None
     return host_names(cloud, guests_folder(settings.data), tuple(settings.node.disks))
 
 
