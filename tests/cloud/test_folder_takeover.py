@@ -304,7 +304,7 @@ def test_without_sudo_control_stays_whose_it_is_at_each_command(
     with run._database_is_ours(settings, url) as user:
         assert user == before
     assert (data / "database-url").stat().st_uid == uid
-    up.start(settings, ("control", "node"), url)
+    up.start(settings, ("control", "node"), up.Given(url))
     assert ((data / "control").stat().st_uid, (data / "database-url").stat().st_uid) == (uid, uid)
     assert [c._user for c in supervisor.children(load(data, hypervisor="fake"), ("control",))] == [before]
     with accounts.acting(before):

@@ -16,7 +16,7 @@ import pytest
 
 from nacre.cli import demo as steps
 from nacre.cli.client import Client
-from nacre.cli.up import CIDR
+from nacre.cli.database import DEMO_CIDR as CIDR
 from tests.host.cloud_lab import ROOT, CloudLab, names_of, run
 from tests.host.test_demo import Demo, demo, eventually
 

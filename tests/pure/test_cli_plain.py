@@ -57,8 +57,9 @@ def test_a_trace_and_the_status_show_words_as_they_are(capsys: pytest.CaptureFix
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "\x1b" not in shown and "[/nothing]" in shown
     member = {"role": "node", "name": NASTY, "state": NASTY, "seconds": None, "version": NASTY, "address": NASTY}
+    out = {"kind": "interface", "interface": NASTY, "wrong": [NASTY]}
     status._show(plain({"running": True, "data": "d", "processes": [], "services": [], "agents": [], "error": NASTY,
-                        "members": [member]}, markup=True))
+                        "members": [member], "external": out}, markup=True))
     assert "\x1b" not in capsys.readouterr().out
 
 

@@ -12,13 +12,14 @@ ids = st.uuids(version=4).map(str)
 
 def links(names: Names, id: str) -> list[str]:
     """Everything that the kernel sees as a link, or may."""
-    return [names.bridge, names.provider, names.tunnel, names.tap(id), names.veth(id), names.datapath]
+    return [names.bridge, names.provider, names.tunnel, names.tap(id), names.veth(id), names.datapath, *names.nat]
 
 
 @given(ids, ids)
 def test_names_carry_the_clouds_id_and_fit(cloud: str, id: str) -> None:
     names = Names(cloud)
-    everything = [*links(names, id), *names.patches("public"), names.namespace(id), names.table, str(names.run)]
+    everything = [*links(names, id), *names.patches("public"), names.namespace(id), names.table, names.nat_table,
+                  str(names.run)]
     assert all(cloud[:8] in name for name in everything) and len(set(everything)) == len(everything)
     assert all(len(link) <= 15 for link in links(names, id))
     assert names.namespace(id).removeprefix(names.namespaces) == id

@@ -13,6 +13,7 @@ from nacre.base.db import Database
 from nacre.network.contract import NetworkRequest, PortsOrder
 from nacre.network.l3 import reports
 from nacre.network.l3.gateway_hosts import LOOK, MISSED, SWEEP
+from nacre.network.work import NetworkSettings
 
 
 @pytest.fixture
@@ -45,6 +46,24 @@ async def test_a_host_is_elected_only_if_it_says_so_and_an_operator_agrees(cloud
     for _ in range(MISSED):
         await cloud.network.elections.sweep()
     assert await elected(cloud, router) == ("h2", 2)
+
+
+async def test_the_host_of_the_machine_itself_is_switched_on_once(story_db: Database) -> None:
+    """`nacre up` starts it: nobody else's word is needed, and an operator's counts from then on."""
+    cloud = Cloud(story_db, NetworkSettings(own_host="h1"))
+    for n in (1, 2):
+        await gateway(cloud, n, enabled=False)
+    agents = (await cloud.call("admin", "GET", "/agents?agent_type=L3%20agent"))["agents"]
+    assert {a["host"]: a["admin_state_up"] for a in agents} == {"h1": True, "h2": False}
+    router = await routed(cloud)
+    await cloud.network.elections.look()
+    assert await elected(cloud, router) == ("h1", 1)
+    [own] = [a["id"] for a in agents if a["host"] == "h1"]
+    await cloud.call("admin", "PUT", f"/agents/{own}", {"agent": {"admin_state_up": False}})
+    for _ in range(2):
+        await cloud.pass_time(100)
+        await gateway(cloud, 1, enabled=False)
+    assert (await cloud.call("admin", "GET", f"/agents/{own}"))["agent"]["admin_state_up"] is False
 
 
 async def test_a_gateway_that_was_set_before_any_host_came_gets_one(cloud: Cloud) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 import sqlalchemy as sa
+import structlog
 import yaml
 
 from nacre.base.clock import RealClock
@@ -19,23 +20,30 @@ from nacre.base.db import statements
 from nacre.base.durable.files import write_whole
 from nacre.base.durable.processes import find, mark_complete
 from nacre.base.durable.tables import cloud
-from nacre.base.errors import Conflict
+from nacre.base.errors import Conflict, NacreError
 from nacre.base.rpc.addresses import machine_addresses
 from nacre.base.serving.connections import Patience
 from nacre.base.serving.server import Listen
 from nacre.base.serving.tls import ServerTls, operators, own
-from nacre.cli.database import MARK, PASSWORDS, engine_name
+from nacre.cli.database import DEMO, DEMO_CIDR, MARK, PASSWORDS, engine_name
 from nacre.cloud.control import Base, Control
 from nacre.compute.catalog.flavors import Flavor
-from nacre.config import EVERYWHERE, Settings
+from nacre.config import EVERYWHERE, Settings, kept_external
 from nacre.identity.catalog import First, bootstrap
 from nacre.identity.tables import projects, users
 from nacre.image.metadefs.builtin import NAMESPACES
 from nacre.image.metadefs.service import Metadefs
 from nacre.network.addresses.subnets import Subnets
 from nacre.network.l2.networks import Networks
-from nacre.network.nouns.noun import View
+from nacre.network.l3 import interfaces
+from nacre.network.l3.routers import Routers
+from nacre.network.nouns.network import NETWORK, Network
+from nacre.network.nouns.port import PortAddress
+from nacre.network.nouns.router import ROUTER, Router
+from nacre.network.nouns.subnet import SUBNET, Subnet
 from nacre.network.work import Work
+
+log = structlog.get_logger()
 
 #: id, name, memory MB, vcpus, disk GB.
 FLAVORS = (
@@ -43,6 +51,8 @@ FLAVORS = (
     ("2", "m1.small", 2048, 1, 20), ("3", "m1.medium", 4096, 2, 40), ("4", "m1.large", 8192, 4, 80),
     ("5", "m1.xlarge", 16384, 8, 160),
 )
+#: The external network that a cloud has from its beginning.
+PUBLIC = "public"
 #: Seconds that a control goes on listening after it was told to end, unless an option says otherwise.
 DRAIN = 3.0
 #: The first users' passwords, until it is known that it was this control that made them.
@@ -156,6 +166,7 @@ async def first_rows(control: Control) -> None:
                 continue
         await _public_network(control)
         await db.run(lambda connection: mark_complete(connection, control.base.clock))
+    await external_rows(control)
     with contextlib.suppress(Conflict):  # another control is giving them
         await Metadefs(control.images).give(await _context(control), NAMESPACES)
     write_whole(settings.data / MARK, engine_name(settings.database))
@@ -181,17 +192,94 @@ async def _context(control: Control) -> Context:
 
 
 async def _public_network(control: Control) -> None:
-    settings, networks, subnets = control.settings, Networks(), Subnets()
+    told = kept_external(control.settings.data)
+    cidr = told.cidr if told.kind == "nat" else control.settings.network.public_cidr
     context = await _context(control)
 
     def step(work: Work) -> None:
-        if any(n.name == "public" for n in networks.list(work, {})):
-            return
-        network: View = networks.create(work, networks.resource.parse_create({
-            "name": "public", "router:external": True, "provider:network_type": "flat",
-            "provider:physical_network": "public"}, context))
-        subnets.create(work, subnets.resource.parse_create({
-            "name": "public-subnet", "network_id": network["id"], "ip_version": 4, "enable_dhcp": False,
-            "cidr": settings.network.public_cidr}, context))
+        if not any(n.name == PUBLIC for n in Networks().list(work, {})):
+            _subnet(work, _public(work), f"{PUBLIC}-subnet", cidr)
 
     await control.network.write(context, step)
+
+
+def _public(work: Work) -> str:
+    """A new network `public`: its id."""
+    made = Networks().create(work, NETWORK.parse_create({
+        "name": PUBLIC, "router:external": True, "provider:network_type": "flat",
+        "provider:physical_network": "public"}, work.context))
+    return str(made["id"])
+
+
+def _subnet(work: Work, network_id: str, name: str, cidr: str, **more: Any) -> str:
+    """A new subnet's id; without DHCP, unless more is said."""
+    made = Subnets().create(work, SUBNET.parse_create({
+        "name": name, "network_id": network_id, "ip_version": 4, "enable_dhcp": False, "cidr": cidr, **more},
+        work.context))
+    return str(made["id"])
+
+
+async def external_rows(control: Control) -> None:
+    """For `nacre up --external nat`, once for each range: the default external network has a subnet of it, and the demo
+    project a router between it and its network. What is there of these is taken as it is."""
+    told = kept_external(control.settings.data)
+    there = await control.db.read(lambda connection: statements.one(connection, cloud, number=1))
+    if told.kind != "nat" or (there is not None and there["external_cidr"] == told.cidr):
+        return
+    context = await _context(control)
+
+    def step(work: Work) -> None:
+        public = _outside(work, told.cidr)
+        demo = work.conn.execute(sa.select(projects.c.id).where(
+            projects.c.domain_id == "default", projects.c.name == DEMO)).scalar_one_or_none()
+        if demo is not None:
+            _demo_router(work, demo, public)
+        statements.update(work.conn, cloud, {"external_cidr": told.cidr}, number=1)
+
+    try:
+        await control.network.write(context, step)
+    except NacreError as error:  # an operator's networks, or quotas, leave no room: the cloud is of use without
+        log.error("the public network is not as it should be; the next start tries again", cidr=told.cidr,
+                  why=error.message)
+
+
+def _outside(work: Work, cidr: str) -> str:
+    """The id of the network `public`, with a subnet of that range. One of another range that was made for it and that
+    nobody has used goes."""
+    found = next((n for n in work.select(Network, name=PUBLIC) if n.external), None)
+    network_id = found.id if found else _public(work)
+    if not work.select(Network, external=True, is_default=True):
+        network = work.select(Network, id=network_id)[0]
+        Networks().update(work, network, {"is_default": True})
+    subnets = work.select(Subnet, network_id=network_id)
+    for subnet in subnets:
+        if subnet.name == f"{PUBLIC}-subnet" and subnet.cidr != cidr:
+            try:
+                Subnets().delete(work, subnet)
+            except Conflict:
+                log.warning("a range of the public network leads nowhere and stays, as it is used", cidr=subnet.cidr)
+    if all(subnet.cidr != cidr for subnet in subnets):
+        _subnet(work, network_id, f"{PUBLIC}-subnet", cidr)
+    return network_id
+
+
+def _demo_router(work: Work, project: str, public: str) -> None:
+    owner = {"project_id": project}
+    if work.select(Router, name=DEMO, project_id=project):
+        return
+    if networks := work.select(Network, name=DEMO, project_id=project):
+        subnets = [s.id for s in work.select(Subnet, network_id=networks[0].id) if s.ip_version == 4 and s.gateway_ip]
+    else:
+        made = Networks().create(work, NETWORK.parse_create({"name": DEMO, **owner}, work.context))
+        subnets = [_subnet(work, made["id"], DEMO, DEMO_CIDR, enable_dhcp=True, **owner)]
+    router = Routers().create(work, ROUTER.parse_create({
+        "name": DEMO, "external_gateway_info": {"network_id": public}, **owner}, work.context))
+    for subnet in subnets[:1]:
+        if not _routed(work, subnet):
+            interfaces.add(work, work.select(Router, id=router["id"])[0], {"subnet_id": subnet})
+
+
+def _routed(work: Work, subnet_id: str) -> bool:
+    """Whether the subnet's gateway address is somebody's already."""
+    subnet = work.select(Subnet, id=subnet_id)[0]
+    return bool(work.select(PortAddress, subnet_id=subnet_id, ip_address=subnet.gateway_ip))

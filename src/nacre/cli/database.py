@@ -19,6 +19,8 @@ T = TypeVar("T")
 
 #: Written by control when the cloud's first rows are there; holds the engine's name.
 MARK = Path("control") / "first-rows"
+#: The project that may be tried at once, and its network.
+DEMO, DEMO_CIDR = "demo", "10.20.0.0/24"
 #: The first users' passwords.
 PASSWORDS = Path("control") / "passwords.json"
 

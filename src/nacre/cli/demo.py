@@ -18,8 +18,8 @@ from rich.console import Console
 from nacre.base import shell
 from nacre.base.durable.files import write_whole
 from nacre.cli.client import ApiError, Client
+from nacre.cli.database import DEMO as NAME
 from nacre.cli.trace import show, timeline
-from nacre.cli.up import DEMO as NAME
 from nacre.cli.up import NotStarted, ensure_up, network, running_settings, upload
 from nacre.config import data_folder, load
 

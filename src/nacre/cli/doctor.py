@@ -196,12 +196,27 @@ def _holder(door: Door) -> tuple[int, list[str]] | None:
     return None
 
 
+def check_external(settings: Settings) -> list[Finding]:
+    """What `nacre up --external` made, if it did; as far as root sees it."""
+    from nacre.cli.processes import external
+
+    found = external.state(settings) if os.geteuid() == 0 else None
+    if found is None:
+        return []
+    if not found["wrong"]:
+        return [Finding(name="public network", state="ok", detail=external.sentence(found))]
+    return [Finding(name="public network", state="warning", detail=f"{external.sentence(found)[:-1]}, but "
+                    + "; ".join(found["wrong"]), cure="`nacre down` and `nacre up` make anew what is the cloud's (the "
+                    f"node does so by itself while it runs, or says in {settings.data}/logs/node.log why not)")]
+
+
 def examine(settings: Settings) -> list[Finding]:
     """All findings, in the order a person would mend them."""
     checks: list[Callable[[Path], Finding]] = [
         check_root, check_programs, check_virtualisation, check_ovs, check_tun, check_namespaces, check_folders,
         check_disk]
-    return [*(check(settings.data) for check in checks), *(check_door(each, settings.data) for each in doors(settings))]
+    return [*(check(settings.data) for check in checks), *check_external(settings),
+            *(check_door(each, settings.data) for each in doors(settings))]
 
 
 @click.command()

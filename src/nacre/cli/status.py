@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import click
 
 from nacre.base.errors import NacreError
+from nacre.cli.processes import external
 from nacre.cli.processes.accounts import acting, whose
 from nacre.cli.processes.membership import controls, membership
 from nacre.cli.up import roles_of, running_settings, supervised
@@ -80,9 +82,10 @@ def facts(settings: Settings) -> dict[str, Any]:
     if pid is None:  # `nacre control` in the foreground has none
         here = [p for p in here if p["running"] and p["name"] == "control"] or here
     found: dict[str, Any] = {"data": str(data), "running": any(p["running"] for p in here), "members": [],
-                             "services": [], "agents": [], "error": None, "processes": here}
+                             "services": [], "agents": [], "external": None, "error": None, "processes": here}
     if not found["running"]:
         return found
+    found["external"] = external.state(settings) if os.geteuid() == 0 else None
     if (member := membership(data)) is not None:
         return found | {"host": member.name, "cloud": member.cloud, "controls": [
             {"name": name, "address": address} for name, address in controls(data)]}
@@ -157,6 +160,10 @@ def _show(found: dict[str, Any]) -> None:
         for s in (*found["services"], *found["agents"]):
             table.add_row(s["binary"], s["host"], s["status"], _state(s["state"]))
         console.print(table)
+    if found["external"]:
+        console.print(external.sentence(found["external"]))
+        for wrong in found["external"]["wrong"]:
+            console.print(f"[red]{wrong}[/]")
     if found["error"]:
         console.print(f"[red]{found['error']}[/]")
 

@@ -14,22 +14,22 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
+import msgspec
 import yaml
 
 from nacre.base.durable.files import write_whole
 from nacre.base.errors import NacreError
 from nacre.cli import supervisor
 from nacre.cli.client import ApiError, Client
+from nacre.cli.database import DEMO, DEMO_CIDR
 from nacre.cli.supervisor import ROLES
-from nacre.config import KEPT_BEFORE, KEPT_FILE, Settings, kept, load
+from nacre.config import KEPT_BEFORE, KEPT_FILE, External, Settings, kept, kept_external, load
 
 #: How long the cloud may take to answer, in seconds.
 PATIENCE = 60.0
-#: The project that may be tried at once, and its network.
-DEMO, CIDR = "demo", "10.20.0.0/24"
 
 
 class NotStarted(NacreError):
@@ -65,12 +65,19 @@ def roles_of(data: Path) -> tuple[str, ...]:
     return ROLES if membership(data) is None else ("node",)
 
 
-def start(settings: Settings, roles: tuple[str, ...], given: str | None = None) -> bool:
-    """Start the supervisor, detached. False if it runs already. given: the database that the command line names.
+class Given(NamedTuple):
+    """What the command line says beside the settings. database: its URL; external: `nat`, `none` or an interface."""
+
+    database: str | None = None
+    external: str | None = None
+
+
+def start(settings: Settings, roles: tuple[str, ...], given: Given = Given()) -> bool:
+    """Start the supervisor, detached. False if it runs already.
 
     Raises NacreError with what to do."""
     from nacre.cli import database
-    from nacre.cli.processes import accounts, folder, lock
+    from nacre.cli.processes import accounts, external, folder, lock
     from nacre.cli.processes import left as behind
 
     left = behind.find(settings.data)  # first: what a supervisor started counts as its own only if it is seen next
@@ -89,9 +96,9 @@ def start(settings: Settings, roles: tuple[str, ...], given: str | None = None) 
     with folder.prepared(settings.data, user, control=control) as locks:
         if control:
             supervisor.prepare(settings, user)
-            database.keep(settings, given, user)
+            database.keep(settings, given.database, user)
         (settings.data / "run" / "node.ready").unlink(missing_ok=True)  # of a node that was killed with its supervisor
-        _keep(settings)
+        _keep(settings, external.settle(settings, given.external) if "node" in roles else None)
         _supervise(settings, roles, locks)
     return True
 
@@ -116,9 +123,11 @@ def _check_port(settings: Settings) -> None:
                              "choose another port with --port.") from None
 
 
-def _keep(settings: Settings) -> None:
-    """What it is started with is what later starts take."""
-    said = json.dumps({"port": settings.port, "hypervisor": settings.hypervisor}) + "\n"
+def _keep(settings: Settings, external: External | None = None) -> None:
+    """What it is started with is what later starts take. external: another than before."""
+    told = {"port": settings.port, "hypervisor": settings.hypervisor}
+    out = kept_external(settings.data) if external is None else external
+    said = json.dumps(told | ({} if out == External() else {"external": msgspec.to_builtins(out)})) + "\n"
     write_whole(settings.data / KEPT_FILE, said, 0o644)  # under sudo control reads it as the user
     (settings.data / KEPT_BEFORE).unlink(missing_ok=True)
 
@@ -258,7 +267,7 @@ def _tail(folder: Path, name: str) -> str:
     return f"There is nothing in {folder}."
 
 
-def bring_up(settings: Settings, say: Any, given: str | None = None, roles: tuple[str, ...] = ()) -> bool:
+def bring_up(settings: Settings, say: Any, given: Given = Given(), roles: tuple[str, ...] = ()) -> bool:
     """Start the cloud and wait until it can be used. False if it ran already. roles: other than those of the folder.
     Raises NotStarted."""
     roles = roles or roles_of(settings.data)
@@ -288,23 +297,29 @@ def ensure_up(data: Path) -> bool:
               help="libvirt: real guests, needs root; fake: none, for trying the APIs")
 @click.option("--database", default=None, metavar="URL", help="postgresql://USER@HOST/NAME; kept in the data folder "
               "for later starts [a SQLite file in the data folder]")
-def up(detach: bool, data: Path | None, port: int | None, hypervisor: str | None, database: str | None) -> None:
+@click.option("--external", default=None, metavar="nat|none|INTERFACE", help="how the network `public` leaves this "
+              "machine: behind its address, or by an interface of its own; kept for later starts [none]")
+def up(detach: bool, data: Path | None, **given: Any) -> None:
     """Start the cloud on this machine, and say how to use it."""
     from rich.console import Console
 
-    settings = running_settings(data, port=port, hypervisor=hypervisor, database_url=database)
+    from nacre.cli.processes import external
+
+    told = Given(given.pop("database"), given.pop("external"))
+    settings = running_settings(data, **given, database_url=told.database)
     console = Console(stderr=True, highlight=False)
 
     def say(text: str, seconds: float) -> None:
         console.print(f"[green]✓[/] {text} [dim]{seconds:.1f} s[/]")
 
     with console.status("starting"):
-        started = bring_up(settings, say, database)
+        started = bring_up(settings, say, told)
     if roles_of(settings.data) == ("node",):
         console.print(f"This host {'is up' if started else 'was up already'}.")
     else:
-        other = [f"--{name} {given}" for name, given, own in (
-            ("port", port, settings.port), ("hypervisor", hypervisor, settings.hypervisor)) if given not in (None, own)]
+        other = [f"--{name} {value}" for name, value in given.items() if value not in (None, getattr(settings, name))]
+        if not started and external.wanted(settings, told.external) != kept_external(settings.data):
+            other.append(f"--external {told.external}")
         if other:
             console.print(f"It runs on as it was started; for {' '.join(other)}: `nacre down` first.", soft_wrap=True)
         console.print(f"Nacre {'is up' if started else 'was up already'} at {settings.url}\n"
@@ -313,6 +328,8 @@ def up(detach: bool, data: Path | None, port: int | None, hypervisor: str | None
         if started:
             with contextlib.suppress(ApiError, KeyError):  # another control made the first users, or they changed
                 console.print(_first_steps(settings.data, settings.hypervisor), soft_wrap=True)
+    if out := external.said(settings):
+        console.print(out, soft_wrap=True, markup=False)
     if detach:
         return
     console.print("Ctrl-C stops it (`nacre up -d` leaves it running); servers keep running.")
@@ -330,7 +347,7 @@ def network(client: Client) -> str:
     net = nets[0] if nets else client.post("network", "/networks", {"network": {"name": DEMO}})["network"]
     if not net.get("subnets"):
         client.post("network", "/subnets", {"subnet": {
-            "name": DEMO, "network_id": net["id"], "ip_version": 4, "cidr": CIDR}})
+            "name": DEMO, "network_id": net["id"], "ip_version": 4, "cidr": DEMO_CIDR}})
     return str(net["id"])
 
 
@@ -363,6 +380,15 @@ def _first_steps(data: Path, hypervisor: str) -> str:
 
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path), default=None, help="the cloud's data folder [~/.nacre]")
-def down(data: Path | None) -> None:
+@click.option("--purge", is_flag=True, help="and take away what this machine's network has of the cloud: the public "
+              "network's way out, and where no servers are left here also its bridges")
+def down(data: Path | None, purge: bool) -> None:
     """Stop the cloud's processes; servers keep running, and are found again by the next `up`."""
-    click.echo("stopped" if stop(load(data).data) else "nothing was running")
+    settings = running_settings(data)
+    click.echo("stopped" if stop(settings.data) else "nothing was running")
+    if purge and settings.hypervisor != "fake":
+        from nacre.cli.processes import external
+
+        for line in external.purge(settings):
+            click.echo(f"gone: {line}")
+        _keep(settings, external.wanted(settings, "none"))

@@ -271,7 +271,7 @@ def _network(base: Base) -> NetworkManager:
     network = NetworkManager(base.db, base.policy, base.clock, NetworkSettings(
         types=SegmentTypes(tenant_types=own.tenant_types, vlan_ranges=dict.fromkeys(
             base.settings.node.bridge_mappings, own.vlan_range), vni_range=own.vni_range, physical_mtu=own.mtu),
-        drivers=own.mechanisms, dns_domain=own.dns_domain,
+        drivers=own.mechanisms, dns_domain=own.dns_domain, own_host=base.settings.own_host,
         quotas={**DEFAULT_QUOTAS, "network": quotas.networks, "port": quotas.ports,
                 "security_group": quotas.security_groups, "subnetpool": quotas.subnetpools,
                 "address_group": quotas.address_groups, "address_scope": quotas.address_scopes}),

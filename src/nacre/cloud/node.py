@@ -16,7 +16,7 @@ from nacre.base.rpc.stub import stub
 from nacre.cloud.running import Running, Transport
 from nacre.conductor.contract import TARGET as CONDUCTOR
 from nacre.conductor.contract import Conductor, ControlAddress
-from nacre.config import Settings, SettingsError, is_loopback
+from nacre.config import Settings, SettingsError, is_loopback, kept_external
 from nacre.image.contract import TARGET as IMAGE
 from nacre.image.contract import Images
 from nacre.network.contract import TARGET as NETWORK
@@ -132,8 +132,21 @@ def build_node(settings: Settings, transport: Transport, clock: Clock | None = N
         """Orders are taken when hypervisor and wiring are ready; until then the control side asks again."""
         transport.serve(NODE, manager, Node, ("control",))
 
-    return RunningNode(
-        start=[name, service.start, open_door], stop=[service.stop], ready=service.greeted, service=service)
+    return RunningNode(start=[name, service.start, open_door], stop=[service.stop], ready=service.greeted,
+                       tasks=_outside(settings, names, clock) if names else [], service=service)
+
+
+def _outside(settings: Settings, cloud: str, clock: Clock) -> list[Any]:
+    """What keeps the public network's way out as `nacre up` was told."""
+    from nacre.node.hypervisor.libvirt.places import host_names
+    from nacre.node.routing.external import Outside, Uplink
+
+    told = kept_external(settings.data)
+    if not told.leads:
+        return []
+    outside = Outside(Uplink(names=host_names(cloud, guests_folder(settings.data), tuple(settings.node.disks)),
+                             cidr=told.cidr if told.kind == "nat" else "", interface=told.interface))
+    return [lambda: outside.keep(clock)]
 
 
 def _fake_host(settings: Settings, network: Network, clock: Clock, faults: Faults | None) -> tuple[Any, Any]:

@@ -7,7 +7,7 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -23,6 +23,20 @@ KEPT_BEFORE = "logs/up.json"
 #: Where the folders of clouds lie that are started by `sudo`, by the user's name: only root can put anything else in
 #: their place, which is not so in a home.
 CLOUDS = Path("/var/lib/nacre/clouds")
+
+
+class External(msgspec.Struct, frozen=True, kw_only=True):
+    """The public network's way out, as `nacre up --external` was told last (kind "": nothing). cidr: its range, also
+    of one that was, as the cloud's rows are made for it."""
+
+    kind: Literal["", "none", "nat", "interface"] = ""
+    cidr: str = ""
+    interface: str = ""
+
+    @property
+    def leads(self) -> bool:
+        """Whether there is one."""
+        return self.kind in ("nat", "interface")
 
 
 class SettingsError(NacreError):
@@ -78,6 +92,15 @@ def load(data: Path | None = None, *, environ: Mapping[str, str] | None = None, 
 
 def kept(folder: Path) -> dict[str, Any]:
     """What the folder's cloud was started with last: its port and its hypervisor; nothing of one that is new."""
+    return _kept(folder)[0]
+
+
+def kept_external(folder: Path) -> External:
+    """And the public network's way out."""
+    return _kept(folder)[1]
+
+
+def _kept(folder: Path) -> tuple[dict[str, Any], External]:
     file, before = folder / KEPT_FILE, folder / KEPT_BEFORE
     if not os.path.lexists(file) and os.path.isfile(before):  # no pipe, at which root would wait
         file = before
@@ -85,10 +108,10 @@ def kept(folder: Path) -> dict[str, Any]:
         found = msgspec.json.decode(_text(file) or "{}", type=dict[str, Any])
         told: dict[str, Any] = {name: found[name] for name in ("port", "hypervisor") if name in found}
         msgspec.convert(told, Settings)
+        return told, msgspec.convert(found.get("external", {}), External)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file} is not as `nacre up` writes it ({error}): remove it, and say --port and "
-                            "--hypervisor once more to `nacre up`.") from None
-    return told
+        raise SettingsError(f"{file} is not as `nacre up` writes it ({error}): remove it, and say --port, "
+                            "--hypervisor and --external once more to `nacre up`.") from None
 
 
 def _file(path: Path, *, must: bool) -> dict[str, Any]:

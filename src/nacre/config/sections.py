@@ -327,6 +327,11 @@ class Settings(Section, frozen=True):
         """What this compute host is called."""
         return self.node.name or socket.gethostname()
 
+    @property
+    def own_host(self) -> str:
+        """The compute host that `nacre up` starts beside this control; empty: none."""
+        return self.host_name if self.host_name in self.rpc.node_keys else ""
+
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine gets there."""

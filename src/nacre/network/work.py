@@ -62,13 +62,15 @@ ProjectOf = Callable[[sa.Connection, str], str | None]
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the operator decides about networks. drivers: mechanism drivers in their order."""
+    """What the operator decides about networks. drivers: mechanism drivers in their order. own_host: that of the
+    machine on which the cloud was started ("": none), whose L3 agent begins switched on."""
 
     types: SegmentTypes = SegmentTypes()
     drivers: tuple[str, ...] = ("openvswitch",)
     quotas: dict[str, int] = {}  # where they differ from DEFAULT_QUOTAS
     dns_domain: str = "openstacklocal"
     agent_down_after: float = 75.0
+    own_host: str = ""
 
 
 @dataclass

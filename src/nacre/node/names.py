@@ -69,6 +69,16 @@ class Names(msgspec.Struct, frozen=True):
         return f"nacre_{'br_int' if self.former else self.short}"
 
     @property
+    def nat(self) -> tuple[str, str]:
+        """The link between the machine and the cloud's own provider bridge: (the machine's end, the bridge's end)."""
+        return f"nat-{self.short}", f"ext-{self.short}"
+
+    @property
+    def nat_table(self) -> str:
+        """The nftables table that translates what comes by it."""
+        return f"nacre_nat_{self.short}"
+
+    @property
     def datapath(self) -> str:
         """What is made for a moment to see whether the kernel has Open vSwitch's datapath."""
         return f"nacre-{self.short}"

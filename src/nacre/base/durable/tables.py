@@ -12,6 +12,8 @@ cloud = sa.Table(
     sa.Column("created_at", sa.DateTime, nullable=False),
     #: Since when its first rows are all there: none of them is made again.
     sa.Column("first_rows_at", sa.DateTime),
+    #: The range for which the rows of `nacre up --external nat` were made: none of them is made again.
+    sa.Column("external_cidr", sa.String(18)),
 )
 
 #: Every process of ours. A start counts the generation up, so that what an earlier life held is known to be free.

@@ -103,8 +103,8 @@ def _detached(settings: Settings, database: str | None) -> None:
 
     environ = {"NACRE_HOST": settings.host}
     os.environ.update(environ)  # for the supervisor and its child
-    started = up.bring_up(settings, lambda what, took: click.echo(f"{what} ({took:.1f} s)", err=True), database,
-                          ("control",))
+    started = up.bring_up(settings, lambda what, took: click.echo(f"{what} ({took:.1f} s)", err=True),
+                          up.Given(database), ("control",))
     click.echo(f"This control {'is up' if started else 'was up already'} at {settings.url}", err=True)
 
 

@@ -124,8 +124,8 @@ def claimed(work: Work, reports: Sequence[Report]) -> dict[str, BadRequest]:
 
 def report(work: Work, reports: Iterable[Report]) -> set[str]:
     """Writes down what hosts report. Those of which what they can reach changed (they are new, or mapped otherwise) and
-    that have ports. An agent that its host does not name any more is gone. A new L3 agent is switched off: which hosts
-    all that routers send goes through is not theirs to say (l3/gateway_hosts.py)."""
+    that have ports. An agent that its host does not name any more is gone. A new L3 agent is switched off, but for our
+    own machine's: which hosts all that routers send goes through is not theirs to say (l3/gateway_hosts.py)."""
     reports = list(reports)
     values = {(said.host, kind): row for said in reports for kind, row in rows_of(said).items()}
     known = {(agent.host, agent.agent_type): agent for agent in work.select(Agent, host={r.host for r in reports})}
@@ -136,9 +136,9 @@ def report(work: Work, reports: Iterable[Report]) -> set[str]:
     other = [place for place in values if place in known and place not in set(same)]
     fresh = [place for place in values if place not in known]
     work.add_all(Agent, [Agent(
-        id=str(uuid.uuid4()), host=host, agent_type=kind, admin_state_up=kind != L3, description=None,
-        created_at=work.now, started_at=work.now, heartbeat_at=work.shared_now, **values[host, kind])
-        for host, kind in fresh])
+        id=str(uuid.uuid4()), host=host, agent_type=kind, description=None, created_at=work.now,
+        started_at=work.now, heartbeat_at=work.shared_now,
+        admin_state_up=kind != L3 or host == work.settings.own_host, **values[host, kind]) for host, kind in fresh])
     if other:
         work.conn.execute(_OTHER, [{"of": known[place].id, "now": work.shared_now, **{
             f"new_{name}": value for name, value in values[place].items()}} for place in other])

@@ -51,7 +51,7 @@ class Seal:
         if hook:
             failed |= await self._hook(sound)
         for link in sound:
-            if wanted[link] != self._sealed.get(link) and (why := await asyncio.to_thread(_quiet, link)):
+            if wanted[link] != self._sealed.get(link) and (why := await asyncio.to_thread(quiet, link)):
                 failed[link] = why
         fresh = [link for link in sound if link not in failed and wanted[link] != self._sealed.get(link)]
         await asyncio.to_thread(_switch, failed, fresh)  # an earlier node process may have left one down
@@ -135,7 +135,7 @@ def _switch(down: Iterable[str], up: Iterable[str]) -> None:
                     host.link("set", index=index, state=state)
 
 
-def _quiet(link: str) -> str:
+def quiet(link: str) -> str:
     """The host's end says nothing. Answers why not, if it cannot be made so."""
     try:
         for pattern, value in _SYSCTLS.items():
