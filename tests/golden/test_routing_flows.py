@@ -6,16 +6,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from nacre.network.contract import NetworkFacts
-from nacre.node.ovs.flows import Local
-from nacre.node.routing.facts import (
+from nacre.network.contract import (
     FloatingFacts,
     ForwardingFacts,
     GatewayFacts,
+    NetworkFacts,
     RouterFacts,
     RouterLeg,
-    Surroundings,
 )
+from nacre.node.ovs.flows import Local
+from nacre.node.routing.facts import Surroundings
 from nacre.node.routing.plan import routing_flows
 
 HERE = Path(__file__).parent / "routing"

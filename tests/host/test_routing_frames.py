@@ -11,20 +11,23 @@ from pathlib import Path
 import pytest
 
 from nacre.base.shell import run
-from nacre.network.contract import FixedIp, HostWiring, NetworkFacts, PortFacts
+from nacre.network.contract import (
+    FixedIp,
+    FloatingFacts,
+    ForwardingFacts,
+    GatewayFacts,
+    HostWiring,
+    NetworkFacts,
+    PortFacts,
+    RouterFacts,
+    RouterLeg,
+)
 from nacre.node.netns import inside
 from nacre.node.ovs.bridge import probe_datapath
 from nacre.node.ovs.flows import Local
 from nacre.node.ovs.plan import changes
 from nacre.node.ovs.switching import flow_table
-from nacre.node.routing.facts import (
-    FloatingFacts,
-    ForwardingFacts,
-    GatewayFacts,
-    RouterFacts,
-    RouterLeg,
-    Surroundings,
-)
+from nacre.node.routing.facts import Surroundings
 from nacre.node.routing.plan import routing_flows
 from tests.host.wiring_lab import able, allow, group
 

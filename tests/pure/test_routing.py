@@ -8,16 +8,16 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nacre.network.contract import NetworkFacts
-from nacre.node.ovs.flows import Flow, Local
-from nacre.node.routing.facts import (
+from nacre.network.contract import (
     FloatingFacts,
     ForwardingFacts,
     GatewayFacts,
+    NetworkFacts,
     RouterFacts,
     RouterLeg,
-    Surroundings,
 )
+from nacre.node.ovs.flows import Flow, Local
+from nacre.node.routing.facts import Surroundings
 from nacre.node.routing.outside import forwarded_ports
 from nacre.node.routing.pipeline import NEIGHBOUR, ROUTE
 from nacre.node.routing.plan import routing_flows

@@ -4,9 +4,9 @@ for each neighbour that is known. IPv4."""
 import ipaddress
 from collections.abc import Iterator, Mapping
 
-from nacre.network.contract import NetworkFacts
+from nacre.network.contract import NetworkFacts, RouterFacts, RouterLeg
 from nacre.node.ovs.flows import CLASSIFY, DELIVER, DHCP, Flow, Local
-from nacre.node.routing.facts import RouterFacts, RouterLeg, Surroundings
+from nacre.node.routing.facts import Surroundings
 from nacre.node.routing.pipeline import (
     ANYWHERE,
     ECHO,

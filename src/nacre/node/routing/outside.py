@@ -5,10 +5,10 @@ another of the same host is translated twice."""
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 
-from nacre.network.contract import NetworkFacts
+from nacre.network.contract import FloatingFacts, ForwardingFacts, GatewayFacts, NetworkFacts, RouterFacts
 from nacre.node.ovs.flows import CLASSIFY, DELIVER, FROM, OUTSIDE, Flow, Local
 from nacre.node.ovs.groups.rules import port_masks
-from nacre.node.routing.facts import FloatingFacts, ForwardingFacts, GatewayFacts, RouterFacts, Surroundings
+from nacre.node.routing.facts import Surroundings
 from nacre.node.routing.inside import leg_of
 from nacre.node.routing.pipeline import (
     AS_OURS,

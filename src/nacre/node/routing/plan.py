@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 
 import structlog
 
-from nacre.network.contract import NetworkFacts
+from nacre.network.contract import FloatingFacts, NetworkFacts, RouterFacts
 from nacre.node.ovs.flows import Flow, Local, unique
-from nacre.node.routing.facts import FloatingFacts, RouterFacts, Surroundings
+from nacre.node.routing.facts import Surroundings
 from nacre.node.routing.inside import Inside, neighbour_flows
 from nacre.node.routing.outside import Outside
 from nacre.node.routing.pipeline import base
