@@ -18,17 +18,23 @@ from nacre.network.contract import (
     GatewayFacts,
     HostWiring,
     NetworkFacts,
+    NetworkPorts,
+    PlacedPort,
     PortFacts,
     RouterFacts,
     RouterLeg,
 )
 from nacre.node.netns import inside
 from nacre.node.ovs.bridge import probe_datapath
-from nacre.node.ovs.flows import Local
-from nacre.node.ovs.plan import changes
+from nacre.node.ovs.flows import COOKIE, Local
+from nacre.node.ovs.groups.elsewhere import Here
+from nacre.node.ovs.groups.members import Places
+from nacre.node.ovs.plan import beside, changes
+from nacre.node.ovs.service import ensure_services
 from nacre.node.ovs.switching import flow_table
 from nacre.node.routing.facts import Surroundings
-from nacre.node.routing.plan import routing_flows
+from nacre.node.routing.near import NearFlows
+from nacre.node.routing.plan import routing_plan
 from tests.host.wiring_lab import able, allow, group
 
 pytestmark = [pytest.mark.host, pytest.mark.skipif(not able(), reason="needs root, Open vSwitch")]
@@ -84,6 +90,7 @@ class Routed:
     def __init__(self, hosts):
         self.hosts, self.short, self.made = hosts, uuid.uuid4().hex[:5], []
         number = int(self.short, 16) % 0x700 * 16  # zones of nobody else's on this machine
+        self.router, self.floating, self.hops = ROUTER, FLOATING, {"out": {OUT: OUT_MAC}}
         self.zones = {name: number + at for at, name in enumerate(("f", "g", "r", *GUESTS), start=1)}
 
     def ns(self, name):
@@ -115,13 +122,14 @@ class Routed:
                    f"ofport_request={port}"])
 
     async def up(self):
+        await ensure_services()
         self.datapath = await probe_datapath(Path("/run/openvswitch"), f"probe{self.short}")
         for name in (*self.hosts, *UPLINKS):
             bridge = self.bridge(name)
             await run(["ovs-vsctl", "add-br", bridge, "--", "set", "bridge", bridge, f"datapath_type={self.datapath}",
                        "fail-mode=secure", "protocols=OpenFlow14"])
         for number, (network, port) in enumerate(UPLINKS.items()):
-            await self.flows(network, ["add priority=0,actions=FLOOD"])
+            await self.flows(network, ["add priority=0,actions=NORMAL"])
             for at, host in enumerate(self.hosts):
                 ends = f"u{self.short}{number}{at}", f"v{self.short}{number}{at}"
                 self.made.append((None, ends[0]))
@@ -153,15 +161,24 @@ class Routed:
             for name, (network, address, mac, _) in GUESTS.items() if name in self.hosts[host]}
         local = Local(ofports={name: GUESTS[name][3] for name in ports}, zones=self.zones,
                       numbers={"a": 1, "b": 2, "out": 3}, uplinks=UPLINKS)
-        known = {network: {address: mac for where, address, mac, _ in GUESTS.values() if where == network}
-                 for network in "ab"} | {"out": {
-                     OUT: OUT_MAC, ROUTER.gateway.addresses[0]: ROUTER.gateway.mac,
-                     **{each.address: each.mac for each in (*FLOATING, *ROUTER.forwardings)}}}
-        here = Surroundings(host=host, numbers={"r": 5}, zones=self.zones, neighbours=known,
+        here = Surroundings(host=host, numbers={"r": 5}, zones=self.zones, hops=self.hops,
                             helpers={"leg-a": HELPER} if host == next(iter(self.hosts)) else {})
-        switched = flow_table(HostWiring(whole=True, ports=tuple(ports.values()), groups=(GROUP,), networks=(
-            NETWORKS["a"], NETWORKS["b"])), local)
-        await self.flows(host, changes((), (*switched, *routing_flows((ROUTER,), FLOATING, NETWORKS, local, here))))
+        switched = flow_table(HostWiring(whole=True, ports=tuple(ports.values()), groups=(GROUP,), networks=tuple(
+            NETWORKS[name] for name in "ab" if any(port.network_id == name for port in ports.values()))), local)
+        plan, near = routing_plan((self.router,), self.floating, NETWORKS, local, here), NearFlows()
+        near.lines(self.places(), (), plan.joined, (Here(), lambda _: ()))
+        flows = {flow.key: flow for flow in (*beside(switched, plan.flows), *near.all())}
+        await run(["ovs-ofctl", "-O", "OpenFlow14", "del-flows", self.bridge(host), f"cookie={COOKIE:#x}/-1"])
+        await self.flows(host, changes((), list(flows.values())))
+
+    def places(self):
+        """Where all guests are."""
+        found = Places()
+        found.apply([NetworkPorts(id=network, n=1, era="e", ports={
+            name: PlacedPort(mac=mac, addresses=(address,), host=host)
+            for host, guests in self.hosts.items() for name in guests
+            for where, address, mac, _ in (GUESTS[name],) if where == network}) for network in "ab"])
+        return found
 
     async def flows(self, bridge, lines):
         await run(["ovs-ofctl", "-O", "OpenFlow14", "--bundle", "add-flows", self.bridge(bridge), "-"],

@@ -42,13 +42,16 @@ from nacre.node.ovs.groups.elsewhere import Here
 from nacre.node.ovs.groups.peers import uses
 from nacre.node.ovs.local import LocalNetworks
 from nacre.node.ovs.ovsdb import BridgeSettings
-from nacre.node.ovs.plan import local_networks, numbered
+from nacre.node.ovs.plan import beside, local_networks, numbered
 from nacre.node.ovs.seal import Seal
 from nacre.node.ovs.service import ensure_services
 from nacre.node.ovs.switching import flow_table
+from nacre.node.routing.routers import Routers, routed_networks, routing_of
 from nacre.node.servers.limits import Rate
 
 log = structlog.get_logger()
+
+AGENTS = "Open vSwitch agent", "DHCP agent", "Metadata agent", "L3 agent"
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +77,7 @@ class OvsAgent:
         self.settings, self.clock = settings, clock or RealClock()
         self.client = WiringClient(settings.host, network, self.clock)
         self.table = FlowTable(bridge, self.client.members, self.client.places)
+        self.routers = Routers(settings.host, network, bridge, self.clock)
         self._numbers: dict[str, int] = {}  # of networks
         self._groups: dict[str, int] = {}  # of groups that rules name
         self._seen: dict[str, int] = {}
@@ -96,7 +100,8 @@ class OvsAgent:
         await self.seal.close(await self.bridge.links(), hook=self.bridge.datapath == "netdev")
         if self.settings.former is not None:
             await self.places.dhcp.retire(self.settings.former)
-        self._tasks = [asyncio.create_task(each) for each in (self._work(), self._look(), self._follow_differences())]
+        self._tasks = [asyncio.create_task(each) for each in (
+            self._work(), self._look(), self._follow_differences(), self.routers.follow(self._wake.set))]
 
     async def stop(self) -> None:
         """Ends the loop; guests keep their network."""
@@ -159,7 +164,7 @@ class OvsAgent:
         return AgentReport(
             host=self.host, tunnel_ip=None if settings.alone else settings.tunnel_ip,
             bridge_mappings=settings.providers, tunnel_types=("vxlan",) if settings.tunnel_ip else (),
-            datapath_type=self.bridge.datapath, bridge=self.bridge.name, takes=(DIFFERENCES,))
+            datapath_type=self.bridge.datapath, bridge=self.bridge.name, takes=(DIFFERENCES,), agents=AGENTS)
 
     async def _work(self) -> None:
         tries = 0
@@ -217,6 +222,8 @@ class OvsAgent:
                     async with self._turn:
                         await self.client.ask_differences()
                         await self.table.update(self.client.tunnels())
+                if self.routers.outdated(routing_of(self.client), self.client.tunnels()):
+                    self._wake.set()
                 tries = 0
             except Exception as error:
                 log.warning("differences are not applied", why=repr(error))
@@ -231,21 +238,24 @@ class OvsAgent:
                 if await self.client.ask() and self.bridge.settings.alone and self.client.peers.keys() - {self.host}:
                     log.warning("other hosts' guests are not reached: node.tunnel_ip is a loopback address")
             except ControlAway as error:
-                if not self.client.desired.ports:
+                if not self.client.desired.ports and not routing_of(self.client).routers:
                     raise  # as below
                 away = error  # meanwhile what is known here is kept right
-        elif not self.client.desired.ports:
+        elif not self.client.desired.ports and not routing_of(self.client).routers:
             return  # what is wired since before this process began stays
         here = await self._served()
         sealed = await self._sealed(here)
-        wiring = self.client.desired.wiring(self._numbers)
+        wiring, routing, tunnels = self.client.desired.wiring(
+            local_networks(self.client.desired, here)), routing_of(self.client), self.client.tunnels()
         self._groups = numbered(self._groups, sorted(self.client.desired.named()))
         local = await self._local(sealed)
         self._seen = here
         await self.bridge.set_meters(meters(local), known=self.table.applied is not None)
         named = uses(wiring.ports, self.client.desired.groups, self._groups)
-        await self.table.make(await asyncio.to_thread(flow_table, wiring, local), named,
-                              _here(self.host, self.client, local))
+        plan = await self.routers.make(routing, local, tunnels)
+        flows = beside(await asyncio.to_thread(flow_table, wiring, local), plan.flows)
+        await self.table.make(flows, named, _here(self.host, self.client, local), plan.joined)
+        self.routers.done()
         await self.bridge.drop_meters()
         await self._tell({p for p in sealed if p in local.zones and p in self.client.desired.ports})
         if away is not None:
@@ -255,7 +265,7 @@ class OvsAgent:
         """Ports that are here, with DHCP and metadata ready for their networks and gone from others."""
         here = await self.bridge.ports()
         networks = local_networks(self.client.desired, here)
-        self._numbers = numbered(self._numbers, networks)
+        self._numbers = numbered(self._numbers, [*networks, *routed_networks(routing_of(self.client))])
         present = [port for port in self.client.desired.ports.values() if port.id in here]
         await self.places.serve([self.client.desired.networks[n] for n in networks], present, self.bridge)
         return {port: number for port, number in here.items() if port in self.client.desired.ports}
@@ -314,7 +324,7 @@ def _here(host: str, client: WiringClient, local: Local) -> Here:
     """With the networks that go by tunnels."""
     return Here(host=host, vxlan=local.vxlan, tunnels=client.tunnels(), networks={
         network.id: (local.numbers[network.id], network.segmentation_id or 0)
-        for network in client.desired.networks.values()
+        for network in (*routing_of(client).networks, *client.desired.networks.values())
         if network.network_type == "vxlan" and network.id in local.numbers})
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from nacre.network.contract import GroupFacts, HostWiring, NetworkFacts, PortFacts
-from nacre.node.ovs.flows import Flow
+from nacre.node.ovs.flows import CLASSIFY, Flow
 
 
 class DesiredWiring(msgspec.Struct, kw_only=True):
@@ -77,3 +77,9 @@ def local_networks(desired: DesiredWiring, here: Iterable[str]) -> list[str]:
     present = set(here)
     return sorted({port.network_id for port in desired.ports.values()
                    if port.id in present and port.network_id in desired.networks})
+
+
+def beside(flows: Sequence[Flow], more: Sequence[Flow]) -> list[Flow]:
+    """Both; of two with one identity, which only those for frames of a wire may have, the former counts."""
+    known = {flow.key for flow in flows if flow.table == CLASSIFY}
+    return [*flows, *(flow for flow in more if flow.table != CLASSIFY or flow.key not in known)]
