@@ -145,6 +145,7 @@ class Routed:
                 await self.x(name, "ip", "route", "add", "default", "via", f"10.{'ab'.index(network) + 1}.0.1")
         await self.x("b3", "ip", "addr", "add", "10.9.0.5/32", "dev", "lo")  # behind it, by the route
         await self.link("out", ("public", 9), OUT_MAC, OUT)
+        await self.x("out", "sysctl", "-qw", "net.ipv4.ip_forward=1")
         await self.link("err", (next(iter(self.hosts)), HELPER), LEGS[0].mac, "10.1.0.1")
         await self.x("err", "sysctl", "-qw", "net.ipv4.ip_forward=1")
         await self.x("err", "ip", "link", "add", "there", "type", "veth", "peer", "name", "nowhere")
@@ -205,12 +206,24 @@ class Routed:
         """Nobody answers there."""
         return await inside(self.ns(client), lambda: talk(address, port, 1)) == b""
 
-    async def seen(self, client, address, port, server, own):
-        """From whom the server, who listens on its port `own`, gets a connection of the client to address and port."""
+    async def seen(self, client, address, port, server, own, *, deaf=False):
+        """From whom the server, who listens on its port `own`, gets a connection of the client to address and port.
+        deaf: it does not hear the first packet."""
         listening = asyncio.create_task(inside(self.ns(server), lambda: listen(own)))
         await asyncio.sleep(0.3)
-        said, peer = await asyncio.gather(inside(self.ns(client), lambda: talk(address, port)), listening)
+        if deaf:
+            await self.x(server, "nft", "add table ip deaf; add chain ip deaf in { type filter hook input priority 0; "
+                         "policy drop; }")
+        talking = asyncio.create_task(inside(self.ns(client), lambda: talk(address, port)))
+        if deaf:
+            await asyncio.sleep(0.5)
+            await self.x(server, "nft", "delete table ip deaf")
+        said, peer = await asyncio.gather(talking, listening)
         return peer if said == b"hello" else f"{peer} and no answer"
+
+    async def macs(self, network):
+        """Those that the switch of a network has learnt."""
+        return await run(["ovs-appctl", "fdb/show", self.bridge(network)])
 
 
 @asynccontextmanager
@@ -259,3 +272,31 @@ async def test_frames_between_networks_and_to_the_outside_and_back(hosts):
         assert await place.seen("a2", "203.0.113.11", 80, "a1", 80) == "203.0.113.13"
         assert await place.seen("b2", "203.0.113.11", 80, "a1", 80) == "203.0.113.10"
 
+        # Switches find each MAC in one place: a router's own is on every host, and on no wire.
+        assert not [leg for leg in LEGS if leg.mac.encode() in await place.macs("fabric")]
+        assert ROUTER.gateway.mac.encode() in await place.macs("public")
+
+
+@pytest.mark.parametrize("hosts", [{"g": tuple(GUESTS)}, {"h": ("a1", "b2"), "g": ("a2", "b3")}], ids=("one", "two"))
+async def test_a_server_that_does_not_hear_the_first_packet_hears_the_second(hosts):
+    async with routed(hosts) as place:
+        for client, address, port, server, own, peer in (
+                ("out", "203.0.113.11", 80, "a1", 80, OUT), ("a1", OUT, 80, "out", 80, "203.0.113.11"),
+                ("b2", OUT, 80, "out", 80, "203.0.113.10"), ("out", "203.0.113.12", 2222, "b2", 22, OUT),
+                ("a2", "203.0.113.11", 80, "a1", 80, "203.0.113.13")):
+            assert await place.seen(client, address, port, server, own, deaf=True) == peer, (client, address)
+
+
+async def test_who_sends_for_others_is_heard_only_for_those_of_its_own_network():
+    """b3 has no port security: what it says with an address of network a is not a's floating IP's, nor a's."""
+    async with routed({"g": tuple(GUESTS)}) as place:
+        assert await place.pings("b3", OUT) and await place.pings("b3", "10.1.0.12")
+        await place.x("b3", "ip", "addr", "add", "10.1.0.11/32", "dev", "lo")
+        heard = asyncio.create_task(place.x("out", "timeout", "6", "tcpdump", "-nni", "eth0", "icmp", ok=(0, 124)))
+        inner = asyncio.create_task(place.x("a2", "timeout", "6", "tcpdump", "-nni", "eth0", "icmp", ok=(0, 124)))
+        await asyncio.sleep(1)
+        for target in (OUT, "10.1.0.12"):
+            await place.ping("b3", target, "-I", "10.1.0.11", "-W", "1")
+            await place.ping("b3", target, "-I", "10.2.0.13")
+        assert "IP 203.0.113.10 >" in (said := await heard) and "IP 203.0.113.11 >" not in said, said
+        assert "IP 10.2.0.13 >" in (said := await inner) and "IP 10.1.0.11 >" not in said, said

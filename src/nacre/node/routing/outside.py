@@ -188,12 +188,16 @@ class Outside:
         return f"{(self.wire or ('', ''))[0]}in_port"
 
     def _leaving(self) -> Iterator[Flow]:
-        """To whom what leaves is sent: next hops that answered, others by the first of them that did. Neighbours whose
-        ports are known are near.py's."""
+        """To whom what leaves is sent: next hops that answered, the router's own addresses on another host, others by
+        the first next hop that answered. Neighbours whose ports are known are near.py's."""
         if not self.translates:
             return
         known, number = self.here.hops.get(self.gateway.network_id, {}), of_network(self.number)
-        for address, mac in known.items():
+        own = dict.fromkeys(self.gateway.addresses, self.gateway.mac) | {
+            each.address: each.mac for each in self.router.forwardings}
+        for address, mac in {**({} if self.central else own), **known}.items():
+            if ":" in address:
+                continue
             yield Flow(LEAVE, 140, f"ip,{number},nw_dst={address}", f"mod_dl_dst:{mac},{self.send()}")
         for destination, hop in self.router.routes:
             yield from self._beyond(destination, hop)
