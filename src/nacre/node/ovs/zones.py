@@ -2,8 +2,9 @@
 of one datapath share the zones, and with a zone in common one cloud's connections would open the other's ports.
 
 The number is kept with the interface (external_ids), or with the bridge where there is none, so that it and the
-connections in it outlive the node. Who gives one reads what is taken and writes in one transaction of Open vSwitch's database, together with the last number given,
-which is in the database's one root row: of two processes that give at the same time, one is told to try again.
+connections in it outlive the node. Who gives one reads what is taken and writes in one transaction of Open vSwitch's
+database, together with the last number given, which is in the database's one root row: of two processes that give at
+the same time, one is told to try again.
 Numbers go round, so that one that was given back rests; below FIRST are those of Neutron and OVN, who count from 1.
 A zone is noted as unused in that transaction, until what another port left in it is gone: a node that dies in between
 does that when it comes back, and touches no other zone.

@@ -6,15 +6,19 @@ it with, and the router's gateway host. From them only frames with the router's 
 a network by a router says nothing else in it.
 """
 
+import ipaddress
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import msgspec
+import structlog
 
 from nacre.network.contract import PlacedPort
 from nacre.node.ovs.flows import CLASSIFY, DELIVER, OUTSIDE, Flow, entering
 from nacre.node.ovs.groups.elsewhere import MAC, Here
 from nacre.node.ovs.groups.members import Places
 from nacre.node.routing.pipeline import HOP, LEAVE, NEIGHBOUR, ROUTER, of_network, word
+
+log = structlog.get_logger()
 
 #: The hosts that have a port of a network, active or prepared.
 Present = Callable[[str], Collection[str]]
@@ -57,9 +61,7 @@ def near_flows(near: Near, port: PlacedPort, host: str) -> Iterator[Flow]:
     if not port.host or not MAC.fullmatch(port.mac):
         return
     here = port.host == host
-    for address in port.addresses:
-        if ":" in address:
-            continue
+    for address in filter(_four, port.addresses):
         hop = f"{of_network(near.number)},{HOP}={word(address)}"
         if near.inside and (here or not near.wire):
             yield Flow(NEIGHBOUR, 100, hop, f"mod_dl_dst:{port.mac},resubmit(,{DELIVER})")
@@ -70,6 +72,14 @@ def near_flows(near: Near, port: PlacedPort, host: str) -> Iterator[Flow]:
         if near.outside:
             yield Flow(LEAVE, 150, f"ip,{of_network(near.number)},nw_dst={address}",
                        f"mod_dl_dst:{port.mac}," + (f"resubmit(,{DELIVER})" if here else near.outside))
+
+
+def _four(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).version == 4
+    except ValueError:
+        log.error("neighbour without a usable address", address=address[:64])
+        return False
 
 
 class Senders(msgspec.Struct, frozen=True):

@@ -161,7 +161,8 @@ class Outside:
         yield Flow(TRANSLATE, 100, f"{tracked},ct_state=+trk+new", f"{ready}," + (
             f"ct(commit,zone={zone},nat(src={source}),table={LEAVE})" if source else f"resubmit(,{LEAVE})"))
         for state in ("+trk+new+snat", "+trk+est", "+trk+rel"):  # the first of these as in `_floating`
-            yield Flow(TRANSLATE, 110 if "new" in state else 90, f"{tracked},ct_state={state}", f"{ready},resubmit(,{LEAVE})")
+            yield Flow(TRANSLATE, 110 if "new" in state else 90, f"{tracked},ct_state={state}",
+                       f"{ready},resubmit(,{LEAVE})")
 
     def _forwarded(self, each: ForwardingFacts, zone: int) -> Iterator[Flow]:
         yield from self._answered(each.address, each.mac)
@@ -215,6 +216,8 @@ class Outside:
 
     def _to_gateway_host(self) -> Iterator[Flow]:
         """By the network of the sender, as it is: all that is done to it is done there."""
+        if self.gateway.host in ("", self.here.host):
+            return
         peer = self.here.peers.get(self.gateway.host)
         for leg in self.router.interfaces:
             number, network = self.local.numbers.get(leg.network_id), self.networks.get(leg.network_id)
@@ -224,7 +227,7 @@ class Outside:
             if network.network_type == "vxlan" and self.local.vxlan is not None and peer:
                 yield Flow(ROUTE, OUT_THERE, match, f"set_field:{network.segmentation_id}->tun_id,"
                            f"set_field:{peer}->tun_dst,output:{self.local.vxlan}")
-            elif (way := wire(network, self.local)) is not None and self.gateway.host not in ("", self.here.host):
+            elif (way := wire(network, self.local)) is not None:
                 yield Flow(ROUTE, OUT_THERE, match,
                            f"mod_dl_dst:{own_mac(self.gateway.host, leg.mac)},{way[0]}output:{way[1]}")
 

@@ -31,21 +31,21 @@ class Routers:
         self.host, self._network, self._bridge, self._clock = host, network, bridge, clock
         self.hops = Hops(bridge.openflow)
         self.plan = Plan()
-        self._routing, self._inputs = _NOTHING, tuple[object, ...]()
+        self.routing, self._inputs = _NOTHING, tuple[object, ...]()
         self._peers: Mapping[str, str] = {}
         self._numbers: dict[str, int] = {}
         self._works: dict[Fact, None] = {}  # since the flows are there
         self._told: dict[Fact, None] = {}
-        self._tell_at, self._told_all = 0.0, 0.0
+        self._tell_at, self._told_all, self._said = 0.0, -WHOLE, (0, "")
 
     def outdated(self, routing: Routing, tunnels: Mapping[str, str]) -> bool:
         """Whether a round has to plan anew."""
-        return routing is not self._routing or _peers(routing, tunnels) != self._peers
+        return routing is not self.routing or _peers(routing, tunnels) != self._peers
 
     async def make(self, routing: Routing, local: Local, tunnels: Mapping[str, str]) -> Plan:
         """The plan, made anew if anything of it changed. Raises nothing of a single router's."""
         zones = await self._zones(routing)
-        self._routing, self._peers = routing, _peers(routing, tunnels)
+        self.routing, self._peers = routing, _peers(routing, tunnels)
         self._numbers = numbered(self._numbers, [router.id for router in routing.routers])
         here = Surroundings(host=self.host, numbers=self._numbers, zones=zones, hops=self.hops.known(),
                             peers=self._peers)
@@ -58,8 +58,11 @@ class Routers:
         return self.plan
 
     def done(self) -> None:
-        """The flows of the plan are there."""
-        self._works = dict.fromkeys(_facts(self._routing, self.plan.served))
+        """The flows of the plan are there. All of it is told again if it is of other news: control may have taken back
+        meanwhile what it had of that."""
+        if (self.routing.n, self.routing.era) != self._said:
+            self._said, self._told_all = (self.routing.n, self.routing.era), -WHOLE
+        self._works = dict.fromkeys(_facts(self.routing, self.plan.served))
         self.hops.follow(self.plan.out)
 
     async def follow(self, wake: Callable[[], None]) -> None:
@@ -83,7 +86,7 @@ class Routers:
         """What is new; what is lost, if it is still wanted of this host. From time to time all."""
         if now - self._told_all >= WHOLE:
             self._told, self._told_all = {fact: None for fact in self._told if fact not in self._works}, now
-        wanted = {(kind, id) for kind, id, _ in _facts(self._routing, _all(self._routing, self.host))}
+        wanted = {(kind, id) for kind, id, _ in _facts(self.routing, _all(self.routing, self.host))}
         works = {(kind, id) for kind, id, _ in self._works}
         gone = [fact for fact in self._told if fact not in self._works]
         lost = [fact for fact in gone if fact[:2] in wanted - works]
