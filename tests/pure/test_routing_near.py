@@ -98,8 +98,8 @@ def test_a_neighbour_on_a_wire_gets_frames_with_a_mac_that_is_this_hosts_own() -
     near = Near(number=1, inside=True, wire="output:4", sources=frozenset({(5, "0a:00:00:00:00:01")}))
     here, there = (PlacedPort(mac="fa:16:3e:00:00:01", addresses=("10.0.0.5",), host=host) for host in ("me", "h1"))
     assert [flow.actions for flow in near_flows(near, here, "me")] == ["mod_dl_dst:fa:16:3e:00:00:01,resubmit(,30)"]
-    assert list(near_flows(near, there, "me")) == [
-        Flow(71, 100, "reg3=5,reg6=1,reg2=0xa000005", "mod_dl_src:0a:00:00:00:00:01,mod_dl_dst:fa:16:3e:00:00:01,output:4")]
+    assert list(near_flows(near, there, "me")) == [Flow(
+        71, 100, "reg3=5,reg6=1,reg2=0xa000005", "mod_dl_src:0a:00:00:00:00:01,mod_dl_dst:fa:16:3e:00:00:01,output:4")]
 
 
 class Wire:
@@ -126,7 +126,7 @@ class Wire:
 
 
 def out(send: str = "output:4", hops: tuple[str, ...] = ("203.0.113.1",), **addresses: str) -> Out:
-    return Out(send=send, asks={hop: ("203.0.113.10", "fa:16:3e:ee:00:10") for hop in hops},
+    return Out(send=send, asks=dict.fromkeys(hops, ("203.0.113.10", "fa:16:3e:ee:00:10")),
                addresses=addresses or {"203.0.113.10": "fa:16:3e:ee:00:10"})
 
 
