@@ -58,19 +58,29 @@ def any_port(table: sa.Table, key: sa.Column[Any], keys: sa.Select[Any],
 _HOSTS_OF = any_port(t.bindings, _B.network_id, sa.select(t.networks.c.id).where(t.networks.c.id.in_(_IDS)), WIRED)
 _LEG, _OTHER = t.ports.alias("leg"), t.ports.alias("other")
 _JOIN = sa.and_(t.is_leg(_LEG), _OTHER.c.device_id == _LEG.c.device_id, t.is_leg(_OTHER))
+
+
+def _joined(own: sa.FromClause, *more: sa.Select[Any]) -> sa.CompoundSelect[Any]:
+    """Those networks, what routers join with them or have the host for their gateway host, and more."""
+    return sa.union(
+        sa.select(own.c.id).where(own.c.id.is_not(None)),
+        sa.select(_OTHER.c.network_id).where(_LEG.c.network_id == own.c.id, _JOIN),
+        sa.select(_OTHER.c.network_id).where(_R.gateway_host == _HOST, _OTHER.c.device_id == _R.id, t.is_leg(_OTHER)),
+        sa.select(_R.gateway_network_id).where(_R.gateway_host == _HOST, _R.gateway_network_id.is_not(None)),
+        *more)
+
+
 _OWN = _distinct(sa.select(_HOST.label("key")), _B.host, _B.network_id, "own")
+_AROUND = _distinct(sa.select(_joined(sa.select(_OWN.c.value.label("id")).subquery()).subquery().c.id),
+                    _B.network_id, _B.host, "around")
 #: The networks of which a host keeps where the ports are.
-_KEPT = sa.union(
-    sa.select(_OWN.c.value.label("id")).where(_OWN.c.value.is_not(None)),
-    sa.select(_OTHER.c.network_id).where(_LEG.c.network_id == _OWN.c.value, _JOIN),
-    sa.select(_OTHER.c.network_id).where(_R.gateway_host == _HOST, _OTHER.c.device_id == _R.id, t.is_leg(_OTHER)),
-    sa.select(_R.gateway_network_id).where(_R.gateway_host == _HOST, _R.gateway_network_id.is_not(None)),
-    sa.select(_F.floating_network_id).where(_B.host == _HOST, _B.active, _F.port_id == _B.port_id))
+_KEPT = _joined(sa.select(_B.network_id.label("id")).distinct().where(_B.host == _HOST, WIRED).subquery(), sa.select(
+    _F.floating_network_id).where(_B.host == _HOST, _B.active, _F.port_id == _B.port_id))
 _NEIGHBOURS = _distinct(sa.select(_KEPT.subquery().c.id), _B.network_id, _B.host, "neighbours")
 _SHARING = sa.select(_NEIGHBOURS.c.value).distinct().where(_NEIGHBOURS.c.value.is_not(None))
 _WAYS = sa.select(t.agents.c.host, t.agents.c.tunnel_ip).where(t.agents.c.tunnel_ip.is_not(None))
 _WAYS_TO = _WAYS.where(t.agents.c.host.in_(sa.bindparam("hosts", expanding=True)))
-_TUNNELS = _WAYS.where(t.agents.c.host.in_(sa.select(_NEIGHBOURS.c.value)))
+_TUNNELS = _WAYS.where(t.agents.c.host.in_(sa.select(_AROUND.c.value)))
 #: The networks that routers join with these, which are among them where there are any; the gateway hosts of those
 #: routers, or of those whose gateways are on one of these; and hosts with floating IPs of these.
 _BESIDE = sa.select(_OTHER.c.network_id).distinct().where(_LEG.c.network_id.in_(_IDS), _JOIN)
