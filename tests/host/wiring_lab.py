@@ -23,6 +23,7 @@ from nacre.network.contract import (
     Peer,
     PlacedPort,
     PortFacts,
+    Routing,
     RuleFacts,
     SubnetFacts,
 )
@@ -108,6 +109,10 @@ class NetworkStub:
             members=tuple(each for each in self.more.get("members", ()) if each.id in groups),
             placed=tuple(each for each in self.more.get("placed", ()) if each.id in networks),
             peers=self.more.get("peers", {}))
+
+    async def routing(self, host):
+        self._reached("routing")
+        return Routing()
 
     async def wired(self, host, port_ids, up):
         self._reached("wired")

@@ -299,14 +299,17 @@ class FloatingFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 class Routing(msgspec.Struct, frozen=True, kw_only=True):
     """All that a host routes, when the database is at (n, era): the routers that join networks which it has ports of,
-    and those of which it is the gateway host; the floating IPs of its own ports. networks: of all their legs and
-    gateways, as this host reaches them; where their ports are comes by `differences`, as of its own networks."""
+    active or prepared, and those of which it is the gateway host (without legs and gateways that are switched off); the
+    floating IPs of its own active ports. networks: of all their legs, and the external ones where it translates for
+    them, as this host reaches them; where their ports are comes by `differences`, as of its own networks. peers: the
+    gateway hosts."""
 
     n: int = 0
     era: str = ""
     routers: tuple[RouterFacts, ...] = ()
     floating: tuple[FloatingFacts, ...] = ()
     networks: tuple[NetworkFacts, ...] = ()
+    peers: dict[str, Peer] = {}
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):

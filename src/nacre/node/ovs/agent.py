@@ -145,15 +145,15 @@ class OvsAgent:
     async def differ(self, news: Differences) -> None:
         """Apply what joins on to what is here, and ask for the rest."""
         self.client.differ(news)
-        self._moved.set()
+        (self._wake if self.client.routing_outdated() else self._moved).set()
 
-    def versions(self) -> tuple[dict[str, int], dict[str, int]]:
+    def versions(self) -> tuple[dict[str, int], dict[str, int], int]:
         """For beats."""
         return self.client.versions()
 
     async def follow(self, standing: Standing) -> None:
         """Fetch everything soon if that became right, or something newer than what is here has changed."""
-        if self.client.follow(standing):
+        if self.client.follow(standing) or self.client.routing_outdated():
             self._wake.set()
         elif any(self.client.outdated()):
             self._moved.set()
