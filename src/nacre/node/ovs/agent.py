@@ -46,7 +46,7 @@ from nacre.node.ovs.plan import beside, local_networks, numbered
 from nacre.node.ovs.seal import Seal
 from nacre.node.ovs.service import ensure_services
 from nacre.node.ovs.switching import flow_table
-from nacre.node.routing.routers import Routers, routed_networks, routing_of
+from nacre.node.routing.routers import Routers, routed_networks
 from nacre.node.servers.limits import Rate
 
 log = structlog.get_logger()
@@ -222,7 +222,7 @@ class OvsAgent:
                     async with self._turn:
                         await self.client.ask_differences()
                         await self.table.update(self.client.tunnels())
-                if self.routers.outdated(routing_of(self.client), self.client.tunnels()):
+                if self.routers.outdated(self.client.routing, self.client.tunnels()):
                     self._wake.set()
                 tries = 0
             except Exception as error:
@@ -238,15 +238,15 @@ class OvsAgent:
                 if await self.client.ask() and self.bridge.settings.alone and self.client.peers.keys() - {self.host}:
                     log.warning("other hosts' guests are not reached: node.tunnel_ip is a loopback address")
             except ControlAway as error:
-                if not self.client.desired.ports and not routing_of(self.client).routers:
+                if not self.client.desired.ports and not self.client.routing.routers:
                     raise  # as below
                 away = error  # meanwhile what is known here is kept right
-        elif not self.client.desired.ports and not routing_of(self.client).routers:
+        elif not self.client.desired.ports and not self.client.routing.routers:
             return  # what is wired since before this process began stays
         here = await self._served()
         sealed = await self._sealed(here)
         wiring, routing, tunnels = self.client.desired.wiring(
-            local_networks(self.client.desired, here)), routing_of(self.client), self.client.tunnels()
+            local_networks(self.client.desired, here)), self.client.routing, self.client.tunnels()
         self._groups = numbered(self._groups, sorted(self.client.desired.named()))
         local = await self._local(sealed)
         self._seen = here
@@ -265,7 +265,7 @@ class OvsAgent:
         """Ports that are here, with DHCP and metadata ready for their networks and gone from others."""
         here = await self.bridge.ports()
         networks = local_networks(self.client.desired, here)
-        self._numbers = numbered(self._numbers, [*networks, *routed_networks(routing_of(self.client))])
+        self._numbers = numbered(self._numbers, [*networks, *routed_networks(self.client.routing)])
         present = [port for port in self.client.desired.ports.values() if port.id in here]
         await self.places.serve([self.client.desired.networks[n] for n in networks], present, self.bridge)
         return {port: number for port, number in here.items() if port in self.client.desired.ports}
@@ -324,7 +324,7 @@ def _here(host: str, client: WiringClient, local: Local) -> Here:
     """With the networks that go by tunnels."""
     return Here(host=host, vxlan=local.vxlan, tunnels=client.tunnels(), networks={
         network.id: (local.numbers[network.id], network.segmentation_id or 0)
-        for network in (*routing_of(client).networks, *client.desired.networks.values())
+        for network in (*client.routing.networks, *client.desired.networks.values())
         if network.network_type == "vxlan" and network.id in local.numbers})
 
 

@@ -21,7 +21,6 @@ log = structlog.get_logger()
 LOOK, PAUSE, WHOLE = 0.25, 5.0, 600.0
 #: What is told: its kind, its id, and the facts that it is told of: with others it is told anew.
 Fact = tuple[str, str, object]
-_NOTHING = Routing()
 
 
 class Routers:
@@ -31,7 +30,7 @@ class Routers:
         self.host, self._network, self._bridge, self._clock = host, network, bridge, clock
         self.hops = Hops(bridge.openflow)
         self.plan = Plan()
-        self.routing, self._inputs = _NOTHING, tuple[object, ...]()
+        self.routing, self._inputs = Routing(), tuple[object, ...]()
         self._peers: Mapping[str, str] = {}
         self._numbers: dict[str, int] = {}
         self._works: dict[Fact, None] = {}  # since the flows are there
@@ -115,12 +114,6 @@ class Routers:
             log.error("no conntrack zones for routers and floating IPs", why=repr(error))
             return {}
         return {id: zones[owner] for id, owner in owners.items() if owner in zones}
-
-
-def routing_of(client: object) -> Routing:
-    """What a host's client was told."""
-    found = getattr(client, "routing", None)
-    return found if isinstance(found, Routing) else _NOTHING
 
 
 def routed_networks(routing: Routing) -> list[str]:
