@@ -6,9 +6,9 @@ import socket
 import msgspec
 import pytest
 
-from nacre.base.errors import Unavailable
 from nacre.base.shell import run
 from nacre.network.contract import (
+    Differences,
     FloatingFacts,
     GatewayFacts,
     NetworkPorts,
@@ -40,32 +40,18 @@ SECOND = msgspec.structs.replace(FIRST, port_id=PORTS[1].id, inner_network_id=TW
 ROUTING = Routing(n=5, era="e", routers=(ROUTER,), floating=(FIRST,), networks=(ONE, TWO, EXTERNAL))
 
 
-class RoutingStub(NetworkStub):
-    """Also answers what is routed."""
-
-    def __init__(self, routing):
-        super().__init__([ONE, TWO], PORTS, [group("open", allow())], placed=tuple(
-            NetworkPorts(id=net.id, n=1, era="e", ports={each.id: PlacedPort(
-                mac=each.mac_address, host="lab", addresses=tuple(f.ip_address for f in each.fixed_ips))})
-            for net, each in zip((ONE, TWO), PORTS, strict=True)))
-        self.now, self.routed_said, self.mute = routing, [], 0
-
-    async def routing(self, host):
-        return self.now
-
-    async def routed(self, host, served, up):
-        if self.mute:
-            self.mute -= 1
-            raise Unavailable("no control process answers")
-        self.routed_said.append((served, up))
+def stub():
+    return NetworkStub([ONE, TWO], PORTS, [group("open", allow())], placed=tuple(
+        NetworkPorts(id=net.id, n=1, era="e", ports={each.id: PlacedPort(
+            mac=each.mac_address, host="lab", addresses=tuple(f.ip_address for f in each.fixed_ips))})
+        for net, each in zip((ONE, TWO), PORTS, strict=True)))
 
 
 async def told(place, routing):
     """The host hears that, and has it in its flows."""
-    place.stub.now = place.agent.client.routing = routing
-    await place.agent.rewire(())
-    assert await eventually(lambda: asyncio.sleep(0, place.agent.routers.routing is place.agent.client.routing
-                                                  and place.agent.client.routing.n == routing.n))
+    place.stub.routes = routing
+    await place.agent.differ(Differences(routing=routing.n))
+    assert await eventually(lambda: asyncio.sleep(0, place.agent.routers.routing == routing))
 
 
 async def udp_to(outside, guest, number):
@@ -97,15 +83,15 @@ async def udp_to(outside, guest, number):
 
 
 async def test_a_host_routes_what_it_is_told_and_says_so():
-    stub = RoutingStub(Routing())
-    async with provider(stub) as (place, outside):
+    network_service = stub()
+    async with provider(network_service) as (place, outside):
         await outside.x("ip", "addr", "add", f"{OUT}/24", "dev", "eth0")
         one, two = [await place.guest(each) for each in PORTS]
         for guest, number in ((one, 1), (two, 2)):
             await guest.x("ip", "route", "add", "default", "via", f"10.77.{number}.1")
         await place.wire(one, two)
         assert not await one.pings(two.ip) and "L3 agent" in place.agent.report().agents
-        stub.mute = 1  # what cannot be told harms no round, and is told later
+        network_service.away, network_service.deaf = 1, "routed"  # what cannot be told harms no round
         await told(place, ROUTING)
         assert await eventually(lambda: one.pings(two.ip))
         assert await eventually(lambda: one.pings(OUT))  # its next hop was asked for, and answered
@@ -115,42 +101,47 @@ async def test_a_host_routes_what_it_is_told_and_says_so():
         assert await udp_to(outside, one, 1)
         assert f"{FLOATING} dev eth0 lladdr {FIRST.mac}" in await outside.x("ip", "neigh", "show", FLOATING)
         await place.wire(one, two)
-        assert await eventually(lambda: asyncio.sleep(0, bool(stub.routed_said)))
-        assert stub.routed_said == [(Served(routers=("r",), gateways={"r": 3}, floating=("f",)), True)]
+        assert await eventually(lambda: asyncio.sleep(0, bool(network_service.served)))
+        assert network_service.served == [(Served(routers=("r",), gateways={"r": 3}, floating=("f",)), True)]
+        # Another process takes over: connections go on.
+        zones = await place.bridge.owned_zones(owners := (f"f {PORTS[0].id} 10.77.1.11", f"r gw {GATEWAY}"))
+        await place.restart()
+        assert await udp_to(outside, one, 2) and await place.bridge.owned_zones(owners) == zones
+        assert await eventually(lambda: asyncio.sleep(0, len(network_service.served) == 2))
         # It stands for another port: no connection to the former goes on.
         await told(place, msgspec.structs.replace(ROUTING, n=6, floating=(SECOND,)))
         await asyncio.sleep(0.5)
-        assert await udp_to(outside, two, 2)
-        assert await eventually(lambda: asyncio.sleep(0, len(stub.routed_said) == 2))
+        assert await udp_to(outside, two, 3)
+        assert await eventually(lambda: asyncio.sleep(0, len(network_service.served) == 3))
         # Another host was elected.
         await told(place, msgspec.structs.replace(ROUTING, n=7, floating=(), routers=(msgspec.structs.replace(
             ROUTER, gateway=msgspec.structs.replace(ROUTER.gateway, host="other", term=4)),)))
         await outside.x("ip", "neigh", "flush", "dev", "eth0")
         assert "100% packet loss" in await outside.x("ping", "-c1", "-W1", GATEWAY, ok=(1,))
         assert await one.pings(two.ip) and not await two.pings(OUT)
-        assert await eventually(lambda: asyncio.sleep(0, len(stub.routed_said) == 3))
-        assert stub.routed_said[1:] == [(Served(routers=("r",), gateways={"r": 3}, floating=("f",)), True),
+        assert await eventually(lambda: asyncio.sleep(0, len(network_service.served) == 4))
+        assert network_service.served[2:] == [(Served(routers=("r",), gateways={"r": 3}, floating=("f",)), True),
                                         (Served(routers=("r",)), True)]
         await asyncio.sleep(0.5)
         assert await place.agent.table.stands()
 
 
 async def test_a_gateway_host_without_ports():
-    stub = RoutingStub(Routing())
-    stub.networks, stub.ports, stub.more = [], [], {}
-    async with provider(stub) as (place, outside):
+    network_service = stub()
+    network_service.networks, network_service.ports, network_service.more = [], [], {}
+    async with provider(network_service) as (place, outside):
         await outside.x("ip", "addr", "add", f"{OUT}/24", "dev", "eth0")
         await told(place, msgspec.structs.replace(ROUTING, floating=()))
 
         async def answers():
             return "bytes from" in await outside.x("ping", "-c1", "-W1", GATEWAY, ok=(0, 1))
         assert await eventually(answers)
-        assert await eventually(lambda: asyncio.sleep(0, stub.routed_said == [
+        assert await eventually(lambda: asyncio.sleep(0, network_service.served == [
             (Served(routers=("r",), gateways={"r": 3}), True)]))
 
 
 async def test_zones_of_what_has_no_port_are_kept_and_given_back():
-    async with provider(RoutingStub(Routing())) as (place, _):
+    async with provider(stub()) as (place, _):
         bridge = place.bridge
         first = await bridge.owned_zones(["f p 10.0.0.1", "r"])
         assert len(set(first.values())) == 2 and await bridge.owned_zones(["r", "f p 10.0.0.1"]) == first

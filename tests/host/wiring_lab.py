@@ -93,7 +93,7 @@ class NetworkStub:
 
     def __init__(self, networks, ports, groups=(), **more):
         self.networks, self.ports, self.groups, self.more = list(networks), list(ports), list(groups), more
-        self.said, self.asked = [], 0
+        self.said, self.served, self.asked, self.routes = [], [], 0, Routing()
         self.away, self.deaf = 0, ""  # so many questions get no answer; of which verb ("": any)
 
     async def wiring(self, host, port_ids=(), have=None, known=None):
@@ -112,7 +112,11 @@ class NetworkStub:
 
     async def routing(self, host):
         self._reached("routing")
-        return Routing()
+        return self.routes
+
+    async def routed(self, host, served, up):
+        self._reached("routed")
+        self.served.append((served, up))
 
     async def wired(self, host, port_ids, up):
         self._reached("wired")

@@ -238,10 +238,11 @@ class OvsAgent:
                 if await self.client.ask() and self.bridge.settings.alone and self.client.peers.keys() - {self.host}:
                     log.warning("other hosts' guests are not reached: node.tunnel_ip is a loopback address")
             except ControlAway as error:
-                if not self.client.desired.ports and not self.client.routing.routers:
+                unheard = self.table.applied is None and not self.client.routing.era  # what it routed before stays, too
+                if unheard or not (self.client.desired.ports or self.client.routing.routers):
                     raise  # as below
                 away = error  # meanwhile what is known here is kept right
-        elif not self.client.desired.ports and not self.client.routing.routers:
+        elif not (self.client.desired.ports or self.client.routing.routers):
             return  # what is wired since before this process began stays
         here = await self._served()
         sealed = await self._sealed(here)
