@@ -103,9 +103,10 @@ async def test_a_host_routes_what_it_is_told_and_says_so():
         await place.wire(one, two)
         assert await eventually(lambda: asyncio.sleep(0, bool(network_service.served)))
         assert network_service.served == [(Served(routers=("r",), gateways={"r": 3}, floating=("f",)), True)]
-        # Another process takes over: connections go on.
+        # Another process takes over: connections go on, once it has asked its next hop.
         zones = await place.bridge.owned_zones(owners := (f"f {PORTS[0].id} 10.77.1.11", f"r gw {GATEWAY}"))
         await place.restart()
+        assert await eventually(lambda: one.pings(OUT))
         assert await udp_to(outside, one, 2) and await place.bridge.owned_zones(owners) == zones
         assert await eventually(lambda: asyncio.sleep(0, len(network_service.served) == 2))
         # It stands for another port: no connection to the former goes on.
