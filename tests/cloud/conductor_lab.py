@@ -46,6 +46,8 @@ from nacre.network.contract import (
     Plugged,
     PortFacts,
     PortsOrder,
+    Routing,
+    Served,
     Versions,
 )
 from nacre.node.hypervisor.driver import Capabilities
@@ -116,6 +118,12 @@ class DictNetwork:
 
     async def members(self, host: str, groups: tuple[str, ...], have: Versions) -> tuple[GroupMembers, ...]:
         return ()
+
+    async def routing(self, host: str) -> Routing:
+        return Routing()
+
+    async def routed(self, host: str, served: Served, up: bool) -> None:
+        return None
 
     async def wired(self, host: str, port_ids: tuple[str, ...], up: bool) -> None:
         return None

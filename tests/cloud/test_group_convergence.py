@@ -28,6 +28,7 @@ from nacre.network.contract import (
     HostWiring,
     NetworkPorts,
     PortFacts,
+    Routing,
     RuleFacts,
     Versions,
 )
@@ -134,7 +135,7 @@ class Control:
                             for each in (notifications.GROUP, notifications.NETWORK))
         return self.run(lambda c: [*MEMBERS.news(c, groups), *PLACED.news(c, networks)])  # type: ignore[no-any-return]
 
-    def reply(self, numbers: tuple[dict[str, int], dict[str, int]]) -> Standing:
+    def reply(self, numbers: tuple[dict[str, int], dict[str, int], int]) -> Standing:
         """To a beat."""
         def newer(last: dict[str, int], known: dict[str, int]) -> dict[str, int]:
             return {id: last[id] for id, n in known.items() if last.get(id, 0) > n}
@@ -196,6 +197,9 @@ class Control:
     async def differences(self, host: str, groups: tuple[str, ...], networks: tuple[str, ...],
                           known: Have) -> Differences:
         return await self._answer(lambda c: wiring.differences(c, host, (groups, networks), known))  # type: ignore[no-any-return]
+
+    async def routing(self, host: str) -> Routing:
+        return Routing()
 
     def truth(self) -> dict[str, Any]:
         def unit(connection: sa.Connection) -> dict[str, Any]:

@@ -43,8 +43,8 @@ class Talk:
                 raise DatabaseUnavailable("away")
             return Position(), seen.n > 50
 
-        async def behind(*_: Any) -> tuple[dict[str, int], dict[str, int]]:
-            return {}, {}
+        async def behind(*_: Any) -> tuple[dict[str, int], dict[str, int], int]:
+            return {}, {}, 0
 
         async def introduce(hello: NodeHello) -> None:
             self.introduced.append(hello.endpoint)

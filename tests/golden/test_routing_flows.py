@@ -6,17 +6,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from nacre.network.contract import NetworkFacts
-from nacre.node.ovs.flows import Local
-from nacre.node.routing.facts import (
+from nacre.network.contract import (
     FloatingFacts,
     ForwardingFacts,
     GatewayFacts,
+    NetworkFacts,
     RouterFacts,
     RouterLeg,
-    Surroundings,
 )
-from nacre.node.routing.plan import routing_flows
+from nacre.node.ovs.flows import Local
+from nacre.node.routing.facts import Surroundings
+from nacre.node.routing.plan import routing_plan
 
 HERE = Path(__file__).parent / "routing"
 
@@ -43,10 +43,9 @@ FORWARDINGS = tuple(ForwardingFacts(
     inner_network_id="b", inner_address="10.2.0.12", inner=inner) for protocol, outer, inner in (
         ("tcp", (2222, 2222), (22, 22)), ("udp", (60, 67), (60, 67)), ("tcp", (80, 81), (8080, 8081)),
         ("tcp", (90, 95), (9, 9))))
-NEIGHBOURS = {"a": {"10.1.0.11": "fa:16:3e:01:00:11", "10.1.0.12": "fa:16:3e:01:00:12", "2001:db8::5": "unused"},
-              "b": {"10.2.0.12": "fa:16:3e:02:00:12"}, "out": {"203.0.113.1": "fa:16:3e:ff:00:01"}}
+HOPS = {"203.0.113.1": "fa:16:3e:ff:00:01"}
 LOCAL = Local(ofports={"a1": 11}, numbers={"a": 1, "b": 2, "out": 3}, dhcp={"a": 20}, uplinks={"public": 4}, vxlan=2)
-ME = Surroundings(host="m1", numbers={"r": 5}, zones={"f": 40001, "r": 40002}, neighbours=NEIGHBOURS,
+ME = Surroundings(host="m1", numbers={"r": 5}, zones={"f": 40001, "r": 40002}, hops={"out": HOPS},
                   peers={"m2": "172.31.0.2", "m3": "172.31.0.3"})
 
 CASES = {
@@ -63,13 +62,17 @@ CASES = {
     "open": (msgspec.structs.replace(ROUTER, gateway=msgspec.structs.replace(
         GATEWAY, snat=False, network_id="tagged")), (), msgspec.structs.replace(
             LOCAL, numbers={"a": 1, "b": 2, "tagged": 3}), msgspec.structs.replace(
-                ME, host="m3", neighbours=NEIGHBOURS | {"tagged": NEIGHBOURS["out"]})),
+                ME, host="m3", hops={"tagged": HOPS})),
 }
 
 
 def flows_of(name):
     router, floating, local, here = CASES[name]
-    return routing_flows((router,), floating, NETWORKS, local, here)
+    return planned((router,), floating, local, here).flows
+
+
+def planned(routers, floating, local, here):
+    return routing_plan(routers, floating, NETWORKS, local, here)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -82,15 +85,28 @@ def test_routing(name):
     assert text == path.read_text()
 
 
-def test_a_router_that_is_off_or_has_no_number_has_no_flows():
+def test_a_router_that_has_no_number_has_no_flows_and_what_is_for_one_that_is_off_goes_nowhere():
     _, _, local, here = CASES["gateway"]
-    nothing = routing_flows((), (), NETWORKS, local, here)
-    for router in (msgspec.structs.replace(CASES["gateway"][0], up=False), msgspec.structs.replace(ROUTER, id="other")):
-        assert routing_flows((router,), (), NETWORKS, local, here) == nothing
+    nothing = planned((), (), local, here)
+    assert planned((msgspec.structs.replace(ROUTER, id="other"),), (), local, here) == nothing
+    off = planned((msgspec.structs.replace(CASES["gateway"][0], up=False),), (), local, here)
+    assert off.served == nothing.served and off.joined == nothing.joined and off.out == nothing.out
+    more = set(off.flows) - set(nothing.flows)
+    assert {flow.actions for flow in more} == {"drop"} and len(more) == len(LEGS)
 
 
-def test_one_that_cannot_be_expressed_harms_no_other():
-    bad = msgspec.structs.replace(ROUTER, id="bad", routes=(("10.9.0.0/99", "10.1.0.12"),))
-    here = msgspec.structs.replace(ME, numbers={"r": 5, "bad": 6})
-    both = routing_flows((bad, ROUTER), (), NETWORKS, LOCAL, here)
-    assert both == routing_flows((ROUTER,), (), NETWORKS, LOCAL, here)
+@pytest.mark.parametrize("bad", [{"routes": (("10.9.0.0/99", "10.1.0.12"),)}, {"interfaces": (
+    msgspec.structs.replace(LEGS[0], addresses=("nonsense",)),)}, {"gateway": msgspec.structs.replace(
+        GATEWAY, host="m1", addresses=(), next_hops=("?",))}, {"interfaces": (None,)}],
+    ids=("route", "address", "hop", "nothing"))
+def test_one_that_cannot_be_expressed_harms_no_other(bad):
+    wrong = msgspec.structs.replace(ROUTER, **{"id": "bad"} | bad)
+    here = msgspec.structs.replace(ME, numbers={"r": 5, "bad": 6}, zones=ME.zones | {"bad": 40003})
+    assert planned((wrong, ROUTER), (), LOCAL, here) == planned((ROUTER,), (), LOCAL, here)
+
+
+def test_an_interface_on_a_network_that_is_not_known_here_is_not_outside():
+    router, _, local, here = CASES["gateway"]
+    local = msgspec.structs.replace(local, numbers={"a": 1, "out": 3})
+    found = [flow for flow in planned((router,), (), local, here).flows if "nw_dst=10.2.0.0/24" in flow.match]
+    assert [flow.actions for flow in found] == ["drop"]

@@ -11,21 +11,30 @@ from pathlib import Path
 import pytest
 
 from nacre.base.shell import run
-from nacre.network.contract import FixedIp, HostWiring, NetworkFacts, PortFacts
-from nacre.node.netns import inside
-from nacre.node.ovs.bridge import probe_datapath
-from nacre.node.ovs.flows import Local
-from nacre.node.ovs.plan import changes
-from nacre.node.ovs.switching import flow_table
-from nacre.node.routing.facts import (
+from nacre.network.contract import (
+    FixedIp,
     FloatingFacts,
     ForwardingFacts,
     GatewayFacts,
+    HostWiring,
+    NetworkFacts,
+    NetworkPorts,
+    PlacedPort,
+    PortFacts,
     RouterFacts,
     RouterLeg,
-    Surroundings,
 )
-from nacre.node.routing.plan import routing_flows
+from nacre.node.netns import inside
+from nacre.node.ovs.bridge import probe_datapath
+from nacre.node.ovs.flows import COOKIE, Local
+from nacre.node.ovs.groups.elsewhere import Here
+from nacre.node.ovs.groups.members import Places
+from nacre.node.ovs.plan import beside, changes
+from nacre.node.ovs.service import ensure_services
+from nacre.node.ovs.switching import flow_table
+from nacre.node.routing.facts import Surroundings
+from nacre.node.routing.near import NearFlows
+from nacre.node.routing.plan import routing_plan
 from tests.host.wiring_lab import able, allow, group
 
 pytestmark = [pytest.mark.host, pytest.mark.skipif(not able(), reason="needs root, Open vSwitch")]
@@ -81,6 +90,7 @@ class Routed:
     def __init__(self, hosts):
         self.hosts, self.short, self.made = hosts, uuid.uuid4().hex[:5], []
         number = int(self.short, 16) % 0x700 * 16  # zones of nobody else's on this machine
+        self.router, self.floating, self.hops = ROUTER, FLOATING, {"out": {OUT: OUT_MAC}}
         self.zones = {name: number + at for at, name in enumerate(("f", "g", "r", *GUESTS), start=1)}
 
     def ns(self, name):
@@ -112,13 +122,14 @@ class Routed:
                    f"ofport_request={port}"])
 
     async def up(self):
+        await ensure_services()
         self.datapath = await probe_datapath(Path("/run/openvswitch"), f"probe{self.short}")
         for name in (*self.hosts, *UPLINKS):
             bridge = self.bridge(name)
             await run(["ovs-vsctl", "add-br", bridge, "--", "set", "bridge", bridge, f"datapath_type={self.datapath}",
                        "fail-mode=secure", "protocols=OpenFlow14"])
         for number, (network, port) in enumerate(UPLINKS.items()):
-            await self.flows(network, ["add priority=0,actions=FLOOD"])
+            await self.flows(network, ["add priority=0,actions=NORMAL"])
             for at, host in enumerate(self.hosts):
                 ends = f"u{self.short}{number}{at}", f"v{self.short}{number}{at}"
                 self.made.append((None, ends[0]))
@@ -134,6 +145,7 @@ class Routed:
                 await self.x(name, "ip", "route", "add", "default", "via", f"10.{'ab'.index(network) + 1}.0.1")
         await self.x("b3", "ip", "addr", "add", "10.9.0.5/32", "dev", "lo")  # behind it, by the route
         await self.link("out", ("public", 9), OUT_MAC, OUT)
+        await self.x("out", "sysctl", "-qw", "net.ipv4.ip_forward=1")
         await self.link("err", (next(iter(self.hosts)), HELPER), LEGS[0].mac, "10.1.0.1")
         await self.x("err", "sysctl", "-qw", "net.ipv4.ip_forward=1")
         await self.x("err", "ip", "link", "add", "there", "type", "veth", "peer", "name", "nowhere")
@@ -150,15 +162,24 @@ class Routed:
             for name, (network, address, mac, _) in GUESTS.items() if name in self.hosts[host]}
         local = Local(ofports={name: GUESTS[name][3] for name in ports}, zones=self.zones,
                       numbers={"a": 1, "b": 2, "out": 3}, uplinks=UPLINKS)
-        known = {network: {address: mac for where, address, mac, _ in GUESTS.values() if where == network}
-                 for network in "ab"} | {"out": {
-                     OUT: OUT_MAC, ROUTER.gateway.addresses[0]: ROUTER.gateway.mac,
-                     **{each.address: each.mac for each in (*FLOATING, *ROUTER.forwardings)}}}
-        here = Surroundings(host=host, numbers={"r": 5}, zones=self.zones, neighbours=known,
+        here = Surroundings(host=host, numbers={"r": 5}, zones=self.zones, hops=self.hops,
                             helpers={"leg-a": HELPER} if host == next(iter(self.hosts)) else {})
-        switched = flow_table(HostWiring(whole=True, ports=tuple(ports.values()), groups=(GROUP,), networks=(
-            NETWORKS["a"], NETWORKS["b"])), local)
-        await self.flows(host, changes((), (*switched, *routing_flows((ROUTER,), FLOATING, NETWORKS, local, here))))
+        switched = flow_table(HostWiring(whole=True, ports=tuple(ports.values()), groups=(GROUP,), networks=tuple(
+            NETWORKS[name] for name in "ab" if any(port.network_id == name for port in ports.values()))), local)
+        plan, near = routing_plan((self.router,), self.floating, NETWORKS, local, here), NearFlows()
+        near.lines(self.places(), (), plan.joined, (Here(), lambda _: ()))
+        flows = {flow.key: flow for flow in (*beside(switched, plan.flows), *near.all())}
+        await run(["ovs-ofctl", "-O", "OpenFlow14", "del-flows", self.bridge(host), f"cookie={COOKIE:#x}/-1"])
+        await self.flows(host, changes((), list(flows.values())))
+
+    def places(self):
+        """Where all guests are."""
+        found = Places()
+        found.apply([NetworkPorts(id=network, n=1, era="e", ports={
+            name: PlacedPort(mac=mac, addresses=(address,), host=host)
+            for host, guests in self.hosts.items() for name in guests
+            for where, address, mac, _ in (GUESTS[name],) if where == network}) for network in "ab"])
+        return found
 
     async def flows(self, bridge, lines):
         await run(["ovs-ofctl", "-O", "OpenFlow14", "--bundle", "add-flows", self.bridge(bridge), "-"],
@@ -185,12 +206,24 @@ class Routed:
         """Nobody answers there."""
         return await inside(self.ns(client), lambda: talk(address, port, 1)) == b""
 
-    async def seen(self, client, address, port, server, own):
-        """From whom the server, who listens on its port `own`, gets a connection of the client to address and port."""
+    async def seen(self, client, address, port, server, own, *, deaf=False):
+        """From whom the server, who listens on its port `own`, gets a connection of the client to address and port.
+        deaf: it does not hear the first packet."""
         listening = asyncio.create_task(inside(self.ns(server), lambda: listen(own)))
         await asyncio.sleep(0.3)
-        said, peer = await asyncio.gather(inside(self.ns(client), lambda: talk(address, port)), listening)
+        if deaf:
+            await self.x(server, "nft", "add table ip deaf; add chain ip deaf in { type filter hook input priority 0; "
+                         "policy drop; }")
+        talking = asyncio.create_task(inside(self.ns(client), lambda: talk(address, port)))
+        if deaf:
+            await asyncio.sleep(0.5)
+            await self.x(server, "nft", "delete table ip deaf")
+        said, peer = await asyncio.gather(talking, listening)
         return peer if said == b"hello" else f"{peer} and no answer"
+
+    async def macs(self, network):
+        """Those that the switch of a network has learnt."""
+        return await run(["ovs-appctl", "fdb/show", self.bridge(network)])
 
 
 @asynccontextmanager
@@ -239,3 +272,31 @@ async def test_frames_between_networks_and_to_the_outside_and_back(hosts):
         assert await place.seen("a2", "203.0.113.11", 80, "a1", 80) == "203.0.113.13"
         assert await place.seen("b2", "203.0.113.11", 80, "a1", 80) == "203.0.113.10"
 
+        # Switches find each MAC in one place: a router's own is on every host, and on no wire.
+        assert not [leg for leg in LEGS if leg.mac.encode() in await place.macs("fabric")]
+        assert ROUTER.gateway.mac.encode() in await place.macs("public")
+
+
+@pytest.mark.parametrize("hosts", [{"g": tuple(GUESTS)}, {"h": ("a1", "b2"), "g": ("a2", "b3")}], ids=("one", "two"))
+async def test_a_server_that_does_not_hear_the_first_packet_hears_the_second(hosts):
+    async with routed(hosts) as place:
+        for client, address, port, server, own, peer in (
+                ("out", "203.0.113.11", 80, "a1", 80, OUT), ("a1", OUT, 80, "out", 80, "203.0.113.11"),
+                ("b2", OUT, 80, "out", 80, "203.0.113.10"), ("out", "203.0.113.12", 2222, "b2", 22, OUT),
+                ("a2", "203.0.113.11", 80, "a1", 80, "203.0.113.13")):
+            assert await place.seen(client, address, port, server, own, deaf=True) == peer, (client, address)
+
+
+async def test_who_sends_for_others_is_heard_only_for_those_of_its_own_network():
+    """b3 has no port security: what it says with an address of network a is not a's floating IP's, nor a's."""
+    async with routed({"g": tuple(GUESTS)}) as place:
+        assert await place.pings("b3", OUT) and await place.pings("b3", "10.1.0.12")
+        await place.x("b3", "ip", "addr", "add", "10.1.0.11/32", "dev", "lo")
+        heard = asyncio.create_task(place.x("out", "timeout", "6", "tcpdump", "-nni", "eth0", "icmp", ok=(0, 124)))
+        inner = asyncio.create_task(place.x("a2", "timeout", "6", "tcpdump", "-nni", "eth0", "icmp", ok=(0, 124)))
+        await asyncio.sleep(1)
+        for target in (OUT, "10.1.0.12"):
+            await place.ping("b3", target, "-I", "10.1.0.11", "-W", "1")
+            await place.ping("b3", target, "-I", "10.2.0.13")
+        assert "IP 203.0.113.10 >" in (said := await heard) and "IP 203.0.113.11 >" not in said, said
+        assert "IP 10.2.0.13 >" in (said := await inner) and "IP 10.1.0.11 >" not in said, said

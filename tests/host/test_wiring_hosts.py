@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nacre.base.shell import run
-from tests.host.wiring_lab import able, network
+from tests.host.wiring_lab import able, arp, ether, ipv4, network, port, udp
 
 pytestmark = [pytest.mark.host, pytest.mark.skipif(not able(), reason="needs root, Open vSwitch, dnsmasq, udhcpc")]
 
@@ -37,7 +37,7 @@ class Host:
 
 
 @asynccontextmanager
-async def hosts():
+async def hosts(kind="same"):
     names = [f"ntw-{number}-{uuid.uuid4().hex[:8]}" for number in (1, 2)]
     folders = [tempfile.mkdtemp(prefix="nacre-ovs-") for _ in names]
     made = []
@@ -52,7 +52,7 @@ async def hosts():
             await run(["ip", "netns", "exec", name, "ethtool", "-K", "eth1", "tx", "off"])
             made.append(Host(await asyncio.create_subprocess_exec(
                 "nsenter", f"--net=/run/netns/{name}", sys.executable, str(Path(__file__).with_name("wiring_peer.py")),
-                str(number), folder, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+                str(number), folder, kind, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE)))
         for host in made:
             assert await host.answer() == "ready"
@@ -120,3 +120,19 @@ async def test_frames_go_to_hosts_of_the_network_only_and_who_is_known_is_answer
         assert await one("apart", 1)
         _, heard = await heard_of("ask", "10.77.1.12")
         assert not heard
+
+
+async def test_a_host_that_a_router_joins_to_a_network_sends_routed_frames_there_and_no_others():
+    async with hosts("joined") as (one, two):
+        assert await reaches(one, "10.77.2.12") and await reaches(two, "10.77.1.11")
+        guest, leg, stranger = port(12, network(2)).mac_address, "fa:16:3e:aa:00:02", "fa:16:3e:00:01:0b"
+        packet = ipv4("10.77.1.11", "10.77.2.12", 17, udp(1000, 2000))
+        frames = {"routed": ether(guest, leg, 0x0800, packet), "as itself": ether(guest, stranger, 0x0800, packet),
+                  "to all": ether("ff:ff:ff:ff:ff:ff", stranger, 0x0806, arp(1, stranger, "10.77.2.1", "10.77.2.12")),
+                  "ARP as the router": ether(guest, leg, 0x0806, arp(2, leg, "10.77.2.1", "10.77.2.12"))}
+        listening = asyncio.create_task(two("heard", 3.0))
+        await asyncio.sleep(0.5)
+        for frame in frames.values():
+            assert await one("forge", network(2).segmentation_id, "172.31.77.2", frame.ljust(60, b"\0").hex())
+        heard = [bytes.fromhex(frame) for frame in await listening]
+        assert [name for name, frame in frames.items() if any(each.startswith(frame) for each in heard)] == ["routed"]

@@ -23,6 +23,7 @@ from nacre.network.contract import (
     Peer,
     PlacedPort,
     PortFacts,
+    Routing,
     RuleFacts,
     SubnetFacts,
 )
@@ -92,7 +93,7 @@ class NetworkStub:
 
     def __init__(self, networks, ports, groups=(), **more):
         self.networks, self.ports, self.groups, self.more = list(networks), list(ports), list(groups), more
-        self.said, self.asked = [], 0
+        self.said, self.served, self.asked, self.routes = [], [], 0, Routing()
         self.away, self.deaf = 0, ""  # so many questions get no answer; of which verb ("": any)
 
     async def wiring(self, host, port_ids=(), have=None, known=None):
@@ -108,6 +109,14 @@ class NetworkStub:
             members=tuple(each for each in self.more.get("members", ()) if each.id in groups),
             placed=tuple(each for each in self.more.get("placed", ()) if each.id in networks),
             peers=self.more.get("peers", {}))
+
+    async def routing(self, host):
+        self._reached("routing")
+        return self.routes
+
+    async def routed(self, host, served, up):
+        self._reached("routed")
+        self.served.append((served, up))
 
     async def wired(self, host, port_ids, up):
         self._reached("wired")

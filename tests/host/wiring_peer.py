@@ -25,7 +25,7 @@ from wiring_lab import (
 )
 
 from nacre.base.shell import run
-from nacre.network.contract import Differences, FixedIp, NetworkPorts, PlacedPort
+from nacre.network.contract import Differences, FixedIp, NetworkPorts, PlacedPort, RouterFacts, RouterLeg, Routing
 from nacre.node.ovs.antispoof import link_local
 
 SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
@@ -79,6 +79,12 @@ async def obey(lab, guest, words):
             await asyncio.sleep(0.2)
             await guest.send(frame)
             return [frame.hex() for frame in await hearing]
+        case ["forge", segment, host, frame]:  # the bridge sends that to another host's tunnel
+            tunnel = (await lab.bridge.ofports())[lab.names.tunnel]
+            await lab.bridge.openflow.run(
+                "packet-out", "controller", f"set_field:{segment}->tun_id,set_field:{host}->tun_dst,output:{tunnel}",
+                frame)
+            return True
         case ["apart", n]:  # the other host has no port of the network any more, as this one hears
             network_id = guest.port.network_id
             gone = dict.fromkeys(lab.agent.client.places.of(network_id), PlacedPort(mac=""))
@@ -89,14 +95,35 @@ async def obey(lab, guest, words):
             return True
 
 
-async def main(number, folder):
+def one_network(number):
+    """A guest each on the same network."""
     other = 3 - number
     net = network()
     mine, theirs = port(10 + number, net), port(10 + other, net)
     theirs = msgspec.structs.replace(theirs, fixed_ips=(*theirs.fixed_ips, FixedIp(
         subnet_id="s6", ip_address=f"2001:db8::{10 + other}")))
-    stub = NetworkStub([net], [mine], [group("open", allow())], **elsewhere(net, {f"host{other}": (theirs,)}, {
+    return NetworkStub([net], [mine], [group("open", allow())], **elsewhere(net, {f"host{other}": (theirs,)}, {
         f"host{other}": f"172.31.77.{other}"}))
+
+
+def joined(number):
+    """A guest each on networks that a router joins."""
+    nets = network(1), network(2)
+    ports = [port(10 + at, net) for at, net in enumerate(nets, 1)]
+    placed = [elsewhere(net, {f"host{at}": (ports[at - 1],)}, {f"host{at}": f"172.31.77.{at}"})
+              for at, net in enumerate(nets, 1)]
+    stub = NetworkStub([nets[number - 1]], [ports[number - 1]], [group("open", allow())],
+                       placed=tuple(part for each in placed for part in each["placed"]),
+                       peers=placed[0]["peers"] | placed[1]["peers"])
+    stub.routes = Routing(n=1, era="e", networks=nets, routers=(RouterFacts(id="r", interfaces=tuple(
+        RouterLeg(network_id=net.id, port_id=f"leg{at}", mac=f"fa:16:3e:aa:00:0{at}", addresses=(f"10.77.{at}.1/24",))
+        for at, net in enumerate(nets, 1))),))
+    return stub
+
+
+async def main(number, folder, kind):
+    stub = joined(number) if kind == "joined" else one_network(number)
+    mine = stub.ports[0]
     rundir = Path(folder)
     await start_ovs(rundir, number)
     lab = Lab(stub, host=f"host{number}", rundir=rundir, tunnel_ip=f"172.31.77.{number}")
@@ -106,6 +133,8 @@ async def main(number, folder):
         await lab.begin()
         guest = await lab.guest(mine)
         await lab.wire(guest)
+        if kind == "joined":
+            await guest.x("ip", "route", "add", "default", "via", f"10.77.{number}.1")
         print(json.dumps("ready"), flush=True)
         while line := await reader.readline():
             print(json.dumps(await obey(lab, guest, json.loads(line))), flush=True)
@@ -116,4 +145,4 @@ async def main(number, folder):
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), sys.argv[2]))
+    asyncio.run(main(int(sys.argv[1]), *sys.argv[2:]))

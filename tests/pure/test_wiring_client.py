@@ -20,6 +20,7 @@ from nacre.network.contract import (
     Peer,
     PlacedPort,
     PortFacts,
+    Routing,
     RuleFacts,
     Versions,
 )
@@ -41,6 +42,7 @@ class Network:
         self.era, self.ports = "e", (PORT,)
         self.peers = {"h1": "192.0.2.1"}
         self.groups: tuple[GroupFacts, ...] = (GROUP,)
+        self.routed, self.routings = Routing(), 0
 
     def _news(self, have: Versions) -> GroupMembers:
         known = have.get("e", {}).get("g")
@@ -61,6 +63,12 @@ class Network:
         return HostWiring(whole=not port_ids, n=self.n, era=self.era, ports=self.ports, groups=self.groups, peers={
             name: Peer(tunnel_ip=ip, n=self.n, era=self.era) for name, ip in self.peers.items()},
             members=(self._news(known.groups),), placed=(self._placed(known.networks),))
+
+    async def routing(self, host: str) -> Routing:
+        self.routings += 1
+        if self.away:
+            raise Unavailable("away")
+        return self.routed
 
     async def differences(self, host: str, groups: tuple[str, ...], networks: tuple[str, ...],
                           known: Have) -> Differences:
@@ -86,7 +94,7 @@ async def made() -> Made:
     client = WiringClient("h", network, clock)  # type: ignore[arg-type]
     assert client.follow(standing())
     await client.ask()
-    assert network.wirings == [()] and client.versions() == ({"g": 5}, {"n": 5})
+    assert network.wirings == [()] and client.versions() == ({"g": 5}, {"n": 5}, 0)
     return client, network, clock
 
 

@@ -70,10 +70,10 @@ async def test_the_answer_to_a_beat_is_of_the_hosts_own_alone(cloud: Cloud) -> N
     group = (await cloud.call("one", "GET", f"/ports/{port}"))["port"]["security_groups"][0]
     notifier = cloud.network.difference_notifier
     await notifier.reload()
-    groups, networks = await notifier.behind("h1", {group: 0, "nothing": 0}, {net: 0, "nothing": 0})
+    groups, networks, _ = await notifier.behind("h1", {group: 0, "nothing": 0}, {net: 0, "nothing": 0})
     assert groups.keys() == {group} and networks.keys() == {net}
-    assert await notifier.behind("h1", groups, networks) == ({}, {})
-    assert await notifier.behind("h2", {group: 0}, {net: 0}) == ({}, {})
+    assert await notifier.behind("h1", groups, networks) == ({}, {}, 0)
+    assert await notifier.behind("h2", {group: 0}, {net: 0}) == ({}, {}, 0)
 
 
 async def test_a_beat_counts_though_the_database_is_away(cloud: Cloud) -> None:

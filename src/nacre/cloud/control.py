@@ -105,7 +105,7 @@ log = structlog.get_logger()
 
 #: Which roles may ask for which verb of the control process.
 CONDUCTOR_ALLOW = dict.fromkeys(("hello", "beat", "guest_facts"), ("node",))
-NETWORK_ALLOW = dict.fromkeys(("wiring", "differences", "members", "wired"), ("node",))
+NETWORK_ALLOW = dict.fromkeys(("wiring", "differences", "members", "wired", "routing", "routed"), ("node",))
 IMAGE_ALLOW = {"find": ("control",), "read": ("control", "node")}
 JOIN_ALLOW = {"join": ("join",)}
 #: Seconds until an order is given anew: a host answers sooner, done or not.

@@ -19,8 +19,8 @@ from nacre.conductor.contract import Conductor, ControlAddress
 from nacre.config import Settings, SettingsError, is_loopback, kept_external
 from nacre.image.contract import TARGET as IMAGE
 from nacre.image.contract import Images
+from nacre.network.contract import DIFFERENCES, WAITS, AgentReport, Network
 from nacre.network.contract import TARGET as NETWORK
-from nacre.network.contract import WAITS, AgentReport, Network
 from nacre.node.contract import TARGET as NODE
 from nacre.node.contract import Node
 from nacre.node.hypervisor.driver import Capabilities, HypervisorSettings
@@ -28,7 +28,7 @@ from nacre.node.hypervisor.fake import FakeHypervisor, Faults
 from nacre.node.hypervisor.registry import HYPERVISORS
 from nacre.node.journal import Journal
 from nacre.node.manager import NodeManager, NodeSettings
-from nacre.node.ovs.fake import FakeWiring
+from nacre.node.ovs.fake import AGENTS, FakeWiring
 from nacre.node.service import NodeService
 
 log = structlog.get_logger()
@@ -160,7 +160,8 @@ def _fake_host(settings: Settings, network: Network, clock: Clock, faults: Fault
     address = settings.node.tunnel_ip
     report = AgentReport(host=settings.host_name, tunnel_ip=None if not address or is_loopback(address) else address,
                          tunnel_types=("vxlan",), bridge_mappings={
-                             physical: bridge or "br-ex" for physical, bridge in settings.node.bridge_mappings.items()})
+                             physical: bridge or "br-ex" for physical, bridge in settings.node.bridge_mappings.items()},
+                         takes=(DIFFERENCES,), agents=AGENTS)
     return hypervisor, FakeWiring(settings.host_name, network, clock=clock, report=report)
 
 

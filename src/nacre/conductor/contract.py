@@ -30,14 +30,15 @@ class WorkState(msgspec.Struct, frozen=True, kw_only=True):
 class Beat(msgspec.Struct, frozen=True, kw_only=True):
     """A host's regular word to every control process: the truth about it, so that what was lost before is mended. It is
     numbered by its report. members, placed: up to which change it knows those of security groups, and the ports of
-    networks, in turns where they are too many. wrong: of what was left out where it was read, as it breaks this
-    contract: by its place, why."""
+    networks, in turns where they are too many; routing: what it routes (None: it does not say). wrong: of what was left
+    out where it was read, as it breaks this contract: by its place, why."""
 
     report: HostReport
     agent: AgentReport
     works: Annotated[tuple[WorkState, ...], msgspec.Meta(max_length=10_000)] = ()
     members: Numbers = {}
     placed: Numbers = {}
+    routing: bounds.Count | None = None
     wrong: Annotated[dict[bounds.Name, bounds.Name], msgspec.Meta(max_length=100)] = {}
 
     @property
@@ -48,7 +49,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
 class Heard(msgspec.Struct, frozen=True, kw_only=True):
     """again: say hello, as this process does not know the host. wiring: the number of the last change to its wiring;
     members, placed: of security groups, and of networks, that changed later than the host knows, the number of the last
-    change; position, era:
+    change; routing: that of the last change of what it routes, if it does not know it; position, era:
     how far the database is; refused: why the network agent's report does not count; wrong: as of the beat;
     period: regular beats shall be so many seconds apart, at least."""
 
@@ -56,6 +57,7 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
     wiring: int = 0
     members: dict[str, int] = {}
     placed: dict[str, int] = {}
+    routing: int = 0
     position: int = 0
     era: str = ""
     refused: str = ""

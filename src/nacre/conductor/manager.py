@@ -52,7 +52,7 @@ class ConductorDeps:
     """What the endpoint asks of its process. introduce: a host's way is known from now on; admits: it was not removed;
     controls: the living control processes; judge: how far the database is now, and whether it is older than one that
     was so far; seen: how far it was a moment ago; wiring: a host's last change; behind: those of these security groups
-    and networks of a host that changed later, and when."""
+    and networks of a host that changed later, and when, and what it routes."""
 
     introduce: Callable[[NodeHello], Awaitable[None]]
     admits: Callable[[str], bool]
@@ -60,7 +60,8 @@ class ConductorDeps:
     judge: Callable[[Position], Awaitable[tuple[Position, bool]]]
     seen: Callable[[], Position]
     wiring: Callable[[str], int]
-    behind: Callable[[str, Mapping[str, int], Mapping[str, int]], Awaitable[tuple[dict[str, int], dict[str, int]]]]
+    behind: Callable[[str, Mapping[str, int], Mapping[str, int], int | None], Awaitable[
+        tuple[dict[str, int], dict[str, int], int]]]
 
 
 class ConductorManager:
@@ -130,10 +131,11 @@ class ConductorManager:
         if await self._deps.scheduler.report(self._read(beat, known)):
             refused = await self._agent(beat)
             await self._notice(session, beat)
-        members, placed = await self._around.behind(beat.host, beat.members, beat.placed)
+        members, placed, routing = await self._around.behind(beat.host, beat.members, beat.placed, beat.routing)
         return Heard(
-            wiring=self._around.wiring(beat.host), members=members, placed=placed, position=seen.n, era=seen.era,
-            refused=refused, wrong=beat.wrong, period=min(SELDOM, len(self._sessions) / MOST_BEATS))
+            wiring=self._around.wiring(beat.host), members=members, placed=placed, routing=routing,
+            position=seen.n, era=seen.era, refused=refused, wrong=beat.wrong,
+            period=min(SELDOM, len(self._sessions) / MOST_BEATS))
 
     async def guest_facts(self, host: str, server_id: str) -> GuestFacts:
         return await self._deps.progress.guest_facts(host, server_id)

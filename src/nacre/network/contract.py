@@ -15,6 +15,8 @@ MOST_PORTS = 1000
 PortIds = Annotated[tuple[bounds.Id, ...], Meta(max_length=MOST_PORTS)]
 #: The most security groups, or networks, that are named at once, and of how many eras.
 MOST_GROUPS, MOST_ERAS = 2000, 8
+#: The most routers, or floating IPs, of which a host says at once how they are.
+MOST_ROUTED = 1000
 GroupIds = Annotated[tuple[bounds.Id, ...], Meta(max_length=MOST_GROUPS)]
 NetworkIds = GroupIds
 #: Group -> up to which change its members are known; or network -> its ports.
@@ -234,14 +236,103 @@ class Have(msgspec.Struct, frozen=True, kw_only=True):
     networks: Versions = {}
 
 
+class RouterLeg(msgspec.Struct, frozen=True, kw_only=True):
+    """A router's interface: its port, and its addresses with the length of their networks ("10.0.0.1/24"). The same MAC
+    on every host."""
+
+    network_id: str
+    port_id: str
+    mac: str
+    addresses: tuple[str, ...]
+
+
+class GatewayFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A router's way out. next_hops: the gateways of the external subnets. host: which translates, by the election of
+    the number `term`; "": none."""
+
+    network_id: str
+    port_id: str
+    mac: str
+    addresses: tuple[str, ...]
+    next_hops: tuple[str, ...] = ()
+    snat: bool = True
+    host: str = ""
+    term: int = 0
+
+
+class ForwardingFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Ports (first, last) of a floating IP's address, which has that MAC outside, and where they lead: to an address on
+    the inner network."""
+
+    floating_id: str
+    address: str
+    mac: str
+    protocol: str  # tcp, udp, sctp
+    outer: tuple[int, int]
+    inner_network_id: str
+    inner_address: str
+    inner: tuple[int, int]
+
+
+class RouterFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """routes: (destination, next hop)."""
+
+    id: str
+    up: bool = True
+    interfaces: tuple[RouterLeg, ...] = ()
+    routes: tuple[tuple[str, str], ...] = ()
+    gateway: GatewayFacts | None = None
+    forwardings: tuple[ForwardingFacts, ...] = ()
+
+
+class FloatingFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """An address of an external network that stands for one of a port's, on the inner network: translated on the port's
+    host."""
+
+    id: str
+    network_id: str
+    address: str
+    mac: str
+    port_id: str
+    inner_network_id: str
+    fixed_ip: str
+    router_id: str
+
+
+class Routing(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a host routes, when the database is at (n, era): the routers that join networks which it has ports of,
+    active or prepared, and those of which it is the gateway host (without legs and gateways that are switched off); the
+    floating IPs of its own active ports. networks: of all their legs, and the external ones where it translates for
+    them, as this host reaches them; where their ports are comes by `differences`, as of its own networks. peers: the
+    gateway hosts."""
+
+    n: int = 0
+    era: str = ""
+    routers: tuple[RouterFacts, ...] = ()
+    floating: tuple[FloatingFacts, ...] = ()
+    networks: tuple[NetworkFacts, ...] = ()
+    peers: dict[str, Peer] = {}
+
+
+class Served(msgspec.Struct, frozen=True, kw_only=True):
+    """What a host says of routing: it forwards between networks for these routers, translates for those by these terms,
+    and these floating IPs work, or only their forwardings."""
+
+    routers: Annotated[tuple[bounds.Id, ...], Meta(max_length=MOST_ROUTED)] = ()
+    gateways: Annotated[dict[bounds.Id, bounds.Count], Meta(max_length=MOST_ROUTED)] = {}
+    floating: Annotated[tuple[bounds.Id, ...], Meta(max_length=MOST_ROUTED)] = ()
+
+
 class Differences(msgspec.Struct, frozen=True, kw_only=True):
     """What a host lacks of what many hosts keep. peers: of the hosts that `placed` names, those with a tunnel. rest: of
-    what was asked for, what is to be asked for again, as an answer holds no more."""
+    what was asked for, what is to be asked for again, as an answer holds no more. routing: up to which change there is
+    news of what the host routes, for which it asks; 0: none."""
 
     members: Annotated[tuple[GroupMembers, ...], Meta(max_length=MOST_GROUPS)] = ()
     placed: Annotated[tuple[NetworkPorts, ...], Meta(max_length=MOST_GROUPS)] = ()
     peers: dict[str, Peer] = {}
     rest: tuple[str, ...] = ()
+    routing: int = 0
 
 
 class RemotePort(msgspec.Struct, frozen=True, kw_only=True):
@@ -355,6 +446,14 @@ class Network(Protocol):
 
     async def wired(self, host: bounds.Name, port_ids: PortIds, up: bool) -> None:
         """From a host's agent: these ports work at the host, or do not. An active binding's is the port's status."""
+        ...
+
+    async def routing(self, host: bounds.Name) -> Routing:
+        """For a host's agent: all that it routes."""
+        ...
+
+    async def routed(self, host: bounds.Name, served: Served, up: bool) -> None:
+        """From a host's agent: that works at the host, or does not. It is believed of what is its own to serve."""
         ...
 
     async def agent_report(self, report: AgentReport) -> None:

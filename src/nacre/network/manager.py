@@ -27,13 +27,15 @@ from nacre.network.contract import (
     Plugged,
     PortFacts,
     PortsOrder,
+    Routing,
+    Served,
     Versions,
 )
-from nacre.network.hosts import adoption, agents, bindings, dhcp, notifications, servers, wiring
+from nacre.network.hosts import adoption, agents, bindings, dhcp, notifications, placed, routing, servers, wiring
 from nacre.network.hosts.members import Page
 from nacre.network.hosts.notifications import DifferenceNotifier, News, Notice, Notifier, Thing
 from nacre.network.hosts.wholes import FIRST, PAGE, InTurn, Shared
-from nacre.network.l3 import gateway_hosts, statuses
+from nacre.network.l3 import gateway_hosts, reports, statuses
 from nacre.network.l3.gateway_hosts import Elections
 from nacre.network.ml2 import manager as drivers
 from nacre.network.ml2 import type_drivers
@@ -175,10 +177,17 @@ class NetworkManager:
     async def wired(self, host: str, port_ids: tuple[str, ...], up: bool) -> None:
         await self.write(service_context(), lambda work: bindings.wired(work, host, port_ids, up))
 
+    async def routing(self, host: str) -> Routing:
+        return await self.read(service_context(), lambda work: routing.read(work, host))
+
+    async def routed(self, host: str, served: Served, up: bool) -> None:
+        if await self.read(service_context(), lambda work: reports.news(work, served, up)):
+            await self.write(service_context(), lambda work: reports.routed(work, host, served, up))
+
     async def forget_host(self, host: str) -> None:
         """What the host's agents said of themselves is gone."""
         def step(work: Work) -> None:
-            work.changes.hosts.update(notifications.tunnels(work, host))
+            work.changes.hosts.update(placed.tunnels(work.conn, host))
             work.conn.execute(sa.delete(t.agents).where(t.agents.c.host == host))
             statuses.moved(work, [b.port_id for b in work.select(Binding, host=host, active=True)])
             gateway_hosts.forget(work, host)
@@ -211,7 +220,8 @@ async def _hear(manager: NetworkManager, nodes: Nodes, some: Sequence[agents.Rep
         refused = agents.claimed(work, counts)
         for host in agents.report(work, [said for said in counts if said.host not in refused]):
             # Hosts that share networks with this one reach it by what it says now.
-            work.changes.hosts.update(notifications.tunnels(work, host))
+            work.changes.hosts.update(placed.tunnels(work.conn, host))
+            work.changes.routing.add(host)  # by which segments it reaches networks
         return refused, {said.host for said in news} - here
 
     refused, gone = await manager.write(service_context(), step) if news else ({}, set())

@@ -16,7 +16,7 @@ from nacre.network.addresses import ipam
 from nacre.network.addresses.ipam import AddressRequest
 from nacre.network.hosts import bindings
 from nacre.network.l2 import networks, trunk_ports
-from nacre.network.l3 import associations, legs
+from nacre.network.l3 import associations, legs, statuses
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.network import Network
 from nacre.network.nouns.noun import View
@@ -27,7 +27,7 @@ from nacre.network.traffic import qos, security_groups
 from nacre.network.work import MANY, Work, among, columns, conflict
 
 #: Ports that only the thing they belong to may delete.
-SERVICE_OWNERS = (legs.INTERFACE, legs.GATEWAY, "network:floatingip")
+SERVICE_OWNERS = (legs.INTERFACE, legs.GATEWAY, legs.FLOATING)
 #: What of a binding a port's own attributes set: the field, the attribute (without `binding:`), and what null means.
 _BINDING: tuple[tuple[str, str, Any], ...] = (
     ("host", "host_id", ""), ("vnic_type", "vnic_type", "normal"), ("profile", "profile", {}))
@@ -88,7 +88,9 @@ class Ports:
             bindings.regroup(work, current.id)
         if values.get("admin_state_up", current.admin_state_up) != current.admin_state_up:
             values["status"] = _switched(replace(current, **values))
+            statuses.moved(work, [current.id])
         new = replace(current, **values)
+        legs.changed(work, current, new)
         if "fixed_ips" in data or "mac_address" in values:
             self._readdress(work, new, data.get("fixed_ips"), (fixed, before))
         work.change(t.ports, current.id, values)
@@ -118,6 +120,8 @@ class Ports:
         associations.readdressed(work, port.id, {address for _, address in chosen})
         if port.device_owner in (legs.INTERFACE, legs.GATEWAY):
             legs.readdressed(work, port, before[0], chosen)
+        elif port.device_owner == legs.FLOATING:
+            associations.outside(work, port.device_id)
         work.conn.execute(sa.delete(t.addresses).where(t.addresses.c.port_id == port.id))
         work.changes.placed(port.network_id, port.id)
         _set_addresses(work, port.id, chosen, groups)

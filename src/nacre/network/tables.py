@@ -106,7 +106,15 @@ ports = sa.Table(
     sa.Column("qos_policy_id", ID, index=True),
     sa.Column("dns_domain", sa.String(255), nullable=False, default=""),
     sa.UniqueConstraint("network_id", "mac_address"),
+    sa.Index("legs_of_networks", "network_id", sqlite_where=sa.text("device_owner = 'network:router_interface'"),
+             postgresql_where=sa.text("device_owner = 'network:router_interface'")),
 )
+
+
+def is_leg(ports: sa.FromClause) -> sa.ColumnElement[bool]:
+    """Of ports that are interfaces of routers; in such words that the index of those is used."""
+    return ports.c.device_owner == sa.literal_column("'network:router_interface'")
+
 
 #: Where a port is, or shall be: one row per host, one of them active (the host is "" while the port is on none). The
 #: network is the port's own, which never changes: here it finds the hosts of a network without looking at its ports.

@@ -76,7 +76,9 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
 @dataclass
 class Changes:
     """What a unit changed that hosts have wired. members: group -> the ports that joined it, left it or moved in it.
-    places: network -> the ports of which other hosts see something else."""
+    places: network -> the ports of which other hosts see something else. Of what is routed, besides what can be read
+    from the rows that are left: routed: networks that a router has left; routing: hosts that did something for a
+    router or a floating IP, or do; hosts/routed.py makes of it whom it concerns."""
 
     ports: set[str] = field(default_factory=set)  # wherever they have a binding now
     left: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # host -> ports that it has no more
@@ -87,13 +89,21 @@ class Changes:
     places: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     groups: set[str] = field(default_factory=set)
     address_groups: set[str] = field(default_factory=set)
-    routers: set[str] = field(default_factory=set)  # with their gateways, interfaces, routes and forwardings
-    floating: set[str] = field(default_factory=set)
+    routers: set[str] = field(default_factory=set)  # with their gateways, interfaces and routes
+    forwarding: set[str] = field(default_factory=set)  # routers, by other ports
+    floated: set[str] = field(default_factory=set)  # ports, by other floating IPs
+    routed: set[str] = field(default_factory=set)
+    routing: set[str] = field(default_factory=set)
 
     def __bool__(self) -> bool:
         """Whether there is anything to tell of besides members."""
         return bool(self.places or self.ports or self.left or self.hosts or self.networks or self.subnets or self.groups
                     or self.address_groups)
+
+    @property
+    def routes(self) -> bool:
+        """Whether there may be something to tell of what is routed."""
+        return bool(self.routers or self.forwarding or self.floated or self.routed or self.routing or self.networks)
 
     def moved(self, port_id: str, groups: Iterable[str]) -> None:
         """The port is not in these groups what it was."""

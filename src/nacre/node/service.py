@@ -121,9 +121,9 @@ class NodeService:
         return max(self.settings.heartbeat, *self._wanted.values()) if self._wanted else self.settings.heartbeat
 
     async def _say(self) -> Beat:
-        members, placed = self.here.wiring.versions()
+        members, placed, routing = self.here.wiring.versions()
         return Beat(report=await self.report(), agent=self.here.wiring.report(), works=self.here.works.states(),
-                    members=members, placed=placed)
+                    members=members, placed=placed, routing=routing)
 
     async def _until(self, event: Awaitable[object], seconds: float) -> None:
         """Raises TimeoutError when the clock says so first."""
@@ -234,7 +234,7 @@ class NodeService:
                    if entry.allocation in self._orphans and entry.stage == "running" and entry.spawn]
         await self.here.wiring.follow(Standing(
             trusted=not self.here.barred, n=heard.wiring, era=heard.era, members=heard.members, placed=heard.placed,
-            ports=tuple(port for spawn in spawned for port in spawn.ports),
+            routing=heard.routing, ports=tuple(port for spawn in spawned for port in spawn.ports),
             networks=tuple(network for spawn in spawned for network in spawn.networks)))
 
     async def _keep(self, heard: Heard) -> None:

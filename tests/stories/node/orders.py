@@ -9,7 +9,7 @@ import msgspec
 from nacre.base.errors import Unavailable
 from nacre.conductor.contract import Beat, ControlAddress, Heard, NodeHello, Welcome
 from nacre.image.contract import ImageFacts
-from nacre.network.contract import Differences, Have, HostWiring, NetworkFacts, PortFacts, Versions
+from nacre.network.contract import Differences, Have, HostWiring, NetworkFacts, PortFacts, Routing, Versions
 from nacre.node.contract import BuildOrder, EndOrder, Guest, GuestFacts, PowerOrder, SpawnOrder, Work
 from nacre.scheduler.contract import HostReport
 
@@ -104,6 +104,9 @@ class ControlSide:
     async def differences(self, host: str, groups: tuple[str, ...], networks: tuple[str, ...],
                           known: Have) -> Differences:
         return Differences()
+
+    async def routing(self, host: str) -> Routing:
+        return Routing()
 
     async def wired(self, host: str, port_ids: tuple[str, ...], up: bool) -> None:
         self.active = self.active | set(port_ids) if up else self.active - set(port_ids)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from nacre.base.errors import BadRequest, NotBuilt
 from nacre.network import tables as t
 from nacre.network.addresses import ipam, subnetpools
-from nacre.network.hosts import dhcp, notifications
+from nacre.network.hosts import dhcp, placed
 from nacre.network.l2 import networks
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.network import NetworkSegment
@@ -193,7 +193,7 @@ class Subnets:
 
 def _every_port(work: Work, network_id: str) -> None:
     """Guests' addresses came or went: what each of the network's ports may send is not what it was."""
-    work.changes.hosts.update(host for _, host in notifications.hosts_of_networks(work.conn, [network_id]))
+    work.changes.hosts.update(host for _, host in placed.hosts_of_networks(work.conn, [network_id]))
     p, g = t.ports.c, t.port_groups.c
     for port_id, group_id in work.conn.execute(sa.select(g.port_id, g.group_id).join_from(
             t.ports, t.port_groups, g.port_id == p.id).where(p.network_id == network_id)):

@@ -13,7 +13,7 @@ from nacre.network import tables as t
 from nacre.network.addresses import ipam
 from nacre.network.api import listing as lists
 from nacre.network.api.resource import any_body, bodies, fields_of
-from nacre.network.hosts import agents, dhcp, notifications
+from nacre.network.hosts import agents, dhcp, placed
 from nacre.network.l2.networks import Networks
 from nacre.network.l3.routers import Routers
 from nacre.network.manager import NetworkManager
@@ -94,7 +94,7 @@ class Operators:
         """The hosts that serve DHCP for a network: those that have ports of it."""
 
         def step(work: Work) -> list[View]:
-            hosts = {host for _, host in notifications.hosts_of_networks(work.conn, [request.params["id"]])}
+            hosts = {host for _, host in placed.hosts_of_networks(work.conn, [request.params["id"]])}
             return agents.views(work, work.select(Agent, agent_type=DHCP, host=hosts))
 
         return {"agents": await self._manager.read(request.context, step)}

@@ -34,7 +34,8 @@ _OTHER = sa.update(t.agents).where(_A.id == sa.bindparam("of")).values(
     configurations=sa.bindparam("new_configurations"), tunnel_ip=sa.bindparam("new_tunnel_ip"),
     takes_differences=sa.bindparam("new_takes_differences"), heartbeat_at=sa.bindparam("now"))
 _WITH_PORTS = sa.select(_A.host).distinct().where(
-    _A.host.in_(sa.bindparam("hosts", expanding=True)), sa.exists().where(t.bindings.c.host == _A.host))
+    _A.host.in_(sa.bindparam("hosts", expanding=True)), sa.or_(
+        sa.exists().where(t.bindings.c.host == _A.host), sa.exists().where(t.routers.c.gateway_host == _A.host)))
 _ROWS = sa.select(_A.host, sa.func.count(), sa.func.min(_A.heartbeat_at)).where(
     _A.host.in_(sa.bindparam("hosts", expanding=True))).group_by(_A.host)
 
@@ -124,8 +125,9 @@ def claimed(work: Work, reports: Sequence[Report]) -> dict[str, BadRequest]:
 
 def report(work: Work, reports: Iterable[Report]) -> set[str]:
     """Writes down what hosts report. Those of which what they can reach changed (they are new, or mapped otherwise) and
-    that have ports. An agent that its host does not name any more is gone. A new L3 agent is switched off, but for our
-    own machine's: which hosts all that routers send goes through is not theirs to say (l3/gateway_hosts.py)."""
+    that have ports, or routers of which they are the gateway hosts. An agent that its host does not name any more is
+    gone. A new L3 agent is switched off, but for our own machine's: which hosts all that routers send goes through is
+    not theirs to say (l3/gateway_hosts.py)."""
     reports = list(reports)
     values = {(said.host, kind): row for said in reports for kind, row in rows_of(said).items()}
     known = {(agent.host, agent.agent_type): agent for agent in work.select(Agent, host={r.host for r in reports})}

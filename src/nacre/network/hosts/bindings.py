@@ -110,12 +110,13 @@ def bind(work: Work, ports: Sequence[Placed], host: str, *, fresh: bool = False)
     ids = [p.id for p in ports]
     used, works = (set[str](), set[str]()) if fresh else (_dynamic(work, ids), _working(work, ids, host))
     if not fresh:
+        statuses.moved(work, [port.id for port in ports if port.host != host])
         _left(work, ports)
         work.conn.execute(_FORMER, {"ports": ids, "of": host})
     found, levels = _ask(work, ports, host, works)
     found = [replace(port, status=status(port)) for port in found]
     if not fresh:
-        statuses.moved(work, [*(port.id for port in ports if port.host != host), *failed(found)])
+        statuses.moved(work, failed(found))
         for port in found:
             work.change(t.ports, port.id, {"status": port.status})
     _write(work, found, levels)
@@ -146,9 +147,9 @@ def _working(work: Work, port_ids: Sequence[str], host: str) -> set[str]:
 def activate(work: Work, ports: Sequence[Placed]) -> None:
     """Makes these bindings the active ones of their ports; the others stay, inactive."""
     ids = [p.id for p in ports]
+    statuses.moved(work, ids)
     statements.update(work.conn, t.bindings, {"active": False}, port_id=ids, active=True)
     statements.delete(work.conn, t.bindings, port_id=ids, host="")
-    statuses.moved(work, ids)
     for port in ports:
         statements.update(work.conn, t.bindings, {"active": True}, port_id=port.id, host=port.host)
         work.change(t.ports, port.id, {"status": status(port)})

@@ -1,10 +1,11 @@
-"""Who is told of a change: which hosts have ports of a network or of a security group, active or prepared; which of
-them a unit of work concerns; and messages to them. Only speed depends on messages: hosts also ask by themselves.
+"""Who is told of a change: which hosts a unit of work concerns, and messages to them. Only speed depends on messages:
+hosts also ask by themselves.
 
 Who joined or left a security group is told to the hosts whose rules name it, which port of a network is where to those
-that have ports of it. What changes within some tens of milliseconds is read together, once for all hosts, and goes to
-each as one message. A message says from which number on it is complete: a host that has missed something before that
-asks (members.py, placed.py). One that was lost is noticed with the host's next beat, which names the numbers it has.
+that keep that (placed.py), and that something else is routed to those that route it (routed.py). What changes within
+some tens of milliseconds is read together, once for all hosts, and goes to each as one message. A message says from
+which number on it is complete: a host that has missed something before that asks (members.py, placed.py). One that was
+lost is noticed with the host's next beat, which names the numbers it has.
 """
 
 import asyncio
@@ -20,13 +21,13 @@ import structlog
 from nacre.base.clock import Clock
 from nacre.base.db import Database
 from nacre.base.durable import changes as outbox
-from nacre.base.durable import eras
 from nacre.base.durable.changes import Change
 from nacre.network import tables as t
 from nacre.network.contract import MOST_GROUPS, Differences, GroupMembers, NetworkPorts, Peer, PlacedPort
-from nacre.network.hosts import members, placed
+from nacre.network.hosts import members, placed, routed
 from nacre.network.hosts.members import MEMBERS
-from nacre.network.hosts.placed import PLACED
+from nacre.network.hosts.placed import PLACED, any_port, named_in
+from nacre.network.hosts.routed import ROUTED, ROUTING
 from nacre.network.nouns.agent import OVS
 from nacre.network.nouns.port import Binding
 from nacre.network.work import Work
@@ -44,42 +45,12 @@ MOST_IN_ONE = 20_000
 Affected = dict[str, set[str]]
 
 
-# --- which hosts have ports of something --------------------------------------------------------------------
-
-# Asked at every change, so the cost must not grow with the ports: both tables have an index in the order (key, host),
-# and a recursive statement goes from each host to the next one in it.
-
-
-def _distinct(keys: sa.Select[Any], key: sa.Column[Any], value: sa.Column[Any], name: str) -> sa.CTE:
-    """(key, value) of each value that the table has for the keys; a row whose value is NULL ends each key's."""
-    first = keys.subquery()
-    start = sa.select(first.c[0].label("key"), sa.select(sa.func.min(value)).where(
-        key == first.c[0], value > "").scalar_subquery().label("value")).cte(name, recursive=True)
-    following = sa.select(sa.func.min(value)).where(key == start.c.key, value > start.c.value).scalar_subquery()
-    return start.union_all(sa.select(start.c.key, following).where(start.c.value.is_not(None)))
-
-
-def _each(table: sa.Table, key: sa.Column[Any], keys: sa.Select[Any], *where: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    """(a port of the key on the host, host): any port for which that holds, for it stands for all; None: there is
-    none."""
-    found = _distinct(keys, key, table.c.host, "hosts")
-    port = sa.select(table.c.port_id).where(key == found.c.key, table.c.host == found.c.value, *where).limit(1)
-    return sa.select(port.scalar_subquery(), found.c.value).where(found.c.value.is_not(None))
-
+# --- which hosts have ports of groups -----------------------------------------------------------------------
 
 _IDS: sa.BindParameter[Any] = sa.bindparam("ids", expanding=True)
-_B, _G, _A = t.bindings.c, t.binding_groups.c, t.agents.c
-_OF_NETWORKS = _each(t.bindings, _B.network_id, sa.select(t.networks.c.id).where(t.networks.c.id.in_(_IDS)),
-                     _B.vif_type == "ovs")
-_OF_GROUPS = _each(t.binding_groups, _G.group_id, sa.select(t.security_groups.c.id).where(
+_G, _A = t.binding_groups.c, t.agents.c
+_OF_GROUPS = any_port(t.binding_groups, _G.group_id, sa.select(t.security_groups.c.id).where(
     t.security_groups.c.id.in_(_IDS)))
-_OWN = _distinct(sa.select(sa.bindparam("host", type_=sa.String).label("key")), _B.host, _B.network_id, "own")
-_NEIGHBOURS = _distinct(sa.select(_OWN.c.value).where(_OWN.c.value.is_not(None)), _B.network_id, _B.host, "neighbours")
-_TUNNELS = sa.select(_A.host, _A.tunnel_ip).where(
-    _A.host.in_(sa.select(_NEIGHBOURS.c.value)), _A.tunnel_ip.is_not(None))
-_SHARING = sa.select(_NEIGHBOURS.c.value).distinct().where(_NEIGHBOURS.c.value.is_not(None))
-_WAYS = sa.select(_A.host, _A.tunnel_ip).where(
-    _A.host.in_(sa.bindparam("hosts", expanding=True)), _A.tunnel_ip.is_not(None))
 #: Hosts of the release before.
 _FORMER = sa.select(_A.host).where(_A.agent_type == OVS, _A.takes_differences.is_(False))
 _R = t.security_group_rules.c
@@ -88,41 +59,9 @@ _NAMING, _NAMING_LISTS = (sa.select(_R.security_group_id).distinct().where(colum
     "ids", expanding=True))) for column in (_R.remote_group_id, _R.remote_address_group_id))
 
 
-def hosts_of_networks(connection: sa.Connection, network_ids: Collection[str]) -> list[tuple[str, str]]:
-    """(one of its ports, host) for each host of each of the networks."""
-    return [(port, host) for port, host in connection.execute(_OF_NETWORKS, {"ids": list(network_ids)}) if port]
-
-
 def hosts_of_groups(connection: sa.Connection, group_ids: Collection[str]) -> list[tuple[str, str]]:
     """(one of its ports, host) for each host of each of the security groups."""
     return [(port, host) for port, host in connection.execute(_OF_GROUPS, {"ids": list(group_ids)})]
-
-
-def neighbours(connection: sa.Connection, host: str) -> set[str]:
-    """The hosts that share a network with this one, itself too, if it has ports."""
-    return set(connection.execute(_SHARING, {"host": host}).scalars())
-
-
-def tunnels(work: Work, host: str) -> dict[str, str]:
-    """host -> tunnel address, of the hosts that share a network with this one and have one: to them frames go, and from
-    them they are taken."""
-    return {other: address for other, address in tunnel_ips(work, host).items() if other != host}
-
-
-def tunnel_ips(work: Work, host: str) -> dict[str, str]:
-    """As `tunnels`, with its own, if it has ports."""
-    return {row.host: row.tunnel_ip for row in work.conn.execute(_TUNNELS, {"host": host})}
-
-
-def named_in(places: Iterable[NetworkPorts]) -> set[str]:
-    """The hosts that these ports are on, or prepared at."""
-    return {host for each in places for port in each.ports.values() for host in (port.host, *port.prepared)} - {""}
-
-
-def peers(connection: sa.Connection, hosts: Collection[str]) -> dict[str, Peer]:
-    """Where frames for these hosts go."""
-    at, found = eras.position(connection), connection.execute(_WAYS, {"hosts": list(hosts)}) if hosts else ()
-    return {host: Peer(tunnel_ip=ip, n=at.n, era=at.era) for host, ip in found}
 
 
 def hosts_naming(connection: sa.Connection, group: str) -> set[str]:
@@ -142,9 +81,9 @@ def affected(work: Work) -> Affected:
     if changes.ports:
         for binding in work.select(Binding, port_id=changes.ports):
             found[binding.host].add(binding.port_id)
-    pairs = hosts_of_networks(work.conn, changes.networks) if changes.networks else []
+    pairs = placed.hosts_of_networks(work.conn, changes.networks) if changes.networks else []
     if changes.places and (former := set(work.conn.execute(_FORMER).scalars())):
-        pairs += [pair for pair in hosts_of_networks(work.conn, changes.places) if pair[1] in former]
+        pairs += [pair for pair in placed.hosts_of_networks(work.conn, changes.places) if pair[1] in former]
     groups = set(changes.groups)
     if changes.address_groups:
         groups.update(work.conn.execute(_NAMING_LISTS, {"ids": list(changes.address_groups)}).scalars())
@@ -237,7 +176,8 @@ class Notifier(Generic[M]):
 
 # --- differences --------------------------------------------------------------------------------------------
 
-#: A thing that many hosts keep: a group, by its members, or a network, by its ports.
+#: A thing that many hosts keep: a group, by its members, or a network, by its ports. Or one of which it is only told
+#: that something else is routed (routed.py).
 Thing = tuple[str, str]
 GROUP, NETWORK = "group", "network"
 D = TypeVar("D", GroupMembers, NetworkPorts)
@@ -245,19 +185,20 @@ D = TypeVar("D", GroupMembers, NetworkPorts)
 
 @dataclass(frozen=True)
 class News:
-    """What a host is to hear: by group, by network, by host."""
+    """What a host is to hear: by group, by network, by host. routing: as in `Differences`."""
 
     host: str
     members: Mapping[str, GroupMembers]
     placed: Mapping[str, NetworkPorts]
     peers: Mapping[str, Peer]
+    routing: int = 0
 
     def message(self) -> Differences:
         """What is sent: no more than a host takes at once. Of what is too much only the number, so that it asks."""
         every: list[GroupMembers | NetworkPorts] = [*self.members.values(), *self.placed.values()]
         if len(every) <= MOST_GROUPS and sum(map(_weight, every)) <= MOST_IN_ONE:
             return Differences(members=tuple(self.members.values()), placed=tuple(self.placed.values()),
-                               peers=self._named(self.placed.values()))
+                               peers=self._named(self.placed.values()), routing=self.routing)
         return self._bounded(every)
 
     def _named(self, placed: Iterable[NetworkPorts]) -> dict[str, Peer]:
@@ -270,12 +211,14 @@ class News:
             room -= _weight(each)
             fits[each.id] = room >= 0
         placed = _bounded(self.placed, fits)
-        return Differences(members=_bounded(self.members, fits), placed=placed, peers=self._named(placed))
+        return Differences(members=_bounded(self.members, fits), placed=placed, peers=self._named(placed),
+                           routing=self.routing)
 
     def then(self, other: "News") -> "News":
         """Both in one."""
         newest = sorted([*self.peers.items(), *other.peers.items()], key=lambda each: each[1].n)
-        return News(self.host, _both(self.members, other.members), _both(self.placed, other.placed), dict(newest))
+        return News(self.host, _both(self.members, other.members), _both(self.placed, other.placed), dict(newest),
+                    max(self.routing, other.routing))
 
 
 def _weight(each: GroupMembers | NetworkPorts) -> int:
@@ -310,7 +253,7 @@ class DifferenceNotifier:
         self._due: dict[Thing, int] = {}
         self._task: asyncio.Task[None] | None = None
         self._rest = 0.0  # until then nothing is sent
-        self.last: dict[str, dict[str, int]] = {GROUP: {}, NETWORK: {}}
+        self.last: dict[str, dict[str, int]] = {GROUP: {}, NETWORK: {}, ROUTED: {}, ROUTING: {}}
 
     def add(self, changed: Mapping[Thing, int]) -> None:
         """Tell of these soon: the number of the change before."""
@@ -333,20 +276,26 @@ class DifferenceNotifier:
             self._rest = self._clock.monotonic() + EACH * len(found)
             self._notices.add(found)
 
-    async def behind(self, host: str, groups: Mapping[str, int],
-                     networks: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+    async def behind(self, host: str, groups: Mapping[str, int], networks: Mapping[str, int],
+                     routing: int | None = None) -> tuple[dict[str, int], dict[str, int], int]:
         """Of a host that has these: the numbers of those groups and networks that have changed since, and are the
-        host's to know of. None while the database is away: the host's next beat asks again."""
+        host's to know of; and up to which change there is news of what it routes (0: none). routing: as far as it knows
+        that; None: it does not say. None while the database is away: the host's next beat asks again."""
         found = _later(self.last[GROUP], groups), _later(self.last[NETWORK], networks)
-        if not any(found):
-            return found
+        routed_by, own = dict[str, int](), self.last[ROUTING].get(host, 0)
+        if routing is not None:
+            routed_by = _later(self.last[ROUTED], dict.fromkeys(networks, routing))
+            own = own if own > routing else 0
+        if not any((*found, routed_by)):
+            return *found, own
         try:
-            own = await self._db.read(lambda connection: (
-                members.named(connection, host, found[0]), placed.here(connection, host, found[1])))
+            known = await self._db.read(lambda connection: (
+                members.named(connection, host, found[0]), placed.kept(connection, host, found[1]),
+                routed.newest(connection, host, routed_by, own)))
         except Exception as error:  # the beat counts: its host lives, whatever the database does
             log.info("a host does not hear now what it lacks", host=host, why=str(error))
-            return {}, {}
-        return {id: found[0][id] for id in own[0]}, {id: found[1][id] for id in own[1]}
+            return {}, {}, 0
+        return {id: found[0][id] for id in known[0]}, {id: found[1][id] for id in known[1]}, known[2]
 
     async def changed(self, changes: Sequence[Change]) -> None:
         """A reader of changes: something changed, in whatever process."""
@@ -360,13 +309,17 @@ class DifferenceNotifier:
 
 
 def note(work: Work) -> dict[Thing, int]:
-    """Writes down, under one number, what the unit changed of things. Of each the number of the change before."""
+    """Writes down, under one number, what the unit changed of things. Of each the number of the change before (of what
+    is only told that it is others now: of this one)."""
     kinds = ((GROUP, MEMBERS, work.changes.members), (NETWORK, PLACED, work.changes.places))
-    if not any(any(moved.values()) for _, _, moved in kinds):
+    routes = routed.marks(work) if work.changes.routes else {}
+    if not routes and not any(any(moved.values()) for _, _, moved in kinds):
         return {}
     n = outbox.number(work.conn, work.now, "differences")
+    routed.write(work.conn, routes, n)
     return {(kind, id): before for kind, things, moved in kinds
-            for id, before in things.note(work.conn, moved, n).items()}
+            for id, before in things.note(work.conn, moved, n).items()} | {
+                (kind, id): n for kind, ids in routes.items() for id in ids}
 
 
 def _later(known: Mapping[str, int], versions: Mapping[str, int]) -> dict[str, int]:
@@ -374,17 +327,19 @@ def _later(known: Mapping[str, int], versions: Mapping[str, int]) -> dict[str, i
 
 
 def _newer(connection: sa.Connection, n: int = 0) -> dict[str, dict[str, int]]:
-    return {GROUP: MEMBERS.newer(connection, n), NETWORK: PLACED.newer(connection, n)}
+    return {GROUP: MEMBERS.newer(connection, n), NETWORK: PLACED.newer(connection, n),
+            **{kind: outbox.latest(connection, kind, n) for kind in (ROUTED, ROUTING)}}
 
 
 def read_news(connection: sa.Connection, due: Mapping[Thing, int]) -> list[News]:
     """What there is to say, and to whom."""
     groups = {id: hosts for kind, id in due if kind == GROUP and (hosts := hosts_naming(connection, id))}
-    networks = {id: hosts for kind, id in due if kind == NETWORK and (
-        hosts := {host for _, host in hosts_of_networks(connection, [id])})}
+    networks = {id: hosts for kind, id in due if kind == NETWORK and (hosts := placed.keepers(connection, id))}
+    routes = routed.told(connection, asked) if (asked := due.keys() - {
+        (kind, id) for kind, id in due if kind in (GROUP, NETWORK)}) else {}
     joined = MEMBERS.news(connection, {id: due[GROUP, id] for id in groups})
     places = PLACED.news(connection, {id: due[NETWORK, id] for id in networks})
-    ways = peers(connection, named_in(places))
+    ways = placed.peers(connection, named_in(places))
     return [News(host, {m.id: m for m in joined if host in groups[m.id]},
-                 {p.id: p for p in places if host in networks[p.id]}, ways)
-            for host in sorted({host for hosts in (*groups.values(), *networks.values()) for host in hosts})]
+                 {p.id: p for p in places if host in networks[p.id]}, ways, routes.get(host, 0))
+            for host in sorted(set(routes).union(*groups.values(), *networks.values()))]

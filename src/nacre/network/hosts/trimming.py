@@ -12,6 +12,7 @@ from nacre.base.db import Database
 from nacre.network.hosts.members import MEMBERS, Numbered
 from nacre.network.hosts.notifications import GROUP, NETWORK, DifferenceNotifier
 from nacre.network.hosts.placed import PLACED
+from nacre.network.hosts.routed import ROUTED
 from nacre.network.hosts.wholes import Shared
 
 log = structlog.get_logger()
@@ -34,9 +35,10 @@ async def run(db: Database, clock: Clock, notifier: DifferenceNotifier, shared: 
 
 async def trim(db: Database, notifier: DifferenceNotifier) -> None:
     """Once: in the database, and in what the notifier keeps."""
-    for kind, things in KINDS:
+    for _, things in KINDS:
         for some in pieces(await db.read(things.going), AT_ONCE):
             await db.run(partial(things.trim, ids=some))
+    for kind, things in (*KINDS, (ROUTED, PLACED)):
         last = notifier.last[kind]
         for some in pieces(last, AT_ONCE):
             for id in set(some) - await db.read(partial(things.owned, ids=some)):

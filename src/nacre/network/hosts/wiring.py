@@ -19,7 +19,7 @@ from nacre.network.contract import (
     RuleFacts,
     Versions,
 )
-from nacre.network.hosts import facts, members, notifications, placed
+from nacre.network.hosts import facts, members, placed
 from nacre.network.hosts.members import MEMBERS, Page
 from nacre.network.hosts.placed import PLACED
 from nacre.network.nouns.address import AddressGroup
@@ -39,19 +39,19 @@ def read(work: Work, host: str, port_ids: Sequence[str], known: Have, page: Page
     groups = _groups(work, {g for p in ports for g in p.security_groups})
     named = {rule.remote_group for group in groups for rule in group.rules if rule.remote_group}
     places = PLACED.read(work.conn, networks, known.networks, page)
-    neighbours = notifications.named_in(places) if port_ids else notifications.neighbours(work.conn, host)
+    neighbours = placed.named_in(places) if port_ids else placed.neighbours(work.conn, host)
     at = eras.position(work.conn)
     return HostWiring(
         whole=not port_ids, n=at.n, era=at.era, ports=ports, groups=groups,
         networks=facts.networks(work, networks, host), members=MEMBERS.read(work.conn, named, known.groups, page),
-        placed=places, peers=notifications.peers(work.conn, neighbours))
+        placed=places, peers=placed.peers(work.conn, neighbours))
 
 
 def read_of_before(work: Work, host: str, port_ids: Sequence[str], have: Versions | None) -> HostWiring:
     """For a host of the release before: every port elsewhere, by its tunnel. have: None, it is of the one before that,
     and has the members in its rules."""
     found = read(work, host, port_ids, Have(groups=have or {}))
-    ways = {other: way for other, way in notifications.tunnel_ips(work, host).items() if other != host}
+    ways = {other: way for other, way in placed.tunnel_ips(work.conn, host).items() if other != host}
     return msgspec.structs.replace(
         found, groups=_filled(found.groups, found.members) if have is None else found.groups, placed=(), peers={},
         tunnels=tuple(sorted(ways.values())), remotes=tuple(RemotePort(
@@ -63,10 +63,10 @@ def differences(connection: sa.Connection, host: str, wanted: tuple[Collection[s
                 known: Have, page: Page | None = None) -> Differences:
     """As the contract's verb. wanted: groups, networks; page: None, all is answered at once."""
     groups, networks = wanted
-    places = PLACED.read(connection, placed.here(connection, host, networks), known.networks, page)
+    places = PLACED.read(connection, placed.kept(connection, host, networks), known.networks, page)
     return Differences(
         members=MEMBERS.read(connection, members.named(connection, host, groups), known.groups, page),
-        placed=places, peers=notifications.peers(connection, notifications.named_in(places)),
+        placed=places, peers=placed.peers(connection, placed.named_in(places)),
         rest=tuple(sorted(page.rest)) if page else ())
 
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from nacre.base.db import statements
+from nacre.base.durable import changes as outbox
 from nacre.base.errors import BadRequest
 from nacre.network import tables as t
-from nacre.network.hosts import notifications
+from nacre.network.hosts import placed
+from nacre.network.hosts.routed import ROUTED
 from nacre.network.l2 import numbers
 from nacre.network.ml2 import type_drivers
 from nacre.network.nouns.attributes import Attributes
@@ -107,7 +109,7 @@ class Networks:
         work.change(t.networks, current.id, values)
         work.changes.networks.add(current.id)
         if values.get("admin_state_up", current.admin_state_up) != current.admin_state_up:
-            work.changes.hosts.update(host for _, host in notifications.hosts_of_networks(work.conn, [current.id]))
+            work.changes.hosts.update(host for _, host in placed.hosts_of_networks(work.conn, [current.id]))
 
     def _open(self, work: Work, network: Network, action: str, wanted: bool) -> None:
         if wanted:
@@ -147,6 +149,7 @@ class Networks:
         work.remove(t.subnets, network_id=network_id)
         grants.forget(work, network_id)
         statements.delete(work.conn, t.placed_changes, network_id=network_id)
+        outbox.forget(work.conn, ROUTED, network_id)
         work.remove(t.networks, id=network_id)
 
 

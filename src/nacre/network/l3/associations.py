@@ -16,10 +16,21 @@ from nacre.network.work import Work, conflict
 NOTHING: Attributes = {"port_id": None, "fixed_ip_address": None, "router_id": None, "status": "DOWN"}
 
 
-def changed(work: Work, floating: FloatingIp, router_id: str | None = None) -> None:
-    """The floating IP is not what hosts have of it; nor perhaps is the router, that of before or this one."""
-    work.changes.floating.add(floating.id)
-    work.changes.routers.update(each for each in (floating.router_id, router_id) if each)
+def changed(work: Work, floating: FloatingIp, port_id: str | None = None) -> None:
+    """The floating IP is not what hosts have of it: that of the port for which it stands, or stood, or this one."""
+    work.changes.floated.update(each for each in (floating.port_id, port_id) if each)
+
+
+def forwarded(work: Work, *router_ids: str | None) -> None:
+    """Other ports are forwarded by the gateway hosts of these routers."""
+    work.changes.forwarding.update(each for each in router_ids if each)
+
+
+def outside(work: Work, floating_id: str) -> None:
+    """The port that holds the floating IP's address has another address, or MAC."""
+    for floating in work.select(FloatingIp, id=floating_id):
+        changed(work, floating)
+        forwarded(work, floating.router_id)
 
 
 def release(work: Work, port_ids: Sequence[str]) -> None:
@@ -58,7 +69,7 @@ def forget(work: Work, gone: Sequence[PortForwarding]) -> None:
     floating_ids = sorted({each.floatingip_id for each in gone})
     left = {each.floatingip_id for each in work.select(PortForwarding, floatingip_id=floating_ids)}
     for floating in work.select(FloatingIp, id=floating_ids):
-        changed(work, floating)
+        forwarded(work, floating.router_id)
         if floating.id not in left:
             work.conn.execute(sa.update(t.floatingips).where(t.floatingips.c.id == floating.id).values(
                 router_id=None, status="DOWN"))

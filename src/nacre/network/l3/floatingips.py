@@ -12,7 +12,7 @@ from nacre.network import tables as t
 from nacre.network.l2 import networks
 from nacre.network.l3.associations import NOTHING, changed
 from nacre.network.l3.gateways import service_port
-from nacre.network.l3.legs import INTERFACE
+from nacre.network.l3.legs import FLOATING, INTERFACE
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.noun import View
 from nacre.network.nouns.port import Placed, Port
@@ -21,8 +21,6 @@ from nacre.network.nouns.router import floatingip_view as view
 from nacre.network.nouns.subnet import Subnet
 from nacre.network.sharing import access
 from nacre.network.work import MANY, Work, among, conflict, missing, where
-
-OWNER = "network:floatingip"
 
 
 def bad(message: str, field: str) -> BadRequest:
@@ -59,7 +57,7 @@ class FloatingIps:
         wish = {k: v for k, v in (("subnet_id", data["subnet_id"]), ("ip_address", data["floating_ip_address"])) if v}
         subnets = _four(work, network.id)
         new_id = str(uuid.uuid4())
-        port, fixed = service_port(work, network, (new_id, OWNER), [wish or {"subnet_id": subnets[0].id}])
+        port, fixed = service_port(work, network, (new_id, FLOATING), [wish or {"subnet_id": subnets[0].id}])
         outer = next((address for _, address in fixed if "." in address), None)
         if outer is None:
             raise BadRequest(f"Unable to find any IPv4 address on external network {network.id}.",
@@ -72,7 +70,6 @@ class FloatingIps:
             self._write(work, floating, self._associate(work, floating, data))
         elif data.get("fixed_ip_address"):
             raise _alone()
-        work.changes.floating.add(new_id)
         return self.views(work, work.select(FloatingIp, id=new_id))[0]
 
     def update(self, work: Work, current: FloatingIp, data: Attributes) -> None:
@@ -96,7 +93,7 @@ class FloatingIps:
         place = ("port_id", "fixed_ip_address", "router_id")
         if any(values.get(name, getattr(current, name)) != getattr(current, name) for name in place):
             values = values | {"status": "DOWN"}  # until its host says that it works there
-        changed(work, current, values.get("router_id"))
+            changed(work, current, values.get("port_id"))
         work.change(t.floatingips, current.id, values)
 
     def _associate(self, work: Work, floating: FloatingIp, data: Attributes) -> Attributes:

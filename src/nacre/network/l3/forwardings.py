@@ -11,7 +11,7 @@ from nacre.base.db import statements
 from nacre.base.errors import BadRequest, NotFound
 from nacre.network import ports
 from nacre.network import tables as t
-from nacre.network.l3.associations import changed, forget
+from nacre.network.l3.associations import forget, forwarded
 from nacre.network.l3.floatingips import associated, router_for
 from nacre.network.nouns.attributes import Attributes
 from nacre.network.nouns.port import Placed
@@ -62,7 +62,7 @@ def create_all(work: Work, floating: FloatingIp, wanted: Sequence[Attributes]) -
     work.add_all(PortForwarding, made)
     if floating.router_id is None:
         work.change(t.floatingips, floating.id, {"router_id": known.floating.router_id})
-    changed(work, floating, known.floating.router_id)
+    forwarded(work, floating.router_id, known.floating.router_id)
     return made
 
 
@@ -102,7 +102,7 @@ def update(work: Work, floating: FloatingIp, current: PortForwarding, data: Attr
         _router(work, known, (subnet_id, port.id))
     statements.update(work.conn, t.port_forwardings, {
         name: getattr(new, name) for name in PortForwarding.__struct_fields__ if name != "id"}, id=current.id)
-    changed(work, floating)
+    forwarded(work, floating.router_id)
     return new
 
 

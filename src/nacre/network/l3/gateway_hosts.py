@@ -110,13 +110,14 @@ def hold(work: Work, seats: Sequence[Seat]) -> list[tuple[Seat, Term]]:
 
 def write(terms: Collection[tuple[Seat, Term]], work: Work) -> None:
     """They hold from now on, but for those of routers of which something else was written meanwhile."""
-    new = [seat.router for seat, term in terms if work.conn.execute(sa.update(t.routers).where(
+    new = [seat for seat, term in terms if work.conn.execute(sa.update(t.routers).where(
         _R.id == seat.router, _R.gateway_network_id == seat.network, _R.gateway_term == seat.term.number,
         _R.gateway_host.is_not_distinct_from(seat.term.host)).values(
             gateway_host=term.host, gateway_term=term.number)).rowcount]
     if new:
-        statuses.elected(work, new)
-        work.changes.routers.update(new)
+        statuses.elected(work, [seat.router for seat in new])
+        work.changes.routers.update(seat.router for seat in new)
+        work.changes.routing.update(seat.term.host for seat in new if seat.term.host)
 
 
 def forget(work: Work, host: str) -> None:

@@ -52,7 +52,7 @@ def replace(work: Work, router: Router, info: Attributes | None) -> None:
     elif wanted and _other(work, router.gateway_port_id, wanted):
         port = work.select(Placed, id=router.gateway_port_id, active=True)[0]
         ports.Ports().update(work, port, {"fixed_ips": wanted})
-    _write(work, router.id, values)  # who translates for it is elected after that (gateway_hosts.py)
+    _write(work, router, values)  # who translates for it is elected after that (gateway_hosts.py)
 
 
 def take(work: Work, router: Router) -> None:
@@ -63,13 +63,15 @@ def take(work: Work, router: Router) -> None:
                 f"Gateway cannot be updated for router {router.id}, since a gateway to external network "
                 f"{router.gateway_network_id} is required by one or more floating IPs."))
         ports.drop(work, [router.gateway_port_id])
-    _write(work, router.id, {"gateway_port_id": None, "gateway_network_id": None, "gateway_host": None,
+        work.changes.routing.update([router.gateway_host] if router.gateway_host else ())
+    _write(work, router, {"gateway_port_id": None, "gateway_network_id": None, "gateway_host": None,
                              "enable_snat": True})
 
 
-def _write(work: Work, router_id: str, values: Attributes) -> None:
-    work.conn.execute(sa.update(t.routers).where(t.routers.c.id == router_id).values(**values))
-    work.changes.routers.add(router_id)
+def _write(work: Work, router: Router, values: Attributes) -> None:
+    if any(getattr(router, name) != value for name, value in values.items()):
+        work.conn.execute(sa.update(t.routers).where(t.routers.c.id == router.id).values(**values))
+        work.changes.routers.add(router.id)
 
 
 def _network(work: Work, router: Router, network_id: str, wanted: Sequence[dict[str, str]]) -> Network:

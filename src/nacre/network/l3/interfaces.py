@@ -113,6 +113,7 @@ def remove(work: Work, router: Router, body: Attributes) -> View:
         kept = [row for row in rows if row["id"] == port_id and row["subnet_id"] != wanted.id]
     refuse_used(work, router, ids)
     network_id = next(row["network_id"] for row in rows if row["id"] == port_id)
+    work.changes.routed.add(network_id)
     if kept:
         port = work.select(Placed, id=port_id, active=True)[0]
         ports.Ports().update(work, port, {"fixed_ips": [

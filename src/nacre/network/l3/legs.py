@@ -13,12 +13,22 @@ from nacre.network.nouns.router import FloatingIp, PortForwarding, Router
 from nacre.network.nouns.subnet import Subnet
 from nacre.network.work import Work, conflict
 
-INTERFACE, GATEWAY = "network:router_interface", "network:router_gateway"
+INTERFACE, GATEWAY, FLOATING = "network:router_interface", "network:router_gateway", "network:floatingip"
 
 
 def bad(message: str, field: str | None = None) -> BadRequest:
     """Neutron's 400 of a router."""
     return BadRequest(f"Bad router request: {message}.", field=field, type="BadRequest")
+
+
+def changed(work: Work, before: Port, after: Port) -> None:
+    """A port is to be this, whoever wishes so: a router may have got it, or lost it."""
+    if all(getattr(before, name) == getattr(after, name) for name in ("admin_state_up", "device_id", "device_owner")):
+        return
+    for port in (before, after):
+        if port.device_owner in (INTERFACE, GATEWAY):
+            work.changes.routers.add(port.device_id)
+            work.changes.routed.update([port.network_id] if port.device_owner == INTERFACE else ())
 
 
 def readdressed(work: Work, leg: Port, before: Fixed, after: Fixed) -> None:

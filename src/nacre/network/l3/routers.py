@@ -51,11 +51,14 @@ class Routers:
             gateways.replace(work, current, data["external_gateway_info"])
         if "routes" in data:
             extraroutes.check(data["routes"], extraroutes.reach(work, current.id, (INTERFACE, GATEWAY)))
-        work.change(t.routers, current.id, {k: data[k] for k in (
-            "name", "description", "admin_state_up", "routes", "distributed", "ha") if data.get(k) is not None})
+        values = {k: data[k] for k in ("name", "description", "admin_state_up", "routes", "distributed", "ha")
+                  if data.get(k) is not None}
+        work.change(t.routers, current.id, values)
         if data.get("admin_state_up") is False:
             statuses.off(work, [current.id])
-        work.changes.routers.add(current.id)
+        if any(values.get(name, getattr(current, name)) != getattr(current, name) for name in (
+                "admin_state_up", "routes")):
+            work.changes.routers.add(current.id)
 
     def delete(self, work: Work, current: Router) -> None:
         if found := work.select(Port, order=("created_at",), device_id=current.id, device_owner=INTERFACE):

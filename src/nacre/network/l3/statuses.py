@@ -9,10 +9,12 @@ import sqlalchemy as sa
 from nacre.network import tables as t
 from nacre.network.work import Work
 
-_F, _P, _R = t.floatingips.c, t.ports.c, t.routers.c
+_F, _P, _R, _B = t.floatingips.c, t.ports.c, t.routers.c, t.bindings.c
 _PORTS: sa.BindParameter[Any] = sa.bindparam("ports", expanding=True)
 _ROUTERS: sa.BindParameter[Any] = sa.bindparam("routers", expanding=True)
+_STANDING = sa.select(_F.port_id).distinct().where(_F.port_id.in_(_PORTS))
 _OF_PORTS = sa.update(t.floatingips).where(_F.port_id.in_(_PORTS), _F.status != "DOWN").values(status="DOWN")
+_AT = sa.select(_B.host).where(_B.port_id.in_(_PORTS), _B.active, _B.host != "")
 #: The ports of routers, and floating IPs that only forward, which their gateway hosts serve; or all.
 _GATEWAYS = sa.update(t.ports).where(_P.id.in_(sa.select(_R.gateway_port_id).where(_R.id.in_(_ROUTERS)))).values(
     status="DOWN")
@@ -23,9 +25,11 @@ _FLOATING = sa.update(t.floatingips).where(_F.router_id.in_(_ROUTERS)).values(st
 
 
 def moved(work: Work, port_ids: Collection[str]) -> None:
-    """These ports are on other hosts than they were, or on none."""
-    if port_ids:
-        work.conn.execute(_OF_PORTS, {"ports": list(port_ids)})
+    """These ports are about to be on other hosts, or on none, or are switched on or off."""
+    if port_ids and (ports := work.conn.execute(_STANDING, {"ports": list(port_ids)}).scalars().all()):
+        work.conn.execute(_OF_PORTS, {"ports": ports})
+        work.changes.routing.update(work.conn.execute(_AT, {"ports": ports}).scalars())
+        work.changes.floated.update(ports)
 
 
 def elected(work: Work, router_ids: Collection[str]) -> None:

@@ -42,13 +42,16 @@ from nacre.node.ovs.groups.elsewhere import Here
 from nacre.node.ovs.groups.peers import uses
 from nacre.node.ovs.local import LocalNetworks
 from nacre.node.ovs.ovsdb import BridgeSettings
-from nacre.node.ovs.plan import local_networks, numbered
+from nacre.node.ovs.plan import beside, local_networks, numbered
 from nacre.node.ovs.seal import Seal
 from nacre.node.ovs.service import ensure_services
 from nacre.node.ovs.switching import flow_table
+from nacre.node.routing.routers import Routers, routed_networks
 from nacre.node.servers.limits import Rate
 
 log = structlog.get_logger()
+
+AGENTS = "Open vSwitch agent", "DHCP agent", "Metadata agent", "L3 agent"
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +77,7 @@ class OvsAgent:
         self.settings, self.clock = settings, clock or RealClock()
         self.client = WiringClient(settings.host, network, self.clock)
         self.table = FlowTable(bridge, self.client.members, self.client.places)
+        self.routers = Routers(settings.host, network, bridge, self.clock)
         self._numbers: dict[str, int] = {}  # of networks
         self._groups: dict[str, int] = {}  # of groups that rules name
         self._seen: dict[str, int] = {}
@@ -97,7 +101,8 @@ class OvsAgent:
         await self.seal.close(await self.bridge.links(), hook=self.bridge.datapath == "netdev")
         if self.settings.former is not None:
             await self.places.dhcp.retire(self.settings.former)
-        self._tasks = [asyncio.create_task(each) for each in (self._work(), self._look(), self._follow_differences())]
+        self._tasks = [asyncio.create_task(each) for each in (
+            self._work(), self._look(), self._follow_differences(), self.routers.follow(self._wake.set))]
 
     async def stop(self) -> None:
         """Ends the loop; guests keep their network."""
@@ -141,15 +146,15 @@ class OvsAgent:
     async def differ(self, news: Differences) -> None:
         """Apply what joins on to what is here, and ask for the rest."""
         self.client.differ(news)
-        self._moved.set()
+        (self._wake if self.client.routing_outdated() else self._moved).set()
 
-    def versions(self) -> tuple[dict[str, int], dict[str, int]]:
+    def versions(self) -> tuple[dict[str, int], dict[str, int], int]:
         """For beats."""
         return self.client.versions()
 
     async def follow(self, standing: Standing) -> None:
         """Fetch everything soon if that became right, or something newer than what is here has changed."""
-        if self.client.follow(standing):
+        if self.client.follow(standing) or self.client.routing_outdated():
             self._wake.set()
         elif any(self.client.outdated()):
             self._moved.set()
@@ -160,7 +165,7 @@ class OvsAgent:
         return AgentReport(
             host=self.host, tunnel_ip=None if settings.alone else settings.tunnel_ip,
             bridge_mappings=settings.providers, tunnel_types=("vxlan",) if settings.tunnel_ip else (),
-            datapath_type=self.bridge.datapath, bridge=self.bridge.name, takes=(DIFFERENCES,))
+            datapath_type=self.bridge.datapath, bridge=self.bridge.name, takes=(DIFFERENCES,), agents=AGENTS)
 
     async def _work(self) -> None:
         pauses = Pauses(self.host)
@@ -218,6 +223,8 @@ class OvsAgent:
                     async with self._turn:
                         await self.client.ask_differences()
                         await self.table.update(self.client.tunnels())
+                if self.routers.outdated(self.client.routing, self.client.tunnels()):
+                    self._wake.set()
                 pauses.over()
             except Exception as error:
                 log.warning("differences are not applied", why=repr(error))
@@ -232,22 +239,27 @@ class OvsAgent:
                 if await self.client.ask() and self.bridge.settings.alone and self.client.peers.keys() - {self.host}:
                     log.warning("other hosts' guests are not reached: node.tunnel_ip is a loopback address")
             except ControlAway as error:
-                if not self.client.desired.ports or not (self._made or self.client.complete()):
+                unheard = self.table.applied is None and not self.client.routing.era  # what it routed before stays, too
+                if unheard or not (self.client.desired.ports or self.client.routing.routers) or not (
+                        self._made or self.client.complete()):
                     raise  # as below
                 away = error  # meanwhile what is known here is kept right
-        elif not self.client.desired.ports:
+        elif not (self.client.desired.ports or self.client.routing.routers):
             return  # what is wired since before this process began stays
         here = await self._served()
         sealed = await self._sealed(here)
-        wiring = self.client.desired.wiring(self._numbers)
+        wiring, routing, tunnels = self.client.desired.wiring(
+            local_networks(self.client.desired, here)), self.client.routing, self.client.tunnels()
         self._groups = numbered(self._groups, sorted(self.client.desired.named()))
         local = await self._local(sealed)
         self._seen = here
         await self.bridge.set_meters(meters(local), known=self.table.applied is not None)
         named = uses(wiring.ports, self.client.desired.groups, self._groups)
-        await self.table.make(await asyncio.to_thread(flow_table, wiring, local), named,
-                              _here(self.host, self.client, local))
+        plan = await self.routers.make(routing, local, tunnels)
+        flows = beside(await asyncio.to_thread(flow_table, wiring, local), plan.flows)
+        await self.table.make(flows, named, _here(self.host, self.client, local), plan.joined)
         self._made = True
+        self.routers.done()
         await self.bridge.drop_meters()
         await self._tell({p for p in sealed if p in local.zones and p in self.client.desired.ports})
         if away is not None:
@@ -257,7 +269,7 @@ class OvsAgent:
         """Ports that are here, with DHCP and metadata ready for their networks and gone from others."""
         here = await self.bridge.ports()
         networks = local_networks(self.client.desired, here)
-        self._numbers = numbered(self._numbers, networks)
+        self._numbers = numbered(self._numbers, [*networks, *routed_networks(self.client.routing)])
         present = [port for port in self.client.desired.ports.values() if port.id in here]
         await self.places.serve([self.client.desired.networks[n] for n in networks], present, self.bridge)
         return {port: number for port, number in here.items() if port in self.client.desired.ports}
@@ -316,7 +328,7 @@ def _here(host: str, client: WiringClient, local: Local) -> Here:
     """With the networks that go by tunnels."""
     return Here(host=host, vxlan=local.vxlan, tunnels=client.tunnels(), networks={
         network.id: (local.numbers[network.id], network.segmentation_id or 0)
-        for network in client.desired.networks.values()
+        for network in (*client.routing.networks, *client.desired.networks.values())
         if network.network_type == "vxlan" and network.id in local.numbers})
 
 

@@ -12,12 +12,14 @@ import msgspec
 import structlog
 
 from nacre.base.shell import CommandFailed, run
-from nacre.node.ovs.flows import Flow, Meter
+from nacre.node.ovs.flows import COOKIE, Flow, Meter
 from nacre.node.ovs.groups.elsewhere import ElsewhereFlows, Here
 from nacre.node.ovs.groups.members import Members, Places
 from nacre.node.ovs.groups.peers import PeerFlows, Uses
 from nacre.node.ovs.ovsdb import BridgeSettings, Ovsdb
 from nacre.node.ovs.plan import changes
+from nacre.node.ovs.zones import KeepZones
+from nacre.node.routing.near import Joined, NearFlows
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -26,12 +28,28 @@ T = TypeVar("T")
 _METER = re.compile(r"meter=(\d+).*?rate=(\d+)\s+burst_size=(\d+)", re.DOTALL)
 
 
+class OpenFlow:
+    """A bridge's flows, by ovs-ofctl."""
+
+    def __init__(self, settings: BridgeSettings):
+        self._socket = f"unix:{settings.rundir}/{settings.names.bridge}.mgmt"
+
+    async def run(self, verb: str, *args: str) -> bytes:
+        """What the program says. Raises CommandFailed."""
+        return await run(["ovs-ofctl", "-O", "OpenFlow14", verb, self._socket, *args])
+
+    async def bundle(self, verb: str, lines: Sequence[str]) -> None:
+        """All of these lines, or none. Raises CommandFailed."""
+        await run(["ovs-ofctl", "-O", "OpenFlow14", "--bundle", verb, self._socket, "-"],
+                  stdin=("\n".join(lines) + "\n").encode())
+
+
 class Bridge:
     """One bridge of one Open vSwitch. Calls of ovsdbapp block, so they run in one thread of their own."""
 
     def __init__(self, settings: BridgeSettings):
         self.settings, self.names, self.name = settings, settings.names, settings.names.bridge
-        self.datapath = settings.datapath
+        self.datapath, self.openflow = settings.datapath, OpenFlow(settings)
         self._db = Ovsdb(settings)
         self._meters: dict[int, Meter] = {}
         self._wanted: set[int] = set()
@@ -81,10 +99,21 @@ class Bridge:
         self._used &= zones.items()
         for port in sorted(unused):
             if (port, zones[port]) not in self._used:
-                await run(["ovs-ofctl", "-O", "OpenFlow14", "ct-flush-zone", self._management, str(zones[port])])
+                await self.openflow.run("ct-flush-zone", str(zones[port]))
                 self._used.add((port, zones[port]))
         if unused:
             await self._off_loop(lambda: self._db.used(unused))
+        return zones
+
+    async def owned_zones(self, owners: Iterable[str]) -> dict[str, int]:
+        """Conntrack zones of what has no port, kept in the bridge's record: as `zones`. Those of others that had one
+        are given back."""
+        keep = KeepZones(self._db.connected, self.name, frozenset(owners))
+        zones, unused = await self._off_loop(keep.commit)
+        for owner in sorted(unused):
+            await self.openflow.run("ct-flush-zone", str(zones[owner]))
+        if unused:
+            await self._off_loop(keep.used)
         return zones
 
     async def attach(self, interface: str, ids: Mapping[str, str]) -> None:
@@ -102,46 +131,38 @@ class Bridge:
 
     async def replace(self, flows: Sequence[Flow]) -> None:
         """Makes the bridge's table exactly this, in one atomic step, touching only what differs."""
-        await self._ofctl("replace-flows", [flow.text for flow in flows])
+        await self.openflow.bundle("replace-flows", [flow.text for flow in flows])
 
     async def change(self, lines: Sequence[str]) -> None:
         """Applies lines made by `plan.changes`, all or none."""
         if lines:
-            await self._ofctl("add-flows", lines)
+            await self.openflow.bundle("add-flows", lines)
 
     async def set_meters(self, wanted: Mapping[int, Meter], *, known: bool) -> None:
         """These meters, by number, are there; flows that name them may come. known: nobody else changed them
         since the last call."""
         if not known:
-            told = await run(["ovs-ofctl", "-O", "OpenFlow14", "dump-meters", self._management])
+            told = await self.openflow.run("dump-meters")
             self._meters = {int(number): Meter(int(rate), int(burst))
                             for number, rate, burst in _METER.findall(told.decode())}
         for number, meter in wanted.items():
             if self._meters.get(number) != meter:
                 verb = "mod-meter" if number in self._meters else "add-meter"
-                await run(["ovs-ofctl", "-O", "OpenFlow14", verb, self._management,
-                           f"meter={number},kbps,burst,band=type=drop,rate={meter.rate},burst_size={meter.burst}"])
+                await self.openflow.run(
+                    verb, f"meter={number},kbps,burst,band=type=drop,rate={meter.rate},burst_size={meter.burst}")
                 self._meters[number] = meter
         self._wanted = set(wanted)
 
     async def drop_meters(self) -> None:
         """Those that the last `set_meters` did not name go: no flow needs them any more."""
         for number in self._meters.keys() - self._wanted:
-            await run(["ovs-ofctl", "-O", "OpenFlow14", "del-meter", self._management, f"meter={number}"])
+            await self.openflow.run("del-meter", f"meter={number}")
             del self._meters[number]
 
     async def flow_count(self) -> int:
-        """How many flows the bridge has: after a restart of vswitchd, none of ours."""
-        out = await run(["ovs-ofctl", "-O", "OpenFlow14", "dump-aggregate", self._management])
+        """How many of our flows the bridge has (of those that it learnt, none): after a restart of vswitchd none."""
+        out = await self.openflow.run("dump-aggregate", f"cookie={COOKIE:#x}/-1")
         return int(out.rpartition(b"flow_count=")[2].split()[0])
-
-    @property
-    def _management(self) -> str:
-        return f"unix:{self.settings.rundir}/{self.name}.mgmt"
-
-    async def _ofctl(self, verb: str, lines: Sequence[str]) -> None:
-        await run(["ovs-ofctl", "-O", "OpenFlow14", "--bundle", verb, self._management, "-"],
-                  stdin=("\n".join(lines) + "\n").encode())
 
     async def _off_loop(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -149,23 +170,24 @@ class Bridge:
 
 class FlowTable:
     """A bridge's flows, as they were last made: those of the wiring, and beside them those of what many hosts keep:
-    members of security groups, ports elsewhere."""
+    members of security groups, ports elsewhere, neighbours of routers."""
 
     def __init__(self, bridge: Bridge, members: Members, places: Places):
         self._bridge, self._members, self._places = bridge, members, places
-        self._peers, self._elsewhere, self._here = PeerFlows(), ElsewhereFlows(), Here()
+        self._peers, self._elsewhere, self._near = PeerFlows(), ElsewhereFlows(), NearFlows()
+        self._here, self._joined = Here(), Joined()
         self.applied: Sequence[Flow] | None = None  # None: what the bridge has is not known
 
-    async def make(self, flows: Sequence[Flow], uses: Uses, here: Here) -> None:
-        """Exactly these, and beside them the members' where they are used and those of ports elsewhere, in one atomic
-        step."""
-        applied, self.applied, self._here = self.applied, None, here
+    async def make(self, flows: Sequence[Flow], uses: Uses, here: Here, joined: Joined = Joined()) -> None:
+        """Exactly these, and beside them the members' where they are used and those of ports elsewhere and near, in one
+        atomic step."""
+        applied, self.applied, self._here, self._joined = self.applied, None, here, joined
         if applied is None:
-            self._peers.forget()
-            self._elsewhere.forget()
-        beside = [*self._peers.lines(self._members, uses), *self._elsewhere.lines(self._places, here)]
+            for each in (self._peers, self._elsewhere, self._near):
+                each.forget()
+        beside = [*self._peers.lines(self._members, uses), *self._placed()]
         if applied is None:
-            await self._bridge.replace([*flows, *self._peers.all(), *self._elsewhere.all()])
+            await self._bridge.replace([*flows, *self._peers.all(), *self._elsewhere.all(), *self._near.all()])
         else:
             await self._bridge.change([*changes(applied, flows), *beside])
         self.applied = flows
@@ -176,8 +198,7 @@ class FlowTable:
         applied, self.applied = self.applied, None
         if applied is not None:
             self._here = msgspec.structs.replace(self._here, tunnels=tunnels)
-            await self._bridge.change([*self._peers.lines(self._members),
-                                       *self._elsewhere.lines(self._places, self._here)])
+            await self._bridge.change([*self._peers.lines(self._members), *self._placed()])
         self.applied = applied
 
     async def stands(self) -> bool:
@@ -186,8 +207,13 @@ class FlowTable:
         return not applied or await self._bridge.flow_count() == len(applied) + beside or (
             self.applied is not applied or self._beside() != beside)  # they were changed meanwhile
 
+    def _placed(self) -> list[str]:
+        touched = frozenset(self._places.changed)
+        return [*self._elsewhere.lines(self._places, self._here), *self._near.lines(
+            self._places, touched, self._joined, (self._here, self._elsewhere.hosts))]
+
     def _beside(self) -> int:
-        return len(self._peers) + len(self._elsewhere)
+        return len(self._peers) + len(self._elsewhere) + len(self._near)
 
 
 def _link_of(address: str | None) -> str:

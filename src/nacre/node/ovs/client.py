@@ -10,6 +10,7 @@ answer that was under way while an era was news is of the history of before, by 
 
 import random
 from collections.abc import Awaitable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -28,9 +29,11 @@ from nacre.network.contract import (
     HostWiring,
     Network,
     Peer,
+    Routing,
 )
 from nacre.node.ovs.contract import Standing
 from nacre.node.ovs.groups.members import Keeper, Members, Places
+from nacre.node.ovs.groups.routes import Routes
 from nacre.node.ovs.plan import DesiredWiring
 
 log = structlog.get_logger()
@@ -80,7 +83,8 @@ async def reached(question: Awaitable[T]) -> T:
 
 class WiringClient:
     """desired: the wiring of this host, as far as it was heard; members: those of the groups that its rules name;
-    places: where the ports of its networks are; peers: how the hosts are reached that they are on.
+    places: where the ports of its networks are, and of those that are routed with them; peers: how the hosts are
+    reached that they are on; routing: what it routes.
 
     `ask` by one task at a time; the rest at any time, also meanwhile. Whatever asks raises ControlAway if nobody
     answers: what is here counts on, and what was to be asked for is still to be."""
@@ -89,6 +93,7 @@ class WiringClient:
         self._host, self._network, self._clock = host, network, clock or RealClock()
         self.desired, self.members, self.standing = DesiredWiring(), Members(), Standing(trusted=False)
         self.places, self.peers = Places(), dict[str, Peer]()
+        self.routing, self._routes = Routing(), Routes()
         self.asked: set[str] = set()
         self._eras: dict[str, None] = {}  # that were said, those said last at the end
         self._news, self._n = 0, 0  # how often one was news; how far the answers came that were asked for since
@@ -111,9 +116,11 @@ class WiringClient:
         if anew := self._is_news(standing.era):
             self.members.doubt_all()
             self.places.doubt_all()
+            self._routes.doubt()
             self._heard, self._due = 0, None  # by other numbers
         self.members.note_newer(standing.members)
         self.places.note_newer(standing.placed)
+        self._routes.note_newer(standing.routing)
         if anew or (before.trusted, before.ports, before.networks) != (True, standing.ports, standing.networks):
             self._heard, self.whole = max(self._heard, standing.n), True
             return True
@@ -151,6 +158,7 @@ class WiringClient:
             self._hear_of(news.peers)
             self.members.apply_news(news.members)
             self.places.apply_news(news.placed)
+            self._routes.note_newer(news.routing)
 
     def outdated(self) -> tuple[set[str], set[str]]:
         """The groups whose members, and the networks whose ports, have to be asked for."""
@@ -160,12 +168,17 @@ class WiringClient:
         """Whether every page came of what the ports here need: newer or not, something is known of all."""
         return self.members.has(self.desired.named()) and self.places.has(self.desired.at())
 
-    def versions(self) -> tuple[dict[str, int], dict[str, int]]:
+    def routing_outdated(self) -> bool:
+        """Whether what is routed here has to be asked for: it changed, or others are the networks of the ports here."""
+        return self.standing.trusted and self._routes.outdated(self.desired.own())
+
+    def versions(self) -> tuple[dict[str, int], dict[str, int], int]:
         """As `Wiring.versions`."""
-        return self.members.numbers(), self.places.numbers()
+        return self.members.numbers(), self.places.numbers(), self.routing.n
 
     async def ask(self) -> bool:
-        """Everything, if that has to be; the ports that are asked for; what lacks then. Whether it was everything."""
+        """Everything, if that has to be; the ports that are asked for; what is routed; what lacks then. Whether it was
+        everything."""
         asked, self.asked, whole, self.whole, heard = self.asked, set(), self.whole, False, self._heard
         try:
             if whole:
@@ -175,6 +188,11 @@ class WiringClient:
                 asked -= {port.id for port in (*answer.ports, *self.standing.ports)}
             for some in pieces(sorted(asked), MOST_PORTS):
                 await self._wiring(some)
+            if whole or self.routing_outdated():
+                await self._routes.ask(reached(self._network.routing(self._host)), self.desired.own(),
+                                       partial(self._counts, news=self._news))
+                self.routing = self._routes.here
+                self.desired = msgspec.structs.replace(self.desired, routed=self._routes.networks())
         except BaseException:
             self.asked |= asked
             self.whole = self.whole or whole
@@ -195,8 +213,7 @@ class WiringClient:
     def _take(self, answer: HostWiring, asked: Sequence[str], news: int) -> bool:
         """The answer is here. asked: the ports (none: all) that are not wanted if it lacks them; news: how often an era
         had been news when it was asked for. False: nothing goes, as it may be of another history (see above)."""
-        if answer.era and self._eras and (
-                news != self._news or answer.era not in self._eras or answer.n < self._n):
+        if not self._counts(answer, news):
             log.info("an answer of another history of the database, maybe: nothing is taken away yet", n=answer.n)
             self.desired = self.desired.merge(msgspec.structs.replace(answer, whole=False))
             self.peers = {**answer.peers, **self.peers}
@@ -208,6 +225,10 @@ class WiringClient:
         if answer.whole:
             self.desired = self.desired.beside(self.standing.ports, self.standing.networks)
         return True
+
+    def _counts(self, answer: HostWiring | Routing, news: int) -> bool:
+        return not answer.era or not self._eras or (
+            news == self._news and answer.era in self._eras and answer.n >= self._n)
 
     def _meet(self, answer: HostWiring) -> None:
         """The peers that it names; a whole one names all. Those that were heard of later stay as they are."""
@@ -257,7 +278,8 @@ class WiringClient:
 
     def tunnels(self) -> dict[str, str]:
         """Where frames for other hosts go."""
-        return {host: peer.tunnel_ip for host, peer in self.peers.items()}
+        ways = sorted((*self.routing.peers.items(), *self.peers.items()), key=lambda each: each[1].n)
+        return {host: peer.tunnel_ip for host, peer in ways}
 
     def forget(self, port_ids: Sequence[str]) -> None:
         """These ports are gone."""

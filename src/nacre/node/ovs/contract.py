@@ -13,7 +13,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """trusted: this host's cloud and its database are of one mind; else nothing that is wired may change for their
     word. n: of the last change to this host's wiring: what is older here is fetched anew. era: of the database: where
     it is another than any before ("": not said), everything is fetched anew. members, placed: numbers of groups whose
-    members changed, of networks whose ports did. ports, networks: of guests that the database does not know; they stay
+    members changed, of networks whose ports did; routing: of the last change of what is routed here (0: none that was
+    not heard of). ports, networks: of guests that the database does not know; they stay
     wired here, but no other host takes frames of them by a tunnel (docs/operations.md)."""
 
     trusted: bool
@@ -21,6 +22,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     era: str = ""
     members: dict[str, int] = {}
     placed: dict[str, int] = {}
+    routing: int = 0
     ports: tuple[PortFacts, ...] = ()
     networks: tuple[NetworkFacts, ...] = ()
 
@@ -59,8 +61,9 @@ class Wiring(Protocol):
         """As `node.contract.Node.differ`. Applied soon; does not wait."""
         ...
 
-    def versions(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Up to which change the members of each security group are known here, and the ports of each network."""
+    def versions(self) -> tuple[dict[str, int], dict[str, int], int]:
+        """Up to which change the members of each security group are known here, the ports of each network, and what is
+        routed."""
         ...
 
     async def follow(self, standing: Standing) -> None:

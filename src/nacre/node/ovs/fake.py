@@ -10,7 +10,16 @@ import structlog
 
 from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import BuildFailed
-from nacre.network.contract import DIFFERENCES, AgentReport, Differences, Network, NetworkFacts, PortFacts
+from nacre.network.contract import (
+    DIFFERENCES,
+    AgentReport,
+    Differences,
+    Network,
+    NetworkFacts,
+    PortFacts,
+    Routing,
+    Served,
+)
 from nacre.node.ovs.client import PATIENCE, ControlAway, Pauses, WiringClient, reached
 from nacre.node.ovs.contract import Standing
 from nacre.node.servers.limits import Rate
@@ -31,8 +40,23 @@ def _address(host: str) -> str:
     return str(ipaddress.ip_address("10.0.0.0") + zlib.crc32(host.encode()) % (1 << 24))
 
 
+#: What a simulated host says that it has.
+AGENTS = ("Open vSwitch agent", "DHCP agent", "Metadata agent", "L3 agent")
+
+
+def served(routing: Routing, host: str) -> Served:
+    """What a host serves that has all that it is told to route."""
+    up = [router for router in routing.routers if router.up]
+    mine = [router for router in up if router.gateway and router.gateway.host == host]
+    return Served(
+        routers=tuple(router.id for router in up),
+        gateways={router.id: router.gateway.term for router in mine if router.gateway},
+        floating=tuple(each.id for each in routing.floating if each.router_id in {router.id for router in up})
+        + tuple({each.floating_id: None for router in mine for each in router.forwardings}))
+
+
 class FakeWiring:
-    """Wires in memory: `up` is the set of ports that work."""
+    """Wires in memory: `up` is the set of ports that work; `served` is what it said that it routes."""
 
     def __init__(self, host: str, network: Network, *, faults: WiringFaults | None = None, clock: Clock | None = None,
                  report: AgentReport | None = None):
@@ -42,12 +66,14 @@ class FakeWiring:
         self.rates: dict[str, Rate] = {}
         self.rewired: list[tuple[str, ...]] = []
         self.client = WiringClient(host, network, self.clock)
+        self.served, self._said = Served(), (0, "")
         self._waiting: list[tuple[frozenset[str], asyncio.Future[None]]] = []
         self._behind = False
         self._soon: asyncio.Task[None] | None = None
         self._round: asyncio.Task[None] | None = None
         self._report = report or AgentReport(host=host, tunnel_ip=_address(host), bridge_mappings={"public": "br-ex"},
-                                             tunnel_types=("vxlan",), takes=(DIFFERENCES,))
+                                             tunnel_types=("vxlan",), takes=(DIFFERENCES,),
+                                             agents=AGENTS)
 
     async def start(self) -> None:
         """Nothing to start."""
@@ -89,6 +115,7 @@ class FakeWiring:
             try:
                 self.client.asked |= ids
                 await self.client.ask()
+                await self._serve()
                 there = self.client.desired.ports.keys() - self.faults.refuse
                 if fresh := tuple(sorted((there & ids) - self.up)):
                     self.up.update(fresh)
@@ -113,6 +140,24 @@ class FakeWiring:
                 else:
                     future.set_result(None)
 
+    async def _serve(self) -> None:
+        """All that is routed works, and what was is over. Said anew of each answer: what works as before may have been
+        written down as over meanwhile. What cannot be said now is with the next."""
+        known, at = self.client.routing, (self.client.routing.n, self.client.routing.era)
+        if self._said == at:
+            return
+        before, self.served = self.served, served(known, self.host)
+        lost = Served(gateways={router: term for router, term in before.gateways.items()
+                                if self.served.gateways.get(router) != term},
+                      floating=tuple(each for each in before.floating if each not in self.served.floating))
+        try:
+            for said, up in ((lost, False), (self.served, True)):
+                if said != Served():
+                    await self.network.routed(self.host, said, up)
+            self._said = at
+        except Exception as error:
+            log.warning("what is routed cannot be told", host=self.host, why=repr(error))
+
     async def unwire(self, port_ids: Sequence[str]) -> None:
         """The ports are gone."""
         self.up -= set(port_ids)
@@ -129,7 +174,7 @@ class FakeWiring:
         self.client.differ(news)
         self._wait()
 
-    def versions(self) -> tuple[dict[str, int], dict[str, int]]:
+    def versions(self) -> tuple[dict[str, int], dict[str, int], int]:
         """For beats."""
         return self.client.versions()
 
@@ -155,7 +200,8 @@ class FakeWiring:
         self._catch_up()
 
     def _catch_up(self) -> None:
-        if self.standing.trusted and (self.client.overdue() or self.client.whole or any(self.client.outdated())):
+        if self.standing.trusted and (self.client.overdue() or self.client.whole or any(self.client.outdated())
+                                      or self.client.routing_outdated()):
             self._behind = True
             self._begin()
 

@@ -5,21 +5,23 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from nacre.network.contract import GroupFacts, HostWiring, NetworkFacts, PortFacts
-from nacre.node.ovs.flows import Flow
+from nacre.node.ovs.flows import CLASSIFY, Flow
 
 
 class DesiredWiring(msgspec.Struct, kw_only=True):
-    """All that is known of what this host should wire, gathered from whole and partial answers."""
+    """All that is known of what this host should wire, gathered from whole and partial answers. routed: the networks
+    that are routed here, its ports' own or not."""
 
     ports: dict[str, PortFacts] = {}
     networks: dict[str, NetworkFacts] = {}
     groups: dict[str, GroupFacts] = {}
+    routed: frozenset[str] = frozenset()
 
     def merge(self, wiring: HostWiring) -> "DesiredWiring":
         """With the answer taken in: a whole one replaces everything, a partial one what it speaks of."""
         old = DesiredWiring() if wiring.whole else self
         return DesiredWiring(
-            ports=old.ports | {port.id: port for port in wiring.ports},
+            routed=self.routed, ports=old.ports | {port.id: port for port in wiring.ports},
             networks=old.networks | {network.id: network for network in wiring.networks},
             groups=old.groups | {group.id: group for group in wiring.groups})
 
@@ -40,9 +42,13 @@ class DesiredWiring(msgspec.Struct, kw_only=True):
         return {rule.remote_group for group in mine & self.groups.keys() for rule in self.groups[group].rules
                 if rule.remote_group}
 
-    def at(self) -> set[str]:
+    def own(self) -> set[str]:
         """The networks of these ports."""
         return {port.network_id for port in self.ports.values()}
+
+    def at(self) -> set[str]:
+        """The networks of which it is known where all ports are."""
+        return self.own() | self.routed
 
     def wiring(self, networks: Iterable[str]) -> HostWiring:
         """As one whole answer, of the networks that this host takes part in."""
@@ -77,3 +83,9 @@ def local_networks(desired: DesiredWiring, here: Iterable[str]) -> list[str]:
     present = set(here)
     return sorted({port.network_id for port in desired.ports.values()
                    if port.id in present and port.network_id in desired.networks})
+
+
+def beside(flows: Sequence[Flow], more: Sequence[Flow]) -> list[Flow]:
+    """Both; of two with one identity, which only those for frames of a wire may have, the former counts."""
+    known = {flow.key for flow in flows if flow.table == CLASSIFY}
+    return [*flows, *(flow for flow in more if flow.table != CLASSIFY or flow.key not in known)]

@@ -1,12 +1,12 @@
-"""Routing between a router's networks, on the host of whoever sends: flows for its addresses, for each destination, and
-for each neighbour that is known. IPv4."""
+"""Routing between a router's networks, on the host of whoever sends: flows for its addresses and for each destination.
+Those for each neighbour that is known are near.py's. IPv4."""
 
 import ipaddress
 from collections.abc import Iterator, Mapping
 
-from nacre.network.contract import NetworkFacts
-from nacre.node.ovs.flows import CLASSIFY, DELIVER, DHCP, Flow, Local
-from nacre.node.routing.facts import RouterFacts, RouterLeg, Surroundings
+from nacre.network.contract import NetworkFacts, RouterFacts, RouterLeg
+from nacre.node.ovs.flows import CLASSIFY, DELIVER, DHCP, FROM, OUTSIDE, Flow, Local, entering
+from nacre.node.routing.facts import Surroundings
 from nacre.node.routing.pipeline import (
     ANYWHERE,
     ECHO,
@@ -18,10 +18,13 @@ from nacre.node.routing.pipeline import (
     ROUTE,
     ROUTER,
     ROUTES,
+    SOURCE,
     answer_arp,
     echoed,
     from_guest,
     of_network,
+    own_mac,
+    wire,
     word,
 )
 
@@ -37,8 +40,9 @@ class Inside:
         self.legs = [leg for leg in router.interfaces if leg.network_id in local.numbers]
 
     def flows(self) -> Iterator[Flow]:
-        for leg in self.legs:
-            yield from self._addressed(leg)
+        for leg in self.router.interfaces:
+            if leg in self.legs:
+                yield from self._addressed(leg)
             for interface in fours(leg):
                 yield self._connected(leg, interface)
         for destination, hop in self.router.routes:
@@ -52,9 +56,12 @@ class Inside:
             yield Flow(DELIVER, MINE, f"arp,{from_guest(number)},arp_op=1,arp_tpa={address}",
                        answer_arp(address, leg.mac))
             yield Flow(ROUTE, ECHO, f"icmp,{self.me},nw_dst={address},icmp_type=8", echoed(address))
-        central = self.router.gateway is not None and self.router.gateway.host == self.here.host
-        yield Flow(DELIVER, MINE, f"ip,{of_network(number) if central else from_guest(number)},dl_dst={leg.mac}",
-                   f"load:{self.here.numbers[self.router.id]}->NXM_NX_REG3[],resubmit(,{ROUTE})")
+            yield Flow(NEIGHBOUR, 100, f"{of_network(number)},{HOP}={word(address)}",
+                       f"mod_dl_dst:{leg.mac},resubmit(,{DELIVER})")
+            yield Flow(SOURCE, 20, f"ip,{self.me},{of_network(number)},nw_src={interface.network}",
+                       f"resubmit(,{ROUTE})")
+            yield Flow(SOURCE, 10, f"ip,{self.me},nw_src={interface.network}", "drop")
+        yield from self._entered(leg, number)
         helper = self.here.helpers.get(leg.port_id)
         if helper is not None:  # it makes ICMP errors, and asks for whom they are, among this host's guests
             yield Flow(CLASSIFY, 100, f"in_port={helper},vlan_tci=0x0000",
@@ -66,10 +73,24 @@ class Inside:
             yield Flow(ROUTE, METADATA, f"ip,{self.me},{from_guest(number)},nw_dst={METADATA_IP}",  # of this host alone
                        f"mod_dl_dst:{network.dhcp_mac},output:{dhcp}")
 
+    def _entered(self, leg: RouterLeg, number: int) -> Iterator[Flow]:
+        """What is for the interface's MAC; on the gateway host that which other hosts hand over, too."""
+        to = f"load:{self.here.numbers[self.router.id]}->NXM_NX_REG3[],resubmit(,{SOURCE})"
+        central = self.router.gateway is not None and self.router.gateway.host == self.here.host
+        network = self.networks.get(leg.network_id)
+        way = wire(network, self.local) if network is not None else None
+        yield Flow(DELIVER, MINE, f"ip,{of_network(number) if central and way is None else from_guest(number)},"
+                   f"dl_dst={leg.mac}", to)
+        if central and network is not None and way is not None:
+            yield classify(network, number, way)
+            yield Flow(DELIVER, MINE, f"ip,{of_network(number)},{FROM}={OUTSIDE},"
+                       f"dl_dst={own_mac(self.here.host, leg.mac)}", to)
+
     def _connected(self, leg: RouterLeg, interface: ipaddress.IPv4Interface) -> Flow:
+        """To a network of the router's; one that is not known here is not outside for that."""
         return Flow(ROUTE, ROUTES + 10 * interface.network.prefixlen + 1,
                     f"ip,{self.me},nw_dst={interface.network}",
-                    self._to(leg, "move:NXM_OF_IP_DST[]->NXM_NX_REG2[]"))
+                    self._to(leg, "move:NXM_OF_IP_DST[]->NXM_NX_REG2[]") if leg in self.legs else "drop")
 
     def _beyond(self, destination: str, hop: str) -> Iterator[Flow]:
         """A route by a neighbour on one of the router's networks. One by the outside is outside.py's."""
@@ -84,20 +105,19 @@ class Inside:
                 f"{ANYWHERE},resubmit(,{NEIGHBOUR})")
 
 
-def neighbour_flows(routers: Mapping[str, RouterFacts], local: Local, here: Surroundings) -> Iterator[Flow]:
-    """Whose MAC it is, on each network that a router of these is on: ports' that are known, and routers' own."""
-    for network_id in sorted({leg.network_id for router in routers.values() for leg in router.interfaces}):
-        if network_id not in local.numbers:
-            continue
-        known = dict(here.neighbours.get(network_id, {}))
-        for router in routers.values():
-            for leg in router.interfaces:
-                if leg.network_id == network_id:
-                    known |= {str(interface.ip): leg.mac for interface in fours(leg)}
-        for address, mac in known.items():
-            if ":" not in address:
-                yield Flow(NEIGHBOUR, 100, f"{of_network(local.numbers[network_id])},{HOP}={word(address)}",
-                           f"mod_dl_dst:{mac},resubmit(,{DELIVER})")
+def switched_off(router: RouterFacts, local: Local) -> Iterator[Flow]:
+    """Nobody else gets what is for its MACs."""
+    for leg in router.interfaces:
+        if (number := local.numbers.get(leg.network_id)) is not None:
+            yield Flow(DELIVER, MINE, f"ip,{from_guest(number)},dl_dst={leg.mac}", "drop")
+
+
+def classify(network: NetworkFacts, number: int, way: tuple[str, str]) -> Flow:
+    """Frames of the network's wire, as switching takes them where guests are on it."""
+    tagged = network.network_type == "vlan"
+    match = f"dl_vlan={network.segmentation_id}" if tagged else "vlan_tci=0x0000"
+    return Flow(CLASSIFY, 100, f"in_port={way[1]},{match}",
+                ("strip_vlan," if tagged else "") + entering(number, OUTSIDE, DELIVER))
 
 
 def fours(leg: RouterLeg) -> list[ipaddress.IPv4Interface]:

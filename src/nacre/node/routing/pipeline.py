@@ -1,23 +1,29 @@
 """The tables of routing, beside those of ovs/flows.py, and what several of them write.
 
-What is for a router's MAC leaves DELIVER for ROUTE (which network, by the longest prefix), then NEIGHBOUR (whose MAC),
-and is delivered there like any frame of that network. What is for the outside goes from ROUTE to TRANSLATE (its source
-address) and LEAVE; what comes from there, by DELIVER to ENTER (its destination address) and ROUTE.
+What is for a router's MAC leaves DELIVER for SOURCE (is it from an address of that network?) and ROUTE (which network,
+by the longest prefix), then NEIGHBOUR (whose MAC), and is delivered there like any frame of that network. What is for
+the outside goes from ROUTE to TRANSLATE (its source address) and LEAVE; what comes from there, by DELIVER to ENTER (its
+destination address) and ROUTE. In HEARD lie the answers of next hops, for the host to read: no frame comes there.
 """
 
+import hashlib
 import ipaddress
+import zlib
 from collections.abc import Iterator
 
 from nacre.network.contract import NetworkFacts
 from nacre.node.ovs.flows import FROM, GUEST, NET, Flow, Local
 
-ROUTE, NEIGHBOUR, TRANSLATE, LEAVE, ENTER = 70, 71, 72, 73, 74
+ROUTE, NEIGHBOUR, TRANSLATE, LEAVE, ENTER, SOURCE, HEARD = 70, 71, 72, 73, 74, 75, 76
 #: Registers: the address that is asked for next, and the router's number.
 HOP, ROUTER = "reg2", "reg3"
 #: Priorities in DELIVER: before all that is switched.
 MINE = 120
 #: Priorities in ROUTE. A route's grows with its prefix; a network of the router's own is before a route to the same.
 ECHO, METADATA, EXPIRED, SPENT, ROUTES, OWN_SOURCE, OUT_THERE = 3100, 3050, 3010, 3000, 1000, 901, 900
+
+#: Seconds for which an answer of a next hop is to be read, and what marks it among flows.
+ANSWERS_LAST, HEARD_COOKIE = 8, 0x68656172
 
 AS_OURS = f"load:{GUEST}->NXM_NX_REG7[]"  # it may go wherever what a guest of this host sends may
 ANYWHERE = "load:0xffff->NXM_OF_IN_PORT[]"  # also to where it came from
@@ -28,8 +34,21 @@ def base() -> Iterator[Flow]:
     before it."""
     for table in (ROUTE, NEIGHBOUR, TRANSLATE, LEAVE, ENTER):
         yield Flow(table, 0, "", "drop")
+    yield Flow(SOURCE, 0, "", f"resubmit(,{ROUTE})")
     for ttl in (0, 1):
         yield Flow(ROUTE, SPENT, f"ip,nw_ttl={ttl}", "drop")
+
+
+def own_mac(host: str, mac: str) -> str:
+    """What a router's interface is on the wire of a network that has one, as it is on that host: were it the same MAC
+    from each, switches would look for it where a host spoke last (Neutron gives each host one, for the same reason)."""
+    octets = hashlib.sha256(f"{host} {mac}".encode()).digest()[:5]
+    return ":".join(f"{octet:02x}" for octet in (0x0A, *octets))
+
+
+def network_word(network_id: str) -> int:
+    """A network as a register has it, whatever its number here: the same for ever."""
+    return zlib.crc32(network_id.encode())
 
 
 def word(address: str) -> str:

@@ -9,7 +9,7 @@ each host that has any, active or prepared: from others no frame of it is taken.
 import ipaddress
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 import structlog
@@ -120,6 +120,10 @@ class ElsewhereFlows:
     def all(self) -> Sequence[Flow]:
         """Those that there should be now."""
         return list(self._flows.values())
+
+    def hosts(self, network: str) -> Collection[str]:
+        """Those that have a port of the network, active or prepared."""
+        return self._present[network].keys() if network in self._present else ()
 
     def lines(self, places: Places, now: Here) -> list[str]:
         """What has to change, as `plan.changes`; it counts as done."""

@@ -1,0 +1,164 @@
+"""A host's routers: what is planned of them in a round, what is told of them, and who is outside."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import structlog
+
+from nacre.base.bounds import pieces
+from nacre.base.clock import Clock
+from nacre.network.contract import MOST_ROUTED, Network, Routing, Served
+from nacre.node.ovs.bridge import Bridge
+from nacre.node.ovs.flows import Local
+from nacre.node.ovs.plan import numbered
+from nacre.node.routing.facts import Surroundings
+from nacre.node.routing.hops import Hops
+from nacre.node.routing.plan import Plan, routing_plan
+
+log = structlog.get_logger()
+
+#: Seconds between looks, after a telling that failed, and until all is told again.
+LOOK, PAUSE, WHOLE = 0.25, 5.0, 600.0
+#: What is told: its kind, its id, and the facts that it is told of: with others it is told anew.
+Fact = tuple[str, str, object]
+
+
+class Routers:
+    """Those of one host. `make` and `done` in its rounds, `follow` beside them."""
+
+    def __init__(self, host: str, network: Network, bridge: Bridge, clock: Clock):
+        self.host, self._network, self._bridge, self._clock = host, network, bridge, clock
+        self.hops = Hops(bridge.openflow)
+        self.plan = Plan()
+        self.routing, self._inputs = Routing(), tuple[object, ...]()
+        self._peers: Mapping[str, str] = {}
+        self._numbers: dict[str, int] = {}
+        self._works: dict[Fact, None] = {}  # since the flows are there
+        self._told: dict[Fact, None] = {}
+        self._tell_at, self._told_all, self._said = 0.0, -WHOLE, (0, "")
+
+    def outdated(self, routing: Routing, tunnels: Mapping[str, str]) -> bool:
+        """Whether a round has to plan anew."""
+        return routing is not self.routing or _peers(routing, tunnels) != self._peers
+
+    async def make(self, routing: Routing, local: Local, tunnels: Mapping[str, str]) -> Plan:
+        """The plan, made anew if anything of it changed. Raises nothing of a single router's."""
+        zones = await self._zones(routing)
+        self.routing, self._peers = routing, _peers(routing, tunnels)
+        self._numbers = numbered(self._numbers, [router.id for router in routing.routers])
+        here = Surroundings(host=self.host, numbers=self._numbers, zones=zones, hops=self.hops.known(),
+                            peers=self._peers)
+        inputs = routing.routers, routing.floating, routing.networks, _needed(routing, local), here
+        if inputs != self._inputs:
+            networks = {network.id: network for network in routing.networks}
+            self.plan = await asyncio.to_thread(
+                routing_plan, routing.routers, routing.floating, networks, inputs[3], here)
+            self._inputs = inputs
+        return self.plan
+
+    def done(self) -> None:
+        """The flows of the plan are there. All of it is told again if it is of other news: control may have taken back
+        meanwhile what it had of that."""
+        if (self.routing.n, self.routing.era) != self._said:
+            self._said, self._told_all = (self.routing.n, self.routing.era), -WHOLE
+        self._works = dict.fromkeys(_facts(self.routing, self.plan.served))
+        self.hops.follow(self.plan.out)
+
+    async def follow(self, wake: Callable[[], None]) -> None:
+        """For ever: asks next hops, announces addresses, tells what works. wake: there is reason for a round."""
+        while True:
+            await self._clock.sleep(LOOK)
+            now = self._clock.monotonic()
+            try:
+                if await self.hops.look(now):
+                    wake()
+            except Exception as error:  # Open vSwitch is away for now
+                log.warning("next hops are not asked", why=repr(error))
+            if now >= self._tell_at:
+                try:
+                    await self._tell(now)
+                except Exception as error:  # what works, works
+                    log.warning("what is routed is not told", why=repr(error))
+                    self._tell_at = now + PAUSE
+
+    async def _tell(self, now: float) -> None:
+        """What is new; what is lost, if it is still wanted of this host. From time to time all."""
+        if now - self._told_all >= WHOLE:
+            self._told, self._told_all = {fact: None for fact in self._told if fact not in self._works}, now
+        wanted = {(kind, id) for kind, id, _ in _facts(self.routing, _all(self.routing, self.host))}
+        works = {(kind, id) for kind, id, _ in self._works}
+        gone = [fact for fact in self._told if fact not in self._works]
+        lost = [fact for fact in gone if fact[:2] in wanted - works]
+        for fact in set(gone) - set(lost):
+            del self._told[fact]
+        for facts, up in (([fact for fact in self._works if fact not in self._told], True), (lost, False)):
+            for some in pieces(facts, MOST_ROUTED):
+                await self._network.routed(self.host, _served(some), up)
+                for fact in some:
+                    if up:
+                        self._told[fact] = None
+                    else:
+                        self._told.pop(fact, None)
+
+    async def _zones(self, routing: Routing) -> dict[str, int]:
+        """By id. What a floating IP leads to, or a gateway's address, is part of its zone's name: connections to what
+        it led to before are of another zone."""
+        if not routing.era:  # nobody has said anything so far: what is there stays
+            return {}
+        owners = {each.id: f"{each.id} {each.port_id} {each.fixed_ip}" for each in routing.floating}
+        owners |= {router.id: f"{router.id} {router.gateway.port_id} {' '.join(router.gateway.addresses[:1])}"
+                   for router in routing.routers if router.gateway is not None and router.gateway.host == self.host}
+        try:
+            zones = await self._bridge.owned_zones(owners.values())
+        except Exception as error:  # what is switched goes on
+            log.error("no conntrack zones for routers and floating IPs", why=repr(error))
+            return {}
+        return {id: zones[owner] for id, owner in owners.items() if owner in zones}
+
+
+def routed_networks(routing: Routing) -> list[str]:
+    """The ids of the networks that routers here are on."""
+    return sorted({network.id for network in routing.networks})
+
+
+def _peers(routing: Routing, tunnels: Mapping[str, str]) -> dict[str, str]:
+    """Those of the gateway hosts."""
+    hosts = {router.gateway.host for router in routing.routers if router.gateway is not None}
+    return {host: tunnels[host] for host in sorted(hosts & tunnels.keys())}
+
+
+def _needed(routing: Routing, local: Local) -> Local:
+    """The part that routing's flows depend on: the rest changes with every guest."""
+    ports, networks = {each.port_id for each in routing.floating}, {network.id for network in routing.networks}
+    return Local(ofports={port: number for port, number in local.ofports.items() if port in ports},
+                 numbers={network: number for network, number in local.numbers.items() if network in networks},
+                 dhcp={network: number for network, number in local.dhcp.items() if network in networks},
+                 uplinks=local.uplinks, vxlan=local.vxlan)
+
+
+def _facts(routing: Routing, served: Served) -> Iterator[Fact]:
+    routers = {router.id: router for router in routing.routers}
+    floating = {each.id: each for each in routing.floating}
+    for id in served.routers:
+        yield "router", id, routers[id]
+    for id in served.gateways:
+        yield "gateway", id, routers[id].gateway
+    forwarded = {each.floating_id: routers[id] for id in served.gateways for each in routers[id].forwardings}
+    for id in served.floating:
+        yield "floating", id, floating.get(id) or forwarded.get(id)
+
+
+def _all(routing: Routing, host: str) -> Served:
+    """What is wanted of the host."""
+    mine = [router for router in routing.routers if router.gateway is not None and router.gateway.host == host]
+    return Served(routers=tuple(router.id for router in routing.routers), gateways={router.id: 0 for router in mine},
+                  floating=tuple({each.id: 0 for each in routing.floating} | {
+                      each.floating_id: 0 for router in mine for each in router.forwardings}))
+
+
+def _served(facts: Iterable[Fact]) -> Served:
+    found: dict[str, dict[str, object]] = {"router": {}, "gateway": {}, "floating": {}}
+    for kind, id, what in facts:
+        found[kind][id] = what
+    return Served(routers=tuple(found["router"]), floating=tuple(found["floating"]),
+                  gateways={id: getattr(what, "term", 0) for id, what in found["gateway"].items()})
