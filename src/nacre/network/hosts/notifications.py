@@ -312,7 +312,8 @@ def note(work: Work) -> dict[Thing, int]:
     if not routes and not any(any(moved.values()) for _, _, moved in kinds):
         return {}
     n = outbox.number(work.conn, work.now, "differences")
-    routed.write(work.conn, routes, n)
+    if routes:
+        routed.write(work.conn, routes, n)
     return {(kind, id): before for kind, things, moved in kinds
             for id, before in things.note(work.conn, moved, n).items()} | {
                 (kind, id): n for kind, ids in routes.items() for id in ids}
