@@ -313,7 +313,7 @@ def note(work: Work) -> dict[Thing, int]:
         return {}
     n = outbox.number(work.conn, work.now, "differences")
     if routes:
-        routed.write(work.conn, routes, n)
+        routed.write(work, routes, n)
     return {(kind, id): before for kind, things, moved in kinds
             for id, before in things.note(work.conn, moved, n).items()} | {
                 (kind, id): n for kind, ids in routes.items() for id in ids}

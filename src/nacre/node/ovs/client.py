@@ -76,10 +76,6 @@ class Routes:
         self.here, self.doubts = Routing(), 0
         self._newer, self._doubted, self._own = 0, False, frozenset[str]()
 
-    def networks(self) -> frozenset[str]:
-        """Those that are routed."""
-        return frozenset(network.id for network in self.here.networks)
-
     def note_newer(self, n: int) -> None:
         """It changed up to that number, as somebody said."""
         self._newer = max(n, self._newer)
@@ -197,7 +193,8 @@ class WiringClient:
             self._hear_of(news.peers)
             self.members.apply_news(news.members)
             self.places.apply_news(news.placed)
-            self._routes.note_newer(news.routing)
+            if news.routing:
+                self._routes.note_newer(news.routing)
 
     def outdated(self) -> tuple[set[str], set[str]]:
         """The groups whose members, and the networks whose ports, have to be asked for."""
@@ -224,16 +221,20 @@ class WiringClient:
             for some in pieces(sorted(asked), MOST_PORTS):
                 await self._wiring(some)
             if whole or self.routing_outdated():
-                await self._routes.ask(reached(self._network.routing(self._host)), self.desired.own(),
-                                       partial(self._counts, news=self._news))
-                self.routing = self._routes.here
-                self.desired = msgspec.structs.replace(self.desired, routed=self._routes.networks())
+                await self._ask_routing()
         except BaseException:
             self.asked |= asked
             self.whole = self.whole or whole
             raise
         await self.ask_differences()
         return whole
+
+    async def _ask_routing(self) -> None:
+        await self._routes.ask(reached(self._network.routing(self._host)), self.desired.own(),
+                               partial(self._counts, news=self._news))
+        self.routing = self._routes.here
+        self.desired = msgspec.structs.replace(
+            self.desired, routed=frozenset(network.id for network in self.routing.networks))
 
     async def _wiring(self, some: tuple[str, ...]) -> tuple[HostWiring, bool]:
         """The answer, taken in, and whether it counts for sure."""
@@ -256,7 +257,9 @@ class WiringClient:
         if answer.era:
             self._n = answer.n
         self.desired = self.desired.without(asked).merge(answer)
-        self._meet(answer)
+        # The peers that it names; a whole one names all. Those that were heard of later stay as they are.
+        later = {host: known for host, known in self.peers.items() if known.era == answer.era and known.n > answer.n}
+        self.peers = {**({} if answer.whole else self.peers), **answer.peers, **later}
         if answer.whole:
             self.desired = self.desired.beside(self.standing.ports, self.standing.networks)
         return True
@@ -264,11 +267,6 @@ class WiringClient:
     def _counts(self, answer: HostWiring | Routing, news: int) -> bool:
         return not answer.era or not self._eras or (
             news == self._news and answer.era in self._eras and answer.n >= self._n)
-
-    def _meet(self, answer: HostWiring) -> None:
-        """The peers that it names; a whole one names all. Those that were heard of later stay as they are."""
-        later = {host: known for host, known in self.peers.items() if known.era == answer.era and known.n > answer.n}
-        self.peers = {**({} if answer.whole else self.peers), **answer.peers, **later}
 
     def _hear_of(self, peers: Mapping[str, Peer]) -> None:
         """Those that are not known, or of which that is later news; of another history only a whole answer is."""
