@@ -305,8 +305,7 @@ class DifferenceNotifier:
 
 
 def note(work: Work) -> dict[Thing, int]:
-    """Writes down, under one number, what the unit changed of things. Of each the number of the change before (of what
-    is only told that it is others now: of this one)."""
+    """Writes down, under one number, what the unit changed of things. Of each the number of the change before."""
     kinds = ((GROUP, MEMBERS, work.changes.members), (NETWORK, PLACED, work.changes.places))
     routes = routed.marks(work) if work.changes.routes else {}
     if not routes and not any(any(moved.values()) for _, _, moved in kinds):

@@ -193,8 +193,7 @@ class WiringClient:
             self._hear_of(news.peers)
             self.members.apply_news(news.members)
             self.places.apply_news(news.placed)
-            if news.routing:
-                self._routes.note_newer(news.routing)
+            self._routes.note_newer(news.routing)
 
     def outdated(self) -> tuple[set[str], set[str]]:
         """The groups whose members, and the networks whose ports, have to be asked for."""
@@ -209,8 +208,7 @@ class WiringClient:
         return self.members.numbers(), self.places.numbers(), self.routing.n
 
     async def ask(self) -> bool:
-        """Everything, if that has to be; the ports that are asked for; what is routed; what lacks then. Whether it was
-        everything."""
+        """Everything, the ports, and what is routed, as has to be; what lacks then. Whether it was everything."""
         asked, self.asked, whole, self.whole, heard = self.asked, set(), self.whole, False, self._heard
         try:
             if whole:

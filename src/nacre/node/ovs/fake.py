@@ -200,7 +200,7 @@ class FakeWiring:
 
     def _catch_up(self) -> None:
         if self.standing.trusted and (self.client.overdue() or self.client.whole or any(self.client.outdated())
-                                      or self.client.routing_outdated()):
+                                      or self.client.routing_outdated() or self._said is not self.client.routing):
             self._behind = True
             self._begin()
 
