@@ -59,3 +59,12 @@ def test_in_whatever_order_terms_are_heard_the_highest_counts(heard: list[dict[s
     other = list(heard)
     random.shuffle(other)  # type: ignore[attr-defined]
     assert all_of(heard) == all_of(other)
+
+
+def test_who_reaches_the_inner_networks_goes_before_who_does_not() -> None:
+    some, every = Candidate("h1", True, frozenset("a")), Candidate("h2", True, frozenset("ai"))
+    wanted = Seat("r", "a", Term(None, 0), frozenset("i"))
+    assert elect([wanted], [some, every]) == {"r": Term("h2", 1)}
+    assert elect([wanted], [some]) == {"r": Term("h1", 1)}  # better than nobody, for the networks that it reaches
+    stands = Seat("r", "a", Term("h1", 1), frozenset("i"))
+    assert elect([stands], [some]) == {} and elect([stands], [some, every]) == {"r": Term("h2", 2)}
