@@ -1,17 +1,21 @@
 """One host's report can hold up nothing: what no code could reckon with is refused where it is read, and a row of a
 host that cannot be read counts as unheard."""
 
+import ast
 import asyncio
 import math
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import sqlalchemy as sa
 
+import nacre
 from nacre.base.errors import BadRequest, NoValidHost, Unavailable
 from nacre.base.rpc.codec import MOST_SAID, Answer, Failure, decode_answer, encode, error_from, verbs
 from nacre.base.rpc.link import DEFAULTS
+from nacre.cloud.control import CONDUCTOR_ALLOW, IMAGE_ALLOW, NETWORK_ALLOW
 from nacre.conductor.contract import Beat, Conductor, NodeHello, WorkState
 from nacre.image.contract import Images
 from nacre.network.contract import (
@@ -33,6 +37,8 @@ from tests.cloud.test_host_reports import Lab
 from tests.pure.scheduler_lab import ask, report
 
 AGENT = AgentReport(host="evil", tunnel_ip=None, bridge_mappings={}, tunnel_types=())
+#: What the stubs of those contracts are called in the host's code.
+OWNERS: dict[Any, set[str]] = {Network: {"network"}, Conductor: {"conductor"}, Images: {"images", "source", "image"}}
 HELD = Held(allocation="a", server_id="s", epoch=1)
 
 
@@ -299,3 +305,19 @@ def test_the_largest_word_of_a_host_is_well_below_what_is_taken() -> None:
         args = verbs(Conductor)[name].pack(said)
         assert verbs(Conductor)[name].unpack(msgspec.Raw(args))[name] == said
         assert len(args) < DEFAULTS.request * 0.9, len(args)
+
+
+@pytest.mark.parametrize(("contract", "allowed"), [(Network, NETWORK_ALLOW), (Conductor, CONDUCTOR_ALLOW),
+                                                   (Images, IMAGE_ALLOW)])
+def test_every_verb_that_a_hosts_code_calls_is_one_that_hosts_may_call(
+        contract: Any, allowed: dict[str, tuple[str, ...]]) -> None:
+    """By the names of the calls in it. One that is not would be refused on every host, and nowhere in a process."""
+    root = Path(nacre.__file__).parent / "node"
+    named = {word for file in root.rglob("*.py") for node in ast.walk(ast.parse(file.read_text()))
+             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and (owner := node.func.value)
+             for word in [node.func.attr] if (isinstance(owner, ast.Name | ast.Attribute) and (
+                 owner.id if isinstance(owner, ast.Name) else owner.attr).strip("_") in OWNERS[contract])}
+    called = named & verbs(contract).keys()
+    assert called and called <= {verb for verb, roles in allowed.items() if "node" in roles}
+    if contract is Network:
+        assert {"wiring", "differences", "wired", "routing", "routed"} <= called

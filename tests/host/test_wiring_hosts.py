@@ -127,9 +127,12 @@ async def test_a_host_that_a_router_joins_to_a_network_sends_routed_frames_there
         assert await reaches(one, "10.77.2.12") and await reaches(two, "10.77.1.11")
         guest, leg, stranger = port(12, network(2)).mac_address, "fa:16:3e:aa:00:02", "fa:16:3e:00:01:0b"
         packet = ipv4("10.77.1.11", "10.77.2.12", 17, udp(1000, 2000))
-        frames = {"routed": ether(guest, leg, 0x0800, packet), "as itself": ether(guest, stranger, 0x0800, packet),
-                  "to all": ether("ff:ff:ff:ff:ff:ff", stranger, 0x0806, arp(1, stranger, "10.77.2.1", "10.77.2.12")),
-                  "ARP as the router": ether(guest, leg, 0x0806, arp(2, leg, "10.77.2.1", "10.77.2.12"))}
+        everybody = "ff:ff:ff:ff:ff:ff"
+        frames = {
+            "routed": ether(guest, leg, 0x0800, packet), "routed to all": ether(everybody, leg, 0x0800, packet),
+            "as itself": ether(guest, stranger, 0x0800, packet),
+            "ARP": ether(everybody, stranger, 0x0806, arp(1, stranger, "10.77.2.1", "10.77.2.12")),
+            "ARP as the router": ether(guest, leg, 0x0806, arp(2, leg, "10.77.2.1", "10.77.2.12"))}
         listening = asyncio.create_task(two("heard", 3.0))
         await asyncio.sleep(0.5)
         for frame in frames.values():

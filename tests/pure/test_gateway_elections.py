@@ -42,3 +42,12 @@ def test_routers_spread_over_hosts(count: int) -> None:
                   [Candidate(name, True, frozenset("a")) for name in NAMES])
     loads = [sum(term.host == name for term in found.values()) for name in NAMES]
     assert max(loads) - min(loads) <= 1
+
+
+def test_who_reaches_the_inner_networks_goes_before_who_does_not() -> None:
+    some, every = Candidate("h1", True, frozenset("a")), Candidate("h2", True, frozenset("ai"))
+    wanted = Seat("r", "a", Term(None, 0), frozenset("i"))
+    assert elect([wanted], [some, every]) == {"r": Term("h2", 1)}
+    assert elect([wanted], [some]) == {"r": Term("h1", 1)}  # better than nobody, for the networks that it reaches
+    stands = Seat("r", "a", Term("h1", 1), frozenset("i"))
+    assert elect([stands], [some]) == {} and elect([stands], [some, every]) == {"r": Term("h2", 2)}

@@ -16,10 +16,12 @@ from nacre.network.contract import (
     GroupMembers,
     Have,
     HostWiring,
+    NetworkFacts,
     NetworkPorts,
     Peer,
     PlacedPort,
     PortFacts,
+    RouterFacts,
     Routing,
     RuleFacts,
     Versions,
@@ -344,3 +346,83 @@ async def test_more_than_may_be_asked_for_at_once_is_asked_for_in_parts(
     assert [len(known) for known in client.members.versions().values()] == [MOST_GROUPS]
     client.members.apply(GroupMembers(id=name, n=9, era=name) for name in names[:2 * MOST_ERAS])
     assert len(client.members.versions()) == MOST_ERAS
+
+
+def routed(n: int, era: str = "e", *routers: str) -> Routing:
+    return Routing(n=n, era=era, routers=tuple(RouterFacts(id=router) for router in routers))
+
+
+async def test_what_is_routed_is_asked_for_when_it_changed_and_an_older_answer_changes_nothing(made: Made) -> None:
+    client, network, _ = made
+    network.routed = routed(7, "e", "r")
+    assert network.routings == 1  # with everything
+    client.differ(Differences(routing=7))
+    assert client.routing_outdated()
+    network.away = True
+    with pytest.raises(ControlAway):
+        await client.ask()
+    assert client.routing_outdated()  # still
+    network.away = False
+    await client.ask()
+    assert client.routing == network.routed and not client.routing_outdated() and client.versions()[2] == 7
+    client.differ(Differences(routing=6))  # one that came late
+    assert not client.routing_outdated()
+    client.differ(Differences(routing=8))
+    network.routed = routed(6)
+    await client.ask()
+    assert client.routing == routed(7, "e", "r")
+
+
+async def test_a_message_of_routing_that_was_lost_is_found_by_a_beat_and_another_era_is_a_reason_to_ask(
+        made: Made) -> None:
+    client, network, _ = made
+    network.routed = routed(9, "e", "r")
+    client.follow(standing(routing=9))
+    assert client.routing_outdated()
+    await client.ask()
+    assert client.routing.n == 9 and not client.routing_outdated()
+    network.routed, network.era, network.n = routed(3, "f", "q"), "f", 3
+    assert client.follow(standing(era="f"))
+    await client.ask()
+    assert client.routing == routed(3, "f", "q") and not client.routing_outdated()
+
+
+async def test_an_answer_of_an_era_that_nobody_said_takes_no_router_away(made: Made) -> None:
+    client, network, _ = made
+    network.routed = routed(7, "e", "r")
+    client.differ(Differences(routing=7))
+    await client.ask()
+    network.routed = routed(8, "strange", "q")
+    client.differ(Differences(routing=8))
+    await client.ask()
+    assert {router.id for router in client.routing.routers} == {"r", "q"} and client.routing_outdated()
+
+
+async def test_a_host_asks_what_it_routes_when_its_ports_are_on_other_networks(made: Made) -> None:
+    client, network, _ = made
+    before = network.routings
+    client.changed(("p",), 7, 5)
+    await client.ask()
+    assert network.routings == before  # the same networks
+    network.ports = (PORT, msgspec.structs.replace(PORT, id="q", network_id="m"))
+    client.changed(("q",), 8, 7)
+    await client.ask()
+    assert network.routings == before + 1 and not client.routing_outdated()
+    client.forget(["q"])
+    assert client.routing_outdated()
+
+
+async def test_ports_of_networks_that_are_routed_are_kept_and_gateway_hosts_are_reached(made: Made) -> None:
+    client, network, _ = made
+    far = NetworkFacts(id="far", name="", project_id="", mtu=1450, network_type="vxlan", physical_network=None,
+                       segmentation_id=7)
+    network.routed = msgspec.structs.replace(routed(7), networks=(far,), peers={
+        "g": Peer(tunnel_ip="192.0.2.9", n=7, era="e")})
+    client.differ(Differences(routing=7))
+    await client.ask()
+    assert client.desired.at() == {"n", "far"} and client.desired.own() == {"n"}
+    assert client.places.of("far") and client.tunnels() == {"h1": "192.0.2.1", "g": "192.0.2.9"}
+    network.routed = routed(8)
+    client.differ(Differences(routing=8))
+    await client.ask()
+    assert not client.places.of("far") and client.tunnels() == {"h1": "192.0.2.1"}

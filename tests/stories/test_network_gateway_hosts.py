@@ -10,7 +10,7 @@ from tests.stories.network_cloud import CALLERS, Cloud, elected, external, gatew
 
 from nacre.base.context import service_context
 from nacre.base.db import Database
-from nacre.network.contract import NetworkRequest, PortsOrder
+from nacre.network.contract import AgentReport, NetworkRequest, PortsOrder
 from nacre.network.l3 import reports
 from nacre.network.l3.gateway_hosts import LOOK, MISSED, SWEEP
 from nacre.network.work import NetworkSettings
@@ -273,3 +273,20 @@ async def test_what_changed_while_an_election_was_held_stands(cloud: Cloud) -> N
     await cloud.call("one", "PUT", f"/routers/{router}", {"router": {"external_gateway_info": {"network_id": public}}})
     await cloud.network.elections.look()
     assert await elected(cloud, router) == ("h1", 1)
+
+
+async def test_a_host_that_reaches_what_is_inside_takes_over_when_a_router_joins_that(cloud: Cloud) -> None:
+    """h1 has no tunnels, and is the only one at first."""
+    await cloud.network.agent_report(AgentReport(
+        host="h1", tunnel_ip=None, bridge_mappings={"physnet1": "br-ex"}, tunnel_types=(),
+        agents=("Open vSwitch agent", "L3 agent")))
+    [l3] = (await cloud.call("admin", "GET", "/agents?host=h1&agent_type=L3%20agent"))["agents"]
+    await cloud.call("admin", "PUT", f"/agents/{l3['id']}", {"agent": {"admin_state_up": True}})
+    router = await routed(cloud)
+    await cloud.network.elections.look()
+    await gateway(cloud, 2)
+    _, sub = await cloud.network_with_subnet()
+    assert await elected(cloud, router) == ("h1", 1)
+    await cloud.call("one", "PUT", f"/routers/{router}/add_router_interface", {"subnet_id": sub})
+    await cloud.network.elections.look()
+    assert await elected(cloud, router) == ("h2", 2)

@@ -27,15 +27,14 @@ from nacre.network.contract import (
     Plugged,
     PortFacts,
     PortsOrder,
-    Routing,
-    Served,
     Versions,
 )
-from nacre.network.hosts import adoption, agents, bindings, dhcp, notifications, placed, routing, servers, wiring
+from nacre.network.hosts import adoption, agents, bindings, dhcp, notifications, placed, servers, wiring
 from nacre.network.hosts.members import Page
 from nacre.network.hosts.notifications import DifferenceNotifier, News, Notice, Notifier, Thing
+from nacre.network.hosts.routing import RoutingVerbs
 from nacre.network.hosts.wholes import FIRST, PAGE, InTurn, Shared
-from nacre.network.l3 import gateway_hosts, reports, statuses
+from nacre.network.l3 import gateway_hosts, statuses
 from nacre.network.l3.gateway_hosts import Elections
 from nacre.network.ml2 import manager as drivers
 from nacre.network.ml2 import type_drivers
@@ -60,7 +59,7 @@ class NetworkParts:
     nodes: Nodes = lambda _, names: names
 
 
-class NetworkManager:
+class NetworkManager(RoutingVerbs):
     """Implements `contract.Network`."""
 
     def __init__(self, db: Database, policy: Policy, clock: Clock, settings: NetworkSettings | None = None,
@@ -176,13 +175,6 @@ class NetworkManager:
 
     async def wired(self, host: str, port_ids: tuple[str, ...], up: bool) -> None:
         await self.write(service_context(), lambda work: bindings.wired(work, host, port_ids, up))
-
-    async def routing(self, host: str) -> Routing:
-        return await self.read(service_context(), lambda work: routing.read(work, host))
-
-    async def routed(self, host: str, served: Served, up: bool) -> None:
-        if await self.read(service_context(), lambda work: reports.news(work, served, up)):
-            await self.write(service_context(), lambda work: reports.routed(work, host, served, up))
 
     async def forget_host(self, host: str) -> None:
         """What the host's agents said of themselves is gone."""

@@ -106,7 +106,8 @@ ports = sa.Table(
     sa.Column("qos_policy_id", ID, index=True),
     sa.Column("dns_domain", sa.String(255), nullable=False, default=""),
     sa.UniqueConstraint("network_id", "mac_address"),
-    sa.Index("legs_of_networks", "network_id", sqlite_where=sa.text("device_owner = 'network:router_interface'"),
+    sa.Index("legs_of_networks", "network_id", "device_owner", "device_id",
+             sqlite_where=sa.text("device_owner = 'network:router_interface'"),
              postgresql_where=sa.text("device_owner = 'network:router_interface'")),
 )
 

@@ -65,21 +65,16 @@ def note(connection: sa.Connection, now: datetime, *what: tuple[str, str], proje
             {"kind": kind, "id": id, "project_id": project_id, "at": now} for kind, id in what])
 
 
-def chain(connection: sa.Connection, now: datetime, kind: str, ids: Collection[str]) -> tuple[int, dict[str, int]]:
-    """One change of all of these, noted without an id. Its number, and for each id that of the change before (absent:
-    none): who has taken in that one and hears of this one has missed nothing."""
-    n = number(connection, now, kind)
-    return n, move(connection, kind, ids, n)
-
-
-def move(connection: sa.Connection, kind: str, ids: Collection[str], n: int) -> dict[str, int]:
-    """All of these changed with change n. Of each that of the change before."""
-    before = latest(connection, kind, ids=ids)
+def chain(connection: sa.Connection, now: datetime, kind: str, ids: Collection[str],
+          n: int = 0) -> tuple[int, dict[str, int]]:
+    """One change of all of these, noted without an id (n: it is noted as that one). Its number, and for each id that of
+    the change before (absent: none): who has taken in that one and hears of this one has missed nothing."""
+    n, before = n or number(connection, now, kind), latest(connection, kind, ids=ids)
     if before:
         connection.execute(_MOVE, {"is": kind, "ids": list(before), "to": n})
     if fresh := sorted(set(ids) - before.keys()):
         statements.insert(connection, last_changes, [{"kind": kind, "id": id, "n": n} for id in fresh])
-    return before
+    return n, before
 
 
 def forget(connection: sa.Connection, kind: str, id: str) -> None:

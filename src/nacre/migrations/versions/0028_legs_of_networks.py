@@ -11,4 +11,5 @@ depends_on = None
 
 def upgrade() -> None:
     legs = sa.text("device_owner = 'network:router_interface'")
-    op.create_index("legs_of_networks", "ports", ["network_id"], sqlite_where=legs, postgresql_where=legs)
+    op.create_index("legs_of_networks", "ports", ["network_id", "device_owner", "device_id"], sqlite_where=legs,
+                    postgresql_where=legs)

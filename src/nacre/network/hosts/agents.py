@@ -198,7 +198,7 @@ def of_hosts(work: Work, hosts: Iterable[str]) -> dict[str, HostAgent]:
         bridge_mappings=agent.configurations.get("bridge_mappings") or {},
         tunnel_types=tuple(agent.configurations.get("tunnel_types") or ()),
         datapath_type=agent.configurations.get("datapath_type") or "system",
-        bridge=agent.configurations.get("integration_bridge") or "br-int")
+        bridge=agent.configurations.get("integration_bridge") or "br-int", tunnelled=agent.tunnel_ip is not None)
         for agent in work.select(Agent, agent_type=OVS, host=list(hosts))}
 
 

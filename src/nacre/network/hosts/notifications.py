@@ -309,14 +309,14 @@ class DifferenceNotifier:
 
 
 def note(work: Work) -> dict[Thing, int]:
-    """Writes down, under one number, what the unit changed of things. Of each the number of the change before (of what
-    is only told that it is others now: of this one)."""
+    """Writes down, under one number, what the unit changed of things. Of each the number of the change before."""
     kinds = ((GROUP, MEMBERS, work.changes.members), (NETWORK, PLACED, work.changes.places))
     routes = routed.marks(work) if work.changes.routes else {}
     if not routes and not any(any(moved.values()) for _, _, moved in kinds):
         return {}
     n = outbox.number(work.conn, work.now, "differences")
-    routed.write(work.conn, routes, n)
+    if routes:
+        routed.write(work, routes, n)
     return {(kind, id): before for kind, things, moved in kinds
             for id, before in things.note(work.conn, moved, n).items()} | {
                 (kind, id): n for kind, ids in routes.items() for id in ids}

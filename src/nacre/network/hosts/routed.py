@@ -39,11 +39,11 @@ def _read(work: Work, statement: sa.Select[str] | sa.CompoundSelect[str], ids: C
     return {each for some in pieces(ids, MANY) for each in work.conn.execute(statement, {"ids": some}).scalars()}
 
 
-def write(connection: sa.Connection, found: Mapping[str, Collection[str]], n: int) -> None:
+def write(work: Work, found: Mapping[str, Collection[str]], n: int) -> None:
     """Under that number."""
     for kind, ids in found.items():
         for some in pieces(sorted(ids), MANY):
-            outbox.move(connection, kind, some, n)
+            outbox.chain(work.conn, work.now, kind, some, n)
 
 
 def told(connection: sa.Connection, things: Iterable[tuple[str, str]]) -> dict[str, int]:

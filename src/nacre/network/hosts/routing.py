@@ -2,12 +2,14 @@
 
 import ipaddress
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from nacre.base.context import Context, service_context
 from nacre.base.durable import eras
+from nacre.base.durable.processes import Guard
 from nacre.network import tables as t
 from nacre.network.contract import (
     FloatingFacts,
@@ -17,15 +19,19 @@ from nacre.network.contract import (
     RouterFacts,
     RouterLeg,
     Routing,
+    Served,
     SubnetFacts,
 )
 from nacre.network.hosts import agents, facts, placed
+from nacre.network.l3 import reports
 from nacre.network.l3.legs import GATEWAY, INTERFACE
 from nacre.network.ml2.mechanism_drivers.openvswitch import reaches
 from nacre.network.nouns.network import Network, NetworkSegment
 from nacre.network.nouns.router import Router
 from nacre.network.nouns.subnet import Subnet
 from nacre.network.work import Work, columns
+
+T = TypeVar("T")
 
 _B, _P, _R, _F, _W = t.bindings.c, t.ports.c, t.routers.c, t.floatingips.c, t.port_forwardings.c
 _HOST = sa.bindparam("host", type_=sa.String)
@@ -54,6 +60,25 @@ _FORWARDING = sa.select(
         _R.gateway_host == _HOST, _F.router_id == _R.id, _W.floatingip_id == _F.id,
         _OUTER.c.id == _F.floating_port_id, _INNER.c.id == _W.internal_port_id).order_by(
             _F.id, _W.protocol, _W.external_first)
+
+
+class RoutingVerbs:
+    """The contract's verbs of what hosts route, for the manager."""
+
+    async def read(self, context: Context, step: Callable[[Work], T]) -> T:
+        """As the manager's."""
+        raise NotImplementedError
+
+    async def write(self, context: Context, step: Callable[[Work], T], guard: Guard | None = None) -> T:
+        """As the manager's."""
+        raise NotImplementedError
+
+    async def routing(self, host: str) -> Routing:
+        return await self.read(service_context(), lambda work: read(work, host))
+
+    async def routed(self, host: str, served: Served, up: bool) -> None:
+        if await self.read(service_context(), lambda work: reports.news(work, served, up)):
+            await self.write(service_context(), lambda work: reports.routed(work, host, served, up))
 
 
 def read(work: Work, host: str) -> Routing:

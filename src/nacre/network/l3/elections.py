@@ -19,7 +19,8 @@ class Term(msgspec.Struct, frozen=True):
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """A host. reaches: the external networks to which its bridges lead. load: of how many routers it is the gateway."""
+    """A host. reaches: the networks to which its bridges or tunnels lead. load: of how many routers it is the gateway
+    host."""
 
     name: str
     alive: bool
@@ -28,17 +29,18 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 class Seat(msgspec.Struct, frozen=True):
-    """A router's gateway, for which a host is wanted. network: the external one."""
+    """A router's gateway, for which a host is wanted. network: the external one; inner: those of its interfaces."""
 
     router: str
     network: str
     term: Term
+    inner: frozenset[str] = frozenset()
 
 
 def elect(seats: Iterable[Seat], hosts: Sequence[Candidate]) -> dict[str, Term]:
     """The new terms, by router. Who stands stays; where nobody could take over, all stays as it is: the former host may
-    come back. The least loaded takes over, and of such the one that comes first by a hash of router and host: the
-    routers of a host that is lost go to many.
+    come back. Who reaches the inner networks, too, goes before who does not. The least loaded takes over, and of such
+    the one that comes first by a hash of router and host: the routers of a host that is lost go to many.
 
     >>> elect([Seat("r", "n", Term(None, 0))], [Candidate("h", True, frozenset("n"))])
     {'r': Term(host='h', number=1)}
@@ -46,7 +48,8 @@ def elect(seats: Iterable[Seat], hosts: Sequence[Candidate]) -> dict[str, Term]:
     able = {host.name: host for host in hosts if host.alive}
     load, found = {name: host.load for name, host in able.items()}, dict[str, Term]()
     for seat in sorted(seats, key=lambda each: each.router):
-        fitting = [name for name, host in able.items() if seat.network in host.reaches]
+        outside = [name for name, host in able.items() if seat.network in host.reaches]
+        fitting = [name for name in outside if seat.inner <= able[name].reaches] or outside
         if seat.term.host in fitting or not fitting:
             continue
         chosen = min(fitting, key=lambda name: (load[name], _rank(seat.router, name)))

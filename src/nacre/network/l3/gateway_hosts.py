@@ -38,6 +38,8 @@ AT_ONCE = 200
 _R, _A = t.routers.c, t.agents.c
 _PAIRS = sa.select(_R.gateway_host, _R.gateway_network_id).distinct().where(_R.gateway_network_id.is_not(None))
 _LOAD = sa.select(_R.gateway_host, sa.func.count()).where(_R.gateway_host.is_not(None)).group_by(_R.gateway_host)
+_INNER = sa.select(t.ports.c.device_id, t.ports.c.network_id).where(
+    t.ports.c.device_id.in_(sa.bindparam("routers", expanding=True)), t.is_leg(t.ports))
 _L3 = t.agents.alias("l3")
 
 
@@ -103,8 +105,12 @@ class Elections:
 def hold(work: Work, seats: Sequence[Seat]) -> list[tuple[Seat, Term]]:
     """The new terms of those of these whose host cannot serve. Nothing is written."""
     able = _able(work, {Place(seat.term.host, seat.network) for seat in seats})
-    vacant = {seat.router: seat for seat in seats if Place(seat.term.host, seat.network) not in able}
-    found = elect(vacant.values(), candidates(work, {seat.network for seat in vacant.values()})) if vacant else {}
+    inside = _able(work, {Place(seat.term.host, network) for seat in seats for network in seat.inner}, inner=True)
+    vacant = {seat.router: seat for seat in seats if Place(seat.term.host, seat.network) not in able or any(
+        Place(seat.term.host, network) not in inside for network in seat.inner)}
+    outside = {seat.network for seat in vacant.values()}
+    found = elect(vacant.values(), candidates(work, outside, {
+        network for seat in vacant.values() for network in seat.inner})) if vacant else {}
     return [(vacant[router], term) for router, term in found.items()]
 
 
@@ -135,15 +141,22 @@ def failed(work: Work) -> list[Place]:
     return sorted(places - _able(work, places), key=str)
 
 
-def candidates(work: Work, network_ids: Collection[str]) -> list[Candidate]:
-    """The hosts that may be gateway hosts, and which of these networks each reaches."""
-    segments = _segments(work, network_ids)
-    wanted = {each.physical_network or each.network_type for some in segments.values() for each in some}
+def candidates(work: Work, outside: Collection[str], inner: Collection[str] = ()) -> list[Candidate]:
+    """The hosts that may be gateway hosts of these external networks, and which of them and of the inner ones each
+    reaches."""
+    segments = _segments(work, {*outside, *inner})
+    wanted = {each.physical_network or each.network_type for network in outside for each in segments[network]}
     says = [sa.cast(_A.configurations, sa.String).contains(json.dumps(name), autoescape=True) for name in wanted]
     load = Counter[str](dict(work.conn.execute(_LOAD).all()))
     return [Candidate(agent.host, agent.alive, frozenset(network for network, each in segments.items() if any(
-        reaches(agent, segment.offered()) for segment in each)), load[agent.host])
+        _reaches(agent, segment, inner=network not in outside) for segment in each)), load[agent.host])
         for agent in _agents(work, sa.or_(*says))] if wanted else []
+
+
+def _reaches(agent: HostAgent, segment: NetworkSegment, *, inner: bool) -> bool:
+    """As binding would; but other hosts' ports inside only where a tunnel does not end on its own host."""
+    return reaches(agent, segment.offered()) and not (
+        inner and not agent.tunnelled and segment.network_type in agent.tunnel_types)
 
 
 def _agents(work: Work, where: sa.ColumnElement[bool]) -> Iterator[HostAgent]:
@@ -154,14 +167,14 @@ def _agents(work: Work, where: sa.ColumnElement[bool]) -> Iterator[HostAgent]:
         yield from agents.of_hosts(work, some).values()
 
 
-def _able(work: Work, places: Collection[Place]) -> set[Place]:
+def _able(work: Work, places: Collection[Place], *, inner: bool = False) -> set[Place]:
     """Those of these that can be."""
     hosts, found = {place.host for place in places if place.host}, set[Place]()
     segments = _segments(work, {place.network for place in places if place.host})
     for some in pieces(sorted(hosts), AT_ONCE):
         for agent in _agents(work, _A.host.in_(some)):
             found |= {place for place in places if place.host == agent.host and agent.alive and any(
-                reaches(agent, segment.offered()) for segment in segments[place.network])}
+                _reaches(agent, segment, inner=inner) for segment in segments[place.network])}
     return found
 
 
@@ -184,4 +197,9 @@ def _at(places: Collection[Place], work: Work) -> list[Seat]:
 def _seats(work: Work, *where: sa.ColumnElement[bool]) -> list[Seat]:
     rows = work.rows(sa.select(_R.id, _R.gateway_network_id, _R.gateway_host, _R.gateway_term).where(
         _R.gateway_network_id.is_not(None), *where))
-    return [Seat(row["id"], row["gateway_network_id"], Term(row["gateway_host"], row["gateway_term"])) for row in rows]
+    inner = defaultdict[str, set[str]](set)
+    for some in pieces((row["id"] for row in rows), AT_ONCE):
+        for router, network in work.conn.execute(_INNER, {"routers": some}):
+            inner[router].add(network)
+    return [Seat(row["id"], row["gateway_network_id"], Term(row["gateway_host"], row["gateway_term"]),
+                 frozenset(inner[row["id"]])) for row in rows]

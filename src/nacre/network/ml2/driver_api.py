@@ -22,7 +22,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HostAgent(msgspec.Struct, frozen=True, kw_only=True):
-    """A host's network agent as it last reported."""
+    """A host's network agent as it last reported. tunnelled: other hosts know where its tunnels end."""
 
     host: str
     alive: bool
@@ -30,6 +30,7 @@ class HostAgent(msgspec.Struct, frozen=True, kw_only=True):
     tunnel_types: tuple[str, ...] = ()
     datapath_type: str = "system"
     bridge: str = "br-int"
+    tunnelled: bool = False
 
 
 class PortBinding(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ answer that was under way while an era was news is of the history of before, by 
 """
 
 import random
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -25,15 +25,17 @@ from nacre.network.contract import (
     MOST_PORTS,
     TOO_LATE,
     Differences,
+    FloatingFacts,
     Have,
     HostWiring,
     Network,
+    NetworkFacts,
     Peer,
+    RouterFacts,
     Routing,
 )
 from nacre.node.ovs.contract import Standing
 from nacre.node.ovs.groups.members import Keeper, Members, Places
-from nacre.node.ovs.groups.routes import Routes
 from nacre.node.ovs.plan import DesiredWiring
 
 log = structlog.get_logger()
@@ -44,6 +46,7 @@ AWAY = 1.0, 20.0
 PATIENCE = 1.0
 
 T = TypeVar("T")
+R = TypeVar("R", RouterFacts, FloatingFacts, NetworkFacts)
 
 
 class ControlAway(Exception):
@@ -79,6 +82,54 @@ async def reached(question: Awaitable[T]) -> T:
         return await question
     except Unavailable as error:
         raise ControlAway(error.message, late=error.type == TOO_LATE) from error
+
+
+class Routes:
+    """What the host routes, as it was last heard: one thing with one number, which is asked for as a whole. doubts: how
+    often there was reason to doubt it."""
+
+    def __init__(self) -> None:
+        self.here, self.doubts = Routing(), 0
+        self._newer, self._doubted, self._own = 0, False, frozenset[str]()
+
+    def note_newer(self, n: int) -> None:
+        """It changed up to that number, as somebody said."""
+        self._newer = max(n, self._newer)
+
+    def doubt(self) -> None:
+        """The database may have another history than it had: it must be asked for."""
+        self._newer, self._doubted = 0, True
+        self.doubts += 1
+
+    def outdated(self, own: Collection[str]) -> bool:
+        """Whether it must be asked for. own: the networks that the host has ports of."""
+        return self._doubted or self._newer > self.here.n or self._own != frozenset(own)
+
+    async def ask(self, question: Awaitable[Routing], own: Collection[str], sure: Callable[[Routing], bool]) -> None:
+        """Takes the answer in. sure: whether one is of the history of the database that counts."""
+        doubts, newer, self._newer = self.doubts, self._newer, 0
+        try:
+            answer = await question
+        except BaseException:
+            self.note_newer(newer)
+            raise
+        self.apply(answer, own, doubts, sure=sure(answer))
+
+    def apply(self, answer: Routing, own: Collection[str], doubts: int, *, sure: bool) -> None:
+        """What was answered. own, doubts: as they were when it was asked for. Where it is not sure nothing goes that is
+        here. One that is older than what is here changes nothing."""
+        if answer.era == self.here.era and answer.n < self.here.n and not self._doubted:
+            return
+        self.here = answer if sure else msgspec.structs.replace(
+            answer, n=self.here.n, era=self.here.era, routers=_both(self.here.routers, answer.routers),
+            floating=_both(self.here.floating, answer.floating), networks=_both(self.here.networks, answer.networks),
+            peers={**answer.peers, **self.here.peers})
+        self._own = frozenset(own)
+        self._doubted = not sure or doubts != self.doubts
+
+
+def _both(known: Iterable[R], more: Iterable[R]) -> tuple[R, ...]:
+    return tuple(({each.id: each for each in known} | {each.id: each for each in more}).values())
 
 
 class WiringClient:
@@ -177,8 +228,7 @@ class WiringClient:
         return self.members.numbers(), self.places.numbers(), self.routing.n
 
     async def ask(self) -> bool:
-        """Everything, if that has to be; the ports that are asked for; what is routed; what lacks then. Whether it was
-        everything."""
+        """Everything, the ports, and what is routed, as has to be; what lacks then. Whether it was everything."""
         asked, self.asked, whole, self.whole, heard = self.asked, set(), self.whole, False, self._heard
         try:
             if whole:
@@ -189,16 +239,20 @@ class WiringClient:
             for some in pieces(sorted(asked), MOST_PORTS):
                 await self._wiring(some)
             if whole or self.routing_outdated():
-                await self._routes.ask(reached(self._network.routing(self._host)), self.desired.own(),
-                                       partial(self._counts, news=self._news))
-                self.routing = self._routes.here
-                self.desired = msgspec.structs.replace(self.desired, routed=self._routes.networks())
+                await self._ask_routing()
         except BaseException:
             self.asked |= asked
             self.whole = self.whole or whole
             raise
         await self.ask_differences()
         return whole
+
+    async def _ask_routing(self) -> None:
+        await self._routes.ask(reached(self._network.routing(self._host)), self.desired.own(),
+                               partial(self._counts, news=self._news))
+        self.routing = self._routes.here
+        self.desired = msgspec.structs.replace(
+            self.desired, routed=frozenset(network.id for network in self.routing.networks))
 
     async def _wiring(self, some: tuple[str, ...]) -> tuple[HostWiring, bool]:
         """The answer, taken in, and whether it counts for sure."""
@@ -221,7 +275,9 @@ class WiringClient:
         if answer.era:
             self._n = answer.n
         self.desired = self.desired.without(asked).merge(answer)
-        self._meet(answer)
+        # The peers that it names; a whole one names all. Those that were heard of later stay as they are.
+        later = {host: known for host, known in self.peers.items() if known.era == answer.era and known.n > answer.n}
+        self.peers = {**({} if answer.whole else self.peers), **answer.peers, **later}
         if answer.whole:
             self.desired = self.desired.beside(self.standing.ports, self.standing.networks)
         return True
@@ -229,11 +285,6 @@ class WiringClient:
     def _counts(self, answer: HostWiring | Routing, news: int) -> bool:
         return not answer.era or not self._eras or (
             news == self._news and answer.era in self._eras and answer.n >= self._n)
-
-    def _meet(self, answer: HostWiring) -> None:
-        """The peers that it names; a whole one names all. Those that were heard of later stay as they are."""
-        later = {host: known for host, known in self.peers.items() if known.era == answer.era and known.n > answer.n}
-        self.peers = {**({} if answer.whole else self.peers), **answer.peers, **later}
 
     def _hear_of(self, peers: Mapping[str, Peer]) -> None:
         """Those that are not known, or of which that is later news; of another history only a whole answer is."""

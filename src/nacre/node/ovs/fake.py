@@ -66,7 +66,7 @@ class FakeWiring:
         self.rates: dict[str, Rate] = {}
         self.rewired: list[tuple[str, ...]] = []
         self.client = WiringClient(host, network, self.clock)
-        self.served, self._said = Served(), (0, "")
+        self.served, self._said = Served(), self.client.routing
         self._waiting: list[tuple[frozenset[str], asyncio.Future[None]]] = []
         self._behind = False
         self._soon: asyncio.Task[None] | None = None
@@ -115,7 +115,8 @@ class FakeWiring:
             try:
                 self.client.asked |= ids
                 await self.client.ask()
-                await self._serve()
+                if self._said is not self.client.routing:
+                    await self._serve()
                 there = self.client.desired.ports.keys() - self.faults.refuse
                 if fresh := tuple(sorted((there & ids) - self.up)):
                     self.up.update(fresh)
@@ -143,9 +144,7 @@ class FakeWiring:
     async def _serve(self) -> None:
         """All that is routed works, and what was is over. Said anew of each answer: what works as before may have been
         written down as over meanwhile. What cannot be said now is with the next."""
-        known, at = self.client.routing, (self.client.routing.n, self.client.routing.era)
-        if self._said == at:
-            return
+        known = self.client.routing
         before, self.served = self.served, served(known, self.host)
         lost = Served(gateways={router: term for router, term in before.gateways.items()
                                 if self.served.gateways.get(router) != term},
@@ -154,7 +153,7 @@ class FakeWiring:
             for said, up in ((lost, False), (self.served, True)):
                 if said != Served():
                     await self.network.routed(self.host, said, up)
-            self._said = at
+            self._said = known
         except Exception as error:
             log.warning("what is routed cannot be told", host=self.host, why=repr(error))
 
@@ -201,7 +200,7 @@ class FakeWiring:
 
     def _catch_up(self) -> None:
         if self.standing.trusted and (self.client.overdue() or self.client.whole or any(self.client.outdated())
-                                      or self.client.routing_outdated()):
+                                      or self.client.routing_outdated() or self._said is not self.client.routing):
             self._behind = True
             self._begin()
 

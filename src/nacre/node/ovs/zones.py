@@ -107,8 +107,12 @@ class KeepZones:
 
     def commit(self) -> tuple[dict[str, int], set[str]]:
         """The zones by owner, and those whose zone may still have another's connections. Blocks."""
-        found = kept(self._row())
-        if found.keys() == self._owners and not any(unused for _, unused in found.values()):
+        found: dict[str, tuple[int, bool]] | None
+        try:
+            found = kept(self._row())
+        except RuntimeError:  # ovsdbapp's own thread took in a change meanwhile
+            found = None
+        if found is not None and found.keys() == self._owners and not any(unused for _, unused in found.values()):
             return {owner: zone for owner, (zone, _) in found.items()}, set()
         transact(self._connected(), self)
         return self.result
@@ -119,7 +123,8 @@ class KeepZones:
         transact(self._connected(), self)
 
     def _row(self) -> Any:
-        return next(row for row in self._connected().tables["Bridge"].rows.values() if row.name == self._bridge)
+        (row,) = [row for row in self._connected().tables["Bridge"].rows.values() if row.name == self._bridge]
+        return row
 
     def run_idl(self, _txn: Any) -> None:
         """As that of `GiveZones`."""

@@ -20,6 +20,7 @@ from nacre.node.routing.pipeline import HOP, LEAVE, NEIGHBOUR, ROUTER, of_networ
 
 log = structlog.get_logger()
 
+_UNICAST = "dl_dst=00:00:00:00:00:00/01:00:00:00:00:00"
 #: The hosts that have a port of a network, active or prepared.
 Present = Callable[[str], Collection[str]]
 
@@ -97,7 +98,7 @@ def joint_flows(senders: Senders) -> Iterator[Flow]:
     for mac, addresses in senders.macs.items():
         for address in addresses:
             yield Flow(CLASSIFY, 105, f"ip,in_port={senders.vxlan},tun_id={segment:#x},vlan_tci=0x0000,"
-                       f"tun_src={address},dl_src={mac}", entering(number, OUTSIDE, DELIVER))
+                       f"tun_src={address},dl_src={mac},{_UNICAST}", entering(number, OUTSIDE, DELIVER))
 
 
 class NearFlows:
