@@ -217,6 +217,54 @@ async def test_what_is_staged_at_one_is_imported_at_another(controls: Controls) 
     assert one.files() == [] and len(two.files()) == 1
 
 
+@pytest.mark.parametrize("collected", [False, True])
+async def test_an_import_that_was_taken_back_has_no_part_in_the_next_one(
+        controls: Controls, monkeypatch: pytest.MonkeyPatch, *, collected: bool) -> None:
+    """At the same control it looks the same. It used to make the image active by data that was to be deleted, or, when
+    that was gone, to take the next one's image from it, and to end its task. collected: the round comes before that."""
+    one, two = controls.add("one"), controls.add("two")
+    of, gates, waiting = one.images.verdicts.of, [asyncio.Event(), asyncio.Event()], list[asyncio.Event]()
+
+    async def slow(*args: Any) -> Any:
+        waiting.append(gate := gates[len(waiting)])
+        async with asyncio.timeout(20):
+            await gate.wait()
+        return await of(*args)
+
+    async def begun(number: int) -> None:
+        assert (await client.post(f"/v2/images/{image}/import", json={"method": {"name": "glance-direct"}})
+                ).status_code == 202
+        async with asyncio.timeout(10):
+            while len(waiting) < number:
+                await asyncio.sleep(0.01)
+
+    async def ends() -> list[str]:
+        return [task["status"] for task in (await client.get(f"/v2/images/{image}/tasks")).json()["tasks"]]
+
+    monkeypatch.setattr(one.images.verdicts, "of", slow)
+    async with one.client("a-member") as client:
+        image = (await register(client))["id"]
+        assert (await send(client, image, DATA, to="stage")).status_code == 204
+        await begun(1)
+        controls.silent.add("one")
+        await two.rounds()
+        controls.silent.clear()
+        assert await status(one, image) == "uploading" and await ends() == ["failure"]
+        (old,) = one.uploads._imports
+        await begun(2)
+        if collected:
+            await one.cleanup.round()
+        gates[0].set()
+        await old
+        assert await status(one, image) == "importing" and await ends() == ["processing", "failure"]
+        gates[1].set()
+        await one.uploads.close()
+        assert await ends() == ["success", "failure"]
+    await one.cleanup.round()
+    assert (await file(one, image)).content == DATA
+    assert [row.data_key for row in await rows(controls)] == one.files()
+
+
 async def test_half_a_snapshot_at_another_control_is_begun_anew(controls: Controls) -> None:
     one, two = controls.add("one"), controls.add("two")
     first, second = Snapshots(one.images), Snapshots(two.images)

@@ -71,9 +71,12 @@ def located(conn: sa.Connection, keys: Iterable[str]) -> dict[str, Location]:
             for row in statements.find(conn, image_locations, data_key=wanted)}
 
 
-def written(conn: sa.Connection, key: str) -> None:
-    """After the last byte: nobody writes this data any more."""
-    conn.execute(sa.update(image_locations).where(image_locations.c.data_key == key).values(writer=None))
+def written(conn: sa.Connection, key: str, **ours: str) -> bool:
+    """After the last byte: nobody writes this data any more. ours: what its row has to say, else nothing changes and
+    this is False."""
+    mine = [image_locations.c[name] == value for name, value in ours.items()]
+    return conn.execute(sa.update(image_locations).where(
+        image_locations.c.data_key == key, *mine).values(writer=None)).rowcount == 1
 
 
 def _forget(keys: list[str], conn: sa.Connection) -> None:
