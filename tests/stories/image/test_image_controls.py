@@ -14,8 +14,10 @@ import sqlalchemy as sa
 from image_cloud import Cloud, Controls, context_of, register, send
 
 from nacre.base.db import Database
+from nacre.base.db.engine import DatabaseUnavailable
 from nacre.base.errors import Conflict, Gone, NotFound, Unavailable
 from nacre.image.contract import MOST, SnapshotOrder
+from nacre.image.data import ledger
 from nacre.image.data.cleanup import GRACE
 from nacre.image.data.files import FileStore, SharedStore
 from nacre.image.data.s3 import S3Store
@@ -386,6 +388,67 @@ async def test_a_store_that_is_away_when_an_image_is_deleted_is_cleaned_later(co
     (controls.folder / "unmounted").rename(mount)
     await one.cleanup.round()
     assert await rows(controls) == [] and left(SharedStore(mount)) == 0
+
+
+async def orphans(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, number: int) -> list[str]:
+    """The keys of data that nobody wants and that is still there, as after a crash, in the order of its deletion."""
+    async def later(*_: Any) -> None:
+        """Not now."""
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cloud.images.ledger, "drop", later)
+        for image in [await active(cloud, b"x") for _ in range(number)]:
+            await cloud.images.delete(MEMBER, image)
+    default, query = cloud.data.default, sa.select(image_locations).order_by(image_locations.c.data_key)
+    found = await cloud.database.read(lambda conn: conn.execute(query).all())
+    return [row.data_key for row in found if row.image_id is None and row.store == default]
+
+
+async def test_on_a_full_disk_what_is_deleted_goes_from_every_store(
+        controls: Controls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much it is, and though no row can go: which store lies on that disk nobody knows."""
+    monkeypatch.setattr(ledger, "PAGE", 2)
+    one = controls.add("one")
+    await orphans(one, monkeypatch, 5)
+    (controls.folder / "mount").mkdir()
+    one = controls.add("one", shared := SharedStore(controls.folder / "mount"))
+    await orphans(one, monkeypatch, 5)
+    assert len(one.files()) == left(shared) == 5
+
+    async def full(*_: Any) -> None:
+        raise DatabaseUnavailable("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(one.images.ledger._db, "run", full)
+        with pytest.raises(DatabaseUnavailable):
+            await one.images.ledger.collect()
+    assert one.files() == [] and left(shared) == 0 and len(await rows(controls)) == 10
+    await one.images.ledger.collect()
+    assert await rows(controls) == []
+
+
+async def test_data_that_cannot_be_deleted_keeps_no_other_for_long(
+        controls: Controls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that is away is not asked for all it has, either: each time may take a minute."""
+    monkeypatch.setattr(ledger, "PAGE", 2)
+    one = controls.add("one")
+    keys, store, asked = await orphans(one, monkeypatch, 8), one.data.stores["file"], list[str]()
+    delete, stuck = store.delete, set(keys[1:4])
+
+    def deleting(key: str) -> None:
+        asked.append(key)
+        if key in stuck:
+            raise Unavailable("not this one")
+        delete(key)
+
+    monkeypatch.setattr(store, "delete", deleting)
+    await one.images.ledger.collect()
+    assert asked == keys[:4] and len(await rows(controls)) == 7
+    await one.images.ledger.collect()
+    assert asked == keys and sorted(row.data_key for row in await rows(controls)) == keys[1:4]
+    stuck.clear()
+    await one.images.ledger.collect()
+    assert asked == keys + keys[1:4] and await rows(controls) == [] and one.files() == []
 
 
 async def test_a_node_reads_what_it_may(controls: Controls) -> None:
