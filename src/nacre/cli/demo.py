@@ -25,7 +25,7 @@ from nacre.config import data_folder, load
 
 BOOT_SECONDS = 300.0
 LOGIN_SECONDS = 60.0
-#: What ssh says of a guest that it does not reach, or that is not yet ready for it. Nothing else gets better by waiting.
+#: What ssh says of a guest that it does not reach, or that is not ready for it. Nothing else gets better by waiting.
 UNREACHED = ("ssh: connect to host", "banner exchange", "kex_exchange_identification", "Connection closed by",
              "Connection reset by")
 
