@@ -6,6 +6,7 @@ crash leaves behind is `cleanup.py`'s.
 """
 
 import asyncio
+import datetime as dt
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -49,12 +50,34 @@ class Coming:
 
 
 class Filling(msgspec.Struct):
-    """Data on its way into an image. task: the import's, if it is one; why: that failed, once it has."""
+    """Data on its way into an image. worker: the process that writes it; task: the import's, if it is one; why: that
+    failed, once it has."""
 
     image: Image
     to: Location
+    worker: str
     task: str = ""
     why: str = tasks.LOST
+
+    def let_go(self, conn: sa.Connection, after: Mapping[str, Any]) -> bool:
+        """Compare and set by the one that writes the data, which it does no more. The ledger says who that is: an image
+        that was taken back, and whose import was asked for again at the same process, looks as it did."""
+        mine = {"status": self.image.status, "worker": self.worker, "data_key": self.image.row["data_key"]}
+        return written(conn, self.to.key, image_id=self.image.id, writer=self.worker) and records.move(
+            conn, self.image.id, mine, after)
+
+    def tell(self, conn: sa.Connection, now: dt.datetime, why: str) -> None:
+        """How it ended, in one unit with what becomes of the image. "": it is active."""
+        if self.task:
+            tasks.end(conn, now, why, image_tasks.c.id == self.task)
+
+    def requeue(self, now: dt.datetime, conn: sa.Connection) -> list[Location]:
+        """The image waits for other data than what was staged. Where that is: to be dropped."""
+        if self.image.location is None or not self.let_go(conn, {"status": "queued", **NO_DATA}):
+            return []
+        orphan(conn, self.image.location.key, self.to.key)
+        self.tell(conn, now, self.why)
+        return [self.image.location]
 
 
 class Uploads:
@@ -113,7 +136,7 @@ class Uploads:
             return image
 
         to = self._data.new()
-        new = Filling(await self._reserved(to, unit), to, task["id"])
+        new = Filling(await self._reserved(to, unit), to, self._worker, task["id"])
         work = asyncio.create_task(self._import(new), name=f"import {image_id}")
         self._imports.add(work)
         work.add_done_callback(self._imports.discard)
@@ -175,7 +198,7 @@ class Uploads:
             return image
 
         to = self._data.new()
-        return Filling(await self._reserved(to, unit), to)
+        return Filling(await self._reserved(to, unit), to, self._worker)
 
     async def _reserved(self, to: Location, unit: Unit[Image]) -> Image:
         """What the unit returns, if it is committed that this process writes there."""
@@ -285,27 +308,14 @@ class Uploads:
     async def _move(self, new: Filling, after: Mapping[str, Any]) -> bool:
         """All of it is there: the image is so."""
         def unit(conn: sa.Connection) -> bool:
-            if not self._let_go(conn, new, after):
+            if not new.let_go(conn, after):
                 return False
             if (staged := new.image.row["data_key"]) != new.to.key:  # an import: what was staged has served
                 orphan(conn, staged)
-            self._told(conn, new, "")
+            new.tell(conn, self._service.now(), "")
             return True
 
         return await self._db.run(unit)
-
-    def _let_go(self, conn: sa.Connection, new: Filling, after: Mapping[str, Any]) -> bool:
-        """Compare and set by the one that writes the data, which it does no more. The ledger says who that is: an image
-        that was taken back, and whose import was asked for again here, looks as it did."""
-        image = new.image
-        mine = {"status": image.status, "worker": self._worker, "data_key": image.row["data_key"]}
-        return written(conn, new.to.key, image_id=image.id, writer=self._worker) and records.move(
-            conn, image.id, mine, after)
-
-    def _told(self, conn: sa.Connection, new: Filling, why: str) -> None:
-        """In one unit with what becomes of the image. "": it is active."""
-        if new.task:
-            tasks.end(conn, self._service.now(), why, image_tasks.c.id == new.task)
 
     @asynccontextmanager
     async def _filling(self, new: Filling) -> AsyncIterator[None]:
@@ -324,22 +334,14 @@ class Uploads:
         after = STAGED if image.status == "importing" else {"status": "queued", **NO_DATA}
 
         def unit(conn: sa.Connection) -> bool:
-            if not self._let_go(conn, new, after) and statements.one(conn, images, id=image.id, data_key=to.key):
+            if not new.let_go(conn, after) and statements.one(conn, images, id=image.id, data_key=to.key):
                 return False  # its end was written, though we did not hear of it
             orphan(conn, to.key)
-            self._told(conn, new, new.why)
+            new.tell(conn, self._service.now(), new.why)
             return True
 
         if await self._db.run(unit):
             await self._ledger.drop(to)
-
-    def _requeue(self, new: Filling, conn: sa.Connection) -> list[Location]:
-        """The image waits for other data than what was staged. Where that is: to be dropped."""
-        if new.image.location is None or not self._let_go(conn, new, {"status": "queued", **NO_DATA}):
-            return []
-        orphan(conn, new.image.location.key, new.to.key)
-        self._told(conn, new, new.why)
-        return [new.image.location]
 
     async def _import(self, new: Filling) -> None:
         """The story of an import: staged data is inspected and copied, or refused and dropped."""
@@ -354,8 +356,7 @@ class Uploads:
                         announced=image.row["size"]))
                 except e.UnsupportedMedia as refused:  # nothing but this takes from a user what was staged
                     new.why = refused.message
-                    dropped = await self._db.run(partial(self._requeue, new))
-                    await self._ledger.drop(*dropped)
+                    await self._ledger.drop(*await self._db.run(partial(new.requeue, self._service.now())))
                     raise
                 except Exception as error:
                     new.why = error.message if isinstance(error, e.NacreError) else UNEXPECTED
