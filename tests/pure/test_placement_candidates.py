@@ -173,6 +173,16 @@ def test_what_groups_ask_alike_is_looked_for_once() -> None:
     assert len(wanted.groups) == 64 and len(wanted.parts) == 3 and wanted.amounts == {"VCPU": 64}
 
 
+def test_what_may_be_asked_of_a_host_has_an_end() -> None:
+    """Each part is looked for at each of thousands of hosts, and 64 kB of query have room for very many."""
+    def query(number: int) -> str:
+        return "resources=VCPU:1&" + "&".join(f"required=in:COMPUTE_NODE,T{n}" for n in range(number))
+
+    assert names(ask(query(63), host())) == ["h1"]
+    with pytest.raises(BadRequest, match=r"64 different sets of traits and aggregates, and trees, are .*, not 65"):
+        ask(query(64), host())
+
+
 def test_what_a_host_says_it_reserves_is_no_more_than_it_has() -> None:
     (wanted,) = ask("resources=VCPU:1", host(reserved_memory_mb=1 << 40))["provider_summaries"].values()
     assert wanted["resources"]["MEMORY_MB"]["capacity"] == 0

@@ -1,7 +1,9 @@
 """Placement's API: what hosts have and servers take, in the words of its clients; read only."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from tests.stories.test_proxies import server
 from tests.stories.whole_cloud import WholeCloud, whole_cloud
 
+from nacre.compute.api.placement import candidates
 from nacre.compute.api.placement.service import NOT_BUILT
 
 
@@ -114,6 +117,32 @@ async def test_candidates_are_the_hosts_that_have_room(cloud: WholeCloud) -> Non
     assert (await ask(cloud, all_of_it))[1] == {"allocation_requests": [], "provider_summaries": {}}
     assert (await ask(cloud, query))[1]["provider_summaries"][one["uuid"]]["resources"]["VCPU"]["used"] == 1
     assert (await ask(cloud, query, who="demo"))[0] == 403 and (await ask(cloud, query, "1.9"))[0] == 404
+
+
+async def test_questions_for_candidates_hold_up_nobody_else(
+        cloud: WholeCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passwords are checked in the loop's own threads, of which there are few."""
+    begun, on = threading.Event(), threading.Event()
+
+    def slow(*_: Any) -> dict[str, Any]:
+        begun.set()
+        assert on.wait(20)
+        return {}
+
+    monkeypatch.setattr(candidates, "candidates", slow)
+    with ThreadPoolExecutor(1) as few:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(few)
+        asked = [asyncio.create_task(ask(cloud, "GET /allocation_candidates?resources=VCPU:1")) for _ in range(3)]
+        try:
+            while not begun.is_set():
+                await asyncio.sleep(0.01)
+            async with asyncio.timeout(5):
+                await asyncio.to_thread(int)
+        finally:
+            on.set()
+        assert [status for status, _ in await asyncio.gather(*asked)] == [200] * 3
+        loop.set_default_executor(ThreadPoolExecutor(4))
 
 
 @pytest.mark.parametrize(("line", "version", "status"), [

@@ -25,6 +25,9 @@ from nacre.config import data_folder, load
 
 BOOT_SECONDS = 300.0
 LOGIN_SECONDS = 60.0
+#: What ssh says of a guest that it does not reach, or that is not ready for it. Nothing else gets better by waiting.
+UNREACHED = ("ssh: connect to host", "banner exchange", "kex_exchange_identification", "Connection closed by",
+             "Connection reset by")
 
 
 class Progress:
@@ -161,13 +164,14 @@ def ssh(space: str, key: Path, host: str, command: str) -> str:
 
 def login(connect: Callable[[str], str], tell: Callable[[str], None]) -> str:
     """The guest's hostname. One that ran while the host's Open vSwitch stood still is reached some seconds after that
-    goes on. connect: runs a command in the guest. Raises CommandFailed where it is not reached in LOGIN_SECONDS."""
+    goes on. connect: runs a command in the guest. Raises CommandFailed: it is not reached in LOGIN_SECONDS, or refuses.
+    """
     deadline = time.monotonic() + LOGIN_SECONDS
     while True:
         try:
             return connect("hostname")
         except shell.CommandFailed as error:
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= deadline or not any(words in str(error) for words in UNREACHED):
                 raise
             tell(str(error)[-60:])
             time.sleep(0.5)

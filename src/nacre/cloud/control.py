@@ -35,7 +35,7 @@ from nacre.cloud.running import Running, Transport
 from nacre.compute import policies as compute_policies
 from nacre.compute.allocations import Ledger
 from nacre.compute.api.hosts.plans import Plans
-from nacre.compute.api.placement.service import PlacementDeps
+from nacre.compute.api.placement.service import CandidateThreads, PlacementDeps
 from nacre.compute.api.placement.service import service as placement_service
 from nacre.compute.api.servers.limits import Limits as ServerLimits
 from nacre.compute.api.service import ComputeDeps, Proxied
@@ -199,9 +199,10 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
     joins = JoinService(db, clock, Signer(Ring(keys, "join")), compute.around, settings.network.vxlan_port)
     _start(base, compute, joins, network)
     health = Health(lambda: db.read(lambda conn: conn.exec_driver_sql("SELECT 1")), clock)
+    threads = CandidateThreads()
+    base.running.stop.append(threads.close)
     placement_api = placement_service(PlacementDeps(
-        hosts=compute.registry, ledger=base.ledger, servers=compute.servers, aggregates=compute.aggregates,
-        clock=clock))
+        compute.registry, base.ledger, compute.servers, compute.aggregates, clock, threads))
     services = [front(), identity_api, image_api, network_api, compute_api, placement_api, health.service()]
     app = App(services, identity.authenticate, policy.allows, nesting=limits.nesting,
               turns=Turns(limits.requests, limits.waiting))

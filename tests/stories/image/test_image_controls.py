@@ -14,8 +14,10 @@ import sqlalchemy as sa
 from image_cloud import Cloud, Controls, context_of, register, send
 
 from nacre.base.db import Database
+from nacre.base.db.engine import DatabaseUnavailable
 from nacre.base.errors import Conflict, Gone, NotFound, Unavailable
 from nacre.image.contract import MOST, SnapshotOrder
+from nacre.image.data import ledger
 from nacre.image.data.cleanup import GRACE
 from nacre.image.data.files import FileStore, SharedStore
 from nacre.image.data.s3 import S3Store
@@ -217,6 +219,54 @@ async def test_what_is_staged_at_one_is_imported_at_another(controls: Controls) 
     assert one.files() == [] and len(two.files()) == 1
 
 
+@pytest.mark.parametrize("collected", [False, True])
+async def test_an_import_that_was_taken_back_has_no_part_in_the_next_one(
+        controls: Controls, monkeypatch: pytest.MonkeyPatch, *, collected: bool) -> None:
+    """At the same control it looks the same. It used to make the image active by data that was to be deleted, or, when
+    that was gone, to take the next one's image from it, and to end its task. collected: the round comes before that."""
+    one, two = controls.add("one"), controls.add("two")
+    of, gates, waiting = one.images.verdicts.of, [asyncio.Event(), asyncio.Event()], list[asyncio.Event]()
+
+    async def slow(*args: Any) -> Any:
+        waiting.append(gate := gates[len(waiting)])
+        async with asyncio.timeout(20):
+            await gate.wait()
+        return await of(*args)
+
+    async def begun(number: int) -> None:
+        assert (await client.post(f"/v2/images/{image}/import", json={"method": {"name": "glance-direct"}})
+                ).status_code == 202
+        async with asyncio.timeout(10):
+            while len(waiting) < number:
+                await asyncio.sleep(0.01)
+
+    async def ends() -> list[str]:
+        return [task["status"] for task in (await client.get(f"/v2/images/{image}/tasks")).json()["tasks"]]
+
+    monkeypatch.setattr(one.images.verdicts, "of", slow)
+    async with one.client("a-member") as client:
+        image = (await register(client))["id"]
+        assert (await send(client, image, DATA, to="stage")).status_code == 204
+        await begun(1)
+        controls.silent.add("one")
+        await two.rounds()
+        controls.silent.clear()
+        assert await status(one, image) == "uploading" and await ends() == ["failure"]
+        (old,) = one.uploads._imports
+        await begun(2)
+        if collected:
+            await one.cleanup.round()
+        gates[0].set()
+        await old
+        assert await status(one, image) == "importing" and await ends() == ["processing", "failure"]
+        gates[1].set()
+        await one.uploads.close()
+        assert await ends() == ["success", "failure"]
+    await one.cleanup.round()
+    assert (await file(one, image)).content == DATA
+    assert [row.data_key for row in await rows(controls)] == one.files()
+
+
 async def test_half_a_snapshot_at_another_control_is_begun_anew(controls: Controls) -> None:
     one, two = controls.add("one"), controls.add("two")
     first, second = Snapshots(one.images), Snapshots(two.images)
@@ -338,6 +388,67 @@ async def test_a_store_that_is_away_when_an_image_is_deleted_is_cleaned_later(co
     (controls.folder / "unmounted").rename(mount)
     await one.cleanup.round()
     assert await rows(controls) == [] and left(SharedStore(mount)) == 0
+
+
+async def orphans(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, number: int) -> list[str]:
+    """The keys of data that nobody wants and that is still there, as after a crash, in the order of its deletion."""
+    async def later(*_: Any) -> None:
+        """Not now."""
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cloud.images.ledger, "drop", later)
+        for image in [await active(cloud, b"x") for _ in range(number)]:
+            await cloud.images.delete(MEMBER, image)
+    default, query = cloud.data.default, sa.select(image_locations).order_by(image_locations.c.data_key)
+    found = await cloud.database.read(lambda conn: conn.execute(query).all())
+    return [row.data_key for row in found if row.image_id is None and row.store == default]
+
+
+async def test_on_a_full_disk_what_is_deleted_goes_from_every_store(
+        controls: Controls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much it is, and though no row can go: which store lies on that disk nobody knows."""
+    monkeypatch.setattr(ledger, "PAGE", 2)
+    one = controls.add("one")
+    await orphans(one, monkeypatch, 5)
+    (controls.folder / "mount").mkdir()
+    one = controls.add("one", shared := SharedStore(controls.folder / "mount"))
+    await orphans(one, monkeypatch, 5)
+    assert len(one.files()) == left(shared) == 5
+
+    async def full(*_: Any) -> None:
+        raise DatabaseUnavailable("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(one.images.ledger._db, "run", full)
+        with pytest.raises(DatabaseUnavailable):
+            await one.images.ledger.collect()
+    assert one.files() == [] and left(shared) == 0 and len(await rows(controls)) == 10
+    await one.images.ledger.collect()
+    assert await rows(controls) == []
+
+
+async def test_data_that_cannot_be_deleted_keeps_no_other_for_long(
+        controls: Controls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that is away is not asked for all it has, either: each time may take a minute."""
+    monkeypatch.setattr(ledger, "PAGE", 2)
+    one = controls.add("one")
+    keys, store, asked = await orphans(one, monkeypatch, 8), one.data.stores["file"], list[str]()
+    delete, stuck = store.delete, set(keys[1:4])
+
+    def deleting(key: str) -> None:
+        asked.append(key)
+        if key in stuck:
+            raise Unavailable("not this one")
+        delete(key)
+
+    monkeypatch.setattr(store, "delete", deleting)
+    await one.images.ledger.collect()
+    assert asked == keys[:4] and len(await rows(controls)) == 7
+    await one.images.ledger.collect()
+    assert asked == keys and sorted(row.data_key for row in await rows(controls)) == keys[1:4]
+    stuck.clear()
+    await one.images.ledger.collect()
+    assert asked == keys + keys[1:4] and await rows(controls) == [] and one.files() == []
 
 
 async def test_a_node_reads_what_it_may(controls: Controls) -> None:

@@ -233,7 +233,7 @@ async def test_a_restart_takes_back_what_was_being_written(a: httpx.AsyncClient,
     kept = await register(a)
     await send(a, kept["id"], b"kept")
     image = await register(a)
-    _, to = await cloud.uploads._begin(context_of("a-member"), image["id"], "saving")
+    to = (await cloud.uploads._begin(context_of("a-member"), image["id"], "saving")).to
     (cloud.directory / f"{to.key}.part").write_bytes(b"half")
     (cloud.directory / "foreign").write_bytes(b"not ours")
     again = cloud.again()

@@ -1,5 +1,6 @@
 """The records of imports, which Glance calls tasks: they go two days after their end, and are bounded."""
 
+import asyncio
 import datetime as dt
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ import sqlalchemy as sa
 from image_cloud import Cloud, register, send
 
 from nacre.base.db.engine import DatabaseUnavailable
+from nacre.base.errors import TooMany
 from nacre.image.data import tasks
 from nacre.image.tables import image_tasks, images
 
 ORDER = {"method": {"name": "glance-direct"}}
 HOUR = 3600.0
+REFUSED = "The image data is refused: disk_format qcow2 was declared, but the data is raw."
 
 
 async def imported(client: httpx.AsyncClient, cloud: Cloud, data: bytes = b"staged", **body: Any) -> str:
@@ -73,30 +76,101 @@ async def test_a_task_whose_import_goes_on_stays(a: httpx.AsyncClient, cloud: Cl
     assert await rows(cloud) == []
 
 
-async def test_a_task_whose_end_was_not_written_down_failed(
+async def told(client: httpx.AsyncClient, image: str) -> list[tuple[str, str, bool]]:
+    """Its tasks: how they are, why they failed, whether they expire."""
+    every = (await client.get(f"/v2/images/{image}/tasks")).json()["tasks"]
+    return [(task["status"], task["message"], bool(task["expires_at"])) for task in every]
+
+
+async def state(client: httpx.AsyncClient, image: str) -> str:
+    return str((await client.get(f"/v2/images/{image}")).json()["status"])
+
+
+async def test_a_task_whose_end_was_not_written_down_ends_with_its_import(
         a: httpx.AsyncClient, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The database went away just then. Whatever becomes of the image: another import is another task."""
-    end = tasks.end
+    """The database went away with the verdict: until it is clear that nothing goes on, image and task both do."""
+    end, raised = tasks.end, list[str]()
 
-    def away(conn: sa.Connection, now: dt.datetime, message: str, *which: Any) -> None:
-        if message.startswith("Image"):
+    def away(conn: sa.Connection, now: dt.datetime, message: str, which: Any) -> None:
+        if message == REFUSED:
+            raised.append(message)
             raise DatabaseUnavailable("it is away")
-        end(conn, now, message, *which)
+        end(conn, now, message, which)
 
-    monkeypatch.setattr(tasks, "end", away)
+    with monkeypatch.context() as patch:
+        patch.setattr(tasks, "end", away)
+        image = await imported(a, cloud, b"this is no qcow2", disk_format="qcow2")
+    assert raised == [REFUSED]
+    assert await state(a, image) == "importing" and await told(a, image) == [("processing", "", False)]
+    await cloud.cleanup.round()
+    interrupted = "failure", "The service was interrupted during the import. Ask for it again.", True
+    assert await state(a, image) == "uploading" and await told(a, image) == [interrupted]
+    assert (await a.post(f"/v2/images/{image}/import", json=ORDER)).status_code == 202
+    await cloud.uploads.close()
+    assert await told(a, image) == [("failure", REFUSED, True), interrupted]
+
+
+async def test_a_task_that_nothing_ended_failed(a: httpx.AsyncClient, cloud: Cloud) -> None:
+    """Its image was deleted, or an earlier release left it so. Another import is another task."""
     image = await imported(a, cloud, b"this is no qcow2", disk_format="qcow2")
-
-    async def told() -> list[tuple[str, bool, bool]]:
-        every = (await a.get(f"/v2/images/{image}/tasks")).json()["tasks"]
-        return [(task["status"], bool(task["message"]), bool(task["expires_at"])) for task in every]
-
-    failure = "failure", True, True
-    assert await told() == [failure]
+    await cloud.database.run(lambda conn: conn.execute(sa.update(image_tasks).values(status="processing", message="")))
+    lost = "failure", tasks.LOST, True
+    assert await told(a, image) == [lost]
     await cloud.database.run(lambda conn: conn.execute(sa.update(images).values(disk_format="raw")))
     assert (await send(a, image, b"other", to="stage")).status_code == 204
     assert (await a.post(f"/v2/images/{image}/import", json=ORDER)).status_code == 202
     await cloud.uploads.close()
-    assert await told() == [("success", False, True), failure]
+    assert await told(a, image) == [("success", "", True), lost]
+
+
+@pytest.mark.parametrize("refused", [True, False])
+async def test_why_an_import_failed_is_written_with_what_becomes_of_its_image(
+        a: httpx.AsyncClient, cloud: Cloud, monkeypatch: pytest.MonkeyPatch, *, refused: bool) -> None:
+    """However long a store takes to delete what came, and though the import is asked for again meanwhile."""
+    drop, deleting, on = cloud.images.ledger.drop, asyncio.Event(), asyncio.Event()
+
+    async def slow(*where: Any) -> None:
+        deleting.set()
+        async with asyncio.timeout(20):
+            await on.wait()
+        await drop(*where)
+
+    async def busy(*_: Any) -> Any:
+        raise TooMany("others first")
+
+    monkeypatch.setattr(cloud.images.ledger, "drop", slow)
+    image = (await register(a, disk_format="qcow2"))["id"]
+    assert (await send(a, image, b"this is no qcow2", to="stage")).status_code == 204
+    with monkeypatch.context() as patch:
+        if not refused:
+            patch.setattr(cloud.images.verdicts, "of", busy)
+        assert (await a.post(f"/v2/images/{image}/import", json=ORDER)).status_code == 202
+        await deleting.wait()
+    why = "failure", REFUSED if refused else "others first", True
+    assert await state(a, image) == ("queued" if refused else "uploading") and await told(a, image) == [why]
+    await cloud.database.run(lambda conn: conn.execute(sa.update(images).values(disk_format="raw")))
+    if refused:
+        assert (await send(a, image, b"other", to="stage")).status_code == 204
+    assert (await a.post(f"/v2/images/{image}/import", json=ORDER)).status_code == 202
+    on.set()
+    await cloud.uploads.close()
+    assert await state(a, image) == "active" and await told(a, image) == [("success", "", True), why]
+
+
+async def test_an_import_whose_image_was_deleted_says_so(
+        a: httpx.AsyncClient, admin: httpx.AsyncClient, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    of = cloud.images.verdicts.of
+
+    async def deleted(row: Any, *args: Any) -> Any:
+        assert (await a.delete(f"/v2/images/{row['id']}")).status_code == 204
+        return await of(row, *args)
+
+    monkeypatch.setattr(cloud.images.verdicts, "of", deleted)
+    await imported(a, cloud)
+    (task,) = (await admin.get("/v2/tasks")).json()["tasks"]
+    task = (await admin.get(f"/v2/tasks/{task['id']}")).json()
+    assert task["status"] == "failure" and "may have been deleted" in task["message"]
+    assert cloud.files() == []
 
 
 async def test_an_import_that_succeeded_is_one_whatever_becomes_of_its_image(
@@ -107,9 +181,9 @@ async def test_an_import_that_succeeded_is_one_whatever_becomes_of_its_image(
 
     move = cloud.uploads._move
 
-    async def moved(image: Any, *args: Any) -> bool:
-        done = await move(image, *args)
-        if image.status == "importing":
+    async def moved(new: Any, *args: Any) -> bool:
+        done = await move(new, *args)
+        if new.task:
             monkeypatch.setattr(tasks, "end", away)
         return done
 

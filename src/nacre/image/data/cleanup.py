@@ -96,8 +96,8 @@ class Cleanup:
                 orphan_all(conn, image_id)
             else:
                 continue
-            tasks.end(conn, self._service.now(), "The service was restarted during the import. Ask for it again.",
-                      image_tasks.c.image_id == image_id, image_tasks.c.status == "processing")
+            tasks.end(conn, self._service.now(), "The service was interrupted during the import. Ask for it again.",
+                      image_tasks.c.image_id == image_id)
             freed.append(image_id)
         return freed
 

@@ -20,7 +20,7 @@ _T = image_tasks.c
 _GOES_ON = sa.and_(_T.status == "processing", sa.exists().where(
     images.c.id == _T.image_id, images.c.status == "importing"))
 #: Of one that is "processing" and does not go on: a crash, or an outage of the database, ended it with its import.
-_LOST = "What imported it ended before it had told how."
+LOST = "What imported it ended before it had told how."
 
 
 def _over(now: dt.datetime) -> sa.ColumnElement[bool]:
@@ -29,7 +29,7 @@ def _over(now: dt.datetime) -> sa.ColumnElement[bool]:
 
 def begin(conn: sa.Connection, task: Mapping[str, Any]) -> None:
     """An import begins. An earlier one of its image is not going on any more."""
-    end(conn, task["created_at"], _LOST, _T.image_id == task["image_id"], _T.status == "processing")
+    end(conn, task["created_at"], LOST, _T.image_id == task["image_id"])
     mine = _T.owner == task["owner"]
     number = conn.execute(sa.select(sa.func.count()).select_from(image_tasks).where(mine)).scalar_one()
     if number >= MOST:
@@ -38,9 +38,9 @@ def begin(conn: sa.Connection, task: Mapping[str, Any]) -> None:
     conn.execute(sa.insert(image_tasks).values(task))
 
 
-def end(conn: sa.Connection, now: dt.datetime, message: str, *which: sa.ColumnElement[bool]) -> None:
-    """These ended. message: why they failed; "": they did not."""
-    conn.execute(sa.update(image_tasks).where(*which).values(
+def end(conn: sa.Connection, now: dt.datetime, message: str, which: sa.ColumnElement[bool]) -> None:
+    """Those of these that had not ended did so. message: why they failed; "": they did not."""
+    conn.execute(sa.update(image_tasks).where(which, _T.status == "processing").values(
         status="failure" if message else "success", message=message, updated_at=now))
 
 
@@ -79,5 +79,5 @@ def _found(conn: sa.Connection, *where: sa.ColumnElement[bool]) -> list[Mapping[
 
 def _shown(goes_on: int, **row: Any) -> Mapping[str, Any]:
     if row["status"] == "processing" and not goes_on:
-        row |= {"status": "failure", "message": _LOST}
+        row |= {"status": "failure", "message": LOST}
     return {**row, "expires_at": None if goes_on else row["updated_at"] + LIVES}

@@ -6,6 +6,7 @@ crash leaves behind is `cleanup.py`'s.
 """
 
 import asyncio
+import datetime as dt
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -33,6 +34,8 @@ from nacre.image.tables import image_tasks, images
 
 log = structlog.get_logger()
 
+UNEXPECTED = "The import failed unexpectedly. The operator's log says more."
+
 
 class TooManyUploads(e.TooLarge):
     """Other uploads of the project have to end first."""
@@ -44,6 +47,37 @@ class Coming:
 
     def __init__(self, used: int, size: int = 0, importing: str = ""):
         self.used, self.size, self.importing = used, size, importing
+
+
+class Filling(msgspec.Struct):
+    """Data on its way into an image. worker: the process that writes it; task: the import's, if it is one; why: that
+    failed, once it has."""
+
+    image: Image
+    to: Location
+    worker: str
+    task: str = ""
+    why: str = tasks.LOST
+
+    def let_go(self, conn: sa.Connection, after: Mapping[str, Any]) -> bool:
+        """Compare and set by the one that writes the data, which it does no more. The ledger says who that is: an image
+        that was taken back, and whose import was asked for again at the same process, looks as it did."""
+        mine = {"status": self.image.status, "worker": self.worker, "data_key": self.image.row["data_key"]}
+        return written(conn, self.to.key, image_id=self.image.id, writer=self.worker) and records.move(
+            conn, self.image.id, mine, after)
+
+    def tell(self, conn: sa.Connection, now: dt.datetime, why: str) -> None:
+        """How it ended, in one unit with what becomes of the image. "": it is active."""
+        if self.task:
+            tasks.end(conn, now, why, image_tasks.c.id == self.task)
+
+    def requeue(self, now: dt.datetime, conn: sa.Connection) -> list[Location]:
+        """The image waits for other data than what was staged. Where that is: to be dropped."""
+        if self.image.location is None or not self.let_go(conn, {"status": "queued", **NO_DATA}):
+            return []
+        orphan(conn, self.image.location.key, self.to.key)
+        self.tell(conn, now, self.why)
+        return [self.image.location]
 
 
 class Uploads:
@@ -60,18 +94,18 @@ class Uploads:
 
         Raises Conflict (not queued), UnsupportedMedia (not what was declared), TooLarge, Gone (deleted meanwhile):
         the image stays queued and nothing is kept."""
-        image, to = await self._begin(context, image_id, "saving")
-        async with self._filling(image, to):
-            received = await self._take(image, to, steady(chunks, self._limits.patience), inspect=True, announced=size)
-            await self._end(image, to, received)
+        new = await self._begin(context, image_id, "saving")
+        async with self._filling(new):
+            received = await self._take(new, steady(chunks, self._limits.patience), inspect=True, announced=size)
+            await self._end(new, received)
 
     async def stage(self, context: Context, image_id: str, chunks: AsyncIterator[bytes], size: int | None) -> None:
         """Puts data aside for a later import; the image is uploading then."""
-        image, to = await self._begin(context, image_id, "uploading")
-        async with self._filling(image, to):
-            received = await self._take(image, to, steady(chunks, self._limits.patience), inspect=False, announced=size)
+        new = await self._begin(context, image_id, "uploading")
+        async with self._filling(new):
+            received = await self._take(new, steady(chunks, self._limits.patience), inspect=False, announced=size)
             after = {"size": received.size, "worker": None, "updated_at": self._service.now()}
-            if not await self._move(image, to, after):
+            if not await self._move(new, after):
                 raise e.Gone(f"Image {image_id} was deleted while its data arrived.")
 
     async def import_staged(self, context: Context, image_id: str, order: Mapping[str, Any]) -> None:
@@ -96,13 +130,14 @@ class Uploads:
             self._check_uploads(conn, image)
             records.move(conn, image_id, {"status": "uploading"},
                          {"status": "importing", "worker": self._worker, "updated_at": now})
+            image.row["status"] = "importing"
             tasks.begin(conn, task)
             self._ledger.reserve(conn, image_id, to)
             return image
 
         to = self._data.new()
-        image = await self._reserved(to, unit)
-        work = asyncio.create_task(self._import(image, to, task["id"]), name=f"import {image_id}")
+        new = Filling(await self._reserved(to, unit), to, self._worker, task["id"])
+        work = asyncio.create_task(self._import(new), name=f"import {image_id}")
         self._imports.add(work)
         work.add_done_callback(self._imports.discard)
 
@@ -146,7 +181,7 @@ class Uploads:
         if self._imports:
             await asyncio.gather(*self._imports, return_exceptions=True)
 
-    async def _begin(self, context: Context, image_id: str, status: str) -> tuple[Image, Location]:
+    async def _begin(self, context: Context, image_id: str, status: str) -> Filling:
         """queued -> status, and where its data goes."""
         def unit(conn: sa.Connection) -> Image:
             image = records.load(conn, context, image_id)
@@ -163,7 +198,7 @@ class Uploads:
             return image
 
         to = self._data.new()
-        return await self._reserved(to, unit), to
+        return Filling(await self._reserved(to, unit), to, self._worker)
 
     async def _reserved(self, to: Location, unit: Unit[Image]) -> Image:
         """What the unit returns, if it is committed that this process writes there."""
@@ -233,14 +268,14 @@ class Uploads:
             if not others:
                 self._coming.pop(owner, None)
 
-    async def _take(self, image: Image, to: Location, chunks: AsyncIterator[bytes], *, inspect: bool,
+    async def _take(self, new: Filling, chunks: AsyncIterator[bytes], *, inspect: bool,
                     announced: int | None) -> Received:
         """Streams into the store. On any failure nothing is kept there."""
-        limit = self._limits.max_image_bytes
+        limit, to = self._limits.max_image_bytes, new.to
         if announced is not None and announced > limit:
             raise e.TooLarge(f"The image is larger than the limit of {limit} bytes.", field="size")
         intake = Intake(self._data.stores[to.store], to.key, limit)
-        async with Undo() as undo, self._counted(image) as count:
+        async with Undo() as undo, self._counted(new.image) as count:
             undo.add(self._data.run, intake.discard)
             buffer, total = bytearray(), 0
             async for chunk in chunks:
@@ -257,102 +292,81 @@ class Uploads:
             received = await self._data.run(intake.finish)
             if not inspect:
                 return received
-            found = await self._service.verdicts.of(image.row, to, received.size)
+            found = await self._service.verdicts.of(new.image.row, to, received.size)
             return msgspec.structs.replace(received, virtual_size=found.virtual_size)
 
-    async def _end(self, image: Image, to: Location, received: Received) -> None:
+    async def _end(self, new: Filling, received: Received) -> None:
         """-> active, with what arrived. Raises Gone if the image was deleted, or taken back, meanwhile."""
+        image = new.image
         facts = {name: getattr(received, name) for name in Received.__struct_fields__}
         after = {**facts, "status": WRITING[image.status], "worker": None, "updated_at": self._service.now(),
-                 "data_key": to.key}
-        if not await self._move(image, to, after):
+                 "data_key": new.to.key}
+        if not await self._move(new, after):
             raise e.Gone(f"Image {image.id} could not be found after upload. The image may have been deleted during "
                          "the upload.")
 
-    async def _move(self, image: Image, to: Location, after: Mapping[str, Any]) -> bool:
-        """Compare and set by the one that wrote the data."""
+    async def _move(self, new: Filling, after: Mapping[str, Any]) -> bool:
+        """All of it is there: the image is so."""
         def unit(conn: sa.Connection) -> bool:
-            if not records.move(conn, image.id, _mine(image, self._worker), after):
+            if not new.let_go(conn, after):
                 return False
-            written(conn, to.key)
-            if image.row["data_key"] != to.key:  # an import: what was staged has served
-                orphan(conn, image.row["data_key"])
-            if image.status == "importing":
-                tasks.end(conn, self._service.now(), "", *_task_of(image))
+            if (staged := new.image.row["data_key"]) != new.to.key:  # an import: what was staged has served
+                orphan(conn, staged)
+            new.tell(conn, self._service.now(), "")
             return True
 
         return await self._db.run(unit)
 
     @asynccontextmanager
-    async def _filling(self, image: Image, to: Location) -> AsyncIterator[None]:
+    async def _filling(self, new: Filling) -> AsyncIterator[None]:
         """This process writes there. However it ends: also by an outage, after which nothing is taken back here, nobody
         knows whether the image is active, and `cleanup.py` looks again."""
         try:
             async with Undo() as undo:
-                undo.add(self._take_back, image, to)
+                undo.add(self._take_back, new)
                 yield
         finally:
-            self._data.writing.discard(to.key)
+            self._data.writing.discard(new.to.key)
 
-    async def _take_back(self, image: Image, to: Location) -> None:
+    async def _take_back(self, new: Filling) -> None:
         """A failed upload: the image is as it was, what came is gone, and what was staged stays for another import."""
+        image, to = new.image, new.to
         after = STAGED if image.status == "importing" else {"status": "queued", **NO_DATA}
 
         def unit(conn: sa.Connection) -> bool:
-            moved = records.move(conn, image.id, _mine(image, self._worker), after)
-            if not moved and statements.one(conn, images, id=image.id, data_key=to.key):
+            if not new.let_go(conn, after) and statements.one(conn, images, id=image.id, data_key=to.key):
                 return False  # its end was written, though we did not hear of it
             orphan(conn, to.key)
+            new.tell(conn, self._service.now(), new.why)
             return True
 
         if await self._db.run(unit):
             await self._ledger.drop(to)
 
-    async def _import(self, image: Image, to: Location, task_id: str) -> None:
+    async def _import(self, new: Filling) -> None:
         """The story of an import: staged data is inspected and copied, or refused and dropped."""
-        staged, message = image.location, ""
-        image = Image(row={**image.row, "status": "importing"}, properties={}, tags=[], location=staged)
-        mine = _mine(image, self._worker)
+        image, staged = new.image, new.image.location
         try:
-            async with self._filling(image, to):
-                if staged is None:
-                    raise e.NotFound(f"The data of image {image.id} is gone.")
+            async with self._filling(new):
                 try:
-                    received = await self._take(image, to, self.pieces(image, 0, image.row["size"], Room()),
-                                                inspect=True, announced=image.row["size"])
-                except e.UnsupportedMedia:  # nothing but this verdict takes from a user what was staged
-                    if await self._db.run(partial(_requeue, image.id, mine)):
-                        await self._ledger.drop(staged)
+                    if staged is None:
+                        raise e.NotFound(f"The data of image {image.id} is gone.")
+                    await self._end(new, await self._take(
+                        new, self.pieces(image, 0, image.row["size"], Room()), inspect=True,
+                        announced=image.row["size"]))
+                except e.UnsupportedMedia as refused:  # nothing but this takes from a user what was staged
+                    new.why = refused.message
+                    await self._ledger.drop(*await self._db.run(partial(new.requeue, self._service.now())))
                     raise
-                await self._end(image, to, received)
+                except Exception as error:
+                    new.why = error.message if isinstance(error, e.NacreError) else UNEXPECTED
+                    raise
             await self._ledger.drop(staged)
         except e.NacreError as error:
-            message = error.message
             if error.details:
                 log.warning("import failed", image_id=image.id, why=str(error))
         except Exception:
             log.exception("import failed", image_id=image.id)
-            message = "The import failed unexpectedly. The operator's log says more."
-        if message:  # else its end stands since the image is active
-            await self._db.run(lambda conn: tasks.end(
-                conn, self._service.now(), message, image_tasks.c.id == task_id, *_task_of(image)))
-
-
-def _mine(image: Image, worker: str) -> Mapping[str, Any]:
-    """Its row, while this process fills it."""
-    return {"status": image.status, "worker": worker, "data_key": image.row["data_key"]}
-
-
-def _task_of(image: Image) -> tuple[sa.ColumnElement[bool], ...]:
-    """Its import of now."""
-    return image_tasks.c.image_id == image.id, image_tasks.c.status == "processing"
-
-
-def _requeue(image_id: str, before: Mapping[str, Any], conn: sa.Connection) -> bool:
-    """Whether the image was so, and is queued now: nobody wants its data."""
-    if moved := records.move(conn, image_id, before, {"status": "queued", **NO_DATA}):
-        orphan(conn, before["data_key"])
-    return moved
 
 
 def check_formats(image: Image, error: type[e.NacreError]) -> None:

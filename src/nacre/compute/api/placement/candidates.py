@@ -20,6 +20,9 @@ _SINCE = {"resources": 10, "required": 17, "member_of": 21, "in_tree": 31, "limi
           "root_required": 35, "same_subtree": 36}
 #: Groups of one question.
 MOST_GROUPS = 64
+#: Different things that a host must be: each is looked for at every host. Placement has no such limit; nobody asks for
+#: so many, as there are far fewer traits.
+MOST_PARTS = 64
 #: The suffixes that groups may have, from a version on.
 _SUFFIXES = (((1, 33), r"[a-zA-Z0-9_-]{1,64}"), ((1, 25), r"[1-9][0-9]*"), ((1, 0), r"(?!)"))
 
@@ -81,7 +84,11 @@ def wish(query: queries.Query, version: Version) -> Wish:
         raise BadRequest('The "group_policy" parameter is required when specifying more than one "resources{N}" '
                          "parameter.", field="group_policy")
     limit = next((whole_number(value) for name, value in query if name == "limit"), None)
-    return Wish(groups, root, limit, policy == "isolate")
+    found = Wish(groups, root, limit, policy == "isolate")
+    if len(found.parts) > MOST_PARTS:
+        raise BadRequest(f"Invalid query string parameters: {MOST_PARTS} different sets of traits and aggregates, and "
+                         f"trees, are allowed in all groups, not {len(found.parts)}.", field="required")
+    return found
 
 
 def candidates(wanted: Wish, providers: Iterable[Provider], version: Version) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from nacre.scheduler.contract import Allocation, Amounts, HostState
 CLASSES = ("DISK_GB", "MEMORY_MB", "VCPU")
 _IMAGES = tuple(f"COMPUTE_IMAGE_TYPE_{name}" for name in (
     "AKI", "AMI", "ARI", "ISO", "QCOW2", "RAW", "VDI", "VHD", "VHDX", "VMDK"))
+_NONE = frozenset[str]()
 
 
 class Provider(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -97,7 +98,7 @@ def fits(one: Provider, wanted: Mapping[str, Any]) -> bool:
         wanted.get("name") in (None, one.name) and wanted.get("uuid") in (None, one.uuid)
         and wanted.get("in_tree") in (None, one.uuid)
         and all(one.has(name, amount) for name, amount in wanted.get("resources", {}).items())
-        and all(one.traits & some for some in wanted.get("required", ()))
-        and not one.traits & wanted.get("forbidden", set())
-        and all(some & set(one.aggregates) for some in wanted.get("member_of", ()))
-        and not wanted.get("not_in", set()) & set(one.aggregates))
+        and not any(one.traits.isdisjoint(some) for some in wanted.get("required", ()))
+        and one.traits.isdisjoint(wanted.get("forbidden", ()))
+        and not any(some.isdisjoint(one.aggregates) for some in wanted.get("member_of", ()))
+        and wanted.get("not_in", _NONE).isdisjoint(one.aggregates))

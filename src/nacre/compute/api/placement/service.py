@@ -1,7 +1,8 @@
 """The placement API as one `Service`, under /placement."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import format_datetime
 from typing import Any
@@ -46,6 +47,23 @@ NOT_BUILT: tuple[tuple[str, str, str, int], ...] = (
     ("POST", "/reshaper", "reshaper:reshape", 30))
 
 
+class CandidateThreads:
+    """Questions for candidates have threads of their own: among very many hosts one takes long, and nothing but others
+    like it (no password, nor the loop) is to wait for that."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(1, "candidates")
+
+    async def find(self, wanted: candidates.Wish, every: Sequence[Provider], version: Version) -> dict[str, Any]:
+        """The answer."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, candidates.candidates, wanted, every, version)
+
+    async def close(self) -> None:
+        """No more are begun."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
 @dataclass(frozen=True)
 class PlacementDeps:
     """What the API speaks for."""
@@ -55,6 +73,7 @@ class PlacementDeps:
     servers: Servers
     aggregates: Aggregates
     clock: Clock
+    threads: CandidateThreads
 
 
 def service(deps: PlacementDeps) -> Service:
@@ -169,8 +188,7 @@ class PlacementRoutes:
         wanted, every = candidates.wish(request.query, request.version), await self._all()
         if strange := wanted.traits.difference(p.traits(every)):
             raise BadRequest(f"No such trait(s): {', '.join(sorted(strange))[:255]}.", field="required")
-        # Beside what the loop does: of very many hosts it takes long.
-        return await asyncio.to_thread(candidates.candidates, wanted, every, request.version)
+        return await self._deps.threads.find(wanted, every, request.version)
 
     async def total_usages(self, request: Request) -> Any:
         """GET /usages: a project's, or those of one of its users."""
