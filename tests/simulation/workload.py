@@ -1,4 +1,5 @@
-"""Users: they create, delete at any moment, stop, start, reboot, change metadata; and guests halt by themselves."""
+"""Users: they create, delete at any moment, stop, start, reboot, pause, suspend, change metadata; and guests halt by
+themselves."""
 
 import asyncio
 import random
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 #: Seconds that a user waits for an answer.
 PATIENCE = 20.0
-ACTIONS = ("delete", "delete", "delete", "stop", "start", "reboot-soft", "reboot-hard", "metadata", "metadata", "crash")
+ACTIONS = ("delete", "delete", "delete", "stop", "start", "reboot-soft", "reboot-hard", "pause",
+           "unpause", "suspend", "resume", "metadata", "metadata", "crash")
 
 
 class Users:

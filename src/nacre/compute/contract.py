@@ -240,7 +240,7 @@ class Servers(Protocol):
     async def delete(self, context: Context, server: Server) -> None: ...
 
     async def power(self, context: Context, server: Server, action: str) -> None:
-        """action: start, stop, reboot-soft, reboot-hard. Raises Conflict in a state that forbids it."""
+        """action: of `conductor/power.py`. Raises Conflict in a state that forbids it."""
         ...
 
 

@@ -23,9 +23,13 @@ from nacre.node.contract import GuestFacts
 from nacre.scheduler.contract import Allocation, Held
 
 #: A guest's power -> what that means for a server that nobody is at work on.
-_EVENTS = {"running": "running", "shutdown": "stopped", "crashed": "stopped"}
+_EVENTS = {"running": "running", "shutdown": "stopped", "crashed": "stopped", "paused": "paused",
+           "suspended": "suspended"}
 #: And for one that its host did not have, and has after all.
-_FOUND = {"running": "found running", "shutdown": "found stopped", "crashed": "found stopped"}
+_FOUND = {"running": "found running", "shutdown": "found stopped", "crashed": "found stopped", "paused": "found paused",
+          "suspended": "found suspended"}
+#: What stands though a guest runs or pauses: somebody other than its host's node did that, and Nova ignores it.
+_HOLDS = ("pause", "suspend")
 
 _S, _A = servers.c, allocations.c
 _LIVING = sa.select(
@@ -129,17 +133,17 @@ class Progress:
             return there[row["allocation_id"]].since or number[1]
 
         def is_news(row: Mapping[str, Any]) -> bool:
-            power = there[row["allocation_id"]].power
-            known, said = (row["power_incarnation"], row["power_n"]), (number[0], since(row))
+            said = there[row["allocation_id"]]
+            known, now = (row["power_incarnation"], row["power_n"]), (number[0], since(row))
             # The same word again: of a server whose build or restart ended when its guest had halted by then.
-            return known < said or (known == said and power == row["power_state"] and bool(_event(row, power)))
+            return known < now or (known == now and said.power == row["power_state"] and bool(_event(row, said)))
 
         def unit(connection: sa.Connection) -> None:
             rows = statements.find(connection, servers, allocation_id=news, host=host, deleted=False, task_state=None)
             for row in filter(is_news, rows):
-                power = there[row["allocation_id"]].power
-                seen = {"power_state": power, "power_incarnation": number[0], "power_n": since(row)}
-                if event := _event(row, power):
+                said = there[row["allocation_id"]]
+                seen = {"power_state": said.power, "power_incarnation": number[0], "power_n": since(row)}
+                if event := _event(row, said):
                     move(connection, row, event, now, **seen, **({"fault": None} if event in _FOUND.values() else {}))
                     changes.note(connection, now, ("server", row["id"]), project_id=row["project_id"])
                 else:
@@ -165,7 +169,7 @@ class Progress:
         def found(connection: sa.Connection) -> list[dict[str, Any]]:
             rows = statements.rows(connection.execute(_PLACED, {"hosts": [host]}))
             return [row for row in statements.find(connection, servers, allocation_id=gone(rows), deleted=False)
-                    if not row["task_state"] and row["vm_state"] in ("active", "stopped") and (
+                    if not row["task_state"] and (row["vm_state"], None) in TABLE["lose"] and (
                         (row["power_incarnation"], row["power_n"]) < number or
                         (settled and row["power_incarnation"] > number[0]))]
 
@@ -224,7 +228,10 @@ class Progress:
         return self._clock.now().replace(tzinfo=None)
 
 
-def _event(row: Mapping[str, Any], power: str) -> str | None:
-    """What that power of its guest means for a server that nobody is at work on."""
-    event = (_FOUND if row["vm_state"] == "error" and not row["power_state"] else _EVENTS).get(power)
+def _event(row: Mapping[str, Any], said: Held) -> str | None:
+    """What its host's word means for a server that nobody is at work on. A guest that another than its host's node
+    paused, or let go on, is shown to be so, and its server's state stays, as in Nova."""
+    if (said.power == "paused" and said.ordered != "pause") or (said.power == "running" and said.ordered in _HOLDS):
+        return None
+    event = (_FOUND if row["vm_state"] == "error" and not row["power_state"] else _EVENTS).get(said.power)
     return event if event and (row["vm_state"], None) in TABLE[event] else None

@@ -78,7 +78,7 @@ class Servers:
         await self._begin(context, server, "delete", "delete", "delete")
 
     async def power(self, context: Context, server: Server, action: str) -> None:
-        """action: start, stop, reboot-soft, reboot-hard. Raises Conflict in a state that forbids it."""
+        """action: of `conductor/power.py`. Raises Conflict in a state that forbids it."""
         await self._begin(context, server, action, "power", action.partition("-")[0])
 
     async def _begin(self, context: Context, server: Server, event: str, kind: str, action: str) -> None:

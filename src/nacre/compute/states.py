@@ -17,31 +17,42 @@ TABLE: dict[str, dict[State, State]] = {
     # found on a host that has it, by an operator's word; as it turned out there
     "adopt": {("error", None): ("active", None)},
     # not found on the host that should have it; found there after all
-    "lose": {("active", None): ("error", None), ("stopped", None): ("error", None)},
+    "lose": {(vm, None): ("error", None) for vm in ("active", "stopped", "paused", "suspended")},
     "found running": {("error", None): ("active", None)},
     "found stopped": {("error", None): ("stopped", None)},
+    "found paused": {("error", None): ("paused", None)},
+    "found suspended": {("error", None): ("suspended", None)},
     # power, asked for
     "stop": {("active", None): ("active", "powering-off"), ("error", None): ("error", "powering-off")},
     "start": {("stopped", None): ("stopped", "powering-on")},
     "reboot-soft": {("active", None): ("active", "rebooting")},
-    "reboot-hard": {(vm, task): (vm, "rebooting_hard") for vm in ("active", "stopped", "error")
+    "reboot-hard": {(vm, task): (vm, "rebooting_hard") for vm in ("active", "stopped", "paused", "suspended", "error")
                     for task in (None, "rebooting")},
+    "pause": {("active", None): ("active", "pausing")},
+    "unpause": {("paused", None): ("paused", "unpausing")},
+    "suspend": {("active", None): ("active", "suspending")},
+    "resume": {("suspended", None): ("suspended", "resuming")},
     # power, as it turned out
     "stopped": {(vm, "powering-off"): ("stopped", None) for vm in ("active", "error")} | {
-        ("active", None): ("stopped", None)},
+        (vm, None): ("stopped", None) for vm in ("active", "paused", "suspended")},
     "running": {("stopped", "powering-on"): ("active", None), ("active", "rebooting"): ("active", None),
-                ("stopped", None): ("active", None),
-                **{(vm, "rebooting_hard"): ("active", None) for vm in ("active", "stopped", "error")}},
+                ("paused", "unpausing"): ("active", None), ("suspended", "resuming"): ("active", None),
+                **{(vm, None): ("active", None) for vm in ("stopped", "paused", "suspended")},
+                **{(vm, "rebooting_hard"): ("active", None)
+                   for vm in ("active", "stopped", "paused", "suspended", "error")}},
+    "paused": {("active", "pausing"): ("paused", None), ("active", None): ("paused", None)},
+    "suspended": {("active", "suspending"): ("suspended", None), ("active", None): ("suspended", None)},
     "give up": {(vm, task): (vm, None) for vm, task in (
         ("active", "powering-off"), ("error", "powering-off"), ("stopped", "powering-on"), ("active", "rebooting"),
-        ("active", "rebooting_hard"), ("stopped", "rebooting_hard"), ("error", "rebooting_hard"))},
+        ("active", "pausing"), ("paused", "unpausing"), ("active", "suspending"), ("suspended", "resuming"),
+        *((vm, "rebooting_hard") for vm in ("active", "stopped", "paused", "suspended", "error")))},
     # the end
     "delete": {("*", "*"): ("*", "deleting")},
     "deleted": {("*", "deleting"): ("deleted", None)},
 }
 
 #: Actions that a host is ordered to do: each has an epoch of its own, so that an older one is refused there.
-ORDERED = frozenset(("stop", "start", "reboot-soft", "reboot-hard"))
+ORDERED = frozenset(("stop", "start", "reboot-soft", "reboot-hard", "pause", "unpause", "suspend", "resume"))
 
 #: What a client called the action, for the error it gets.
 NAMES = {"reboot-soft": "reboot", "reboot-hard": "reboot"}

@@ -107,7 +107,7 @@ class EndOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PowerOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """action: start, stop, reboot-soft, reboot-hard. epoch: its own, so that it is done once."""
+    """action: of `conductor/power.py`. epoch: its own, so that it is done once."""
 
     cloud: str
     allocation: str

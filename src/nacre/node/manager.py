@@ -82,7 +82,8 @@ class NodeManager:
         strays = sorted(set(guests) - {entry.server_id for entry in entries})
         powers = [guests.get(entry.server_id, "missing") for entry in entries]
         return (*(Held(allocation=e.allocation, server_id=e.server_id, epoch=e.epoch, power=power,
-                       since=self.here.since(e.allocation, power, n) if n else 0)
+                       since=self.here.since(e.allocation, power, n) if n else 0,
+                       ordered=e.switch.action if e.switch and e.switch.done else "")
                   for e, power in zip(entries, powers, strict=True)),
                 *(Held(allocation=s, server_id=s, epoch=0, power=guests[s]) for s in strays))
 

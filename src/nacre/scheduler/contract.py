@@ -27,13 +27,14 @@ class DiskReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host has. since: the number of the host's first word, report or answer, that had it so (0: this one's)."""
+    """What a host has. since: the number of its first word, report or answer, that had it so (0: this one's)."""
 
     allocation: bounds.Id
     server_id: bounds.Id
     epoch: bounds.Epoch
-    power: bounds.Word = "missing"  # its guest's: or running, paused, shutdown, crashed
+    power: bounds.Word = "missing"  # its guest's: or running, paused, shutdown, crashed, suspended
     since: Count = 0
+    ordered: bounds.Word = ""  # about its power: what was carried out last
 
 
 class HostReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +78,6 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
 
 class HostLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What a host may hold in all: the claim there is held to it. disk_mb, disk_shares: of the server's directory."""
-
     vcpus: float
     memory_mb: float
     disk_mb: float

@@ -279,7 +279,7 @@ async def test_delete_and_actions(client):
     assert (await client.get(path))[1]["server"]["status"] == "REBOOT"
     for bad in ({"reboot": {"type": "NUKE"}}, {"reboot": {}}, {"bogus": None}, {}, {"os-start": 1, "os-stop": 1}, []):
         assert (await client.post(path + "/action", bad))[0] == 400, bad
-    for unbuilt in ({"resize": {"flavorRef": "2"}}, {"rebuild": {"imageRef": IMAGE}}, {"pause": None},
+    for unbuilt in ({"resize": {"flavorRef": "2"}}, {"rebuild": {"imageRef": IMAGE}}, {"shelve": None},
                     {"createImage": {"name": "i"}}, {"migrate": None}, {"rescue": {}}):
         assert (await client.post(path + "/action", unbuilt, who="admin"))[0] == 501, unbuilt
     for bad in ({"resize": {}}, {"rebuild": {"imageRef": "x"}}, {"createImage": {"name": ""}},
@@ -294,6 +294,31 @@ async def test_delete_and_actions(client):
     _, body = await client.get(f"{path}/os-instance-actions/{first['request_id']}", version="2.84")
     assert body["instanceAction"]["events"] == [] and body["instanceAction"]["updated_at"]
     assert (await client.get(f"{path}/os-instance-actions/req-nope"))[0] == 404
+
+
+@pytest.mark.parametrize(("action", "state", "task", "status"), [
+    ("pause", "active", "pausing", "ACTIVE"), ("unpause", "paused", "unpausing", "PAUSED"),
+    ("suspend", "active", "suspending", "ACTIVE"), ("resume", "suspended", "resuming", "SUSPENDED")])
+async def test_guests_are_held_and_let_go(client, action, state, task, status):
+    ident = await made(client)
+    path = f"/servers/{ident}"
+    for other in {"active", "paused", "suspended", "stopped", "error"} - {state}:
+        await set_row(client, ident, vm_state=other, task_state=None, host="host-1")
+        refused, body = await client.post(path + "/action", {action: None})
+        assert (refused, body["conflictingRequest"]["message"]) == (
+            409, f"Cannot '{action}' instance {ident} while it is in vm_state {other}")
+    await set_row(client, ident, vm_state=state, task_state=None, host="host-1", locked=True, locked_by="owner")
+    assert (await client.post(path + "/action", {action: None}))[0] == 409
+    await set_row(client, ident, vm_state=state, task_state=None, host="host-1", locked=False)
+    assert (await client.post(path + "/action", {action: {}}, who="rita"))[0] == 403
+    assert await client.post(path + "/action", {action: None}) == (202, None)
+    shown = (await client.get(path))[1]["server"]
+    assert (shown["status"], shown["OS-EXT-STS:task_state"]) == (status, task)
+    refused, body = await client.post(path + "/action", {action: None})
+    assert (refused, body["conflictingRequest"]["message"]) == (
+        409, f"Cannot '{action}' instance {ident} while it is in task_state {task}")
+    _, body = await client.get(path + "/os-instance-actions")
+    assert body["instanceActions"][0]["action"] == action
 
 
 async def test_metadata(client):

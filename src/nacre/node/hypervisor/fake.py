@@ -39,10 +39,11 @@ class Faults(msgspec.Struct, kw_only=True):
 
 
 class FakeGuest(msgspec.Struct, kw_only=True):
-    """A pretended server. power None: only its disks are there."""
+    """A pretended server. power None: only its disks are there. saved: its memory was."""
 
     name: str
     power: str | None = None
+    saved: bool = False
     ports: tuple[str, ...] = ()
     console: str = ""
 
@@ -89,21 +90,35 @@ class FakeHypervisor:
             self._save(order.server_id)
         return timer.steps
 
-    async def boot(self, server_id: str) -> None:
+    async def boot(self, server_id: str, *, wake: bool = False) -> None:
         await self._fault("boot", server_id)
         guest = self._guest(server_id)
         if guest.power not in ("running", "paused"):
-            guest.power = "paused"
+            guest.power, guest.saved = "paused", guest.saved and wake
             self._save(server_id)
 
     async def resume(self, server_id: str) -> None:
         await self._fault("resume", server_id)
         guest = self._guest(server_id)
         if guest.power != "running":
-            guest.power = "running"
+            guest.power, guest.saved = "running", False
             guest.console += (f"Nacre simulated guest {guest.name}\n" + "".join(
                 f"net{n}: port {port}\n" for n, port in enumerate(guest.ports))
                 + f"READY host={guest.name}\n\n{guest.name} login: ")
+            self._save(server_id)
+
+    async def pause(self, server_id: str) -> None:
+        await self._fault("pause", server_id)
+        guest = self._guest(server_id)
+        if guest.power == "running":
+            guest.power = "paused"
+            self._save(server_id)
+
+    async def suspend(self, server_id: str) -> None:
+        await self._fault("suspend", server_id)
+        guest = self._guest(server_id)
+        if guest.power in ("running", "paused"):
+            guest.power, guest.saved = "suspended", True
             self._save(server_id)
 
     async def shutdown(self, server_id: str) -> None:
@@ -112,9 +127,11 @@ class FakeHypervisor:
             self._guest(server_id).power = "shutdown"
             self._save(server_id)
 
-    async def halt(self, server_id: str) -> None:
+    async def halt(self, server_id: str, *, keep: bool = False) -> None:
         await self._fault("halt", server_id)
-        self._guest(server_id).power = "shutdown"
+        guest = self._guest(server_id)
+        guest.saved = guest.saved and keep
+        guest.power = "suspended" if guest.saved else "shutdown"
         self._save(server_id)
 
     async def destroy(self, server_id: str) -> None:

@@ -22,9 +22,7 @@ NOT_BUILT: dict[str, tuple[str, Version | None]] = {
     "changePassword": ("os-admin-password", None), "resize": ("servers:resize", None),
     "confirmResize": ("servers:confirm_resize", None), "revertResize": ("servers:revert_resize", None),
     "rebuild": ("servers:rebuild", None), "createImage": ("servers:create_image", None),
-    "createBackup": ("os-create-backup", None), "pause": ("os-pause-server:pause", None),
-    "unpause": ("os-pause-server:unpause", None), "suspend": ("os-suspend-server:suspend", None),
-    "resume": ("os-suspend-server:resume", None), "rescue": ("os-rescue", None), "unrescue": ("os-unrescue", None),
+    "createBackup": ("os-create-backup", None), "rescue": ("os-rescue", None), "unrescue": ("os-unrescue", None),
     "shelve": ("os-shelve:shelve", None), "shelveOffload": ("os-shelve:shelve_offload", None),
     "unshelve": ("os-shelve:unshelve", None), "migrate": ("os-migrate-server:migrate", None),
     "os-migrateLive": ("os-migrate-server:migrate_live", None), "evacuate": ("os-evacuate", None),
@@ -33,6 +31,13 @@ NOT_BUILT: dict[str, tuple[str, Version | None]] = {
     "os-getVNCConsole": ("os-remote-consoles", (2, 5)), "os-getSPICEConsole": ("os-remote-consoles", (2, 5)),
     "os-getRDPConsole": ("os-remote-consoles", (2, 5)), "os-getSerialConsole": ("os-remote-consoles", (2, 5)),
     "injectNetworkInfo": ("os-admin-actions:inject_network_info", None),
+}
+
+#: Actions that change a guest's power and have nothing to say besides: name -> (policy, the order).
+POWER: dict[str, tuple[str, str]] = {
+    "os-start": ("servers:start", "start"), "os-stop": ("servers:stop", "stop"),
+    "pause": ("os-pause-server:pause", "pause"), "unpause": ("os-pause-server:unpause", "unpause"),
+    "suspend": ("os-suspend-server:suspend", "suspend"), "resume": ("os-suspend-server:resume", "resume"),
 }
 
 
@@ -52,8 +57,7 @@ class ActionRoutes:
         override = asks(rule("os-lock-server:unlock"), about=self._locked,
                         parts=(rule("os-lock-server:unlock:unlock_override"),))
         return [
-            route("os-start", "servers:start", self._power("os-start", "start")),
-            route("os-stop", "servers:stop", self._power("os-stop", "stop")),
+            *(route(name, verb, self._power(name, action)) for name, (verb, action) in POWER.items()),
             route("reboot", "servers:reboot", self.reboot, schemas.REBOOT),
             route("os-getConsoleOutput", "os-console-output", self.console, schemas.CONSOLE),
             route("lock", "os-lock-server:lock", self.lock, schemas.LOCK),

@@ -48,7 +48,7 @@ class LibvirtHypervisor:
         self._cloud = settings.names.cloud
         self.cache = ImageCache(
             CacheSettings(folder=settings.folder.absolute() / "images", limit=settings.cache_gb << 30),
-            images, convert, self._bases_in_use, self._clock)
+            images, convert, self._places.bases, self._clock)
         self._host = Host(settings.uri)
         self._virt_type = settings.virt_type
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -127,12 +127,14 @@ class LibvirtHypervisor:
             await self._host.call(lambda connection: domain.define_paused(connection, order.server_id, xml, owner))
         return timer.steps
 
-    async def boot(self, server_id: str) -> None:
-        await self._on(server_id, domain.boot)
+    async def boot(self, server_id: str, *, wake: bool = False) -> None:
+        memory = self._places.memory(server_id)
+        await self._on(server_id, lambda found: domain.boot(found, memory, wake=wake))
 
     async def resume(self, server_id: str) -> None:
         """Runs when this returns. Raises BuildFailed: it went down at once, or never came up."""
-        await self._on(server_id, domain.resume)
+        memory = self._places.memory(server_id)
+        await self._on(server_id, lambda found: domain.resume(found, memory))
         end = self._clock.monotonic() + PATIENCE
         while (power := await self._on(server_id, domain.power)) != "running":
             if power in ("shutdown", "crashed") or self._clock.monotonic() > end:
@@ -142,8 +144,16 @@ class LibvirtHypervisor:
     async def shutdown(self, server_id: str) -> None:
         await self._on(server_id, domain.shutdown)
 
-    async def halt(self, server_id: str) -> None:
-        await self._on(server_id, domain.halt)
+    async def halt(self, server_id: str, *, keep: bool = False) -> None:
+        past = () if keep else (self._places.memory(server_id),)
+        await self._on(server_id, lambda found: domain.halt(found, *past))
+
+    async def pause(self, server_id: str) -> None:
+        await self._on(server_id, domain.pause)
+
+    async def suspend(self, server_id: str) -> None:
+        memory = self._places.memory(server_id)
+        await self._on(server_id, lambda found: domain.save(found, memory))
 
     async def destroy(self, server_id: str) -> None:
         with contextlib.suppress(NotFound):
@@ -161,7 +171,9 @@ class LibvirtHypervisor:
 
     async def guests(self) -> dict[str, str]:
         owner = self._owner
-        return await self._host.call(lambda connection: domain.powers(connection, owner))
+        return await self._host.call(lambda connection: {
+            server_id: "suspended" if power == "shutdown" and self._places.has_memory(server_id) else power
+            for server_id, power in domain.powers(connection, owner).items()})
 
     @property
     def _owner(self) -> domain.Owner:
@@ -197,13 +209,6 @@ class LibvirtHypervisor:
             return
         except Exception as error:
             log.warning("a guest's change could not be told", server=server_id, why=str(error))
-
-    def _bases_in_use(self) -> set[str]:
-        found = set[str]()
-        for note in self._places.notes("bases"):
-            with contextlib.suppress(OSError):
-                found |= set(note.read_text().split())
-        return found
 
 
 def _shifted(progress: Progress, before: int, total: int) -> Progress:
