@@ -214,11 +214,12 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a story ended for one server. message: the fault's words, for the user; details: for administrators.
-    task: the server's that ends with it, where another may have begun meanwhile."""
+    task, epoch: the server's that end with it, where others may have begun meanwhile."""
 
     server_id: str
     request_id: str
     task: str = ""
+    epoch: int = 0
     steps: tuple[Event, ...] = ()
     guest: Guest | None = None  # as its host saw it last
     message: str | None = None

@@ -17,7 +17,7 @@ from nacre.base.errors import Interrupted, NotFound
 from nacre.compute import groups, history, quota_usage
 from nacre.compute.contract import Group, Outcome, Server
 from nacre.compute.records import fault_of, find_row, get_row, guest_facts, move, server_of
-from nacre.compute.states import TABLE
+from nacre.compute.states import TABLE, after
 from nacre.compute.tables import allocations, server_tags, servers
 from nacre.node.contract import GuestFacts
 from nacre.scheduler.contract import Allocation, Held
@@ -202,16 +202,18 @@ class Progress:
 
     async def _end(self, lease: Lease, event: str, outcome: Outcome, values: Mapping[str, Any],
                    also: Callable[[sa.Connection], None] = lambda connection: None) -> bool:
-        """also: what else belongs into the transaction. False: the server is not there, or its delete or
-        another task came first."""
+        """also: what else belongs into the transaction. False: the server is not there, or its delete or another task
+        came first, or an administrator said otherwise. Raises Interrupted: the same was ordered anew meanwhile."""
         now, server_id = self._now(), outcome.server_id
 
         def unit(connection: sa.Connection) -> bool:
             lease.check(connection)
             row = find_row(connection, server_id)
-            if row is None or (row["task_state"] == "deleting" and event != "deleted") or (
+            if row is None or after((row["vm_state"], row["task_state"]), event) is None or (
                     outcome.task and row["task_state"] != outcome.task):
                 return False
+            if outcome.epoch and row["epoch"] != outcome.epoch:
+                raise Interrupted(f"Server {server_id} has a later order.")
             seen = {} if outcome.guest is None else {
                 "power_state": outcome.guest.power, "power_incarnation": outcome.guest.number[0],
                 "power_n": outcome.guest.number[1]}

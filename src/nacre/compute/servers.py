@@ -14,7 +14,7 @@ from nacre.base.db import Database
 from nacre.base.durable import changes
 from nacre.base.durable.stories import Stories, Story
 from nacre.base.errors import Conflict
-from nacre.compute import history, quota_usage, records
+from nacre.compute import allocations, history, quota_usage, records
 from nacre.compute.contract import Server, ServerQuery, ServerSpec, StoryOrder
 from nacre.compute.create import CreateDeps, Creation, Run
 from nacre.compute.records import get_row, move, server_of
@@ -80,6 +80,26 @@ class Servers:
     async def power(self, context: Context, server: Server, action: str) -> None:
         """action: of `conductor/power.py`. Raises Conflict in a state that forbids it."""
         await self._begin(context, server, action, "power", action.partition("-")[0])
+
+    async def reset(self, context: Context, server: Server, state: str) -> None:
+        """An administrator says that it is active, or in error; what goes on about it is over. What its host says of
+        its guest counts as before. Raises Conflict: it is being deleted, or was never built."""
+        now = self._now()
+
+        def unit(connection: sa.Connection) -> None:
+            row = get_row(connection, server.id)
+            if state == "active" and row["vm_state"] != "building" and not row["allocation_id"]:
+                raise Conflict(f"Instance {server.id} is not ready")
+            values: dict[str, Any] = {}
+            if row["vm_state"] == "building":
+                values = {"host": "", "fault": records.fault_of(500, "An administrator ended its build.", now)}
+                allocations.end(connection, now, row["epoch"] + 1, server_id=server.id)
+            move(connection, row, f"reset-{state}", now, **values)
+            history.begin(connection, context, [server.id], "resetState", now)
+            history.end(connection, server.id, context.request_id, now)
+            changes.note(connection, now, ("server", server.id), project_id=row["project_id"])
+
+        await self._db.run(unit)
 
     async def _begin(self, context: Context, server: Server, event: str, kind: str, action: str) -> None:
         """Compare-and-set to the event's state, with the action's start and the story, in one transaction."""

@@ -43,13 +43,15 @@ class Switch:
             why = Words(f"Its guest is {guest.power} after that.")
         await self._end(lease, event, Outcome(
             server_id=server.id, request_id=order.context.request_id, steps=tuple(events.steps), guest=guest,
-            message=why and why.message, details=why.details if why else "", task=_TASKS[action]))
+            message=why and why.message, details=why.details if why else "", task=_TASKS[action],
+            epoch=server.epoch))
 
     async def give_up(self, lease: Lease, order: StoryOrder, why: str) -> None:
         """The server stays as it was, with the reason as its fault."""
         if (server := await self._server(lease, order)) is not None:
             await self._end(lease, "give up", Outcome(
-                server_id=server.id, request_id=order.context.request_id, message=why, task=_TASKS[order.action]))
+                server_id=server.id, request_id=order.context.request_id, message=why, task=_TASKS[order.action],
+                epoch=server.epoch))
 
     async def _server(self, lease: Lease, order: StoryOrder) -> Server | None:
         found = await self._deps.progress.load(order.server_ids)

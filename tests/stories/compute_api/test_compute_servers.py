@@ -321,6 +321,29 @@ async def test_guests_are_held_and_let_go(client, action, state, task, status):
     assert body["instanceActions"][0]["action"] == action
 
 
+async def test_administrators_reset_states(client):
+    ident = await made(client)
+    path = f"/servers/{ident}"
+    assert (await client.post(path + "/action", {"os-resetState": {"state": "error"}}))[0] == 403
+    for bad in ({}, {"state": "stopped"}, {"state": "error", "more": 1}, None):
+        assert (await client.post(path + "/action", {"os-resetState": bad}, who="admin"))[0] == 400, bad
+    assert (await client.post(path + "/action", {"os-resetState": {"state": "active"}}, who="admin"))[0] == 409
+    assert await client.post(path + "/action", {"os-resetState": {"state": "error"}}, who="admin") == (202, None)
+    shown = (await client.get(path))[1]["server"]
+    assert (shown["status"], shown["OS-EXT-STS:task_state"], shown["fault"]["message"]) == (
+        "ERROR", None, "An administrator ended its build.")
+    status, body = await client.post(path + "/action", {"os-resetState": {"state": "active"}}, who="admin")
+    assert (status, body["conflictingRequest"]["message"]) == (409, f"Instance {ident} is not ready")
+    await set_row(client, ident, vm_state="paused", task_state="unpausing", host="host-1", allocation_id="a",
+                  locked=True, locked_by="owner")
+    assert (await client.post(path + "/action", {"os-resetState": {"state": "active"}}, who="admin"))[0] == 202
+    shown = (await client.get(path))[1]["server"]
+    assert (shown["status"], shown["OS-EXT-STS:task_state"]) == ("ACTIVE", None)
+    _, body = await client.get(path + "/os-instance-actions")
+    assert [a["action"] for a in body["instanceActions"]] == ["resetState", "resetState", "create"]
+    assert (await client.post(f"/servers/{NOBODY}/action", {"os-resetState": {"state": "error"}}, who="admin"))[0] == 404
+
+
 async def test_metadata(client):
     path = f"/servers/{await made(client, metadata={'a': '1'})}/metadata"
     assert await client.get(path) == (200, {"metadata": {"a": "1"}})

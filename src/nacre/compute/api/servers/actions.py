@@ -27,7 +27,7 @@ NOT_BUILT: dict[str, tuple[str, Version | None]] = {
     "unshelve": ("os-shelve:unshelve", None), "migrate": ("os-migrate-server:migrate", None),
     "os-migrateLive": ("os-migrate-server:migrate_live", None), "evacuate": ("os-evacuate", None),
     "restore": ("os-deferred-delete:restore", None),
-    "os-resetState": ("os-admin-actions:reset_state", None), "trigger_crash_dump": ("servers:trigger_crash_dump", None),
+    "trigger_crash_dump": ("servers:trigger_crash_dump", None),
     "os-getVNCConsole": ("os-remote-consoles", (2, 5)), "os-getSPICEConsole": ("os-remote-consoles", (2, 5)),
     "os-getRDPConsole": ("os-remote-consoles", (2, 5)), "os-getSerialConsole": ("os-remote-consoles", (2, 5)),
     "injectNetworkInfo": ("os-admin-actions:inject_network_info", None),
@@ -62,6 +62,7 @@ class ActionRoutes:
             route("os-getConsoleOutput", "os-console-output", self.console, schemas.CONSOLE),
             route("lock", "os-lock-server:lock", self.lock, schemas.LOCK),
             route("unlock", override, self.unlock),
+            route("os-resetState", "os-admin-actions:reset_state", self.reset_state, schemas.RESET_STATE),
             route("forceDelete", "os-deferred-delete:force", self.force_delete),
             *(route(name, verb, _not_built(name), schemas.action(name, schemas.UNBUILT.get(name)), until)
               for name, (verb, until) in NOT_BUILT.items()),
@@ -123,6 +124,11 @@ class ActionRoutes:
     async def force_delete(self, request: Request) -> Any:
         """Action forceDelete: every delete is final here."""
         await self._servers.delete(request.context, unlocked(request))
+        return Reply(status=202)
+
+    async def reset_state(self, request: Request) -> Any:
+        """Action os-resetState: a lock does not stop it, as in Nova."""
+        await self._servers.reset(request.context, request.found, request.body["os-resetState"]["state"])
         return Reply(status=202)
 
     def _power(self, name: str, action: str) -> Callable[[Request], Awaitable[Any]]:

@@ -128,6 +128,7 @@ CONSOLE = action("os-getConsoleOutput", t.obj({"length": {
     "type": ["integer", "string", "null"], "pattern": "^(-1|[0-9]{1,9}|)$", "minimum": -1, "maximum": t.MAX_INT}}))
 LOCK = action("lock", Since({1: {}, 73: {"type": ["object", "null"], "additionalProperties": False, "properties": {
     "locked_reason": {"type": "string", "minLength": 1, "maxLength": 255}}}}))
+RESET_STATE = action("os-resetState", t.obj({"state": {"type": "string", "enum": ["active", "error"]}}, "state"))
 
 _HOST = {**t.FQDN, "type": ["string", "null"]}
 _USER_DATA_OR_NULL = {"oneOf": [t.USER_DATA, {"type": "null"}]}
@@ -140,7 +141,6 @@ UNBUILT: dict[str, Any] = {
                           "name", "backup_type", "rotation"),
     "rescue": {**t.obj({"adminPass": t.STRING, "rescue_image_ref": t.UUID}), "type": ["object", "null"]},
     "migrate": {**t.obj({"host": _HOST}), "type": ["object", "null"]},
-    "os-resetState": t.obj({"state": {"type": "string", "enum": ["active", "error"]}}, "state"),
     "rebuild": t.obj({
         "name": t.NAME, "imageRef": t.UUID, "adminPass": t.STRING, "metadata": t.METADATA,
         "preserve_ephemeral": t.BOOLEAN, "OS-DCF:diskConfig": t.DISK_CONFIG, "accessIPv4": t.IPV4,
