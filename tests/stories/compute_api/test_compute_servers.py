@@ -341,7 +341,8 @@ async def test_administrators_reset_states(client):
     assert (shown["status"], shown["OS-EXT-STS:task_state"]) == ("ACTIVE", None)
     _, body = await client.get(path + "/os-instance-actions")
     assert [a["action"] for a in body["instanceActions"]] == ["resetState", "resetState", "create"]
-    assert (await client.post(f"/servers/{NOBODY}/action", {"os-resetState": {"state": "error"}}, who="admin"))[0] == 404
+    gone = f"/servers/{NOBODY}/action"
+    assert (await client.post(gone, {"os-resetState": {"state": "error"}}, who="admin"))[0] == 404
 
 
 async def test_metadata(client):
