@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from tests.stories.node.orders import ControlSide, build_order, image_facts, spawn_order, unheeded
 
-from nacre.base.errors import NotFound
+from nacre.base.errors import BuildFailed, NotFound
 from nacre.node.contract import BuildOrder, SpawnOrder
 from nacre.node.hypervisor.driver import Hypervisor, HypervisorSettings
 from nacre.node.hypervisor.registry import HYPERVISORS
@@ -149,6 +149,27 @@ async def test_a_boot_forgets_saved_memory(hypervisor: Hypervisor) -> None:
     await hypervisor.suspend(order.server_id)
     await hypervisor.halt(order.server_id)
     assert (await hypervisor.guests())[order.server_id] == "shutdown"
+
+
+async def test_a_guest_is_made_anew_beside_what_it_is(hypervisor: Hypervisor) -> None:
+    order, spawn = orders()
+    await hypervisor.prepare(order, unheeded)
+    await hypervisor.define(order, spawn)
+    await hypervisor.resume(order.server_id)
+    anew = msgspec.structs.replace(order, epoch=2, image=image_facts(
+        id="anew", disk_format="raw", size=len(DISK), virtual_size=len(DISK),
+        os_hash_value=hashlib.sha512(DISK).hexdigest()))
+    for _ in range(2):
+        for _ in range(2):
+            await hypervisor.prepare(anew, unheeded, anew=True)
+            assert (await hypervisor.guests())[order.server_id] in ("running", "paused")
+        await hypervisor.replace(order.server_id, keep_ephemeral=False)
+        assert (await hypervisor.guests())[order.server_id] == "shutdown"
+        await hypervisor.define(anew, spawn)
+        assert (await hypervisor.guests())[order.server_id] == "paused"
+    await hypervisor.resume(order.server_id)
+    with pytest.raises(BuildFailed, match="nothing was prepared anew"):
+        await hypervisor.replace(order.server_id, keep_ephemeral=False)
 
 
 async def test_nothing_is_left_of_a_destroyed_guest_however_far_it_got(hypervisor: Hypervisor) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 #: What a hypervisor does to a guest, as it is watched.
-VERBS = ("prepare", "define", "boot", "resume", "shutdown", "halt", "pause", "suspend", "destroy")
+VERBS = ("prepare", "define", "boot", "resume", "shutdown", "halt", "pause", "suspend", "replace", "destroy")
 ELSEWHERE = "0ther-c10ud"
 
 

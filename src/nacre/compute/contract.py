@@ -114,6 +114,18 @@ class ServerSpec(msgspec.Struct, frozen=True, kw_only=True):
     hints: dict[str, object] = {}
 
 
+class RebuildSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rebuild asks for, already parsed. changes: the server's plain fields that get other values, key_name among
+    them (None: no key any more). was: the image that it had, once accepted."""
+
+    image_id: str
+    admin_password: str
+    changes: dict[str, object] = {}
+    files: tuple[tuple[str, str], ...] = ()
+    keep_ephemeral: bool = False
+    was: str = ""
+
+
 class ServerQuery(msgspec.Struct, frozen=True, kw_only=True):
     """All conditions hold at once. Field names are those of `Server`; `flavor_id` is the flavor's id.
 
@@ -148,6 +160,7 @@ class StoryOrder(msgspec.Struct, frozen=True, kw_only=True):
     server_ids: tuple[str, ...]
     spec: ServerSpec | None = None
     action: str = ""  # of a power story
+    rebuild: RebuildSpec | None = None
 
 
 class Action(msgspec.Struct, frozen=True, kw_only=True):

@@ -94,9 +94,11 @@ class Progress:
             remembered)
 
     async def powered(self, lease: Lease, event: str, outcome: Outcome) -> bool:
-        """A power story ended: event stopped, running, or `give up` with the reason as the fault's message. Raises
-        LeaseLost."""
+        """A story of power or of a rebuild ended: event stopped, running, rebuilt ..., or `give up`, `rebuild failed`
+        with the reason as the fault's message. Raises LeaseLost; Interrupted: it was ordered anew meanwhile."""
         changed: dict[str, Any] = {}
+        if event.startswith("rebuilt"):
+            changed = {"launched_at": self._now(), "fault": None}
         if outcome.message:
             changed["fault"] = fault_of(500, outcome.message, self._now(), outcome.details)
         return await self._end(lease, event, outcome, changed, lambda c: stories.finish(c, lease))

@@ -32,6 +32,11 @@ TABLE: dict[str, dict[State, State]] = {
     "unpause": {("paused", None): ("paused", "unpausing")},
     "suspend": {("active", None): ("active", "suspending")},
     "resume": {("suspended", None): ("suspended", "resuming")},
+    # a rebuild, and as it turned out
+    "rebuild": {(vm, None): (vm, "rebuilding") for vm in ("active", "stopped", "error")},
+    "rebuilt": {(vm, "rebuilding"): ("active", None) for vm in ("active", "error")},
+    "rebuilt stopped": {("stopped", "rebuilding"): ("stopped", None)},
+    "rebuild failed": {(vm, "rebuilding"): ("error", None) for vm in ("active", "stopped", "error")},
     # power, as it turned out
     "stopped": {(vm, "powering-off"): ("stopped", None) for vm in ("active", "error")} | {
         (vm, None): ("stopped", None) for vm in ("active", "paused", "suspended")},
@@ -56,7 +61,7 @@ TABLE: dict[str, dict[State, State]] = {
 
 #: What begins a new epoch: a host's orders, so that an older one is refused there, and what ends an order's wait.
 ORDERED = frozenset(("stop", "start", "reboot-soft", "reboot-hard", "pause", "unpause", "suspend", "resume",
-                     "reset-active", "reset-error"))
+                     "rebuild", "reset-active", "reset-error"))
 
 #: What a client called the action, for the error it gets.
 NAMES = {"reboot-soft": "reboot", "reboot-hard": "reboot", "reset-active": "resetState",

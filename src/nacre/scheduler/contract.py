@@ -38,12 +38,11 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HostReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a compute host says of itself: totals, what claims took, its own configuration (FLOW A6: extra_resources).
-    Memory MB, disk GB, bandwidth: `BuildOrder`'s; 0: not counted. One of an older (incarnation, n) changes nothing."""
+    """What a host says of itself (FLOW A6: extra_resources). MB, disk GB, bandwidth: `BuildOrder`'s; 0: not counted."""
 
     host: bounds.Name
     incarnation: Count = 0  # counts the host's starts
-    n: Count = 0
+    n: Count = 0  # one of an older (incarnation, n) changes nothing
     hypervisor_type: bounds.Short
     hypervisor_version: Count
     vcpus: Amount
@@ -185,6 +184,7 @@ class Scheduler(Protocol):
     async def refresh(self) -> None: ...
     async def limits(self, host: str, directory: str) -> HostLimits | None: ...
     async def check(self, query: str) -> None: ...
+    async def misfit(self, request: PlacementRequest, host: str) -> str | None: ...
 
 
 class Hosts(Protocol):

@@ -64,9 +64,15 @@ class Hypervisor(Protocol):
 
     async def capabilities(self) -> Capabilities: ...
 
-    async def prepare(self, order: BuildOrder, progress: Progress) -> tuple[Step, ...]:
-        """The image fetched and checked, the disks made. progress: of all images together; not called where there is
-        nothing to fetch. A fetch may outlive the call, so that a repeated one finds it further on."""
+    async def prepare(self, order: BuildOrder, progress: Progress, *, anew: bool = False) -> tuple[Step, ...]:
+        """The image fetched and checked, the disks made; anew: beside those that there are, in place of what an earlier
+        such call made. progress: of all images together; not called where there is nothing to fetch. A fetch may
+        outlive the call, so that a repeated one finds it further on."""
+        ...
+
+    async def replace(self, server_id: str, *, keep_ephemeral: bool) -> None:
+        """The guest is off, and its files are those that were prepared anew. keep_ephemeral: but for its second disk.
+        What an interrupted call has left is in neither place whole: all is prepared again."""
         ...
 
     async def define(self, order: BuildOrder, spawn: SpawnOrder) -> tuple[Step, ...]:

@@ -33,6 +33,8 @@ class Power:
         node = self._node
         async with node.locks(order.server_id):
             entry = node.journal.get(order.allocation)
+            if entry is not None and entry.stage == "rebuilding":
+                raise Refused("its rebuild did not get through: it has to be rebuilt again")
             if entry is None or entry.stage != "running":
                 raise NotFound(f"Server {order.server_id} is not on this host.")
             if order.epoch < node.journal.seen(order.server_id):

@@ -21,7 +21,7 @@ _URL = "/v2.1/servers/{server_id}/action"
 NOT_BUILT: dict[str, tuple[str, Version | None]] = {
     "changePassword": ("os-admin-password", None), "resize": ("servers:resize", None),
     "confirmResize": ("servers:confirm_resize", None), "revertResize": ("servers:revert_resize", None),
-    "rebuild": ("servers:rebuild", None), "createImage": ("servers:create_image", None),
+    "createImage": ("servers:create_image", None),
     "createBackup": ("os-create-backup", None), "rescue": ("os-rescue", None), "unrescue": ("os-unrescue", None),
     "shelve": ("os-shelve:shelve", None), "shelveOffload": ("os-shelve:shelve_offload", None),
     "unshelve": ("os-shelve:unshelve", None), "migrate": ("os-migrate-server:migrate", None),

@@ -20,8 +20,8 @@ from nacre.node.hypervisor.libvirt import domain
 from nacre.node.hypervisor.libvirt.config_drive import drive_documents, iso
 from nacre.node.hypervisor.libvirt.disk_info import disk_info, needs_drive
 from nacre.node.hypervisor.libvirt.host import Host, capabilities, kvm_works
-from nacre.node.hypervisor.libvirt.images import check_size, convert, link, make_disk, write_file
-from nacre.node.hypervisor.libvirt.places import Places
+from nacre.node.hypervisor.libvirt.images import check_size, convert, emptied, link, make_disk, swap, write_file
+from nacre.node.hypervisor.libvirt.places import NEXT, Places
 from nacre.node.hypervisor.libvirt.service import ensure_services
 from nacre.node.hypervisor.libvirt.xml import Place, domain_xml
 from nacre.node.image_cache import CacheSettings, ImageCache, cache_name, work
@@ -46,6 +46,7 @@ class LibvirtHypervisor:
         self._settings, self._datapath, self._clock = settings, datapath, clock or RealClock()
         self._places = Places(settings.folder.absolute(), settings.disks)
         self._cloud = settings.names.cloud
+        self._owner = domain.Owner(self._cloud, self._places.all)
         self.cache = ImageCache(
             CacheSettings(folder=settings.folder.absolute() / "images", limit=settings.cache_gb << 30),
             images, convert, self._places.bases, self._clock)
@@ -81,9 +82,11 @@ class LibvirtHypervisor:
         sizes = {path: await asyncio.to_thread(_size_mb, path) for path in self._settings.disks}
         return msgspec.structs.replace(found, directories_mb=sizes) if sizes else found
 
-    async def prepare(self, order: BuildOrder, progress: Progress) -> tuple[Step, ...]:
+    async def prepare(self, order: BuildOrder, progress: Progress, *, anew: bool = False) -> tuple[Step, ...]:
         """Image, kernel and ramdisk into the cache; the disks but for the config drive."""
         timer, folder = StepTimer(self._clock), self._places.of(order)
+        if anew:
+            folder = await asyncio.to_thread(emptied, folder / NEXT)
         largest = order.root_gb << 30 or None
         parts = {"disk": order.image, "kernel": order.kernel, "ramdisk": order.ramdisk}
         images = {name: image for name, image in parts.items() if image is not None}
@@ -109,6 +112,11 @@ class LibvirtHypervisor:
                 if disk.file != "disk.config":
                     await make_disk(folder, disk, files.get("disk") if disk.file == "disk" else None)
         return timer.steps
+
+    async def replace(self, server_id: str, *, keep_ephemeral: bool) -> None:
+        await self.halt(server_id)
+        folder = self._places.memory(server_id).parent
+        await asyncio.to_thread(swap, folder, ("disk.local",) if keep_ephemeral else ())
 
     async def define(self, order: BuildOrder, spawn: SpawnOrder) -> tuple[Step, ...]:
         """Config drive and domain, started but paused."""
@@ -174,10 +182,6 @@ class LibvirtHypervisor:
         return await self._host.call(lambda connection: {
             server_id: "suspended" if power == "shutdown" and self._places.has_memory(server_id) else power
             for server_id, power in domain.powers(connection, owner).items()})
-
-    @property
-    def _owner(self) -> domain.Owner:
-        return domain.Owner(self._cloud, self._places.all)
 
     async def _on(self, server_id: str, work: Callable[[Any], T]) -> T:
         owner = self._owner

@@ -20,6 +20,8 @@ log = structlog.get_logger()
 NAME, MARK = "nacre-servers", ".cloud"
 #: In a server's folder: what a suspend saved.
 MEMORY = "memory"
+#: In a server's folder: what it is being made anew of.
+NEXT = "next"
 
 
 def host_names(cloud: str, own: Path, directories: Sequence[str]) -> Names:
@@ -94,7 +96,8 @@ class Places:
     def bases(self) -> set[str]:
         """What the servers' folders say that they need of the image cache."""
         found = set[str]()
-        for note in (file for place in self._everywhere for file in place.glob("*/bases")):
+        for note in (file for place in self._everywhere for pattern in ("*/bases", f"*/{NEXT}/bases")
+                     for file in place.glob(pattern)):
             with contextlib.suppress(OSError):
                 found |= set(note.read_text().split())
         return found
