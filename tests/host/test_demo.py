@@ -54,7 +54,7 @@ def demo() -> Iterator[Demo]:
     try:
         yield made
     finally:
-        made.nacre("down")
+        made.nacre("down", "--purge")
         remove(made.data)
 
 
@@ -64,6 +64,7 @@ def test_a_newcomer_gets_into_a_guest_and_finds_it_again(demo: Demo) -> None:
     assert server["status"] == "ACTIVE" and server["name"] == "demo"
     assert first["ready"].startswith("TINY READY host=demo") and server["address"] in first["ready"]
     assert first["hostname"] == "demo"
+    by_router(demo, first["outside"])
     assert first["metadata"]["uuid"] == server["id"] and first["metadata"]["meta"] == {"made-by": "nacre demo"}
     (action,) = first["timeline"]
     steps = [step["step"] for step in action["steps"]]
@@ -75,6 +76,24 @@ def test_a_newcomer_gets_into_a_guest_and_finds_it_again(demo: Demo) -> None:
     assert time.monotonic() - begin < 20  # nothing is built, downloaded or booted again
     assert len(Client(demo.data, "demo").get("compute", "/servers")["servers"]) == 1
     leaves_nothing(demo, str(server["id"]))
+
+
+def by_router(demo: Demo, out: dict[str, Any] | None) -> None:
+    """The guest was logged in to by a floating IP from this machine, and fetched a page of it by its router."""
+    assert out is not None, demo.nacre("status")
+    assert out["hostname"] == "demo" and out["seen_as"] == out["router"] != out["floating_ip"]
+    assert run("ping", "-c", "2", "-W", "2", str(out["floating_ip"]))
+    assert names_of(demo.data).nat[0] in run("ip", "route", "get", str(out["floating_ip"]))
+
+
+def unrouted(client: Client, net: str) -> None:
+    """The network has no router any more, and no address of the outside."""
+    for each in client.get("network", "/floatingips")["floatingips"]:
+        client.request("DELETE", "network", f"/floatingips/{each['id']}")
+    for port in client.get("network", "/ports", params={
+            "network_id": net, "device_owner": "network:router_interface"})["ports"]:
+        client.request("PUT", "network", f"/routers/{port['device_id']}/remove_router_interface",
+                       json={"port_id": port["id"]})
 
 
 def leaves_nothing(demo: Demo, server: str) -> None:
@@ -99,6 +118,7 @@ def leaves_nothing(demo: Demo, server: str) -> None:
     assert set(seen()) == {"domain", "tap", "flows", "disk", "namespace", "dnsmasq"}  # it does look in the right places
     client.request("DELETE", "compute", f"/servers/{server}")
     eventually(lambda: not client.get("compute", "/servers")["servers"], lambda: "the server is still there")
+    unrouted(client, net)
     client.request("DELETE", "network", f"/networks/{net}")
     eventually(lambda: not seen(), seen)
     admin = Client(demo.data, "nacre")

@@ -1,9 +1,15 @@
-"""The demo logs in to a guest that ran while its host's switch stood still: it waits, and not for ever."""
+"""The demo logs in to a guest that ran while its host's switch stood still: it waits, and not for ever. It has a way
+out by itself."""
+
+import urllib.request
+from pathlib import Path
 
 import pytest
 
 from nacre.base.shell import CommandFailed
 from nacre.cli import demo
+from nacre.cli.processes.external import NotJoined
+from nacre.config import KEPT_FILE
 
 
 def guest(answers: list[str]) -> str:
@@ -42,3 +48,29 @@ def test_one_that_is_never_reached_is_given_up(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(demo, "LOGIN_SECONDS", 0.05)
     with pytest.raises(CommandFailed, match="No route to host"):
         demo.login(lambda _: guest([]), lambda _: None)
+
+
+def test_the_machines_page_says_from_where_it_is_asked() -> None:
+    with demo.page("127.0.0.1") as url, urllib.request.urlopen(url, timeout=5) as answer:
+        assert answer.read() == b"127.0.0.1"
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ("", "nat"), ('{"port": 9999}', "nat"), ('{"external": {"kind": "none"}}', None),
+    ('{"external": {"kind": "nat", "cidr": "172.24.5.0/24"}}', None),
+    ('{"external": {"kind": "interface", "interface": "eth1"}}', None)])
+def test_a_demo_has_a_way_out_unless_something_was_said(tmp_path: Path, text: str, told: str | None) -> None:
+    (tmp_path / KEPT_FILE).write_text(text)
+    assert demo.way_out(tmp_path) == told
+
+
+def test_a_demo_on_a_machine_without_room_for_one_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, said = list[tuple[str | None, ...]](), list[str]()
+
+    def ensure_up(data: Path, *external: str | None) -> None:
+        started.append(external)
+        if external:
+            raise NotJoined("there is no room")
+    monkeypatch.setattr(demo, "ensure_up", ensure_up)
+    demo.start(tmp_path, said.append)
+    assert started == [("nat",), ()] and said == ["there is no room"]

@@ -2,8 +2,10 @@
 that is in place: every step looks for what it would make."""
 
 import asyncio
+import http.server
 import json
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.console import Console
@@ -19,15 +22,18 @@ from nacre.base import shell
 from nacre.base.durable.files import write_whole
 from nacre.cli.client import ApiError, Client
 from nacre.cli.database import DEMO as NAME
+from nacre.cli.processes.external import NotJoined
 from nacre.cli.trace import show, timeline
 from nacre.cli.up import NotStarted, ensure_up, network, running_settings, upload
-from nacre.config import data_folder, load
+from nacre.config import data_folder, kept_external, load
 
 BOOT_SECONDS = 300.0
 LOGIN_SECONDS = 60.0
 #: What ssh says of a guest that it does not reach, or that is not ready for it. Nothing else gets better by waiting.
 UNREACHED = ("ssh: connect to host", "banner exchange", "kex_exchange_identification", "Connection closed by",
              "Connection reset by")
+#: How long a router may take until its gateway works.
+GATEWAY_SECONDS = 30.0
 
 
 class Progress:
@@ -139,7 +145,9 @@ def ready_line(client: Client, server_id: str, tell: Callable[[str], None]) -> s
 
 
 def address(detail: dict[str, Any]) -> str:
-    return str(next(a["addr"] for a in detail["addresses"][NAME] if a["version"] == 4))
+    """The server's own on its network."""
+    return str(next(a["addr"] for a in detail["addresses"][NAME]
+                    if a["version"] == 4 and a.get("OS-EXT-IPS:type") != "floating"))
 
 
 def namespace(data: Path, network_id: str) -> str:
@@ -153,13 +161,105 @@ def namespace(data: Path, network_id: str) -> str:
 
 
 def ssh(space: str, key: Path, host: str, command: str) -> str:
-    """What `command` prints in the guest. Raises CommandFailed."""
+    """What `command` prints in the guest, which is reached from a namespace, or ("") from this machine itself. Raises
+    CommandFailed."""
     options = [f"-o{o}" for o in ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR",
                                   "ConnectTimeout=10", "BatchMode=yes")]
     out = asyncio.run(shell.run(
-        ["ip", "netns", "exec", space, "ssh", *options, "-i", str(key), f"root@{host}", command],
+        [*(("ip", "netns", "exec", space) if space else ()), "ssh", *options, "-i", str(key), f"root@{host}", command],
         limits=shell.Limits(seconds=60)))
     return out.decode(errors="replace").strip()
+
+
+def way_out(data: Path) -> str | None:
+    """What `up --external` is told for a demo: NAT, unless something was said before."""
+    return None if kept_external(data).kind else "nat"
+
+
+def start(data: Path, tell: Callable[[str], None]) -> None:
+    """The cloud runs; with a way out, where this machine has room for one."""
+    try:
+        ensure_up(data, way_out(data))
+    except NotJoined as error:
+        tell(error.message)
+        ensure_up(data)
+
+
+class Outside(msgspec.Struct, frozen=True):
+    """What the demo's router stands between. router: its id; network: the external one's; gateway: the machine's
+    address on that; address: the router's own."""
+
+    router: str
+    network: str
+    gateway: str
+    address: str
+
+
+def outside(data: Path, client: Client) -> Outside | None:
+    """The demo's router, when the port of its gateway works; None if it has none, or nobody here forwards, or it does
+    not within GATEWAY_SECONDS."""
+    admin = Client(data, "nacre")
+    routers = client.get("network", "/routers", params={"name": NAME, "project_id": client.project_id})["routers"]
+    agents = admin.get("network", "/agents", params={"agent_type": "L3 agent"})["agents"]
+    if not routers or not routers[0]["external_gateway_info"] or not any(
+            agent["alive"] and agent["admin_state_up"] for agent in agents):
+        return None
+    router, found = routers[0]["id"], routers[0]["external_gateway_info"]
+    fixed = next((each for each in found["external_fixed_ips"] if "." in each["ip_address"]), None)
+    deadline = time.monotonic() + GATEWAY_SECONDS
+    while fixed is not None and time.monotonic() < deadline:
+        ports = admin.get("network", "/ports", params={
+            "device_id": router, "device_owner": "network:router_gateway"})["ports"]
+        if any(port["status"] == "ACTIVE" for port in ports):
+            subnet = admin.get("network", f"/subnets/{fixed['subnet_id']}")["subnet"]
+            return Outside(router, found["network_id"], subnet["gateway_ip"], fixed["ip_address"])
+        time.sleep(0.2)
+    return None
+
+
+def floating_ip(client: Client, server_id: str, network_id: str) -> str:
+    """The address by which the outside reaches the server: the one that it has, or a new one."""
+    port = client.get("network", "/ports", params={"device_id": server_id})["ports"][0]["id"]
+    found = client.get("network", "/floatingips", params={"port_id": port})["floatingips"]
+    made = found[0] if found else client.post("network", "/floatingips", {"floatingip": {
+        "floating_network_id": network_id, "port_id": port}})["floatingip"]
+    return str(made["floating_ip_address"])
+
+
+class Page(http.server.BaseHTTPRequestHandler):
+    """Says from where it is asked."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.client_address[0].encode())
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+@contextmanager
+def page(address: str) -> Iterator[str]:
+    """The URL of a page that this machine serves there meanwhile."""
+    with http.server.ThreadingHTTPServer((address, 0), Page) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://{address}:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def through(client: Client, server_id: str, way: Outside, connect: Callable[[str, str], str],
+            tell: Callable[[str], None]) -> dict[str, Any]:
+    """A guest gets a page of this machine's by its router, and is then logged in to by a floating IP of its own.
+    connect: runs a command in the guest: by that address, or ("") by its network. Raises CommandFailed."""
+    with page(way.gateway) as url:
+        seen = login(lambda _: connect("", f"timeout 5 wget -q -O - {url}"), tell)
+    floating = floating_ip(client, server_id, way.network)
+    hostname = login(lambda command: connect(floating, command), tell)
+    return {"floating_ip": floating, "hostname": hostname, "seen_as": seen, "router": way.address}
 
 
 def login(connect: Callable[[str], str], tell: Callable[[str], None]) -> str:
@@ -184,8 +284,8 @@ def run(data: Path, console: Console) -> dict[str, Any]:
         raise NotStarted(f"The cloud in {data} simulates its guests, and there is nothing in them to log in to: "
                          "`nacre down` first, or name another folder with --data.")
     progress = Progress(console)
-    with progress.step("starting the cloud"):
-        ensure_up(data)
+    with progress.step("starting the cloud") as tell:
+        start(data, tell)
     with progress.step("building the tiny guest from Debian packages") as tell:
         images = asyncio.run(guest.build(data / "guest", tell))
     client = Client(data, "demo")
@@ -205,10 +305,16 @@ def run(data: Path, console: Console) -> dict[str, Any]:
         hostname = login(lambda command: ssh(space, key, host, command), tell)
         metadata = json.loads(ssh(
             space, key, host, "timeout 5 wget -q -O - http://169.254.169.254/openstack/latest/meta_data.json"))
+    out = None
+    if (way := outside(data, client)) is not None:
+        with progress.step("reaching the outside from it, and it from outside") as tell:
+            out = through(client, detail["id"], way, lambda address, command: ssh(
+                "" if address else space, key, address or host, command), tell)
+    reached = f"ssh -i {key} root@{out['floating_ip']}" if out else f"ip netns exec {space} ssh -i {key} root@{host}"
     return {"server": {"id": detail["id"], "name": detail["name"], "status": detail["status"], "address": host},
-            "ready": ready, "hostname": hostname, "metadata": metadata, "steps": progress.steps,
+            "outside": out, "ready": ready, "hostname": hostname, "metadata": metadata, "steps": progress.steps,
             "timeline": timeline(client, detail["id"])["actions"],
-            "ssh": f"ip netns exec {space} ssh -i {key} root@{host}"}
+            "ssh": reached}
 
 
 def tell_next(facts: dict[str, Any], data: Path, console: Console) -> None:
@@ -216,6 +322,9 @@ def tell_next(facts: dict[str, Any], data: Path, console: Console) -> None:
     console.print(f"\nThe guest says: [bold]{facts['ready']}[/]")
     console.print(f"Its hostname over ssh: [bold]{facts['hostname']}[/]; its metadata: "
                   f"uuid {facts['metadata']['uuid']}, meta {facts['metadata'].get('meta')}\n")
+    if out := facts["outside"]:
+        console.print(f"From outside it is {out['floating_ip']}; the page that it fetched was asked for by "
+                      f"{out['seen_as']}\n")
     show({"actions": facts["timeline"][:1]}, console)
     console.print("\n[bold]Try next[/]")
     for command in (facts["ssh"], f"export OS_CLIENT_CONFIG_FILE={data}/clouds.yaml",

@@ -284,9 +284,9 @@ def bring_up(settings: Settings, say: Any, given: Given = Given(), roles: tuple[
     return started
 
 
-def ensure_up(data: Path) -> bool:
-    """For commands that need a running cloud: `bring_up` with the folder's own settings."""
-    return bring_up(running_settings(data), lambda text, seconds: None)
+def ensure_up(data: Path, external: str | None = None) -> bool:
+    """For commands that need a running cloud: `bring_up` with the folder's own settings. external: as of `up`."""
+    return bring_up(running_settings(data), lambda text, seconds: None, Given(external=external))
 
 
 @click.command()
