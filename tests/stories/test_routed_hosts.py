@@ -38,7 +38,10 @@ async def until(cloud: WholeCloud, path: str, wanted: str) -> None:
 
 
 async def test_a_simulated_host_serves_routers_and_floating_ips(cloud: WholeCloud) -> None:
-    for agent in (await call(cloud, "admin", "GET", "/agents?agent_type=L3%20agent"))["agents"]:
+    async with asyncio.timeout(20):
+        while not (agents := (await call(cloud, "admin", "GET", "/agents?agent_type=L3%20agent"))["agents"]):
+            await asyncio.sleep(0.05)
+    for agent in agents:
         await call(cloud, "admin", "PUT", f"/agents/{agent['id']}", {"agent": {"admin_state_up": True}})
     [public] = [net["id"] for net in (await call(cloud, "admin", "GET", "/networks?router:external=true"))["networks"]]
     if not (await call(cloud, "admin", "GET", f"/subnets?network_id={public}"))["subnets"]:
