@@ -17,6 +17,9 @@ from nacre.network.l2.networks import ROUTED
 from nacre.node.ovs.client import WiringClient
 from nacre.node.ovs.contract import Standing
 from nacre.node.ovs.fake import served
+from nacre.node.ovs.flows import Local
+from nacre.node.routing.facts import Surroundings
+from nacre.node.routing.plan import routing_plan
 
 HOSTS = ("h1", "h2", "h3", "h4", "h5")
 
@@ -190,6 +193,25 @@ async def test_a_floating_ip_and_forwardings_are_where_they_are_served(lab: Lab)
     forwards = {host: [each.inner_address for r in routing.routers for each in r.forwardings]
                 for host, routing in found.items()}
     assert forwards == {"h1": [], "h2": [], "h3": [], "h4": [], "h5": [await lab.address("p2")]}
+
+
+async def test_what_a_host_is_told_is_what_its_flows_are_made_of(lab: Lab) -> None:
+    """Both sides mean the same by it: nothing of it is left out on the host."""
+    port = await lab.plug("here", "a", "h5")
+    await lab.put("floatingip", "fip", port_id=port)()
+    await lab.forward()
+    told = await lab.cloud.network.routing("h5")
+    networks = {network.id: network for network in told.networks}
+    local = Local(ofports={port: 7}, numbers={id: n for n, id in enumerate(networks, start=1)},
+                  uplinks={network.physical_network or "": 8 for network in told.networks}, vxlan=9)
+    numbers = {router.id: n for n, router in enumerate(told.routers, start=1)}
+    zones = {id: n for n, id in enumerate([*numbers, *(each.id for each in told.floating)], start=100)}
+    plan = routing_plan(told.routers, told.floating, networks, local, Surroundings(
+        host="h5", numbers=numbers, zones=zones))
+    forwarded = {each.floating_id for router in told.routers for each in router.forwardings}
+    assert plan.served.gateways == {lab.ids["router"]: 1} and forwarded
+    assert set(plan.served.floating) == forwarded | {each.id for each in told.floating}
+    assert set(plan.served.routers) == set(numbers)
 
 
 async def test_ports_of_networks_that_are_joined_are_told_and_may_be_asked_for(lab: Lab) -> None:

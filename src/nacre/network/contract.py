@@ -247,8 +247,8 @@ class RouterLeg(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GatewayFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """A router's way out. next_hops: the gateways of the external subnets. host: which translates, by the election of
-    the number `term`; "": none."""
+    """A router's way out. addresses: alone, without the length of their networks. next_hops: the gateways of the
+    external subnets. host: which translates, by the election of the number `term`; "": none."""
 
     network_id: str
     port_id: str

@@ -140,7 +140,8 @@ def _gateway(router: Router, leg: RouterLeg | None, subnets: Mapping[str, list[S
     own = {ipaddress.ip_interface(address).network for address in leg.addresses}
     around = sorted(subnets.get(leg.network_id, ()), key=lambda subnet: ipaddress.ip_network(subnet.cidr) not in own)
     return GatewayFacts(
-        network_id=leg.network_id, port_id=leg.port_id, mac=leg.mac, addresses=leg.addresses,
+        network_id=leg.network_id, port_id=leg.port_id, mac=leg.mac,
+        addresses=tuple(address.partition("/")[0] for address in leg.addresses),
         next_hops=tuple(str(subnet.gateway_ip) for subnet in around), snat=router.enable_snat,
         host=router.gateway_host or "", term=router.gateway_term)
 

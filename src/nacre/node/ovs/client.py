@@ -238,12 +238,14 @@ class WiringClient:
                 asked -= {port.id for port in (*answer.ports, *self.standing.ports)}
             for some in pieces(sorted(asked), MOST_PORTS):
                 await self._wiring(some)
-            if whole or self.routing_outdated():
-                await self._ask_routing()
         except BaseException:
             self.asked |= asked
             self.whole = self.whole or whole
             raise
+        if whole:
+            self._routes.doubt()
+        if self.routing_outdated():
+            await self._ask_routing()
         await self.ask_differences()
         return whole
 
