@@ -19,6 +19,7 @@ import structlog
 
 from nacre.base.clock import Clock
 from nacre.base.db import Database
+from nacre.base.db.together import Together
 from nacre.base.durable import changes as outbox
 from nacre.base.durable import eras
 from nacre.base.durable.changes import Change
@@ -239,6 +240,8 @@ class Notifier(Generic[M]):
 
 #: A thing that many hosts keep: a group, by its members, or a network, by its ports.
 Thing = tuple[str, str]
+#: A host, and the groups and networks of which it may lack something.
+Lag = tuple[str, Collection[str], Collection[str]]
 GROUP, NETWORK = "group", "network"
 D = TypeVar("D", GroupMembers, NetworkPorts)
 
@@ -311,6 +314,7 @@ class DifferenceNotifier:
         self._task: asyncio.Task[None] | None = None
         self._rest = 0.0  # until then nothing is sent
         self.last: dict[str, dict[str, int]] = {GROUP: {}, NETWORK: {}}
+        self._lags = Together[Lag, tuple[list[str], list[str]]](self._own)
 
     def add(self, changed: Mapping[Thing, int]) -> None:
         """Tell of these soon: the number of the change before."""
@@ -341,12 +345,17 @@ class DifferenceNotifier:
         if not any(found):
             return found
         try:
-            own = await self._db.read(lambda connection: (
-                members.named(connection, host, found[0]), placed.here(connection, host, found[1])))
+            own = await self._lags((host, *found))
         except Exception as error:  # the beat counts: its host lives, whatever the database does
             log.info("a host does not hear now what it lacks", host=host, why=str(error))
             return {}, {}
         return {id: found[0][id] for id in own[0]}, {id: found[1][id] for id in own[1]}
+
+    async def _own(self, lags: Sequence[Lag]) -> list[tuple[list[str], list[str]]]:
+        """Those of each that are its own: one read for all."""
+        return await self._db.read(lambda connection: [
+            (members.named(connection, host, groups), placed.here(connection, host, networks))
+            for host, groups, networks in lags])
 
     async def changed(self, changes: Sequence[Change]) -> None:
         """A reader of changes: something changed, in whatever process."""
