@@ -273,6 +273,7 @@ async def test_whatever_is_answered_whole_comes_in_turn(cloud: Cloud) -> None:
     async with cloud.network._large.turn("h2"):
         waiting = asyncio.create_task(cloud.network.wiring("h3", (port,), {}))
         assert len((await cloud.network.wiring("h1", (new,), known=Have())).ports) == 1
+        await asyncio.sleep(0.1)
         assert not waiting.done()
     assert len((await waiting).ports) == 1
 
