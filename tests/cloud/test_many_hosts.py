@@ -161,6 +161,18 @@ async def test_reports_without_news_cost_nothing(two: Two) -> None:
     assert cost.transactions == cost.statements == 1
 
 
+async def test_hosts_that_lack_something_hear_so_by_one_read(two: Two) -> None:
+    """As when a network or a group that all of them have changes."""
+    await two.greet(two.one, two.beats(MANY))
+    last = two.one.network.difference_notifier.last
+    last["group"], last["network"] = {"g": 7}, {"n": 8}
+    for n, transactions in ((8, 0), (1, 1)):  # a number that is level, and one that is not
+        beats = [msgspec.structs.replace(beat, members={"g": n}, placed={"n": n}) for beat in two.beats(MANY)]
+        with two.counted() as cost:
+            assert not any(await two.say(two.one, beats))
+        assert cost.transactions == transactions, cost
+
+
 async def test_guests_of_hosts_that_greet_together_are_looked_up_together(two: Two) -> None:
     await two.db.run(lambda connection: fill(connection, 500))  # ten on each of 50 hosts
     beats = [msgspec.structs.replace(beat, report=msgspec.structs.replace(beat.report, held=tuple(

@@ -199,6 +199,14 @@ def test_what_no_list_can_be_asked_for(resource: Resource, query: tuple[str, str
         listing.parse(resource, [query])
 
 
+@pytest.mark.parametrize("name", ["sort_key", "changed_since", "limit", "sort_dir", "x" * 5000])
+def test_a_refusal_of_a_list_repeats_little(name: str) -> None:
+    query = [("sort_key", "name")] * (name == "sort_dir") + [(name, "y" * 5000)]
+    with pytest.raises(BadRequest) as error:
+        listing.parse(d.NETWORK, query)
+    assert len(error.value.message) < 200 and len(str(error.value.field)) < 100
+
+
 @pytest.mark.parametrize("key", ["id", "name", "status", "admin_state_up", "mtu", "tenant_id", "project_id",
                                  "availability_zone_hints"])
 def test_what_networks_are_sorted_by(key: str) -> None:

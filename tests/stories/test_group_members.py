@@ -16,7 +16,7 @@ from nacre.base.durable.tables import changes as rows_of_changes
 from nacre.base.errors import NotFound
 from nacre.cloud.control import tell_differences
 from nacre.network import tables as t
-from nacre.network.contract import GroupMembers, Have, NetworkRequest, PortsOrder
+from nacre.network.contract import GroupMembers, Have, NetworkRequest, PortsOrder, Versions
 from nacre.network.hosts import trimming
 from nacre.network.hosts.notifications import News, joined
 from nacre.network.work import NetworkSettings
@@ -52,6 +52,10 @@ async def cloud(story_db: Database) -> Cloud:
     for n in (1, 2):
         await made.host(f"h{n}", f"192.0.2.{n}")
     return made
+
+
+async def known_to(cloud: Cloud, host: str, groups: tuple[str, ...], have: Versions) -> tuple[GroupMembers, ...]:
+    return (await cloud.network.differences(host, groups, (), Have(groups=have))).members
 
 
 async def plug(cloud: Cloud, server: str, net: str, host: str) -> str:
@@ -117,17 +121,18 @@ async def test_every_way_to_change_members_is_heard(cloud: Cloud) -> None:
 async def test_a_host_hears_of_the_groups_that_its_rules_name_and_of_no_other(cloud: Cloud) -> None:
     net, _ = await cloud.network_with_subnet()
     await plug(cloud, "s1", net, "h1")
-    [group] = (await cloud.network.wiring("h1")).groups
+    [group] = (await cloud.network.wiring("h1", known=Have())).groups
     assert {n.host for n in await cloud.hear() if n.members} == {"h1"}
-    assert await cloud.network.members("h2", (group.id,), {}) == ()
-    [mine] = await cloud.network.members("h1", (group.id, "nothing"), {})
+    assert await known_to(cloud, "h2", (group.id,), {}) == ()
+    [mine] = await known_to(cloud, "h1", (group.id, "nothing"), {})
     assert mine.since is None and len(mine.ports) == 1
     lone = (await cloud.call("two", "POST", "/security-groups", {"security_group": {"name": "x"}}))["security_group"]
-    assert await cloud.network.members("h1", (lone["id"],), {}) == ()
+    assert await known_to(cloud, "h1", (lone["id"],), {}) == ()
 
 
 async def test_a_host_of_the_release_before_has_the_members_in_its_rules(cloud: Cloud) -> None:
     """It does not say what it knows of groups, and knows no message about members: then it asks for everything."""
+    await cloud.host("h1", "192.0.2.1", before=True)
     net, _ = await cloud.network_with_subnet()
     await plug(cloud, "s1", net, "h1")
     await plug(cloud, "s2", net, "h2")
@@ -187,9 +192,9 @@ async def test_differences_join_or_show_the_gap(cloud: Cloud) -> None:
 async def test_what_is_too_old_is_told_whole(cloud: Cloud) -> None:
     net, _ = await cloud.network_with_subnet()
     await plug(cloud, "s1", net, "h1")
-    [first] = (await cloud.network.wiring("h1", (), {})).members
+    [first] = (await cloud.network.wiring("h1", known=Have())).members
     await plug(cloud, "s2", net, "h1")
-    [second] = (await cloud.network.wiring("h1", (), {})).members
+    [second] = (await cloud.network.wiring("h1", known=Have())).members
     await cloud.db.run(lambda c: changes.number(c, cloud.clock.now().replace(tzinfo=None), "server"))
     # As Changes does when they were there long enough.
     await cloud.db.run(lambda c: c.execute(sa.delete(rows_of_changes).where(rows_of_changes.c.n <= second.n)))
@@ -199,7 +204,7 @@ async def test_what_is_too_old_is_told_whole(cloud: Cloud) -> None:
         assert [(row.port_id, row.n) for row in rows] == [("", second.n)]
 
     async def since(n: int) -> int | None:
-        [found] = await cloud.network.members("h1", (first.id,), {first.era: {first.id: n}})
+        [found] = await known_to(cloud, "h1", (first.id,), {first.era: {first.id: n}})
         return found.since
 
     assert await since(first.n) is None and await since(second.n) == second.n
@@ -216,10 +221,10 @@ async def test_an_older_database_tells_whole(cloud: Cloud) -> None:
         eras.begin(connection)
 
     await cloud.db.run(begin)
-    [now] = (await cloud.network.wiring("h1", (), {})).members
+    [now] = (await cloud.network.wiring("h1", known=Have())).members
 
     async def since(era: str, n: int) -> int | None:
-        [found] = await cloud.network.members("h1", (now.id,), {era: {now.id: n}})
+        [found] = await known_to(cloud, "h1", (now.id,), {era: {now.id: n}})
         return found.since
 
     assert now.era and await since(now.era, now.n) == now.n

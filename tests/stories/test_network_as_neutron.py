@@ -9,7 +9,7 @@ from tests.stories.network_cloud import CALLERS, THREE, Cloud
 
 from nacre.base.db import Database
 from nacre.base.errors import BadRequest
-from nacre.network.contract import AgentReport, NetworkRequest, PortsOrder
+from nacre.network.contract import AgentReport, Have, NetworkRequest, PortsOrder
 from nacre.network.manager import NetworkManager
 
 
@@ -282,7 +282,7 @@ async def test_an_address_of_another_host_is_refused(cloud: Cloud) -> None:
         await cloud.host(f"h{n}", f"192.0.2.{n}")
         await network.plug(PortsOrder(server_id=f"s{n}", context=CALLERS["one"],
                                       requests=(NetworkRequest(network_id=net),)), f"h{n}")
-    before = await network.wiring("h1")
+    before = await network.wiring("h1", known=Have())
 
     def claim(host: str, address: str) -> AgentReport:
         return AgentReport(host=host, tunnel_ip=address, bridge_mappings={}, tunnel_types=("vxlan",))
@@ -290,8 +290,8 @@ async def test_an_address_of_another_host_is_refused(cloud: Cloud) -> None:
     for host, address in (("h9", "192.0.2.2"), ("h1", "192.0.2.2"), ("h9", "127.0.0.1")):
         with pytest.raises(BadRequest, match="tunnel_ip"):
             await network.agent_report(claim(host, address))
-    after = await network.wiring("h1")
-    assert (after.tunnels, after.remotes) == (before.tunnels, before.remotes) != ((), ())
+    after = await network.wiring("h1", known=Have())
+    assert (after.peers, after.placed) == (before.peers, before.placed) != ({}, ())
     both = await asyncio.gather(network.agent_report(claim("h9", "192.0.2.1")), network.agent_report(
         claim("h8", "192.0.2.8")), return_exceptions=True)  # heard together, judged alone
     assert isinstance(both[0], BadRequest) and both[1] is None

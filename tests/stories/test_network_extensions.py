@@ -5,10 +5,9 @@ from uuid import uuid4
 
 import pytest
 from tests import schema
-from tests.stories.network_cloud import THREE, Cloud
+from tests.stories.network_cloud import THREE, Cloud, gateway
 
 from nacre.network.api.versions import EXTENSIONS, FORWARDING
-from nacre.network.contract import AgentReport
 from nacre.network.ml2.type_drivers import SegmentTypes
 from nacre.network.work import NetworkSettings
 
@@ -252,9 +251,7 @@ PROBES: dict[str, Any] = {
 
 async def _forwards(p: Probe) -> None:
     """A host's L3 agent reports; "one" has a router with a way out, a port behind it and a floating IP."""
-    await p.cloud.network.agent_report(AgentReport(
-        host="h1", tunnel_ip="192.0.2.1", bridge_mappings={"physnet1": "br-ex"}, tunnel_types=("vxlan",),
-        agents=("Open vSwitch agent", "L3 agent")))
+    await gateway(p.cloud, 1)
     p.ids["public"], _ = await p.cloud.network_with_subnet("admin", "203.0.113.0/24", **{
         "router:external": True, "provider:network_type": "flat", "provider:physical_network": "physnet1"})
     await p.call("PUT", "/routers/{router}/add_router_interface", {"subnet_id": "{subnet}"})
@@ -337,8 +334,11 @@ async def test_an_extension_that_is_named_works(alias: str) -> None:
 
 
 async def test_what_forwards_nothing_is_not_named() -> None:
-    """Routers are rows while no host forwards for them."""
+    """Routers are rows while no host forwards for them, or one says so that no operator has switched on."""
     db = schema.in_memory()
-    named = {e["alias"] for e in (await Cloud(db).call("one", "GET", "/extensions"))["extensions"]}
-    assert named == set(PROBES) and set(FORWARDING_PROBES) == set(FORWARDING)
+    cloud = Cloud(db)
+    for _ in range(2):
+        named = {e["alias"] for e in (await cloud.call("one", "GET", "/extensions"))["extensions"]}
+        assert named == set(PROBES) and set(FORWARDING_PROBES) == set(FORWARDING)
+        await gateway(cloud, 1, enabled=False)
     await db.close()

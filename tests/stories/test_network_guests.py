@@ -71,6 +71,46 @@ async def test_a_floating_ip_is_of_a_router_that_is_where_its_port_is(lab: Guest
         "floatingip"]["router_id"] == lab.router
 
 
+def subport(port_id: str) -> dict[str, Any]:
+    return {"port_id": port_id, "segmentation_type": "vlan", "segmentation_id": 7}
+
+
+async def test_a_networks_owner_is_not_told_what_a_guests_trunk_carries(lab: Guest) -> None:
+    """It may be ports of networks that are none of the owner's business."""
+    private, _ = await lab.cloud.network_with_subnet("three", "10.7.0.0/24")
+    parent, carried = await lab.port(lab.net), await lab.port(private)
+    await lab.cloud.call("three", "POST", "/trunks", {"trunk": {"port_id": parent, "sub_ports": [subport(carried)]}})
+    for who, told in (("one", False), ("watcher", False), ("three", True), ("admin", True)):
+        shown = [(await lab.cloud.call(who, "GET", f"/ports?network_id={lab.net}&id={parent}"))["ports"][0],
+                 (await lab.cloud.call(who, "GET", f"/ports/{parent}"))["port"]]
+        assert [carried in str(each) for each in shown] == ["trunk_details" in each for each in shown] == [told] * 2
+
+
+@pytest.mark.parametrize("who", ["one", "admin"])
+async def test_a_networks_owner_takes_a_guest_off_whatever_trunk_it_is_of(lab: Guest, who: str) -> None:
+    """Or a trunk pins the network, its sharing and, by a floating IP, its router. Of one's own, as in Neutron, the
+    trunk goes first."""
+    router = await lab.new_router("one")
+    await lab.cloud.call("one", "PUT", f"/routers/{router}/add_router_interface", {"subnet_id": lab.sub})
+    private, _ = await lab.cloud.network_with_subnet("three", "10.7.0.0/24")
+    parent, carried = await lab.port(lab.net), await lab.port(lab.net)
+    pinned = (await lab.cloud.call("three", "POST", "/trunks", {"trunk": {
+        "port_id": parent, "admin_state_up": False}}))["trunk"]["id"]
+    left = (await lab.cloud.call("three", "POST", "/trunks", {"trunk": {
+        "port_id": await lab.port(private), "sub_ports": [subport(carried)]}}))["trunk"]
+    floating = await lab.floating(port_id=parent)
+    for port, kind in ((parent, "PortInUseAsTrunkParent"), (carried, "PortInUseAsSubPort")):
+        assert await refused(lab.cloud, "DELETE", f"/ports/{port}", None, 409, "three") == kind
+        await lab.cloud.call(who, "DELETE", f"/ports/{port}")
+    await lab.cloud.call("three", "GET", f"/trunks/{pinned}", expect=404)
+    shown = (await lab.cloud.call("three", "GET", f"/trunks/{left['id']}"))["trunk"]
+    assert shown["sub_ports"] == [] and shown["revision_number"] > left["revision_number"]
+    assert (await lab.cloud.call("three", "GET", f"/floatingips/{floating}"))["floatingip"]["port_id"] is None
+    await lab.cloud.call("one", "PUT", f"/routers/{router}/remove_router_interface", {"subnet_id": lab.sub})
+    await lab.cloud.call("one", "DELETE", lab.policy)
+    await lab.cloud.call("one", "DELETE", f"/networks/{lab.net}")
+
+
 async def test_sharing_does_not_end_under_a_router(lab: Guest) -> None:
     """As in Neutron a router's interface is a port of its project: or it stayed the gateway, and nobody's to remove."""
     joined = f"/routers/{lab.router}/add_router_interface"

@@ -12,7 +12,7 @@ from nacre.base.clock import RealClock
 from nacre.base.db import Database
 from nacre.base.durable.processes import database_now
 from nacre.network import tables as t
-from nacre.network.contract import AgentReport, NetworkRequest, PortsOrder
+from nacre.network.contract import DIFFERENCES, AgentReport, NetworkRequest, PortsOrder
 from nacre.network.manager import NetworkManager
 
 
@@ -164,3 +164,13 @@ async def test_a_hosts_tunnel_address_concerns_those_that_share_its_networks(clo
     await asyncio.sleep(0.1)
     assert cloud.notified == [({"h1"}, ())]
     assert (await cloud.network.wiring("h1")).tunnels == ("192.0.2.22",)
+    cloud.notified.clear()
+    for said in ({"bridge_mappings": {"physnet1": "br-ex"}}, {"datapath_type": "system"}, {"takes": (DIFFERENCES,)},
+                 {"agents": ("Open vSwitch agent", "L3 agent")}, {}):  # which no other host is told
+        await cloud.network.agent_report(AgentReport(**({
+            "host": "h2", "tunnel_ip": "192.0.2.22", "bridge_mappings": {}, "tunnel_types": ("vxlan",)} | said)))
+        await asyncio.sleep(0.1)
+    assert cloud.notified == []
+    await cloud.network.agent_report(AgentReport(host="h2", tunnel_ip=None, bridge_mappings={}, tunnel_types=()))
+    await asyncio.sleep(0.1)
+    assert cloud.notified == [({"h1"}, ())]

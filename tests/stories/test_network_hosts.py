@@ -4,6 +4,7 @@ and who has lost a story's lease changes nothing."""
 import asyncio
 from collections.abc import Collection, Mapping
 from datetime import datetime
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,7 +19,7 @@ from nacre.base.rpc.memory import MemoryHub, MemoryTransport
 from nacre.base.rpc.server import Peer
 from nacre.base.rpc.stub import stub
 from nacre.network import tables as t
-from nacre.network.contract import TARGET, AgentReport, Guard, Network, NetworkRequest, PortsOrder
+from nacre.network.contract import TARGET, AgentReport, Guard, Have, Network, NetworkRequest, PortsOrder
 from nacre.network.hosts import notifications
 from nacre.network.hosts.notifications import Notice
 from nacre.network.manager import NetworkManager, NetworkParts
@@ -47,18 +48,23 @@ async def test_a_poisoned_report_harms_its_host_alone(cloud: Cloud) -> None:
     net, _ = await cloud.network_with_subnet()
     await cloud.network.plug(order("s1", net), "h1")
     await cloud.network.plug(order("s2", net), "h2")
-    before = await cloud.network.wiring("h1")
+
+    async def around() -> Any:
+        found = await cloud.network.wiring("h1", known=Have())
+        return {host: way.tunnel_ip for host, way in found.peers.items()}, [
+            each.ports for each in found.placed], found.ports
+
+    before = await around()
     for tunnel_ip in ("fd00::1", "evil", "224.0.0.1"):
         with pytest.raises(BadRequest, match="tunnel_ip"):
             await speak.agent_report(AgentReport(host="h9", tunnel_ip=tunnel_ip, bridge_mappings={},
                                                  tunnel_types=("vxlan",)))
     with pytest.raises(BuildFailed):
         await cloud.network.plug(order("s3", net), "h9")
-    after = await cloud.network.wiring("h1")
-    assert (after.tunnels, after.remotes, after.ports) == (before.tunnels, before.remotes, before.ports)
+    assert await around() == before
     await speak.agent_report(AgentReport(host="h9", tunnel_ip="192.0.2.9", bridge_mappings={}, tunnel_types=("vxlan",)))
     await cloud.network.plug(order("s3", net), "h9")
-    assert set((await cloud.network.wiring("h1")).tunnels) == {"192.0.2.2", "192.0.2.9"}
+    assert set((await around())[0].values()) == {"192.0.2.1", "192.0.2.2", "192.0.2.9"}
     await control.close()
     await node.close()
 
@@ -71,8 +77,8 @@ async def test_an_address_that_is_none_is_never_passed_on(cloud: Cloud) -> None:
     a = t.agents.c
     await cloud.db.run(lambda c: c.execute(sa.update(t.agents).where(a.host == "h2", a.tunnel_ip.is_not(None)).values(
         tunnel_ip=None, configurations={"tunnel_ip": "evil", "tunnel_types": ["vxlan"]})))
-    wiring = await cloud.network.wiring("h1")
-    assert wiring.tunnels == () and wiring.remotes == () and len(wiring.ports) == 1
+    wiring = await cloud.network.wiring("h1", known=Have())
+    assert wiring.peers.keys() == {"h1"} and len(wiring.ports) == 1
 
 
 class Seams:
@@ -129,21 +135,21 @@ async def test_who_a_change_concerns_is_written_in_its_transaction(cloud: Cloud,
     with pytest.raises(Unavailable):
         await cloud.network.deallocate("s2")
     await asyncio.sleep(0.02)
-    assert len((await cloud.network.wiring("h2")).ports) == 1 and cloud.notified == []
+    assert len((await cloud.network.wiring("h2", known=Have())).ports) == 1 and cloud.notified == []
 
 
 async def test_a_host_sees_what_it_has_missed(cloud: Cloud, seams: Seams) -> None:
     """Each notice names the change before it, whoever made that, and a fetched answer the last that it contains."""
     net, _ = await cloud.network_with_subnet()
-    start = (await cloud.network.wiring("h2")).n
+    start = (await cloud.network.wiring("h2", known=Have())).n
     await cloud.network.plug(order("s1", net), "h1")
     await cloud.network.plug(order("s2", net), "h2")
     await asyncio.sleep(0.02)
     (one,) = [notice for notice in cloud.notices if notice.host == "h2"]
-    assert one.before <= start < one.n <= (await cloud.network.wiring("h2")).n
+    assert one.before <= start < one.n <= (await cloud.network.wiring("h2", known=Have())).n
     # Another control process, whose notice is lost.
     await cloud.db.run(lambda c: changes.chain(c, datetime(2026, 1, 1), "wiring", ["h2"]))
-    missed = (await cloud.network.wiring("h2")).n
+    missed = (await cloud.network.wiring("h2", known=Have())).n
     cloud.notices.clear()
     await cloud.network.plug(order("s3", net), "h2")
     await asyncio.sleep(0.02)
@@ -163,7 +169,7 @@ async def test_who_lost_the_lease_changes_nothing(cloud: Cloud, seams: Seams) ->
     await cloud.network.plug(order("s", net, GOOD), "h1")
 
     async def state() -> object:
-        return msgspec.json.encode([await cloud.network.wiring(h) for h in ("h1", "h2")])
+        return msgspec.json.encode([await cloud.network.wiring(h, known=Have()) for h in ("h1", "h2")])
 
     before = await state()
     for verb in (lambda: cloud.network.bind("s", "h2", LOST), lambda: cloud.network.unbind("s", "h1", LOST),

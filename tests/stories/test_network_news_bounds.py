@@ -1,5 +1,6 @@
 """Hosts hear of what is theirs to know, and of no more; and what is gone leaves nothing."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -74,6 +75,8 @@ async def test_the_answer_to_a_beat_is_of_the_hosts_own_alone(cloud: Cloud) -> N
     assert groups.keys() == {group} and networks.keys() == {net}
     assert await notifier.behind("h1", groups, networks) == ({}, {}, 0)
     assert await notifier.behind("h2", {group: 0}, {net: 0}) == ({}, {}, 0)
+    together = await asyncio.gather(*(notifier.behind(host, {group: 0}, {net: 0}) for host in ("h2", "h1", "h3")))
+    assert together == [({}, {}, 0), (groups, networks, 0), ({}, {}, 0)]
 
 
 async def test_a_beat_counts_though_the_database_is_away(cloud: Cloud) -> None:

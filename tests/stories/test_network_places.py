@@ -1,5 +1,6 @@
 """Where the ports of a network are is kept by its hosts as differences: every change that there is is written down."""
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from tests.stories.test_network_growth import GRAIN, HOSTS, Growing
 from nacre.base.db import Database
 from nacre.base.durable import changes, eras
 from nacre.base.durable.tables import changes as rows_of_changes
+from nacre.base.errors import Forbidden
 from nacre.network import tables as t
 from nacre.network.contract import (
     Differences,
@@ -251,11 +253,29 @@ async def test_a_host_of_the_release_before_is_told_every_port_elsewhere(cloud: 
     assert answer.remotes == (RemotePort(
         network_id=net, mac_address=facts["mac_address"], tunnel_ip="192.0.2.1",
         ip_addresses=(facts["fixed_ips"][0]["ip_address"],)),)
+    assert await cloud.network.members("h3", (), {}) == ()
     cloud.notices.clear()
     await cloud.host("h3", "192.0.2.3")  # it was upgraded: nobody else has to do with that
+    for question in (cloud.network.wiring("h3", (), {}), cloud.network.wiring("h3", (port,)),
+                     cloud.network.members("h3", (), {})):
+        with pytest.raises(Forbidden, match="takes differences"):
+            await question
     await plug(cloud, "s2", net, "h2")
     await cloud.hear()
     assert {notice.host for notice in cloud.notices} == {"h2"}
+
+
+async def test_whatever_is_answered_whole_comes_in_turn(cloud: Cloud) -> None:
+    """Also for one port of a host of the release before: it has all ports of its network around it."""
+    await cloud.host("h3", "192.0.2.3", before=True)
+    net, _ = await cloud.network_with_subnet()
+    port, new = await plug(cloud, "s3", net, "h3"), await plug(cloud, "s1", net, "h1")
+    async with cloud.network._large.turn("h2"):
+        waiting = asyncio.create_task(cloud.network.wiring("h3", (port,), {}))
+        assert len((await cloud.network.wiring("h1", (new,), known=Have())).ports) == 1
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+    assert len((await waiting).ports) == 1
 
 
 async def test_a_dhcp_port_that_is_made_again_is_heard_of_on_every_host(cloud: Cloud) -> None:

@@ -6,7 +6,7 @@ import pytest
 from tests.stories.network_cloud import CALLERS, Cloud
 
 from nacre.base.db import Database
-from nacre.network.contract import NetworkRequest, PortsOrder, Rate
+from nacre.network.contract import Have, NetworkRequest, PortsOrder, Rate
 from nacre.network.nouns.qos import KINDS
 from nacre.network.traffic import qos_rules
 from nacre.network.work import Work
@@ -191,7 +191,7 @@ async def test_what_hosts_will_have_of_it(cloud):
     ports = [(await cloud.call("admin", "POST", "/ports", {"port": {
         "network_id": net, "binding:host_id": "h1", **more}}))["port"]["id"] for more in (
             {}, {"qos_policy_id": gold}, {"device_owner": "network:x"})]
-    wired = {port.id: port.qos for port in (await cloud.network.wiring("h1")).ports}
+    wired = {port.id: port.qos for port in (await cloud.network.wiring("h1", known=Have())).ports}
     assert [wired[port] for port in ports] == [none, gold, None]
 
 
@@ -210,7 +210,7 @@ async def test_a_guest_does_not_leave_its_networks_policy(cloud):
         await cloud.call("one", "PUT", f"/ports/{each}", {"port": {"device_owner": "neutron:x", "device_id": ""}})
     router = (await cloud.call("one", "POST", "/routers", {"router": {}}))["router"]["id"]
     await cloud.call("one", "PUT", f"/routers/{router}/add_router_interface", {"port_id": guest}, expect=409)
-    wired = {port.id: port.qos for port in (await cloud.network.wiring("h1")).ports}
+    wired = {port.id: port.qos for port in (await cloud.network.wiring("h1", known=Have())).ports}
     assert wired[guest] == wired[other] == iron
 
 

@@ -39,6 +39,12 @@ async def test_what_the_operators_settings_say_is_shown_and_stays(cloud):
     for method, body in (("PUT", {"network_segment_range": {"name": "x"}}), ("DELETE", None)):
         answer = await cloud.call("admin", method, f"{PATH}/{listed[1]['id']}", body, expect=400)
         assert answer["NeutronError"]["type"] == "NetworkSegmentRangeDefaultReadOnly"
+    path = f"{PATH}/{listed[1]['id']}/tags"  # there is no row that could keep them
+    for method, where, body in (("PUT", path, {"tags": ["a"]}), ("POST", path, {"tags": ["a"]}),
+                                ("PUT", f"{path}/a", None), ("DELETE", path, None), ("DELETE", f"{path}/a", None)):
+        answer = await cloud.call("admin", method, where, body, expect=400)
+        assert answer["NeutronError"]["type"] == "NetworkSegmentRangeDefaultReadOnly", (method, where)
+    assert await cloud.call("admin", "GET", path) == {"tags": []}
 
 
 async def test_a_projects_range_is_its_own(cloud):

@@ -46,19 +46,19 @@ async def test_a_servers_ports_from_order_to_wire_and_back(cloud):
     assert [p.position for p in ports] == [0, 1] and {p.vif_type for p in ports} == {"ovs"}
     assert ports[0].vif_details["bridge_name"] == "br-int-c10d0000"  # as its host's agent says
     assert await cloud.network.plug(order("s1", net, net), "h1") == plugged
-    wiring = await cloud.network.wiring("h1")
+    wiring = await cloud.network.wiring("h1", known=Have())
     assert wiring.whole and {p.id for p in wiring.ports} == {p.id for p in ports}
     assert wiring.networks[0].network_type == "vxlan" and wiring.networks[0].subnets[0].dhcp_ip
     assert wiring.networks == plugged.networks and wiring.networks[0].dhcp_mac
-    assert wiring.tunnels == ()  # nobody shares the network yet
+    assert wiring.peers.keys() == {"h1"}  # nobody shares the network yet
     await cloud.network.wired("h2", (ports[0].id,), True)  # not its port
     await cloud.network.wired("h1", (ports[0].id,), True)
     states = await cloud.network.ports_of(("s1", "nobody"))
     assert [p.status for p in states["s1"]] == ["ACTIVE", "DOWN"] and states["nobody"] == ()
     await cloud.network.unbind("s1", "h2")
-    assert len((await cloud.network.wiring("h1")).ports) == 2
+    assert len((await cloud.network.wiring("h1", known=Have())).ports) == 2
     await cloud.network.unbind("s1", "h1")
-    assert not (await cloud.network.wiring("h1")).ports
+    assert not (await cloud.network.wiring("h1", known=Have())).ports
     await cloud.network.deallocate("s1")
     await cloud.network.deallocate("s1")
     left = (await cloud.call("one", "GET", f"/ports?network_id={net}"))["ports"]
@@ -136,7 +136,8 @@ async def test_members_of_a_group_are_told_of_one_another(cloud):
     await cloud.network.deallocate("s2")
     told = {notice.host: notice.members[group.id] for notice in await cloud.hear()}
     assert told["h1"].ports == {two.id: ()} and members.n <= told["h1"].n
-    [since] = await cloud.network.members("h1", (group.id,), {members.era: {group.id: members.n}})
+    [since] = (await cloud.network.differences("h1", (group.id,), (), Have(
+        groups={members.era: {group.id: members.n}}))).members
     assert since.ports == {two.id: ()}
 
 
@@ -150,7 +151,7 @@ async def test_a_poisoned_rule_opens_nothing_and_stops_nobody(cloud):
     await cloud.db.run(lambda c: c.execute(sa.update(t.security_group_rules).where(
         t.security_group_rules.c.direction == "egress", t.security_group_rules.c.ethertype == "IPv6").values(
             remote_ip_prefix="poison", remote_address_group_id=None)))
-    [group] = (await cloud.network.wiring("h1", (port.id,))).groups
+    [group] = (await cloud.network.wiring("h1", (port.id,), known=Have())).groups
     assert {(r.direction, r.ethertype): r.remote for r in group.rules if r.direction == "egress"} == {
         ("egress", "IPv4"): None, ("egress", "IPv6"): ()}
     assert len(group.rules) == 4
@@ -166,12 +167,12 @@ async def test_provider_networks_and_dhcp_follow_the_subnets(cloud):
     await cloud.call("admin", "POST", "/subnets", {"subnet": {
         "network_id": net["id"], "cidr": "10.1.0.0/24", "ip_version": 4, "enable_dhcp": False}})
     await cloud.network.plug(order("s1", net["id"], caller="admin"), "h1")
-    facts = (await cloud.network.wiring("h1")).networks[0]
+    facts = (await cloud.network.wiring("h1", known=Have())).networks[0]
     assert (facts.network_type, facts.segmentation_id, facts.dhcp_mac) == ("vlan", 100, None)
     sub = facts.subnets[0].id
     await cloud.call("admin", "PUT", f"/subnets/{sub}", {"subnet": {"enable_dhcp": True}})
     await cloud.network.plug(order("s1", net["id"], caller="admin"), "h2")
-    assert (await cloud.network.wiring("h2")).networks[0].subnets[0].dhcp_ip
+    assert (await cloud.network.wiring("h2", known=Have())).networks[0].subnets[0].dhcp_ip
 
 
 async def test_a_network_named_a_hundred_times_is_looked_up_once_and_counted_before(cloud, monkeypatch):

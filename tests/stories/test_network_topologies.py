@@ -2,8 +2,9 @@
 
 from typing import Any
 
+import msgspec
 import pytest
-from tests.stories.network_cloud import CALLERS, Cloud
+from tests.stories.network_cloud import CALLERS, THREE, Cloud
 
 from nacre.base.db import Database
 from nacre.base.errors import BadRequest, Forbidden
@@ -65,10 +66,41 @@ async def test_what_is_lacking_is_said_and_nothing_is_left(cloud):
 async def test_whose(cloud):
     await ready(cloud)
     await get(cloud, who="two", expect=403)
-    made = await get(cloud, who="admin")
-    assert (await cloud.call("one", "GET", f"/networks/{made['id']}"))["network"]["project_id"] == "p-one"
+    made = await get(cloud, f"/auto-allocated-topology/{THREE}", who="admin")
+    assert (await cloud.call("three", "GET", f"/networks/{made['id']}"))["network"]["project_id"] == THREE
+    mine = await get(cloud)
     await cloud.call("watcher", "DELETE", MINE, expect=403)
-    assert await get(cloud, who="watcher") == made
+    assert await get(cloud, who="watcher") == mine
+
+
+async def test_it_is_some_projects(cloud, monkeypatch):
+    """An administrator's may be another's; nobody's would be the cloud's own."""
+    await ready(cloud)
+    monkeypatch.setitem(CALLERS, "admin", msgspec.structs.replace(CALLERS["admin"], project_id=None))
+    for named in ("None", "*", "%0a", "p-one"):
+        for query in ("", "?fields=dry-run"):
+            path = f"/auto-allocated-topology/{named}{query}"
+            assert "auto_allocate request" in (await get(cloud, path, "admin", 400))["message"]
+    assert (await names(cloud))["networks"] == []
+
+
+async def test_it_is_deleted_whatever_was_taken_apart(cloud):
+    await ready(cloud)
+    for change in ("subnet", "interface", "router"):
+        net = (await get(cloud))["id"]
+        [router] = (await cloud.call("one", "GET", "/routers"))["routers"]
+        first, second = (await cloud.call("one", "GET", f"/subnets?network_id={net}"))["subnets"]
+        off = f"/routers/{router['id']}/remove_router_interface"
+        if change == "subnet":
+            await cloud.call("one", "POST", "/subnets", {"subnet": {
+                "network_id": net, "ip_version": 4, "cidr": "192.168.7.0/24"}})
+        if change in ("interface", "router"):
+            await cloud.call("one", "PUT", off, {"subnet_id": first["id"]})
+        if change == "router":
+            await cloud.call("one", "PUT", off, {"subnet_id": second["id"]})
+            await cloud.call("one", "DELETE", f"/routers/{router['id']}")
+        await cloud.call("one", "DELETE", MINE)
+        assert await names(cloud) == {"networks": [], "subnets": [], "routers": []}
 
 
 async def test_a_server_gets_one(cloud):

@@ -432,7 +432,7 @@ class Network(Protocol):
     async def wiring(self, host: bounds.Name, port_ids: PortIds = (), have: Versions | None = None,
                      known: Have | None = None) -> HostWiring:
         """For a host's agent: what to wire. No ports named: everything of the host. known: what it has, of which only
-        what changed since is said. One of the release before says `have`, of groups, or nothing."""
+        what changed since is said. A host of the release before says `have`, or nothing; Forbidden to others."""
         ...
 
     async def differences(self, host: bounds.Name, groups: GroupIds, networks: NetworkIds, known: Have) -> Differences:
@@ -441,7 +441,7 @@ class Network(Protocol):
         ...
 
     async def members(self, host: bounds.Name, groups: GroupIds, have: Versions) -> tuple[GroupMembers, ...]:
-        """As `differences`, for a host of the release before."""
+        """As `differences`, for a host of the release before; Forbidden to others."""
         ...
 
     async def wired(self, host: bounds.Name, port_ids: PortIds, up: bool) -> None:

@@ -157,7 +157,8 @@ class NetworkManager(RoutingVerbs):
 
     async def wiring(self, host: str, port_ids: tuple[str, ...] = (), have: Versions | None = None,
                      known: Have | None = None) -> HostWiring:
-        async with nullcontext() if port_ids else self._large.turn(host):  # for some ports a build waits
+        some = port_ids and known is not None  # a build waits for them, and a page is all that they are answered with
+        async with nullcontext() if some else self._large.turn(host):
             return await self.read(service_context(), lambda work: wiring.read(
                 work, host, port_ids, known, Page(self.shared, FIRST, least=False))
                 if known is not None else wiring.read_of_before(work, host, port_ids, have))
@@ -170,8 +171,7 @@ class NetworkManager(RoutingVerbs):
 
     async def members(self, host: str, groups: tuple[str, ...], have: Versions) -> tuple[GroupMembers, ...]:
         async with self._large.turn(host):
-            return (await self.db.read(lambda conn: wiring.differences(
-                conn, host, (groups, ()), Have(groups=have)))).members
+            return await self.read(service_context(), lambda work: wiring.members_of_before(work, host, groups, have))
 
     async def wired(self, host: str, port_ids: tuple[str, ...], up: bool) -> None:
         await self.write(service_context(), lambda work: bindings.wired(work, host, port_ids, up))
@@ -213,7 +213,6 @@ async def _hear(manager: NetworkManager, nodes: Nodes, some: Sequence[agents.Rep
         for host in agents.report(work, [said for said in counts if said.host not in refused]):
             # Hosts that share networks with this one reach it by what it says now.
             work.changes.hosts.update(placed.tunnels(work.conn, host))
-            work.changes.routing.add(host)  # by which segments it reaches networks
         return refused, {said.host for said in news} - here
 
     refused, gone = await manager.write(service_context(), step) if news else ({}, set())

@@ -130,7 +130,7 @@ class Ports:
         if current.device_owner in SERVICE_OWNERS:
             raise conflict("ServicePortInUse", f"Port {current.id} cannot be deleted directly via the port API: "
                            f"has device owner {current.device_owner}.")
-        trunk_ports.refuse_delete(work, current.id)
+        trunk_ports.release(work, current)
         drop(work, [current.id])
 
 

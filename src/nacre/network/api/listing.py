@@ -8,6 +8,7 @@ from nacre.base.errors import BadRequest, NotFound
 from nacre.base.serving.inputs import whole_number
 from nacre.base.serving.paths import after, link
 from nacre.network.nouns.attributes import Attribute, Resource
+from nacre.network.nouns.checks import shown
 from nacre.network.nouns.noun import View
 
 _CONTROL = ("fields", "limit", "marker", "page_reverse", "sort_key", "sort_dir")
@@ -57,7 +58,7 @@ def parse(resource: Resource, query: Sequence[tuple[str, str]]) -> Listing:
                 continue
             found.filters.setdefault(name, []).append(_wanted(attribute, value))
     if unknown:
-        raise _bad(f"{unknown} is invalid attribute for filtering", unknown[0])
+        raise _bad(f"{[shown(key) for key in unknown[:10]]} is invalid attribute for filtering", shown(unknown[0]))
     values = dict(query)
     found.limit, found.marker = _limit(values.get("limit")), values.get("marker") or None
     found.reverse = values.get("page_reverse", "").lower() in ("true", "1")
@@ -80,7 +81,7 @@ def _wanted(attribute: Attribute, value: str) -> Any:
 def _moment(value: str) -> str:
     digits = value.rstrip("Z")[:19]
     if len(digits) != 19 or digits[4] != "-" or digits[10] != "T":
-        raise _bad(f"Invalid input for changed_since. Reason: '{value}' is not a time like 2026-01-01T00:00:00.",
+        raise _bad(f"Invalid input for changed_since. Reason: '{shown(value)}' is not a time like 2026-01-01T00:00:00.",
                    "changed_since")
     return digits + "Z"
 
@@ -90,7 +91,7 @@ def _limit(value: str | None) -> int | None:
         return None
     number = whole_number(value)
     if number is None:
-        raise _bad(f"Limit must be an integer 0 or greater and not '{value[:64]}'", "limit")
+        raise _bad(f"Limit must be an integer 0 or greater and not '{shown(value)}'", "limit")
     return min(number, MAX_PAGE) or None
 
 
@@ -100,9 +101,9 @@ def _sort(resource: Resource, keys: list[str], directions: list[str]) -> list[tu
     for key in keys:
         attribute = resource.attributes.get(key)
         if attribute is None or not attribute.sorts:
-            raise _bad(f"['{key}'] is invalid attribute for sort_keys", "sort_key")
+            raise _bad(f"['{shown(key)}'] is invalid attribute for sort_keys", "sort_key")
     if wrong := [d for d in directions if d not in ("asc", "desc")]:
-        raise _bad(f"sort_dir must be asc or desc, not '{wrong[0]}'", "sort_dir")
+        raise _bad(f"sort_dir must be asc or desc, not '{shown(wrong[0])}'", "sort_dir")
     return list(zip(keys, [d == "desc" for d in directions] or [False] * len(keys), strict=True))
 
 

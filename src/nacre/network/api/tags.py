@@ -10,8 +10,10 @@ from nacre.base.serving.gate import Gate, asks
 from nacre.base.web import Reply, Request, Route
 from nacre.network import tables as t
 from nacre.network.api.resource import Controller
+from nacre.network.l2 import ranges
 from nacre.network.manager import NetworkManager
 from nacre.network.nouns import checks
+from nacre.network.nouns.network import SegmentRange
 from nacre.network.nouns.noun import View
 from nacre.network.work import Work
 
@@ -84,6 +86,8 @@ class Tags:
     async def _write(self, request: Request, change: Callable[[list[str]], list[str]]) -> list[str]:
         def step(work: Work) -> list[str]:
             found = self._controller.one(work, request.params["id"])
+            if isinstance(found, SegmentRange):
+                ranges.refuse_configured(found)
             tags = sorted(set(change(found.tags)))
             if len(tags) > MAX_TAGS:
                 raise BadRequest(f"A resource has at most {MAX_TAGS} tags.", field="tags")

@@ -5,6 +5,7 @@ from nacre.base.serving.gate import asks, stated
 from nacre.base.web import Reply, Request, Route
 from nacre.network.l3 import topology
 from nacre.network.manager import NetworkManager
+from nacre.network.nouns import checks
 from nacre.network.nouns.noun import View
 from nacre.network.work import Work
 
@@ -34,6 +35,8 @@ class Topologies:
             found = topology.of(work, project)
             if fields:
                 topology.required(work)
+            if found is None:
+                _check(request, project)
             return f"{DRY_RUN}=pass" if fields else found
 
         found = await self._manager.read(request.context, look)
@@ -50,3 +53,18 @@ def _project(request: Request) -> str:
     """The project that the URL names; as in Neutron's clients "None" is the caller's own."""
     named = request.params["id"]
     return (request.context.project_id or "") if named == "None" else named
+
+
+def _check(request: Request, project: str) -> None:
+    """Raises BadRequest: the caller is for none, or none can be called so."""
+    if not project:
+        raise _bad("the token is for no project, and none is named")
+    if project != request.context.project_id:
+        try:
+            checks.uuid_(project)
+        except ValueError as error:
+            raise _bad(str(error)) from None
+
+
+def _bad(reason: str) -> BadRequest:
+    return BadRequest(f"Bad auto_allocate request: {reason}.", field="project_id", type="BadRequest")

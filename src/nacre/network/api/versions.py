@@ -48,7 +48,7 @@ EXTENSIONS = {
     "tag-creation": "Tag creation", "tag-ports-during-bulk-creation": "Tag Ports During Bulk Creation",
 }
 
-#: Named as soon as somebody forwards: a living L3 agent.
+#: Named as soon as somebody forwards (`agents.routing`).
 FORWARDING = {
     "router": "Neutron L3 Router", "ext-gw-mode": "Neutron L3 Configurable external gateway mode",
     "extraroute": "Neutron Extra Route", "extraroute-atomic": "Atomically add/remove extra routes",

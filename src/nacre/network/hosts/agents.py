@@ -124,10 +124,10 @@ def claimed(work: Work, reports: Sequence[Report]) -> dict[str, BadRequest]:
 
 
 def report(work: Work, reports: Iterable[Report]) -> set[str]:
-    """Writes down what hosts report. Those of which what they can reach changed (they are new, or mapped otherwise) and
-    that have ports, or routers of which they are the gateway hosts. An agent that its host does not name any more is
-    gone. A new L3 agent is switched off, but for our own machine's: which hosts all that routers send goes through is
-    not theirs to say (l3/gateway_hosts.py)."""
+    """Writes down what hosts report. Those that are reached elsewhere than before, and have ports or routers of which
+    they are the gateway hosts; of such that changed anything, what they route is news. An agent that its host does not
+    name any more is gone. A new L3 agent is switched off, but for our own machine's: which hosts all that routers send
+    goes through is not theirs to say (l3/gateway_hosts.py)."""
     reports = list(reports)
     values = {(said.host, kind): row for said in reports for kind, row in rows_of(said).items()}
     known = {(agent.host, agent.agent_type): agent for agent in work.select(Agent, host={r.host for r in reports})}
@@ -146,10 +146,14 @@ def report(work: Work, reports: Iterable[Report]) -> set[str]:
             f"new_{name}": value for name, value in values[place].items()}} for place in other])
     if same:
         statements.update(work.conn, t.agents, {"heartbeat_at": work.shared_now}, id=[known[p].id for p in same])
-    moved = [place for place in other if any(
-        getattr(known[place], name) != values[place][name] for name in ("configurations", "tunnel_ip"))]
-    hosts = {host for host, _ in (*fresh, *moved, *gone)}
-    return set(work.conn.execute(_WITH_PORTS, {"hosts": list(hosts)}).scalars()) if hosts else set()
+    before = {(agent.host, agent.tunnel_ip) for agent in known.values() if agent.tunnel_ip}
+    now = {(host, row["tunnel_ip"]) for (host, _), row in values.items() if row["tunnel_ip"]}
+    elsewhere, changed = {host for host, _ in before ^ now}, {host for host, kind in (*other, *fresh) if kind == OVS}
+    if not (asked := list(elsewhere | changed)):
+        return set()
+    used = set(work.conn.execute(_WITH_PORTS, {"hosts": asked}).scalars())
+    work.changes.routing.update(used & changed)  # by which segments it reaches networks
+    return used & elsewhere
 
 
 def fresh(work: Work, reports: Iterable[Report], seconds: float) -> dict[str, float]:
@@ -203,8 +207,8 @@ def of_hosts(work: Work, hosts: Iterable[str]) -> dict[str, HostAgent]:
 
 
 def routing(work: Work) -> bool:
-    """Whether somebody forwards between networks: a living L3 agent."""
-    return any(alive(work, agent) for agent in work.select(Agent, agent_type=L3))
+    """Whether somebody forwards between networks: a living L3 agent that an operator has switched on."""
+    return any(alive(work, agent) for agent in work.select(Agent, agent_type=L3, admin_state_up=True))
 
 
 def views(work: Work, found: Iterable[Agent]) -> list[View]:

@@ -12,7 +12,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import msgspec
 import sqlalchemy as sa
@@ -20,6 +20,7 @@ import structlog
 
 from nacre.base.clock import Clock
 from nacre.base.db import Database
+from nacre.base.db.together import Together
 from nacre.base.durable import changes as outbox
 from nacre.base.durable.changes import Change
 from nacre.network import tables as t
@@ -179,6 +180,8 @@ class Notifier(Generic[M]):
 #: A thing that many hosts keep: a group, by its members, or a network, by its ports. Or one of which it is only told
 #: that something else is routed (routed.py).
 Thing = tuple[str, str]
+#: Which of the groups and networks of a `Lag` are its host's; up to which change there is news of what it routes.
+Own = tuple[Collection[str], Collection[str], int]
 GROUP, NETWORK = "group", "network"
 D = TypeVar("D", GroupMembers, NetworkPorts)
 
@@ -243,6 +246,17 @@ def joined(one: D, other: D) -> D:
     return msgspec.structs.replace(last, since=min(first.since, last.since), ports={**first.ports, **last.ports})
 
 
+class Lag(NamedTuple):
+    """The groups and networks of which a host may lack something; by which networks, up to which change, what it routes
+    may be news, and up to which it is."""
+
+    host: str
+    groups: Collection[str]
+    networks: Collection[str]
+    routed: Mapping[str, int]
+    routing: int
+
+
 class DifferenceNotifier:
     """tell: a message to a host; only speed depends on it. last: the number of each thing's last change, as far as this
     process has read."""
@@ -254,6 +268,7 @@ class DifferenceNotifier:
         self._task: asyncio.Task[None] | None = None
         self._rest = 0.0  # until then nothing is sent
         self.last: dict[str, dict[str, int]] = {GROUP: {}, NETWORK: {}, ROUTED: {}, ROUTING: {}}
+        self._lags = Together[Lag, Own](self._own)
 
     def add(self, changed: Mapping[Thing, int]) -> None:
         """Tell of these soon: the number of the change before."""
@@ -289,13 +304,17 @@ class DifferenceNotifier:
         if not any((*found, routed_by)):
             return *found, own
         try:
-            known = await self._db.read(lambda connection: (
-                members.named(connection, host, found[0]), placed.kept(connection, host, found[1]),
-                routed.newest(connection, host, routed_by, own)))
+            known = await self._lags(Lag(host, *found, routed_by, own))
         except Exception as error:  # the beat counts: its host lives, whatever the database does
             log.info("a host does not hear now what it lacks", host=host, why=str(error))
             return {}, {}, 0
         return {id: found[0][id] for id in known[0]}, {id: found[1][id] for id in known[1]}, known[2]
+
+    async def _own(self, lags: Sequence[Lag]) -> list[Own]:
+        """Those of each that are its own: one read for all."""
+        return await self._db.read(lambda connection: [(
+            members.named(connection, lag.host, lag.groups), placed.kept(connection, lag.host, lag.networks),
+            routed.newest(connection, lag.host, lag.routed, lag.routing)) for lag in lags])
 
     async def changed(self, changes: Sequence[Change]) -> None:
         """A reader of changes: something changed, in whatever process."""

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 import structlog
 
 from nacre.base.durable import eras
+from nacre.base.errors import Forbidden
 from nacre.network.contract import (
     Differences,
     GroupFacts,
@@ -23,6 +24,7 @@ from nacre.network.hosts import facts, members, placed
 from nacre.network.hosts.members import MEMBERS, Page
 from nacre.network.hosts.placed import PLACED
 from nacre.network.nouns.address import AddressGroup
+from nacre.network.nouns.agent import OVS, Agent
 from nacre.network.nouns.port import Placed
 from nacre.network.nouns.security_group import SecurityGroup, SecurityGroupRule
 from nacre.network.work import Work
@@ -49,7 +51,8 @@ def read(work: Work, host: str, port_ids: Sequence[str], known: Have, page: Page
 
 def read_of_before(work: Work, host: str, port_ids: Sequence[str], have: Versions | None) -> HostWiring:
     """For a host of the release before: every port elsewhere, by its tunnel. have: None, it is of the one before that,
-    and has the members in its rules."""
+    and has the members in its rules. Raises Forbidden."""
+    _refuse_newer(work, host)
     found = read(work, host, port_ids, Have(groups=have or {}))
     ways = {other: way for other, way in placed.tunnel_ips(work.conn, host).items() if other != host}
     return msgspec.structs.replace(
@@ -57,6 +60,19 @@ def read_of_before(work: Work, host: str, port_ids: Sequence[str], have: Version
         tunnels=tuple(sorted(ways.values())), remotes=tuple(RemotePort(
             network_id=each.id, mac_address=port.mac, ip_addresses=port.addresses, tunnel_ip=ways[port.host])
             for each in found.placed for port in each.ports.values() if port.host in ways))
+
+
+def members_of_before(work: Work, host: str, groups: Collection[str], have: Versions) -> tuple[GroupMembers, ...]:
+    """As the contract's `members`. Raises Forbidden."""
+    _refuse_newer(work, host)
+    return differences(work.conn, host, (groups, ()), Have(groups=have)).members
+
+
+def _refuse_newer(work: Work, host: str) -> None:
+    """What hosts of the release before ask is answered whole, however large it is: others do not ask so. Raises
+    Forbidden."""
+    if work.first(Agent, host=host, agent_type=OVS, takes_differences=True):
+        raise Forbidden(f"Host {host} takes differences: it says what it has, and asks for what it lacks.")
 
 
 def differences(connection: sa.Connection, host: str, wanted: tuple[Collection[str], Collection[str]],

@@ -59,7 +59,7 @@ class SegmentRanges:
         return self.views(work, [work.add(new)])[0]
 
     def update(self, work: Work, current: SegmentRange, data: Attributes) -> None:
-        _refuse_configured(work, current)
+        refuse_configured(current)
         new = msgspec.structs.replace(current, **{k: data[k] for k in _PLAIN if k in data})
         if any(number not in range(new.minimum, new.maximum + 1) for number in _used(work, current)):
             raise _referenced(current)
@@ -67,7 +67,7 @@ class SegmentRanges:
         work.change(t.segment_ranges, current.id, {k: data[k] for k in _PLAIN if k in data})
 
     def delete(self, work: Work, current: SegmentRange) -> None:
-        _refuse_configured(work, current)
+        refuse_configured(current)
         if _used(work, current):
             raise _referenced(current)
         work.conn.execute(t.segment_ranges.delete().where(t.segment_ranges.c.id == current.id))
@@ -85,7 +85,8 @@ def _check(driver: TypeDriver, new: SegmentRange, known: Sequence[SegmentRange])
                        f"Network segment range overlaps with range(s) with id {', '.join(over)}")
 
 
-def _refuse_configured(work: Work, current: SegmentRange) -> None:
+def refuse_configured(current: SegmentRange) -> None:
+    """What the operator's settings say is not changed by API. Raises BadRequest."""
     if current.configured:
         raise BadRequest(f"Network Segment Range {current.id} is a default segment range which could not be updated or "
                          "deleted.", type="NetworkSegmentRangeDefaultReadOnly")

@@ -92,6 +92,13 @@ def _by_subnet(work: Work, router: Router, subnet: Subnet) -> View:
     return interface_view(router, port.id, subnet.network_id, [subnet.id])
 
 
+def joined(work: Work, router_id: str, network_id: str) -> list[str]:
+    """The subnets of the network that the router is on."""
+    p = t.ports.c
+    return list(work.conn.execute(sa.select(t.addresses.c.subnet_id).join(t.ports, t.addresses.c.port_id == p.id).where(
+        p.device_id == router_id, p.device_owner == INTERFACE, p.network_id == network_id).distinct()).scalars())
+
+
 def remove(work: Work, router: Router, body: Attributes) -> View:
     """Takes a subnet's or port's interface away. Raises BadRequest, NotFound; Conflict while floating IPs, forwardings
     or routes need it."""
@@ -119,7 +126,7 @@ def remove(work: Work, router: Router, body: Attributes) -> View:
         ports.Ports().update(work, port, {"fixed_ips": [
             {"subnet_id": row["subnet_id"], "ip_address": row["ip_address"]} for row in kept]})
     else:
-        trunk_ports.refuse_delete(work, port_id)
+        trunk_ports.release(work, work.select(Port, id=port_id)[0])
         ports.drop(work, [port_id])
     work.touch(t.routers, router.id)
     work.changes.routers.add(router.id)

@@ -10,7 +10,7 @@ from nacre.network.l3.routers import Routers
 from nacre.network.nouns.address import SubnetPool
 from nacre.network.nouns.network import NETWORK, Network
 from nacre.network.nouns.router import ROUTER, Router, Topology
-from nacre.network.nouns.subnet import SUBNET, Subnet
+from nacre.network.nouns.subnet import SUBNET
 from nacre.network.sharing import access
 from nacre.network.work import Work, conflict
 
@@ -52,13 +52,13 @@ def ensure(work: Work, project_id: str) -> str:
 
 
 def drop(work: Work, project_id: str) -> None:
-    """All of it is gone. Raises Conflict: something still uses it."""
+    """All of it is gone, also where some was taken apart. Raises Conflict: something still uses it."""
     topology = work.first(Topology, project_id=project_id)
     if topology is None:
         return
     for router in work.select(Router, id=topology.router_id):
-        for subnet in work.select(Subnet, network_id=topology.network_id):
-            interfaces.remove(work, router, {"subnet_id": subnet.id})
+        for subnet_id in interfaces.joined(work, router.id, topology.network_id):
+            interfaces.remove(work, router, {"subnet_id": subnet_id})
         Routers().delete(work, work.select(Router, id=router.id)[0])
     work.conn.execute(t.topologies.delete().where(t.topologies.c.project_id == project_id))
     for network in work.select(Network, id=topology.network_id):
