@@ -90,7 +90,7 @@ async def test_a_beat_counts_though_the_database_is_away(cloud: Cloud) -> None:
             raise Interrupted("The database does not answer.")
 
         patch.setattr(cloud.db, "read", away)
-        assert await notifier.behind("h1", {}, {net: 0}) == ({}, {})
+        assert await notifier.behind("h1", {}, {net: 0}) == ({}, {}, 0)
     assert (await notifier.behind("h1", {}, {net: 0}))[1].keys() == {net}
 
 

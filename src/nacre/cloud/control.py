@@ -191,8 +191,7 @@ def build_control(settings: Settings, transport: Transport, db: Database, clock:
         proxied=Proxied(image=Inside(image_api, policy.allows), network=Inside(network_api, policy.allows)),
         servers=compute.servers, history=History(db), node=compute.node, scheduler=compute.scheduler,
         hosts=compute.registry, controls=lambda: base.processes.all("control"),
-        nodes=lambda: base.processes.all("node"),
-        orphans=compute.orphans, planner=compute.plans,
+        nodes=lambda: base.processes.all("node"), orphans=compute.orphans, planner=compute.plans,
         removal=compute.membership.removal(LedgerAdmin(db, clock), compute.endings),
         aggregates=compute.aggregates, groups=ServerGroups(db, clock), flavors=compute.ask.flavors,
         keypairs=compute.ask.keypairs, quotas=compute.ask.quotas, limits=ServerLimits(
