@@ -80,11 +80,12 @@ class Elections:
                 log.info("no gateway host can be elected now", why=str(error))
 
     async def look(self) -> None:
-        """Those that are due and have none: whether one who serves can go on is for sweeps to judge."""
+        """Those that are due: who have none, or one that says itself that it does not reach what they join now. Whether
+        one that is not heard can go on is for sweeps to judge."""
         due, self.due = self.due, set()
         try:
             for some in pieces(sorted(due), AT_ONCE):
-                await self._hold(partial(_of_routers, some))
+                await self._hold(partial(_of_routers, some), judged=False)
         except BaseException:
             self.due |= due
             raise
@@ -96,18 +97,20 @@ class Elections:
         if places := [place for place, times in self._missed.items() if place.host is None or times >= MISSED]:
             await self._hold(partial(_at, places))
 
-    async def _hold(self, vacant: Callable[[Work], list[Seat]]) -> None:
-        found = await self._network.read(service_context(), lambda work: hold(work, vacant(work)))
+    async def _hold(self, seats: Callable[[Work], list[Seat]], *, judged: bool = True) -> None:
+        found = await self._network.read(service_context(), lambda work: hold(work, seats(work), judged=judged))
         for some in pieces(found, AT_ONCE):
             await self._network.write(service_context(), partial(write, some))
 
 
-def hold(work: Work, seats: Sequence[Seat]) -> list[tuple[Seat, Term]]:
-    """The new terms of those of these whose host cannot serve. Nothing is written."""
+def hold(work: Work, seats: Sequence[Seat], *, judged: bool = True) -> list[tuple[Seat, Term]]:
+    """The new terms of those of these whose host cannot serve. judged: also where it seems to be away, or not to reach
+    the outside. Nothing is written."""
     able = _able(work, {Place(seat.term.host, seat.network) for seat in seats})
     inside = _able(work, {Place(seat.term.host, network) for seat in seats for network in seat.inner}, inner=True)
-    vacant = {seat.router: seat for seat in seats if Place(seat.term.host, seat.network) not in able or any(
-        Place(seat.term.host, network) not in inside for network in seat.inner)}
+    lacking = {seat.router for seat in seats if any(Place(seat.term.host, net) not in inside for net in seat.inner)}
+    vacant = {seat.router: seat for seat in seats if (
+        seat.router in lacking if Place(seat.term.host, seat.network) in able else judged or not seat.term.host)}
     outside = {seat.network for seat in vacant.values()}
     found = elect(vacant.values(), candidates(work, outside, {
         network for seat in vacant.values() for network in seat.inner})) if vacant else {}
@@ -186,7 +189,7 @@ def _segments(work: Work, network_ids: Collection[str]) -> dict[str, list[Networ
 
 
 def _of_routers(router_ids: Collection[str], work: Work) -> list[Seat]:
-    return _seats(work, _R.id.in_(router_ids), _R.gateway_host.is_(None))
+    return _seats(work, _R.id.in_(router_ids))
 
 
 def _at(places: Collection[Place], work: Work) -> list[Seat]:
