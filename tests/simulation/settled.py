@@ -9,7 +9,6 @@ import msgspec
 import sqlalchemy as sa
 
 from nacre.base.durable.tables import stories
-from nacre.base.errors import BuildFailed
 from nacre.compute import quota_usage
 from nacre.compute.tables import allocations, servers
 from nacre.network import tables as net
@@ -116,9 +115,7 @@ class Facts:
         for i, row in self.living.items():
             if row["vm_state"] not in (*POWER, "error") or row["task_state"]:
                 yield f"server {i} is {row['vm_state']}, {row['task_state']}"
-            fault = row["fault"] or {}
-            why = fault.get("details" if fault.get("message") == BuildFailed.default else "message", "")
-            if row["vm_state"] == "error" and not caused(why):
+            if row["vm_state"] == "error" and not caused((row["fault"] or {}).get("message", "")):
                 yield f"server {i} is in ERROR, which the seed did not cause: {row['fault']}"
 
     def rooms(self) -> Iterator[str]:
@@ -140,7 +137,7 @@ class Facts:
         owners = [port["device_id"] for port in self.ports]
         for port in self.ports:
             row = self.living.get(port["device_id"])
-            if row is None or (row["vm_state"] not in POWER and row["allocation_id"] not in self.allocations):
+            if row is None or row["vm_state"] not in POWER:
                 yield f"port {port['id']} is of server {port['device_id']}, {row and row['vm_state']}"
             elif port["active"] and port["host"] != row["host"]:
                 yield f"port {port['id']} of server {row['id']} is at {port['host']!r} and not at {row['host']}"
