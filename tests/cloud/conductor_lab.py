@@ -32,7 +32,6 @@ from nacre.conductor.deps import StoryDeps
 from nacre.conductor.endings import Endings
 from nacre.conductor.hosts import Hosts, Patience
 from nacre.conductor.power import Switch
-from nacre.conductor.rebuild import Rebuilder
 from nacre.conductor.stories import StoryRunner
 from nacre.image.contract import ImageFacts
 from nacre.network.contract import (
@@ -200,8 +199,7 @@ class Controller:
         claimed = barred_on(lab.registry, lab.progress.load)
         self.runner = StoryRunner(self.stories, {
             "build": Builder(self.deps, self.endings, claimed), "delete": Deleter(self.deps, self.endings),
-            "power": Switch(self.deps), "rebuild": Rebuilder(self.deps)},
-            lab.clock, blocked(lab.registry, claimed, lambda: lab.registry.states))
+            "power": Switch(self.deps)}, lab.clock, blocked(lab.registry, claimed, lambda: lab.registry.states))
 
     async def start(self) -> None:
         await self.processes.start(Process(id=self.name, role="control", name=self.name))

@@ -49,8 +49,7 @@ async def built(lab: Lab) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(("asked", "ends", "then", "wanted"), [
-    ("stop", "stopped", "start", "active"), ("reboot-hard", "active", "stop", "stopped"),
-    ("pause", "paused", "unpause", "active"), ("suspend", "suspended", "resume", "active")])
+    ("stop", "stopped", "start", "active"), ("reboot-hard", "active", "stop", "stopped")])
 async def test_a_thawed_control_process_undoes_nothing(
         lab: Lab, asked: str, ends: str, then: str, wanted: str) -> None:
     """It was answered `not done` and then frozen; another ended its story, and the user asked for something else."""
@@ -94,9 +93,9 @@ async def test_a_reboot_whose_answer_was_lost_is_done_once(lab: Lab) -> None:
     node, hypervisor = lab.nodes[host], lab.hypervisors[host]
     real, boot, boots, lost = node.power, hypervisor.boot, list[str](), asyncio.Event()
 
-    async def count(server_id: str, *, wake: bool = False) -> None:
+    async def count(server_id: str) -> None:
         boots.append(server_id)
-        await boot(server_id, wake=wake)
+        await boot(server_id)
 
     async def last_words(order: PowerOrder) -> Work:
         work = await real(order)
@@ -122,12 +121,12 @@ async def test_an_old_failure_is_no_answer_to_a_new_order(lab: Lab, monkeypatch:
     hypervisor, boot, failed = lab.hypervisors[host], lab.hypervisors[host].boot, asyncio.Event()
     monkeypatch.setattr(works, "ANSWER", 0.05)
 
-    async def once(server_id: str, *, wake: bool = False) -> None:
+    async def once(server_id: str) -> None:
         if not failed.is_set():
             await asyncio.sleep(0.3)
             failed.set()
             raise BuildFailed("libvirt was being restarted")
-        await boot(server_id, wake=wake)
+        await boot(server_id)
 
     hypervisor.boot = once  # type: ignore[method-assign]
     await power(lab.control, server, "start")
@@ -155,51 +154,3 @@ async def test_a_guest_that_halts_as_it_is_started_says_so(lab: Lab) -> None:
     await power(lab.control, server, "reboot-hard")
     row = await lab.until(server, "active")
     assert row["fault"]["message"] == "Its guest is shutdown after that." and row["power_state"] == "shutdown"
-
-
-@pytest.mark.parametrize(("asked", "held", "back"), [
-    ("pause", "paused", "unpause"), ("suspend", "suspended", "resume")])
-async def test_a_guest_is_held_and_goes_on(lab: Lab, asked: str, held: str, back: str) -> None:
-    server, host = await built(lab)
-    await power(lab.control, server, asked)
-    row = await lab.until(server, held)
-    assert (row["power_state"], row["fault"]) == (held, None)
-    assert await lab.hypervisors[host].guests() == {server: held}
-    await lab.quiet()
-    await power(lab.control, server, back)
-    row = await lab.until(server, "active")
-    assert row["power_state"] == "running" and await lab.hypervisors[host].guests() == {server: "running"}
-
-
-async def test_a_suspended_server_is_rebooted_without_its_memory(lab: Lab) -> None:
-    server, host = await built(lab)
-    await power(lab.control, server, "suspend")
-    await lab.until(server, "suspended")
-    await lab.quiet()
-    await power(lab.control, server, "reboot-hard")
-    await lab.until(server, "active")
-    assert not lab.hypervisors[host].servers[server].saved
-
-
-async def test_a_guest_that_cannot_be_saved_goes_on(lab: Lab) -> None:
-    server, host = await built(lab)
-    lab.hypervisors[host].faults.fail["suspend"] = 1
-    await power(lab.control, server, "suspend")
-    await lab.quiet()
-    row = await lab.row(server)
-    assert (row["vm_state"], row["task_state"], row["power_state"]) == ("active", None, "running")
-    assert "a fault was asked for" in row["fault"]["message"]
-
-
-async def test_memory_is_kept_when_a_guest_cannot_be_wired_as_it_wakes(lab: Lab) -> None:
-    server, host = await built(lab)
-    await power(lab.control, server, "suspend")
-    await lab.until(server, "suspended")
-    await lab.quiet()
-    lab.hypervisors[host].faults.fail["resume"] = 1
-    await power(lab.control, server, "resume")
-    await lab.quiet()
-    assert (await lab.row(server))["vm_state"] == "suspended"
-    assert lab.hypervisors[host].servers[server].saved
-    await power(lab.control, server, "resume")
-    await lab.until(server, "active")

@@ -17,7 +17,7 @@ from nacre.base.rpc.server import Peer
 from nacre.cloud.control import Control, Seams, build_control
 from nacre.cloud.node import build_node
 from nacre.compute.catalog.flavors import Flavor
-from nacre.compute.contract import RebuildSpec, Server, ServerSpec
+from nacre.compute.contract import Server, ServerSpec
 from nacre.config import load
 from nacre.image.data.uploads import Uploads
 from nacre.network.addresses.subnets import Subnets
@@ -123,8 +123,6 @@ class VirtualCloud:
         server = await servers.get(server_id)
         if action == "delete":
             await servers.delete(context, server)
-        elif action == "rebuild":
-            await servers.rebuild(context, server, RebuildSpec(image_id=server.image_id, admin_password="anew"))
         else:
             await servers.power(context, server, action)
 

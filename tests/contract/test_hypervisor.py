@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from tests.stories.node.orders import ControlSide, build_order, image_facts, spawn_order, unheeded
 
-from nacre.base.errors import BuildFailed, NotFound
+from nacre.base.errors import NotFound
 from nacre.node.contract import BuildOrder, SpawnOrder
 from nacre.node.hypervisor.driver import Hypervisor, HypervisorSettings
 from nacre.node.hypervisor.registry import HYPERVISORS
@@ -105,73 +105,6 @@ async def test_power_goes_and_comes_back(hypervisor: Hypervisor) -> None:
     assert (await hypervisor.guests())[order.server_id] == "running"
 
 
-async def test_a_guest_is_held_where_it_is(hypervisor: Hypervisor) -> None:
-    order, spawn = orders()
-    await hypervisor.prepare(order, unheeded)
-    await hypervisor.define(order, spawn)
-    await hypervisor.resume(order.server_id)
-    for _ in range(2):
-        await hypervisor.pause(order.server_id)
-        assert (await hypervisor.guests())[order.server_id] == "paused"
-    await hypervisor.resume(order.server_id)
-    assert (await hypervisor.guests())[order.server_id] == "running"
-
-
-async def test_memory_is_saved_and_gone_on_with_once(hypervisor: Hypervisor) -> None:
-    order, spawn = orders()
-    await hypervisor.prepare(order, unheeded)
-    await hypervisor.define(order, spawn)
-    await hypervisor.resume(order.server_id)
-    for _ in range(2):
-        await hypervisor.suspend(order.server_id)
-        assert (await hypervisor.guests())[order.server_id] == "suspended"
-    await hypervisor.boot(order.server_id, wake=True)
-    assert (await hypervisor.guests())[order.server_id] == "paused"
-    await hypervisor.halt(order.server_id, keep=True)  # it has not run: what was saved is still true
-    assert (await hypervisor.guests())[order.server_id] == "suspended"
-    for _ in range(2):
-        await hypervisor.boot(order.server_id, wake=True)
-        assert (await hypervisor.guests())[order.server_id] == "paused"
-    await hypervisor.resume(order.server_id)
-    await hypervisor.halt(order.server_id, keep=True)
-    assert (await hypervisor.guests())[order.server_id] == "shutdown"
-
-
-async def test_a_boot_forgets_saved_memory(hypervisor: Hypervisor) -> None:
-    order, spawn = orders()
-    await hypervisor.prepare(order, unheeded)
-    await hypervisor.define(order, spawn)
-    await hypervisor.suspend(order.server_id)
-    await hypervisor.boot(order.server_id)
-    await hypervisor.halt(order.server_id, keep=True)
-    assert (await hypervisor.guests())[order.server_id] == "shutdown"
-    await hypervisor.boot(order.server_id)
-    await hypervisor.suspend(order.server_id)
-    await hypervisor.halt(order.server_id)
-    assert (await hypervisor.guests())[order.server_id] == "shutdown"
-
-
-async def test_a_guest_is_made_anew_beside_what_it_is(hypervisor: Hypervisor) -> None:
-    order, spawn = orders()
-    await hypervisor.prepare(order, unheeded)
-    await hypervisor.define(order, spawn)
-    await hypervisor.resume(order.server_id)
-    anew = msgspec.structs.replace(order, epoch=2, image=image_facts(
-        id="anew", disk_format="raw", size=len(DISK), virtual_size=len(DISK),
-        os_hash_value=hashlib.sha512(DISK).hexdigest()))
-    for _ in range(2):
-        for _ in range(2):
-            await hypervisor.prepare(anew, unheeded, anew=True)
-            assert (await hypervisor.guests())[order.server_id] in ("running", "paused")
-        await hypervisor.replace(order.server_id, keep_ephemeral=False)
-        assert (await hypervisor.guests())[order.server_id] == "shutdown"
-        await hypervisor.define(anew, spawn)
-        assert (await hypervisor.guests())[order.server_id] == "paused"
-    await hypervisor.resume(order.server_id)
-    with pytest.raises(BuildFailed, match="nothing was prepared anew"):
-        await hypervisor.replace(order.server_id, keep_ephemeral=False)
-
-
 async def test_nothing_is_left_of_a_destroyed_guest_however_far_it_got(hypervisor: Hypervisor) -> None:
     order, spawn = orders()
     await hypervisor.destroy(order.server_id)
@@ -189,8 +122,7 @@ async def test_nothing_is_left_of_a_destroyed_guest_however_far_it_got(hyperviso
 async def test_a_server_that_is_not_here_is_not_found(hypervisor: Hypervisor) -> None:
     nobody = str(uuid.uuid4())
     for call in (hypervisor.boot(nobody), hypervisor.resume(nobody), hypervisor.halt(nobody),
-                 hypervisor.shutdown(nobody), hypervisor.pause(nobody), hypervisor.suspend(nobody),
-                 hypervisor.console(nobody, 5)):
+                 hypervisor.shutdown(nobody), hypervisor.console(nobody, 5)):
         with pytest.raises(NotFound):
             await call
 

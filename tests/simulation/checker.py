@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 #: A guest that does these is there, whatever its disks are.
 LIVE = ("running", "paused")
 #: What a host does about a guest's power -> the server's task meanwhile.
-TASKS = {"stop": "powering-off", "start": "powering-on", "reboot-soft": "rebooting", "reboot-hard": "rebooting_hard",
-         "pause": "pausing", "unpause": "unpausing", "suspend": "suspending", "resume": "resuming"}
+TASKS = {"stop": "powering-off", "start": "powering-on", "reboot-soft": "rebooting", "reboot-hard": "rebooting_hard"}
 
 
 class Checker:

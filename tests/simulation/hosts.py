@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 #: What a hypervisor does to a guest, as it is watched.
-VERBS = ("prepare", "define", "boot", "resume", "shutdown", "halt", "pause", "suspend", "replace", "destroy")
+VERBS = ("prepare", "define", "boot", "resume", "shutdown", "halt", "destroy")
 ELSEWHERE = "0ther-c10ud"
 
 
@@ -37,8 +37,7 @@ class Host:
             world.settings, data_dir=str(world.folder / name), node=msgspec.structs.replace(
                 world.settings.node, name=name, tunnel_ip=f"10.0.0.{number + 1}"))
         self.faults = Faults(before={verb: self._watched(verb) for verb in VERBS}, delay={
-            "prepare": 0.4, "define": 0.4, "resume": 0.3, "boot": 0.3, "shutdown": 0.5, "destroy": 0.2,
-            "suspend": 0.5},
+            "prepare": 0.4, "define": 0.4, "resume": 0.3, "boot": 0.3, "shutdown": 0.5, "destroy": 0.2},
             share=0.03, dice=world.dice(name))
         self.process: Process | None = None
         self.manager: NodeManager = None  # type: ignore[assignment]

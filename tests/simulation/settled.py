@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 #: The guest's power that a server's state stands for.
-POWER = {"active": "running", "stopped": "shutdown", "paused": "paused", "suspended": "suspended"}
+POWER = {"active": "running", "stopped": "shutdown"}
 #: Why a server may be in ERROR: what the seed did to its hosts, or to its guest; no room. (What was not expected is
 #: blamed where it is logged.)
 CAUSES = ("a fault was asked for", " hosts fit: ", "stopped answering", "not yet taken back",
@@ -113,7 +113,7 @@ class Facts:
         for story in self.stories:
             yield f"story {story['id']} ({story['kind']}) of {story['owner']} goes on, aside: {story['set_aside']}"
         for i, row in self.living.items():
-            if row["vm_state"] not in (*POWER, "error") or row["task_state"]:
+            if row["vm_state"] not in ("active", "stopped", "error") or row["task_state"]:
                 yield f"server {i} is {row['vm_state']}, {row['task_state']}"
             if row["vm_state"] == "error" and not caused((row["fault"] or {}).get("message", "")):
                 yield f"server {i} is in ERROR, which the seed did not cause: {row['fault']}"
@@ -165,9 +165,7 @@ def _hosts(world: "World", facts: Facts) -> Iterator[str]:
     """Journal, claims and guests are those of the database, no more and no less."""
     for host in world.hosts:
         here, mine = host.manager.here, facts.on(host.name)
-        failed = {i for i, a in mine.items() if facts.servers[a["server_id"]]["vm_state"] == "error"}  # rebuilds
-        said = {e.allocation: "running" if e.stage == "rebuilding" and e.allocation in failed else e.stage
-                for e in here.journal.all()}
+        said = {e.allocation: e.stage for e in here.journal.all()}
         if said != dict.fromkeys(mine, "running"):
             yield f"{host.name} has {said}, and should have {sorted(mine)}"
         used = here.tracker.used

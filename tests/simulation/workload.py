@@ -1,5 +1,4 @@
-"""Users: they create, delete at any moment, stop, start, reboot, pause, suspend, change metadata; and guests halt by
-themselves."""
+"""Users: they create, delete at any moment, stop, start, reboot, change metadata; and guests halt by themselves."""
 
 import asyncio
 import random
@@ -11,15 +10,14 @@ import msgspec
 
 from nacre.base.errors import Interrupted, NacreError
 from nacre.cloud.control import Control
-from nacre.compute.contract import RebuildSpec, ServerSpec
+from nacre.compute.contract import ServerSpec
 
 if TYPE_CHECKING:
     from tests.simulation.world import Controller, World
 
 #: Seconds that a user waits for an answer.
 PATIENCE = 20.0
-ACTIONS = ("delete", "delete", "delete", "stop", "start", "reboot-soft", "reboot-hard", "pause",
-           "unpause", "suspend", "resume", "rebuild", "metadata", "metadata", "crash")
+ACTIONS = ("delete", "delete", "delete", "stop", "start", "reboot-soft", "reboot-hard", "metadata", "metadata", "crash")
 
 
 class Users:
@@ -81,12 +79,7 @@ class Users:
 
     async def _power(self, dice: random.Random, server_id: str, action: str) -> None:
         async def power(control: Control, who: Any) -> bool:
-            server = await control.servers.get(server_id)
-            if action == "rebuild":
-                await control.servers.rebuild(who, server, RebuildSpec(
-                    image_id=self.world.image, admin_password="anew"))
-            else:
-                await control.servers.power(who, server, action)
+            await control.servers.power(who, await control.servers.get(server_id), action)
             return True
 
         await self._ask(dice, f"{action} {server_id}", power)

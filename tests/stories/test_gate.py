@@ -53,12 +53,10 @@ GATED: dict[str, tuple[str, str, Any]] = {
         "server": {**_SERVER, "availability_zone": "nova:h1"}}),
     "os_compute_api:servers:create:attach_network": ("compute", "POST /v2.1/servers", {
         "server": {**_SERVER, "networks": [{"uuid": "=/v2.0/networks"}]}}),
-    "os_compute_api:servers:rebuild:trusted_certs": ("compute", "POST /v2.1/servers/{server_id}/action rebuild", {
-        "rebuild": {"imageRef": "=/v2/images", "trusted_image_certificates": None}}),
     "os_compute_api:servers:create:trusted_certs": ("compute", "POST /v2.1/servers", {
         "server": {**_SERVER, "trusted_image_certificates": ["00000000-0000-4000-8000-000000000001"]}}),
     "os_compute_api:os-lock-server:unlock:unlock_override": (
-        "compute", "POST /v2.1/servers/{server_id}/action unlock", {"unlock": None}),
+        "compute", "POST /v2.1/servers/{server_id}/action", {"unlock": None}),
     "publicize_image": ("image", "POST /v2/images", {"name": "i", "visibility": "public"}),
     "communitize_image": ("image", "POST /v2/images", {"name": "i", "visibility": "community"}),
     "identity:ec2_create_credential": ("identity", "POST /v3/credentials", {"credential": {
@@ -187,7 +185,7 @@ async def _gated(gates: Gates) -> dict[str, Way]:
                                    {"lock": None})
     assert locked.status_code == 202
     lines = {f"{s.name} {r.method} {r.path} {r.action or ''}".rstrip(): (s, r) for s, r in rows(gates.services)}
-    found = {rule: _at_gate(gates, "admin", lines[f"{name} {line}"],
+    found = {rule: _at_gate(gates, "admin", lines[f"{name} {line}{' unlock' if 'unlock' in rule else ''}"],
                             gates.filled(body)) for rule, (name, line, body) in GATED.items()}
     for rule in NAMES:
         match = re.fullmatch(r"(create|update)_([a-z_]+):(.+)", rule)

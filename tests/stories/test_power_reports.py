@@ -4,7 +4,6 @@ stands, and orders that were answered count among the words."""
 import asyncio
 from datetime import datetime
 
-import pytest
 import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -49,8 +48,8 @@ async def row(db: Database) -> tuple[str, str | None, str]:
     return await db.read(unit)
 
 
-def held(power: str, since: int = 0, ordered: str = "") -> Held:
-    return Held(allocation="a", server_id="s", epoch=1, power=power, since=since, ordered=ordered)
+def held(power: str, since: int = 0) -> Held:
+    return Held(allocation="a", server_id="s", epoch=1, power=power, since=since)
 
 
 POWERS = st.sampled_from(sorted(STATES))
@@ -109,37 +108,3 @@ def test_a_report_from_before_an_order_was_done_does_not_undo_it(late: list[tupl
         await db.close()
 
     asyncio.run(story())
-
-
-@pytest.mark.parametrize(("order", "state"), [("pause", "paused"), ("suspend", "suspended")])
-async def test_what_a_host_did_late_counts_and_what_others_did_is_only_shown(order: str, state: str) -> None:
-    """Its order was given up, and it was carried out all the same."""
-    db, clock = schema.in_memory(), VirtualClock()
-    await stand(db, "running")
-    progress = Progress(db, clock)
-    await progress.noticed("h", (1, 1), [held("running")])
-    await progress.noticed("h", (1, 2), [held("paused")])  # by somebody at the machine, or a full disk
-    assert await row(db) == ("active", None, "paused")
-    await progress.noticed("h", (1, 3), [held("running")])
-    await progress.noticed("h", (1, 4), [held(state, ordered=order)])
-    assert await row(db) == (state, None, state)
-    await progress.noticed("h", (1, 5), [held("running", ordered=order)])  # by somebody at the machine
-    assert await row(db) == (state, None, "running")
-    await progress.noticed("h", (1, 6), [held("running", ordered="unpause")])
-    assert await row(db) == ("active", None, "running")
-    await db.close()
-
-
-@pytest.mark.parametrize(("order", "state"), [("pause", "paused"), ("suspend", "suspended")])
-async def test_a_held_server_that_its_host_lost_is_found_as_it_was(order: str, state: str) -> None:
-    db, clock = schema.in_memory(), VirtualClock()
-    await stand(db, "running")
-    progress = Progress(db, clock)
-    await progress.noticed("h", (1, 1), [held(state, ordered=order)])
-    assert await progress.missed("h", (1, 2), [], settled=True) == ["s"]
-    assert await row(db) == ("error", None, "")
-    await progress.noticed("h", (2, 1), [held(state, ordered=order)])
-    assert await row(db) == (state, None, state)
-    await progress.noticed("h", (2, 2), [held("shutdown", ordered=order)])  # the machine was started anew
-    assert await row(db) == ("stopped", None, "shutdown")
-    await db.close()

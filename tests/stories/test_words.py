@@ -43,9 +43,6 @@ class Liar(Stranger):
     async def prepare(self, order: Any) -> Work:
         return self._done("prepare")
 
-    async def rebuild(self, order: Any) -> Work:
-        return self._done("rebuild", order.server_id)
-
     async def spawn(self, order: Any) -> Work:
         return self._done("spawn", order.server_id)
 

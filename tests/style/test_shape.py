@@ -14,7 +14,6 @@ MAX_MODULE, MAX_FUNCTION, MAX_PARAMETERS, MAX_METHODS, MAX_FOLDER, MAX_CONTRACT 
 #: "path" or "path:name" -> why it may be larger.
 EXEMPT: dict[str, str] = {
     "network/contract.py": "the nouns of all wiring: one place is easier to read than two",
-    "node/contract.py": "all that a host is asked, with every order's fields",
     "compute/contract.py": "what a create asks for, what a server is, and how stories move it",
 }
 

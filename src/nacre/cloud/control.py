@@ -61,7 +61,6 @@ from nacre.conductor.hosts import Hosts, Patience
 from nacre.conductor.manager import ConductorDeps, ConductorManager
 from nacre.conductor.orphans import OrphanDeps, Orphans
 from nacre.conductor.power import Switch
-from nacre.conductor.rebuild import Rebuilder
 from nacre.conductor.stories import StoryRunner
 from nacre.config import Settings
 from nacre.identity import policies as identity_policies
@@ -341,12 +340,12 @@ def _compute(base: Base, seams: Seams, ask: CreateDeps,
     endings, stories = Endings(deps), Stories(db, clock, base.processes)
     claimed = barred_on(registry, deps.progress.load)
     runner = StoryRunner(stories, {"build": Builder(deps, endings, claimed), "delete": Deleter(deps, endings),
-                                   "power": Switch(deps), "rebuild": Rebuilder(deps)}, clock,
-                         blocked(registry, claimed, around.nodes))
+                                   "power": Switch(deps)}, clock, blocked(registry, claimed, around.nodes))
     conductor = _conductor(base, deps, endings, around, network.difference_notifier)
     servers = Servers(db, clock, ask, stories, runner.run)
     return _Compute(ask, aggregates, scheduler, registry, stories, runner, endings, around, conductor, servers,
-                    node, Plans(servers, conductor), Orphans(deps, endings, OrphanDeps(
+                    node, Plans(servers, conductor),
+                    Orphans(deps, endings, OrphanDeps(
                         LedgerAdmin(db, clock), node, project_exists, conductor.meet_again)),
                     Membership(base.processes, registry, conductor, around, network.heard_lately,
                                (aggregates.forget_host, network.forget_host)))

@@ -127,7 +127,7 @@ class Ledger:
 
         def unit(connection: sa.Connection) -> bool:
             lease.check(connection)
-            end(connection, now, allocation.epoch, id=allocation.id)
+            _end(connection, now, allocation.epoch, id=allocation.id)
             return _building(connection, allocation.server_id) is not None
 
         return await self._db.run(unit)
@@ -143,7 +143,7 @@ class Ledger:
                 raise NotFound(f"Instance {server_id} could not be found.")
             row = find_row(connection, server_id)
             assert row is not None
-            end(connection, now, row["epoch"], server_id=server_id)
+            _end(connection, now, row["epoch"], server_id=server_id)
             return of_server(connection, server_id)
 
         return await self._db.run(unit)
@@ -252,8 +252,7 @@ def _building(connection: sa.Connection, server_id: str) -> dict[str, Any] | Non
     return row if row and row["vm_state"] == "building" and row["task_state"] != "deleting" else None
 
 
-def end(connection: sa.Connection, now: datetime, epoch: int, **which: Any) -> None:
-    """Their hosts must give these up."""
+def _end(connection: sa.Connection, now: datetime, epoch: int, **which: Any) -> None:
     rows = statements.find(connection, allocations, **which)
     statements.update(connection, allocations, {"state": "ending", "epoch": epoch}, **which)
     changes.note(connection, now, *(("allocation", row["id"]) for row in rows))

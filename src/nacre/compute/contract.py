@@ -114,18 +114,6 @@ class ServerSpec(msgspec.Struct, frozen=True, kw_only=True):
     hints: dict[str, object] = {}
 
 
-class RebuildSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a rebuild asks for, already parsed. changes: the server's plain fields that get other values, key_name among
-    them (None: no key any more). was: the image that it had, once accepted."""
-
-    image_id: str
-    admin_password: str
-    changes: dict[str, object] = {}
-    files: tuple[tuple[str, str], ...] = ()
-    keep_ephemeral: bool = False
-    was: str = ""
-
-
 class ServerQuery(msgspec.Struct, frozen=True, kw_only=True):
     """All conditions hold at once. Field names are those of `Server`; `flavor_id` is the flavor's id.
 
@@ -160,7 +148,6 @@ class StoryOrder(msgspec.Struct, frozen=True, kw_only=True):
     server_ids: tuple[str, ...]
     spec: ServerSpec | None = None
     action: str = ""  # of a power story
-    rebuild: RebuildSpec | None = None
 
 
 class Action(msgspec.Struct, frozen=True, kw_only=True):
@@ -227,12 +214,11 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a story ended for one server. message: the fault's words, for the user; details: for administrators.
-    task, epoch: the server's that end with it, where others may have begun meanwhile."""
+    task: the server's that ends with it, where another may have begun meanwhile."""
 
     server_id: str
     request_id: str
     task: str = ""
-    epoch: int = 0
     steps: tuple[Event, ...] = ()
     guest: Guest | None = None  # as its host saw it last
     message: str | None = None
@@ -254,7 +240,7 @@ class Servers(Protocol):
     async def delete(self, context: Context, server: Server) -> None: ...
 
     async def power(self, context: Context, server: Server, action: str) -> None:
-        """action: of `conductor/power.py`. Raises Conflict in a state that forbids it."""
+        """action: start, stop, reboot-soft, reboot-hard. Raises Conflict in a state that forbids it."""
         ...
 
 

@@ -243,7 +243,7 @@ def hostname(name: str) -> str:
     return re.sub(r"[.]+", "-", kept).strip("-")[:63].strip("-")
 
 
-def check_image(image: ImageFacts, flavor: Flavor | ServerFlavor) -> None:
+def check_image(image: ImageFacts, flavor: Flavor) -> None:
     """Raises BadRequest (Conflict for an image that is not active) where the flavor cannot hold the image."""
     if image.status != "active":
         raise BadRequest(f"Image {image.id} is not active.", field="imageRef")

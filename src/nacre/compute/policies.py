@@ -63,7 +63,7 @@ _BY_ROLE: dict[str, tuple[str, ...]] = {
         "os-server-tags:update_all", "os-server-tags:delete", "os-server-tags:update", "servers:create",
         "servers:create:attach_network", "servers:create:trusted_certs",
         "servers:delete", "servers:update", "servers:confirm_resize", "servers:revert_resize", "servers:reboot",
-        "servers:resize", "servers:rebuild", "servers:rebuild:trusted_certs", "servers:create_image",
+        "servers:resize", "servers:rebuild", "servers:create_image",
         "servers:start", "servers:stop", "servers:trigger_crash_dump",
         "os-shelve:shelve", "os-shelve:unshelve", "os-suspend-server:resume", "os-suspend-server:suspend",
         "os-volumes-attachments:create", "os-volumes-attachments:update",

@@ -17,19 +17,15 @@ from nacre.base.errors import Interrupted, NotFound
 from nacre.compute import groups, history, quota_usage
 from nacre.compute.contract import Group, Outcome, Server
 from nacre.compute.records import fault_of, find_row, get_row, guest_facts, move, server_of
-from nacre.compute.states import TABLE, after
+from nacre.compute.states import TABLE
 from nacre.compute.tables import allocations, server_tags, servers
 from nacre.node.contract import GuestFacts
 from nacre.scheduler.contract import Allocation, Held
 
 #: A guest's power -> what that means for a server that nobody is at work on.
-_EVENTS = {"running": "running", "shutdown": "stopped", "crashed": "stopped", "paused": "paused",
-           "suspended": "suspended"}
+_EVENTS = {"running": "running", "shutdown": "stopped", "crashed": "stopped"}
 #: And for one that its host did not have, and has after all.
-_FOUND = {"running": "found running", "shutdown": "found stopped", "crashed": "found stopped", "paused": "found paused",
-          "suspended": "found suspended"}
-#: What stands though a guest runs or pauses: somebody other than its host's node did that, and Nova ignores it.
-_HOLDS = ("pause", "suspend")
+_FOUND = {"running": "found running", "shutdown": "found stopped", "crashed": "found stopped"}
 
 _S, _A = servers.c, allocations.c
 _LIVING = sa.select(
@@ -94,11 +90,9 @@ class Progress:
             remembered)
 
     async def powered(self, lease: Lease, event: str, outcome: Outcome) -> bool:
-        """A story of power or of a rebuild ended: event stopped, running, rebuilt ..., or `give up`, `rebuild failed`
-        with the reason as the fault's message. Raises LeaseLost; Interrupted: it was ordered anew meanwhile."""
+        """A power story ended: event stopped, running, or `give up` with the reason as the fault's message. Raises
+        LeaseLost."""
         changed: dict[str, Any] = {}
-        if event.startswith("rebuilt"):
-            changed = {"launched_at": self._now(), "fault": None}
         if outcome.message:
             changed["fault"] = fault_of(500, outcome.message, self._now(), outcome.details)
         return await self._end(lease, event, outcome, changed, lambda c: stories.finish(c, lease))
@@ -135,17 +129,17 @@ class Progress:
             return there[row["allocation_id"]].since or number[1]
 
         def is_news(row: Mapping[str, Any]) -> bool:
-            said = there[row["allocation_id"]]
-            known, now = (row["power_incarnation"], row["power_n"]), (number[0], since(row))
+            power = there[row["allocation_id"]].power
+            known, said = (row["power_incarnation"], row["power_n"]), (number[0], since(row))
             # The same word again: of a server whose build or restart ended when its guest had halted by then.
-            return known < now or (known == now and said.power == row["power_state"] and bool(_event(row, said)))
+            return known < said or (known == said and power == row["power_state"] and bool(_event(row, power)))
 
         def unit(connection: sa.Connection) -> None:
             rows = statements.find(connection, servers, allocation_id=news, host=host, deleted=False, task_state=None)
             for row in filter(is_news, rows):
-                said = there[row["allocation_id"]]
-                seen = {"power_state": said.power, "power_incarnation": number[0], "power_n": since(row)}
-                if event := _event(row, said):
+                power = there[row["allocation_id"]].power
+                seen = {"power_state": power, "power_incarnation": number[0], "power_n": since(row)}
+                if event := _event(row, power):
                     move(connection, row, event, now, **seen, **({"fault": None} if event in _FOUND.values() else {}))
                     changes.note(connection, now, ("server", row["id"]), project_id=row["project_id"])
                 else:
@@ -171,7 +165,7 @@ class Progress:
         def found(connection: sa.Connection) -> list[dict[str, Any]]:
             rows = statements.rows(connection.execute(_PLACED, {"hosts": [host]}))
             return [row for row in statements.find(connection, servers, allocation_id=gone(rows), deleted=False)
-                    if not row["task_state"] and (row["vm_state"], None) in TABLE["lose"] and (
+                    if not row["task_state"] and row["vm_state"] in ("active", "stopped") and (
                         (row["power_incarnation"], row["power_n"]) < number or
                         (settled and row["power_incarnation"] > number[0]))]
 
@@ -204,18 +198,16 @@ class Progress:
 
     async def _end(self, lease: Lease, event: str, outcome: Outcome, values: Mapping[str, Any],
                    also: Callable[[sa.Connection], None] = lambda connection: None) -> bool:
-        """also: what else belongs into the transaction. False: the server is not there, or its delete or another task
-        came first, or an administrator said otherwise. Raises Interrupted: the same was ordered anew meanwhile."""
+        """also: what else belongs into the transaction. False: the server is not there, or its delete or
+        another task came first."""
         now, server_id = self._now(), outcome.server_id
 
         def unit(connection: sa.Connection) -> bool:
             lease.check(connection)
             row = find_row(connection, server_id)
-            if row is None or after((row["vm_state"], row["task_state"]), event) is None or (
+            if row is None or (row["task_state"] == "deleting" and event != "deleted") or (
                     outcome.task and row["task_state"] != outcome.task):
                 return False
-            if outcome.epoch and row["epoch"] != outcome.epoch:
-                raise Interrupted(f"Server {server_id} has a later order.")
             seen = {} if outcome.guest is None else {
                 "power_state": outcome.guest.power, "power_incarnation": outcome.guest.number[0],
                 "power_n": outcome.guest.number[1]}
@@ -232,10 +224,7 @@ class Progress:
         return self._clock.now().replace(tzinfo=None)
 
 
-def _event(row: Mapping[str, Any], said: Held) -> str | None:
-    """What its host's word means for a server that nobody is at work on. A guest that another than its host's node
-    paused, or let go on, is shown to be so, and its server's state stays, as in Nova."""
-    if (said.power == "paused" and said.ordered != "pause") or (said.power == "running" and said.ordered in _HOLDS):
-        return None
-    event = (_FOUND if row["vm_state"] == "error" and not row["power_state"] else _EVENTS).get(said.power)
+def _event(row: Mapping[str, Any], power: str) -> str | None:
+    """What that power of its guest means for a server that nobody is at work on."""
+    event = (_FOUND if row["vm_state"] == "error" and not row["power_state"] else _EVENTS).get(power)
     return event if event and (row["vm_state"], None) in TABLE[event] else None

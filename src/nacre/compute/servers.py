@@ -13,75 +13,14 @@ from nacre.base.context import Context
 from nacre.base.db import Database
 from nacre.base.durable import changes
 from nacre.base.durable.stories import Stories, Story
-from nacre.base.errors import BadRequest, Conflict, NotFound, QuotaExceeded
-from nacre.compute import allocations, history, quota_usage, records
-from nacre.compute.contract import RebuildSpec, Server, ServerQuery, ServerSpec, StoryOrder
-from nacre.compute.create import CreateDeps, Creation, Run, check_image
+from nacre.base.errors import Conflict
+from nacre.compute import history, quota_usage, records
+from nacre.compute.contract import Server, ServerQuery, ServerSpec, StoryOrder
+from nacre.compute.create import CreateDeps, Creation, Run
 from nacre.compute.records import get_row, move, server_of
 from nacre.compute.tables import server_tags, servers
-from nacre.image.contract import ImageFacts
 
 _encode = msgspec.msgpack.Encoder().encode
-
-
-class Rebuilding:
-    """Implements `Servers.rebuild`."""
-
-    def __init__(self, db: Database, clock: Clock, ask: CreateDeps, stories: Stories, run: Run):
-        self._db, self._clock, self._ask, self._stories, self._run = db, clock, ask, stories, run
-
-    async def rebuild(self, context: Context, server: Server, spec: RebuildSpec) -> Server:
-        """The server as it is now: its host makes it anew, of this image. Raises BadRequest, Conflict, QuotaExceeded,
-        NotFound."""
-        image = await self._image(context, spec.image_id, "imageRef")
-        check_image(image, server.flavor)
-        values: dict[str, Any] = {**spec.changes, "image_id": image.id, "image_properties": image.properties}
-        for name in ("kernel_id", "ramdisk_id"):
-            if linked := image.properties.get(name, ""):
-                await self._image(context, linked, name)
-            values[name] = linked
-        values |= await self._key(context, spec)
-        await self._check_metadata(server, spec)
-        now = self._clock.now().replace(tzinfo=None)
-
-        def unit(connection: sa.Connection) -> tuple[Server, Story]:
-            row = get_row(connection, server.id)
-            move(connection, row, "rebuild", now, **values)
-            if not row["allocation_id"]:  # it was never built
-                raise Conflict(f"Instance {server.id} is in an invalid state for 'rebuild'")
-            history.begin(connection, context, [server.id], "rebuild", now)
-            changes.note(connection, now, ("server", server.id), project_id=row["project_id"])
-            order = StoryOrder(context=context, server_ids=(server.id,), action="rebuild",
-                               rebuild=msgspec.structs.replace(spec, changes={}, was=row["image_id"]))
-            return server_of(get_row(connection, server.id)), self._stories.insert(
-                connection, "rebuild", _encode(order), now)
-
-        found, story = await self._db.run(unit)
-        self._run(story)
-        return found
-
-    async def _image(self, context: Context, image_id: str, field: str) -> ImageFacts:
-        try:
-            return await self._ask.images.find(context, image_id)
-        except NotFound:
-            raise BadRequest("Cannot find image for rebuild", field=field) from None
-
-    async def _key(self, context: Context, spec: RebuildSpec) -> dict[str, Any]:
-        """The key pair is the caller's, who need not be the server's user."""
-        name = spec.changes.get("key_name")
-        if "key_name" not in spec.changes or name is None:
-            return {"key": None} if "key_name" in spec.changes else {}
-        try:
-            key = await self._ask.keypairs.get(context.user_id or "", str(name))
-        except NotFound:
-            raise BadRequest("Invalid key_name provided.", field="key_name") from None
-        return {"key": [key.name, key.type, key.public_key]}
-
-    async def _check_metadata(self, server: Server, spec: RebuildSpec) -> None:
-        limit = await self._ask.quotas.limit(server.project_id, "metadata_items", server.user_id)
-        metadata = spec.changes.get("metadata")
-        if isinstance(metadata, dict) and 0 <= limit < len(metadata):
-            raise QuotaExceeded(f"Maximum number of metadata items exceeds {limit}")
 
 
 class Servers:
@@ -90,7 +29,6 @@ class Servers:
     def __init__(self, db: Database, clock: Clock, ask: CreateDeps, stories: Stories, run: Run):
         self._db, self._clock, self._stories, self._run = db, clock, stories, run
         self._creation = Creation(db, clock, ask, stories, run)
-        self._rebuilding = Rebuilding(db, clock, ask, stories, run)
 
     async def get(self, server_id: str, *, deleted: bool = False) -> Server:
         """One server. deleted: also one that is gone. Raises NotFound."""
@@ -140,32 +78,8 @@ class Servers:
         await self._begin(context, server, "delete", "delete", "delete")
 
     async def power(self, context: Context, server: Server, action: str) -> None:
-        """action: of `conductor/power.py`. Raises Conflict in a state that forbids it."""
+        """action: start, stop, reboot-soft, reboot-hard. Raises Conflict in a state that forbids it."""
         await self._begin(context, server, action, "power", action.partition("-")[0])
-
-    async def rebuild(self, context: Context, server: Server, spec: RebuildSpec) -> Server:
-        """As `Rebuilding.rebuild`."""
-        return await self._rebuilding.rebuild(context, server, spec)
-
-    async def reset(self, context: Context, server: Server, state: str) -> None:
-        """An administrator says that it is active, or in error; what goes on about it is over. What its host says of
-        its guest counts as before. Raises Conflict: it is being deleted, or was never built."""
-        now = self._now()
-
-        def unit(connection: sa.Connection) -> None:
-            row = get_row(connection, server.id)
-            if state == "active" and row["vm_state"] != "building" and not row["allocation_id"]:
-                raise Conflict(f"Instance {server.id} is not ready")
-            values: dict[str, Any] = {}
-            if row["vm_state"] == "building":
-                values = {"host": "", "fault": records.fault_of(500, "An administrator ended its build.", now)}
-                allocations.end(connection, now, row["epoch"] + 1, server_id=server.id)
-            move(connection, row, f"reset-{state}", now, **values)
-            history.begin(connection, context, [server.id], "resetState", now)
-            history.end(connection, server.id, context.request_id, now)
-            changes.note(connection, now, ("server", server.id), project_id=row["project_id"])
-
-        await self._db.run(unit)
 
     async def _begin(self, context: Context, server: Server, event: str, kind: str, action: str) -> None:
         """Compare-and-set to the event's state, with the action's start and the story, in one transaction."""

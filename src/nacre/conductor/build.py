@@ -77,10 +77,10 @@ class Builder:
         claimed = await self._barred_on(order.server_ids)
         ours = [id for id in order.server_ids if id not in claimed]
         there = await self._deps.progress.load(ours)
-        servers = [s for s in there if s.vm_state == "building" and s.task_state != "deleting"]
-        for server_id in set(ours) - {s.id for s in servers}:  # deleted, or given up, while this story was stopped
+        for server_id in set(ours) - {s.id for s in there}:  # deleted while this story was stopped
             if not await self._deps.ledger.of_server(server_id):  # else the last that a host confirms frees its ports
                 await self._deps.network.deallocate(server_id, lease)
+        servers = [s for s in there if s.vm_state == "building" and s.task_state != "deleting"]
         try:
             images, zones = await asyncio.gather(self._images(order, servers), self._deps.zones())
             placements = await self._place(order, servers)

@@ -9,10 +9,10 @@ from oslo_utils.strutils import bool_from_string
 
 from nacre.base.durable.processes import Guard
 from nacre.base.errors import BadRequest
-from nacre.compute.contract import Group, RebuildSpec, Server, ServerSpec, StoryOrder
+from nacre.compute.contract import Group, Server, ServerSpec, StoryOrder
 from nacre.image.contract import ImageFacts
 from nacre.network.contract import Plugged, PortsOrder
-from nacre.node.contract import BuildOrder, GuestFacts, RebuildOrder, SpawnOrder
+from nacre.node.contract import BuildOrder, GuestFacts, SpawnOrder
 from nacre.scheduler.contract import Allocation, Amounts, GroupRule, HostLimits, PlacementRequest
 
 #: Limits of a host that says nothing: its own claim has the last word.
@@ -115,25 +115,6 @@ def spawn_order(attempt: Attempt, plugged: Plugged) -> SpawnOrder:
         guest = msgspec.structs.replace(guest, admin_password=spec.admin_password, files=spec.files)
     return SpawnOrder(cloud=attempt.cloud, allocation=allocation.id, server_id=allocation.server_id,
                       epoch=allocation.epoch, ports=plugged.ports, networks=plugged.networks, guest=guest)
-
-
-@dataclass(frozen=True)
-class Made:
-    """Of what a server is made anew. guest: without what only the spec knows; images: disk, kernel, ramdisk."""
-
-    guest: GuestFacts
-    images: tuple[ImageFacts | None, ImageFacts | None, ImageFacts | None]
-    plugged: Plugged
-
-
-def rebuild_order(cloud: str, server: Server, spec: RebuildSpec, made: Made) -> RebuildOrder:
-    """What a host needs to make a server of its anew."""
-    return RebuildOrder(
-        cloud=cloud, allocation=server.allocation_id, server_id=server.id, epoch=server.epoch, image=made.images[0],
-        kernel=made.images[1], ramdisk=made.images[2], config_drive=server.config_drive or bool(spec.files),
-        guest=msgspec.structs.replace(made.guest, admin_password=spec.admin_password, files=spec.files),
-        ports=made.plugged.ports, networks=made.plugged.networks, keep_ephemeral=spec.keep_ephemeral,
-        start=server.vm_state != "stopped")
 
 
 def amounts(server: Server) -> Amounts:

@@ -1,5 +1,5 @@
-"""The story of a stop, start, reboot, pause or suspend, and of what undoes these. Its order has an epoch of its own:
-repeated, after a crash or by another process, it is done once, and not at all once the host has seen a later one."""
+"""The story of a stop, start or reboot. Its order has an epoch of its own: repeated, after a crash or by another
+process, it is done once, and not at all once the host has seen a later one."""
 
 from nacre.base.durable.stories import Lease
 from nacre.base.errors import NacreError, Words, words_of
@@ -9,12 +9,9 @@ from nacre.conductor.events import ActionEvents
 from nacre.node.contract import Guest, PowerOrder
 
 #: guest's power -> what happened to the server, where that was asked for. One that halted again is news, not an end.
-_RUNNING = {"running": "running"}
-_ENDS = {"stop": {"shutdown": "stopped", "crashed": "stopped"}, "pause": {"paused": "paused"},
-         "suspend": {"suspended": "suspended"}}
+_STOPPED, _RUNNING = {"shutdown": "stopped", "crashed": "stopped"}, {"running": "running"}
 #: action -> the server's task while it goes on. A hard reboot takes the place of a soft one.
-_TASKS = {"stop": "powering-off", "start": "powering-on", "reboot-soft": "rebooting", "reboot-hard": "rebooting_hard",
-          "pause": "pausing", "unpause": "unpausing", "suspend": "suspending", "resume": "resuming"}
+_TASKS = {"stop": "powering-off", "start": "powering-on", "reboot-soft": "rebooting", "reboot-hard": "rebooting_hard"}
 
 
 class Switch:
@@ -38,20 +35,18 @@ class Switch:
                 guest = await self._deps.hosts.order(server.host, lambda node: node.power(wish))
         except NacreError as error:
             why = words_of(error)
-        event = _ENDS.get(action, _RUNNING).get(guest.power, "give up") if guest else "give up"
+        event = (_STOPPED if action == "stop" else _RUNNING).get(guest.power, "give up") if guest else "give up"
         if guest and event == "give up":
             why = Words(f"Its guest is {guest.power} after that.")
         await self._end(lease, event, Outcome(
             server_id=server.id, request_id=order.context.request_id, steps=tuple(events.steps), guest=guest,
-            message=why and why.message, details=why.details if why else "", task=_TASKS[action],
-            epoch=server.epoch))
+            message=why and why.message, details=why.details if why else "", task=_TASKS[action]))
 
     async def give_up(self, lease: Lease, order: StoryOrder, why: str) -> None:
         """The server stays as it was, with the reason as its fault."""
         if (server := await self._server(lease, order)) is not None:
             await self._end(lease, "give up", Outcome(
-                server_id=server.id, request_id=order.context.request_id, message=why, task=_TASKS[order.action],
-                epoch=server.epoch))
+                server_id=server.id, request_id=order.context.request_id, message=why, task=_TASKS[order.action]))
 
     async def _server(self, lease: Lease, order: StoryOrder) -> Server | None:
         found = await self._deps.progress.load(order.server_ids)

@@ -97,25 +97,6 @@ class SpawnOrder(msgspec.Struct, frozen=True, kw_only=True):
     guest: GuestFacts | None = None
 
 
-class RebuildOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """The allocation's server made anew, in the room that it has: of this image, with these interfaces. guest: with
-    what only it is to know. keep_ephemeral: its second disk stays; start: it runs after that."""
-
-    cloud: str
-    allocation: str
-    server_id: str
-    epoch: int
-    guest: GuestFacts
-    image: ImageFacts | None
-    kernel: ImageFacts | None = None
-    ramdisk: ImageFacts | None = None
-    config_drive: bool = False
-    ports: tuple[PortFacts, ...] = ()
-    networks: tuple[NetworkFacts, ...] = ()
-    keep_ephemeral: bool = False
-    start: bool = True
-
-
 class EndOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Whatever the host has of an allocation goes: its row in the database says so, with this epoch."""
 
@@ -126,7 +107,7 @@ class EndOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PowerOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """action: of `conductor/power.py`. epoch: its own, so that it is done once."""
+    """action: start, stop, reboot-soft, reboot-hard. epoch: its own, so that it is done once."""
 
     cloud: str
     allocation: str
@@ -185,11 +166,6 @@ class Node(Protocol):
 
     async def spawn(self, order: SpawnOrder) -> Work:
         """Config drive, domain, interfaces wired before its first frame, started, waited for."""
-        ...
-
-    async def rebuild(self, order: RebuildOrder) -> Work:
-        """The guest goes on until all is there that it is made of; from then on it is off until it is whole again.
-        Raises Refused: a later order was seen."""
         ...
 
     async def end(self, order: EndOrder) -> Work:

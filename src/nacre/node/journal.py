@@ -51,8 +51,7 @@ class Switch(msgspec.Struct, frozen=True, kw_only=True):
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One allocation here. epoch: of its last order. stage: claimed, prepared, spawning, running (its build is done),
-    rebuilding (what it was is given up, and it is not whole yet), ending (being taken back: its epoch and lower ones
-    are refused from here on). spawn: without the guest's facts."""
+    ending (being taken back: its epoch and lower ones are refused from here on). spawn: without the guest's facts."""
 
     allocation: str
     server_id: str

@@ -12,14 +12,13 @@ import structlog
 from nacre.base.clock import Clock, RealClock
 from nacre.base.errors import BadRequest, BuildFailed, NotFound
 from nacre.network.contract import Differences, GroupMembers
-from nacre.node.contract import BuildOrder, EndOrder, Orphan, PowerOrder, RebuildOrder, SpawnOrder, Work
+from nacre.node.contract import BuildOrder, EndOrder, Orphan, PowerOrder, SpawnOrder, Work
 from nacre.node.hypervisor.driver import Hypervisor
 from nacre.node.journal import Entry, Journal
 from nacre.node.ovs.contract import Wiring
 from nacre.node.servers.builds import Builds
 from nacre.node.servers.limits import rates
 from nacre.node.servers.power import ACTIONS, Power
-from nacre.node.servers.rebuilds import Rebuilds
 from nacre.node.servers.state import NodeSettings, NodeState
 from nacre.node.servers.works import Doing
 from nacre.scheduler.contract import Held
@@ -35,7 +34,7 @@ class NodeManager:
     def __init__(self, settings: NodeSettings, journal: Journal, hypervisor: Hypervisor, wiring: Wiring,
                  clock: Clock | None = None):
         self.here = NodeState(settings, journal, hypervisor, wiring, clock or RealClock())
-        self._builds, self._power, self._rebuilds = Builds(self.here), Power(self.here), Rebuilds(self.here)
+        self._builds, self._power = Builds(self.here), Power(self.here)
 
     async def start(self) -> None:
         """Counts what the journal says was granted, and goes on with what was being taken back."""
@@ -83,8 +82,7 @@ class NodeManager:
         strays = sorted(set(guests) - {entry.server_id for entry in entries})
         powers = [guests.get(entry.server_id, "missing") for entry in entries]
         return (*(Held(allocation=e.allocation, server_id=e.server_id, epoch=e.epoch, power=power,
-                       since=self.here.since(e.allocation, power, n) if n else 0,
-                       ordered=e.switch.action if e.switch and e.switch.done else "")
+                       since=self.here.since(e.allocation, power, n) if n else 0)
                   for e, power in zip(entries, powers, strict=True)),
                 *(Held(allocation=s, server_id=s, epoch=0, power=guests[s]) for s in strays))
 
@@ -99,11 +97,6 @@ class NodeManager:
         self.here.admit(order.cloud)
         return await self.here.works.run(("spawn", order.server_id, order.epoch),
                                          lambda doing: self._builds.spawn(order, doing))
-
-    async def rebuild(self, order: RebuildOrder) -> Work:
-        self.here.admit(order.cloud)
-        return await self.here.works.run(("rebuild", order.server_id, order.epoch),
-                                         lambda doing: self._rebuilds.rebuild(order, doing))
 
     async def end(self, order: EndOrder) -> Work:
         self.here.admit(order.cloud)

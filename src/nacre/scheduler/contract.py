@@ -27,22 +27,22 @@ class DiskReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host has. since: the number of its first word, report or answer, that had it so (0: this one's)."""
+    """What a host has. since: the number of the host's first word, report or answer, that had it so (0: this one's)."""
 
     allocation: bounds.Id
     server_id: bounds.Id
     epoch: bounds.Epoch
-    power: bounds.Word = "missing"  # its guest's: or running, paused, shutdown, crashed, suspended
+    power: bounds.Word = "missing"  # its guest's: or running, paused, shutdown, crashed
     since: Count = 0
-    ordered: bounds.Word = ""  # about its power: what was carried out last
 
 
 class HostReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host says of itself (FLOW A6: extra_resources). MB, disk GB, bandwidth: `BuildOrder`'s; 0: not counted."""
+    """What a compute host says of itself: totals, what claims took, its own configuration (FLOW A6: extra_resources).
+    Memory MB, disk GB, bandwidth: `BuildOrder`'s; 0: not counted. One of an older (incarnation, n) changes nothing."""
 
     host: bounds.Name
     incarnation: Count = 0  # counts the host's starts
-    n: Count = 0  # one of an older (incarnation, n) changes nothing
+    n: Count = 0
     hypervisor_type: bounds.Short
     hypervisor_version: Count
     vcpus: Amount
@@ -77,6 +77,7 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
 
 class HostLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What a host may hold in all: the claim there is held to it. disk_mb, disk_shares: of the server's directory."""
+
     vcpus: float
     memory_mb: float
     disk_mb: float
@@ -184,7 +185,6 @@ class Scheduler(Protocol):
     async def refresh(self) -> None: ...
     async def limits(self, host: str, directory: str) -> HostLimits | None: ...
     async def check(self, query: str) -> None: ...
-    async def misfit(self, request: PlacementRequest, host: str) -> str | None: ...
 
 
 class Hosts(Protocol):

@@ -12,7 +12,7 @@ import msgspec
 
 from nacre.base.errors import NoValidHost
 from nacre.scheduler.contract import Allocation, HostReport, Placement, PlacementRequest
-from nacre.scheduler.filters import ALL, IMAGE_FILTERS, KIND_FILTERS
+from nacre.scheduler.filters import ALL
 from nacre.scheduler.host_queue import HostQueue
 from nacre.scheduler.hosts import PENDING_SECONDS, Claim, Host, Kind, claim_of
 from nacre.scheduler.reasons import explain
@@ -41,12 +41,6 @@ class FilterScheduler:
 
     def host(self, name: str) -> Host | None:
         return self._hosts.get(name)
-
-    def misfit(self, request: PlacementRequest, name: str) -> str | None:
-        """What the filters of images say of a host, if they are asked at all."""
-        host = self._hosts.get(name)
-        return None if host is None else next((why for each in IMAGE_FILTERS if each in self._filters and (
-            why := KIND_FILTERS[each](request, host.kind))), None)
 
     def where(self, server_id: str) -> Collection[str]:
         """The hosts that a server has something of."""

@@ -112,8 +112,6 @@ KIND_FILTERS: dict[str, KindFilter] = {
     "aggregate_image_properties": aggregate_image_properties, "image_properties": image_properties,
     "capabilities": capabilities, "cpu_features": cpu_features,
 }
-#: Asked when a server gets another image where it is, as Nova's are with RUN_ON_REBUILD.
-IMAGE_FILTERS = ("aggregate_image_properties", "image_properties")
 #: Asked last, of hosts that pass all else. What the wish itself says of hosts (same_host, groups, retry, query) and
 #: their resources is not optional and lives in `search.py`.
 HOST_FILTERS: dict[str, HostFilter] = {}

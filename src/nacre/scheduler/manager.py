@@ -152,11 +152,6 @@ class SchedulerManager:
         """What `select` would answer now, with as many as find a place; changes nothing. Raises BadRequest."""
         return self._chooser.place(request, self._options.default_queue, self._clock.monotonic(), keep=False)
 
-    async def misfit(self, request: PlacementRequest, host: str) -> str | None:
-        """Why a server that lives on this host may not be made anew there of the request's image; None: it may, or the
-        host is not known."""
-        return self._chooser.misfit(request, host)
-
     async def check(self, query: str) -> None:
         """Raises BadRequest: this `query` hint could not be answered."""
         compile_query(query)

@@ -279,7 +279,7 @@ async def test_delete_and_actions(client):
     assert (await client.get(path))[1]["server"]["status"] == "REBOOT"
     for bad in ({"reboot": {"type": "NUKE"}}, {"reboot": {}}, {"bogus": None}, {}, {"os-start": 1, "os-stop": 1}, []):
         assert (await client.post(path + "/action", bad))[0] == 400, bad
-    for unbuilt in ({"resize": {"flavorRef": "2"}}, {"shelve": None},
+    for unbuilt in ({"resize": {"flavorRef": "2"}}, {"rebuild": {"imageRef": IMAGE}}, {"pause": None},
                     {"createImage": {"name": "i"}}, {"migrate": None}, {"rescue": {}}):
         assert (await client.post(path + "/action", unbuilt, who="admin"))[0] == 501, unbuilt
     for bad in ({"resize": {}}, {"rebuild": {"imageRef": "x"}}, {"createImage": {"name": ""}},
@@ -294,117 +294,6 @@ async def test_delete_and_actions(client):
     _, body = await client.get(f"{path}/os-instance-actions/{first['request_id']}", version="2.84")
     assert body["instanceAction"]["events"] == [] and body["instanceAction"]["updated_at"]
     assert (await client.get(f"{path}/os-instance-actions/req-nope"))[0] == 404
-
-
-@pytest.mark.parametrize(("action", "state", "task", "status"), [
-    ("pause", "active", "pausing", "ACTIVE"), ("unpause", "paused", "unpausing", "PAUSED"),
-    ("suspend", "active", "suspending", "ACTIVE"), ("resume", "suspended", "resuming", "SUSPENDED")])
-async def test_guests_are_held_and_let_go(client, action, state, task, status):
-    ident = await made(client)
-    path = f"/servers/{ident}"
-    for other in {"active", "paused", "suspended", "stopped", "error"} - {state}:
-        await set_row(client, ident, vm_state=other, task_state=None, host="host-1")
-        refused, body = await client.post(path + "/action", {action: None})
-        assert (refused, body["conflictingRequest"]["message"]) == (
-            409, f"Cannot '{action}' instance {ident} while it is in vm_state {other}")
-    await set_row(client, ident, vm_state=state, task_state=None, host="host-1", locked=True, locked_by="owner")
-    assert (await client.post(path + "/action", {action: None}))[0] == 409
-    await set_row(client, ident, vm_state=state, task_state=None, host="host-1", locked=False)
-    assert (await client.post(path + "/action", {action: {}}, who="rita"))[0] == 403
-    assert await client.post(path + "/action", {action: None}) == (202, None)
-    shown = (await client.get(path))[1]["server"]
-    assert (shown["status"], shown["OS-EXT-STS:task_state"]) == (status, task)
-    refused, body = await client.post(path + "/action", {action: None})
-    assert (refused, body["conflictingRequest"]["message"]) == (
-        409, f"Cannot '{action}' instance {ident} while it is in task_state {task}")
-    _, body = await client.get(path + "/os-instance-actions")
-    assert body["instanceActions"][0]["action"] == action
-
-
-async def test_administrators_reset_states(client):
-    ident = await made(client)
-    path = f"/servers/{ident}"
-    assert (await client.post(path + "/action", {"os-resetState": {"state": "error"}}))[0] == 403
-    for bad in ({}, {"state": "stopped"}, {"state": "error", "more": 1}, None):
-        assert (await client.post(path + "/action", {"os-resetState": bad}, who="admin"))[0] == 400, bad
-    assert (await client.post(path + "/action", {"os-resetState": {"state": "active"}}, who="admin"))[0] == 409
-    assert await client.post(path + "/action", {"os-resetState": {"state": "error"}}, who="admin") == (202, None)
-    shown = (await client.get(path))[1]["server"]
-    assert (shown["status"], shown["OS-EXT-STS:task_state"], shown["fault"]["message"]) == (
-        "ERROR", None, "An administrator ended its build.")
-    status, body = await client.post(path + "/action", {"os-resetState": {"state": "active"}}, who="admin")
-    assert (status, body["conflictingRequest"]["message"]) == (409, f"Instance {ident} is not ready")
-    await set_row(client, ident, vm_state="paused", task_state="unpausing", host="host-1", allocation_id="a",
-                  locked=True, locked_by="owner")
-    assert (await client.post(path + "/action", {"os-resetState": {"state": "active"}}, who="admin"))[0] == 202
-    shown = (await client.get(path))[1]["server"]
-    assert (shown["status"], shown["OS-EXT-STS:task_state"]) == ("ACTIVE", None)
-    _, body = await client.get(path + "/os-instance-actions")
-    assert [a["action"] for a in body["instanceActions"]] == ["resetState", "resetState", "create"]
-    gone = f"/servers/{NOBODY}/action"
-    assert (await client.post(gone, {"os-resetState": {"state": "error"}}, who="admin"))[0] == 404
-
-
-async def test_a_rebuild_as_it_is_accepted(client):
-    ident = await made(client, metadata={"a": "1"})
-    path = f"/servers/{ident}"
-    for state, task in (("paused", None), ("suspended", None), ("active", "rebuilding"), ("building", "scheduling")):
-        await set_row(client, ident, vm_state=state, task_state=task, host="host-1", allocation_id="a")
-        status, body = await client.post(path + "/action", {"rebuild": {"imageRef": IMAGE}})
-        assert (status, body["conflictingRequest"]["message"]) == (
-            409, f"Cannot 'rebuild' instance {ident} while it is in "
-                 + (f"task_state {task}" if task else f"vm_state {state}"))
-    await set_row(client, ident, vm_state="error", task_state=None, host="", allocation_id="")
-    status, body = await client.post(path + "/action", {"rebuild": {"imageRef": IMAGE}})
-    assert (status, body["conflictingRequest"]["message"]) == (
-        409, f"Instance {ident} is in an invalid state for 'rebuild'")
-    await set_row(client, ident, vm_state="stopped", task_state=None, host="host-1", allocation_id="a", locked=True,
-                  locked_by="owner")
-    assert (await client.post(path + "/action", {"rebuild": {"imageRef": IMAGE}}))[0] == 409
-    await set_row(client, ident, vm_state="stopped", task_state=None, locked=False, flavor={
-        "id": "1", "name": "s", "memory_mb": 64, "vcpus": 1, "root_gb": 1})
-    for version, bad in (
-            ("2.1", {}), ("2.1", {"imageRef": "x"}), ("2.1", {"imageRef": NOBODY}), ("2.1", {"description": "d"}),
-            ("2.53", {"key_name": "k"}), ("2.54", {"key_name": "none such"}), ("2.56", {"user_data": "eA=="}),
-            ("2.57", {"personality": []}), ("2.57", {"user_data": "?"}),
-            ("2.62", {"trusted_image_certificates": ["c"]}),
-            ("2.89", {"hostname": "h1"}), ("2.93", {"hostname": "h.x"}), ("2.1", {"flavorRef": "2"})):
-        body = {"rebuild": {**({} if bad == {} else {"imageRef": IMAGE}), **bad}}
-        assert (await client.post(path + "/action", body, version=version))[0] == 400, (version, bad)
-    assert (await client.post(path + "/action", {"rebuild": {"imageRef": IMAGE, "trusted_image_certificates": ["c"]}},
-                              version="2.63"))[0] == 501
-    many = {f"k{n}": "v" for n in range(200)}
-    assert (await client.post(path + "/action", {"rebuild": {"imageRef": IMAGE, "metadata": many}}))[0] == 403
-    assert (await client.post(path + "/action", {"rebuild": {"imageRef": IMAGE}}, who="rita"))[0] == 403
-    answer = await client.raw("POST", f"/v2.1{path}/action", {"rebuild": {
-        "imageRef": IMAGE, "name": "anew", "metadata": {"b": "2"}, "adminPass": "sesame"}})
-    shown = answer.json()["server"]
-    assert answer.status_code == 202 and answer.headers["location"].endswith(path)
-    assert (shown["status"], shown["name"], shown["metadata"], shown["adminPass"], shown["image"]["id"]) == (
-        "REBUILD", "anew", {"b": "2"}, "sesame", IMAGE)
-    assert {"key_name", "user_data", "config_drive", "OS-EXT-STS:vm_state", "server_groups"}.isdisjoint(shown)
-    _, body = await client.get(path + "/os-instance-actions")
-    assert body["instanceActions"][0]["action"] == "rebuild"
-    kept = (await client.get(path))[1]["server"]
-    assert kept["OS-EXT-STS:task_state"] == "rebuilding" and kept["image"]["id"] == IMAGE
-
-
-@pytest.mark.parametrize(("version", "there", "missing"), [
-    ("2.54", {"key_name"}, {"user_data"}), ("2.57", {"key_name", "user_data"}, {"server_groups"}),
-    ("2.71", {"server_groups"}, {"OS-EXT-STS:vm_state"}),
-    ("2.75", {"OS-EXT-STS:vm_state", "config_drive", "user_data", "adminPass"}, {"pinned_availability_zone"}),
-    ("2.100", {"pinned_availability_zone", "scheduler_hints"}, set())])
-async def test_a_rebuild_answers_by_its_version(client, version, there, missing):
-    ident = await made(client)
-    await set_row(client, ident, vm_state="active", task_state=None, host="host-1", allocation_id="a", key_name="old",
-                  key=["old", "ssh", "x"], user_data="b2xk")
-    fields = {"description": "d", "key_name": None, **({"user_data": "bmV3"} if version != "2.54" else {})}
-    status, body = await client.post(f"/servers/{ident}/action", {"rebuild": {"imageRef": IMAGE, **fields}},
-                                     version=version, who="admin")
-    shown = body["server"]
-    assert status == 202 and there <= shown.keys() and not missing & shown.keys()
-    assert (shown["key_name"], shown["description"], len(shown["adminPass"])) == (None, "d", 12)
-    assert shown.get("user_data", "bmV3") == "bmV3" and "OS-EXT-SRV-ATTR:user_data" not in shown
 
 
 async def test_metadata(client):

@@ -69,32 +69,6 @@ async def test_a_guest_that_others_paused_stays_so(host: Host) -> None:
     assert await host.guests() == {order.server_id: "paused"}
 
 
-@pytest.mark.parametrize(("action", "held"), [("pause", "paused"), ("suspend", "suspended")])
-async def test_a_held_guest_stays_so_over_a_restart_of_its_node(host: Host, action: str, held: str) -> None:
-    order, _ = await host.build()
-    await host.node.power(power_order(order, action, 2))
-    await host.service.stop()
-    await host.start()
-    await asyncio.sleep(0.6)
-    assert await host.guests() == {order.server_id: held}
-    [said] = await host.node.held()
-    assert (said.power, said.ordered) == (held, action)
-
-
-async def test_a_guest_that_a_killed_node_was_waking_goes_on_with_its_memory(host: Host) -> None:
-    order, _ = await host.build()
-    await host.node.power(power_order(order, "suspend", 2))
-    host.faults.hang.add("resume")
-    waking = asyncio.ensure_future(host.node.power(power_order(order, "resume", 3)))
-    await asyncio.sleep(0.1)
-    await host.service.stop()
-    waking.cancel()
-    assert host.hypervisor.servers[order.server_id].saved
-    host.faults.hang.clear()
-    await host.start()
-    await until(host, {order.server_id: "running"})
-
-
 async def test_a_power_order_is_done_once_and_never_after_a_later_one(host: Host) -> None:
     order, _ = await host.build()
     await host.node.power(power_order(order, "stop", 2))

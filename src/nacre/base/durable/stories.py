@@ -50,7 +50,7 @@ class Lease(msgspec.Struct, frozen=True):
 
 
 class Story(msgspec.Struct, frozen=True):
-    """A story that this process may run. kind: build, power ...; failures: how often it stopped for no reason."""
+    """A story that this process may run. kind: build, delete, power; failures: how often it stopped for no reason."""
 
     lease: Lease
     kind: str

@@ -64,45 +64,29 @@ class Hypervisor(Protocol):
 
     async def capabilities(self) -> Capabilities: ...
 
-    async def prepare(self, order: BuildOrder, progress: Progress, *, anew: bool = False) -> tuple[Step, ...]:
-        """The image fetched and checked, the disks made; anew: beside those that there are, in place of what an earlier
-        such call made. progress: of all images together; not called where there is nothing to fetch. A fetch may
-        outlive the call, so that a repeated one finds it further on."""
-        ...
-
-    async def replace(self, server_id: str, *, keep_ephemeral: bool) -> None:
-        """The guest is off, and its files are those that were prepared anew. keep_ephemeral: but for its second disk.
-        What an interrupted call has left is in neither place whole: all is prepared again."""
+    async def prepare(self, order: BuildOrder, progress: Progress) -> tuple[Step, ...]:
+        """The image fetched and checked, the disks made. progress: of all images together; not called where there is
+        nothing to fetch. A fetch may outlive the call, so that a repeated one finds it further on."""
         ...
 
     async def define(self, order: BuildOrder, spawn: SpawnOrder) -> tuple[Step, ...]:
         """Config drive and domain; started, but paused, with its interfaces plugged. A half-made one is replaced."""
         ...
 
-    async def boot(self, server_id: str, *, wake: bool = False) -> None:
-        """A guest that is off is started, paused; any other is left as it is. wake: with the memory that was saved of
-        it, if any, which is kept until it runs; else that goes."""
+    async def boot(self, server_id: str) -> None:
+        """A guest that is shut down is started, paused; any other is left as it is."""
         ...
 
     async def resume(self, server_id: str) -> None:
-        """Lets a paused guest run; waits until it does. Memory that was saved of it is of the past, and goes."""
-        ...
-
-    async def pause(self, server_id: str) -> None:
-        """Holds a running guest where it is."""
-        ...
-
-    async def suspend(self, server_id: str) -> None:
-        """A guest's memory is saved among its disks, and it is off: `suspended`. One that is off is left as it is.
-        Raises BuildFailed: it cannot be saved, and goes on as before."""
+        """Lets a paused guest run; waits until it does."""
         ...
 
     async def shutdown(self, server_id: str) -> None:
         """Asks the guest to shut down (its power button). Does not wait."""
         ...
 
-    async def halt(self, server_id: str, *, keep: bool = False) -> None:
-        """Cuts the power. keep: memory that was saved of it stays."""
+    async def halt(self, server_id: str) -> None:
+        """Cuts the power."""
         ...
 
     async def destroy(self, server_id: str) -> None:
@@ -114,5 +98,5 @@ class Hypervisor(Protocol):
         ...
 
     async def guests(self) -> dict[str, str]:
-        """The power of every server here: running, paused, shutdown, crashed, suspended."""
+        """The power of every server here: running, paused, shutdown, crashed."""
         ...

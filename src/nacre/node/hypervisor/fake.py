@@ -39,16 +39,12 @@ class Faults(msgspec.Struct, kw_only=True):
 
 
 class FakeGuest(msgspec.Struct, kw_only=True):
-    """A pretended server. power None: only its disks are there. saved: its memory was. image: what its disk is made
-    of; next: what was prepared anew."""
+    """A pretended server. power None: only its disks are there."""
 
     name: str
     power: str | None = None
-    saved: bool = False
     ports: tuple[str, ...] = ()
     console: str = ""
-    image: str = ""
-    next: str | None = None
 
 
 class FakeHypervisor:
@@ -73,27 +69,16 @@ class FakeHypervisor:
     async def capabilities(self) -> Capabilities:
         return self._capabilities
 
-    async def prepare(self, order: BuildOrder, progress: Progress, *, anew: bool = False) -> tuple[Step, ...]:
+    async def prepare(self, order: BuildOrder, progress: Progress) -> tuple[Step, ...]:
         timer = StepTimer(self._clock)
         with timer.step("disks"):
-            await _pretend_fetch(order, progress, self.faults.fetch, self._clock)
+            await self._pretend_fetch(order, progress)
             await self._fault("prepare", order.server_id)
             if order.selected_dir not in (self._capabilities.directories_mb or {""}):
                 raise BuildFailed(f"this host has no disk directory {order.selected_dir or 'of its own'}")
-            image = order.image.id if order.image else ""
-            guest = self.servers.setdefault(order.server_id, FakeGuest(name=order.guest.name, image=image))
-            if anew:
-                guest.next = image
+            self.servers.setdefault(order.server_id, FakeGuest(name=order.guest.name))
             self._save(order.server_id)
         return timer.steps
-
-    async def replace(self, server_id: str, *, keep_ephemeral: bool) -> None:
-        await self._fault("replace", server_id)
-        guest = self._guest(server_id)
-        if guest.next is None:
-            raise BuildFailed("nothing was prepared anew")
-        self.servers[server_id] = FakeGuest(name=guest.name, power="shutdown", image=guest.next)
-        self._save(server_id)
 
     async def define(self, order: BuildOrder, spawn: SpawnOrder) -> tuple[Step, ...]:
         timer = StepTimer(self._clock)
@@ -104,35 +89,21 @@ class FakeHypervisor:
             self._save(order.server_id)
         return timer.steps
 
-    async def boot(self, server_id: str, *, wake: bool = False) -> None:
+    async def boot(self, server_id: str) -> None:
         await self._fault("boot", server_id)
         guest = self._guest(server_id)
         if guest.power not in ("running", "paused"):
-            guest.power, guest.saved = "paused", guest.saved and wake
+            guest.power = "paused"
             self._save(server_id)
 
     async def resume(self, server_id: str) -> None:
         await self._fault("resume", server_id)
         guest = self._guest(server_id)
         if guest.power != "running":
-            guest.power, guest.saved = "running", False
+            guest.power = "running"
             guest.console += (f"Nacre simulated guest {guest.name}\n" + "".join(
                 f"net{n}: port {port}\n" for n, port in enumerate(guest.ports))
                 + f"READY host={guest.name}\n\n{guest.name} login: ")
-            self._save(server_id)
-
-    async def pause(self, server_id: str) -> None:
-        await self._fault("pause", server_id)
-        guest = self._guest(server_id)
-        if guest.power == "running":
-            guest.power = "paused"
-            self._save(server_id)
-
-    async def suspend(self, server_id: str) -> None:
-        await self._fault("suspend", server_id)
-        guest = self._guest(server_id)
-        if guest.power in ("running", "paused"):
-            guest.power, guest.saved = "suspended", True
             self._save(server_id)
 
     async def shutdown(self, server_id: str) -> None:
@@ -141,11 +112,9 @@ class FakeHypervisor:
             self._guest(server_id).power = "shutdown"
             self._save(server_id)
 
-    async def halt(self, server_id: str, *, keep: bool = False) -> None:
+    async def halt(self, server_id: str) -> None:
         await self._fault("halt", server_id)
-        guest = self._guest(server_id)
-        guest.saved = guest.saved and keep
-        guest.power = "suspended" if guest.saved else "shutdown"
+        self._guest(server_id).power = "shutdown"
         self._save(server_id)
 
     async def destroy(self, server_id: str) -> None:
@@ -170,6 +139,13 @@ class FakeHypervisor:
         if server_id not in self.servers:
             raise NotFound(f"Server {server_id} is not on this host.")
         return self.servers[server_id]
+
+    async def _pretend_fetch(self, order: BuildOrder, progress: Progress) -> None:
+        size = sum(image.size or 0 for image in (order.image, order.kernel, order.ramdisk) if image)
+        for part in range(11 if size else 0):
+            progress(size * part // 10, size)
+            if part < 10 and self.faults.fetch:
+                await self._clock.sleep(self.faults.fetch / 10)
 
     async def _fault(self, verb: str, server_id: str) -> None:
         faults = self.faults
@@ -196,11 +172,3 @@ class FakeHypervisor:
             new = file.with_suffix(".new")
             new.write_bytes(msgspec.json.encode(guest))
             os.replace(new, file)
-
-
-async def _pretend_fetch(order: BuildOrder, progress: Progress, seconds: float, clock: Clock) -> None:
-    size = sum(image.size or 0 for image in (order.image, order.kernel, order.ramdisk) if image)
-    for part in range(11 if size else 0):
-        progress(size * part // 10, size)
-        if part < 10 and seconds:
-            await clock.sleep(seconds / 10)

@@ -55,7 +55,7 @@ class Builds:
                 return entry  # this very build: it goes on (FLOW A16)
             node.journal.check(order.server_id, order.epoch)
             for other in node.journal.of_server(order.server_id):
-                if other.stage in ("running", "rebuilding"):
+                if other.stage == "running":
                     raise Refused(f"server {order.server_id} already runs on this host, by another build")
                 await node.clear(other)
             if order.server_id in await node.hypervisor.guests():

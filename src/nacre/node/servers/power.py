@@ -1,8 +1,7 @@
-"""Stop, start, reboot, pause, suspend and what undoes these: each order once. The journal has it before it is done and
-after, so that neither a late order nor one that is repeated, by whichever control process, changes what came after."""
+"""Stop, start, reboot: each order once. The journal has it before it is done and after, so that neither a late order
+nor one that is repeated, by whichever control process, changes what came after it."""
 
 import asyncio
-from functools import partial
 
 import msgspec
 import structlog
@@ -16,9 +15,7 @@ from nacre.node.servers.works import Doing
 
 log = structlog.get_logger()
 
-#: Those after which the guest runs, and the others.
-STARTING = ("start", "reboot-soft", "reboot-hard", "unpause", "resume")
-ACTIONS = (*STARTING, "stop", "pause", "suspend")
+ACTIONS = ("start", "stop", "reboot-soft", "reboot-hard")
 POLL = 0.25
 
 
@@ -33,8 +30,6 @@ class Power:
         node = self._node
         async with node.locks(order.server_id):
             entry = node.journal.get(order.allocation)
-            if entry is not None and entry.stage == "rebuilding":
-                raise Refused("its rebuild did not get through: it has to be rebuilt again")
             if entry is None or entry.stage != "running":
                 raise NotFound(f"Server {order.server_id} is not on this host.")
             if order.epoch < node.journal.seen(order.server_id):
@@ -48,22 +43,22 @@ class Power:
             return await node.guest(entry)
 
     async def resume(self, allocation: str, doing: Doing) -> None:
-        """A guest that an interrupted start left paused runs; one that it left otherwise is reported as it is. Raises
-        Refused, BuildFailed."""
+        """A guest that an interrupted start or reboot left paused runs; one that it left otherwise is reported as it
+        is. Raises Refused, BuildFailed."""
         entry = self._node.journal.get(allocation)
         if entry is None or not self.is_interrupted(entry):
             return
         if (await self._node.hypervisor.guests()).get(entry.server_id) == "paused":
             doing.begin("the guest starts")
-            await self._boot(entry, wake=entry.switch is not None and entry.switch.action == "resume")
+            await self._boot(entry)
             await self._done(entry)
         else:
             await self._note(entry, None)
 
     def is_interrupted(self, entry: Entry) -> bool:
-        """Whether something began after which the guest runs, and did not get through."""
+        """Whether a start or reboot began that did not get through."""
         switch = entry.switch
-        return entry.stage == "running" and switch is not None and not switch.done and switch.action in STARTING
+        return entry.stage == "running" and switch is not None and not switch.done and switch.action != "stop"
 
     async def _act(self, entry: Entry, action: str, doing: Doing) -> None:
         node, server_id = self._node, entry.server_id
@@ -71,18 +66,11 @@ class Power:
         if action in ("stop", "reboot-soft") and power == "running":
             doing.begin("the guest shuts down")
             await self._shut_down(server_id)
-        elif action == "reboot-hard" or (action == "stop" and power in ("paused", "suspended")):
+        elif action == "reboot-hard" or (action == "stop" and power == "paused"):
             await node.hypervisor.halt(server_id)
-        elif action == "pause" and power == "running":
-            await node.hypervisor.pause(server_id)
-        elif action == "suspend":
-            doing.begin("its memory is saved")
-            await node.hypervisor.suspend(server_id)
-        elif action == "unpause" and power == "paused":
-            await node.hypervisor.resume(server_id)
-        if action.startswith("reboot") or (action in ("start", "resume") and power != "running"):
+        if action.startswith("reboot") or (action == "start" and power != "running"):
             doing.begin("the guest starts")
-            await self._boot(entry, wake=action == "resume")
+            await self._boot(entry)
 
     async def _note(self, entry: Entry, switch: Switch | None) -> Entry:
         try:
@@ -110,13 +98,12 @@ class Power:
                 return
             await node.clock.sleep(POLL)
 
-    async def _boot(self, entry: Entry, *, wake: bool = False) -> None:
-        """A guest that cannot be wired is halted: nobody would ever resume it. wake: with the memory that was saved of
-        it, which is kept until it runs."""
+    async def _boot(self, entry: Entry) -> None:
+        """A guest that cannot be wired is halted: nobody would ever resume it."""
         node = self._node
         async with Undo(but=asyncio.CancelledError) as undo:
-            undo.add(partial(node.hypervisor.halt, keep=wake), entry.server_id)
-            await node.hypervisor.boot(entry.server_id, wake=wake)
+            undo.add(node.hypervisor.halt, entry.server_id)
+            await node.hypervisor.boot(entry.server_id)
             if entry.spawn is not None and entry.spawn.ports:
                 await node.wiring.wire(entry.spawn.ports, entry.spawn.networks)
             await node.hypervisor.resume(entry.server_id)

@@ -21,23 +21,18 @@ _URL = "/v2.1/servers/{server_id}/action"
 NOT_BUILT: dict[str, tuple[str, Version | None]] = {
     "changePassword": ("os-admin-password", None), "resize": ("servers:resize", None),
     "confirmResize": ("servers:confirm_resize", None), "revertResize": ("servers:revert_resize", None),
-    "createImage": ("servers:create_image", None),
-    "createBackup": ("os-create-backup", None), "rescue": ("os-rescue", None), "unrescue": ("os-unrescue", None),
+    "rebuild": ("servers:rebuild", None), "createImage": ("servers:create_image", None),
+    "createBackup": ("os-create-backup", None), "pause": ("os-pause-server:pause", None),
+    "unpause": ("os-pause-server:unpause", None), "suspend": ("os-suspend-server:suspend", None),
+    "resume": ("os-suspend-server:resume", None), "rescue": ("os-rescue", None), "unrescue": ("os-unrescue", None),
     "shelve": ("os-shelve:shelve", None), "shelveOffload": ("os-shelve:shelve_offload", None),
     "unshelve": ("os-shelve:unshelve", None), "migrate": ("os-migrate-server:migrate", None),
     "os-migrateLive": ("os-migrate-server:migrate_live", None), "evacuate": ("os-evacuate", None),
     "restore": ("os-deferred-delete:restore", None),
-    "trigger_crash_dump": ("servers:trigger_crash_dump", None),
+    "os-resetState": ("os-admin-actions:reset_state", None), "trigger_crash_dump": ("servers:trigger_crash_dump", None),
     "os-getVNCConsole": ("os-remote-consoles", (2, 5)), "os-getSPICEConsole": ("os-remote-consoles", (2, 5)),
     "os-getRDPConsole": ("os-remote-consoles", (2, 5)), "os-getSerialConsole": ("os-remote-consoles", (2, 5)),
     "injectNetworkInfo": ("os-admin-actions:inject_network_info", None),
-}
-
-#: Actions that change a guest's power and have nothing to say besides: name -> (policy, the order).
-POWER: dict[str, tuple[str, str]] = {
-    "os-start": ("servers:start", "start"), "os-stop": ("servers:stop", "stop"),
-    "pause": ("os-pause-server:pause", "pause"), "unpause": ("os-pause-server:unpause", "unpause"),
-    "suspend": ("os-suspend-server:suspend", "suspend"), "resume": ("os-suspend-server:resume", "resume"),
 }
 
 
@@ -57,12 +52,12 @@ class ActionRoutes:
         override = asks(rule("os-lock-server:unlock"), about=self._locked,
                         parts=(rule("os-lock-server:unlock:unlock_override"),))
         return [
-            *(route(name, verb, self._power(name, action)) for name, (verb, action) in POWER.items()),
+            route("os-start", "servers:start", self._power("os-start", "start")),
+            route("os-stop", "servers:stop", self._power("os-stop", "stop")),
             route("reboot", "servers:reboot", self.reboot, schemas.REBOOT),
             route("os-getConsoleOutput", "os-console-output", self.console, schemas.CONSOLE),
             route("lock", "os-lock-server:lock", self.lock, schemas.LOCK),
             route("unlock", override, self.unlock),
-            route("os-resetState", "os-admin-actions:reset_state", self.reset_state, schemas.RESET_STATE),
             route("forceDelete", "os-deferred-delete:force", self.force_delete),
             *(route(name, verb, _not_built(name), schemas.action(name, schemas.UNBUILT.get(name)), until)
               for name, (verb, until) in NOT_BUILT.items()),
@@ -124,11 +119,6 @@ class ActionRoutes:
     async def force_delete(self, request: Request) -> Any:
         """Action forceDelete: every delete is final here."""
         await self._servers.delete(request.context, unlocked(request))
-        return Reply(status=202)
-
-    async def reset_state(self, request: Request) -> Any:
-        """Action os-resetState: a lock does not stop it, as in Nova."""
-        await self._servers.reset(request.context, request.found, request.body["os-resetState"]["state"])
         return Reply(status=202)
 
     def _power(self, name: str, action: str) -> Callable[[Request], Awaitable[Any]]:

@@ -13,7 +13,7 @@ from oslo_utils.uuidutils import is_uuid_like
 from nacre.base.errors import BadRequest, NotBuilt
 from nacre.base.web import Version
 from nacre.compute.api.microversions import known
-from nacre.compute.contract import RebuildSpec, ServerSpec
+from nacre.compute.contract import ServerSpec
 from nacre.network.contract import AUTO, NetworkRequest
 
 HINT_NAMES = ("os:scheduler_hints", "OS-SCH-HNT:scheduler_hints")
@@ -61,28 +61,6 @@ def spec_of(given: Mapping[str, Any], hints: Mapping[str, Any], version: Version
         disk_config=given.get("OS-DCF:diskConfig", "MANUAL"), kernel_id=given.get("kernel_id", ""),
         ramdisk_id=given.get("ramdisk_id", ""), trusted_certs=tuple(given.get("trusted_image_certificates") or ()),
         hints=_hints(hints))
-
-
-#: A rebuild's plain fields, and the server's that they change.
-_REBUILT = {"name": "name", "description": "description", "hostname": "hostname", "metadata": "metadata",
-            "accessIPv4": "access_ip_v4", "accessIPv6": "access_ip_v6", "OS-DCF:diskConfig": "disk_config",
-            "user_data": "user_data", "key_name": "key_name"}
-
-
-def rebuilt(given: Mapping[str, Any]) -> RebuildSpec:
-    """What a rebuild asks for. Raises BadRequest; NotBuilt for certificates, by which nothing is checked here."""
-    if given.get("trusted_image_certificates"):
-        raise NotBuilt("Nacre checks no image by certificates.", field="trusted_image_certificates")
-    changes = {_REBUILT[name]: value for name, value in given.items() if name in _REBUILT}
-    if "name" in changes:
-        changes["name"] = changes["name"].strip()
-    if "access_ip_v6" in changes:
-        changes["access_ip_v6"] = ipv6(changes["access_ip_v6"])
-    if "trusted_image_certificates" in given:
-        changes["trusted_certs"] = []
-    return RebuildSpec(
-        image_id=given["imageRef"], admin_password=given.get("adminPass") or new_password(), changes=changes,
-        files=_files(given), keep_ephemeral=bool_from_string(given.get("preserve_ephemeral", False)))
 
 
 def planned(given: Mapping[str, Any], hints: Mapping[str, Any]) -> ServerSpec:

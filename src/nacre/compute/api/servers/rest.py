@@ -151,13 +151,11 @@ EXTENSIONS = {
     "os-flavor-extra-specs": "FlavorExtraSpecs", "os-flavor-manage": "FlavorManage", "os-flavor-rxtx": "FlavorRxtx",
     "os-flavor-swap": "FlavorSwap", "os-hosts": "Hosts", "os-hypervisors": "Hypervisors",
     "os-instance-actions": "InstanceActions", "os-keypairs": "Keypairs", "os-lock-server": "LockServer",
-    "os-multiple-create": "MultipleCreate", "os-pause-server": "PauseServer",
-    "os-quota-class-sets": "QuotaClasses", "os-quota-sets": "Quotas",
+    "os-multiple-create": "MultipleCreate", "os-quota-class-sets": "QuotaClasses", "os-quota-sets": "Quotas",
     "os-server-external-events": "ServerExternalEvents", "os-server-groups": "ServerGroups",
     "os-server-list-multi-status": "ServerListMultiStatus", "os-server-sort-keys": "ServerSortKeys",
     "os-server-start-stop": "ServerStartStop", "os-services": "Services",
-    "os-simple-tenant-usage": "SimpleTenantUsage", "os-suspend-server": "SuspendServer",
-    "os-used-limits": "UsedLimits", "os-user-data": "UserData",
+    "os-simple-tenant-usage": "SimpleTenantUsage", "os-used-limits": "UsedLimits", "os-user-data": "UserData",
 }
 
 

@@ -128,16 +128,9 @@ CONSOLE = action("os-getConsoleOutput", t.obj({"length": {
     "type": ["integer", "string", "null"], "pattern": "^(-1|[0-9]{1,9}|)$", "minimum": -1, "maximum": t.MAX_INT}}))
 LOCK = action("lock", Since({1: {}, 73: {"type": ["object", "null"], "additionalProperties": False, "properties": {
     "locked_reason": {"type": "string", "minLength": 1, "maxLength": 255}}}}))
-REBUILD = action("rebuild", t.obj({
-    "name": t.NAME, "imageRef": t.UUID, "adminPass": {"type": "string", "maxLength": 1024}, "metadata": t.METADATA,
-    "preserve_ephemeral": t.BOOLEAN, "OS-DCF:diskConfig": t.DISK_CONFIG, "accessIPv4": t.IPV4,
-    "accessIPv6": t.IPV6, "personality": t.PERSONALITY, "description": t.DESCRIPTION,
-    "key_name": {"oneOf": [t.NAME, {"type": "null"}]}, "user_data": {"oneOf": [t.USER_DATA, {"type": "null"}]},
-    "trusted_image_certificates": t.CERTIFICATES, "hostname": Since({1: t.HOSTNAME, 94: t.FQDN}),
-}, "imageRef", noun="server.rebuild"))
-RESET_STATE = action("os-resetState", t.obj({"state": {"type": "string", "enum": ["active", "error"]}}, "state"))
 
 _HOST = {**t.FQDN, "type": ["string", "null"]}
+_USER_DATA_OR_NULL = {"oneOf": [t.USER_DATA, {"type": "null"}]}
 #: The bodies of the actions that are not built: a wrong one is refused before that is said.
 UNBUILT: dict[str, Any] = {
     "changePassword": t.obj({"adminPass": t.STRING}, "adminPass"),
@@ -147,4 +140,12 @@ UNBUILT: dict[str, Any] = {
                           "name", "backup_type", "rotation"),
     "rescue": {**t.obj({"adminPass": t.STRING, "rescue_image_ref": t.UUID}), "type": ["object", "null"]},
     "migrate": {**t.obj({"host": _HOST}), "type": ["object", "null"]},
+    "os-resetState": t.obj({"state": {"type": "string", "enum": ["active", "error"]}}, "state"),
+    "rebuild": t.obj({
+        "name": t.NAME, "imageRef": t.UUID, "adminPass": t.STRING, "metadata": t.METADATA,
+        "preserve_ephemeral": t.BOOLEAN, "OS-DCF:diskConfig": t.DISK_CONFIG, "accessIPv4": t.IPV4,
+        "accessIPv6": t.IPV6, "personality": t.PERSONALITY, "description": t.DESCRIPTION,
+        "key_name": {"oneOf": [t.NAME, {"type": "null"}]}, "user_data": _USER_DATA_OR_NULL,
+        "trusted_image_certificates": t.CERTIFICATES, "hostname": Since({1: t.HOSTNAME, 94: t.FQDN}),
+    }, "imageRef", noun="server.rebuild"),
 }

@@ -1,7 +1,6 @@
 """/servers: create, list, show, change, delete."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -17,7 +16,7 @@ from nacre.compute.api.servers import schemas
 from nacre.compute.api.servers.finding import Finder, unlocked
 from nacre.compute.api.servers.limits import Limits
 from nacre.compute.api.servers.lists import parse
-from nacre.compute.api.servers.parse import ADMIN_HINTS, HINT_NAMES, hints_of, ipv6, rebuilt, spec_of
+from nacre.compute.api.servers.parse import ADMIN_HINTS, HINT_NAMES, hints_of, ipv6, spec_of
 from nacre.compute.api.servers.views import Lens, brief, detail, server_links
 from nacre.compute.catalog.aggregates import DEFAULT_ZONE, Aggregates
 from nacre.compute.contract import Server, ServerQuery, ServerSpec
@@ -57,9 +56,6 @@ class ServerRoutes:
             Route("GET", one, self.show, may("servers:show", parts=shown)),
             Route("PUT", one, self.update, may("servers:update", parts=shown), body=schemas.UPDATE),
             Route("DELETE", one, self.delete, may("servers:delete")),
-            Route("POST", one + "/action", self.rebuild, asks(
-                rule("servers:rebuild"), about=self._rebuilt, parts=(rule(CERTIFIED), *map(rule, shown))),
-                body=schemas.REBUILD, action="rebuild"),
         ]
 
     async def index(self, request: Request) -> Any:
@@ -114,22 +110,6 @@ class ServerRoutes:
         """DELETE /servers/{id}."""
         await self._servers.delete(request.context, unlocked(request))
         return Reply(status=204)
-
-    async def rebuild(self, request: Request) -> Any:
-        """Action rebuild."""
-        spec = rebuilt(request.body["rebuild"])
-        made = await self._servers.rebuild(request.context, unlocked(request), spec)
-        shown = (await self.views(request, [made], groups=True))[0]
-        answer = _rebuilt(request, shown) | {"adminPass": spec.admin_password}
-        if known("server.rebuild.user_data", request.version):
-            answer["user_data"] = made.user_data
-        return Reply({"server": answer}, 202, {"location": answer["links"][0]["href"]})
-
-    async def _rebuilt(self, request: Request) -> Subject:
-        """The server, and the rule of certificates where the body names any, or none any more."""
-        subject = await self._find.about(request)
-        named = "trusted_image_certificates" in request.body["rebuild"]
-        return replace(subject, more=((rule(CERTIFIED), subject.facts),)) if named else subject
 
     async def views(self, request: Request, servers: Sequence[Server], groups: bool = False) -> list[dict[str, Any]]:
         """The servers in full. groups: with their server groups, which lists do not show."""
@@ -196,8 +176,6 @@ WISHES: tuple[tuple[str, Callable[[ServerSpec, Mapping[str, Any], Mapping[str, A
      or any(name in hints for name in ADMIN_HINTS)),
     (rule("servers:create:attach_network"), lambda spec, *_: bool(spec.networks)),
     (rule("servers:create:trusted_certs"), lambda spec, *_: bool(spec.trusted_certs)))
-#: A rebuild's, where it says something of certificates.
-CERTIFIED = "servers:rebuild:trusted_certs"
 #: Asked where a flavor and the networks are looked at.
 LATER = (rule("servers:create:zero_disk_flavor"), "network:attach_external_network")
 
@@ -282,15 +260,3 @@ _ONLY_LATER = ("OS-EXT-", "OS-SRV-USG:", "os-extended-volumes:", "config_drive",
 def _old_update(request: Request, shown: dict[str, Any]) -> dict[str, Any]:
     """Before 2.75 the answer of an update had no extended fields."""
     return {name: value for name, value in shown.items() if not name.startswith(_ONLY_LATER)}
-
-
-def _rebuilt(request: Request, shown: dict[str, Any]) -> dict[str, Any]:
-    """What the answer of a rebuild has, but for what is its own: before 2.75 no extended fields, but those that it was
-    given. The user's data have another name there."""
-    if known("server.whole_on_update", request.version):
-        return {name: value for name, value in shown.items() if name != "OS-EXT-SRV-ATTR:user_data"}
-    extra = [name for name, noun in (("key_name", "server.rebuild.key_name"), ("server_groups", "server.server_groups"))
-             if known(noun, request.version)]
-    addresses = {network: [{name: value for name, value in each.items() if not name.startswith("OS-EXT-")}
-                           for each in found] for network, found in shown["addresses"].items()}
-    return _old_update(request, shown) | {name: shown[name] for name in extra} | {"addresses": addresses}

@@ -32,8 +32,7 @@ _BY_TASK: dict[str, dict[str, str]] = {
     "stopped": {**_REBUILD, **_RESIZE}, "error": _REBUILD, "paused": {"migrating": "MIGRATING"},
     "resized": {"resize_reverting": "REVERT_RESIZE"},
 }
-#: A suspended guest is off, which is what Nova shows of libvirt's.
-POWER = {"": 0, "pending": 0, "running": 1, "paused": 3, "shutdown": 4, "suspended": 4, "crashed": 6, "missing": 0}
+POWER = {"": 0, "pending": 0, "running": 1, "paused": 3, "shutdown": 4, "crashed": 6, "suspended": 7, "missing": 0}
 _WITH_PROGRESS = {"ACTIVE", "BUILD", "REBUILD", "RESIZE", "VERIFY_RESIZE", "MIGRATING"}
 
 

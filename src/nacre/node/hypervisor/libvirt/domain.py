@@ -1,7 +1,5 @@
 """Domains of ours in libvirt. Every function blocks and is run by `Host.call`; the connection comes first."""
 
-import shutil
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -77,74 +75,24 @@ def define_paused(connection: Any, server_id: str, xml: str, owner: Owner) -> No
     connection.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE).createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
 
 
-def boot(domain: Any, memory: Path, *, wake: bool) -> None:
-    """memory: where it is saved, if it is; wake: it goes on with that."""
-    if domain.isActive():
-        return
-    if wake and memory.exists():
-        domain.connect().restoreFlags(str(memory), None, libvirt.VIR_DOMAIN_SAVE_PAUSED)
-    else:
-        forget(memory)
-        # Nor with what libvirt itself saved of it, as when the machine was shut down.
-        domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED | libvirt.VIR_DOMAIN_START_FORCE_BOOT)
+def boot(domain: Any) -> None:
+    if not domain.isActive():
+        domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
 
 
-def resume(domain: Any, memory: Path) -> None:
-    """From its first instruction on, what was saved does not fit its disks any more."""
+def resume(domain: Any) -> None:
     if power(domain) == "paused":
-        forget(memory)
         domain.resume()
 
 
-def pause(domain: Any) -> None:
-    if power(domain) == "running":
-        domain.suspend()
-
-
-def save(domain: Any, memory: Path) -> None:
-    """Its memory into this file, whole or not at all. Of one that is off: what an earlier call, that nobody heard the
-    end of, has saved. Raises BuildFailed: there is no room for it."""
-    made = unfinished(memory)
-    if domain.isActive():
-        needed, free = domain.info()[1] << 10, shutil.disk_usage(memory.parent).free
-        if needed > free:
-            raise BuildFailed(f"no room for the guest's memory: {needed >> 20} MB wanted, {free >> 20} MB free",
-                              type="NoRoom")
-        domain.saveFlags(str(made), None, 0)
-    elif not made.exists() or not _whole(domain.connect(), made):
-        return
-    made.rename(memory)
-
-
-def unfinished(memory: Path) -> Path:
-    """Where it is saved before it is whole."""
-    return memory.with_name(f"{memory.name}.new")
-
-
-def forget(memory: Path) -> None:
-    """What was saved is of the past."""
-    memory.unlink(missing_ok=True)
-    unfinished(memory).unlink(missing_ok=True)
-
-
-def _whole(connection: Any, memory: Path) -> bool:
-    try:
-        connection.saveImageGetXMLDesc(str(memory))
-    except libvirt.libvirtError:
-        return False
-    return True
-
-
-def halt(domain: Any, *past: Path) -> None:
-    """Off, by force. One that went by itself meanwhile is fine. past: saved memory that is forgotten with it."""
+def halt(domain: Any) -> None:
+    """Off, by force. One that went by itself meanwhile is fine."""
     if domain.isActive():
         try:
             domain.destroy()
         except libvirt.libvirtError:
             if domain.isActive():
                 raise
-    for memory in past:
-        forget(memory)
 
 
 def shutdown(domain: Any) -> None:

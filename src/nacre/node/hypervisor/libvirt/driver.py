@@ -20,8 +20,8 @@ from nacre.node.hypervisor.libvirt import domain
 from nacre.node.hypervisor.libvirt.config_drive import drive_documents, iso
 from nacre.node.hypervisor.libvirt.disk_info import disk_info, needs_drive
 from nacre.node.hypervisor.libvirt.host import Host, capabilities, kvm_works
-from nacre.node.hypervisor.libvirt.images import check_size, convert, emptied, link, make_disk, swap, write_file
-from nacre.node.hypervisor.libvirt.places import NEXT, Places
+from nacre.node.hypervisor.libvirt.images import check_size, convert, link, make_disk, write_file
+from nacre.node.hypervisor.libvirt.places import Places
 from nacre.node.hypervisor.libvirt.service import ensure_services
 from nacre.node.hypervisor.libvirt.xml import Place, domain_xml
 from nacre.node.image_cache import CacheSettings, ImageCache, cache_name, work
@@ -46,10 +46,9 @@ class LibvirtHypervisor:
         self._settings, self._datapath, self._clock = settings, datapath, clock or RealClock()
         self._places = Places(settings.folder.absolute(), settings.disks)
         self._cloud = settings.names.cloud
-        self._owner = domain.Owner(self._cloud, self._places.all)
         self.cache = ImageCache(
             CacheSettings(folder=settings.folder.absolute() / "images", limit=settings.cache_gb << 30),
-            images, convert, self._places.bases, self._clock)
+            images, convert, self._bases_in_use, self._clock)
         self._host = Host(settings.uri)
         self._virt_type = settings.virt_type
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -82,11 +81,9 @@ class LibvirtHypervisor:
         sizes = {path: await asyncio.to_thread(_size_mb, path) for path in self._settings.disks}
         return msgspec.structs.replace(found, directories_mb=sizes) if sizes else found
 
-    async def prepare(self, order: BuildOrder, progress: Progress, *, anew: bool = False) -> tuple[Step, ...]:
+    async def prepare(self, order: BuildOrder, progress: Progress) -> tuple[Step, ...]:
         """Image, kernel and ramdisk into the cache; the disks but for the config drive."""
         timer, folder = StepTimer(self._clock), self._places.of(order)
-        if anew:
-            folder = await asyncio.to_thread(emptied, folder / NEXT)
         largest = order.root_gb << 30 or None
         parts = {"disk": order.image, "kernel": order.kernel, "ramdisk": order.ramdisk}
         images = {name: image for name, image in parts.items() if image is not None}
@@ -113,11 +110,6 @@ class LibvirtHypervisor:
                     await make_disk(folder, disk, files.get("disk") if disk.file == "disk" else None)
         return timer.steps
 
-    async def replace(self, server_id: str, *, keep_ephemeral: bool) -> None:
-        await self.halt(server_id)
-        folder = self._places.memory(server_id).parent
-        await asyncio.to_thread(swap, folder, ("disk.local",) if keep_ephemeral else ())
-
     async def define(self, order: BuildOrder, spawn: SpawnOrder) -> tuple[Step, ...]:
         """Config drive and domain, started but paused."""
         timer, folder = StepTimer(self._clock), self._places.of(order)
@@ -135,14 +127,12 @@ class LibvirtHypervisor:
             await self._host.call(lambda connection: domain.define_paused(connection, order.server_id, xml, owner))
         return timer.steps
 
-    async def boot(self, server_id: str, *, wake: bool = False) -> None:
-        memory = self._places.memory(server_id)
-        await self._on(server_id, lambda found: domain.boot(found, memory, wake=wake))
+    async def boot(self, server_id: str) -> None:
+        await self._on(server_id, domain.boot)
 
     async def resume(self, server_id: str) -> None:
         """Runs when this returns. Raises BuildFailed: it went down at once, or never came up."""
-        memory = self._places.memory(server_id)
-        await self._on(server_id, lambda found: domain.resume(found, memory))
+        await self._on(server_id, domain.resume)
         end = self._clock.monotonic() + PATIENCE
         while (power := await self._on(server_id, domain.power)) != "running":
             if power in ("shutdown", "crashed") or self._clock.monotonic() > end:
@@ -152,16 +142,8 @@ class LibvirtHypervisor:
     async def shutdown(self, server_id: str) -> None:
         await self._on(server_id, domain.shutdown)
 
-    async def halt(self, server_id: str, *, keep: bool = False) -> None:
-        past = () if keep else (self._places.memory(server_id),)
-        await self._on(server_id, lambda found: domain.halt(found, *past))
-
-    async def pause(self, server_id: str) -> None:
-        await self._on(server_id, domain.pause)
-
-    async def suspend(self, server_id: str) -> None:
-        memory = self._places.memory(server_id)
-        await self._on(server_id, lambda found: domain.save(found, memory))
+    async def halt(self, server_id: str) -> None:
+        await self._on(server_id, domain.halt)
 
     async def destroy(self, server_id: str) -> None:
         with contextlib.suppress(NotFound):
@@ -179,9 +161,11 @@ class LibvirtHypervisor:
 
     async def guests(self) -> dict[str, str]:
         owner = self._owner
-        return await self._host.call(lambda connection: {
-            server_id: "suspended" if power == "shutdown" and self._places.has_memory(server_id) else power
-            for server_id, power in domain.powers(connection, owner).items()})
+        return await self._host.call(lambda connection: domain.powers(connection, owner))
+
+    @property
+    def _owner(self) -> domain.Owner:
+        return domain.Owner(self._cloud, self._places.all)
 
     async def _on(self, server_id: str, work: Callable[[Any], T]) -> T:
         owner = self._owner
@@ -213,6 +197,13 @@ class LibvirtHypervisor:
             return
         except Exception as error:
             log.warning("a guest's change could not be told", server=server_id, why=str(error))
+
+    def _bases_in_use(self) -> set[str]:
+        found = set[str]()
+        for note in self._places.notes("bases"):
+            with contextlib.suppress(OSError):
+                found |= set(note.read_text().split())
+        return found
 
 
 def _shifted(progress: Progress, before: int, total: int) -> Progress:

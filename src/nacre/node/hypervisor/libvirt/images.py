@@ -7,7 +7,7 @@ put a link where root writes.
 import errno
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -21,7 +21,6 @@ from nacre.base.shell import CommandFailed, Limits, run
 from nacre.image.contract import ImageFacts
 from nacre.node.hypervisor.libvirt.disk_info import Disk
 from nacre.node.hypervisor.libvirt.inspection import inspect_apart
-from nacre.node.hypervisor.libvirt.places import NEXT
 from nacre.node.hypervisor.libvirt.service import qemu_account
 
 log = structlog.get_logger()
@@ -113,27 +112,6 @@ def link(source: Path, target: Path) -> None:
             raise
         with source.open("rb") as data, _whole(target) as out:
             shutil.copyfileobj(data, out)
-
-
-def emptied(folder: Path) -> Path:
-    """Nothing is there."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    return folder
-
-
-def swap(folder: Path, keep: Collection[str]) -> None:
-    """The server's files are those of `next` there. keep: names of its own that stay."""
-    new = folder / NEXT
-    if not (new / "bases").exists():
-        raise BuildFailed("nothing was prepared anew")
-    for file in folder.iterdir():
-        if file.name != NEXT and file.name not in keep:
-            file.unlink()
-    for file in new.iterdir():
-        if file.name not in keep or not (folder / file.name).exists():
-            file.rename(folder / file.name)
-    shutil.rmtree(new)
 
 
 @contextmanager

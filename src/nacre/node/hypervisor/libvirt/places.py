@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from nacre.base.durable.files import write_whole
-from nacre.base.errors import BuildFailed, NotFound
+from nacre.base.errors import BuildFailed
 from nacre.node.contract import BuildOrder
 from nacre.node.hypervisor.libvirt.service import qemu_account
 from nacre.node.names import FORMER_BRIDGE, Names
@@ -18,10 +18,6 @@ log = structlog.get_logger()
 
 #: The folder of servers' folders in a directory, and the file in it that names whose it is.
 NAME, MARK = "nacre-servers", ".cloud"
-#: In a server's folder: what a suspend saved.
-MEMORY = "memory"
-#: In a server's folder: what it is being made anew of.
-NEXT = "next"
 
 
 def host_names(cloud: str, own: Path, directories: Sequence[str]) -> Names:
@@ -82,25 +78,9 @@ class Places:
             raise broken
         return None
 
-    def memory(self, server_id: str) -> Path:
-        """Where a suspend saves the server's memory: beside its disks. Raises NotFound, OSError."""
-        if (folder := self.find(server_id)) is None:
-            raise NotFound(f"Server {server_id} is not on this host.")
-        return folder / MEMORY
-
-    def has_memory(self, server_id: str) -> bool:
-        with contextlib.suppress(NotFound, OSError):  # on a disk that cannot be read: it cannot go on with it either
-            return self.memory(server_id).exists()
-        return False
-
-    def bases(self) -> set[str]:
-        """What the servers' folders say that they need of the image cache."""
-        found = set[str]()
-        for note in (file for place in self._everywhere for pattern in ("*/bases", f"*/{NEXT}/bases")
-                     for file in place.glob(pattern)):
-            with contextlib.suppress(OSError):
-                found |= set(note.read_text().split())
-        return found
+    def notes(self, name: str) -> list[Path]:
+        """The files of this name in all servers' folders."""
+        return [file for place in self._everywhere for file in place.glob(f"*/{name}")]
 
     @property
     def former_bridge(self) -> bool:
