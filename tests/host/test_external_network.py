@@ -3,6 +3,7 @@ is one of the lab, with links, nftables and Open vSwitch of its own."""
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -212,6 +213,26 @@ def test_what_somebody_takes_away_is_made_again(machine: Machine) -> None:
     after = machine.has()
     assert after.pop("nft") == [] and before.pop("nft")  # the test flushed what was an operator's
     assert after == before
+
+
+def test_what_guests_send_to_link_local_addresses_ends_here(machine: Machine) -> None:
+    """There a machine that is a guest itself is told its own keys: by an address beyond it, or by one of its own."""
+    bridged(machine, ONE)
+    (machine.cloud("one") / "run").mkdir(parents=True)
+    (machine.cloud("one") / "run" / "cloud").write_text(ONE)
+    machine.python('await Outside(Uplink(names=names, cidr="172.24.4.0/24")).ensure()', ONE)
+    one = guest(machine, "one", "172.24.4.10/24")
+    machine.run("ip", "address", "add", "169.254.170.2/32", "dev", "lo")
+    for line in ("add chain inet operators proxy { type nat hook prerouting priority -100; }",
+                 "add rule inet operators proxy ip daddr 169.254.0.9 udp dport 80 dnat ip to 172.24.4.1",
+                 "add chain inet operators seen { type filter hook prerouting priority 300; }",
+                 *(f"add rule inet operators seen iifname {Names(ONE).nat[0]} ct original ip daddr {net} counter"
+                   for net in ("169.254.0.0/16", "172.24.4.1"))):
+        machine.run("nft", *line.split())
+    for address in ("169.254.170.2", "169.254.169.254", "169.254.0.9", "172.24.4.1"):
+        machine.run(*one, "bash", "-c", f"echo > /dev/udp/{address}/80")
+    told = machine.run("nft", "list", "chain", "inet", "operators", "seen")
+    assert re.findall(r"counter packets (\d+)", told) == ["0", "1"], told
 
 
 def test_a_machine_that_forwards_by_itself_goes_on(machine: Machine) -> None:

@@ -62,7 +62,7 @@ def test_the_machine_has_the_first_address() -> None:
 
 @pytest.mark.parametrize(("text", "why"), [
     ("2001:db8::/64", "one of IPv4"), ("172.24.4.1/24", "host bits"), ("", "IPv4"), ("10.0.0.0/30", "/8 to /28"),
-    ("0.0.0.0/0", "/8 to /28")])
+    ("0.0.0.0/0", "/8 to /28"), ("169.254.4.0/24", "is link-local")])
 def test_a_range_that_is_none_is_refused(text: str, why: str) -> None:
     with pytest.raises(Conflict, match="network.public_cidr: .*" + why):
         nat.range_of(text)
