@@ -45,6 +45,15 @@ def choose(links: Mapping[str, Link], own: str, wanted: str, *, only: bool = Fal
     raise Conflict("No range for a public network is free on this machine: name one with NACRE_NETWORK_PUBLIC_CIDR.")
 
 
+def check(links: Mapping[str, Link], ends: tuple[str, str], cidr: str) -> None:
+    """Raises Conflict where a link with these ends (the machine's first) cannot have the range, or is another's."""
+    here, there = ends
+    choose(links, here, cidr, only=True)
+    kinds = {links[name].kind for name in ends if name in links}
+    if kinds - {"veth"} or (here in links) != (there in links):
+        raise Conflict(f"There is a link {here} or {there} already that is not this cloud's: `ip link del` it.")
+
+
 def overlapped(links: Mapping[str, Link], own: str, cidr: str) -> str:
     """Which link has something in that network; "": none but `own`."""
     wanted = ipaddress.IPv4Network(cidr)
