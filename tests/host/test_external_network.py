@@ -3,6 +3,7 @@ is one of the lab, with links, nftables and Open vSwitch of its own."""
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -54,6 +55,13 @@ async def main():
     except Conflict as error:
         print("refused:", error)
 asyncio.run(main())
+"""
+REMOVED = """
+from nacre.base.shell import CommandFailed
+try:
+    print(await remove(names))
+except CommandFailed as error:
+    print("not taken away:", error.message)
 """
 #: Two clouds that have a provider bridge here, and no more.
 ONE, TWO = "c10d0000-0000-4000-8000-000000000001", "c10d0001-0000-4000-8000-000000000002"
@@ -214,6 +222,26 @@ def test_what_somebody_takes_away_is_made_again(machine: Machine) -> None:
     assert after == before
 
 
+def test_what_guests_send_to_link_local_addresses_ends_here(machine: Machine) -> None:
+    """There a machine that is a guest itself is told its own keys: by an address beyond it, or by one of its own."""
+    bridged(machine, ONE)
+    (machine.cloud("one") / "run").mkdir(parents=True)
+    (machine.cloud("one") / "run" / "cloud").write_text(ONE)
+    machine.python('await Outside(Uplink(names=names, cidr="172.24.4.0/24")).ensure()', ONE)
+    one = guest(machine, "one", "172.24.4.10/24")
+    machine.run("ip", "address", "add", "169.254.170.2/32", "dev", "lo")
+    for line in ("add chain inet operators proxy { type nat hook prerouting priority -100; }",
+                 "add rule inet operators proxy ip daddr 169.254.0.9 udp dport 80 dnat ip to 172.24.4.1",
+                 "add chain inet operators seen { type filter hook prerouting priority 300; }",
+                 *(f"add rule inet operators seen iifname {Names(ONE).nat[0]} ct original ip daddr {net} counter"
+                   for net in ("169.254.0.0/16", "172.24.4.1"))):
+        machine.run("nft", *line.split())
+    for address in ("169.254.170.2", "169.254.169.254", "169.254.0.9", "172.24.4.1"):
+        machine.run(*one, "bash", "-c", f"echo > /dev/udp/{address}/80")
+    told = machine.run("nft", "list", "chain", "inet", "operators", "seen")
+    assert re.findall(r"counter packets (\d+)", told) == ["0", "1"], told
+
+
 def test_a_machine_that_forwards_by_itself_goes_on(machine: Machine) -> None:
     machine.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
     bridged(machine, ONE, TWO)
@@ -256,10 +284,54 @@ def test_an_interface_is_plugged_in_and_given_back(machine: Machine) -> None:
     for _ in range(2):
         assert machine.python(plug + "print(await missing(Uplink(names=names, interface='card')))", ONE) == "[]"
     assert machine.run("ovs-vsctl", "list-ports", "br-ex-c10d0000") == "card\n"
+    machine.run("ip", "link", "set", "card", "down")  # as after a reboot, and where a host was killed before the link
+    look = "print(await missing(Uplink(names=names, interface='card')))\n"
+    assert machine.python(look + plug + look, ONE).splitlines() == ["['card is down']", "[]"]
     assert "UP" in machine.run("ip", "link", "show", "card").partition(">")[0]
     assert "card is a port of br-ex-c10d0000: take it out there first" in machine.python(plug, TWO)
-    assert machine.python("print(await remove(names))", ONE) == "['card is not in br-ex-c10d0000 any more']"
+    given = machine.has()
+    for way in ("db.sock away.sock", "away.sock db.sock"):  # without Open vSwitch nothing is taken away, which is said
+        if way.startswith("away"):
+            assert machine.python(REMOVED, ONE).startswith("not taken away: ovs-vsctl")
+        machine.run("sh", "-c", f"cd /run/openvswitch && mv {way}")
+    assert machine.has() == given
+    assert machine.python(REMOVED, ONE) == "['card is not in br-ex-c10d0000 any more']"
     assert machine.has() == before
+
+
+def test_a_default_route_that_is_away_for_a_moment_changes_nothing(machine: Machine) -> None:
+    bridged(machine, ONE)
+    look = """
+        await Outside(Uplink(names=names, cidr="172.24.4.0/24")).ensure()
+        print(await forwarding(names))
+    """
+    assert machine.python(look, ONE) == "['eth0']"
+    made, (route, *_) = machine.has(), machine.run("ip", "route", "show", "default").splitlines()
+    machine.run("ip", "route", "del", *route.split())
+    assert machine.python(look, ONE) == "['eth0']"
+    machine.run("ip", "route", "add", *route.split())
+    assert machine.has() == made
+
+
+def test_what_is_refused_later_changes_nothing(machine: Machine) -> None:
+    machine.nacre_in("one", "up", "-d", "--external", "nat")
+    machine.nacre_in("one", "down")
+    made, told = machine.has(), machine.told("one")
+    assert "no interface eht1" in machine.nacre_in("one", "up", "-d", "--external", "eht1", ok=False)
+    own = machine.cloud("one") / "nacre.toml"
+    own.write_text('[node]\nbridge_mappings = {public = "br-own"}\n')
+    assert "which is yours" in machine.nacre_in("one", "up", "-d", "--external", "eth2", ok=False)
+    own.unlink()
+    assert machine.has() == made and machine.told("one") == told
+    # And the other way: what is to come cannot have its link, so what is there stays.
+    machine.run("ip", "link", "add", "card", "type", "veth", "peer", "name", "wire")
+    machine.nacre_in("one", "up", "-d", "--external", "card")
+    machine.nacre_in("one", "down")
+    machine.run("ip", "link", "add", machine.names("one").nat[0], "type", "bridge")
+    made, told = machine.has(), machine.told("one")
+    assert "There is a link nat-" in machine.nacre_in("one", "up", "-d", "--external", "nat", ok=False)
+    assert machine.has() == made and machine.told("one") == told and told["interface"] == "card"
+    machine.nacre_in("one", "down", "--purge")
 
 
 def test_up_refuses_what_cannot_be(machine: Machine) -> None:

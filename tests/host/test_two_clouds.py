@@ -38,9 +38,11 @@ def second(demo: Demo) -> Iterator[CloudLab]:
 
 
 def seen(data: Path) -> dict[str, Any]:
-    """All that this machine has of the cloud in this folder."""
+    """All that this machine has of the cloud in this folder; of its flows those that stay: what a next hop answered is
+    learnt for seconds."""
     names = names_of(data)
-    flows = run("ovs-ofctl", "-O", "OpenFlow14", "--no-stats", "dump-flows", names.bridge).splitlines()
+    told = run("ovs-ofctl", "-O", "OpenFlow14", "--no-stats", "dump-flows", names.bridge)
+    flows = [line for line in told.splitlines() if "hard_timeout" not in line]
     rows = json.loads(run("ovs-vsctl", "--format=json", "--columns=name,ofport,external_ids", "list", "Interface"))
     interfaces = sorted(row for row in rows["data"] if names.short in row[0])
     zones = re.findall(r"zone=(\d+)", "\n".join(flows))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nacre.base.errors import Conflict
 from nacre.config import KEPT_FILE, External, SettingsError, kept, kept_external
-from nacre.node.routing import nat
+from nacre.node.routing import external, nat
 from nacre.node.routing.nat import Link
 
 FIRST = "172.24.4.0/24"
@@ -62,7 +62,7 @@ def test_the_machine_has_the_first_address() -> None:
 
 @pytest.mark.parametrize(("text", "why"), [
     ("2001:db8::/64", "one of IPv4"), ("172.24.4.1/24", "host bits"), ("", "IPv4"), ("10.0.0.0/30", "/8 to /28"),
-    ("0.0.0.0/0", "/8 to /28")])
+    ("0.0.0.0/0", "/8 to /28"), ("169.254.4.0/24", "is link-local")])
 def test_a_range_that_is_none_is_refused(text: str, why: str) -> None:
     with pytest.raises(Conflict, match="network.public_cidr: .*" + why):
         nat.range_of(text)
@@ -98,3 +98,51 @@ def test_a_file_that_says_something_else_is_refused(tmp_path: Path, text: str) -
     (tmp_path / KEPT_FILE).write_text(text)
     with pytest.raises(SettingsError, match=r"kept\.json is not as"):
         kept_external(tmp_path)
+
+
+class Ways:
+    """Interfaces of a machine, and who needs them to forward; in a folder of its own."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, **forwarding: int):
+        self.conf, self.users = folder / "conf", folder / "forwarding"
+        monkeypatch.setattr(external, "_CONF", self.conf)
+        monkeypatch.setattr(external, "FORWARDING", self.users)
+        for way, value in forwarding.items():
+            (self.conf / way).mkdir(parents=True)
+            self.set(way, value)
+
+    def set(self, way: str, value: int) -> None:
+        (self.conf / way / "forwarding").write_text(str(value))
+
+    def now(self) -> dict[str, str]:
+        return {each.name: (each / "forwarding").read_text() for each in sorted(self.conf.iterdir())}
+
+
+def test_who_forwards_goes_by_the_last_cloud_that_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ways = Ways(tmp_path, monkeypatch, all=0, eth0=0, eth1=1)
+    assert external._open("one", ["eth0", "eth1"]) == ["eth0"] == external._open("two", ["eth0", "eth1"])
+    assert external._open("one", []) == ["eth0"]  # no default route for a moment
+    assert external._release("one", ()) == [] and ways.now() == {"all": "0", "eth0": "1", "eth1": "1"}
+    assert external._open("two", ["eth1"]) == [] and ways.now() == {"all": "0", "eth0": "0", "eth1": "1"}
+    assert external._release("two", ()) == [] and not ways.users.exists()
+
+
+def test_an_interface_that_no_cloud_holds_is_the_machines_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process ended before it wrote its name, or after it took it away."""
+    ways = Ways(tmp_path, monkeypatch, all=0, eth0=1, eth1=0)
+    for way in ("eth0", "eth1"):
+        (ways.users / way).mkdir(parents=True)
+    assert external._open("one", ["eth0", "eth1"]) == ["eth1"]
+    assert external._release("one", ()) == ["eth1"] and ways.now() == {"all": "0", "eth0": "1", "eth1": "0"}
+    assert not ways.users.exists()
+
+
+def test_who_is_killed_while_it_gives_back_leaves_nothing_that_forwards(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ways = Ways(tmp_path, monkeypatch, all=0, eth0=0)
+    external._open("one", ["eth0"])
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "rmdir", lambda path: (_ for _ in ()).throw(OSError("killed")))
+        with pytest.raises(OSError, match="killed"):
+            external._release("one", ())
+    assert ways.now()["eth0"] == "0" and external._release("one", ()) == [] and not ways.users.exists()

@@ -34,7 +34,8 @@ def wanted(settings: Settings, told: str | None) -> External:
 
 def settle(settings: Settings, told: str | None) -> External:
     """What is to be kept for this start and later ones; the range is chosen, and the machine's end of it made, so that
-    no other cloud takes it. What was before is taken away where it is another. Raises NotJoined."""
+    no other cloud takes it. What was before is taken away where it is another. What is refused changes nothing. Raises
+    NotJoined, NacreError."""
     before, now = kept_external(settings.data), wanted(settings, told)
     if settings.hypervisor == "fake":
         if told not in (None, "none"):
@@ -43,15 +44,10 @@ def settle(settings: Settings, told: str | None) -> External:
     if not now.leads and not before.leads:
         return now
     names = names_of(settings)
-    if (before.kind, before.interface) != (now.kind, now.interface) and before.leads:
-        from nacre.node.routing.external import remove
-
-        asyncio.run(remove(names))
-    if not now.leads:
-        return now
-    _refuse(settings, now, names)
+    if now.leads:
+        _refuse(settings, now, names)
     try:
-        return asyncio.run(_made(settings, now, names))
+        return asyncio.run(_changed(settings, before, now, names))
     except Conflict as error:
         raise NotJoined(error.message) from None
 
@@ -75,18 +71,34 @@ def _refuse(settings: Settings, now: External, names: Names) -> None:
                         "may be given an interface: --external IFACE.")
 
 
-async def _made(settings: Settings, now: External, names: Names) -> External:
+async def _changed(settings: Settings, before: External, now: External, names: Names) -> External:
+    from nacre.node.ovs.service import ensure_services
+    from nacre.node.routing import external
+
+    other = before.leads and (before.kind, before.interface) != (now.kind, now.interface)
+    if other:
+        await ensure_services(external.RUNDIR)
+    async with external.alone():
+        now = await _checked(settings, now, names)
+        if other:
+            await external.take_away(names)
+        if now.kind == "nat":
+            await external.link(names, now.cidr)
+    return now
+
+
+async def _checked(settings: Settings, now: External, names: Names) -> External:
+    """With its range, if it has one. Raises Conflict."""
     from nacre.node.routing import external, nat
 
-    if now.kind == "interface":
-        if why := nat.unfit(await external.machine(external.RUNDIR), now.interface, names.provider):
-            raise Conflict(f"--external {now.interface}: {why}.")
+    if now.kind == "interface" and (
+            why := nat.unfit(await external.machine(external.RUNDIR), now.interface, names.provider)):
+        raise Conflict(f"--external {now.interface}: {why}.")
+    if now.kind != "nat":
         return now
-    own = nat.range_of(settings.network.public_cidr)
-    async with external.alone():
-        cidr = nat.choose(await external.machine(), names.nat[0], now.cidr or own,
-                          only=bool(now.cidr) or own != Network().public_cidr)
-        await external.link(names, cidr)
+    own, links = nat.range_of(settings.network.public_cidr), await external.machine()
+    cidr = nat.choose(links, names.nat[0], now.cidr or own, only=bool(now.cidr) or own != Network().public_cidr)
+    nat.check(links, names.nat, cidr)
     return msgspec.structs.replace(now, cidr=cidr)
 
 

@@ -103,33 +103,36 @@ class Outside:
 
 
 async def remove(names: Names, rundir: Path = RUNDIR) -> list[str]:
-    """Nothing of it is left, whatever it was. Answers what was taken away, for people."""
+    """`take_away`, while no other cloud of this machine does the like."""
     async with alone():
-        done, (here, there) = [], names.nat
-        done += [f"{way} does not forward any more" for way in await asyncio.to_thread(_release, names.short, ())]
-        if await _table(names.nat_table):
-            await run(["nft", "-f", "-"], stdin=nat.none(names.nat_table).encode())
-            done.append(f"nftables table {names.nat_table}")
-        for port, ids in (await _ports(rundir, names)).items():
-            await _vsctl(rundir, "--if-exists", "del-port", names.provider, port)
-            if port != there:
-                done.append(f"{port} is not in {names.provider} any more")
-                if WAS_DOWN in ids:
-                    await run(["ip", "link", "set", port, "down"], ok=(0, 1))
-        if here in await machine():
-            await run(["ip", "link", "del", here])
-            done.append(f"link {here}")
-        return done
+        return await take_away(names, rundir)
+
+
+async def take_away(names: Names, rundir: Path = RUNDIR) -> list[str]:
+    """Nothing of it is left, whatever it was. Answers what was taken away, for people. Raises CommandFailed; where Open
+    vSwitch does not say what is on the bridge, before anything is changed. (Within `alone`.)"""
+    ports, done, (here, there) = await _ports(rundir, names), [], names.nat
+    done += [f"{way} does not forward any more" for way in await asyncio.to_thread(_release, names.short, ())]
+    if await _table(names.nat_table):
+        await run(["nft", "-f", "-"], stdin=nat.none(names.nat_table).encode())
+        done.append(f"nftables table {names.nat_table}")
+    for port, ids in ports.items():
+        await _vsctl(rundir, "--if-exists", "del-port", names.provider, port)
+        if port != there:
+            done.append(f"{port} is not in {names.provider} any more")
+            if WAS_DOWN in ids:
+                await run(["ip", "link", "set", port, "down"], ok=(0, 1))
+    if here in await machine():
+        await run(["ip", "link", "del", here])
+        done.append(f"link {here}")
+    return done
 
 
 async def link(names: Names, cidr: str) -> bool:
     """The link's two ends are there, and the machine has its address. True if they are new. Raises Conflict, also where
     the range is not free any more. (Within `alone`.)"""
     links, (here, there) = await machine(), names.nat
-    nat.choose(links, here, cidr, only=True)
-    kinds = {links[name].kind for name in (here, there) if name in links}
-    if kinds - {"veth"} or (here in links) != (there in links):
-        raise Conflict(f"There is a link {here} or {there} already that is not this cloud's: `ip link del` it.")
+    nat.check(links, names.nat, cidr)
     if made := here not in links:
         await run(["ip", "link", "add", here, "type", "veth", "peer", "name", there])
     if why := await asyncio.to_thread(quiet, there):  # of what the bridge reads there the machine hears, too
@@ -149,10 +152,12 @@ async def _plug(uplink: Uplink) -> None:
     names, name = uplink.names, uplink.interface
     on = await _ports(uplink.rundir, names)
     links = await machine(uplink.rundir)
-    if name in on:
+    if name in on:  # also after a reboot: Open vSwitch keeps its ports, and nobody else sets this link up
         if name in links and links[name].addresses:
             log.warning("the public network's interface was given an address, which nobody reaches", interface=name,
                         address=links[name].addresses[0])
+        if name in links and not links[name].up:
+            await run(["ip", "link", "set", name, "up"])
         return
     if why := nat.unfit(links, name, names.provider):
         raise Conflict(f"The public network cannot have {name}: {why}.")
@@ -168,7 +173,9 @@ async def missing(uplink: Uplink) -> list[str]:
     port = uplink.interface or there
     found = [] if port in await _ports(uplink.rundir, names) else [f"{port} is no port of {names.provider}"]
     if uplink.interface:
-        return found + ([] if port in links else [f"there is no interface {port}"])
+        if port not in links:
+            return [*found, f"there is no interface {port}"]
+        return found + ([] if links[port].up else [f"{port} is down"])
     own, wanted = links.get(here, Link()), f"{nat.gateway(uplink.cidr)}/{uplink.cidr.rpartition('/')[2]}"
     if wanted not in own.addresses or not own.up:
         found.append(f"this machine has no link {here} with {wanted}")
@@ -240,6 +247,11 @@ def _users() -> Iterable[Path]:
     return sorted(FORWARDING.iterdir()) if FORWARDING.is_dir() else ()
 
 
+def _held(users: Path) -> set[str]:
+    """The clouds that need this interface to forward."""
+    return {each.name for each in users.iterdir()} if users.is_dir() else set()
+
+
 def _forwards(way: str) -> bool:
     try:
         return (_CONF / way / "forwarding").read_text().strip() == "1"
@@ -248,30 +260,33 @@ def _forwards(way: str) -> bool:
 
 
 def _open(short: str, ways: Iterable[str]) -> list[str]:
-    """These forward, and others do not for this cloud's sake. Answers which did not before any cloud needed it."""
+    """These forward, and others do not for this cloud's sake. With none all stays as it is: a default route may be away
+    for a moment. Answers which did not forward before any cloud needed it."""
     wanted = list(ways)
-    _release(short, wanted)
+    if wanted:
+        _release(short, wanted)
     for way in wanted:
         users = FORWARDING / way
-        if users.is_dir() or not _forwards(way):
+        if _held(users) or not _forwards(way):
             users.mkdir(parents=True, exist_ok=True)
             (users / short).touch()
             (_CONF / way / "forwarding").write_text("1")
-    return [] if _forwards("all") else [way for way in wanted if (FORWARDING / way / short).exists()]
+    return [] if _forwards("all") else [users.name for users in _users() if (users / short).exists()]
 
 
 def _release(short: str, wanted: Iterable[str]) -> list[str]:
-    """Answers those that forward no longer: no cloud needs it, and the machine does not forward by itself."""
+    """Answers those that forward no longer: no cloud needs it, and the machine does not forward by itself. A process
+    may end after each step, so a name goes after what it stands for: where a folder has none, how the interface is, is
+    the machine's own business."""
     closed = []
     for users in _users():
-        if users.name in set(wanted) or not (users / short).exists():
-            continue
-        (users / short).unlink()
-        if not any(users.iterdir()):
-            users.rmdir()
-            if not _forwards("all") and (_CONF / users.name).is_dir():
+        if users.name not in set(wanted) and (users / short).exists():
+            if _held(users) == {short} and not _forwards("all") and (_CONF / users.name).is_dir():
                 (_CONF / users.name / "forwarding").write_text("0")
                 closed.append(users.name)
+            (users / short).unlink()
+        if not _held(users):
+            users.rmdir()
     if FORWARDING.is_dir() and not any(FORWARDING.iterdir()):
         FORWARDING.rmdir()
     return closed
@@ -285,13 +300,13 @@ async def _vsctl(rundir: Path, *args: str) -> str:
 
 
 async def _ports(rundir: Path, names: Names) -> Mapping[str, dict[str, str]]:
-    """The ports that were given to the provider bridge here, with what is noted of them; none without Open vSwitch."""
-    try:
-        on = set((await _vsctl(rundir, "list-ports", names.provider)).split())
-        told = json.loads(await _vsctl(rundir, "--format=json", "--columns=name,external_ids", "find", "Interface",
-                                       f"external_ids:{MARK}={names.cloud}"))
-    except CommandFailed:
+    """The ports that were given to the provider bridge here, with what is noted of them. Raises CommandFailed: a port
+    that is not seen would stay for ever."""
+    if names.provider not in (await _vsctl(rundir, "list-br")).split():
         return {}
+    on = set((await _vsctl(rundir, "list-ports", names.provider)).split())
+    told = json.loads(await _vsctl(rundir, "--format=json", "--columns=name,external_ids", "find", "Interface",
+                                   f"external_ids:{MARK}={names.cloud}"))
     return {name: dict(ids[1]) for name, ids in told["data"] if name in on}
 
 

@@ -12,6 +12,8 @@ from nacre.base.errors import Conflict
 ROWS = (("172.24", range(4, 255)), ("192.168", range(200, 255)), ("10.224", range(4, 255)))
 #: The machine's ends of all clouds' links, in nft's words.
 ALL = "nat-*"
+#: What no router passes on (RFC 3927): there a machine in somebody's cloud is told its own keys and user data.
+LINK_LOCAL = "169.254.0.0/16"
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +45,15 @@ def choose(links: Mapping[str, Link], own: str, wanted: str, *, only: bool = Fal
     raise Conflict("No range for a public network is free on this machine: name one with NACRE_NETWORK_PUBLIC_CIDR.")
 
 
+def check(links: Mapping[str, Link], ends: tuple[str, str], cidr: str) -> None:
+    """Raises Conflict where a link with these ends (the machine's first) cannot have the range, or is another's."""
+    here, there = ends
+    choose(links, here, cidr, only=True)
+    kinds = {links[name].kind for name in ends if name in links}
+    if kinds - {"veth"} or (here in links) != (there in links):
+        raise Conflict(f"There is a link {here} or {there} already that is not this cloud's: `ip link del` it.")
+
+
 def overlapped(links: Mapping[str, Link], own: str, cidr: str) -> str:
     """Which link has something in that network; "": none but `own`."""
     wanted = ipaddress.IPv4Network(cidr)
@@ -64,6 +75,8 @@ def range_of(text: str) -> str:
                        "IPv4.") from None
     if network.prefixlen > 28 or network.prefixlen < 8:
         raise Conflict(f"network.public_cidr: {network}: name a range of /8 to /28.")
+    if network.overlaps(ipaddress.IPv4Network(LINK_LOCAL)):
+        raise Conflict(f"network.public_cidr: {network} is link-local, which leads nowhere: name another range.")
     return str(network)
 
 
@@ -89,13 +102,16 @@ def unfit(links: Mapping[str, Link], name: str, bridge: str) -> str:
 
 def rules(table: str, link: str, cidr: str, opened: Iterable[str]) -> str:
     """nft's input that makes the table translate what leaves the network, and nothing else. link: the machine's end.
-    opened: interfaces that forward only since clouds need it: what comes in by them goes to clouds, as an answer, or
-    where another's translation sends it, and no way that it could not go before."""
+    What is for LINK_LOCAL ends there before anybody translates it, be it for this machine itself or one beyond it, as
+    does what has no address of the network. opened: interfaces that forward only since clouds need it: what comes in by
+    them goes to clouds, as an answer, or where another's translation sends it, and no way that it could not go before.
+    """
     ways = "".join(f'    iifname "{way}" {rule}\n' for way in sorted(opened) for rule in (
         "ct state established,related accept", "ct status dnat accept", f'oifname != "{ALL}" drop'))
     return (f"table ip {table}\ndelete table ip {table}\ntable ip {table} {{\n"
-            "  chain forward {\n    type filter hook forward priority 0; policy accept;\n"
-            f'    iifname "{link}" ip saddr != {cidr} drop\n{ways}  }}\n'
+            "  chain prerouting {\n    type filter hook prerouting priority -300; policy accept;\n"
+            f'    iifname "{link}" ip saddr != {cidr} drop\n    iifname "{link}" ip daddr {LINK_LOCAL} drop\n  }}\n'
+            f"  chain forward {{\n    type filter hook forward priority 0; policy accept;\n{ways}  }}\n"
             "  chain postrouting {\n    type nat hook postrouting priority 100; policy accept;\n"
             f'    ip saddr {cidr} oifname != "{link}" masquerade\n  }}\n}}\n')
 
