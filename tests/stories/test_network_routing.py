@@ -250,6 +250,34 @@ async def test_statuses_are_what_the_hosts_say_that_serve_and_are_over_at_once(l
     assert await status() == "DOWN"
 
 
+async def test_what_is_said_late_of_a_port_that_is_off_counts_no_more(lab: Lab) -> None:
+    ids, verbs = lab.ids, lab.cloud.network
+    await lab.put("floatingip", "fip", port_id=ids["p1"])()
+    said = served(await verbs.routing("h1"), "h1")
+    await lab.put("port", "p1", admin_state_up=False)()
+    await verbs.routed("h1", said, True)
+    found = await lab.call("one", "GET", f"/floatingips/{ids['fip']}")
+    assert said.floating == (ids["fip"],) and found["floatingip"]["status"] == "DOWN"
+
+
+async def test_what_changes_nothing_is_not_written(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where the host would have nothing to say of it, or something of the router is DOWN for another's
+    reason: a leg on a network of which no host has a port."""
+    ids, verbs, turns = lab.ids, lab.cloud.network, list[object]()
+    _, nobody = await lab.cloud.network_with_subnet(cidr="10.0.77.0/24")
+    await lab.call("one", "PUT", f"/routers/{ids['router']}/add_router_interface", {"subnet_id": nobody})
+    await lab.put("floatingip", "fip", port_id=ids["p1"])()
+    for host in HOSTS:
+        await verbs.routed(host, served(await verbs.routing(host), host), True)
+    write = verbs.write
+    monkeypatch.setattr(verbs, "write", lambda *args: turns.append(args) or write(*args))
+    for host in HOSTS:
+        await verbs.routed(host, served(await verbs.routing(host), host), True)
+    await verbs.routed("h4", Served(floating=(ids["fip"],), gateways={ids["router"]: 1}), False)
+    await verbs.routed("h5", Served(gateways={ids["router"]: 0}), False)
+    assert not turns
+
+
 class Host:
     """A host's client."""
 

@@ -77,7 +77,7 @@ class RoutingVerbs:
         return await self.read(service_context(), lambda work: read(work, host))
 
     async def routed(self, host: str, served: Served, up: bool) -> None:
-        if await self.read(service_context(), lambda work: reports.news(work, served, up)):
+        if await self.read(service_context(), lambda work: reports.news(work, host, served, up)):
             await self.write(service_context(), lambda work: reports.routed(work, host, served, up))
 
 
