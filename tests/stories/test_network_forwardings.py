@@ -8,7 +8,10 @@ from tests.stories.network_cloud import Cloud
 from tests.stories.test_network_routers import external, port_on, routed
 
 from nacre.base.db import Database
-from nacre.network.l3.forwardings import MAX_FORWARDINGS
+from nacre.network.contract import ForwardingFacts
+from nacre.network.l3.forwardings import MAX_ENTRIES, MAX_FORWARDINGS, entries
+from nacre.network.nouns.router import PortForwarding
+from nacre.node.routing.outside import forwarded_ports, masked
 
 
 class Forwarding:
@@ -161,3 +164,34 @@ async def test_there_are_not_too_many(lab: Forwarding) -> None:
     page = await lab.cloud.call("one", "GET", f"{lab.path}?limit=2&sort_key=external_port&sort_dir=desc")
     assert [each["external_port"] for each in page["port_forwardings"]] == [100, 99]
     assert {link["rel"] for link in page["port_forwardings_links"]} == {"next"} or page["port_forwardings_links"]
+
+
+async def test_what_a_gateway_host_carries_of_a_floating_ip_is_bounded(lab: Forwarding) -> None:
+    """One member's fifty floating IPs with a hundred shifted ranges each were 680,000 flows on it."""
+    async def full(other: int, expect: int) -> Any:
+        return await lab.make(f"{other + 1}:{other + 128}", f"{other + 3000}:{other + 3127}", expect)
+
+    await full(1000, 201)
+    made = await full(2000, 201)
+    assert f"at most {MAX_ENTRIES} entries" in (await full(3000, 400))["message"]
+    many = [{"internal_port_id": lab.port["id"], "protocol": "udp", "internal_port": n, "external_port": n}
+            for n in range(1, 20)]
+    for body in (many, {"protocol": "udp", "external_port_range": "1:65534", "internal_port_range": "1:65534",
+                        "internal_port_id": lab.port["id"]}):
+        no = await lab.cloud.call("one", "POST", lab.path, {
+            f"port_forwarding{'s' * isinstance(body, list)}": body}, expect=400)
+        assert f"at most {MAX_ENTRIES} entries" in no["NeutronError"]["message"]
+    await lab.cloud.call("one", "DELETE", f"{lab.path}/{made['id']}")
+    await lab.cloud.call("one", "POST", lab.path, {"port_forwardings": many})
+
+
+def test_an_entry_is_a_flow_of_the_gateway_host() -> None:
+    for outer, inner in (((80, 80), (8080, 8080)), ((1000, 1127), (1, 128)), ((1, 65534), (1, 65534)),
+                         ((999, 1400), (22, 22)), ((1024, 2047), (1024, 2047))):
+        told = ForwardingFacts(floating_id="f", address="203.0.113.9", mac="fa:16:3e:00:00:01", protocol="tcp",
+                               outer=outer, inner_network_id="n", inner_address="10.0.0.9", inner=inner)
+        kept = PortForwarding(
+            id="", project_id="", floatingip_id="f", internal_port_id="", description="", protocol="tcp",
+            external_first=outer[0], external_last=outer[1], internal_ip_address="10.0.0.9", internal_first=inner[0],
+            internal_last=inner[1])
+        assert entries(kept) == len([*forwarded_ports(told)]) + len([*masked(*inner)]), (outer, inner)

@@ -1,6 +1,7 @@
 """What hosts route reaches them: each change is told to the hosts that it concerns and to no other, and what they ask
 for is what there is."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,8 +11,10 @@ import sqlalchemy as sa
 from tests.stories.network_cloud import CALLERS, Cloud, external, gateway
 from tests.stories.test_network_growth import GRAIN, Growing
 
+from nacre.base.clock import settle
 from nacre.base.db import Database
 from nacre.network.contract import Have, NetworkRequest, PortsOrder, Routing, Served
+from nacre.network.hosts import notifications
 from nacre.network.hosts.notifications import News
 from nacre.network.l2.networks import ROUTED
 from nacre.node.ovs.client import WiringClient
@@ -250,6 +253,34 @@ async def test_statuses_are_what_the_hosts_say_that_serve_and_are_over_at_once(l
     assert await status() == "DOWN"
 
 
+async def test_what_is_said_late_of_a_port_that_is_off_counts_no_more(lab: Lab) -> None:
+    ids, verbs = lab.ids, lab.cloud.network
+    await lab.put("floatingip", "fip", port_id=ids["p1"])()
+    said = served(await verbs.routing("h1"), "h1")
+    await lab.put("port", "p1", admin_state_up=False)()
+    await verbs.routed("h1", said, True)
+    found = await lab.call("one", "GET", f"/floatingips/{ids['fip']}")
+    assert said.floating == (ids["fip"],) and found["floatingip"]["status"] == "DOWN"
+
+
+async def test_what_changes_nothing_is_not_written(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where the host would have nothing to say of it, or something of the router is DOWN for another's
+    reason: a leg on a network of which no host has a port."""
+    ids, verbs, turns = lab.ids, lab.cloud.network, list[object]()
+    _, nobody = await lab.cloud.network_with_subnet(cidr="10.0.77.0/24")
+    await lab.call("one", "PUT", f"/routers/{ids['router']}/add_router_interface", {"subnet_id": nobody})
+    await lab.put("floatingip", "fip", port_id=ids["p1"])()
+    for host in HOSTS:
+        await verbs.routed(host, served(await verbs.routing(host), host), True)
+    write = verbs.write
+    monkeypatch.setattr(verbs, "write", lambda *args: turns.append(args) or write(*args))
+    for host in HOSTS:
+        await verbs.routed(host, served(await verbs.routing(host), host), True)
+    await verbs.routed("h4", Served(floating=(ids["fip"],), gateways={ids["router"]: 1}), False)
+    await verbs.routed("h5", Served(gateways={ids["router"]: 0}), False)
+    assert not turns
+
+
 class Host:
     """A host's client."""
 
@@ -285,6 +316,37 @@ async def test_hosts_know_what_they_route_of_what_they_are_told(lab: Lab) -> Non
                 id for id in {network.id for network in truth.networks} if (await lab.cloud.network.differences(
                     host.name, (), (id,), Have())).placed[0].ports}, (way, host.name)
             assert not host.client.routing_outdated() and not any(host.client.outdated())
+
+
+async def test_news_of_the_same_routing_rest_and_keep_nothing_else_waiting(
+        lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them makes all hosts of a network ask for everything that they route."""
+    monkeypatch.setattr(notifications, "REST", (100.0, 100.0))
+    cloud, clock = lab.cloud, lab.cloud.clock
+
+    async def route(n: int) -> None:
+        await lab.put("router", "router", routes=[{"destination": f"10.9.{n}.0/24", "nexthop": "10.0.0.99"}])()
+
+    await route(0)
+    assert told(await cloud.hear()) == {"h1", "h2", "h3", "h5"}
+    began = clock.monotonic()
+    for n in range(1, 6):
+        await route(n)
+    await lab.plug("new", "a", "h1")
+    while not any(news.placed for news in cloud.told):
+        await clock.advance(0.05)
+        await asyncio.sleep(0.002)  # the database may have threads
+    assert clock.monotonic() - began < 50 and not told(cloud.told)
+    heard = [news.host for news in await cloud.hear() if news.routing]
+    assert clock.monotonic() - began > 90 and sorted(heard) == ["h1", "h2", "h3", "h5"]
+
+
+async def test_what_a_host_routes_is_answered_in_turn(lab: Lab) -> None:
+    async with lab.cloud.network._large.turn("h2"):
+        asked = asyncio.ensure_future(lab.cloud.network.routing("h1"))
+        await settle()
+        assert not asked.done()
+    assert len((await asked).routers) == 1
 
 
 async def test_a_deleted_network_leaves_no_number(lab: Lab) -> None:

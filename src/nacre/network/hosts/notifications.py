@@ -40,6 +40,9 @@ QUIET = 5.0, 300.0
 #: Differences that come together make one message (seconds); and what each message to a host costs the next
 #: ones: a process sends no more than five hundred of them a second.
 GATHER, EACH = 0.05, 0.002
+#: Who hears that it routes something else asks for all that it routes: the next such news of the same network or host
+#: rests for as many seconds, at least and at most, and for so many for each host that was told.
+REST, ASKED = (1.0, 10.0), 0.1
 #: Ports and CIDRs of one message: a host's door takes some four times as much.
 MOST_IN_ONE = 20_000
 
@@ -267,6 +270,7 @@ class DifferenceNotifier:
         self._due: dict[Thing, int] = {}
         self._task: asyncio.Task[None] | None = None
         self._rest = 0.0  # until then nothing is sent
+        self._resting = dict[Thing, float]()  # until when there are no news of what is routed by these
         self.last: dict[str, dict[str, int]] = {GROUP: {}, NETWORK: {}, ROUTED: {}, ROUTING: {}}
         self._lags = Together[Lag, Own](self._own)
 
@@ -282,14 +286,24 @@ class DifferenceNotifier:
     async def _send(self) -> None:
         while self._due:
             await self._clock.sleep(max(GATHER, self._rest - self._clock.monotonic()))
-            due, self._due = self._due, {}
+            due = self._ripe()
             try:
-                found = await self._db.read(lambda connection, due=due: read_news(connection, due))  # type: ignore[misc]
+                found, routed_to = await self._db.read(lambda connection, due=due: read_news(connection, due))  # type: ignore[misc]
             except Exception as error:  # hosts hear it with their next beat
                 log.info("hosts do not hear of differences at once", things=len(due), why=str(error))
                 continue
-            self._rest = self._clock.monotonic() + EACH * len(found)
+            now = self._clock.monotonic()
+            self._rest = now + EACH * len(found)
+            self._resting |= {thing: now + min(max(REST[0], ASKED * hosts), REST[1])
+                              for thing, hosts in routed_to.items()}
             self._notices.add(found)
+
+    def _ripe(self) -> dict[Thing, int]:
+        """Those that are due and do not rest; the others stay due."""
+        now, due = self._clock.monotonic(), self._due
+        self._resting = {thing: until for thing, until in self._resting.items() if until > now}
+        self._due = {thing: before for thing, before in due.items() if thing in self._resting}
+        return {thing: before for thing, before in due.items() if thing not in self._due}
 
     async def behind(self, host: str, groups: Mapping[str, int], networks: Mapping[str, int],
                      routing: int | None = None) -> tuple[dict[str, int], dict[str, int], int]:
@@ -350,15 +364,15 @@ def _newer(connection: sa.Connection, n: int = 0) -> dict[str, dict[str, int]]:
             **{kind: outbox.latest(connection, kind, n) for kind in (ROUTED, ROUTING)}}
 
 
-def read_news(connection: sa.Connection, due: Mapping[Thing, int]) -> list[News]:
-    """What there is to say, and to whom."""
+def read_news(connection: sa.Connection, due: Mapping[Thing, int]) -> tuple[list[News], dict[Thing, int]]:
+    """What there is to say, and to whom; to how many hosts that something else is routed, by each thing."""
     groups = {id: hosts for kind, id in due if kind == GROUP and (hosts := hosts_naming(connection, id))}
     networks = {id: hosts for kind, id in due if kind == NETWORK and (hosts := placed.keepers(connection, id))}
-    routes = routed.told(connection, asked) if (asked := due.keys() - {
-        (kind, id) for kind, id in due if kind in (GROUP, NETWORK)}) else {}
+    asked = due.keys() - {(kind, id) for kind, id in due if kind in (GROUP, NETWORK)}
+    routes, counts = routed.told(connection, asked) if asked else ({}, {})
     joined = MEMBERS.news(connection, {id: due[GROUP, id] for id in groups})
     places = PLACED.news(connection, {id: due[NETWORK, id] for id in networks})
     ways = placed.peers(connection, named_in(places))
     return [News(host, {m.id: m for m in joined if host in groups[m.id]},
                  {p.id: p for p in places if host in networks[p.id]}, ways, routes.get(host, 0))
-            for host in sorted(set(routes).union(*groups.values(), *networks.values()))]
+            for host in sorted(set(routes).union(*groups.values(), *networks.values()))], counts

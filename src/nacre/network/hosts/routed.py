@@ -46,10 +46,13 @@ def write(work: Work, found: Mapping[str, Collection[str]], n: int) -> None:
             outbox.chain(work.conn, work.now, kind, some, n)
 
 
-def told(connection: sa.Connection, things: Iterable[tuple[str, str]]) -> dict[str, int]:
-    """host -> up to which change there is news of what it routes, because of these (kind, id)."""
+def told(connection: sa.Connection, things: Iterable[tuple[str, str]]
+         ) -> tuple[dict[str, int], dict[tuple[str, str], int]]:
+    """host -> up to which change there is news of what it routes, because of these (kind, id); and how many hosts each
+    of these concerns, with those that changed with it."""
     ids, found = defaultdict[str, list[str]](list), dict[str, int]()
-    for kind, id in things:
+    counts = dict.fromkeys(things, 1)
+    for kind, id in counts:
         ids[kind].append(id)
     for some in pieces(ids[ROUTING], MANY):
         found |= outbox.latest(connection, ROUTING, ids=some)
@@ -58,9 +61,10 @@ def told(connection: sa.Connection, things: Iterable[tuple[str, str]]) -> dict[s
         for network, n in outbox.latest(connection, ROUTED, ids=some).items():
             networks[n].append(network)
         for n, each in networks.items():
-            for _, host in placed.hosts_of_networks(connection, each):
-                found[host] = max(n, found.get(host, 0))
-    return found
+            hosts = {host for _, host in placed.hosts_of_networks(connection, each)}
+            found |= {host: max(n, found.get(host, 0)) for host in hosts}
+            counts |= {(ROUTED, network): len(hosts) for network in each}
+    return found, counts
 
 
 def newest(connection: sa.Connection, host: str, networks: Mapping[str, int], own: int) -> int:

@@ -23,6 +23,7 @@ from nacre.network.contract import (
     SubnetFacts,
 )
 from nacre.network.hosts import agents, facts, placed
+from nacre.network.hosts.wholes import InTurn
 from nacre.network.l3 import reports
 from nacre.network.l3.legs import GATEWAY, INTERFACE
 from nacre.network.ml2.mechanism_drivers.openvswitch import reaches
@@ -65,6 +66,8 @@ _FORWARDING = sa.select(
 class RoutingVerbs:
     """The contract's verbs of what hosts route, for the manager."""
 
+    _large: InTurn
+
     async def read(self, context: Context, step: Callable[[Work], T]) -> T:
         """As the manager's."""
         raise NotImplementedError
@@ -74,10 +77,11 @@ class RoutingVerbs:
         raise NotImplementedError
 
     async def routing(self, host: str) -> Routing:
-        return await self.read(service_context(), lambda work: read(work, host))
+        async with self._large.turn(host):
+            return await self.read(service_context(), lambda work: read(work, host))
 
     async def routed(self, host: str, served: Served, up: bool) -> None:
-        if await self.read(service_context(), lambda work: reports.news(work, served, up)):
+        if await self.read(service_context(), lambda work: reports.news(work, host, served, up)):
             await self.write(service_context(), lambda work: reports.routed(work, host, served, up))
 
 
@@ -116,7 +120,7 @@ def _legs(rows: Iterable[Any]) -> tuple[dict[str, list[RouterLeg]], dict[str, Ro
     for each in ports.values():
         router, owner, port, network, mac, *_ = each[0]
         leg = RouterLeg(network_id=network, port_id=port, mac=mac, addresses=tuple(
-            f"{row[5]}/{ipaddress.ip_network(row[6]).prefixlen}" for row in each))
+            f"{row[5]}/{row[6].partition('/')[2]}" for row in each))
         if owner == INTERFACE:
             legs[router].append(leg)
         else:

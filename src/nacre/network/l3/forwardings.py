@@ -22,6 +22,9 @@ from nacre.network.work import Work, conflict, missing
 MAX_FORWARDINGS = 100
 #: The most ports of a range whose numbers are others inside: on a host each is a flow of its own.
 MAX_SHIFTED = 128
+#: The most entries (`entries`) of a floating IP's forwardings together: its gateway host has a flow for each, and makes
+#: them in one piece with everything else that it switches.
+MAX_ENTRIES = 300
 
 Range = tuple[int, int]
 
@@ -182,12 +185,37 @@ def _check(known: _Known, new: PortForwarding) -> None:
         raise bad(f"A range whose ports have other numbers inside has at most {MAX_SHIFTED} ports",
                   "internal_port_range")
     beside = [each for each in known.beside if each.id != new.id]
+    if sum(map(entries, [*beside, new])) > MAX_ENTRIES:
+        raise bad(f"The port forwardings of a floating IP have at most {MAX_ENTRIES} entries together: each port of a "
+                  "range whose ports have other numbers inside is one, and so is each aligned block of 1, 2, 4, 8 ... "
+                  "ports of another range", "external_port_range")
     inside = [each for each in known.inside[new.internal_port_id] if each.id != new.id]
     if max(len(beside), len(inside)) >= MAX_FORWARDINGS:
         raise bad(f"A floating IP and a port have at most {MAX_FORWARDINGS} port forwardings", "floatingip_id")
     _apart([each for each in inside if (each.protocol, each.internal_ip_address) == (
         new.protocol, new.internal_ip_address)], new, "internal")
     _apart([each for each in beside if each.protocol == new.protocol], new, "external")
+
+
+def entries(each: PortForwarding) -> int:
+    """What a gateway host has to tell apart: ports of a range that is shifted, else aligned blocks of ports; and those
+    inside, as blocks."""
+    outer, inner = (each.external_first, each.external_last), (each.internal_first, each.internal_last)
+    shifted = inner[0] != inner[1] and inner != outer
+    return (outer[1] - outer[0] + 1 if shifted else _blocks(*outer)) + _blocks(*inner)
+
+
+def _blocks(first: int, last: int) -> int:
+    """Into how many aligned blocks of a power of two the range falls.
+
+    >>> _blocks(80, 80), _blocks(1024, 2047), _blocks(1, 65534)
+    (1, 1, 30)
+    """
+    found = 0
+    while first <= last:
+        size = min(first & -first or 1 << 16, 1 << (last - first + 1).bit_length() - 1)
+        first, found = first + size, found + 1
+    return found
 
 
 def _apart(others: Sequence[PortForwarding], new: PortForwarding, side: str) -> None:
