@@ -138,6 +138,19 @@ async def test_all_is_told_after_each_news_and_after_a_while_and_else_what_chang
         assert await place.says() == [(Served(routers=("r",)), True)]
 
 
+async def test_a_process_that_begins_says_what_it_cannot_serve() -> None:
+    """A former one may have told that it does."""
+    with Place() as place:
+        await place.says()
+        assert await place.says() == []
+        await place.hear(routing(1, router()), msgspec.structs.replace(LOCAL, ofports={}, uplinks={}))
+        assert await place.says() == [(Served(routers=("r",)), True),
+                                      (Served(gateways={"r": 1}, floating=("f0",)), False)]
+        assert await place.says() == []
+        await place.hear(routing(1, router()))
+        assert await place.says() == [(Served(gateways={"r": 1}, floating=("f0",)), True)]
+
+
 async def test_what_cannot_be_told_is_told_later() -> None:
     with Place() as place:
         await place.says()

@@ -33,8 +33,8 @@ class Routers:
         self.routing, self._inputs = Routing(), tuple[object, ...]()
         self._peers: Mapping[str, str] = {}
         self._numbers: dict[str, int] = {}
-        self._works: dict[Fact, None] = {}  # since the flows are there
-        self._told: dict[Fact, None] = {}
+        self._stand: dict[Fact, bool] = {}  # of what is wanted: whether it works, since the flows are there
+        self._told: dict[Fact, bool] = {}
         self._tell_at, self._told_all, self._said = 0.0, -WHOLE, (0, "")
         self._zones: dict[str, int] = {}  # by owner
         self._retry_at: float | None = None  # something that had no zone may have one by then
@@ -63,7 +63,8 @@ class Routers:
         meanwhile what it had of that."""
         if (self.routing.n, self.routing.era) != self._said:
             self._said, self._told_all = (self.routing.n, self.routing.era), -WHOLE
-        self._works = dict.fromkeys(_facts(self.routing, self.plan.served))
+        works = dict.fromkeys(_facts(self.routing, self.plan.served), True)
+        self._stand = dict.fromkeys(_facts(self.routing, _all(self.routing, self.host)), False) | works
         self.hops.follow(self.plan.out)
 
     async def follow(self, wake: Callable[[], None]) -> None:
@@ -87,23 +88,16 @@ class Routers:
                     self._tell_at = now + PAUSE
 
     async def _tell(self, now: float) -> None:
-        """What is new; what is lost, if it is still wanted of this host. From time to time all."""
+        """What is new; of what is not wanted of this host any more, nothing. From time to time, and first of all, all:
+        a process before this one may have told otherwise."""
         if now - self._told_all >= WHOLE:
-            self._told, self._told_all = {fact: None for fact in self._told if fact not in self._works}, now
-        wanted = {(kind, id) for kind, id, _ in _facts(self.routing, _all(self.routing, self.host))}
-        works = {(kind, id) for kind, id, _ in self._works}
-        gone = [fact for fact in self._told if fact not in self._works]
-        lost = [fact for fact in gone if fact[:2] in wanted - works]
-        for fact in set(gone) - set(lost):
-            del self._told[fact]
-        for facts, up in (([fact for fact in self._works if fact not in self._told], True), (lost, False)):
+            self._told, self._told_all = {}, now
+        self._told = {fact: up for fact, up in self._told.items() if fact in self._stand}
+        for up in True, False:
+            facts = [fact for fact, stands in self._stand.items() if stands is up and self._told.get(fact) is not up]
             for some in pieces(facts, MOST_ROUTED):
                 await self._network.routed(self.host, _served(some), up)
-                for fact in some:
-                    if up:
-                        self._told[fact] = None
-                    else:
-                        self._told.pop(fact, None)
+                self._told |= dict.fromkeys(some, up)
 
     async def _given(self, routing: Routing) -> dict[str, int]:
         """Zones by id. What a floating IP leads to, or a gateway's address, is part of its zone's name: connections to
