@@ -176,6 +176,21 @@ async def test_what_cannot_be_sent_on_one_network_is_not_the_others_loss() -> No
     assert wire.runs == before, "nothing is due"
 
 
+async def test_who_never_answers_costs_a_few_programs_a_minute_and_is_heard_once_he_does() -> None:
+    wire = Wire()
+    hops = Hops(wire)
+    hops.follow({"n1": out(hops=tuple(f"203.0.113.{n}" for n in range(1, 100)))})
+    for now in range(0, 480):
+        await hops.look(now / 4)
+    before = wire.runs
+    for now in range(480, 960):
+        await hops.look(now / 4)
+    assert wire.runs - before <= 4 * 3, "four questions in two minutes, and two looks for each one's answers"
+    wire.answers = {("n1", "203.0.113.7"): "00:00:5e:00:01:01"}
+    assert any([await hops.look(now / 4) for now in range(960, 960 + 4 * int(AGAIN + 1))])
+    assert hops.known() == {"n1": {"203.0.113.7": "00:00:5e:00:01:01"}}
+
+
 async def test_very_many_are_sent_bit_by_bit() -> None:
     wire = Wire()
     hops = Hops(wire)

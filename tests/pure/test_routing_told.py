@@ -69,13 +69,14 @@ class Clock:
 
 class Bridge:
     def __init__(self) -> None:
-        self.openflow, self.owners, self.full = Wire(), list[set[str]](), False
+        self.openflow, self.owners, self.full, self.refused = Wire(), list[set[str]](), False, ""
 
     async def owned_zones(self, owners: Iterable[str]) -> dict[str, int]:
         if self.full:
             raise BuildFailed("none is left")
         self.owners.append(set(owners))
-        return {owner: 40000 + number for number, owner in enumerate(sorted(self.owners[-1]))}
+        return {owner: 40000 + number for number, owner in enumerate(sorted(self.owners[-1]))
+                if owner.partition(" ")[0] != self.refused}
 
 
 class Network:
@@ -106,8 +107,11 @@ class Place:
         return list(self.network.said)
 
     def __enter__(self) -> "Place":
-        self.task = asyncio.get_running_loop().create_task(self.routers.follow(lambda: None))
+        self.task = asyncio.get_running_loop().create_task(self.routers.follow(self._wake))
         return self
+
+    def _wake(self) -> None:
+        self.woken += 1
 
     def __exit__(self, *_: object) -> None:
         self.task.cancel()
@@ -132,6 +136,19 @@ async def test_all_is_told_after_each_news_and_after_a_while_and_else_what_chang
         # Another host was elected: that is not for this one to say.
         await place.hear(routing(3, router(host="other", term=2), count=0))
         assert await place.says() == [(Served(routers=("r",)), True)]
+
+
+async def test_a_process_that_begins_says_what_it_cannot_serve() -> None:
+    """A former one may have told that it does."""
+    with Place() as place:
+        await place.says()
+        assert await place.says() == []
+        await place.hear(routing(1, router()), msgspec.structs.replace(LOCAL, ofports={}, uplinks={}))
+        assert await place.says() == [(Served(routers=("r",)), True),
+                                      (Served(gateways={"r": 1}, floating=("f0",)), False)]
+        assert await place.says() == []
+        await place.hear(routing(1, router()))
+        assert await place.says() == [(Served(gateways={"r": 1}, floating=("f0",)), True)]
 
 
 async def test_what_cannot_be_told_is_told_later() -> None:
@@ -162,8 +179,26 @@ async def test_a_zone_is_of_what_an_address_stands_for() -> None:
     first, second = place.bridge.owners
     assert len(first) == len(second) == 2 and len(first & second) == 1, "the gateway's stays, the other is another"
     place.bridge.full = True
-    await place.hear(routing(3, router()))
-    assert place.routers.plan.served == Served(routers=("r",)), "what needs no zone goes on"
+    await place.hear(routing(3, router(), count=2))
+    assert place.routers.plan.served == Served(routers=("r",), gateways={"r": 1}), "who had a zone has it still"
+
+
+async def test_a_zone_that_cannot_be_had_is_one_floating_ips_loss_and_asked_for_again() -> None:
+    with Place() as place:
+        await place.says()
+        await place.hear(routing(1, router(), count=2))
+        place.bridge.refused = "f2"
+        await place.hear(routing(2, router(), count=3))
+        assert place.routers.plan.served == Served(routers=("r",), gateways={"r": 1}, floating=("f0", "f1"))
+        await place.says(PAUSE - 1)
+        assert not place.woken
+        await place.says(1)
+        assert place.woken == 1
+        place.bridge.refused = ""
+        await place.hear(routing(2, router(), count=3))
+        assert place.routers.plan.served.floating == ("f0", "f1", "f2")
+        await place.says(2 * PAUSE)
+        assert place.woken == 1
 
 
 async def test_it_is_planned_anew_only_where_something_of_it_changed() -> None:

@@ -107,14 +107,18 @@ class Bridge:
 
     async def owned_zones(self, owners: Iterable[str]) -> dict[str, int]:
         """Conntrack zones of what has no port, kept in the bridge's record: as `zones`. Those of others that had one
-        are given back."""
-        keep = KeepZones(self._db.connected, self.name, frozenset(owners))
+        are given back. Who can have none, as there is none left or it cannot be flushed, is left out alone."""
+        keep, clean = KeepZones(self._db.connected, self.name, frozenset(owners)), set[str]()
         zones, unused = await self._off_loop(keep.commit)
         for owner in sorted(unused):
-            await self.openflow.run("ct-flush-zone", str(zones[owner]))
-        if unused:
-            await self._off_loop(keep.used)
-        return zones
+            try:
+                await self.openflow.run("ct-flush-zone", str(zones[owner]))
+                clean.add(owner)
+            except CommandFailed as error:
+                log.warning("a conntrack zone cannot be flushed", zone=zones[owner], owner=owner, why=str(error))
+        if clean:
+            await self._off_loop(lambda: keep.used(frozenset(clean)))
+        return {owner: zone for owner, zone in zones.items() if owner not in unused - clean}
 
     async def attach(self, interface: str, ids: Mapping[str, str]) -> None:
         """Adds a link of the host (a veth's end) as a port, with these external ids. Idempotent."""

@@ -29,12 +29,9 @@ def number(row: Any) -> int | None:
 
 
 def choose(taken: set[int], last: int, count: int) -> list[int]:
-    """`count` free zones, from the one after `last` on and round. Raises BuildFailed: there are not as many."""
+    """`count` free zones, or as many as there are, from the one after `last` on and round."""
     around = chain(range(last + 1, LAST + 1), range(FIRST, last + 1))
-    found = list(islice((zone for zone in around if zone not in taken), count))
-    if len(found) < count:
-        raise BuildFailed("Open vSwitch has no conntrack zone left for another port on this machine")
-    return found
+    return list(islice((zone for zone in around if zone not in taken), count))
 
 
 def kept(row: Any) -> dict[str, tuple[int, bool]]:
@@ -57,8 +54,8 @@ def transact(api: Any, command: Any) -> None:
 
 
 def give(api: Any, count: int, wanting: Sequence[Any] = ()) -> list[int]:
-    """`count` zones that nothing in the database has, but for these interfaces; within a command. Raises BuildFailed.
-    """
+    """`count` zones that nothing in the database has, but for these interfaces, or as many as there are; within a
+    command."""
     (root,) = api.tables["Open_vSwitch"].rows.values()
     taken = {zone for row in api.tables["Interface"].rows.values()
              if row not in wanting and (zone := number(row)) is not None}
@@ -79,7 +76,8 @@ class GiveZones:
         self.result: dict[str, int] = {}
 
     def commit(self) -> dict[str, int]:
-        """The zones by interface; one that has gone meanwhile is left out. Blocks."""
+        """The zones by interface; one that has gone meanwhile is left out. Blocks. Raises BuildFailed: there are not as
+        many."""
         transact(self._api, self)
         return self.result
 
@@ -88,6 +86,8 @@ class GiveZones:
         rows = {row.name: row for row in self._api.tables["Interface"].rows.values()}
         wanting = [rows[name] for name in self._interfaces if name in rows]
         zones = give(self._api, len(wanting), wanting)
+        if len(zones) < len(wanting):
+            raise BuildFailed("Open vSwitch has no conntrack zone left for another port on this machine")
         for row, zone in zip(wanting, zones, strict=True):
             row.setkey("external_ids", KEY, str(zone))
             row.setkey("external_ids", UNUSED_KEY, "yes")
@@ -98,11 +98,12 @@ class GiveZones:
 
 
 class KeepZones:
-    """The same for what has no interface: these owners have zones in the bridge's record, and no others do."""
+    """The same for what has no interface: these owners have zones in the bridge's record, and no others do. Where there
+    are not as many, some that had none have none."""
 
     def __init__(self, connected: Callable[[], Any], bridge: str, owners: frozenset[str]):
         self._connected, self._bridge, self._owners = connected, bridge, owners
-        self._clean: set[str] = set()
+        self._clean: frozenset[str] = frozenset()
         self.result: tuple[dict[str, int], set[str]] = {}, set()
 
     def commit(self) -> tuple[dict[str, int], set[str]]:
@@ -117,9 +118,9 @@ class KeepZones:
         transact(self._connected(), self)
         return self.result
 
-    def used(self) -> None:
-        """What is in these zones is theirs, from now on. Blocks."""
-        self._clean = self.result[1]
+    def used(self, owners: frozenset[str]) -> None:
+        """What is in the zones of these is theirs, from now on. Blocks."""
+        self._clean = owners
         transact(self._connected(), self)
 
     def _row(self) -> Any:
@@ -134,7 +135,7 @@ class KeepZones:
         for owner in found.keys() - self._owners:
             row.delkey("external_ids", OWNED_KEY + owner)
         missing = sorted(self._owners - found.keys())
-        given = zip(missing, give(self._connected(), len(missing)), strict=True) if missing else ()
+        given = zip(missing, give(self._connected(), len(missing)), strict=False) if missing else ()
         now = {owner: found[owner] for owner in self._owners & found.keys()} | {
             owner: (zone, True) for owner, zone in given}
         now = {owner: (zone, unused and owner not in self._clean) for owner, (zone, unused) in now.items()}

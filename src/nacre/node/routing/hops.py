@@ -24,6 +24,8 @@ log = structlog.get_logger()
 #: one that never did; and how often one may not answer.
 AGAIN, DOUBT, FIRST = 30.0, 10.0, 1.0
 MISSES = 3
+#: Seconds after a question at which its answer is looked for: it comes at once or late, and lies there for some.
+LISTEN, LISTEN_AGAIN = (0.2, 0.45, 0.95, 2.0, 4.0, 7.0), (0.95, 7.0)
 #: How often an address is announced, and the seconds in between.
 TIMES, APART = 3, 2.0
 #: The most frames of one program's run, and of one look.
@@ -38,12 +40,21 @@ class Program(Protocol):
 
 
 class _Hop:
-    """What is known of one. asked: when it was last (None: never); pending: without an answer so far."""
+    """What is known of one. asked: when it was last (None: never); pending: without an answer so far; looked: how often
+    it was looked for. For that of one that did not answer before it is looked less often: each look is a program's run.
+    """
 
     def __init__(self) -> None:
         self.mac: str | None = None
         self.asked: float | None = None
-        self.pending, self.misses = False, 0
+        self.pending, self.misses, self.looked = False, 0, 0
+
+    def listens(self, now: float) -> bool:
+        """Whether its answer is to be looked for now."""
+        times = LISTEN_AGAIN if self.misses else LISTEN
+        passed = sum(now - (self.asked or 0.0) >= after for after in times) if self.pending else 0
+        news, self.looked = passed > self.looked, max(passed, self.looked)
+        return news
 
     def due(self, now: float) -> bool:
         if self.asked is None:
@@ -55,7 +66,7 @@ class _Hop:
     def ask(self, now: float) -> bool:
         """It is asked again. Whether it does not count any more."""
         self.misses += self.pending
-        self.pending, self.asked = True, now
+        self.pending, self.asked, self.looked = True, now, 0
         gone = self.mac is not None and self.misses >= MISSES
         if gone:
             self.mac = None
@@ -95,7 +106,7 @@ class Hops:
 
     async def look(self, now: float) -> bool:
         """Hears, asks and announces what is due. Whether other next hops are known now. Raises CommandFailed."""
-        news = await self._hear() if any(each.pending for each in self._hops.values()) else False
+        news = await self._hear() if any([each.listens(now) for each in self._hops.values()]) else False
         frames = list[tuple[str, str]]()
         for (network, hop), each in self._hops.items():
             if len(frames) < MOST and each.due(now):

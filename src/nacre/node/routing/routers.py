@@ -33,9 +33,11 @@ class Routers:
         self.routing, self._inputs = Routing(), tuple[object, ...]()
         self._peers: Mapping[str, str] = {}
         self._numbers: dict[str, int] = {}
-        self._works: dict[Fact, None] = {}  # since the flows are there
-        self._told: dict[Fact, None] = {}
+        self._stand: dict[Fact, bool] = {}  # of what is wanted: whether it works, since the flows are there
+        self._told: dict[Fact, bool] = {}
         self._tell_at, self._told_all, self._said = 0.0, -WHOLE, (0, "")
+        self._zones: dict[str, int] = {}  # by owner
+        self._retry_at: float | None = None  # something that had no zone may have one by then
 
     def outdated(self, routing: Routing, tunnels: Mapping[str, str]) -> bool:
         """Whether a round has to plan anew."""
@@ -43,7 +45,7 @@ class Routers:
 
     async def make(self, routing: Routing, local: Local, tunnels: Mapping[str, str]) -> Plan:
         """The plan, made anew if anything of it changed. Raises nothing of a single router's."""
-        zones = await self._zones(routing)
+        zones = await self._given(routing)
         self.routing, self._peers = routing, _peers(routing, tunnels)
         self._numbers = numbered(self._numbers, [router.id for router in routing.routers])
         here = Surroundings(host=self.host, numbers=self._numbers, zones=zones, hops=self.hops.known(),
@@ -61,7 +63,8 @@ class Routers:
         meanwhile what it had of that."""
         if (self.routing.n, self.routing.era) != self._said:
             self._said, self._told_all = (self.routing.n, self.routing.era), -WHOLE
-        self._works = dict.fromkeys(_facts(self.routing, self.plan.served))
+        works = dict.fromkeys(_facts(self.routing, self.plan.served), True)
+        self._stand = dict.fromkeys(_facts(self.routing, _all(self.routing, self.host)), False) | works
         self.hops.follow(self.plan.out)
 
     async def follow(self, wake: Callable[[], None]) -> None:
@@ -69,6 +72,9 @@ class Routers:
         while True:
             await self._clock.sleep(LOOK)
             now = self._clock.monotonic()
+            if self._retry_at is not None and now >= self._retry_at:
+                self._retry_at = None
+                wake()
             try:
                 if await self.hops.look(now):
                     wake()
@@ -82,38 +88,35 @@ class Routers:
                     self._tell_at = now + PAUSE
 
     async def _tell(self, now: float) -> None:
-        """What is new; what is lost, if it is still wanted of this host. From time to time all."""
+        """What is new; of what is not wanted of this host any more, nothing. From time to time, and first of all, all:
+        a process before this one may have told otherwise."""
         if now - self._told_all >= WHOLE:
-            self._told, self._told_all = {fact: None for fact in self._told if fact not in self._works}, now
-        wanted = {(kind, id) for kind, id, _ in _facts(self.routing, _all(self.routing, self.host))}
-        works = {(kind, id) for kind, id, _ in self._works}
-        gone = [fact for fact in self._told if fact not in self._works]
-        lost = [fact for fact in gone if fact[:2] in wanted - works]
-        for fact in set(gone) - set(lost):
-            del self._told[fact]
-        for facts, up in (([fact for fact in self._works if fact not in self._told], True), (lost, False)):
+            self._told, self._told_all = {}, now
+        self._told = {fact: up for fact, up in self._told.items() if fact in self._stand}
+        for up in True, False:
+            facts = [fact for fact, stands in self._stand.items() if stands is up and self._told.get(fact) is not up]
             for some in pieces(facts, MOST_ROUTED):
                 await self._network.routed(self.host, _served(some), up)
-                for fact in some:
-                    if up:
-                        self._told[fact] = None
-                    else:
-                        self._told.pop(fact, None)
+                self._told |= dict.fromkeys(some, up)
 
-    async def _zones(self, routing: Routing) -> dict[str, int]:
-        """By id. What a floating IP leads to, or a gateway's address, is part of its zone's name: connections to what
-        it led to before are of another zone."""
+    async def _given(self, routing: Routing) -> dict[str, int]:
+        """Zones by id. What a floating IP leads to, or a gateway's address, is part of its zone's name: connections to
+        what it led to before are of another zone. Who has none is asked for again soon."""
         if not routing.era:  # nobody has said anything so far: what is there stays
             return {}
         owners = {each.id: f"{each.id} {each.port_id} {each.fixed_ip}" for each in routing.floating}
         owners |= {router.id: f"{router.id} {router.gateway.port_id} {' '.join(router.gateway.addresses[:1])}"
                    for router in routing.routers if router.gateway is not None and router.gateway.host == self.host}
         try:
-            zones = await self._bridge.owned_zones(owners.values())
-        except Exception as error:  # what is switched goes on
-            log.error("no conntrack zones for routers and floating IPs", why=repr(error))
-            return {}
-        return {id: zones[owner] for id, owner in owners.items() if owner in zones}
+            self._zones = await self._bridge.owned_zones(owners.values())
+        except Exception as error:  # who had one has it in the bridge's record still
+            log.error("conntrack zones of routers and floating IPs cannot be had", why=repr(error))
+            self._zones = {owner: self._zones[owner] for owner in owners.values() if owner in self._zones}
+        zones = {id: self._zones[owner] for id, owner in owners.items() if owner in self._zones}
+        if lacking := owners.keys() - zones.keys():
+            log.warning("routers or floating IPs without a conntrack zone", ids=sorted(lacking)[:10], all=len(lacking))
+            self._retry_at = self._clock.monotonic() + PAUSE
+        return zones
 
 
 def routed_networks(routing: Routing) -> list[str]:
