@@ -112,6 +112,7 @@ def test_two_clouds_with_guests_side_by_side(demo: Demo, second: CloudLab) -> No
         eventually(lambda: first.get("compute", f"/servers/{server['id']}")["server"]["status"] == "ACTIVE",
                    lambda: "not ACTIVE")
         assert steps.ssh(here.namespace(network), demo.data / "demo_key", address, "hostname") == "demo"
+        # It asks next hops anew, and what goes outside waits for their answers.
         eventually(lambda: differs(before, seen(demo.data)) == [], lambda: differs(before, seen(demo.data)))
         assert hears(talk) == "demo"
     finally:
