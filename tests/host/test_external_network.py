@@ -229,6 +229,7 @@ def test_what_guests_send_to_link_local_addresses_ends_here(machine: Machine) ->
     (machine.cloud("one") / "run" / "cloud").write_text(ONE)
     machine.python('await Outside(Uplink(names=names, cidr="172.24.4.0/24")).ensure()', ONE)
     one = guest(machine, "one", "172.24.4.10/24")
+    assert machine.run("ip", "-6", "address", "show", "dev", Names(ONE).nat[0]) == ""  # no router there is believed
     machine.run("ip", "address", "add", "169.254.170.2/32", "dev", "lo")
     for line in ("add chain inet operators proxy { type nat hook prerouting priority -100; }",
                  "add rule inet operators proxy ip daddr 169.254.0.9 udp dport 80 dnat ip to 172.24.4.1",

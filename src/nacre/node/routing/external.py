@@ -39,7 +39,7 @@ PATIENCE, LOOK = 20.0, 30.0
 #: On a plugged interface that was down before.
 WAS_DOWN = "nacre-was-down"
 RUNDIR = Path("/run/openvswitch")
-_CONF = Path("/proc/sys/net/ipv4/conf")
+_CONF, _CONF6 = Path("/proc/sys/net/ipv4/conf"), Path("/proc/sys/net/ipv6/conf")
 _NAME = re.compile(r"[A-Za-z0-9_.@:-]{1,15}", re.ASCII)
 
 
@@ -137,6 +137,8 @@ async def link(names: Names, cidr: str) -> bool:
         await run(["ip", "link", "add", here, "type", "veth", "peer", "name", there])
     if why := await asyncio.to_thread(quiet, there):  # of what the bridge reads there the machine hears, too
         raise Conflict(f"{there} cannot be kept apart from this machine: {why}")
+    if (_CONF6 / here).is_dir():  # nobody on the network tells this machine of routes
+        (_CONF6 / here / "disable_ipv6").write_text("1")
     (_CONF / here / "forwarding").write_text("1")
     wanted = f"{nat.gateway(cidr)}/{cidr.rpartition('/')[2]}"
     for address in (links[here].addresses if here in links else ()):
