@@ -16,6 +16,7 @@ from nacre.network.contract import (
 )
 from nacre.node.ovs.flows import Local
 from nacre.node.routing.facts import Surroundings
+from nacre.node.routing.pipeline import CARRY, own_mac
 from nacre.node.routing.plan import routing_plan
 
 HERE = Path(__file__).parent / "routing"
@@ -43,6 +44,7 @@ FORWARDINGS = tuple(ForwardingFacts(
     inner_network_id="b", inner_address="10.2.0.12", inner=inner) for protocol, outer, inner in (
         ("tcp", (2222, 2222), (22, 22)), ("udp", (60, 67), (60, 67)), ("tcp", (80, 81), (8080, 8081)),
         ("tcp", (90, 95), (9, 9))))
+SEND = "push_vlan:0x8100,set_field:4105->vlan_vid,output:4"  # of the tagged network
 HOPS = {"203.0.113.1": "fa:16:3e:ff:00:01"}
 LOCAL = Local(ofports={"a1": 11}, numbers={"a": 1, "b": 2, "out": 3}, dhcp={"a": 20}, uplinks={"public": 4}, vxlan=2)
 ME = Surroundings(host="m1", numbers={"r": 5}, zones={"f": 40001, "r": 40002}, hops={"out": HOPS},
@@ -97,12 +99,34 @@ def test_a_router_that_has_no_number_has_no_flows_and_what_is_for_one_that_is_of
 
 @pytest.mark.parametrize("bad", [{"routes": (("10.9.0.0/99", "10.1.0.12"),)}, {"interfaces": (
     msgspec.structs.replace(LEGS[0], addresses=("nonsense",)),)}, {"gateway": msgspec.structs.replace(
-        GATEWAY, host="m1", addresses=(), next_hops=("?",))}, {"interfaces": (None,)}],
-    ids=("route", "address", "hop", "nothing"))
+        GATEWAY, host="m1", addresses=(), next_hops=("?",))}, {"interfaces": (None,)}, {
+            "gateway": msgspec.structs.replace(GATEWAY, host="m1"), "forwardings": tuple(msgspec.structs.replace(
+                FORWARDINGS[0], floating_id=f"p{n}", outer=(first, first + 127), inner=(first + 1, first + 128))
+                for n in range(50) for first in range(1024, 14024, 130))}],
+    ids=("route", "address", "hop", "nothing", "flows"))
 def test_one_that_cannot_be_expressed_harms_no_other(bad):
     wrong = msgspec.structs.replace(ROUTER, **{"id": "bad"} | bad)
     here = msgspec.structs.replace(ME, numbers={"r": 5, "bad": 6}, zones=ME.zones | {"bad": 40003})
     assert planned((wrong, ROUTER), (), LOCAL, here) == planned((ROUTER,), (), LOCAL, here)
+
+
+def test_a_tagged_network_without_a_number_has_no_wire():
+    """A flow that cannot be written would be the whole bundle's end."""
+    router, _, local, here = CASES["open"]
+    networks = NETWORKS | {"tagged": network("tagged", "vlan", physical_network="public")}
+    found = routing_plan((router,), (), networks, local, here)
+    assert found.served.routers == ("r",) and not found.served.gateways
+    assert not [flow for flow in found.flows if "dl_vlan" in flow.text or "push_vlan" in flow.text]
+
+
+def test_what_leaves_by_a_wire_has_a_mac_of_this_hosts_own():
+    _, _, local, here = CASES["open"]
+    router = msgspec.structs.replace(ROUTER, interfaces=(msgspec.structs.replace(LEGS[0], network_id="tagged"),))
+    found = planned((router,), (), local, here)
+    own, = (flow for flow in found.flows if flow.table == CARRY and flow.priority)
+    assert own.match == f"reg6=3,dl_src={LEGS[0].mac}"
+    assert own.actions == f"mod_dl_src:{own_mac('m3', LEGS[0].mac)},{SEND}"
+    assert found.joined.near["tagged"].wire
 
 
 def test_an_interface_on_a_network_that_is_not_known_here_is_not_outside():

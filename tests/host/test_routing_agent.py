@@ -181,6 +181,34 @@ async def test_a_gateway_host_without_ports():
             (Served(routers=("r",), gateways={"r": 3}), True)]))
 
 
+async def test_guests_are_wired_though_what_is_routed_is_refused():
+    network_service = stub()
+    async with provider(network_service) as (place, _):
+        late = port(13, ONE)
+        network_service.ports.append(late)
+        one, two = await place.guest(PORTS[0]), await place.guest(late)
+        bundle, refused = place.bridge.openflow.bundle, list[str]()
+
+        async def refusing(verb, lines):
+            if refused and any("table=70," in line for line in lines):
+                refused.append(verb)
+                raise CommandFailed("bad flow")
+            await bundle(verb, lines)
+        place.bridge.openflow.bundle = refusing
+        refused.append("from now on")
+        await place.wire(one)
+        await told(place, msgspec.structs.replace(ROUTING, floating=()))
+        assert len(refused) > 1
+        await place.wire(two)
+        assert await one.pings(two.ip) and await place.agent.table.stands()
+        assert await eventually(lambda: asyncio.sleep(0, network_service.served == [
+            (Served(routers=("r",), gateways={"r": 3}), False)]))
+        refused.clear()
+        await place.wire(one)
+        assert await eventually(lambda: asyncio.sleep(0, network_service.served[1:] == [
+            (Served(routers=("r",), gateways={"r": 3}), True)]), 15)
+
+
 async def test_zones_of_what_has_no_port_are_kept_and_given_back():
     async with provider(stub()) as (place, _):
         bridge = place.bridge

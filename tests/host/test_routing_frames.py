@@ -4,8 +4,10 @@ bridge is a host; they reach one another and the outside by bridges that hand on
 import asyncio
 import shutil
 import socket
+import struct
 import uuid
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,14 @@ def talk(address, port, patience=6):
             return connection.recv(99)
     except OSError:
         return b""
+
+
+def ping_from(source, target):
+    """One echo request, of whomever."""
+    echo = struct.pack("!BBHHH", 8, 0, 0xF7FE, 1, 0)
+    packet = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(echo), 1, 0, 64, 1, 0) + socket.inet_aton(source)
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as said:
+        said.sendto(packet + socket.inet_aton(target) + echo, (target, 0))
 
 
 class Routed:
@@ -285,6 +295,29 @@ async def test_a_server_that_does_not_hear_the_first_packet_hears_the_second(hos
                 ("b2", OUT, 80, "out", 80, "203.0.113.10"), ("out", "203.0.113.12", 2222, "b2", 22, OUT),
                 ("a2", "203.0.113.11", 80, "a1", 80, "203.0.113.13")):
             assert await place.seen(client, address, port, server, own, deaf=True) == peer, (client, address)
+
+
+async def test_nobody_outside_speaks_with_an_inner_address_and_nobody_inside_reaches_a_links_own_there():
+    async with routed({"g": tuple(GUESTS)}) as place:
+        async def heard(name, *frames):
+            listening = asyncio.create_task(place.x(
+                name, "timeout", "5", "tcpdump", "-nni", "eth0", "icmp", ok=(0, 124)))
+            await asyncio.sleep(1)
+            for client, source, target in frames:
+                await inside(place.ns(client), partial(ping_from, source, target))
+            return await listening
+        said = await heard("a1", *(("out", source, "203.0.113.11") for source in (
+            "10.1.0.12", "10.2.0.12", "198.51.100.9")))
+        assert "IP 198.51.100.9 >" in said and "IP 10." not in said.replace("IP 10.1.0.11 >", ""), said
+        said = await heard("out", *((guest, GUESTS[guest][1], target) for guest in ("a1", "b2") for target in (
+            "169.254.169.254", "169.254.170.2", "127.0.0.1", "198.51.100.9")))
+        assert "IP 203.0.113.10 > 198.51.100.9" in said and "IP 203.0.113.11 > 198.51.100.9" in said, said
+        assert "169.254." not in said and "127.0." not in said, said
+        # The router's own address ends there, and is not routed until no hop is left.
+        said = (await run(["ovs-appctl", "ofproto/trace", place.bridge("g"), "in_port=11,ip,"
+                           f"dl_src={GUESTS['a1'][2]},dl_dst={LEGS[0].mac},nw_src=10.1.0.11,nw_dst=10.1.0.1,"
+                           "nw_ttl=64"])).decode()
+        assert "nw_dst=10.1.0.1, priority" in said and "recursed" not in said and len(said) < 5000, said
 
 
 async def test_who_sends_for_others_is_heard_only_for_those_of_its_own_network():

@@ -201,6 +201,29 @@ async def test_a_zone_that_cannot_be_had_is_one_floating_ips_loss_and_asked_for_
         assert place.woken == 1
 
 
+async def test_while_its_flows_are_refused_nothing_is_routed_and_that_is_told() -> None:
+    with Place() as place:
+        await place.says()
+        await place.hear(routing(1, router()))
+        await place.says()
+        place.routers.refused(BuildFailed("no such action"))
+        place.routers.done()
+        assert place.routers.plan.flows == () and place.routers.hops.known() == {}
+        assert await place.says() == [(Served(routers=("r",), gateways={"r": 1}, floating=("f0",)), False)]
+        await place.hear(routing(1, router()))
+        assert place.routers.plan.flows == () and not place.woken
+        await place.says(PAUSE)
+        assert place.woken == 1
+        await place.hear(routing(1, router()))
+        assert place.routers.plan.flows and len(await place.says()) == 1
+        for _ in range(2):  # it is tried less often now
+            place.routers.refused(BuildFailed("no such action"))
+            await place.says(PAUSE)
+        assert place.woken == 1
+        await place.hear(routing(2, router(term=2)))
+        assert place.routers.plan.flows, "another plan may be taken"
+
+
 async def test_it_is_planned_anew_only_where_something_of_it_changed() -> None:
     place = Place()
     said = routing(1, router(forwardings=tuple(ForwardingFacts(

@@ -44,7 +44,8 @@ class Network:
         self.era, self.ports = "e", (PORT,)
         self.peers = {"h1": "192.0.2.1"}
         self.groups: tuple[GroupFacts, ...] = (GROUP,)
-        self.routed, self.routings = Routing(), 0
+        self.routings = 0
+        self.routed: Routing | None = Routing()  # None: the question fails
 
     def _news(self, have: Versions) -> GroupMembers:
         known = have.get("e", {}).get("g")
@@ -70,6 +71,8 @@ class Network:
         self.routings += 1
         if self.away:
             raise Unavailable("away")
+        if self.routed is None:
+            raise ValueError("it went wrong there")
         return self.routed
 
     async def differences(self, host: str, groups: tuple[str, ...], networks: tuple[str, ...],
@@ -371,6 +374,22 @@ async def test_what_is_routed_is_asked_for_when_it_changed_and_an_older_answer_c
     network.routed = routed(6)
     await client.ask()
     assert client.routing == routed(7, "e", "r")
+
+
+async def test_ports_are_wired_though_the_question_for_what_is_routed_fails(made: Made) -> None:
+    client, network, _ = made
+    network.routed = routed(7, "e", "r")
+    client.differ(Differences(routing=7))
+    await client.ask()
+    client.differ(Differences(routing=8))
+    network.routed, asked = None, len(network.wirings)
+    client.asked.add("p")
+    await client.ask()
+    assert len(network.wirings) == asked + 1 and not client.asked
+    assert client.routing == routed(7, "e", "r") and client.routing_outdated()
+    network.routed = routed(8)
+    await client.ask()
+    assert client.routing == routed(8) and not client.routing_outdated()
 
 
 async def test_a_message_of_routing_that_was_lost_is_found_by_a_beat_and_another_era_is_a_reason_to_ask(

@@ -256,8 +256,14 @@ class OvsAgent:
         await self.bridge.set_meters(meters(local), known=self.table.applied is not None)
         named = uses(wiring.ports, self.client.desired.groups, self._groups)
         plan = await self.routers.make(routing, local, tunnels)
-        flows = beside(await asyncio.to_thread(flow_table, wiring, local), plan.flows)
-        await self.table.make(flows, named, _here(self.host, self.client, local), plan.joined)
+        switched, reach = await asyncio.to_thread(flow_table, wiring, local), _here(self.host, self.client, local)
+        try:
+            await self.table.make(beside(switched, plan.flows), named, reach, plan.joined)
+        except Exception as error:
+            if not plan.served.routers and not plan.served.gateways:
+                raise
+            await self.table.make(switched, named, reach)  # if that fails, too, it is not for what is routed
+            self.routers.refused(error)
         self._made = True
         self.routers.done()
         await self.bridge.drop_meters()

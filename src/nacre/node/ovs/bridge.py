@@ -135,7 +135,7 @@ class Bridge:
 
     async def replace(self, flows: Sequence[Flow]) -> None:
         """Makes the bridge's table exactly this, in one atomic step, touching only what differs."""
-        await self.openflow.bundle("replace-flows", [flow.text for flow in flows])
+        await self.openflow.bundle("replace-flows", await asyncio.to_thread(lambda: [flow.text for flow in flows]))
 
     async def change(self, lines: Sequence[str]) -> None:
         """Applies lines made by `plan.changes`, all or none."""
@@ -193,7 +193,7 @@ class FlowTable:
         if applied is None:
             await self._bridge.replace([*flows, *self._peers.all(), *self._elsewhere.all(), *self._near.all()])
         else:
-            await self._bridge.change([*changes(applied, flows), *beside])
+            await self._bridge.change([*await asyncio.to_thread(changes, applied, flows), *beside])
         self.applied = flows
 
     async def update(self, tunnels: Mapping[str, str]) -> None:

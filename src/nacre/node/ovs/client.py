@@ -245,7 +245,14 @@ class WiringClient:
         if whole:
             self._routes.doubt()
         if self.routing_outdated():
-            await self._ask_routing()
+            try:
+                await self._ask_routing()
+            except ControlAway:
+                raise
+            except Exception as error:
+                if not self.routing.era:  # what is routed since before this process began stays
+                    raise
+                log.error("what is routed is not said: it stays as it was", why=repr(error))
         await self.ask_differences()
         return whole
 

@@ -106,7 +106,8 @@ class Hops:
 
     async def look(self, now: float) -> bool:
         """Hears, asks and announces what is due. Whether other next hops are known now. Raises CommandFailed."""
-        news = await self._hear() if any([each.listens(now) for each in self._hops.values()]) else False
+        listening = [each for each in self._hops.values() if each.listens(now)]
+        news = await self._hear() if listening else False
         frames = list[tuple[str, str]]()
         for (network, hop), each in self._hops.items():
             if len(frames) < MOST and each.due(now):

@@ -9,12 +9,14 @@ from nacre.node.ovs.flows import CLASSIFY, DELIVER, DHCP, FROM, OUTSIDE, Flow, L
 from nacre.node.routing.facts import Surroundings
 from nacre.node.routing.pipeline import (
     ANYWHERE,
+    CARRY,
     ECHO,
     EXPIRED,
     HOP,
     METADATA,
     MINE,
     NEIGHBOUR,
+    OWN,
     ROUTE,
     ROUTER,
     ROUTES,
@@ -56,6 +58,7 @@ class Inside:
             yield Flow(DELIVER, MINE, f"arp,{from_guest(number)},arp_op=1,arp_tpa={address}",
                        answer_arp(address, leg.mac))
             yield Flow(ROUTE, ECHO, f"icmp,{self.me},nw_dst={address},icmp_type=8", echoed(address))
+            yield Flow(ROUTE, OWN, f"ip,{self.me},nw_dst={address}", "drop")  # it would be routed to itself, and again
             yield Flow(NEIGHBOUR, 100, f"{of_network(number)},{HOP}={word(address)}",
                        f"mod_dl_dst:{leg.mac},resubmit(,{DELIVER})")
             yield Flow(SOURCE, 20, f"ip,{self.me},{of_network(number)},nw_src={interface.network}",
@@ -74,17 +77,20 @@ class Inside:
                        f"mod_dl_dst:{network.dhcp_mac},output:{dhcp}")
 
     def _entered(self, leg: RouterLeg, number: int) -> Iterator[Flow]:
-        """What is for the interface's MAC; on the gateway host that which other hosts hand over, too."""
+        """What is for the interface's MAC; on the gateway host that which other hosts hand over, too. And what leaves
+        for others' hosts by a wire."""
         to = f"load:{self.here.numbers[self.router.id]}->NXM_NX_REG3[],resubmit(,{SOURCE})"
         central = self.router.gateway is not None and self.router.gateway.host == self.here.host
         network = self.networks.get(leg.network_id)
-        way = wire(network, self.local) if network is not None else None
+        way, own = wire(network, self.local) if network is not None else None, own_mac(self.here.host, leg.mac)
         yield Flow(DELIVER, MINE, f"ip,{of_network(number) if central and way is None else from_guest(number)},"
                    f"dl_dst={leg.mac}", to)
         if central and network is not None and way is not None:
             yield classify(network, number, way)
-            yield Flow(DELIVER, MINE, f"ip,{of_network(number)},{FROM}={OUTSIDE},"
-                       f"dl_dst={own_mac(self.here.host, leg.mac)}", to)
+            yield Flow(DELIVER, MINE, f"ip,{of_network(number)},{FROM}={OUTSIDE},dl_dst={own}", to)
+        if way is not None:
+            yield Flow(CARRY, 100, f"{of_network(number)},dl_src={leg.mac}",
+                       f"mod_dl_src:{own},{way[0]}output:{way[1]}")
 
     def _connected(self, leg: RouterLeg, interface: ipaddress.IPv4Interface) -> Flow:
         """To a network of the router's; one that is not known here is not outside for that."""

@@ -16,7 +16,7 @@ from nacre.network.contract import PlacedPort
 from nacre.node.ovs.flows import CLASSIFY, DELIVER, OUTSIDE, Flow, entering
 from nacre.node.ovs.groups.elsewhere import MAC, Here
 from nacre.node.ovs.groups.members import Places
-from nacre.node.routing.pipeline import HOP, LEAVE, NEIGHBOUR, ROUTER, of_network, word
+from nacre.node.routing.pipeline import CARRY, HOP, LEAVE, NEIGHBOUR, of_network, word
 
 log = structlog.get_logger()
 
@@ -26,19 +26,17 @@ Present = Callable[[str], Collection[str]]
 
 
 class Near(msgspec.Struct, frozen=True, kw_only=True):
-    """How a network's neighbours get what is routed. number: the network's here. wire: actions that send a frame to
-    other hosts ("": as it is switched); sources: on a wire, (router's number, its own MAC there). outside: actions that
-    send it, where the network is some router's outside ("": it is not)."""
+    """How a network's neighbours get what is routed. number: the network's here. wire: other hosts are reached by a
+    wire of its own. outside: actions that send a frame, where the network is some router's outside ("": it is not)."""
 
     number: int
     inside: bool = False
-    wire: str = ""
-    sources: frozenset[tuple[int, str]] = frozenset()
+    wire: bool = False
     outside: str = ""
 
     def __or__(self, other: "Near") -> "Near":
         return Near(number=self.number, inside=self.inside or other.inside, wire=self.wire or other.wire,
-                    sources=self.sources | other.sources, outside=self.outside or other.outside)
+                    outside=self.outside or other.outside)
 
 
 class Joint(msgspec.Struct, frozen=True):
@@ -64,12 +62,9 @@ def near_flows(near: Near, port: PlacedPort, host: str) -> Iterator[Flow]:
     here = port.host == host
     for address in filter(_four, port.addresses):
         hop = f"{of_network(near.number)},{HOP}={word(address)}"
-        if near.inside and (here or not near.wire):
-            yield Flow(NEIGHBOUR, 100, hop, f"mod_dl_dst:{port.mac},resubmit(,{DELIVER})")
-        elif near.inside:
-            for router, own in sorted(near.sources):
-                yield Flow(NEIGHBOUR, 100, f"{ROUTER}={router},{hop}",
-                           f"mod_dl_src:{own},mod_dl_dst:{port.mac},{near.wire}")
+        if near.inside:
+            yield Flow(NEIGHBOUR, 100, hop, f"mod_dl_dst:{port.mac},"
+                       f"resubmit(,{CARRY if near.wire and not here else DELIVER})")
         if near.outside:
             yield Flow(LEAVE, 150, f"ip,{of_network(near.number)},nw_dst={address}",
                        f"mod_dl_dst:{port.mac}," + (f"resubmit(,{DELIVER})" if here else near.outside))

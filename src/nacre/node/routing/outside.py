@@ -115,11 +115,11 @@ class Outside:
         yield from self._answered(each.address, each.mac)
         yield from self._entering(each.address, each.mac, zone)
         yield Flow(ENTER, 100, f"{tracked},ct_state=+trk+new,nw_dst={each.address}",
-                   f"ct(commit,zone={zone},nat(dst={each.fixed_ip}),table={ROUTE})")
+                   f"ct(commit,zone={zone},nat(dst={each.fixed_ip}),table={SOURCE})")
         # In user space Open vSwitch translates at once what follows on a first packet that nobody has answered yet; in
         # the kernel such a packet is as the first.
         for state in ("+trk+new+dnat", "+trk+est"):
-            yield Flow(ENTER, 90, f"{tracked},ct_state={state}", f"resubmit(,{ROUTE})")
+            yield Flow(ENTER, 90, f"{tracked},ct_state={state}", f"resubmit(,{SOURCE})")
         inner = of_network(self.local.numbers[each.inner_network_id])
         yield Flow(ROUTE, OWN_SOURCE, f"ip,{self.me},{inner},nw_src={each.fixed_ip}",
                    f"ct(zone={zone},nat,table={TRANSLATE})")
@@ -133,7 +133,7 @@ class Outside:
             yield Flow(DELIVER, MINE + 2, f"icmp,{of_network(self.number)},dl_dst={gateway.mac},nw_dst={address},"
                        "icmp_type=8", answer_echo(address, gateway.mac, self._back()))
             yield from self._entering(address, gateway.mac, zone)
-        yield Flow(ENTER, 90, f"ip,{self.me},ct_zone={zone},ct_state=+trk+est+rpl", f"resubmit(,{ROUTE})")
+        yield Flow(ENTER, 90, f"ip,{self.me},ct_zone={zone},ct_state=+trk+est+rpl", f"resubmit(,{SOURCE})")
         for forwarding in self._forwardings():
             yield from self._forwarded(forwarding, zone)
         yield Flow(ROUTE, OUT_THERE, f"ip,{self.me}", f"ct(zone={zone},nat,table={TRANSLATE})")
@@ -152,7 +152,7 @@ class Outside:
         to = f"{self.mark},{AS_OURS},ct(zone={zone},nat,table={ENTER})"
         yield Flow(DELIVER, MINE + 1, f"ip,{of_network(self.number)},dl_dst={mac},nw_dst={address}", to)
         yield Flow(LEAVE, 200, f"ip,{of_network(self.number)},nw_dst={address}", to)
-        yield Flow(ENTER, 90, f"ip,{self.me},ct_zone={zone},ct_state=+trk+rel", f"resubmit(,{ROUTE})")
+        yield Flow(ENTER, 90, f"ip,{self.me},ct_zone={zone},ct_state=+trk+rel", f"resubmit(,{SOURCE})")
 
     def _translated(self, zone: int, mac: str, source: str) -> Iterator[Flow]:
         """What leaves. source: what it says that it is from; "": itself."""
@@ -170,10 +170,10 @@ class Outside:
         for ports, inner in forwarded_ports(each):
             yield Flow(ENTER, 100, f"{each.protocol},{self.me},ct_zone={zone},ct_state=+trk+new,"
                        f"nw_dst={each.address},{ports}",
-                       f"ct(commit,zone={zone},nat(dst={each.inner_address}{inner}),table={ROUTE})")
+                       f"ct(commit,zone={zone},nat(dst={each.inner_address}{inner}),table={SOURCE})")
         for ports in masked(*each.inner):  # what follows on that: as long as it is forwarded, not longer
             yield Flow(ENTER, 95, f"{each.protocol},{self.me},ct_zone={zone},ct_state=+trk+dnat-rpl,"
-                       f"ct_nw_dst={each.address},nw_dst={each.inner_address},{ports}", f"resubmit(,{ROUTE})")
+                       f"ct_nw_dst={each.address},nw_dst={each.inner_address},{ports}", f"resubmit(,{SOURCE})")
 
     def _beyond(self, destination: str, hop: str) -> Iterator[Flow]:
         """A route by a next hop outside: as what leaves, to another MAC."""

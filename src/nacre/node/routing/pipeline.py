@@ -1,9 +1,10 @@
 """The tables of routing, beside those of ovs/flows.py, and what several of them write.
 
 What is for a router's MAC leaves DELIVER for SOURCE (is it from an address of that network?) and ROUTE (which network,
-by the longest prefix), then NEIGHBOUR (whose MAC), and is delivered there like any frame of that network. What is for
-the outside goes from ROUTE to TRANSLATE (its source address) and LEAVE; what comes from there, by DELIVER to ENTER (its
-destination address) and ROUTE. In HEARD lie the answers of next hops, for the host to read: no frame comes there.
+by the longest prefix), then NEIGHBOUR (whose MAC), and is delivered there like any frame of that network; what goes to
+another host by a wire of its own goes by CARRY (with which MAC). What is for the outside goes from ROUTE to TRANSLATE
+(its source address) and LEAVE; what comes from there, by DELIVER to ENTER (its destination address) and SOURCE: nobody
+outside has an inner address. In HEARD lie the answers of next hops, for the host to read: no frame comes there.
 """
 
 import hashlib
@@ -14,13 +15,16 @@ from collections.abc import Iterator
 from nacre.network.contract import NetworkFacts
 from nacre.node.ovs.flows import FROM, GUEST, NET, Flow, Local
 
-ROUTE, NEIGHBOUR, TRANSLATE, LEAVE, ENTER, SOURCE, HEARD = 70, 71, 72, 73, 74, 75, 76
+ROUTE, NEIGHBOUR, TRANSLATE, LEAVE, ENTER, SOURCE, HEARD, CARRY = 70, 71, 72, 73, 74, 75, 76, 77
 #: Registers: the address that is asked for next, and the router's number.
 HOP, ROUTER = "reg2", "reg3"
 #: Priorities in DELIVER: before all that is switched.
 MINE = 120
 #: Priorities in ROUTE. A route's grows with its prefix; a network of the router's own is before a route to the same.
-ECHO, METADATA, EXPIRED, SPENT, ROUTES, OWN_SOURCE, OUT_THERE = 3100, 3050, 3010, 3000, 1000, 901, 900
+ECHO, OWN, METADATA, EXPIRED, SPENT, ROUTES, NEVER, OWN_SOURCE, OUT_THERE = (
+    3100, 3090, 3050, 3010, 3000, 1000, 902, 901, 900)
+#: What is of a link, or of a machine, alone, and is nobody's outside: there it would be the next machine's own.
+NOWHERE = "169.254.0.0/16", "127.0.0.0/8"
 
 #: Seconds for which an answer of a next hop is to be read, and what marks it among flows.
 ANSWERS_LAST, HEARD_COOKIE = 8, 0x68656172
@@ -32,11 +36,13 @@ ANYWHERE = "load:0xffff->NXM_OF_IN_PORT[]"  # also to where it came from
 def base() -> Iterator[Flow]:
     """What holds for every router. OpenFlow makes no ICMP errors: what has no hop left ends here, unless a helper is
     before it."""
-    for table in (ROUTE, NEIGHBOUR, TRANSLATE, LEAVE, ENTER):
+    for table in (ROUTE, NEIGHBOUR, TRANSLATE, LEAVE, ENTER, CARRY):
         yield Flow(table, 0, "", "drop")
     yield Flow(SOURCE, 0, "", f"resubmit(,{ROUTE})")
     for ttl in (0, 1):
         yield Flow(ROUTE, SPENT, f"ip,nw_ttl={ttl}", "drop")
+    for nowhere in NOWHERE:
+        yield Flow(ROUTE, NEVER, f"ip,nw_dst={nowhere}", "drop")
 
 
 def own_mac(host: str, mac: str) -> str:
@@ -80,12 +86,12 @@ def answer_echo(address: str, mac: str, out: str) -> str:
 
 def wire(network: NetworkFacts, local: Local) -> tuple[str, str] | None:
     """The network's own wire on this host: what to do with a frame before it goes there, and which port that is."""
-    uplink = local.uplinks.get(network.physical_network or "")
-    if uplink is None or network.network_type not in ("flat", "vlan"):
-        return None
-    if network.network_type == "vlan":
-        return f"push_vlan:0x8100,set_field:{4096 + (network.segmentation_id or 0)}->vlan_vid,", str(uplink)
-    return "", str(uplink)
+    uplink, tag = local.uplinks.get(network.physical_network or ""), network.segmentation_id
+    if uplink is not None and network.network_type == "flat":
+        return "", str(uplink)
+    if uplink is not None and network.network_type == "vlan" and tag is not None and 0 < tag < 4095:
+        return f"push_vlan:0x8100,set_field:{4096 + tag}->vlan_vid,", str(uplink)
+    return None
 
 
 def of_network(number: int) -> str:

@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
 
 import msgspec
 import structlog
@@ -13,9 +14,12 @@ from nacre.node.routing.facts import Surroundings
 from nacre.node.routing.inside import Inside, switched_off
 from nacre.node.routing.near import Joined, Joint, Near
 from nacre.node.routing.outside import Outside
-from nacre.node.routing.pipeline import base, own_mac, wire
+from nacre.node.routing.pipeline import base, wire
 
 log = structlog.get_logger()
+
+#: Of one router on one host: with more all that is done on the host waits for it.
+MOST_FLOWS = 20_000
 
 
 class Out(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,16 +71,18 @@ class _Made:
             self.flows += switched_off(router, self.local)
             return
         inside, outside = Inside(router, self.networks, self.local, self.here), None
-        flows = list(inside.flows())
         near, joints = dict(self._near(inside)), dict(_joints(router))
         if router.gateway is not None:
             outside = Outside(router, router.gateway, [each for each in floating if _sound(each)],
                               (self.networks, self.local, self.here))
-            flows += outside.flows()
             if outside.translates:
                 near[router.gateway.network_id] = Near(number=outside.number, outside=outside.send()) | near.get(
                     router.gateway.network_id, Near(number=outside.number))
-                self._speak(router.gateway.network_id, outside)
+        planned = chain(inside.flows(), outside.flows() if outside is not None else ())
+        if len(flows := list(islice(planned, MOST_FLOWS + 1))) > MOST_FLOWS:
+            raise ValueError(f"it would have more than {MOST_FLOWS} flows")
+        if outside is not None and outside.translates:
+            self._speak(outside.gateway.network_id, outside)
         self.flows += flows
         self.near |= {id: each | self.near.get(id, each) for id, each in near.items()}
         self.joints |= {id: each | self.joints.get(id, frozenset()) for id, each in joints.items()}
@@ -85,10 +91,8 @@ class _Made:
     def _near(self, inside: Inside) -> Iterator[tuple[str, Near]]:
         for leg in inside.legs:
             number, network = self.local.numbers[leg.network_id], self.networks.get(leg.network_id)
-            way = wire(network, self.local) if network is not None else None
-            yield leg.network_id, Near(number=number, inside=True) if way is None else Near(
-                number=number, inside=True, wire=f"{way[0]}output:{way[1]}",
-                sources=frozenset({(self.here.numbers[inside.router.id], own_mac(self.here.host, leg.mac))}))
+            yield leg.network_id, Near(number=number, inside=True, wire=(
+                network is not None and wire(network, self.local) is not None))
 
     def _speak(self, network_id: str, outside: Outside) -> None:
         known = self.out.get(network_id, Out(send=outside.send()))

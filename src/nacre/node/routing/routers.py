@@ -19,6 +19,7 @@ log = structlog.get_logger()
 
 #: Seconds between looks, after a telling that failed, and until all is told again.
 LOOK, PAUSE, WHOLE = 0.25, 5.0, 600.0
+ZONES, FLOWS = "zones", "flows"
 #: What is told: its kind, its id, and the facts that it is told of: with others it is told anew.
 Fact = tuple[str, str, object]
 
@@ -37,14 +38,16 @@ class Routers:
         self._told: dict[Fact, bool] = {}
         self._tell_at, self._told_all, self._said = 0.0, -WHOLE, (0, "")
         self._zones: dict[str, int] = {}  # by owner
-        self._retry_at: float | None = None  # something that had no zone may have one by then
+        self._planned, self._pause = self.plan, PAUSE
+        self._due: dict[str, float] = {}  # when it is tried again: ZONES that lacked, FLOWS that were refused
 
     def outdated(self, routing: Routing, tunnels: Mapping[str, str]) -> bool:
         """Whether a round has to plan anew."""
         return routing is not self.routing or _peers(routing, tunnels) != self._peers
 
     async def make(self, routing: Routing, local: Local, tunnels: Mapping[str, str]) -> Plan:
-        """The plan, made anew if anything of it changed. Raises nothing of a single router's."""
+        """The plan, made anew if anything of it changed; nothing while what was planned so is refused. Raises nothing
+        of a single router's."""
         zones = await self._given(routing)
         self.routing, self._peers = routing, _peers(routing, tunnels)
         self._numbers = numbered(self._numbers, [router.id for router in routing.routers])
@@ -53,10 +56,19 @@ class Routers:
         inputs = routing.routers, routing.floating, routing.networks, _needed(routing, local), here
         if inputs != self._inputs:
             networks = {network.id: network for network in routing.networks}
-            self.plan = await asyncio.to_thread(
+            self._planned = await asyncio.to_thread(
                 routing_plan, routing.routers, routing.floating, networks, inputs[3], here)
-            self._inputs = inputs
+            self._inputs, self._pause = inputs, PAUSE
+            self._due.pop(FLOWS, None)
+        self.plan = Plan() if FLOWS in self._due else self._planned
         return self.plan
+
+    def refused(self, why: Exception) -> None:
+        """The bridge takes no flows with those of the plan among them, and has them without: what is switched goes on,
+        and nothing is routed. Tried again soon, then ever less, and where something of the plan changed."""
+        log.error("nothing is routed: Open vSwitch refuses the flows", why=repr(why), again=self._pause)
+        self.plan, self._due[FLOWS] = Plan(), self._clock.monotonic() + self._pause
+        self._pause = min(2 * self._pause, WHOLE)
 
     def done(self) -> None:
         """The flows of the plan are there. All of it is told again if it is of other news: control may have taken back
@@ -72,8 +84,8 @@ class Routers:
         while True:
             await self._clock.sleep(LOOK)
             now = self._clock.monotonic()
-            if self._retry_at is not None and now >= self._retry_at:
-                self._retry_at = None
+            if due := [what for what, at in self._due.items() if now >= at]:
+                self._due = {what: at for what, at in self._due.items() if what not in due}
                 wake()
             try:
                 if await self.hops.look(now):
@@ -115,7 +127,7 @@ class Routers:
         zones = {id: self._zones[owner] for id, owner in owners.items() if owner in self._zones}
         if lacking := owners.keys() - zones.keys():
             log.warning("routers or floating IPs without a conntrack zone", ids=sorted(lacking)[:10], all=len(lacking))
-            self._retry_at = self._clock.monotonic() + PAUSE
+            self._due[ZONES] = self._clock.monotonic() + PAUSE
         return zones
 
 
