@@ -188,7 +188,7 @@ async def test_what_was_read_for_all_goes_though_nobody_asks_again() -> None:
     shared, db = Shared(clock), schema.in_memory()
     network = Cloud(db).network
     shared.put("network", "n", Position(n=1, era="e"), dict.fromkeys(map(str, range(1000)), ""))
-    task = asyncio.create_task(trimming.run(db, clock, network.difference_notifier, shared))
+    task = asyncio.create_task(trimming.run(db, clock, network.difference_notifier, shared, lambda _, names: names))
     await settle()
     assert shared._kept
     await clock.advance(trimming.TRIM + 1)

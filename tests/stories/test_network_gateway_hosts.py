@@ -10,7 +10,7 @@ from tests.stories.network_cloud import CALLERS, Cloud, elected, external, gatew
 
 from nacre.base.context import service_context
 from nacre.base.db import Database
-from nacre.network.contract import AgentReport, NetworkRequest, PortsOrder
+from nacre.network.contract import AgentReport, NetworkRequest, PortsOrder, Served
 from nacre.network.l3 import reports
 from nacre.network.l3.gateway_hosts import LOOK, MISSED, SWEEP
 from nacre.network.work import NetworkSettings
@@ -156,7 +156,7 @@ async def test_a_removed_host_is_no_gateway_host_and_what_it_said_is_over(cloud:
     await gateway(cloud, 1)
     router = await routed(cloud)
     await cloud.network.elections.look()
-    await cloud.network.write(service_context(), lambda work: reports.gateways(work, "h1", {router: 1}, True))
+    await cloud.network.routed("h1", Served(gateways={router: 1}), True)
     assert await status(cloud, router) == "ACTIVE"
     await cloud.network.forget_host("h1")
     assert await elected(cloud, router) == (None, 1) and await status(cloud, router) == "DOWN"
@@ -180,8 +180,7 @@ async def test_a_router_that_is_switched_off_has_nothing_that_is_up(cloud: Cloud
     leg = "network:router_interface"
 
     def say(work: Any) -> None:
-        reports.gateways(work, "h1", {router: 1}, True)
-        reports.interfaces(work, "h1", [router])
+        reports.routed(work, "h1", Served(routers=(router,), gateways={router: 1}), True)
 
     await cloud.network.write(service_context(), say)
     assert (await status(cloud, router), await status(cloud, router, leg)) == ("ACTIVE", "ACTIVE")
@@ -209,7 +208,7 @@ async def test_a_floating_ip_is_down_as_soon_as_its_port_is_elsewhere(cloud: Clo
     port = await plug(cloud, net, "h1")
     fip = (await cloud.call("one", "POST", "/floatingips", {"floatingip": {
         "floating_network_id": public, "port_id": port}}))["floatingip"]["id"]
-    await cloud.network.write(service_context(), lambda work: reports.floating(work, "h1", [fip], True))
+    await cloud.network.routed("h1", Served(floating=(fip,)), True)
 
     async def says() -> str:
         return str((await cloud.call("one", "GET", f"/floatingips/{fip}"))["floatingip"]["status"])
@@ -233,9 +232,9 @@ async def test_a_floating_ip_is_down_as_soon_as_its_port_is_elsewhere(cloud: Clo
         await cloud.call("admin", "PUT", f"/ports/{port}", {"port": {"binding:host_id": "h2"}})
     assert await says() == "DOWN"
     if way in ("fail", "switch off"):
-        await cloud.network.write(service_context(), lambda work: reports.floating(work, "h1", [fip], True))
+        await cloud.network.routed("h1", Served(floating=(fip,)), True)
         assert await says() == "DOWN"
-    await cloud.network.write(service_context(), lambda work: reports.floating(work, "h2", [fip], True))
+    await cloud.network.routed("h2", Served(floating=(fip,)), True)
     assert await says() == ("ACTIVE" if way in ("move", "bind by the API") else "DOWN")
 
 

@@ -10,6 +10,7 @@ from nacre.base.context import service_context
 from nacre.base.db import Database
 from nacre.network import ports
 from nacre.network.contract import NetworkRequest, PortsOrder
+from nacre.network.l3.interfaces import MAX_ABROAD, MAX_JOINED
 from nacre.network.work import Work
 
 SERVER = "11111111-2222-4333-8444-555555555555"
@@ -121,3 +122,33 @@ async def test_ipv6_subnets_of_a_network_stay_on_one_interface(cloud):
         {"subnet_id": four}, {"subnet_id": six[1]}]}}, expect=400)
     assert "already contains IPv6 port" in no["NeutronError"]["message"]
     await cloud.call("one", "PUT", f"/ports/{legs[1]}", {"port": {"fixed_ips": [{"subnet_id": s} for s in six]}})
+
+
+async def test_routers_on_another_projects_network_are_few_and_join_little(cloud: Cloud) -> None:
+    """Each host of that network has to route all of it."""
+    shared, _ = await cloud.network_with_subnet("admin", "10.9.0.0/24", shared=True)
+    own, _ = await cloud.network_with_subnet("one", "10.8.0.0/24")
+
+    async def join(router: str, net: str, expect: int = 200, who: str = "one") -> str:
+        port = (await cloud.call(who, "POST", "/ports", {"port": {
+            "network_id": net, "project_id": "p-one"}}))["port"]["id"]
+        found = await cloud.call(who, "PUT", f"/routers/{router}/add_router_interface", {"port_id": port},
+                                 expect=expect)
+        return str(found["NeutronError"]["message"] if expect == 409 else "")
+
+    routers = [(await cloud.call("one", "POST", "/routers", {"router": {}}))["router"]["id"]
+               for _ in range(MAX_ABROAD + 2)]
+    for router in routers:
+        await join(router, own)
+    for router in routers[:MAX_ABROAD]:
+        await join(router, shared)
+    assert f"At most {MAX_ABROAD} routers" in await join(routers[-2], shared, 409)
+    await join(routers[-1], shared, who="admin")
+    for n in range(MAX_JOINED - 2):
+        net, _ = await cloud.network_with_subnet("one", f"10.7.{n}.0/24")
+        await join(routers[0], net)
+        await join(routers[-2], net)
+    net, _ = await cloud.network_with_subnet("one", "10.6.0.0/24")
+    assert f"at most {MAX_JOINED} interfaces" in await join(routers[0], net, 409)
+    for cidr in ("10.5.0.0/24", "10.4.0.0/24"):  # its own networks are its own business
+        await join(routers[-2], (await cloud.network_with_subnet("one", cidr))[0])

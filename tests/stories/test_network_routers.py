@@ -7,6 +7,7 @@ from tests.stories.network_cloud import THREE, Cloud, elected, external, gateway
 
 from nacre.base.context import service_context
 from nacre.base.db import Database
+from nacre.network.contract import Served
 from nacre.network.l3 import reports
 from nacre.network.l3.gateway_hosts import MISSED
 from nacre.network.nouns.router import Router
@@ -295,12 +296,12 @@ async def test_what_hosts_say_is_the_status_and_only_of_what_is_theirs(cloud):
     host, term = found.gateway_host, found.gateway_term
     assert {host} < {"h1", "h2"} and term == 1
     other = "h2" if host == "h1" else "h1"
-    await write(lambda work: (reports.floating(work, "h2", [fip], True), reports.interfaces(work, "h2", [router]),
-                              reports.gateways(work, other, {router: 1}, True),
-                              reports.gateways(work, host, {router: 0}, True)))
+    await write(lambda work: (reports.routed(work, "h2", Served(routers=(router,), floating=(fip,)), True),
+                              reports.routed(work, other, Served(gateways={router: 1}), True),
+                              reports.routed(work, host, Served(gateways={router: 0}), True)))
     assert await statuses() == {"interface DOWN", "gateway DOWN", "DOWN"}
-    await write(lambda work: (reports.floating(work, "h1", [fip], True), reports.interfaces(work, "h1", [router]),
-                              reports.gateways(work, host, {router: 1}, True)))
+    await write(lambda work: (reports.routed(work, "h1", Served(routers=(router,), floating=(fip,)), True),
+                              reports.routed(work, host, Served(gateways={router: 1}), True)))
     assert await statuses() == {"interface ACTIVE", "gateway ACTIVE", "ACTIVE"}
     await cloud.call("one", "PUT", f"/floatingips/{fip}", {"floatingip": {"port_id": None}})
     assert "DOWN" in await statuses()
@@ -311,9 +312,9 @@ async def test_what_hosts_say_is_the_status_and_only_of_what_is_theirs(cloud):
         assert await elected(cloud, router) == (host, 1)
         await cloud.network.elections.sweep()
     assert await elected(cloud, router) == (other, 2) and "gateway DOWN" in await statuses()
-    await write(lambda work: reports.gateways(work, host, {router: 2}, True))
+    await write(lambda work: reports.routed(work, host, Served(gateways={router: 2}), True))
     assert "gateway DOWN" in await statuses()
-    await write(lambda work: reports.gateways(work, other, {router: 2}, True))
+    await write(lambda work: reports.routed(work, other, Served(gateways={router: 2}), True))
     assert "gateway ACTIVE" in await statuses()
 
 

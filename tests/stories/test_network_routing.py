@@ -14,8 +14,9 @@ from tests.stories.test_network_growth import GRAIN, Growing
 from nacre.base.clock import settle
 from nacre.base.db import Database
 from nacre.network.contract import Have, NetworkRequest, PortsOrder, Routing, Served
-from nacre.network.hosts import notifications
+from nacre.network.hosts import notifications, trimming
 from nacre.network.hosts.notifications import News
+from nacre.network.hosts.routed import ROUTING
 from nacre.network.l2.networks import ROUTED
 from nacre.node.ovs.client import WiringClient
 from nacre.node.ovs.contract import Standing
@@ -358,6 +359,21 @@ async def test_a_deleted_network_leaves_no_number(lab: Lab) -> None:
     assert lab.ids["c"] in await lab.cloud.db.read(lambda c: latest(c, ROUTED))
     await lab.call("one", "DELETE", f"/networks/{lab.ids['c']}")
     assert lab.ids["c"] not in await lab.cloud.db.read(lambda c: latest(c, ROUTED))
+
+
+async def test_a_removed_host_leaves_no_number(lab: Lab) -> None:
+    """Also where something is written of it afterwards: its ports are there as long as its servers."""
+    from nacre.base.durable.changes import latest
+
+    await lab.put("floatingip", "fip", port_id=lab.ids["p1"])()
+    await lab.cloud.network.forget_host("h1")
+    await lab.put("floatingip", "fip", port_id=None)()
+    notifier = lab.cloud.network.difference_notifier
+    await notifier.reload()
+    before = await lab.cloud.db.read(lambda c: latest(c, ROUTING))
+    await trimming.forget_hosts(lab.cloud.db, notifier, lambda _, names: set(names) - {"h1"})
+    assert "h1" in before and before.keys() - (await lab.cloud.db.read(lambda c: latest(c, ROUTING))).keys() == {"h1"}
+    assert notifier.last[ROUTING].keys() == before.keys() - {"h1"}
 
 
 async def routing_costs(ports: int, routers: int) -> dict[str, int]:

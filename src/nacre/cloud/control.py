@@ -277,8 +277,8 @@ def _network(base: Base) -> NetworkManager:
                 "address_group": quotas.address_groups, "address_scope": quotas.address_scopes}),
         NetworkParts(notify=notify, tell=tell, project_of=project_of, nodes=nodes_of))
     base.changes.subscribe(("differences",), network.difference_notifier.changed, network.difference_notifier.reload)
-    base.running.tasks += [network.elections.run,
-                           lambda: trimming.run(base.db, base.clock, network.difference_notifier, network.shared)]
+    base.running.tasks += [network.elections.run, lambda: trimming.run(
+        base.db, base.clock, network.difference_notifier, network.shared, nodes_of)]
     base.transport.serve(NETWORK, network, Network, NETWORK_ALLOW)
     return network
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from nacre.base.errors import BadRequest, NotFound
+from nacre.base.errors import BadRequest, NotFound, QuotaExceeded
 from nacre.network import ports
 from nacre.network import tables as t
 from nacre.network.addresses import ipam, subnets
@@ -28,18 +28,42 @@ from nacre.network.nouns.subnet import Subnet
 from nacre.network.sharing import access
 from nacre.network.work import Work, missing
 
+#: On each network of another project: the most routers of one project; and the most interfaces of a router that is on
+#: such a network: each of its hosts has all of these to route.
+MAX_ABROAD, MAX_JOINED = 5, 20
+
 
 def add(work: Work, router: Router, body: Attributes) -> View:
-    """Joins a subnet (with its gateway address) or a port to the router. Raises BadRequest, NotFound, Conflict."""
+    """Joins a subnet (with its gateway address) or a port to the router. Raises BadRequest, NotFound, Conflict,
+    QuotaExceeded."""
     if {"port_id", "subnet_id"} <= body.keys():
         raise bad("Cannot specify both subnet-id and port-id")
     if not body.keys() & {"port_id", "subnet_id"}:
         raise bad("Either subnet_id or port_id must be specified")
     found = _by_port(work, router, body["port_id"]) if "port_id" in body else _by_subnet(
         work, router, subnets.get(work, body["subnet_id"]))
+    if not work.context.is_admin:
+        _refuse_many_abroad(work, router, found["network_id"])
     work.touch(t.routers, router.id)
     work.changes.routers.add(router.id)
     return found
+
+
+def _refuse_many_abroad(work: Work, router: Router, joined_id: str) -> None:
+    """joined_id: the network that it joined just now. Raises QuotaExceeded."""
+    p, n, r = t.ports.c, t.networks.c, t.routers.c
+    rows = work.rows(sa.select(p.network_id, n.project_id).join(t.networks, n.id == p.network_id).where(
+        p.device_id == router.id, p.device_owner == INTERFACE))
+    abroad = {row["network_id"] for row in rows if row["project_id"] != router.project_id}
+    if abroad and len(rows) > MAX_JOINED:
+        raise QuotaExceeded(f"A router on another project's network has at most {MAX_JOINED} interfaces.",
+                            type="OverQuota")
+    if joined_id in abroad and work.conn.execute(sa.select(sa.func.count(r.id.distinct())).join_from(
+            t.ports, t.routers, r.id == p.device_id).where(
+                p.network_id == joined_id, p.device_owner == INTERFACE,
+                r.project_id == router.project_id)).scalar_one() > MAX_ABROAD:
+        raise QuotaExceeded(f"At most {MAX_ABROAD} routers of a project are on a network of another project.",
+                            type="OverQuota")
 
 
 def _by_port(work: Work, router: Router, port_id: str) -> View:
