@@ -286,21 +286,22 @@ class DifferenceNotifier:
     async def _send(self) -> None:
         while self._due:
             await self._clock.sleep(max(GATHER, self._rest - self._clock.monotonic()))
-            due = self._ripe()
+            due, self._due = self._due, {}
+            if self._resting and not (due := self._ripe(due)):
+                continue
             try:
                 found, routed_to = await self._db.read(lambda connection, due=due: read_news(connection, due))  # type: ignore[misc]
             except Exception as error:  # hosts hear it with their next beat
                 log.info("hosts do not hear of differences at once", things=len(due), why=str(error))
                 continue
-            now = self._clock.monotonic()
-            self._rest = now + EACH * len(found)
-            self._resting |= {thing: now + min(max(REST[0], ASKED * hosts), REST[1])
-                              for thing, hosts in routed_to.items()}
+            self._rest = self._clock.monotonic() + EACH * len(found)
+            for thing, hosts in routed_to.items():
+                self._resting[thing] = self._clock.monotonic() + min(max(REST[0], ASKED * hosts), REST[1])
             self._notices.add(found)
 
-    def _ripe(self) -> dict[Thing, int]:
-        """Those that are due and do not rest; the others stay due."""
-        now, due = self._clock.monotonic(), self._due
+    def _ripe(self, due: Mapping[Thing, int]) -> dict[Thing, int]:
+        """Those that do not rest; the others stay due."""
+        now = self._clock.monotonic()
         self._resting = {thing: until for thing, until in self._resting.items() if until > now}
         self._due = {thing: before for thing, before in due.items() if thing in self._resting}
         return {thing: before for thing, before in due.items() if thing not in self._due}
@@ -368,8 +369,8 @@ def read_news(connection: sa.Connection, due: Mapping[Thing, int]) -> tuple[list
     """What there is to say, and to whom; to how many hosts that something else is routed, by each thing."""
     groups = {id: hosts for kind, id in due if kind == GROUP and (hosts := hosts_naming(connection, id))}
     networks = {id: hosts for kind, id in due if kind == NETWORK and (hosts := placed.keepers(connection, id))}
-    asked = due.keys() - {(kind, id) for kind, id in due if kind in (GROUP, NETWORK)}
-    routes, counts = routed.told(connection, asked) if asked else ({}, {})
+    routes, counts = routed.told(connection, asked) if (asked := due.keys() - {
+        (kind, id) for kind, id in due if kind in (GROUP, NETWORK)}) else ({}, {})
     joined = MEMBERS.news(connection, {id: due[GROUP, id] for id in groups})
     places = PLACED.news(connection, {id: due[NETWORK, id] for id in networks})
     ways = placed.peers(connection, named_in(places))
