@@ -94,8 +94,8 @@ class Trusts:
         return Subject({})
 
     async def one(self, request: Request) -> Subject:
-        """The trust of the URL. To strangers, too: Keystone answers 404 before it asks who it is. One that is used up is
-        there no more but for who may delete it: its tokens may live, and it counts."""
+        """The trust of the URL. To strangers, too: Keystone answers 404 before it asks who it is. One that is used up
+        is there no more but for who may delete it: its tokens may live, and it counts."""
         id, now = request.params["id"], self._store.now()
         row = await self._store.read(lambda conn: find(conn, TRUST, id))
         used_up = row is not None and row["remaining_uses"] == 0
