@@ -137,6 +137,20 @@ async def test_an_agent_that_its_host_does_not_name_any_more_is_gone(cloud: Clou
     assert len((await cloud.call("admin", "GET", "/agents?host=h2"))["agents"]) == 3
 
 
+async def test_what_an_operator_switched_off_stays_off_though_its_host_leaves_it_out_for_a_while(cloud: Cloud) -> None:
+    """A host must not switch its own agents on again."""
+    said = AgentReport(host="h1", tunnel_ip="192.0.2.1", bridge_mappings={}, tunnel_types=("vxlan",),
+                       agents=("Open vSwitch agent", "DHCP agent"))
+    await cloud.network.agent_report(said)
+    for agent in (await cloud.call("admin", "GET", "/agents?host=h1"))["agents"]:
+        await cloud.call("admin", "PUT", f"/agents/{agent['id']}", {"agent": {"admin_state_up": False}})
+    for agents in ((), said.agents):
+        await pass_time(cloud, 60)
+        await cloud.network.agent_report(msgspec.structs.replace(said, agents=agents))
+        found = (await cloud.call("admin", "GET", "/agents?host=h1"))["agents"]
+        assert {agent["agent_type"]: agent["admin_state_up"] for agent in found} == dict.fromkeys(said.agents, False)
+
+
 async def test_rows_that_are_gone_without_our_knowledge_are_written_anew(cloud: Cloud) -> None:
     await report(cloud, "h1", "192.0.2.1")
     await cloud.db.run(lambda c: c.execute(sa.delete(t.agents)))

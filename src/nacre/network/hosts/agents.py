@@ -126,12 +126,13 @@ def claimed(work: Work, reports: Sequence[Report]) -> dict[str, BadRequest]:
 def report(work: Work, reports: Iterable[Report]) -> set[str]:
     """Writes down what hosts report. Those that are reached elsewhere than before, and have ports or routers of which
     they are the gateway hosts; of such that changed anything, what they route is news. An agent that its host does not
-    name any more is gone. A new L3 agent is switched off, but for our own machine's: which hosts all that routers send
-    goes through is not theirs to say (l3/gateway_hosts.py)."""
+    name any more is gone, but for one that an operator switched off: it would come back switched on. A new L3 agent is
+    switched off, but for our own machine's: which hosts all that routers send goes through is not theirs to say
+    (l3/gateway_hosts.py)."""
     reports = list(reports)
     values = {(said.host, kind): row for said in reports for kind, row in rows_of(said).items()}
     known = {(agent.host, agent.agent_type): agent for agent in work.select(Agent, host={r.host for r in reports})}
-    gone = [place for place in known if place not in values]
+    gone = [place for place, agent in known.items() if place not in values and not _kept(work, agent)]
     if gone:
         statements.delete(work.conn, t.agents, id=[known[place].id for place in gone])
     same = [place for place, row in values.items() if place in known and says(known[place], row)]
@@ -140,7 +141,7 @@ def report(work: Work, reports: Iterable[Report]) -> set[str]:
     work.add_all(Agent, [Agent(
         id=str(uuid.uuid4()), host=host, agent_type=kind, description=None, created_at=work.now,
         started_at=work.now, heartbeat_at=work.shared_now,
-        admin_state_up=kind != L3 or host == work.settings.own_host, **values[host, kind]) for host, kind in fresh])
+        admin_state_up=_begins(work, host, kind), **values[host, kind]) for host, kind in fresh])
     if other:
         work.conn.execute(_OTHER, [{"of": known[place].id, "now": work.shared_now, **{
             f"new_{name}": value for name, value in values[place].items()}} for place in other])
@@ -156,6 +157,16 @@ def report(work: Work, reports: Iterable[Report]) -> set[str]:
     return used & elsewhere
 
 
+def _begins(work: Work, host: str, kind: str) -> bool:
+    """Whether a new agent is switched on."""
+    return kind != L3 or host == work.settings.own_host
+
+
+def _kept(work: Work, agent: Agent) -> bool:
+    """Whether its row stays though its host does not name it."""
+    return not agent.admin_state_up and _begins(work, agent.host, agent.agent_type)
+
+
 def fresh(work: Work, reports: Iterable[Report], seconds: float) -> dict[str, float]:
     """How old the rows of each of these hosts are (seconds), of such as say just what it reports, no more either, and
     are not older than that: another control process wrote them."""
@@ -164,7 +175,7 @@ def fresh(work: Work, reports: Iterable[Report], seconds: float) -> dict[str, fl
         known[agent.host].append(agent)
     found: dict[str, float] = {}
     for host, wanted in values.items():
-        theirs = known[host]
+        theirs = [agent for agent in known[host] if agent.agent_type in wanted or not _kept(work, agent)]
         if theirs and {agent.agent_type for agent in theirs} == wanted.keys() and all(
                 says(agent, wanted[agent.agent_type]) for agent in theirs):
             ages = [(work.shared_now - agent.heartbeat_at).total_seconds() for agent in theirs]
